@@ -1,0 +1,129 @@
+"""Where tools act: files and processes behind one protocol.
+
+Paths are relative to the workspace root or absolute; the environment itself, not a comparison of
+strings, refuses what lies outside. Every operation raises ``EnvironmentOpError`` with a symbolic
+errno when it fails, and ``exec`` never raises for a command that merely fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from agentcli.sandbox.limits import Limits
+from agentcli.sandbox.process import ExecResult
+
+__all__ = ["DirEntry", "Environment", "ExecResult", "FileStat", "GrepMatch", "Output", "opened"]
+
+Output = Callable[[str, bytes], None]
+"""Called with ``"stdout"`` or ``"stderr"`` and the bytes, as they arrive."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileStat:
+    """``kind`` is file, dir, link or other; ``size`` in bytes, ``mode`` the permission bits."""
+
+    path: str
+    kind: str
+    size: int
+    mode: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class DirEntry:
+    """One name in a folder."""
+
+    name: str
+    kind: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class GrepMatch:
+    """One matching line; ``line`` counts from 1."""
+
+    path: str
+    line: int
+    text: str
+
+
+class Environment(Protocol):
+    """Files and processes of one workspace."""
+
+    root: str
+    level: str
+    """How tools are confined: ``full``, ``reduced`` or ``none``."""
+    operations: frozenset[str]
+    """Which of ``files`` and ``process`` exist here."""
+
+    async def exec(
+        self,
+        argv: Sequence[str],
+        *,
+        limits: Limits,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: bytes | None = None,
+        on_output: Output | None = None,
+    ) -> ExecResult:
+        """Run a command, bounded by ``limits``; cancelling kills its whole tree."""
+        ...
+
+    async def read(self, path: str, *, max_bytes: int | None = None) -> bytes:
+        """The file's bytes, or its first ``max_bytes``."""
+        ...
+
+    async def write(
+        self, path: str, data: bytes, *, expect: bytes | None = None, create_parents: bool = True
+    ) -> None:
+        """Replace a file in one atomic step, keeping its mode and following links inside the root.
+
+        With ``expect``, the file must still hold these bytes; else ``EnvironmentOpError`` with the
+        code ``CONFLICT`` and nothing is written.
+        """
+        ...
+
+    async def stat(self, path: str) -> FileStat | None:
+        """What is at the path, or None."""
+        ...
+
+    async def list_dir(self, path: str) -> list[DirEntry]:
+        """The names in a folder, sorted, folders and files alike."""
+        ...
+
+    async def glob(self, pattern: str, path: str = ".", *, limit: int = 1000) -> list[str]:
+        """Paths (relative to the root, sorted) that match; ignored files are left out."""
+        ...
+
+    async def grep(
+        self,
+        pattern: str,
+        path: str = ".",
+        *,
+        glob: str | None = None,
+        ignore_case: bool = False,
+        limit: int = 200,
+    ) -> list[GrepMatch]:
+        """Lines that match a regular expression; ignored and binary files are left out."""
+        ...
+
+    async def start(self) -> None:
+        """Make it ready; raises ``SandboxError`` when the level asked for is not to be had."""
+        ...
+
+    async def aclose(self) -> None:
+        """Kill what still runs and let go of everything."""
+        ...
+
+
+@asynccontextmanager
+async def opened(environment: Environment) -> AsyncIterator[Environment]:
+    """Start an environment and close it at the end, whatever happens."""
+    await environment.start()
+    try:
+        yield environment
+    finally:
+        await environment.aclose()

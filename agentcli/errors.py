@@ -1,0 +1,241 @@
+"""Every error that agentcli raises on purpose.
+
+    AgentCLIError                     message, hint; exit_code
+    ├── UsageError                    2   wrong command line
+    │   ├── ConfigError               2   a settings file, variable or flag
+    │   ├── TaskError                 2   the task file or its front matter
+    │   └── WorkspaceError            2   the workspace folder
+    ├── ProviderError                 3   provider, status, code, retry_after_s
+    │   ├── AuthenticationError           401: no key or a wrong one
+    │   ├── AccessDeniedError             403
+    │   ├── QuotaError                    402, or insufficient_quota
+    │   ├── ModelNotFoundError            404 for the model
+    │   ├── BadRequestError               400, 422
+    │   │   └── ContextWindowError        the request is longer than the window
+    │   ├── ContentFilterError            refused by the provider's safety system
+    │   ├── RateLimitError                429
+    │   ├── ServerError                   5xx
+    │   │   └── OverloadedError           503, 529
+    │   ├── ConnectError                  unreachable: nothing was answered
+    │   ├── StreamBrokenError             the answer broke off, or was not the protocol
+    │   ├── DeadlineError                 no answer within the time allowed
+    │   └── RetryExhaustedError           attempts, last
+    ├── SandboxError                  4   the level asked for is not to be had
+    │   └── CapabilityError           4   the environment lacks an operation
+    ├── EnvironmentOpError                a file or process operation failed
+    ├── ToolError                         told to the model, never ends a run
+    │   └── ToolInputError                arguments that do not fit the schema; path
+    ├── ModelError                    2   a local model: files, shapes, settings
+    │   ├── CheckpointError           2   missing, damaged or unsafe files
+    │   └── ContextLengthError        2   more tokens than the context holds
+    ├── BudgetError                   1   required, hard, attempts
+    ├── JournalError                  5   the journal cannot be written or read
+    └── InternalError                 5   a broken promise inside agentcli
+
+Classes are chosen from status codes, exception types and structured body codes, never
+from the words of a message.
+"""
+
+from __future__ import annotations
+
+
+class AgentCLIError(Exception):
+    """Root of all errors that agentcli raises on purpose.
+
+    ``str(error)`` is one line that says what was wrong and where; ``hint`` says what to do.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def line(self) -> str:
+        """The message and the hint in one line, as printed on stderr."""
+        return f"{self.message}. {self.hint}" if self.hint else self.message
+
+
+class UsageError(AgentCLIError):
+    """The command line cannot be carried out as written."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A setting is unknown, of the wrong type or contradicts another."""
+
+
+class TaskError(UsageError):
+    """The task file is missing, empty, unreadable or its front matter is wrong."""
+
+
+class WorkspaceError(UsageError):
+    """The workspace does not exist or cannot be used."""
+
+
+class ProviderError(AgentCLIError):
+    """A model provider did not give a usable answer.
+
+    ``status`` is the HTTP status, ``code`` the structured code of the body, both where the
+    provider sent one; ``retry_after_s`` is its own wish in seconds.
+    """
+
+    exit_code = 3
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        provider: str = "",
+        status: int | None = None,
+        code: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.provider = provider
+        self.status = status
+        self.code = code
+        self.retry_after_s = retry_after_s
+
+
+class AuthenticationError(ProviderError):
+    """The key is missing or refused (401)."""
+
+
+class AccessDeniedError(ProviderError):
+    """The key is known but may not do this (403)."""
+
+
+class QuotaError(ProviderError):
+    """Credit or quota is used up (402, or 429 with the code insufficient_quota)."""
+
+
+class ModelNotFoundError(ProviderError):
+    """The provider knows no model of that name (404)."""
+
+
+class BadRequestError(ProviderError):
+    """The provider refused the request itself (400, 422)."""
+
+
+class ContextWindowError(BadRequestError):
+    """The request holds more tokens than the model's context window."""
+
+
+class ContentFilterError(ProviderError):
+    """The provider's safety system refused the request or the answer."""
+
+
+class RateLimitError(ProviderError):
+    """Too many requests or tokens for now (429)."""
+
+
+class ServerError(ProviderError):
+    """The provider failed on its side (5xx)."""
+
+
+class OverloadedError(ServerError):
+    """The provider is overloaded (503, 529)."""
+
+
+class ConnectError(ProviderError):
+    """No connection, or none that answered."""
+
+
+class StreamBrokenError(ProviderError):
+    """The answer ended before its end mark, or was not what the protocol says."""
+
+
+class DeadlineError(ProviderError):
+    """No answer within the time allowed."""
+
+
+class RetryExhaustedError(ProviderError):
+    """Every allowed attempt failed. ``attempts`` were made; ``last`` is the last error."""
+
+    def __init__(self, attempts: int, last: ProviderError) -> None:
+        super().__init__(
+            f"{last.message} (after {attempts} attempts)",
+            hint=last.hint,
+            provider=last.provider,
+            status=last.status,
+            code=last.code,
+        )
+        self.attempts = attempts
+        self.last = last
+
+
+class SandboxError(AgentCLIError):
+    """The sandbox that was asked for is not to be had here."""
+
+    exit_code = 4
+
+
+class CapabilityError(SandboxError):
+    """The environment lacks an operation that a tool needs."""
+
+
+class EnvironmentOpError(AgentCLIError):
+    """A file or process operation of the environment failed.
+
+    ``code`` is the symbolic errno (``ENOENT``, ``EACCES``, ``EISDIR``, ...) or ``CONFLICT``
+    when a file has changed since it was read.
+    """
+
+    def __init__(self, message: str, *, code: str = "EIO", hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+
+
+class ToolError(AgentCLIError):
+    """A tool could not do what was asked; the message goes back to the model."""
+
+
+class ToolInputError(ToolError):
+    """Arguments that do not fit the tool's schema. ``path`` is the place of the fault."""
+
+    def __init__(self, message: str, *, path: str = "", hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.path = path
+
+
+class ModelError(AgentCLIError):
+    """A local model cannot be built or run as asked."""
+
+    exit_code = 2
+
+
+class CheckpointError(ModelError):
+    """Model files that are missing, damaged, of the wrong shape or unsafe to load."""
+
+
+class ContextLengthError(ModelError):
+    """More tokens than the model's context holds."""
+
+
+class BudgetError(AgentCLIError):
+    """The conversation cannot be made to fit. Units: tokens; ``attempts`` are the passes tried."""
+
+    def __init__(self, required: int, hard: int, attempts: int) -> None:
+        super().__init__(
+            f"the conversation needs {required} tokens, {hard} are allowed "
+            f"({attempts} ways of shortening it were tried)"
+        )
+        self.required = required
+        self.hard = hard
+        self.attempts = attempts
+
+
+class JournalError(AgentCLIError):
+    """The session journal cannot be written or read."""
+
+    exit_code = 5
+
+
+class InternalError(AgentCLIError):
+    """A promise inside agentcli was broken: a bug to report."""
+
+    exit_code = 5

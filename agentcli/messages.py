@@ -1,0 +1,313 @@
+"""What a conversation is made of: messages and their parts, in one form for every model.
+
+All values are frozen, so that histories can be shared without copies. ``to_json`` and
+``from_json`` are the journal's form of them: plain dictionaries, each part with its kind.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+from agentcli.errors import InternalError
+
+
+class Role(StrEnum):
+    """Who speaks."""
+
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+    TOOL = "tool"
+
+
+class FinishReason(StrEnum):
+    """Why the model stopped."""
+
+    STOP = "stop"
+    TOOL_CALLS = "tool_calls"
+    LENGTH = "length"
+    CONTENT_FILTER = "content_filter"
+
+
+class Outcome(StrEnum):
+    """How a tool call ended, apart from what it printed."""
+
+    OK = "ok"  # did what was asked; for a check: it passed
+    FAILED = "failed"  # ran, and the check or command did not succeed
+    ERROR = "error"  # could not be run: bad arguments, missing file, time-out
+    DENIED = "denied"  # not permitted
+    CANCELLED = "cancelled"  # stopped before its end, effect unknown
+    SKIPPED = "skipped"  # never started
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Plain text, Markdown by convention."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Thinking:
+    """The model's own reasoning. ``signature`` and ``data`` go back to the provider unread."""
+
+    text: str
+    signature: str = ""
+    data: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image as bytes; ``media_type`` such as ``image/png``."""
+
+    data: bytes
+    media_type: str
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call as the model wrote it: ``arguments`` is its raw JSON text, perhaps invalid."""
+
+    id: str
+    name: str
+    arguments: str = "{}"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What came back for one call.
+
+    ``content`` is what the model reads. ``diff`` (unified) and ``paths`` (relative to the
+    workspace) are for people and bookkeeping; ``data`` is structured detail such as an exit code.
+    """
+
+    call_id: str
+    name: str
+    content: str
+    outcome: Outcome = Outcome.OK
+    diff: str = ""
+    paths: tuple[str, ...] = ()
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+Part: TypeAlias = Text | Thinking | Image | ToolCall | ToolResult
+
+_ALLOWED: dict[Role, tuple[type, ...]] = {
+    Role.SYSTEM: (Text,),
+    Role.USER: (Text, Image),
+    Role.ASSISTANT: (Text, Thinking, ToolCall),
+    Role.TOOL: (ToolResult,),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of one speaker; parts stand in the order in which they were said."""
+
+    role: Role
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """All text parts, joined. A tool message has none."""
+        return "".join(part.text for part in self.parts if isinstance(part, Text))
+
+    @property
+    def thinking(self) -> str:
+        """All thinking parts, joined."""
+        return "".join(part.text for part in self.parts if isinstance(part, Thinking))
+
+    @property
+    def calls(self) -> tuple[ToolCall, ...]:
+        """The tool calls, in the order the model made them."""
+        return tuple(part for part in self.parts if isinstance(part, ToolCall))
+
+    @property
+    def result(self) -> ToolResult:
+        """The one result of a tool message."""
+        for part in self.parts:
+            if isinstance(part, ToolResult):
+                return part
+        raise InternalError(f"a {self.role} message has no tool result")
+
+    def validate(self) -> None:
+        """Check that the parts fit the role.
+
+        Raises:
+            InternalError: a part that this role cannot have, a tool message without exactly one
+                result, or two calls with one id.
+        """
+        for part in self.parts:
+            if not isinstance(part, _ALLOWED[self.role]):
+                raise InternalError(f"a {self.role} message cannot hold {type(part).__name__}")
+        if self.role is Role.TOOL and len(self.parts) != 1:
+            raise InternalError(f"a tool message holds {len(self.parts)} results instead of one")
+        ids = [call.id for call in self.calls]
+        if len(set(ids)) != len(ids):
+            raise InternalError(f"two tool calls share an id: {', '.join(ids)}")
+
+
+def system(text: str) -> Message:
+    """A system message."""
+    return Message(Role.SYSTEM, (Text(text),))
+
+
+def user(text: str, *images: Image) -> Message:
+    """A user message: the text, then the images."""
+    return Message(Role.USER, (Text(text), *images))
+
+
+def assistant(text: str = "", *calls: ToolCall) -> Message:
+    """An assistant message: text if there is any, then the calls."""
+    return Message(Role.ASSISTANT, ((Text(text),) if text else ()) + calls)
+
+
+def tool(result: ToolResult) -> Message:
+    """A tool message."""
+    return Message(Role.TOOL, (result,))
+
+
+def validate_history(messages: Sequence[Message]) -> None:
+    """Check that every call is followed by its results, and every result has its call.
+
+    Raises:
+        InternalError: the history could not be sent to any provider as it is.
+    """
+    pending: list[str] = []
+    for index, message in enumerate(messages):
+        message.validate()
+        if message.role is Role.TOOL:
+            call_id = message.result.call_id
+            if call_id not in pending:
+                raise InternalError(f"message {index}: result for unknown call {call_id}")
+            pending.remove(call_id)
+            continue
+        if pending:
+            raise InternalError(f"message {index}: calls without results: {', '.join(pending)}")
+        pending = [call.id for call in message.calls]
+    if pending:
+        raise InternalError(f"calls without results at the end: {', '.join(pending)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one model call, or of many added up.
+
+    ``input_tokens`` counts all of the prompt; ``cached_tokens`` of them were read from a cache
+    and ``cache_write_tokens`` written to one. ``reasoning_tokens`` are part of ``output_tokens``.
+    """
+
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+
+    @property
+    def fresh_tokens(self) -> int:
+        """Prompt tokens that no cache held."""
+        return self.input_tokens - self.cached_tokens
+
+    @property
+    def total_tokens(self) -> int:
+        """Input and output."""
+        return self.input_tokens + self.output_tokens
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.cache_write_tokens + other.cache_write_tokens,
+            self.output_tokens + other.output_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ToolDefinition:
+    """A tool as a model sees it.
+
+    ``text_of`` maps an argument to the path argument of whose file it must be an exact piece; a
+    local model is held to that while it writes.
+    """
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+    text_of: Mapping[str, str] = field(default_factory=dict)
+
+
+def to_json(message: Message) -> dict[str, Any]:
+    """The journal's form of a message."""
+    return {"role": message.role.value, "parts": [_part_to_json(part) for part in message.parts]}
+
+
+def from_json(value: Mapping[str, Any]) -> Message:
+    """Inverse of ``to_json``; raises KeyError or ValueError on anything else."""
+    return Message(Role(value["role"]), tuple(_part_from_json(part) for part in value["parts"]))
+
+
+def result_to_json(result: ToolResult) -> dict[str, Any]:
+    """The journal's form of a tool result; empty fields are left out."""
+    value: dict[str, Any] = {
+        "call_id": result.call_id,
+        "name": result.name,
+        "content": result.content,
+        "outcome": result.outcome.value,
+    }
+    if result.diff:
+        value["diff"] = result.diff
+    if result.paths:
+        value["paths"] = list(result.paths)
+    if result.data:
+        value["data"] = dict(result.data)
+    return value
+
+
+def result_from_json(value: Mapping[str, Any]) -> ToolResult:
+    """Inverse of ``result_to_json``."""
+    return ToolResult(
+        call_id=value["call_id"],
+        name=value["name"],
+        content=value["content"],
+        outcome=Outcome(value["outcome"]),
+        diff=value.get("diff", ""),
+        paths=tuple(value.get("paths", ())),
+        data=value.get("data", {}),
+    )
+
+
+def _part_to_json(part: Part) -> dict[str, Any]:
+    match part:
+        case Text(text):
+            return {"kind": "text", "text": text}
+        case Thinking(text, signature, data):
+            return {"kind": "thinking", "text": text, "signature": signature, "data": data}
+        case Image(data=raw, media_type=media_type, name=name):
+            encoded = base64.b64encode(raw).decode("ascii")
+            return {"kind": "image", "media_type": media_type, "name": name, "base64": encoded}
+        case ToolCall(id, name, arguments):
+            return {"kind": "call", "id": id, "name": name, "arguments": arguments}
+        case ToolResult():
+            return {"kind": "result", **result_to_json(part)}
+
+
+def _part_from_json(value: Mapping[str, Any]) -> Part:
+    match value["kind"]:
+        case "text":
+            return Text(value["text"])
+        case "thinking":
+            return Thinking(value["text"], value["signature"], value["data"])
+        case "image":
+            return Image(base64.b64decode(value["base64"]), value["media_type"], value["name"])
+        case "call":
+            return ToolCall(value["id"], value["name"], value["arguments"])
+        case "result":
+            return result_from_json(value)
+        case kind:
+            raise ValueError(f"unknown message part {kind!r}")

@@ -1,0 +1,98 @@
+"""What a tool is: a specification that the model and the kernel read, and an async function."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from agentcli.environments.base import Environment
+from agentcli.messages import Outcome, ToolDefinition
+
+
+class ToolKind(StrEnum):
+    """What a tool does to the world; phases, caps and parallelism read this, never a name."""
+
+    READ = "read"
+    SEARCH = "search"
+    PLAN = "plan"
+    EDIT = "edit"
+    CHECK = "check"
+    RUN = "run"
+
+    @property
+    def changes_files(self) -> bool:
+        """Whether calls of this kind may change the workspace."""
+        return self in (ToolKind.EDIT, ToolKind.CHECK, ToolKind.RUN)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSpec:
+    """Everything about a tool but its code.
+
+    ``requires`` names environment operations; ``retryable`` is for idempotent tools only;
+    ``text_of`` maps an argument to the path argument of whose file it must be a piece;
+    ``path_arguments`` name the files that a call touches, so that edits of one file wait for each
+    other; ``timeout_s`` bounds one call in seconds.
+    """
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+    kind: ToolKind
+    version: str = "1"
+    requires: frozenset[str] = frozenset()
+    depends_on: tuple[str, ...] = ()
+    retryable: bool = False
+    text_of: Mapping[str, str] = field(default_factory=dict)
+    path_arguments: tuple[str, ...] = ()
+    timeout_s: float = 120.0
+
+    def definition(self) -> ToolDefinition:
+        """The tool as a model sees it."""
+        return ToolDefinition(self.name, self.description, self.parameters, self.text_of)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolOutput:
+    """What a tool's function returns; a plain string means ``ToolOutput(text)``."""
+
+    content: str
+    outcome: Outcome = Outcome.OK
+    diff: str = ""
+    paths: tuple[str, ...] = ()
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """Commands for run_tests, run_build and run_lint that override detection (argv lists)."""
+
+    test: tuple[str, ...] = ()
+    build: tuple[str, ...] = ()
+    lint: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ToolContext:
+    """What a call may use. ``progress`` shows output while it arrives (``stdout``/``stderr``)."""
+
+    environment: Environment
+    call_id: str = ""
+    progress: Callable[[str, bytes], None] | None = None
+    checks: Checks = field(default_factory=Checks)
+    output_chars: int = 30_000
+    """Most characters of one result that the model is shown."""
+
+
+ToolFunction = Callable[..., Awaitable[ToolOutput | str]]
+"""Called as ``function(context, **arguments)``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A specification and its function."""
+
+    spec: ToolSpec
+    function: ToolFunction
