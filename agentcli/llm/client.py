@@ -27,7 +27,7 @@ from agentcli.messages import (
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What is known of a model. ``context_window`` and ``max_output`` are in tokens; None: unknown."""
+    """What is known of a model. ``context_window`` and ``max_output`` in tokens; None: unknown."""
 
     id: str
     provider: str

@@ -1,0 +1,355 @@
+"""What can happen in a run: one stream that the screen, the journal and the traces all read.
+
+Durable events make the journal, and ``agentcli.agent.state.fold`` makes the state from them.
+Transient ones (deltas, progress, stages) only show what is going on: whatever they announce is
+said again by a durable event once it is complete.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import Any, ClassVar, Protocol, get_type_hints
+
+from agentcli.llm.client import StreamEvent
+from agentcli.messages import (
+    FinishReason,
+    Message,
+    ToolCall,
+    ToolResult,
+    Usage,
+    from_json,
+    result_from_json,
+    result_to_json,
+    to_json,
+)
+
+
+class Phase(StrEnum):
+    """Where the work is, as its user sees it."""
+
+    EXPLORE = "explore"
+    DISCOVER = "discover"
+    EDIT = "edit"
+    VALIDATE = "validate"
+
+
+class Stage(StrEnum):
+    """Where the kernel is within one step."""
+
+    OBSERVE = "observe"
+    DECIDE = "decide"
+    ACT = "act"
+    REDUCE = "reduce"
+    CRITIC = "critic"
+    CHECK_STOP = "check_stop"
+
+
+class Status(StrEnum):
+    """What a run came to."""
+
+    SOLVED = "solved"
+    UNSOLVED = "unsolved"
+    STOPPED = "stopped"
+    INVALID = "invalid"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class StopReason(StrEnum):
+    """Why a run ended."""
+
+    FINAL = "final"
+    SUCCESS = "success"
+    AGENT_CONDITION = "agent_condition"
+    ENV_TERMINAL = "env_terminal"
+    CRITIC_STOP = "critic_stop"
+    STAGNATION = "stagnation"
+    DECLINED = "declined"
+    TRIES_USED_UP = "tries_used_up"
+    BUDGET_STEPS = "budget_steps"
+    BUDGET_TIME = "budget_time"
+    BUDGET_TOKENS = "budget_tokens"
+    BUDGET_COST = "budget_cost"
+    BUDGET_TOOLS = "budget_tools"
+    TASK_VALIDATION_FAILED = "task_validation_failed"
+    PROVIDER_FAILED = "provider_failed"
+    ENV_CAPABILITY_MISMATCH = "env_capability_mismatch"
+    UNRECOVERABLE_ERROR = "unrecoverable_error"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened."""
+
+    durable: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStarted(Event):
+    """A session opens, or goes on in a new process. ``tools`` are ``name@version``."""
+
+    session_id: str
+    workspace: str
+    model: str
+    mode: str
+    sandbox: str
+    tools: tuple[str, ...]
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskGiven(Event):
+    """What the user wants; ``checks`` are shell commands that must succeed at the end."""
+
+    text: str
+    checks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MessageAdded(Event):
+    """A system or user message joins the history."""
+
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class StepStarted(Event):
+    """A step begins; steps count from 1."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelAnswered(Event):
+    """The model's whole answer, which joins the history. Times in seconds."""
+
+    step: int
+    message: Message
+    finish_reason: FinishReason
+    usage: Usage
+    first_token_s: float
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerRejected(Event):
+    """An answer that cannot be used; it stays out of the history, its tokens count."""
+
+    step: int
+    reason: str
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class RetryScheduled(Event):
+    """An attempt failed and another follows after ``delay_s`` seconds. Attempts count from 1."""
+
+    step: int
+    stage: Stage
+    attempt: int
+    delay_s: float
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolStarted(Event):
+    """A tool is about to run; durable before it does."""
+
+    step: int
+    call: ToolCall
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolFinished(Event):
+    """A call has its result. Every call gets one."""
+
+    step: int
+    result: ToolResult
+    duration_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseChanged(Event):
+    """The work moved from one phase to another."""
+
+    step: int
+    previous: Phase
+    phase: Phase
+
+
+@dataclass(frozen=True, slots=True)
+class StepFinished(Event):
+    """A step is complete."""
+
+    step: int
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class CheckFinished(Event):
+    """One of the task's checks ran after the model was done."""
+
+    command: str
+    passed: bool
+    exit_code: int | None
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
+class Warned(Event):
+    """Something the user should know that does not end the run."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinished(Event):
+    """The end, exactly once. ``detail`` says more where the reason alone does not."""
+
+    reason: StopReason
+    status: Status
+    answer: str
+    detail: str = ""
+    exit_code: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Delta(Event):
+    """A piece of the answer as it streams."""
+
+    durable: ClassVar[bool] = False
+    step: int
+    delta: StreamEvent
+
+
+@dataclass(frozen=True, slots=True)
+class StreamReset(Event):
+    """What was streamed in this step so far is void: it comes again from the start."""
+
+    durable: ClassVar[bool] = False
+    step: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolProgress(Event):
+    """Output of a running tool; ``stream`` is stdout or stderr."""
+
+    durable: ClassVar[bool] = False
+    call_id: str
+    stream: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StageStarted(Event):
+    """The kernel enters a stage."""
+
+    durable: ClassVar[bool] = False
+    step: int
+    stage: Stage
+
+
+class EventLog(Protocol):
+    """Where durable events go before anything that follows from them happens."""
+
+    async def append(self, event: Event, *, sync: bool = False) -> None:
+        """Record one event; with ``sync`` it survives a loss of power.
+
+        Raises:
+            JournalError: it could not be recorded.
+        """
+        ...
+
+
+class MemoryLog:
+    """An event log in memory, for library use and tests."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    async def append(self, event: Event, *, sync: bool = False) -> None:
+        """Keep the event."""
+        self.events.append(event)
+
+
+def _kind(cls: type[Event]) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
+
+
+_KINDS: dict[str, type[Event]] = {_kind(cls): cls for cls in Event.__subclasses__()}
+_HINTS: dict[type[Event], dict[str, Any]] = {cls: get_type_hints(cls) for cls in _KINDS.values()}
+
+
+def kind(event: Event) -> str:
+    """The event's name in journals and streams, such as ``tool_started``."""
+    return _kind(type(event))
+
+
+def to_record(event: Event) -> dict[str, Any]:
+    """The event as plain JSON values, with its ``kind``."""
+    record: dict[str, Any] = {"kind": _kind(type(event))}
+    for field in fields(event):
+        record[field.name] = _encode(getattr(event, field.name))
+    return record
+
+
+def from_record(record: Mapping[str, Any]) -> Event:
+    """Inverse of ``to_record`` for durable events.
+
+    Raises:
+        ValueError: an unknown kind, a missing field or a value of the wrong form.
+    """
+    try:
+        cls = _KINDS[record["kind"]]
+        hints = _HINTS[cls]
+        values = {
+            field.name: _decode(hints[field.name], record[field.name])
+            for field in fields(cls)
+            if field.name in record
+        }
+        return cls(**values)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not an event: {error!r}") from error
+
+
+def _encode(value: Any) -> Any:
+    match value:
+        case Message():
+            return to_json(value)
+        case ToolResult():
+            return result_to_json(value)
+        case ToolCall():
+            return {"id": value.id, "name": value.name, "arguments": value.arguments}
+        case Usage():
+            return {field.name: getattr(value, field.name) for field in fields(value)}
+        case bytes():
+            return value.decode("utf-8", errors="replace")
+        case StrEnum():
+            return value.value
+        case tuple():
+            return list(value)
+        case None | str() | int() | float():
+            return value
+        case _:  # a stream event inside a Delta
+            return {
+                "kind": type(value).__name__,
+                **{field.name: _encode(getattr(value, field.name)) for field in fields(value)},
+            }
+
+
+def _decode(hint: Any, value: Any) -> Any:
+    if hint is Message:
+        return from_json(value)
+    if hint is ToolResult:
+        return result_from_json(value)
+    if hint is ToolCall or hint is Usage:
+        return hint(**value)
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        return hint(value)
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,294 @@
+"""The state of a run: an immutable value, and nothing but the fold of its durable events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Generic, TypeVar
+
+from agentcli.agent.events import (
+    AnswerRejected,
+    CheckFinished,
+    Event,
+    MessageAdded,
+    ModelAnswered,
+    Phase,
+    PhaseChanged,
+    RetryScheduled,
+    RunFinished,
+    SessionStarted,
+    Status,
+    StepFinished,
+    StepStarted,
+    StopReason,
+    TaskGiven,
+    ToolFinished,
+    ToolStarted,
+)
+from agentcli.messages import Message, ToolCall, ToolResult, Usage, tool
+
+T = TypeVar("T")
+
+STATUS_OF: Mapping[StopReason, Status] = {
+    StopReason.FINAL: Status.SOLVED,
+    StopReason.SUCCESS: Status.SOLVED,
+    StopReason.AGENT_CONDITION: Status.SOLVED,
+    StopReason.ENV_TERMINAL: Status.SOLVED,
+    StopReason.CRITIC_STOP: Status.UNSOLVED,
+    StopReason.STAGNATION: Status.UNSOLVED,
+    StopReason.DECLINED: Status.UNSOLVED,
+    StopReason.TRIES_USED_UP: Status.UNSOLVED,
+    StopReason.BUDGET_STEPS: Status.STOPPED,
+    StopReason.BUDGET_TIME: Status.STOPPED,
+    StopReason.BUDGET_TOKENS: Status.STOPPED,
+    StopReason.BUDGET_COST: Status.STOPPED,
+    StopReason.BUDGET_TOOLS: Status.STOPPED,
+    StopReason.TASK_VALIDATION_FAILED: Status.INVALID,
+    StopReason.PROVIDER_FAILED: Status.FAILED,
+    StopReason.ENV_CAPABILITY_MISMATCH: Status.FAILED,
+    StopReason.UNRECOVERABLE_ERROR: Status.FAILED,
+    StopReason.CANCELLED: Status.CANCELLED,
+}
+
+_EXIT_OF_FAILURE: Mapping[StopReason, int] = {
+    StopReason.PROVIDER_FAILED: 3,
+    StopReason.ENV_CAPABILITY_MISMATCH: 4,
+    StopReason.UNRECOVERABLE_ERROR: 5,
+}
+
+_EXIT_OF: Mapping[Status, int] = {
+    Status.SOLVED: 0,
+    Status.UNSOLVED: 1,
+    Status.STOPPED: 1,
+    Status.INVALID: 2,
+    Status.CANCELLED: 130,
+}
+
+
+def exit_code(reason: StopReason, status: Status) -> int:
+    """The process exit code that a run's end stands for; termination by signal adds its own."""
+    if status is Status.FAILED:
+        return _EXIT_OF_FAILURE[reason]
+    return _EXIT_OF[status]
+
+
+class History(Generic[T]):
+    """An append-only sequence that shares its storage with the histories it grew from.
+
+    Appending to the newest one costs one list append; appending to an older one copies, so that
+    no history ever changes under its holder.
+    """
+
+    __slots__ = ("_items", "_length")
+
+    def __init__(self, items: Iterable[T] = ()) -> None:
+        self._items = list(items)
+        self._length = len(self._items)
+
+    def append(self, item: T) -> History[T]:
+        """A history with one more item."""
+        grown: History[T] = History.__new__(History)
+        grown._items = (
+            self._items if len(self._items) == self._length else self._items[: self._length]
+        )
+        grown._items.append(item)
+        grown._length = self._length + 1
+        return grown
+
+    def since(self, start: int) -> list[T]:
+        """The items from ``start`` on."""
+        return self._items[start : self._length]
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self._items[: self._length])
+
+    def __getitem__(self, index: int) -> T:
+        if not -self._length <= index < self._length:
+            raise IndexError(index)
+        return self._items[index if index >= 0 else self._length + index]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, History) and list(self) == list(other)
+
+    def __repr__(self) -> str:
+        return f"History({list(self)!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """One complete step: what was decided, what came of it, and what it cost."""
+
+    step: int
+    phase: Phase
+    decision: Message | None
+    results: tuple[ToolResult, ...]
+    usage: Usage
+    retries: int
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class AgentState:
+    """Everything known about a run. ``step`` is the last complete step, 0 before the first."""
+
+    session_id: str = ""
+    workspace: str = ""
+    model: str = ""
+    mode: str = ""
+    task: str = ""
+    checks: tuple[str, ...] = ()
+    history: History[Message] = field(default_factory=History)
+    records: History[StepRecord] = field(default_factory=History)
+    step: int = 0
+    running_step: int = 0
+    phase: Phase = Phase.EXPLORE
+    usage: Usage = field(default_factory=Usage)
+    retries: int = 0
+    rejected: int = 0
+    """Unusable answers in a row."""
+    tool_calls: int = 0
+    pending: tuple[ToolCall, ...] = ()
+    """Calls of the last answer, as long as not all have a result."""
+    results: tuple[ToolResult, ...] = ()
+    """Results of the pending calls, in the order they came."""
+    started: frozenset[str] = frozenset()
+    """Ids of pending calls whose tool has started."""
+    files_changed: tuple[str, ...] = ()
+    check_results: tuple[CheckFinished, ...] = ()
+    stop: StopReason | None = None
+    status: Status | None = None
+    answer: str = ""
+    detail: str = ""
+    step_decision: Message | None = None
+    step_results: tuple[ToolResult, ...] = ()
+    step_usage: Usage = field(default_factory=Usage)
+    step_retries: int = 0
+
+    @property
+    def unresolved(self) -> tuple[ToolCall, ...]:
+        """Pending calls that have no result yet."""
+        have = {result.call_id for result in self.results}
+        return tuple(call for call in self.pending if call.id not in have)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has ended."""
+        return self.stop is not None
+
+
+def fold(state: AgentState, event: Event) -> AgentState:
+    """The state after one more durable event; transient events leave it as it is."""
+    match event:
+        case SessionStarted():
+            return replace(
+                state,
+                session_id=event.session_id,
+                workspace=event.workspace,
+                model=event.model,
+                mode=event.mode,
+                stop=None,
+                status=None,
+                detail="",
+            )
+        case TaskGiven():
+            return replace(
+                state, task=event.text, checks=event.checks, stop=None, status=None, answer=""
+            )
+        case MessageAdded():
+            return replace(state, history=state.history.append(event.message))
+        case StepStarted():
+            return replace(
+                state,
+                running_step=event.step,
+                step_decision=None,
+                step_results=(),
+                step_usage=Usage(),
+                step_retries=0,
+            )
+        case ModelAnswered():
+            return replace(
+                state,
+                history=state.history.append(event.message),
+                usage=state.usage + event.usage,
+                step_usage=state.step_usage + event.usage,
+                step_decision=event.message,
+                rejected=0,
+                pending=event.message.calls,
+                results=(),
+                started=frozenset(),
+            )
+        case AnswerRejected():
+            return replace(
+                state,
+                usage=state.usage + event.usage,
+                step_usage=state.step_usage + event.usage,
+                rejected=state.rejected + 1,
+            )
+        case RetryScheduled():
+            return replace(
+                state, retries=state.retries + 1, step_retries=state.step_retries + 1
+            )
+        case ToolStarted():
+            return replace(
+                state,
+                started=state.started | {event.call.id},
+                tool_calls=state.tool_calls + 1,
+            )
+        case ToolFinished():
+            return _add_result(state, event.result)
+        case PhaseChanged():
+            return replace(state, phase=event.phase)
+        case CheckFinished():
+            others = tuple(c for c in state.check_results if c.command != event.command)
+            return replace(state, check_results=(*others, event))
+        case StepFinished():
+            record = StepRecord(
+                event.step,
+                state.phase,
+                state.step_decision,
+                state.step_results,
+                state.step_usage,
+                state.step_retries,
+                event.duration_s,
+            )
+            return replace(state, step=event.step, records=state.records.append(record))
+        case RunFinished():
+            return replace(
+                state,
+                stop=event.reason,
+                status=event.status,
+                answer=event.answer,
+                detail=event.detail,
+            )
+        case _:
+            return state
+
+
+def fold_all(events: Iterable[Event], state: AgentState | None = None) -> AgentState:
+    """The state after many events."""
+    state = state or AgentState()
+    for event in events:
+        state = fold(state, event)
+    return state
+
+
+def _add_result(state: AgentState, result: ToolResult) -> AgentState:
+    results = (*state.results, result)
+    new_paths = tuple(path for path in result.paths if path not in state.files_changed)
+    state = replace(
+        state,
+        results=results,
+        files_changed=state.files_changed + new_paths,
+        step_results=(*state.step_results, result),
+    )
+    if len(results) < len(state.pending):
+        return state
+    # Calls may end in any order; the history has their results in the order of the calls.
+    by_id = {result.call_id: result for result in results}
+    history = state.history
+    for call in state.pending:
+        history = history.append(tool(by_id[call.id]))
+    return replace(state, history=history, pending=(), results=(), started=frozenset())
