@@ -1,0 +1,27 @@
+"""What the wires share: cutting a text into deltas, call ids, argument texts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.server import Reply
+
+
+def pieces(text: str, size: int) -> Iterator[str]:
+    """The text in deltas of ``size`` characters; 0 means an eighth of it."""
+    size = size or max(1, -(-len(text) // 8))
+    for start in range(0, len(text), size):
+        yield text[start : start + size]
+
+
+def calls_of(reply: Reply, prefix: str) -> list[tuple[str, str, str]]:
+    """(id, name, argument text) of every call."""
+    found = []
+    for index, (name, arguments) in enumerate(reply.calls):
+        text = arguments if isinstance(arguments, str) else json.dumps(arguments)
+        call_id = f"{prefix}{index}" if reply.call_ids is None else reply.call_ids[index]
+        found.append((call_id, name, text))
+    return found
