@@ -1,0 +1,1 @@
+"""The model: weights and equations. Knows nothing of messages; needs torch."""

@@ -1,0 +1,365 @@
+"""GPT: one decoder-only transformer for all families. Read top to bottom.
+
+Shapes: B rows, T new tokens, S tokens seen so far, C = n_embd, H query heads, Hkv key/value heads,
+D = head_dim. Parameters bear nanochat's names; checkpoint.py maps other files to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from agentcli.errors import ContextLengthError
+from agentcli.model import nanochat
+from agentcli.model.attention import attend
+from agentcli.model.config import SMEAR_CHANNELS, VALUE_GATE_CHANNELS, ModelConfig
+from agentcli.model.kv_cache import KVCache, Span
+from agentcli.model.rope import CosSin, Rotary, rotate
+
+
+class Linear(nn.Linear):
+    """nn.Linear that computes in the dtype of its input.
+
+    Master weights may stay float32 while the stream runs in bfloat16.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return F.linear(x, self.weight.to(x.dtype), bias)
+
+
+class Norm(nn.Module):
+    """RMS norm over the last dimension: without weight, with weight w, or with 1 + w (Gemma)."""
+
+    def __init__(self, config: ModelConfig, width: int) -> None:
+        super().__init__()
+        self.width = (width,)
+        self.eps = config.norm_eps
+        self.offset = config.norm == "one_plus_weight"
+        initial = torch.zeros(width) if self.offset else torch.ones(width)
+        self.weight = None if config.norm == "plain" else nn.Parameter(initial)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.weight is None:
+            return F.rms_norm(x, self.width, eps=self.eps)
+        if self.offset:
+            # 1 + w is rounded once, at the end: in bfloat16 the sum alone would lose w.
+            wide = torch.promote_types(x.dtype, torch.float32)
+            y = F.rms_norm(x.to(wide), self.width, 1 + self.weight.to(wide), self.eps)
+            return y.to(x.dtype)
+        return F.rms_norm(x, self.width, self.weight.to(x.dtype), self.eps)
+
+
+class Attention(nn.Module):
+    """Causal self-attention with grouped heads, rotary positions and an optional window.
+
+    ``fused`` keeps c_q, c_k and c_v as one matrix c_qkv: one product instead of three.
+    """
+
+    def __init__(self, config: ModelConfig, layer: int, *, fused: bool) -> None:
+        super().__init__()
+        self.layer = layer
+        self.head_dim = config.head_dim
+        self.scale = config.softmax_scale
+        self.softcap = config.attention_softcap
+        self.window = config.windows[layer]
+        self.qk_norm = config.qk_norm
+        q_dim, kv_dim = config.n_head * config.head_dim, config.kv_dim
+        self.widths = [q_dim, kv_dim, kv_dim]
+        bias = config.qkv_bias
+        if fused:
+            self.c_qkv = Linear(config.n_embd, sum(self.widths), bias=bias)
+        else:
+            self.c_q = Linear(config.n_embd, q_dim, bias=bias)
+            self.c_k = Linear(config.n_embd, kv_dim, bias=bias)
+            self.c_v = Linear(config.n_embd, kv_dim, bias=bias)
+        self.c_proj = Linear(q_dim, config.n_embd, bias=config.out_bias)
+        self.fused = fused
+        if config.qk_norm != "none":
+            self.q_norm = Norm(config, config.head_dim)
+            self.k_norm = Norm(config, config.head_dim)
+        if config.has_value_embed(layer):
+            self.ve_gate = Linear(VALUE_GATE_CHANNELS, config.n_kv_head, bias=False)
+
+    def forward(
+        self,
+        x: Tensor,
+        span: Span,
+        cos_sin: CosSin | None,
+        cache: KVCache | None = None,
+        value_embed: Tensor | None = None,
+    ) -> Tensor:
+        """(B, T, C) -> (B, T, C). ``value_embed`` is (B, T, Hkv * D)."""
+        if self.fused:
+            q, k, v = self.c_qkv(x).split(self.widths, -1)
+        else:
+            q, k, v = self.c_q(x), self.c_k(x), self.c_v(x)
+        q = q.unflatten(-1, (-1, self.head_dim))  # (B, T, H, D)
+        k = k.unflatten(-1, (-1, self.head_dim))  # (B, T, Hkv, D)
+        v = v.unflatten(-1, (-1, self.head_dim))  # (B, T, Hkv, D)
+        if value_embed is not None:
+            v = nanochat.add_value_embedding(v, value_embed, x, self.ve_gate)
+        if self.qk_norm == "before_rope":
+            q, k = self.q_norm(q), self.k_norm(k)
+        if cos_sin is not None:
+            q, k = rotate(q, cos_sin), rotate(k, cos_sin)
+        if self.qk_norm == "after_rope":
+            q, k = self.q_norm(q), self.k_norm(k)
+        if cache is not None:
+            k, v = cache.write(self.layer, k, v, span)  # (B, S, Hkv, D)
+        y = attend(
+            q, k, v, span, scale=self.scale, window=self.window, softcap=self.softcap
+        )  # (B, T, H, D)
+        out: Tensor = self.c_proj(y.flatten(2))
+        return out
+
+
+class MLP(nn.Module):
+    """Two matrices with relu² between (nanochat), or three: act(gate(x)) * up(x), then down.
+
+    ``fused`` keeps gate and up as one matrix c_gate_fc.
+    """
+
+    def __init__(self, config: ModelConfig, *, fused: bool) -> None:
+        super().__init__()
+        self.kind = config.mlp
+        self.fused = fused and config.gated
+        width, bias = config.n_hidden, config.mlp_bias
+        if self.fused:
+            self.c_gate_fc = Linear(config.n_embd, 2 * width, bias=bias)
+        else:
+            self.c_fc = Linear(config.n_embd, width, bias=bias)
+            if config.gated:
+                self.c_gate = Linear(config.n_embd, width, bias=bias)
+        self.c_proj = Linear(width, config.n_embd, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kind == "relu2":
+            hidden = F.relu(self.c_fc(x)).square()  # (B, T, n_hidden)
+        else:
+            if self.fused:
+                gate, up = self.c_gate_fc(x).chunk(2, -1)
+            else:
+                gate, up = self.c_gate(x), self.c_fc(x)
+            opened = F.silu(gate) if self.kind == "silu_gate" else F.gelu(gate, approximate="tanh")
+            hidden = opened * up
+        out: Tensor = self.c_proj(hidden)
+        return out
+
+
+class Block(nn.Module):
+    """Attention and MLP, each normed before (Gemma 2 and 3: also after) and added to the stream."""
+
+    def __init__(self, config: ModelConfig, layer: int, *, fused: bool) -> None:
+        super().__init__()
+        self.attn_norm = Norm(config, config.n_embd)
+        self.attn = Attention(config, layer, fused=fused)
+        self.mlp_norm = Norm(config, config.n_embd)
+        self.mlp = MLP(config, fused=fused)
+        self.post_norms = config.post_norms
+        if config.post_norms:
+            self.attn_post_norm = Norm(config, config.n_embd)
+            self.mlp_post_norm = Norm(config, config.n_embd)
+
+    def forward(
+        self,
+        x: Tensor,
+        span: Span,
+        cos_sin: CosSin | None,
+        cache: KVCache | None = None,
+        value_embed: Tensor | None = None,
+    ) -> Tensor:
+        y = self.attn(self.attn_norm(x), span, cos_sin, cache, value_embed)
+        x = x + (self.attn_post_norm(y) if self.post_norms else y)
+        y = self.mlp(self.mlp_norm(x))
+        x = x + (self.mlp_post_norm(y) if self.post_norms else y)
+        return x
+
+
+class GPT(nn.Module):
+    """The whole model. Training: ``hidden`` then ``logits``, or ``forward``, without a cache.
+
+    ``compute_dtype`` (None: the embedding's own) is the dtype of the residual stream; set it to
+    bfloat16 to train float32 master weights without autocast.
+    """
+
+    def __init__(self, config: ModelConfig, *, fused: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        self.compute_dtype: torch.dtype | None = None
+        rows = config.padded_vocab_size
+        blocks = [Block(config, layer, fused=fused) for layer in range(config.n_layer)]
+        self.transformer = nn.ModuleDict(
+            {"wte": nn.Embedding(rows, config.n_embd), "h": nn.ModuleList(blocks)}
+        )
+        self.final_norm = Norm(config, config.n_embd)
+        if not config.tied:
+            self.lm_head = Linear(config.n_embd, rows, bias=False)
+        # One table for each way of rotating, and for each layer the table it uses.
+        kinds = {rope: None for i in range(config.n_layer) if (rope := config.rope_of(i))}
+        self.rotaries = nn.ModuleList(Rotary(rope, config.sequence_len) for rope in kinds)
+        order = list(kinds)
+        ropes = [config.rope_of(i) for i in range(config.n_layer)]
+        self.rotary_of = [None if rope is None else order.index(rope) for rope in ropes]
+        if config.residual_scalars:
+            self.resid_lambdas = nn.Parameter(torch.ones(config.n_layer))
+            self.x0_lambdas = nn.Parameter(torch.zeros(config.n_layer))
+        if config.smear:
+            self.smear_gate = Linear(SMEAR_CHANNELS, 1, bias=False)
+            self.smear_lambda = nn.Parameter(torch.zeros(1))
+        if config.backout:
+            self.backout_lambda = nn.Parameter(torch.full((1,), 0.2))
+        self.value_embeds = nn.ModuleDict(
+            {
+                str(i): nn.Embedding(rows, config.kv_dim)
+                for i in range(config.n_layer)
+                if config.has_value_embed(i)
+            }
+        )
+
+    def forward(
+        self,
+        tokens: Tensor,
+        cache: KVCache | None = None,
+        counts: Sequence[int] | None = None,
+    ) -> Tensor:
+        """Logits (B, T, vocab_size) of the tokens (B, T); float32 or wider."""
+        return self.logits(self.hidden(tokens, cache, counts))
+
+    def hidden(
+        self,
+        tokens: Tensor,
+        cache: KVCache | None = None,
+        counts: Sequence[int] | None = None,
+    ) -> Tensor:
+        """The normed stream before the head, (B, T, C).
+
+        With a cache, ``tokens`` continue what it holds; ``counts`` says how many tokens of each
+        row are real where rows are padded on the right. Raises ContextLengthError past the
+        context; the cache then still holds what it held.
+        """
+        if cache is None:
+            if tokens.shape[1] > self.config.sequence_len:
+                raise ContextLengthError(
+                    f"{tokens.shape[1]} tokens do not fit the context of {self.config.sequence_len}"
+                )
+            span = Span(0, tokens.shape[1])
+        else:
+            span = cache.plan(tokens, counts)
+        x = self.trunk(tokens, span, cache)
+        if cache is not None:
+            cache.commit(tokens, span)
+        return x
+
+    def trunk(self, tokens: Tensor, span: Span, cache: KVCache | None) -> Tensor:
+        """``hidden`` for a span that is planned already; changes no lengths."""
+        config = self.config
+        x = self._embed(tokens, span, cache)  # (B, T, C)
+        cos_sins = [rotary(span, x) for rotary in self.rotaries]
+        x0, middle = x, x
+        for i, block in enumerate(self.blocks):
+            if config.residual_scalars:
+                x = nanochat.mix_residual(x, x0, self.resid_lambdas[i], self.x0_lambdas[i])
+            value_embed = None
+            if config.has_value_embed(i):
+                value_embed = self.value_embeds[str(i)](tokens).to(x.dtype)  # (B, T, Hkv * D)
+            rotary = self.rotary_of[i]
+            cos_sin = None if rotary is None else cos_sins[rotary]
+            x = block(x, span, cos_sin, cache, value_embed)
+            if i == config.n_layer // 2:
+                middle = x
+        if config.backout:
+            x = nanochat.backout(x, middle, self.backout_lambda)
+        normed: Tensor = self.final_norm(x)
+        return normed
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., C) -> (..., vocab_size), capped; in float32, or float64 for a float64 model."""
+        if self.config.tied:
+            logits = F.linear(hidden, self.embedding_weight.to(hidden.dtype))
+        else:
+            logits = self.lm_head(hidden)
+        logits = logits[..., : self.config.vocab_size]
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        cap = self.config.logit_softcap
+        return cap * torch.tanh(logits / cap) if cap else logits
+
+    def _embed(self, tokens: Tensor, span: Span, cache: KVCache | None) -> Tensor:
+        """Token embeddings, scaled or normed and smeared as the family wants it: (B, T, C)."""
+        x = self._embed_tokens(tokens)
+        if not self.config.smear:
+            return x
+        first = None
+        if cache is not None:
+            token, exists = cache.previous(span)
+            first = self._embed_tokens(token)  # (B, 1, C)
+            if exists is not None:
+                first = first * exists[..., None]
+        return nanochat.smear(x, nanochat.shifted(x, first), self.smear_gate, self.smear_lambda)
+
+    def _embed_tokens(self, tokens: Tensor) -> Tensor:
+        x: Tensor = self.transformer["wte"](tokens)
+        if self.compute_dtype is not None:
+            x = x.to(self.compute_dtype)
+        if self.config.embed_norm:
+            x = F.rms_norm(x, (self.config.n_embd,), eps=self.config.norm_eps)
+        if self.config.embed_scale != 1.0:
+            # Gemma rounds the scale to the dtype of the stream first.
+            x = x * torch.tensor(self.config.embed_scale, dtype=x.dtype)
+        return x
+
+    def new_cache(self, batch: int = 1, *, capacity: int = 0, limit: int | None = None) -> KVCache:
+        """An empty cache in the dtype and on the device of this model."""
+        weight = self.embedding_weight
+        return KVCache(
+            self.config,
+            batch,
+            dtype=self.compute_dtype or weight.dtype,
+            device=weight.device,
+            capacity=capacity,
+            limit=limit,
+        )
+
+    @property
+    def blocks(self) -> Iterable[Block]:
+        return self.transformer["h"]  # type: ignore[return-value]
+
+    @property
+    def embedding_weight(self) -> Tensor:
+        """(padded_vocab_size, C)"""
+        weight: Tensor = self.transformer["wte"].weight  # type: ignore[assignment]
+        return weight
+
+    @property
+    def device(self) -> torch.device:
+        return self.embedding_weight.device
+
+    @torch.no_grad()
+    def init_weights(self, seed: int = 42) -> None:
+        """Random weights that do not depend on the device: nanochat's, or normal 0.02."""
+        generator = torch.Generator().manual_seed(seed)
+        if self.config.residual_scalars:
+            nanochat.init_weights(self, self.config.n_layer, self.config.n_embd, generator)
+            return
+        for name, parameter in self.named_parameters():
+            if "norm" not in name and not name.endswith("bias"):
+                parameter.copy_(torch.empty(parameter.shape).normal_(0, 0.02, generator=generator))
+
+    def count_parameters(self) -> dict[str, int]:
+        """Parameters by what they cost: matrices are multiplied with, embeddings looked up."""
+        total = sum(parameter.numel() for parameter in self.parameters())
+        matrices = sum(m.weight.numel() for m in self.modules() if isinstance(m, nn.Linear))
+        if self.config.tied:
+            matrices += self.embedding_weight.numel()
+        return {"total": total, "matrices": matrices}
+
+    def flops_per_token(self, context: int) -> int:
+        """Forward and backward, one token of a sequence of ``context``: 6 per weight, plus
+        12 H D keys for attention (PaLM, arXiv:2204.02311, appendix B)."""
+        config = self.config
+        seen = sum(context if w is None else min(w + 1, context) for w in config.windows)
+        attention = 12 * config.n_head * config.head_dim * seen
+        return 6 * self.count_parameters()["matrices"] + attention
