@@ -1,0 +1,46 @@
+# make demo   run the main job on a small repository, with the model's answers replayed
+# make test   everything a change must pass: ruff, mypy, pytest
+# Each makes .venv and installs what it needs by itself; a second call finds it done.
+
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
+# PyTorch's own builds without CUDA; used only where there is no NVIDIA GPU and they can be reached.
+TORCH_CPU := https://download.pytorch.org/whl/cpu
+REACH := import sys, urllib.request as u; u.urlopen(sys.argv[1] + "/torch/", timeout=5)
+
+.PHONY: demo test format clean
+
+demo: $(VENV)/.base
+	@$(BIN)/python examples/demo.py
+
+test: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -n auto
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "agentcli needs Python 3.11 or newer; none was found" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# The repository of the demo is tested with pytest.
+$(VENV)/.base: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) -e . pytest
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	@if command -v nvidia-smi >/dev/null 2>&1 || \
+		! $(BIN)/python -c '$(REACH)' $(TORCH_CPU) >/dev/null 2>&1; \
+	then $(INSTALL) torch; else $(INSTALL) torch --extra-index-url $(TORCH_CPU); fi
+	$(INSTALL) -e '.[dev,local]'
+	@touch $(VENV)/.base $@
