@@ -138,6 +138,7 @@ class AgentState:
     workspace: str = ""
     model: str = ""
     mode: str = ""
+    sandbox: str = ""
     task: str = ""
     checks: tuple[str, ...] = ()
     history: History[Message] = field(default_factory=History)
@@ -189,6 +190,7 @@ def fold(state: AgentState, event: Event) -> AgentState:
                 workspace=event.workspace,
                 model=event.model,
                 mode=event.mode,
+                sandbox=event.sandbox,
                 stop=None,
                 status=None,
                 detail="",
@@ -228,9 +230,7 @@ def fold(state: AgentState, event: Event) -> AgentState:
                 rejected=state.rejected + 1,
             )
         case RetryScheduled():
-            return replace(
-                state, retries=state.retries + 1, step_retries=state.step_retries + 1
-            )
+            return replace(state, retries=state.retries + 1, step_retries=state.step_retries + 1)
         case ToolStarted():
             return replace(
                 state,

@@ -1,0 +1,177 @@
+"""Running the calls of one answer: in parallel where they cannot disturb each other."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+
+from agentcli.agent.events import Event, ToolFinished, ToolProgress, ToolStarted
+from agentcli.messages import Outcome, ToolCall, ToolResult
+from agentcli.tools.base import ToolContext, ToolKind, ToolSpec
+from agentcli.tools.registry import Registry
+
+_PARALLEL = 8
+_READS = (ToolKind.READ, ToolKind.SEARCH)
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What a call touches. ``paths`` is None when it could be anything."""
+
+    kind: ToolKind
+    paths: frozenset[str] | None
+
+
+def access(call: ToolCall, spec: ToolSpec | None) -> Access:
+    """Read from the call's arguments; an unknown or malformed call touches nothing."""
+    if spec is None:
+        return Access(ToolKind.PLAN, frozenset())
+    if not spec.path_arguments:
+        return Access(spec.kind, None)
+    try:
+        arguments = json.loads(call.arguments)
+        paths = frozenset(_normal(str(arguments[name])) for name in spec.path_arguments)
+    except (ValueError, KeyError, TypeError):
+        return Access(spec.kind, None)
+    return Access(spec.kind, paths)
+
+
+def must_wait(earlier: Access, later: Access) -> bool:
+    """Whether ``later`` must not start before ``earlier`` has ended."""
+    kinds = {earlier.kind, later.kind}
+    if ToolKind.PLAN in kinds or (earlier.kind in _READS and later.kind in _READS):
+        return False
+    if ToolKind.RUN in kinds:
+        return True
+    if ToolKind.EDIT not in kinds:  # checks beside reads and other checks
+        return earlier.kind is ToolKind.CHECK and later.kind is ToolKind.CHECK
+    if earlier.paths is None or later.paths is None:
+        return True
+    return bool(earlier.paths & later.paths)
+
+
+def _normal(path: str) -> str:
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    return "/".join(parts)
+
+
+class Acting:
+    """Runs calls through the one dispatch path and tells what happens.
+
+    ``emit`` records and shows an event. ``before`` may answer a call in place of its tool.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        context: ToolContext,
+        emit: Callable[..., Awaitable[None]],
+        before: Callable[[ToolCall], Awaitable[ToolResult | None]],
+    ) -> None:
+        self._registry = registry
+        self._context = context
+        self._emit = emit
+        self._before = before
+
+    async def run(self, step: int, calls: Sequence[ToolCall]) -> None:
+        """Run all calls; each ends with a ``ToolFinished``, except when cancelled.
+
+        Raises:
+            JournalError: a start or an end could not be recorded; what still runs is killed.
+        """
+        accesses = [access(call, self._registry.spec(call.name)) for call in calls]
+        slots = asyncio.Semaphore(_PARALLEL)
+        tasks: list[asyncio.Task[None]] = []
+        for index, call in enumerate(calls):
+            waits = [
+                tasks[earlier]
+                for earlier in range(index)
+                if must_wait(accesses[earlier], accesses[index])
+            ]
+            tasks.append(asyncio.create_task(self._run_one(step, call, waits, slots)))
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run_one(
+        self,
+        step: int,
+        call: ToolCall,
+        waits: list[asyncio.Task[None]],
+        slots: asyncio.Semaphore,
+    ) -> None:
+        if waits:
+            await asyncio.wait(waits)
+        async with slots:
+            answered = await self._before(call)
+            if answered is not None:
+                await self._emit(ToolFinished(step, answered))
+                return
+            spec = self._registry.spec(call.name)
+            kind = spec.kind if spec else None
+            await self._emit(
+                ToolStarted(step, call, kind.value if kind else ""),
+                sync=kind is not None and kind.changes_files,
+            )
+            started = time.monotonic()
+            async with _Progress(call.id, self._emit) as progress:
+                context = replace(self._context, call_id=call.id, progress=progress)
+                result = await self._registry.dispatch(call, context)
+            await self._emit(ToolFinished(step, result, time.monotonic() - started))
+
+
+class _Progress:
+    """Carries a tool's output from a plain callback into the stream of events."""
+
+    def __init__(self, call_id: str, emit: Callable[[Event], Awaitable[None]]) -> None:
+        self._call_id = call_id
+        self._emit = emit
+        self._waiting: list[tuple[str, bytes]] = []
+        self._ready = asyncio.Event()
+        self._pump: asyncio.Task[None] | None = None
+
+    def __call__(self, stream: str, data: bytes) -> None:
+        self._waiting.append((stream, data))
+        if self._pump is None:
+            self._pump = asyncio.create_task(self._run())
+        self._ready.set()
+
+    async def __aenter__(self) -> _Progress:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        if self._pump is None:
+            return
+        self._pump.cancel()
+        await asyncio.gather(self._pump, return_exceptions=True)
+        if exc[0] is None:
+            await self._flush()
+
+    async def _run(self) -> None:
+        while True:
+            await self._ready.wait()
+            self._ready.clear()
+            await self._flush()
+
+    async def _flush(self) -> None:
+        while self._waiting:
+            stream, data = self._waiting.pop(0)
+            await self._emit(ToolProgress(self._call_id, stream, data))
+
+
+def interrupted(call: ToolCall, started: bool) -> ToolResult:
+    """The result of a call that a cancellation met."""
+    if started:
+        return ToolResult(
+            call.id,
+            call.name,
+            "interrupted before its end; what it did so far is unknown",
+            Outcome.CANCELLED,
+        )
+    return ToolResult(call.id, call.name, "not started: the run was stopped", Outcome.SKIPPED)

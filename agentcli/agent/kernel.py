@@ -1,0 +1,487 @@
+"""The kernel: a step is observe, decide, act, reduce, critic, check_stop; a run is steps.
+
+The kernel works in a task of its own. Everything that happens is an event: recorded in the log
+first, then folded into the state, then shown to hooks and to the run's reader.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+
+from agentcli.agent.acting import Acting, interrupted
+from agentcli.agent.critics import Critic, Judgement, Review, review_all
+from agentcli.agent.events import (
+    AnswerRejected,
+    CheckFinished,
+    Delta,
+    Event,
+    EventLog,
+    MessageAdded,
+    ModelAnswered,
+    PhaseChanged,
+    RetryScheduled,
+    RunFinished,
+    SessionStarted,
+    Stage,
+    StageStarted,
+    Status,
+    StepFinished,
+    StepStarted,
+    StopReason,
+    StreamReset,
+    TaskGiven,
+    ToolFinished,
+    ToolStarted,
+    Warned,
+)
+from agentcli.agent.hooks import Allow, Deny, Hook
+from agentcli.agent.module import Act, AgentModule, CodingAgent, Decision, Final, Wait
+from agentcli.agent.phase import phase_of
+from agentcli.agent.recovery import RetryConfig, delay_s
+from agentcli.agent.run import Run, RunResult
+from agentcli.agent.state import STATUS_OF, AgentState, exit_code, fold
+from agentcli.errors import (
+    AgentCLIError,
+    CapabilityError,
+    ContentFilterError,
+    JournalError,
+    ProviderError,
+    RetryExhaustedError,
+    SandboxError,
+)
+from agentcli.llm.client import ChatRequest, ChatResponse, LLMClient, Sampling, StreamFold
+from agentcli.messages import (
+    FinishReason,
+    Message,
+    Outcome,
+    ToolCall,
+    ToolResult,
+    system,
+    user,
+)
+from agentcli.sandbox.limits import CHECK
+from agentcli.tools.base import ToolContext, ToolKind
+from agentcli.tools.registry import Registry
+
+_log = logging.getLogger("agentcli.kernel")
+
+
+@dataclass(frozen=True, slots=True)
+class RunLimits:
+    """What a run may use; None is unlimited. ``time_s`` in seconds, ``tokens`` in and out."""
+
+    max_steps: int = 100
+    time_s: float | None = None
+    tokens: int | None = None
+    tool_calls: int | None = None
+    rejected_answers: int = 3
+    """Unusable answers in a row before the run gives up."""
+    check_rounds: int = 3
+    """How often failed checks are handed back to the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """An end that was decided on."""
+
+    reason: StopReason
+    status: Status
+    answer: str = ""
+    detail: str = ""
+
+
+class _Stopped(Exception):
+    def __init__(self, stop: Stop) -> None:
+        self.stop = stop
+
+
+@dataclass
+class Agent:
+    """A model, tools and a workspace, ready to work on tasks.
+
+    ``session`` is what the journal opens with; ``state`` is where a resumed session stands.
+    """
+
+    client: LLMClient
+    tools: Registry
+    context: ToolContext
+    log: EventLog
+    session: SessionStarted
+    module: AgentModule = field(default_factory=CodingAgent)
+    hooks: Sequence[Hook] = ()
+    critics: tuple[Critic, ...] = ()
+    limits: RunLimits = field(default_factory=RunLimits)
+    retry: RetryConfig = field(default_factory=RetryConfig)
+    sampling: Sampling = field(default_factory=Sampling)
+    state: AgentState = field(default_factory=AgentState)
+
+    def __post_init__(self) -> None:
+        self._emitting = asyncio.Lock()
+        self._failed_hooks: set[int] = set()
+        self._check_rounds = 0
+        self._call_ids = {call.id for message in self.state.history for call in message.calls}
+        self._run = Run()
+        self._acting = Acting(self.tools, self.context, self._emit, self._before_tool)
+
+    def start(self, task: str = "", *, checks: Sequence[str] = ()) -> Run:
+        """Begin to work on a task, or without one to go on where the state stands."""
+        self._run = Run()
+        self._check_rounds = 0
+        work = asyncio.create_task(self._work(task, tuple(checks)))
+        driver = asyncio.create_task(self._drive(work))
+        self._run.attach(work, driver)
+        return self._run
+
+    async def step(self) -> Stop | None:
+        """One step; the stop that it led to, or None to go on."""
+        number = self.state.step + 1
+        started = time.monotonic()
+        await self._emit(StepStarted(number))
+        await self._observe(number)
+        decision = await self._decide(number)
+        results = await self._act(number, decision)
+        await self._reduce(number, results)
+        review = await self._critic(number)
+        stop = await self._check_stop(number, decision, review)
+        await self._emit(StepFinished(number, time.monotonic() - started))
+        return stop
+
+    # -- the six stages ---------------------------------------------------------------------
+
+    async def _observe(self, step: int) -> None:
+        await self._emit(StageStarted(step, Stage.OBSERVE))
+        for text in self._run.take_steered():
+            await self._emit(MessageAdded(user(text)))
+        if news := await self.module.observe(self.state):
+            await self._emit(MessageAdded(user(news)))
+
+    async def _decide(self, step: int) -> Decision:
+        await self._emit(StageStarted(step, Stage.DECIDE))
+        decision = await self.module.decide(self.state)
+        while decision is None:
+            response, first_token_s, duration_s = await self._ask(step)
+            if problem := _unusable(response):
+                await self._reject(step, problem, response)
+                continue
+            message = self._with_unique_ids(response.message)
+            await self._emit(
+                ModelAnswered(
+                    step, message, response.finish_reason, response.usage, first_token_s, duration_s
+                )
+            )
+            decision = Act(message.calls) if message.calls else Final(message.text)
+        return decision
+
+    async def _act(self, step: int, decision: Decision) -> tuple[ToolResult, ...]:
+        match decision:
+            case Act(calls):
+                await self._emit(StageStarted(step, Stage.ACT))
+                await self._acting.run(step, calls)
+                return self.state.step_results
+            case Final() | Wait():
+                return ()
+
+    async def _reduce(self, step: int, results: tuple[ToolResult, ...]) -> None:
+        await self._emit(StageStarted(step, Stage.REDUCE))
+        if note := await self.module.reduce(self.state, results):
+            await self._emit(MessageAdded(user(note)))
+
+    async def _critic(self, step: int) -> Review:
+        if not self.critics:
+            return Review()
+        await self._emit(StageStarted(step, Stage.CRITIC))
+        return await review_all(self.critics, self.state)
+
+    async def _check_stop(self, step: int, decision: Decision, review: Review) -> Stop | None:
+        await self._emit(StageStarted(step, Stage.CHECK_STOP))
+        if review.judgement is Judgement.STOP:
+            return _stop(StopReason.CRITIC_STOP, detail=review.reason)
+        if review.judgement is Judgement.RETRY:
+            await self._emit(MessageAdded(user(review.reason)))
+            return None
+        if self._run.has_steered:
+            return None
+        if isinstance(decision, Final):
+            return await self._finish(decision.answer)
+        if (reason := self.module.should_stop(self.state)) is not None:
+            return _stop(reason)
+        return None
+
+    # -- deciding ---------------------------------------------------------------------------
+
+    async def _ask(self, step: int) -> tuple[ChatResponse, float, float]:
+        """The model's whole answer, the seconds to its first piece and to its end."""
+        request = ChatRequest(
+            tuple(self.state.history),
+            tuple(self.tools.definitions()),
+            self.sampling,
+            conversation=self.state.session_id,
+        )
+        attempt = 1
+        while True:
+            answer = StreamFold()
+            started = time.monotonic()
+            first_token_s: float | None = None
+            try:
+                async with aclosing(self.client.stream(request)) as deltas:  # type: ignore[type-var]
+                    async for delta in deltas:
+                        if first_token_s is None:
+                            first_token_s = time.monotonic() - started
+                        answer.add(delta)
+                        await self._emit(Delta(step, delta))
+                duration_s = time.monotonic() - started
+                return answer.response(), first_token_s or duration_s, duration_s
+            except ProviderError as error:
+                pause_s = delay_s(self.retry, error, attempt)
+                if pause_s is None:
+                    raise RetryExhaustedError(attempt, error) if attempt > 1 else error from error
+                if first_token_s is not None:
+                    await self._emit(StreamReset(step, error.message))
+                await self._emit(
+                    RetryScheduled(step, Stage.DECIDE, attempt, pause_s, error.message)
+                )
+                await asyncio.sleep(pause_s)
+                attempt += 1
+
+    async def _reject(self, step: int, problem: str, response: ChatResponse) -> None:
+        if response.finish_reason is FinishReason.CONTENT_FILTER:
+            raise ContentFilterError(problem, provider=self.client.info.provider)
+        await self._emit(AnswerRejected(step, problem, response.usage))
+        if self.state.rejected >= self.limits.rejected_answers:
+            raise _Stopped(
+                _stop(
+                    StopReason.PROVIDER_FAILED,
+                    detail=f"no usable answer after {self.state.rejected} tries: {problem}",
+                )
+            )
+        await self._emit(MessageAdded(user(f"{problem[0].upper()}{problem[1:]}. {_NUDGE}")))
+
+    def _with_unique_ids(self, message: Message) -> Message:
+        """Rename calls whose id is empty or used already: results are paired by id."""
+        parts = list(message.parts)
+        for place, part in enumerate(parts):
+            if not isinstance(part, ToolCall):
+                continue
+            name, count = part.id, 1
+            while not name or name in self._call_ids:
+                count += 1
+                name = f"{part.id or 'call'}-{self.state.running_step}-{count}"
+            self._call_ids.add(name)
+            if name != part.id:
+                parts[place] = replace(part, id=name)
+        return replace(message, parts=tuple(parts))
+
+    # -- ending -----------------------------------------------------------------------------
+
+    async def _finish(self, answer: str) -> Stop | None:
+        """Run the checks; failed ones go back to the model a few times."""
+        failed: list[CheckFinished] = []
+        for command in self.state.checks:
+            check = await self._run_check(command)
+            await self._emit(check)
+            if not check.passed:
+                failed.append(check)
+        if not failed:
+            return _stop(StopReason.FINAL, answer=answer)
+        if self._check_rounds < self.limits.check_rounds:
+            self._check_rounds += 1
+            reports = "\n\n".join(
+                f"The check `{check.command}` failed (exit code {check.exit_code}):\n{check.output}"
+                for check in failed
+            )
+            await self._emit(MessageAdded(user(f"{reports}\n\nThe task is not done yet.")))
+            return None
+        names = ", ".join(check.command for check in failed)
+        return Stop(StopReason.FINAL, Status.UNSOLVED, answer, f"failed checks: {names}")
+
+    async def _run_check(self, command: str) -> CheckFinished:
+        result = await self.context.environment.exec(["/bin/sh", "-c", command], limits=CHECK)
+        output = "\n".join(part for part in (result.stdout, result.stderr, result.error) if part)
+        kept = output[-self.context.output_chars :]
+        return CheckFinished(command, result.success, result.exit_code, kept)
+
+    def _over_limit(self) -> Stop | None:
+        state, limits = self.state, self.limits
+        if state.step >= limits.max_steps:
+            return _stop(StopReason.BUDGET_STEPS, detail=f"{limits.max_steps} steps are used up")
+        if limits.tokens is not None and state.usage.total_tokens >= limits.tokens:
+            return _stop(
+                StopReason.BUDGET_TOKENS,
+                detail=f"{state.usage.total_tokens} of {limits.tokens} tokens are used up",
+            )
+        if limits.tool_calls is not None and state.tool_calls >= limits.tool_calls:
+            return _stop(
+                StopReason.BUDGET_TOOLS, detail=f"{limits.tool_calls} tool calls are used up"
+            )
+        return None
+
+    # -- the run ----------------------------------------------------------------------------
+
+    async def _work(self, task: str, checks: tuple[str, ...]) -> None:
+        """Steps until one leads to a stop; always ends by raising ``_Stopped`` or an error."""
+        try:
+            async with asyncio.timeout(self.limits.time_s) as deadline:
+                await self._open(task, checks)
+                while True:
+                    if stop := self._over_limit() or await self.step():
+                        raise _Stopped(stop)
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            raise _Stopped(
+                _stop(StopReason.BUDGET_TIME, detail=f"{self.limits.time_s:g} s are over")
+            ) from None
+
+    async def _open(self, task: str, checks: tuple[str, ...]) -> None:
+        await self._emit(self.session)
+        # A process that died left calls without results; nobody knows what they did.
+        await self._resolve_calls()
+        if not self.state.history:
+            if prompt := self.module.build_system_prompt(self.state):
+                await self._emit(MessageAdded(system(prompt)))
+            for message in self.module.init_state(self.state):
+                await self._emit(MessageAdded(message))
+        if task:
+            await self._emit(TaskGiven(task, checks))
+            await self._emit(MessageAdded(user(task)))
+
+    async def _drive(self, work: asyncio.Task[None]) -> RunResult:
+        stop = await self._outcome(work)
+        status = stop.status
+        final = RunFinished(
+            stop.reason, status, stop.answer, stop.detail, exit_code(stop.reason, status)
+        )
+        try:
+            await self._resolve_calls()
+            await self._emit(final, sync=True)
+        except JournalError as error:
+            final = _journal_failure(error)
+            self.state = fold(self.state, final)
+            await self._show(final)
+        self._run.end()
+        return RunResult(
+            self.state, self.state.records, self.state.step, final.answer, final.exit_code
+        )
+
+    async def _outcome(self, work: asyncio.Task[None]) -> Stop:
+        try:
+            await asyncio.wait([work])
+            work.result()
+        except _Stopped as stopped:
+            return stopped.stop
+        except asyncio.CancelledError:
+            return _stop(StopReason.CANCELLED, detail="interrupted")
+        except ProviderError as error:
+            return _stop(StopReason.PROVIDER_FAILED, detail=error.line())
+        except (CapabilityError, SandboxError) as error:
+            return _stop(StopReason.ENV_CAPABILITY_MISMATCH, detail=error.line())
+        except AgentCLIError as error:
+            return _stop(StopReason.UNRECOVERABLE_ERROR, detail=error.line())
+        except Exception as error:
+            _log.exception("internal error")
+            return _stop(StopReason.UNRECOVERABLE_ERROR, detail=f"internal error: {error!r}")
+        return _stop(StopReason.UNRECOVERABLE_ERROR, detail="the run ended without a reason")
+
+    async def _resolve_calls(self) -> None:
+        """Give every open call its result, so that the history is well-formed."""
+        step = self.state.running_step
+        for call in self.state.unresolved:
+            result = interrupted(call, call.id in self.state.started)
+            await self._emit(ToolFinished(step, result))
+
+    # -- events -----------------------------------------------------------------------------
+
+    async def _emit(self, event: Event, *, sync: bool = False) -> None:
+        """Record, fold and show one event. Parallel tools wait for each other here."""
+        async with self._emitting:
+            if event.durable:
+                try:
+                    await self.log.append(event, sync=sync)
+                except asyncio.CancelledError:
+                    self.state = fold(self.state, event)  # it is recorded all the same
+                    raise
+                self.state = fold(self.state, event)
+            await self._show(event)
+            if (moved := self._phase_change(event)) is not None:
+                await self.log.append(moved)
+                self.state = fold(self.state, moved)
+                await self._show(moved)
+
+    async def _show(self, event: Event) -> None:
+        await self._run.put(event)
+        for index, hook in enumerate(self.hooks):
+            try:
+                await hook.on_event(event, self.state)
+            except Exception as error:
+                await self._report_hook(index, hook, error)
+
+    async def _report_hook(self, index: int, hook: Hook, error: Exception) -> None:
+        if index in self._failed_hooks:
+            return
+        self._failed_hooks.add(index)
+        warned = Warned(f"hook {type(hook).__name__} failed: {error!r}")
+        with contextlib.suppress(JournalError):
+            await self.log.append(warned)
+        await self._run.put(warned)
+
+    async def _before_tool(self, call: ToolCall) -> ToolResult | None:
+        """The answer of the first hook that does not allow the call."""
+        limit = self.limits.tool_calls
+        if limit is not None and self.state.tool_calls >= limit:
+            text = f"not run: the budget of {limit} tool calls is used up"
+            return ToolResult(call.id, call.name, text, Outcome.SKIPPED)
+        for index, hook in enumerate(self.hooks):
+            try:
+                verdict = await hook.before_tool(call, self.state)
+            except Exception as error:
+                async with self._emitting:
+                    await self._report_hook(index, hook, error)
+                continue
+            match verdict:
+                case Allow():
+                    continue
+                case Deny(reason):
+                    return ToolResult(call.id, call.name, f"denied: {reason}", Outcome.DENIED)
+                case _:
+                    return replace(verdict.result, call_id=call.id, name=call.name)
+        return None
+
+    def _phase_change(self, event: Event) -> PhaseChanged | None:
+        if not isinstance(event, ToolStarted) or not event.kind:
+            return None
+        edited = bool(self.state.files_changed)
+        phase = phase_of(self.state.phase, ToolKind(event.kind), edited=edited)
+        if phase is self.state.phase:
+            return None
+        return PhaseChanged(event.step, self.state.phase, phase)
+
+
+_NUDGE = "It was not used; answer again"
+
+
+def _stop(reason: StopReason, *, answer: str = "", detail: str = "") -> Stop:
+    return Stop(reason, STATUS_OF[reason], answer, detail)
+
+
+def _journal_failure(error: JournalError) -> RunFinished:
+    reason, status = StopReason.UNRECOVERABLE_ERROR, Status.FAILED
+    return RunFinished(reason, status, "", error.line(), exit_code(reason, status))
+
+
+def _unusable(response: ChatResponse) -> str | None:
+    """What is wrong with an answer, or None."""
+    if response.finish_reason is FinishReason.CONTENT_FILTER:
+        return "the answer was stopped by the provider's content filter"
+    if response.cut_calls:
+        return "your last answer reached the token limit inside a tool call, which was not run"
+    if response.finish_reason is FinishReason.LENGTH:
+        return "your last answer was cut off at the token limit; it must be shorter"
+    if not response.message.calls and not response.message.text.strip():
+        return "your last answer was empty"
+    return None

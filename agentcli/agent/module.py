@@ -1,0 +1,76 @@
+"""What makes an agent this agent: six methods that the kernel calls at fixed places."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from agentcli import prompts
+from agentcli.agent.events import StopReason
+from agentcli.agent.state import AgentState
+from agentcli.messages import Message, ToolCall, ToolResult
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """Run these calls."""
+
+    calls: tuple[ToolCall, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Final:
+    """The work is done; the answer is never empty."""
+
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Do nothing in this step."""
+
+
+Decision: TypeAlias = Act | Final | Wait
+
+
+class AgentModule:
+    """Override what you need.
+
+    Texts that ``init_state``, ``observe`` and ``reduce`` return join the history as messages, so
+    that everything the model reads is in the journal.
+    """
+
+    def init_state(self, state: AgentState) -> Sequence[Message]:
+        """Messages that stand between the system prompt and the task."""
+        return ()
+
+    def build_system_prompt(self, state: AgentState) -> str:
+        """The system prompt; empty for none."""
+        return ""
+
+    async def observe(self, state: AgentState) -> str:
+        """News of the world that the model should read before it decides."""
+        return ""
+
+    async def decide(self, state: AgentState) -> Decision | None:
+        """A decision, or None to ask the model."""
+        return None
+
+    async def reduce(self, state: AgentState, results: Sequence[ToolResult]) -> str:
+        """What the model should be told after these results."""
+        return ""
+
+    def should_stop(self, state: AgentState) -> StopReason | None:
+        """A condition of the agent's own for ending the run."""
+        return None
+
+
+class CodingAgent(AgentModule):
+    """Works on a repository until the task is done."""
+
+    def build_system_prompt(self, state: AgentState) -> str:
+        """The packaged prompt with the facts of this session."""
+        return prompts.load("system").format(
+            workspace=state.workspace, sandbox=state.sandbox, mode=state.mode
+        )

@@ -1,0 +1,70 @@
+"""Which failures are worth another attempt, and after how long.
+
+The class of an error decides, never its words: rate limits, server faults and broken connections
+are retried; a deadline or a filter may pass the second time and gets two attempts in all; wrong
+keys, empty accounts and refused requests never change by asking again.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from enum import Enum
+
+from agentcli.errors import (
+    ConnectError,
+    DeadlineError,
+    ProviderError,
+    RateLimitError,
+    ServerError,
+    StreamBrokenError,
+)
+
+
+class Chance(Enum):
+    """How likely another attempt is to help."""
+
+    RETRY = "retry"
+    MAYBE = "maybe"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class RetryConfig:
+    """Exponential backoff. Times in seconds; ``attempts`` includes the first."""
+
+    attempts: int = 4
+    maybe_attempts: int = 2
+    first_delay_s: float = 1.0
+    factor: float = 2.0
+    max_delay_s: float = 30.0
+    jitter: float = 0.2
+    max_retry_after_s: float = 120.0
+
+
+def chance(error: ProviderError) -> Chance:
+    """What kind of failure this is."""
+    match error:
+        case RateLimitError() | ServerError() | ConnectError() | StreamBrokenError():
+            return Chance.RETRY
+        case DeadlineError():
+            return Chance.MAYBE
+        case _:
+            return Chance.NONE
+
+
+def delay_s(config: RetryConfig, error: ProviderError, attempt: int) -> float | None:
+    """Seconds to wait after the failed attempt number ``attempt`` (from 1); None: give up."""
+    allowed = {
+        Chance.RETRY: config.attempts,
+        Chance.MAYBE: min(config.maybe_attempts, config.attempts),
+        Chance.NONE: 1,
+    }[chance(error)]
+    if attempt >= allowed:
+        return None
+    if error.retry_after_s is not None:
+        if error.retry_after_s > config.max_retry_after_s:
+            return None
+        return max(0.0, error.retry_after_s)
+    delay = min(config.first_delay_s * config.factor ** (attempt - 1), config.max_delay_s)
+    return delay * (1 + random.uniform(0, config.jitter))

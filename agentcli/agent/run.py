@@ -1,0 +1,129 @@
+"""A run as its reader holds it: the events as they come, and the ways to steer or end it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from agentcli.agent.events import Delta, Event, ToolProgress
+from agentcli.agent.state import AgentState, History, StepRecord
+from agentcli.llm.client import TextDelta, ThinkingDelta
+
+_MAX_BUFFERED = 1024
+_MAX_PROGRESS = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a run came to. ``task_result`` is the final answer."""
+
+    state: AgentState
+    records: History[StepRecord]
+    step_count: int
+    task_result: str
+    exit_code: int
+
+
+class Run:
+    """A run in progress.
+
+    Iterate it for its events, or just await ``result()``. A reader that falls behind holds the
+    kernel back; adjacent deltas are joined for it, nothing is dropped.
+    """
+
+    def __init__(self) -> None:
+        self._buffer: deque[Event] = deque()
+        self._ready = asyncio.Event()
+        self._space = asyncio.Event()
+        self._readers = 0
+        self._discard = False
+        self._ended = False
+        self._work: asyncio.Task[None] | None = None
+        self._driver: asyncio.Task[RunResult] | None = None
+        self._steered: list[str] = []
+
+    def attach(self, work: asyncio.Task[None], driver: asyncio.Task[RunResult]) -> None:
+        """Bind the kernel's tasks; the kernel does this once."""
+        self._work, self._driver = work, driver
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        self._readers += 1
+        self._discard = False
+        try:
+            while True:
+                while self._buffer:
+                    event = self._buffer.popleft()
+                    self._space.set()
+                    yield event
+                if self._ended:
+                    return
+                self._ready.clear()
+                await self._ready.wait()
+        finally:
+            self._readers -= 1
+
+    async def result(self) -> RunResult:
+        """Wait for the end; without a reader the events are let go."""
+        assert self._driver is not None
+        if self._readers == 0:
+            self._discard = True
+            self._buffer.clear()
+            self._space.set()
+        return await asyncio.shield(self._driver)
+
+    def cancel(self) -> None:
+        """Stop at once. The history is left well-formed and no process behind."""
+        if self._work is not None:
+            self._work.cancel()
+
+    def steer(self, text: str) -> None:
+        """Say something to the agent; it reads it at the start of its next step."""
+        self._steered.append(text)
+
+    def take_steered(self) -> list[str]:
+        """What was said since the last time; for the kernel."""
+        taken, self._steered = self._steered, []
+        return taken
+
+    @property
+    def has_steered(self) -> bool:
+        """Whether something was said that the agent has not read yet."""
+        return bool(self._steered)
+
+    async def put(self, event: Event) -> None:
+        """Hand an event to the reader, waiting while it is too far behind; for the kernel."""
+        if self._join(event):
+            return
+        while len(self._buffer) >= _MAX_BUFFERED and not self._discard:
+            self._space.clear()
+            await self._space.wait()
+        if not self._discard:
+            self._buffer.append(event)
+            self._ready.set()
+
+    def end(self) -> None:
+        """No more events follow; for the kernel."""
+        self._ended = True
+        self._ready.set()
+
+    def _join(self, event: Event) -> bool:
+        if not self._buffer:
+            return False
+        last = self._buffer[-1]
+        joined: Event
+        match last, event:
+            case Delta(step, TextDelta(old)), Delta(_, TextDelta(new)):
+                joined = Delta(step, TextDelta(old + new))
+            case Delta(step, ThinkingDelta(old, "", "")), Delta(_, ThinkingDelta(new, "", "")):
+                joined = Delta(step, ThinkingDelta(old + new))
+            case ToolProgress(call_id, stream, before), ToolProgress(same_id, same_stream, after):
+                if (call_id, stream) != (same_id, same_stream):
+                    return False
+                # Progress is only for looking at; the whole output is in the result.
+                joined = ToolProgress(call_id, stream, (before + after)[-_MAX_PROGRESS:])
+            case _:
+                return False
+        self._buffer[-1] = joined
+        return True

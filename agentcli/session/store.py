@@ -1,0 +1,154 @@
+"""The sessions on this machine: where they are, which have ended, which can go on."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+
+import platformdirs
+
+from agentcli.agent.events import RunFinished, SessionStarted, TaskGiven
+from agentcli.agent.state import AgentState, fold_all
+from agentcli.errors import JournalError, UsageError
+from agentcli.session.journal import FILE_NAME, parse_line, read_events
+
+_TAIL_BYTES = 64 * 1024
+
+
+class Condition(StrEnum):
+    """What can be done with a session."""
+
+    RUNNING = "running"
+    FINISHED = "finished"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """A session at a glance; ``updated`` is the journal's time of change."""
+
+    id: str
+    path: Path
+    workspace: str
+    task: str
+    model: str
+    condition: Condition
+    outcome: str
+    updated: datetime
+
+
+def sessions_dir() -> Path:
+    """``$AGENTCLI_DATA_DIR/sessions``, else the platform's data folder."""
+    root = os.environ.get("AGENTCLI_DATA_DIR")
+    base = Path(root) if root else platformdirs.user_data_path("agentcli", appauthor=False)
+    return base / "sessions"
+
+
+def new_session_id() -> str:
+    """A fresh id that sorts by time."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+
+
+def journal_path(session_id: str) -> Path:
+    """Where the session's journal is or will be.
+
+    Raises:
+        UsageError: the id could not be a session's.
+    """
+    if not session_id or "/" in session_id or session_id.startswith("."):
+        raise UsageError(f"{session_id!r} is not a session id", hint="see: agentcli sessions list")
+    return sessions_dir() / session_id / FILE_NAME
+
+
+def load_state(session_id: str) -> AgentState:
+    """The state at the session's last complete event.
+
+    Raises:
+        UsageError: there is no such session.
+        JournalError: its journal cannot be read.
+    """
+    path = journal_path(session_id)
+    if not path.exists():
+        raise UsageError(f"there is no session {session_id}", hint="see: agentcli sessions list")
+    return fold_all(read_events(path))
+
+
+def list_sessions(workspace: Path | None = None) -> list[SessionInfo]:
+    """Sessions, newest first; unreadable journals are left out."""
+    found = [info for info in _all() if workspace is None or info.workspace == str(workspace)]
+    return sorted(found, key=lambda info: info.updated, reverse=True)
+
+
+def interrupted(workspace: Path) -> list[SessionInfo]:
+    """Sessions of a workspace that ended without their end."""
+    return [i for i in list_sessions(workspace) if i.condition is Condition.INTERRUPTED]
+
+
+def _all() -> Iterator[SessionInfo]:
+    root = sessions_dir()
+    if not root.is_dir():
+        return
+    for path in root.glob(f"*/{FILE_NAME}"):
+        try:
+            info = _info(path)
+        except (OSError, JournalError):
+            continue
+        if info is not None:
+            yield info
+
+
+def _info(path: Path) -> SessionInfo | None:
+    """Read only the head and the tail: journals can be long."""
+    with open(path, "rb") as file:
+        head = _complete_lines(file.read(_TAIL_BYTES))
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _TAIL_BYTES))
+        tail = _complete_lines(file.read())
+        running = _is_locked(file.fileno())
+    session: SessionStarted | None = None
+    task = ""
+    for line in head[:20]:
+        match parse_line(line, str(path)):
+            case SessionStarted() as started:
+                session = session or started
+            case TaskGiven(text):
+                task = text
+                break
+    if session is None:
+        return None
+    ending = parse_line(tail[-1], str(path)) if tail and tail[-1].startswith(b"{") else None
+    condition, outcome = Condition.INTERRUPTED, ""
+    if running:
+        condition = Condition.RUNNING
+    elif isinstance(ending, RunFinished):
+        condition, outcome = Condition.FINISHED, ending.reason.value
+    updated = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    return SessionInfo(
+        session.session_id,
+        path,
+        session.workspace,
+        task,
+        session.model,
+        condition,
+        outcome,
+        updated,
+    )
+
+
+def _complete_lines(data: bytes) -> list[bytes]:
+    return data[: data.rfind(b"\n") + 1].splitlines()
+
+
+def _is_locked(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    fcntl.flock(fd, fcntl.LOCK_UN)
+    return False
