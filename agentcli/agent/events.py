@@ -161,7 +161,7 @@ class ToolStarted(Event):
 
     step: int
     call: ToolCall
-    kind: str
+    tool_kind: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +282,7 @@ def _kind(cls: type[Event]) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
 
 
+# A dataclass with slots replaces its class: the last one of a name is the one in use.
 _KINDS: dict[str, type[Event]] = {_kind(cls): cls for cls in Event.__subclasses__()}
 _HINTS: dict[type[Event], dict[str, Any]] = {cls: get_type_hints(cls) for cls in _KINDS.values()}
 

@@ -453,10 +453,10 @@ class Agent:
         return None
 
     def _phase_change(self, event: Event) -> PhaseChanged | None:
-        if not isinstance(event, ToolStarted) or not event.kind:
+        if not isinstance(event, ToolStarted) or not event.tool_kind:
             return None
         edited = bool(self.state.files_changed)
-        phase = phase_of(self.state.phase, ToolKind(event.kind), edited=edited)
+        phase = phase_of(self.state.phase, ToolKind(event.tool_kind), edited=edited)
         if phase is self.state.phase:
             return None
         return PhaseChanged(event.step, self.state.phase, phase)

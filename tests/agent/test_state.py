@@ -1,0 +1,162 @@
+"""The state is the fold of the events, and never changes under its holder."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentcli.agent.events import (
+    AnswerRejected,
+    CheckFinished,
+    Event,
+    MessageAdded,
+    ModelAnswered,
+    Phase,
+    PhaseChanged,
+    RetryScheduled,
+    RunFinished,
+    Stage,
+    Status,
+    StepFinished,
+    StepStarted,
+    StopReason,
+    ToolFinished,
+    ToolStarted,
+)
+from agentcli.agent.state import STATUS_OF, AgentState, History, exit_code, fold, fold_all
+from agentcli.messages import (
+    FinishReason,
+    ToolCall,
+    ToolResult,
+    Usage,
+    assistant,
+    user,
+    validate_history,
+)
+
+A, B = ToolCall("a", "read_file"), ToolCall("b", "grep")
+
+
+def answered(*calls: ToolCall, tokens: int = 10) -> ModelAnswered:
+    reason = FinishReason.TOOL_CALLS if calls else FinishReason.STOP
+    return ModelAnswered(1, assistant("ok", *calls), reason, Usage(tokens, 0, 0, 1), 0.1, 0.2)
+
+
+def test_results_join_the_history_in_the_order_of_the_calls() -> None:
+    state = fold_all(
+        [
+            MessageAdded(user("go")),
+            StepStarted(1),
+            answered(A, B),
+            ToolStarted(1, A, "read"),
+            ToolStarted(1, B, "search"),
+            ToolFinished(1, ToolResult("b", "grep", "second")),
+        ]
+    )
+    assert [call.id for call in state.unresolved] == ["a"]
+    assert len(state.history) == 2
+    state = fold(state, ToolFinished(1, ToolResult("a", "read_file", "first", paths=("x.py",))))
+    assert [message.result.content for message in state.history.since(2)] == ["first", "second"]
+    assert state.unresolved == () and state.pending == ()
+    assert state.files_changed == ("x.py",)
+    validate_history(tuple(state.history))
+
+
+def test_steps_and_retries_are_counted_apart_and_kept_in_the_record() -> None:
+    state = fold_all(
+        [
+            StepStarted(1),
+            RetryScheduled(1, Stage.DECIDE, 1, 0.1, "503"),
+            AnswerRejected(1, "empty", Usage(5, 0, 0, 0)),
+            answered(tokens=7),
+            PhaseChanged(1, Phase.EXPLORE, Phase.DISCOVER),
+            StepFinished(1, 0.5),
+        ]
+    )
+    assert (state.step, state.retries, state.rejected) == (1, 1, 0)
+    assert state.usage == Usage(12, 0, 0, 1)
+    record = state.records[0]
+    assert (record.step, record.retries, record.phase) == (1, 1, Phase.DISCOVER)
+    assert record.usage == state.usage
+
+
+def test_a_new_check_result_replaces_the_old_one_of_the_same_command() -> None:
+    state = fold_all(
+        [
+            CheckFinished("make", False, 2, ""),
+            CheckFinished("pytest", True, 0, ""),
+            CheckFinished("make", True, 0, ""),
+        ]
+    )
+    assert [(c.command, c.passed) for c in state.check_results] == [
+        ("pytest", True),
+        ("make", True),
+    ]
+
+
+def test_folding_leaves_the_earlier_state_alone() -> None:
+    events: list[Event] = [MessageAdded(user(str(n))) for n in range(5)]
+    states = [AgentState()]
+    for event in events:
+        states.append(fold(states[-1], event))
+    for count, state in enumerate(states):
+        assert [message.text for message in state.history] == [str(n) for n in range(count)]
+
+
+def test_going_on_from_an_old_state_does_not_disturb_the_newer_one() -> None:
+    old = fold(AgentState(), MessageAdded(user("one")))
+    newer = fold(old, MessageAdded(user("two")))
+    other = fold(old, MessageAdded(user("three")))
+    assert [m.text for m in newer.history] == ["one", "two"]
+    assert [m.text for m in other.history] == ["one", "three"]
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers()), max_size=40))
+def test_histories_behave_like_tuples(operations: list[tuple[int, int]]) -> None:
+    histories: list[History[int]] = [History()]
+    models: list[tuple[int, ...]] = [()]
+    for choice, item in operations:
+        place = choice % len(histories)
+        histories.append(histories[place].append(item))
+        models.append((*models[place], item))
+    for history, model in zip(histories, models, strict=True):
+        assert tuple(history) == model
+        assert len(history) == len(model)
+        assert history.since(1) == list(model[1:])
+        if model:
+            assert history[-1] == model[-1] and history[0] == model[0]
+        with pytest.raises(IndexError):
+            history[len(model)]
+
+
+EXITS = {
+    "final": 0,
+    "success": 0,
+    "agent_condition": 0,
+    "env_terminal": 0,
+    "critic_stop": 1,
+    "stagnation": 1,
+    "declined": 1,
+    "tries_used_up": 1,
+    "budget_steps": 1,
+    "budget_time": 1,
+    "budget_tokens": 1,
+    "budget_cost": 1,
+    "budget_tools": 1,
+    "task_validation_failed": 2,
+    "provider_failed": 3,
+    "env_capability_mismatch": 4,
+    "unrecoverable_error": 5,
+    "cancelled": 130,
+}
+
+
+def test_every_stop_reason_has_the_exit_code_of_the_table() -> None:
+    assert {r.value: exit_code(r, STATUS_OF[r]) for r in StopReason} == EXITS
+    assert exit_code(StopReason.FINAL, Status.UNSOLVED) == 1
+
+
+def test_the_end_is_kept() -> None:
+    state = fold(AgentState(), RunFinished(StopReason.FINAL, Status.SOLVED, "done", "", 0))
+    assert state.finished and state.answer == "done" and state.status is Status.SOLVED
