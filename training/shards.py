@@ -11,7 +11,7 @@ before it in a row; it should fit into one row of the trainer (4096 tokens for t
 are dropped, never cut, since a cut would end in the middle of a call.
 
 A shard appears under its final name only when it is complete, so that generators may write into a
-folder that a trainer reads. About 2–8 million tokens a shard is a good size: small enough to
+folder that a trainer reads. About 2-8 million tokens a shard is a good size: small enough to
 appear often, large enough to shuffle. Names decide nothing but the order (sorted); give each
 generator process its own prefix, e.g. ``tasks-03-00017.npz``.
 """

@@ -1,0 +1,1 @@
+"""The embedded model: its vocabulary and weights, as package data."""
