@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from agentcli import prompts
 from agentcli.agent.events import StopReason
 from agentcli.agent.state import AgentState
 from agentcli.messages import Message, ToolCall, ToolResult
+from agentcli.prompts import Prompts
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +69,10 @@ class AgentModule:
 class CodingAgent(AgentModule):
     """Works on a repository until the task is done."""
 
+    def __init__(self, prompts: Prompts | None = None) -> None:
+        self._prompts = prompts or Prompts.standard()
+
     def build_system_prompt(self, state: AgentState) -> str:
-        """The packaged prompt with the facts of this session."""
-        return prompts.load("system").format(
-            workspace=state.workspace, sandbox=state.sandbox, mode=state.mode
-        )
+        """The prompt ``system`` with the facts of this session."""
+        facts = {"workspace": state.workspace, "sandbox": state.sandbox, "mode": state.mode}
+        return self._prompts.render("system", facts)
