@@ -12,13 +12,15 @@ class Limits:
     """Upper bounds for one command and all that it starts.
 
     ``time_s`` in seconds of wall clock; ``memory_bytes`` per process and for the whole tree;
-    ``file_bytes`` the largest file written; ``output_bytes`` kept per stream (start and end).
+    ``file_bytes`` the largest file written and
+    ``disk_bytes`` all growth of the disk; ``output_bytes`` kept per stream (start and end).
     """
 
     time_s: float = 120.0
     memory_bytes: int = 2048 * MIB
     tasks: int = 1024
     file_bytes: int = 2048 * MIB
+    disk_bytes: int = 2048 * MIB
     open_files: int = 4096
     output_bytes: int = MIB
 

@@ -1,0 +1,512 @@
+"""The file worker: file operations inside a sandbox, one at a time, asked for over a pipe.
+
+One file, standard library only, Python 3.8 or newer, so that it can be sent to any machine. What it
+may touch is decided by what surrounds it (mount namespace, Landlock, the far end's user); with
+``contain`` it checks resolved paths itself as well, for where nothing surrounds it.
+
+A request and its answer are ``length of JSON, length of data`` (big-endian u32 each), a JSON object
+and raw bytes. Requests: ``{"id", "op", ...}``. Answers: ``{"id", "ok": value}`` or
+``{"id", "error": [code, message]}``.
+"""
+
+import errno
+import json
+import os
+import re
+import signal
+import stat
+import struct
+import subprocess
+import sys
+
+HEAD = struct.Struct("!II")
+LARGEST = 256 * 1024 * 1024  # bytes of one file that are handed over
+LONGEST_LINE = 1000  # characters of one matching line
+PATIENCE_S = 60  # for one operation
+
+
+class Refused(Exception):
+    """An operation that cannot be done; code is a symbolic errno."""
+
+    def __init__(self, code, message):
+        Exception.__init__(self, message)
+        self.code = code
+
+
+class Worker:
+    """The operations on one root folder."""
+
+    def __init__(self, root, ripgrep=None, contain=False):
+        self.root = os.path.realpath(root)
+        self.ripgrep = ripgrep
+        self.contain = contain
+        os.chdir(self.root)
+
+    def path(self, given):
+        """Where a path given by the caller leads."""
+        if "\0" in given:
+            raise Refused("EINVAL", "a path cannot hold a zero byte")
+        full = os.path.join(self.root, given)
+        if self.contain:
+            real = os.path.realpath(full)
+            if real != self.root and not real.startswith(self.root.rstrip("/") + "/"):
+                raise Refused("EACCES", "%s: outside the workspace" % given)
+        return full
+
+    def relative(self, full):
+        return os.path.relpath(full, self.root)
+
+    def do_ping(self, request, data):
+        return os.getpid(), b""
+
+    def do_read(self, request, data):
+        limit = request.get("max_bytes")
+        # O_NONBLOCK: opening a named pipe must not wait for a writer.
+        descriptor = os.open(self.path(request["path"]), os.O_RDONLY | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb", 0) as file:
+            info = os.fstat(descriptor)
+            regular(info, request["path"])
+            if limit is None and info.st_size > LARGEST:
+                raise Refused(
+                    "EFBIG", "%s: %d bytes is too large" % (request["path"], info.st_size)
+                )
+            return None, read_upto(file, LARGEST if limit is None else min(limit, LARGEST))
+
+    def do_write(self, request, data):
+        # Links are followed by name first, as the new file replaces what they lead to.
+        target = os.path.realpath(self.path(request["path"]))
+        expect = None
+        if request.get("expect") is not None:
+            expect, data = data[: request["expect"]], data[request["expect"] :]
+        folder = os.path.dirname(target)
+        if request.get("create_parents", True):
+            os.makedirs(folder, exist_ok=True)
+        try:
+            before = os.stat(target)
+        except FileNotFoundError:
+            before = None
+        if before is not None:
+            regular(before, request["path"])
+        if expect is not None and (before is None or not holds(target, expect)):
+            raise Refused("CONFLICT", "%s: changed since it was read" % request["path"])
+        if before is not None and not os.access(target, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        replace(target, folder, data, before)
+        return before is None, b""
+
+    def do_stat(self, request, data):
+        try:
+            full = self.path(request["path"])
+            info = os.lstat(full)
+            if stat.S_ISLNK(info.st_mode):
+                try:
+                    info = os.stat(full)
+                except OSError:
+                    pass  # a link that leads nowhere is itself
+        except (FileNotFoundError, NotADirectoryError):
+            return None, b""
+        return [kind(info), info.st_size, stat.S_IMODE(info.st_mode), info.st_mtime_ns], b""
+
+    def do_list_dir(self, request, data):
+        found = []
+        with os.scandir(self.path(request["path"])) as entries:
+            for entry in entries:
+                try:
+                    info = entry.stat()
+                except OSError:
+                    try:
+                        info = entry.stat(follow_symlinks=False)
+                    except OSError:
+                        continue  # removed meanwhile
+                found.append([entry.name, kind(info), info.st_size])
+        found.sort()
+        return found, b""
+
+    def do_glob(self, request, data):
+        matches = glob_matcher(request["pattern"])
+        start = self.path(request.get("path") or ".")
+        if not os.path.isdir(start):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        found = []
+        for full in self.files(start):
+            if matches(os.path.relpath(full, start)):
+                found.append(self.relative(full))
+        found.sort()
+        return found[: request["limit"]], b""
+
+    def do_grep(self, request, data):
+        start = self.path(request.get("path") or ".")
+        os.stat(start)
+        if self.ripgrep:
+            found = self.ripgrep_search(start, request)
+            if found is not None:
+                return found, b""
+        flags = re.IGNORECASE if request.get("ignore_case") else 0
+        try:
+            expression = re.compile(request["pattern"], flags)
+        except re.error as error:
+            raise Refused("EINVAL", "pattern: %s" % error)
+        wanted = filter_matcher(request["glob"]) if request.get("glob") else None
+        found = []
+        for full in [start] if os.path.isfile(start) else self.files(start):
+            name = self.relative(full)
+            if wanted is None or wanted(name):
+                search_file(full, name, expression, found, request["limit"])
+            if len(found) >= request["limit"]:
+                break
+        return found, b""
+
+    def ripgrep_search(self, start, request):
+        """Matches found by ripgrep; None when it does not understand the expression."""
+        command = [self.ripgrep, "--no-config", "--color=never", "--line-number", "--no-heading"]
+        command += ["--with-filename", "--null", "--hidden", "--no-require-git", "--sort=path"]
+        command += ["--no-messages", "--glob=!.git", "--threads=2"]
+        if request.get("ignore_case"):
+            command.append("--ignore-case")
+        if request.get("glob"):
+            command.append("--glob=" + request["glob"])
+        command += ["--regexp=" + request["pattern"], "--", start]
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        found = []
+        try:
+            for line in process.stdout:
+                name, separator, rest = line.partition(b"\0")
+                number, colon, text = rest.partition(b":")
+                if not separator or not number.isdigit():
+                    continue
+                found.append([self.relative(os.fsdecode(name)), int(number), shown(text)])
+                if len(found) >= request["limit"]:
+                    return found
+        finally:
+            process.kill()
+            process.stdout.close()
+            status = process.wait()
+        return None if status == 2 and not found else found
+
+    def files(self, start):
+        """Files below a folder that are not ignored, folder by folder in order of their names."""
+        pending = [(os.path.abspath(start), self.rules_above(start))]
+        while pending:
+            folder, rules = pending.pop()
+            rules = rules + rules_in(folder)
+            try:
+                with os.scandir(folder) as entries:
+                    names = sorted(entries, key=lambda entry: entry.name)
+            except OSError:
+                continue
+            below = []
+            for entry in names:
+                try:
+                    is_folder = entry.is_dir(follow_symlinks=False)
+                    is_file = entry.is_file()
+                except OSError:
+                    continue
+                if entry.name == ".git" or ignored(rules, entry.path, is_folder):
+                    continue
+                if is_folder:
+                    below.append((entry.path, rules))
+                elif is_file:
+                    yield entry.path
+            pending.extend(reversed(below))
+
+    def rules_above(self, start):
+        """Ignore rules of the root and the folders between it and ``start``."""
+        rules = []
+        exclude = os.path.join(self.root, ".git", "info", "exclude")
+        rules += read_rules(exclude, self.root)
+        between = os.path.relpath(os.path.abspath(start), self.root)
+        if between == "." or between.startswith(".."):
+            return rules
+        folder = self.root
+        for name in between.split(os.sep):
+            rules += rules_in(folder)
+            folder = os.path.join(folder, name)
+        return rules
+
+
+def regular(info, name):
+    """Refuse everything but a regular file."""
+    if stat.S_ISDIR(info.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(info.st_mode):
+        raise Refused("EINVAL", "%s: not a regular file" % name)
+
+
+def read_upto(file, limit):
+    parts = []
+    while limit > 0:
+        part = file.read(min(limit, 1 << 20))
+        if not part:
+            break
+        parts.append(part)
+        limit -= len(part)
+    return b"".join(parts)
+
+
+def holds(path, expect):
+    with open(path, "rb") as file:
+        return os.fstat(file.fileno()).st_size == len(expect) and file.read() == expect
+
+
+def replace(target, folder, data, before):
+    """Put the new content in place in one step; mode and owner stay as they were."""
+    name = ".%s.%d.agentcli" % (os.path.basename(target)[:200], os.getpid())
+    temporary = os.path.join(folder, name)
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+    except PermissionError:
+        if before is None:
+            raise
+        # The folder is closed but the file is open: overwrite it where it is.
+        with open(target, "r+b") as file:
+            file.write(data)
+            file.truncate()
+        return
+    try:
+        with os.fdopen(descriptor, "wb", 0) as file:
+            view = memoryview(data)
+            while view:
+                view = view[file.write(view) :]
+            if before is not None:
+                now = os.fstat(descriptor)
+                if (now.st_uid, now.st_gid) != (before.st_uid, before.st_gid):
+                    try:
+                        os.fchown(descriptor, before.st_uid, before.st_gid)
+                    except OSError:
+                        pass  # only root can give files away
+                os.fchmod(descriptor, stat.S_IMODE(before.st_mode) & 0o777)
+        os.rename(temporary, target)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def kind(info):
+    if stat.S_ISREG(info.st_mode):
+        return "file"
+    if stat.S_ISDIR(info.st_mode):
+        return "dir"
+    return "link" if stat.S_ISLNK(info.st_mode) else "other"
+
+
+def shown(text):
+    line = text.rstrip(b"\r\n").decode("utf-8", "replace")
+    return line if len(line) <= LONGEST_LINE else line[:LONGEST_LINE] + "…"
+
+
+def search_file(full, name, expression, found, limit):
+    try:
+        with open(full, "rb") as file:
+            start = file.read(8192)
+            if b"\0" in start:
+                return  # binary
+            data = start + read_upto(file, LARGEST)
+    except OSError:
+        return
+    for number, line in enumerate(data.split(b"\n"), 1):
+        text = line.rstrip(b"\r").decode("utf-8", "replace")
+        if expression.search(text):
+            found.append([name, number, shown(line)])
+            if len(found) >= limit:
+                return
+
+
+# Patterns. A glob is turned into a regular expression over a whole relative path.
+
+
+def braces(pattern):
+    """``a{b,c}`` → ``ab``, ``ac``; nested braces too, at most 1000 of them."""
+    depth, start, commas = 0, -1, []
+    for place, letter in enumerate(pattern):
+        if letter == "{":
+            if depth == 0:
+                start, commas = place, []
+            depth += 1
+        elif letter == "," and depth == 1:
+            commas.append(place)
+        elif letter == "}" and depth > 0:
+            depth -= 1
+            if depth == 0 and commas:
+                ends = commas + [place]
+                begins = [start] + commas
+                options = []
+                for begin, end in zip(begins, ends):
+                    middle = pattern[begin + 1 : end]
+                    options += braces(pattern[:start] + middle + pattern[place + 1 :])
+                return options[:1000]
+    return [pattern]
+
+
+def translate(pattern):
+    """One glob (``**``, ``*``, ``?``, ``[...]``, backslash) as the text of an expression."""
+    out, place, size = [], 0, len(pattern)
+    while place < size:
+        letter = pattern[place]
+        place += 1
+        if letter == "*":
+            if pattern.startswith("*", place) and (place == 1 or pattern[place - 2] == "/"):
+                if pattern.startswith("*/", place):
+                    out.append("(?:[^/]+/)*")
+                    place += 2
+                    continue
+                if place + 1 == size:
+                    out.append(".+")
+                    place += 1
+                    continue
+            out.append("[^/]*")
+        elif letter == "?":
+            out.append("[^/]")
+        elif letter == "[":
+            end = pattern.find("]", place + (2 if pattern[place : place + 1] in "!^" else 1))
+            if end < 0:
+                out.append("\\[")
+                continue
+            inside = pattern[place:end].replace("\\", "\\\\").replace("[", "\\[")
+            if inside[:1] in ("!", "^"):
+                inside = "^/" + inside[1:]
+            out.append("[" + inside + "]")
+            place = end + 1
+        elif letter == "\\" and place < size:
+            out.append(re.escape(pattern[place]))
+            place += 1
+        else:
+            out.append(re.escape(letter))
+    return "".join(out)
+
+
+def compiled(patterns):
+    try:
+        return re.compile("(?:" + "|".join(translate(one) for one in patterns) + r")\Z", re.DOTALL)
+    except re.error as error:
+        raise Refused("EINVAL", "pattern: %s" % error)
+
+
+def glob_matcher(pattern):
+    while pattern.startswith("./"):
+        pattern = pattern[2:]
+    return compiled(braces(pattern)).match
+
+
+def filter_matcher(pattern):
+    """As in ripgrep and git: without a slash it matches names in every folder."""
+    patterns = braces(pattern)
+    patterns = [one[1:] if one.startswith("/") else one for one in patterns]
+    return compiled([one if "/" in one else "**/" + one for one in patterns]).match
+
+
+# Ignore rules, as gitignore(5) says.
+
+
+def rules_in(folder):
+    return read_rules(os.path.join(folder, ".gitignore"), folder) + read_rules(
+        os.path.join(folder, ".ignore"), folder
+    )
+
+
+def read_rules(path, folder):
+    """Rules of one file: (expression, negated, folders only, folder it stands in)."""
+    try:
+        with open(path, "rb") as file:
+            lines = file.read(1 << 20).decode("utf-8", "replace").splitlines()
+    except OSError:
+        return []
+    rules = []
+    for line in lines:
+        line = re.sub(r"(?<!\\) +$", "", line)
+        if not line or line.startswith("#"):
+            continue
+        negated = line.startswith("!")
+        if negated:
+            line = line[1:]
+        folders_only = line.endswith("/")
+        line = line.rstrip("/")
+        if not line:
+            continue
+        anchored = "/" in line
+        pattern = line.lstrip("/") if anchored else "**/" + line
+        try:
+            rules.append((compiled([pattern]), negated, folders_only, folder))
+        except Refused:
+            continue
+    return rules
+
+
+def ignored(rules, path, is_folder):
+    for expression, negated, folders_only, folder in reversed(rules):
+        if folders_only and not is_folder:
+            continue
+        if expression.match(path[len(folder) :].lstrip("/")):
+            return not negated
+    return False
+
+
+def serve(worker, source, sink):
+    """Answer requests until the pipe closes."""
+    while True:
+        head = source.read(HEAD.size)
+        if len(head) < HEAD.size:
+            return
+        size, extra = HEAD.unpack(head)
+        request = json.loads(source.read(size).decode())
+        data = source.read(extra)
+        answer, data = respond(worker, request, data)
+        text = json.dumps(answer).encode()
+        sink.write(HEAD.pack(len(text), len(data)) + text)
+        if data:
+            sink.write(data)
+        sink.flush()
+
+
+def respond(worker, request, data):
+    number = request.get("id")
+    try:
+        operation = getattr(worker, "do_" + str(request.get("op")), None)
+        if operation is None:
+            raise Refused("ENOSYS", "unknown operation %r" % request.get("op"))
+        signal.setitimer(signal.ITIMER_REAL, PATIENCE_S)
+        try:
+            value, data = operation(request, data)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        return {"id": number, "ok": value}, data
+    except Refused as error:
+        return {"id": number, "error": [error.code, str(error)]}, b""
+    except OSError as error:
+        code = errno.errorcode.get(error.errno or 0, "EIO")
+        message = "%s: %s" % (request.get("path") or ".", reason(error))
+        return {"id": number, "error": [code, message]}, b""
+    except MemoryError:
+        return {"id": number, "error": ["ENOMEM", "not enough memory"]}, b""
+    except Exception as error:  # one request must not end the worker
+        return {"id": number, "error": ["EIO", "%s: %s" % (type(error).__name__, error)]}, b""
+
+
+def reason(error):
+    if error.errno == errno.ENOENT:
+        return "no such file"
+    text = error.strerror or str(error)
+    return text[:1].lower() + text[1:]
+
+
+def too_slow(number, frame):
+    raise Refused("ETIMEDOUT", "gave up after %d s" % PATIENCE_S)
+
+
+def main(root, ripgrep, contain):
+    """Serve stdin and stdout. ``ripgrep`` is a path or empty; ``contain`` is "1" or empty."""
+    signal.signal(signal.SIGALRM, too_slow)
+    source = os.fdopen(os.dup(0), "rb")
+    sink = os.fdopen(os.dup(1), "wb")
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    try:
+        serve(Worker(root, ripgrep or None, bool(contain)), source, sink)
+    except (BrokenPipeError, ConnectionResetError):
+        pass
+
+
+if __name__ == "__main__":
+    main(*(sys.argv[1:] + ["", "", ""])[:3])

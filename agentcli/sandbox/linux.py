@@ -1,0 +1,84 @@
+"""The few Linux calls that Python does not wrap, through ctypes: no dependency, no compiler.
+
+Everything here is used by the supervisor and the processes it forks, so this module imports
+nothing outside the standard library and starts nothing when it is imported.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_SET_SECCOMP = 22
+PR_CAPBSET_DROP = 24
+PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_CLEAR_ALL = 4
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWNET = 0x40000000
+
+_LIBC: ctypes.CDLL | None = None
+
+
+def libc() -> ctypes.CDLL:
+    """The C library of this process, loaded once."""
+    global _LIBC
+    if _LIBC is None:
+        _LIBC = ctypes.CDLL(None, use_errno=True)
+    return _LIBC
+
+
+def check(result: int, what: str) -> int:
+    """Raise OSError from errno when a C call returned -1."""
+    if result == -1:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+    return result
+
+
+def prctl(option: int, first: int = 0, second: int = 0) -> None:
+    """prctl(2) with numbers only; raises OSError."""
+    arguments = [ctypes.c_ulong(value) for value in (first, second, 0, 0)]
+    check(libc().prctl(ctypes.c_int(option), *arguments), f"prctl {option}")
+
+
+def unshare(flags: int) -> None:
+    """unshare(2); raises OSError."""
+    check(libc().unshare(ctypes.c_int(flags)), "unshare")
+
+
+class _CapHeader(ctypes.Structure):
+    _fields_ = [("version", ctypes.c_uint32), ("pid", ctypes.c_int)]
+
+
+class _CapData(ctypes.Structure):
+    _fields_ = [
+        ("effective", ctypes.c_uint32),
+        ("permitted", ctypes.c_uint32),
+        ("inheritable", ctypes.c_uint32),
+    ]
+
+
+def drop_capabilities() -> None:
+    """Give up every capability for good, also those that a later exec as root would regain.
+
+    Raises OSError only if a capability that is held cannot be dropped.
+    """
+    for number in range(64):
+        try:
+            prctl(PR_CAPBSET_DROP, number)
+        except OSError:
+            break  # past the last capability, or not allowed to: then none is held either
+    try:
+        prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
+    except OSError:
+        pass  # kernels before 4.3 have no ambient set
+    header = _CapHeader(0x20080522, 0)
+    empty = (_CapData * 2)()
+    check(libc().capset(ctypes.byref(header), ctypes.byref(empty)), "capset")

@@ -1,0 +1,391 @@
+"""The supervisor's client: start commands, stream their output, end whole trees.
+
+    supervisor = Supervisor()
+    supervisor.start()                       # returns at once; do it before any thread exists
+    result = await supervisor.exec(Launch(("pytest", "-q"), env=..., cwd=...))
+
+Any number of commands may run at once. Cancelling the task that awaits ``exec`` kills the
+command's whole tree before the cancellation goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agentcli.errors import EnvironmentOpError, SandboxError
+from agentcli.sandbox import protocol
+from agentcli.sandbox.limits import COMMAND, Limits
+
+Output = Callable[[str, bytes], None]
+
+_BOOT = (
+    "import sys; sys.path.append(sys.argv[1]); "
+    "from agentcli.sandbox.supervisor import main; main(int(sys.argv[2]), int(sys.argv[3]))"
+)
+_ROOT = str(Path(__file__).resolve().parents[2])
+_NAMES = {protocol.STDOUT: "stdout", protocol.STDERR: "stderr"}
+
+
+@dataclass(frozen=True, slots=True)
+class ExecResult:
+    """How a command ended.
+
+    ``exit_code`` is 128 + the signal's number after a death by signal, and None when the command
+    was ended by a limit or never ran; ``error`` then says why in one line. ``truncated`` means
+    that the middle of a long output was left out, where a line in the text says how much.
+    Bytes that are not UTF-8 are shown as U+FFFD.
+    """
+
+    success: bool
+    exit_code: int | None
+    stdout: str = ""
+    stderr: str = ""
+    error: str | None = None
+    timed_out: bool = False
+    memory_exceeded: bool = False
+    truncated: bool = False
+    duration_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One command, ready to start: everything that the supervisor must know.
+
+    ``fds`` maps descriptor numbers of the command to open descriptors here (still the caller's
+    to close); where 0 is missing, stdin is /dev/null or ``stdin``. ``files`` maps descriptor
+    numbers to bytes that the command can read there. The mechanisms: ``seccomp`` is a BPF
+    program, ``landlock`` its rules, ``private_network`` a network with nothing but loopback,
+    ``confine`` drops capabilities and forbids new privileges. ``disk_path`` is where growth of
+    the disk is watched; ``time_s`` of 0 in ``limits`` means no end.
+    """
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    cwd: str | None = None
+    limits: Limits = COMMAND
+    stdin: bytes | None = None
+    capture: bool = True
+    fds: Mapping[int, int] = field(default_factory=dict)
+    files: Mapping[int, bytes] = field(default_factory=dict)
+    seccomp: bytes | None = None
+    landlock: Mapping[str, Any] | None = None
+    private_network: bool = False
+    confine: bool = False
+    disk_path: str | None = None
+
+
+class SandboxProcess:
+    """A running command. ``await wait()`` for its result; ``kill()`` ends its whole tree."""
+
+    def __init__(self, supervisor: Supervisor, number: int, launch: Launch) -> None:
+        loop = asyncio.get_running_loop()
+        self._supervisor = supervisor
+        self._number = number
+        self._launch = launch
+        self._parts: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
+        self._on_output: Output | None = None
+        self._done: asyncio.Future[ExecResult] = loop.create_future()
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return self._done.done()
+
+    async def wait(self) -> ExecResult:
+        """The result; cancelling this kills the command first, then goes on."""
+        try:
+            return await asyncio.shield(self._done)
+        except asyncio.CancelledError:
+            await self.kill()
+            raise
+
+    async def kill(self) -> None:
+        """End the whole tree; returns when no process of it is left. Cannot be cancelled."""
+        if not self._done.done():
+            self._supervisor._send_kill(self._number)
+        cancelled: asyncio.CancelledError | None = None
+        while not self._done.done():
+            try:
+                await asyncio.wait([self._done])
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled
+
+    def _output(self, kind: int, payload: bytes) -> None:
+        name = _NAMES[kind & ~protocol.MARKS]
+        if kind & protocol.GAP:
+            line = f"\n[... {int(payload)} bytes left out ...]\n"
+            self._parts[name].append(line.encode())
+            return
+        if not kind & protocol.SAMPLE:
+            self._parts[name].append(payload)
+        if self._on_output is not None and not kind & protocol.TAIL:
+            self._on_output(name, payload)
+
+    def _ended(self, verdict: Mapping[str, Any]) -> None:
+        limits = self._launch.limits
+        status = verdict.get("status")
+        code = None if status is None else os.waitstatus_to_exitcode(status)
+        if code is not None and code < 0:
+            code = 128 - code
+        error = verdict.get("error")
+        timed_out = bool(verdict.get("timed_out"))
+        memory_exceeded = bool(verdict.get("memory_exceeded"))
+        if error is not None:
+            code = None
+        elif timed_out:
+            error = f"timed out after {limits.time_s:g} s"
+        elif memory_exceeded:
+            error = f"used more than {limits.memory_bytes} bytes of memory"
+        elif "exceeded" in verdict:
+            error = f"used {verdict['exceeded']}"
+        elif code is None:
+            error = "killed"
+        elif code == 128 + signal.SIGXFSZ:
+            error = f"wrote a file of more than {limits.file_bytes} bytes"
+        texts = {
+            name: b"".join(parts).decode("utf-8", "replace") for name, parts in self._parts.items()
+        }
+        result = ExecResult(
+            success=code == 0,
+            exit_code=code,
+            stdout=texts["stdout"],
+            stderr=texts["stderr"],
+            error=error,
+            timed_out=timed_out,
+            memory_exceeded=memory_exceeded,
+            truncated=bool(verdict.get("dropped")),
+            duration_s=float(verdict.get("duration_s", 0.0)),
+        )
+        if not self._done.done():
+            self._done.set_result(result)
+
+    def _lost(self, reason: str) -> None:
+        if not self._done.done():
+            self._done.set_exception(EnvironmentOpError(reason, code="EPIPE"))
+            self._done.exception()  # read once, so that nobody need await it
+
+
+class Supervisor:
+    """Starts the supervisor process and speaks to it. Belongs to one event loop at a time."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._link: socket.socket | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._decoder = protocol.Decoder()
+        self._outbox: deque[tuple[memoryview, list[int]]] = deque()
+        self._commands: dict[int, SandboxProcess] = {}
+        self._next = 1
+        self._fault = ""
+
+    def start(self) -> None:
+        """Start the process; returns at once. Calling it again while it runs does nothing.
+
+        Raises:
+            SandboxError: the process cannot be started at all.
+        """
+        if self._process is not None and self._process.poll() is None and self._link is not None:
+            return
+        self._detach()
+        ours, theirs = socket.socketpair()
+        number = theirs.fileno()
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", _BOOT, _ROOT, str(number), str(os.getpid())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(number,),
+                env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},
+                start_new_session=True,
+            )
+        except OSError as error:
+            ours.close()
+            raise SandboxError(f"the sandbox supervisor cannot be started: {error}") from error
+        finally:
+            theirs.close()
+        ours.setblocking(False)
+        self._link = ours
+        self._decoder = protocol.Decoder()
+        self._outbox.clear()
+        self._fault = ""
+
+    async def exec(self, launch: Launch, on_output: Output | None = None) -> ExecResult:
+        """Run a command to its end.
+
+        Raises:
+            EnvironmentOpError: the supervisor itself ended; the next call starts a new one.
+        """
+        process = self.spawn(launch, on_output)
+        return await process.wait()
+
+    def spawn(self, launch: Launch, on_output: Output | None = None) -> SandboxProcess:
+        """Start a command; must be called in a running event loop."""
+        self.start()
+        self._attach()
+        number = self._next
+        self._next += 1
+        process = SandboxProcess(self, number, launch)
+        process._on_output = on_output
+        self._commands[number] = process
+        files = dict(launch.files)
+        if launch.stdin is not None:
+            files[0] = launch.stdin
+        made = {target: _memory_file(data) for target, data in files.items()}
+        fds = {**launch.fds, **made}
+        request = {
+            "argv": list(launch.argv),
+            "env": dict(launch.env),
+            "cwd": launch.cwd,
+            "limits": asdict(launch.limits),
+            "fds": list(fds),
+            "capture": launch.capture,
+            "seccomp": launch.seccomp.hex() if launch.seccomp else None,
+            "landlock": launch.landlock,
+            "private_network": launch.private_network,
+            "confine": launch.confine,
+            "disk_path": launch.disk_path,
+        }
+        # Duplicates, as the frame may leave only after the caller has closed its own.
+        passed = [os.dup(descriptor) for descriptor in launch.fds.values()] + list(made.values())
+        self._send(protocol.SPAWN, number, json.dumps(request).encode(), passed)
+        return process
+
+    async def aclose(self) -> None:
+        """End all commands and the supervisor; returns when it is gone."""
+        process = self._process
+        self._detach()
+        if process is not None:
+            await asyncio.to_thread(process.wait)
+        self._process = None
+
+    def close(self) -> None:
+        """The same without an event loop."""
+        process = self._process
+        self._detach()
+        if process is not None:
+            process.wait()
+        self._process = None
+
+    @property
+    def pid(self) -> int | None:
+        """The supervisor's process id while it runs."""
+        return self._process.pid if self._process is not None else None
+
+    def _attach(self) -> None:
+        """Let the running loop watch the socket; a loop that has ended is left behind."""
+        loop = asyncio.get_running_loop()
+        if self._loop is loop or self._link is None:
+            return
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.remove_reader(self._link)
+            self._loop.remove_writer(self._link)
+        self._commands.clear()
+        self._loop = loop
+        loop.add_reader(self._link, self._readable)
+
+    def _detach(self, reason: str = "the sandbox was closed") -> None:
+        link, self._link = self._link, None
+        loop, self._loop = self._loop, None
+        if link is not None:
+            if loop is not None and not loop.is_closed():
+                loop.remove_reader(link)
+                loop.remove_writer(link)
+            link.close()
+        for _, passed in self._outbox:
+            _close_all(passed)
+        self._outbox.clear()
+        commands, self._commands = self._commands, {}
+        for process in commands.values():
+            process._lost(reason)
+
+    def _send_kill(self, number: int) -> None:
+        if self._link is not None:
+            self._send(protocol.KILL, number, b"", [])
+
+    def _send(self, kind: int, number: int, payload: bytes, passed: list[int]) -> None:
+        self._outbox.append((memoryview(protocol.encode(kind, number, payload)), passed))
+        self._writable()
+
+    def _writable(self) -> None:
+        link, loop = self._link, self._loop
+        if link is None or loop is None:
+            return
+        try:
+            while self._outbox:
+                data, passed = self._outbox[0]
+                sent = socket.send_fds(link, [data], passed) if passed else link.send(data)
+                _close_all(passed)
+                if sent == len(data):
+                    self._outbox.popleft()
+                else:
+                    self._outbox[0] = (data[sent:], [])
+        except BlockingIOError:
+            loop.add_writer(link, self._writable)
+            return
+        except OSError:
+            pass  # the reader will see the end
+        loop.remove_writer(link)
+
+    def _readable(self) -> None:
+        assert self._link is not None
+        try:
+            data = self._link.recv(262144)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            cause = f": {self._fault}" if self._fault else ""
+            self._detach(f"the sandbox supervisor ended unexpectedly{cause}")
+            return
+        for kind, number, payload in self._decoder.feed(data):
+            if kind == protocol.FAULT:
+                self._fault = payload.decode("utf-8", "replace")
+            process = self._commands.get(number)
+            if process is None:
+                continue
+            if kind == protocol.EXIT:
+                del self._commands[number]
+                process._ended(json.loads(payload))
+            else:
+                process._output(kind, payload)
+
+
+def _memory_file(data: bytes) -> int:
+    """A descriptor that reads ``data`` from its start and has no name anywhere."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("agentcli", os.MFD_CLOEXEC)
+        _write(descriptor, data)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        return descriptor
+    import tempfile
+
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.seek(0)
+        return os.dup(file.fileno())
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _close_all(descriptors: list[int]) -> None:
+    while descriptors:
+        os.close(descriptors.pop())

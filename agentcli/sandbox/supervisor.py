@@ -1,0 +1,325 @@
+"""The supervisor: a single-threaded process that starts first and alone forks.
+
+agentcli speaks to it over a socket pair in frames; see ``protocol.py``. For each command it makes
+pipes, forks a warden (``warden.py``), forwards output while it arrives, and reports the end. The
+beginning of a long output goes through at once; of the rest only the end is kept, and a sample is
+shown now and then, so that a flood of output costs agentcli nothing.
+
+It ends, and its wardens with it, when the socket closes, when agentcli ends in any way (kill -9
+too), or on SIGTERM.
+
+Covers: no fork beside other threads; no inherited descriptor or secret (its own environment is an
+    allowlist); nothing waits for a pipe once the main process is gone; orphans of a warden that
+    was killed are killed here.
+Does not cover: confinement, which is the launch's own (bwrap, Landlock, seccomp).
+
+Standard library only; run as ``python -I -S`` by ``process.py``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from typing import Any
+
+from agentcli.sandbox import linux, protocol
+from agentcli.sandbox.warden import fork_warden
+
+CHUNK = 65536
+BACKLOG = 4 * 1024 * 1024
+SAMPLE_EVERY_S = 0.1
+SAMPLE_BYTES = 8192
+
+
+class _Stream:
+    """One output stream: passes its beginning through and keeps its end."""
+
+    def __init__(self, descriptor: int, kind: int, keep: int) -> None:
+        self.descriptor = descriptor
+        self.kind = kind
+        self.head_left = keep - keep // 2
+        self.tail_size = keep // 2
+        self.tail = bytearray()
+        self.dropped = 0
+        self.sampled_at = 0.0
+
+    def take(self, data: bytes) -> tuple[bytes, bytes]:
+        """Split new bytes into what goes through at once and a sample of the rest to show."""
+        head, rest = data[: self.head_left], data[self.head_left :]
+        self.head_left -= len(head)
+        if not rest:
+            return head, b""
+        self.tail += rest
+        excess = len(self.tail) - self.tail_size
+        if excess > self.tail_size:  # cut seldom: each cut moves the whole tail
+            del self.tail[:excess]
+            self.dropped += excess
+        now = time.monotonic()
+        if now - self.sampled_at < SAMPLE_EVERY_S:
+            return head, b""
+        self.sampled_at = now
+        return head, rest[-SAMPLE_BYTES:]
+
+    def end(self) -> bytes:
+        """The kept end; ``dropped`` is final afterwards."""
+        excess = len(self.tail) - self.tail_size
+        if excess > 0:
+            del self.tail[:excess]
+            self.dropped += excess
+        return bytes(self.tail)
+
+
+class _Command:
+    """A running command: its warden, its streams, and the warden's report so far."""
+
+    def __init__(self, number: int, warden: int, report: int, streams: list[_Stream]) -> None:
+        self.number = number
+        self.warden = warden
+        self.report = report
+        self.streams = streams
+        self.said = b""
+
+
+class _Supervisor:
+    def __init__(self, link: socket.socket, parent: int) -> None:
+        self.link = link
+        self.decoder = protocol.Decoder()
+        self.passed: list[int] = []
+        self.outbox = bytearray()
+        self.commands: dict[int, _Command] = {}
+        self.wardens: dict[int, _Command] = {}
+        self.poll = select.poll()
+        self.handlers: dict[int, Any] = {}
+        self.running = True
+        self.throttled = False
+        self.parent = parent
+
+    def run(self) -> None:
+        self.link.setblocking(False)
+        self._watch(self.link.fileno(), select.POLLIN, self._on_link)
+        wake, wake_writer = os.pipe()
+        for descriptor in (wake, wake_writer):
+            os.set_blocking(descriptor, False)
+        signal.set_wakeup_fd(wake_writer, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        signal.signal(signal.SIGTERM, self._on_term)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        self._watch(wake, select.POLLIN, lambda: self._on_child(wake))
+        # A pidfd sees the whole process end; a death signal would follow the starting thread.
+        with contextlib.suppress(OSError, AttributeError):
+            self._watch(os.pidfd_open(self.parent), select.POLLIN, self._stop)
+        self._send(protocol.READY, 0, b"")
+        while self.running:
+            for descriptor, event in self.poll.poll():
+                handler = self.handlers.get(descriptor)
+                if descriptor == self.link.fileno() and event & select.POLLOUT:
+                    self._flush()
+                    event &= ~select.POLLOUT
+                if handler is not None and event:
+                    handler()
+        self._end_all()
+
+    def _watch(self, descriptor: int, events: int, handler: Any) -> None:
+        self.handlers[descriptor] = handler
+        self.poll.register(descriptor, events)
+
+    def _forget(self, descriptor: int) -> None:
+        if self.handlers.pop(descriptor, None) is not None:
+            self.poll.unregister(descriptor)
+        os.close(descriptor)
+
+    def _stop(self) -> None:
+        self.running = False
+
+    def _on_term(self, number: int, frame: object) -> None:
+        self.running = False
+
+    def _on_link(self) -> None:
+        try:
+            data, fds, _, _ = socket.recv_fds(self.link, CHUNK, 64)
+        except BlockingIOError:
+            return
+        except OSError:
+            data, fds = b"", []
+        self.passed.extend(fds)
+        if not data:
+            self.running = False
+            return
+        for kind, number, payload in self.decoder.feed(data):
+            if kind == protocol.SPAWN:
+                self._spawn(number, json.loads(payload))
+            elif kind == protocol.KILL:
+                self._kill(number)
+
+    def _spawn(self, number: int, launch: dict[str, Any]) -> None:
+        targets = launch["fds"]
+        passed, self.passed = self.passed[: len(targets)], self.passed[len(targets) :]
+        fds = dict(zip(targets, passed, strict=True))
+        streams = []
+        opened = list(passed)
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        opened.append(null)
+        for target in (0, 1, 2):
+            if target in fds:
+                continue
+            if target == 0 or not launch["capture"]:
+                fds[target] = null
+                continue
+            reader, writer = os.pipe()
+            opened.append(writer)
+            os.set_blocking(reader, False)
+            fds[target] = writer
+            kind = protocol.STDOUT if target == 1 else protocol.STDERR
+            streams.append(_Stream(reader, kind, launch["limits"]["output_bytes"]))
+        report, report_writer = os.pipe()
+        opened.append(report_writer)
+        warden = fork_warden(launch, fds, report_writer)
+        for descriptor in opened:
+            os.close(descriptor)
+        command = _Command(number, warden, report, streams)
+        self.commands[number] = command
+        self.wardens[warden] = command
+        self._watch(report, select.POLLIN, lambda: self._on_report(command))
+        for stream in streams:
+            self._watch(
+                stream.descriptor, select.POLLIN, lambda stream=stream: self._read(command, stream)
+            )
+
+    def _kill(self, number: int) -> None:
+        command = self.commands.get(number)
+        if command is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(command.warden, signal.SIGTERM)
+
+    def _read(self, command: _Command, stream: _Stream) -> bool:
+        """Read once; False when there is nothing (more) to read."""
+        try:
+            data = os.read(stream.descriptor, CHUNK)
+        except BlockingIOError:
+            return False
+        if not data:
+            self._forget(stream.descriptor)
+            stream.descriptor = -1
+            return False
+        head, sample = stream.take(data)
+        if head:
+            self._send(stream.kind, command.number, head)
+        if sample:
+            self._send(stream.kind | protocol.SAMPLE, command.number, sample)
+        return True
+
+    def _on_report(self, command: _Command) -> None:
+        data = os.read(command.report, CHUNK)
+        if data:
+            command.said += data
+            return
+        # The warden is gone, and with it every process of the command.
+        self._forget(command.report)
+        counts = []
+        for stream in command.streams:
+            while stream.descriptor >= 0 and self._read(command, stream):
+                pass
+            if stream.descriptor >= 0:
+                self._forget(stream.descriptor)
+            end = stream.end()
+            if stream.dropped:
+                counts.append([stream.kind, stream.dropped])
+                dropped = str(stream.dropped).encode()
+                self._send(stream.kind | protocol.GAP, command.number, dropped)
+            for start in range(0, len(end), CHUNK):
+                piece = end[start : start + CHUNK]
+                self._send(stream.kind | protocol.TAIL, command.number, piece)
+        verdict = json.loads(command.said) if command.said else {"error": "its warden was killed"}
+        verdict["dropped"] = counts
+        del self.commands[command.number]
+        self._send(protocol.EXIT, command.number, json.dumps(verdict).encode())
+
+    def _on_child(self, wake: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(wake, 4096)
+        while True:
+            try:
+                pid, _ = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                break
+            self.wardens.pop(pid, None)
+        self._kill_orphans()
+
+    def _kill_orphans(self) -> None:
+        """Whoever is our child without being a warden lost its own: end it."""
+        try:
+            with open(f"/proc/self/task/{os.getpid()}/children") as file:
+                mine = [int(word) for word in file.read().split()]
+        except OSError:
+            return
+        for pid in mine:
+            if pid not in self.wardens:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+
+    def _send(self, kind: int, number: int, payload: bytes) -> None:
+        self.outbox += protocol.encode(kind, number, payload)
+        self._flush()
+
+    def _flush(self) -> None:
+        try:
+            while self.outbox:
+                sent = self.link.send(memoryview(self.outbox)[:BACKLOG])
+                del self.outbox[:sent]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.running = False
+            self.outbox.clear()
+        waiting = select.POLLOUT if self.outbox else 0
+        self.poll.modify(self.link.fileno(), select.POLLIN | waiting)
+        self._throttle(len(self.outbox) > BACKLOG)
+
+    def _throttle(self, on: bool) -> None:
+        """While agentcli does not read, commands wait on their full pipes."""
+        if on == self.throttled:
+            return
+        self.throttled = on
+        for command in self.commands.values():
+            for stream in command.streams:
+                if stream.descriptor >= 0:
+                    self.poll.modify(stream.descriptor, 0 if on else select.POLLIN)
+
+    def _end_all(self) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for pid in self.wardens:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        while True:
+            try:
+                pid, _ = os.waitpid(-1, 0)
+            except ChildProcessError:
+                return
+            self.wardens.pop(pid, None)
+            self._kill_orphans()
+
+
+def main(descriptor: int, parent: int) -> None:
+    """Serve the socket that was inherited as ``descriptor`` until it closes."""
+    linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
+    linux.prctl(linux.PR_SET_DUMPABLE, 0)
+    os.chdir("/")
+    link = socket.socket(fileno=descriptor)
+    os.set_inheritable(descriptor, False)
+    try:
+        _Supervisor(link, parent).run()
+    except Exception as error:
+        with contextlib.suppress(OSError):
+            link.setblocking(True)
+            text = f"{type(error).__name__}: {error}".encode()
+            link.sendall(protocol.encode(protocol.FAULT, 0, text))
+        sys.exit(1)

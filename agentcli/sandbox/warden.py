@@ -1,0 +1,282 @@
+"""One warden per command: a forked copy of the supervisor that watches over one tree.
+
+It is the subreaper of the command, so whatever the command leaves behind falls to it and to no
+other command's warden. It holds the clock, watches memory, tasks and disk, and ends when nothing
+of the tree is left. It dies with the supervisor, and the command dies with it.
+
+Covers: time-outs; memory, tasks and disk growth of the whole tree (sampled); daemons that left the
+    group or the session; the supervisor's own death.
+Does not cover: what happens between two samples (20 ms at first, then 50 ms) unless cgroups or
+    the per-process limits stop it.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import time
+from typing import Any, NoReturn
+
+from agentcli.sandbox import landlock, linux, seccomp, tree
+
+
+def fork_warden(launch: dict[str, Any], fds: dict[int, int], report: int) -> int:
+    """Fork the warden of one command; returns its process id.
+
+    ``fds`` maps the command's descriptor numbers to open descriptors of this process; ``report``
+    is the write end on which the warden leaves one JSON object before it ends.
+    """
+    parent = os.getpid()
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        _run(launch, fds, report, parent)
+    except BaseException as error:
+        _say(report, {"error": f"{type(error).__name__}: {error}"})
+    finally:
+        os._exit(0)
+
+
+def _run(launch: dict[str, Any], fds: dict[int, int], report: int, parent: int) -> None:
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL if number != signal.SIGCHLD else _nothing)
+    watched = {signal.SIGCHLD, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, watched)
+    linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGTERM)
+    linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
+    if os.getppid() != parent:
+        return
+    failure, child_failure = os.pipe()
+    started = time.monotonic()
+    me = os.getpid()
+    main = os.fork()
+    if main == 0:
+        _become(launch, fds, child_failure, me)
+    os.close(child_failure)
+    _keep_only({failure, report})
+    verdict = _watch(launch, main, started, watched)
+    tree.kill_descendants(me)
+    fault = _read_all(failure)
+    if fault:
+        number, _, what = fault.partition(b" ")
+        verdict["error"] = what.decode("utf-8", "replace")
+        verdict["errno"] = int(number)
+    verdict["duration_s"] = time.monotonic() - started
+    _say(report, verdict)
+
+
+def _watch(
+    launch: dict[str, Any], main: int, started: float, watched: set[signal.Signals]
+) -> dict[str, Any]:
+    """Wait for the command's end, or for a reason to end it."""
+    limits = launch["limits"]
+    deadline = started + limits["time_s"] if limits.get("time_s") else None
+    me = os.getpid()
+    disk = _Disk(launch.get("disk_path"), limits["disk_bytes"])
+    pause = 0.02
+    verdict: dict[str, Any] = {}
+    while True:
+        wait = pause if deadline is None else max(min(pause, deadline - time.monotonic()), 0)
+        caught = signal.sigtimedwait(watched, wait)
+        if caught is not None and caught.si_signo == signal.SIGTERM:
+            return {**verdict, "killed": True}
+        if caught is not None:
+            status = _reap_until(main)
+            if status is not None:
+                return {**verdict, "status": status}
+            continue
+        if deadline is not None and time.monotonic() >= deadline:
+            return {**verdict, "timed_out": True}
+        pids = tree.descendants(me)
+        usage = tree.Usage(pids)
+        if usage.memory > limits["memory_bytes"]:
+            return {**verdict, "memory_exceeded": True}
+        if usage.tasks > limits["tasks"]:
+            return {**verdict, "exceeded": f"more than {limits['tasks']} tasks"}
+        if disk.exceeded(usage.written):
+            return {**verdict, "exceeded": f"more than {limits['disk_bytes']} bytes written"}
+        pause = 0.05 if len(pids) < 200 else 0.1
+
+
+class _Disk:
+    """Growth of the disk: bytes written by the tree that also went missing from free space."""
+
+    def __init__(self, path: str | None, limit: int) -> None:
+        self.path = path
+        self.limit = limit
+        self.free = self._free()
+
+    def _free(self) -> int:
+        if not self.path:
+            return 0
+        try:
+            info = os.statvfs(self.path)
+        except OSError:
+            return 0
+        return info.f_bfree * info.f_frsize
+
+    def exceeded(self, written: int) -> bool:
+        return written > self.limit and self.free - self._free() > self.limit
+
+
+def _reap_until(main: int) -> int | None:
+    """Reap all that has ended; the wait status of ``main`` if it is among them."""
+    status = None
+    while True:
+        try:
+            pid, value = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return status
+        if pid == 0:
+            return status
+        if pid == main:
+            status = value
+
+
+def _become(launch: dict[str, Any], fds: dict[int, int], failure: int, parent: int) -> NoReturn:
+    """Turn the freshly forked child into the command; never returns."""
+    step = "start"
+    try:
+        os.setsid()
+        linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(0)
+        for number in range(1, signal.NSIG):
+            if number not in (signal.SIGKILL, signal.SIGSTOP):
+                with contextlib.suppress(OSError, ValueError):
+                    signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, set())
+        failure = _place(fds, failure)
+        step = "limits"
+        _set_limits(launch["limits"])
+        if launch.get("private_network"):
+            step = "network"
+            _private_network()
+        step = launch["cwd"] or "folder"
+        if launch["cwd"]:
+            os.chdir(launch["cwd"])
+        step = "confinement"
+        if launch.get("confine"):
+            linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
+        if launch.get("landlock"):
+            landlock.restrict(launch["landlock"])
+        if launch.get("confine"):
+            linux.drop_capabilities()
+        if launch.get("seccomp"):
+            seccomp.install(bytes.fromhex(launch["seccomp"]))
+        step = launch["argv"][0]
+        _execute(launch["argv"], launch["env"])
+    except BaseException as error:
+        number = error.errno if isinstance(error, OSError) and error.errno else 0
+        text = os.strerror(number) if number else f"{type(error).__name__}: {error}"
+        _write_all(failure, f"{number} {step}: {text}".encode("utf-8", "surrogateescape"))
+    finally:
+        os._exit(127)
+
+
+def _place(fds: dict[int, int], failure: int) -> int:
+    """Give the command exactly its descriptors; returns the failure pipe's new number."""
+    top = max([*fds, 63]) + 1
+    # First away from all targets, so that no placement overwrites a source still needed.
+    moved = {}
+    for target, source in fds.items():
+        moved[target] = _dup_above(source, top)
+    failure = _dup_above(failure, top)
+    for target, source in moved.items():
+        os.dup2(source, target, inheritable=True)
+    _keep_only({*fds, failure})
+    os.set_inheritable(failure, False)
+    return failure
+
+
+def _dup_above(descriptor: int, lowest: int) -> int:
+    import fcntl
+
+    return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, lowest)
+
+
+def _keep_only(keep: set[int]) -> None:
+    """Close every descriptor that is not named."""
+    start = 0
+    for number in [*sorted(keep), 1 << 20]:
+        if number > start:  # an empty range would close everything (CPython 3.11)
+            os.closerange(start, number)
+        start = number + 1
+
+
+def _set_limits(limits: dict[str, Any]) -> None:
+    """Per-process limits; the hard limit too, so that they cannot be raised again."""
+    wanted = [
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_FSIZE, limits["file_bytes"]),
+        (resource.RLIMIT_NOFILE, limits["open_files"]),
+        # Not RLIMIT_AS: runtimes reserve far more address space than they use.
+        (resource.RLIMIT_DATA, limits["memory_bytes"]),
+    ]
+    for kind, value in wanted:
+        _, hard = resource.getrlimit(kind)
+        if hard != resource.RLIM_INFINITY:
+            value = min(value, hard)
+        resource.setrlimit(kind, (value, value))
+
+
+def _private_network() -> None:
+    """A network of our own that holds nothing but a loopback interface."""
+    import fcntl
+    import socket
+    import struct
+
+    uid, gid = os.getuid(), os.getgid()
+    try:
+        linux.unshare(linux.CLONE_NEWNET | linux.CLONE_NEWIPC)
+    except PermissionError:
+        # An ordinary user needs a user namespace first, and a readable /proc/self to map it.
+        linux.prctl(linux.PR_SET_DUMPABLE, 1)
+        linux.unshare(linux.CLONE_NEWUSER | linux.CLONE_NEWNET | linux.CLONE_NEWIPC)
+        for name, text in (
+            ("setgroups", "deny"),
+            ("uid_map", f"{uid} {uid} 1"),
+            ("gid_map", f"{gid} {gid} 1"),
+        ):
+            with open(f"/proc/self/{name}", "w") as file:
+                file.write(text)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        up_and_running = 0x1 | 0x40
+        request = struct.pack("16sh14x", b"lo", up_and_running)
+        fcntl.ioctl(control.fileno(), 0x8914, request)  # SIOCSIFFLAGS
+
+
+def _execute(argv: list[str], env: dict[str, str]) -> None:
+    os.execvpe(argv[0], argv, env)
+
+
+def _say(report: int, value: dict[str, Any]) -> None:
+    _write_all(report, json.dumps(value).encode())
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        try:
+            data = data[os.write(descriptor, data) :]
+        except OSError:
+            return
+
+
+def _read_all(descriptor: int) -> bytes:
+    parts = []
+    while True:
+        part = os.read(descriptor, 65536)
+        if not part:
+            return b"".join(parts)
+        parts.append(part)
+
+
+def _nothing(number: int, frame: object) -> None:
+    """A handler, so that SIGCHLD is not ignored."""
