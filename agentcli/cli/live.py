@@ -1,0 +1,265 @@
+"""A run as it goes, in a terminal: what is done scrolls up, what is under way stays below.
+
+Below are the end of the text that streams, the tools that run with the end of their output, and a
+line with phase, step, tokens and time.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TextIO
+
+from markdown_it import MarkdownIt
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markdown import Markdown
+from rich.padding import Padding
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from agentcli.agent.events import (
+    AnswerRejected,
+    CheckFinished,
+    Delta,
+    Event,
+    ModelAnswered,
+    Phase,
+    PhaseChanged,
+    RetryScheduled,
+    RunFinished,
+    SessionStarted,
+    Stage,
+    StageStarted,
+    Status,
+    StepStarted,
+    StreamReset,
+    ToolFinished,
+    ToolProgress,
+    ToolStarted,
+    Warned,
+)
+from agentcli.cli.render import Summary, summary_lines, write_answer
+from agentcli.cli.wording import (
+    check_line,
+    describe_call,
+    diff_lines,
+    duration,
+    fold_result,
+    session_lines,
+)
+from agentcli.llm.client import TextDelta, ThinkingDelta, ToolCallStart
+from agentcli.messages import Outcome, ToolCall, Usage
+from agentcli.text import clip, escape, one_line, plain_output
+
+_STYLES = {
+    Outcome.OK: "green",
+    Outcome.FAILED: "red",
+    Outcome.ERROR: "red",
+    Outcome.DENIED: "yellow",
+    Outcome.CANCELLED: "yellow",
+    Outcome.SKIPPED: "yellow",
+}
+_STATUS_STYLES = {Status.SOLVED: "bold green", Status.CANCELLED: "bold yellow"}
+_TAIL_BYTES = 4096
+
+
+@dataclass
+class _Running:
+    call: ToolCall
+    kind: str
+    since: float
+    output: bytes = b""
+
+
+@dataclass
+class _Now:
+    """What is under way."""
+
+    text: list[str] = field(default_factory=list)
+    activity: str = "starting"
+    running: dict[str, _Running] = field(default_factory=dict)
+    phase: Phase = Phase.EXPLORE
+    step: int = 0
+    usage: Usage = field(default_factory=Usage)
+
+
+class LiveRenderer:
+    """See the module. ``answer`` gets the final answer where stdout is not the terminal."""
+
+    def __init__(self, terminal: TextIO, *, answer: TextIO | None) -> None:
+        self._console = Console(file=terminal, highlight=False, emoji=False, markup=False)
+        self._answer = answer
+        self._now = _Now()
+        self._calls: dict[str, ToolCall] = {}
+        self._started = time.monotonic()
+        self._spinner = Spinner("line" if self._console.options.ascii_only else "dots")
+        # The ticking thread of Live starts with the first event: the sandbox's processes, which
+        # must not be forked beside threads, exist by then.
+        self._live: Live | None = None
+
+    def event(self, event: Event) -> None:
+        """Show one event."""
+        if self._live is None:
+            self._live = Live(
+                console=self._console,
+                get_renderable=self._below,
+                refresh_per_second=8,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self._live.start()
+        self._show(event)
+
+    def finish(self, summary: Summary) -> None:
+        """Show what the run came to."""
+        self.close()
+        if self._answer is not None and summary.state.answer:
+            write_answer(self._answer, summary.state.answer)
+        first, *rest = summary_lines(summary)
+        style = _STATUS_STYLES.get(summary.state.status or Status.FAILED, "bold red")
+        self._console.print()
+        self._console.print(Text(first, style=style))
+        for line in rest:
+            self._console.print(Text(line, style="dim" if line.startswith("session ") else ""))
+
+    def close(self) -> None:
+        """Take away what stands below and show the cursor again."""
+        if self._live is not None:
+            self._live.stop()
+
+    # -- what is done ------------------------------------------------------------------------
+
+    def _show(self, event: Event) -> None:
+        now = self._now
+        match event:
+            case SessionStarted():
+                for line in session_lines(event):
+                    self._console.print(Text(line, style="dim"))
+            case StepStarted(step):
+                now.step = step
+            case StageStarted(stage=stage):
+                now.activity = "thinking" if stage is Stage.DECIDE else "working"
+            case PhaseChanged(phase=phase):
+                now.phase = phase
+            case Delta():
+                self._delta(event)
+            case StreamReset():
+                now.text.clear()
+            case ModelAnswered():
+                self._answered(event)
+            case AnswerRejected(reason=reason, usage=usage):
+                now.text.clear()
+                now.usage += usage
+                self._note(f"answer not used: {reason}")
+            case RetryScheduled():
+                now.activity = f"waiting {duration(event.delay_s)} after an error"
+                self._note(f"attempt {event.attempt} failed: {one_line(event.error, 200)}")
+            case ToolStarted(call=call, tool_kind=kind):
+                now.running[call.id] = _Running(call, kind, time.monotonic())
+            case ToolProgress(call_id=call_id, data=data):
+                if running := now.running.get(call_id):
+                    running.output = (running.output + data)[-_TAIL_BYTES:]
+            case ToolFinished():
+                self._tool(event)
+            case CheckFinished(passed=passed):
+                self._console.print(Text(check_line(event), style="green" if passed else "red"))
+            case Warned(text):
+                self._note(f"warning: {text}")
+            case RunFinished():
+                now.activity = "finishing"
+
+    def _delta(self, event: Delta) -> None:
+        match event.delta:
+            case TextDelta(text):
+                self._now.text.append(text)
+                self._now.activity = "writing"
+            case ThinkingDelta():
+                self._now.activity = "thinking"
+            case ToolCallStart(name=name):
+                self._now.activity = f"calling {escape(name)}"
+
+    def _answered(self, event: ModelAnswered) -> None:
+        self._now.text.clear()
+        self._now.usage += event.usage
+        for call in event.message.calls:
+            self._calls[call.id] = call
+        if text := event.message.text.strip():
+            self._console.print(Padding(_markdown(text), (1, 0)))
+
+    def _tool(self, event: ToolFinished) -> None:
+        result = event.result
+        running = self._now.running.pop(result.call_id, None)
+        call = self._calls.get(result.call_id, ToolCall("", result.name))
+        folded = fold_result(result, running.kind if running else "")
+        style = _STYLES[result.outcome]
+        name, _, arguments = describe_call(call, self._console.width - 4).partition(" ")
+        line = Text.assemble((f"{self._mark()} ", style), (name, "bold"), " ", arguments)
+        self._console.print(line)
+        mark = "" if result.outcome is Outcome.OK else f" [{result.outcome}]"
+        self._dim(f"  {folded.headline}{mark} ({duration(event.duration_s)})", style)
+        self._omitted(folded.omitted if folded.lines else 0)
+        for shown in folded.lines:
+            self._dim(f"  {shown}")
+        if result.diff:
+            self._diff(result.diff)
+
+    def _diff(self, diff: str) -> None:
+        folded = diff_lines(diff)
+        for line in folded.lines:
+            style = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1], "dim")
+            self._console.print(Text(f"  {line}", style=style))
+        self._omitted(folded.omitted)
+
+    def _omitted(self, count: int) -> None:
+        if count:
+            self._dim(f"  … {count} more lines")
+
+    def _dim(self, text: str, style: str = "dim") -> None:
+        self._console.print(Text(text, style=style))
+
+    def _note(self, text: str) -> None:
+        self._console.print(Text(escape(text), style="yellow"))
+
+    def _mark(self) -> str:
+        return "*" if self._console.options.ascii_only else "●"
+
+    # -- what is under way -------------------------------------------------------------------
+
+    def _below(self) -> RenderableType:
+        now = self._now
+        parts: list[RenderableType] = []
+        if now.text:
+            # The end of a long text is enough, and keeps a refresh cheap.
+            lines = escape("".join(now.text))[-8000:].split("\n")
+            parts.append(Text("\n".join(lines[-max(4, self._console.height - 8) :])))
+        for running in list(now.running.values())[:4]:
+            since = duration(time.monotonic() - running.since)
+            what = describe_call(running.call, self._console.width - 20)
+            parts.append(Text(f"{self._mark()} {what} ({since})", style="cyan"))
+            tail = plain_output(running.output.decode("utf-8", errors="replace"))
+            lines = [line for line in escape(tail).split("\n") if line.strip()][-3:]
+            parts += [Text(f"  {clip(line, self._console.width - 4)}", "dim") for line in lines]
+        parts.append(self._bar())
+        return Group(*parts)
+
+    def _bar(self) -> RenderableType:
+        now = self._now
+        facts = [now.activity, str(now.phase), f"step {now.step}"]
+        facts.append(f"{now.usage.input_tokens:,} in, {now.usage.output_tokens:,} out")
+        facts.append(duration(time.monotonic() - self._started))
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(self._spinner, Text(" · ".join(facts), style="dim", overflow="ellipsis"))
+        return bar
+
+
+def _markdown(text: str) -> Markdown:
+    """Markdown in which angle brackets stay text, and links show where they lead."""
+    escaped = escape(text)
+    markdown = Markdown(escaped, hyperlinks=False)
+    # Rich would drop what looks like HTML: a model that writes List<int> means just that.
+    parser = MarkdownIt("commonmark", {"html": False}).enable("strikethrough").enable("table")
+    markdown.parsed = parser.parse(escaped)
+    return markdown

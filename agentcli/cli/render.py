@@ -1,0 +1,253 @@
+"""Readers of a run for people and programs: live in a terminal, plain lines, or JSON.
+
+What happens goes to stderr, answers to stdout, so that ``agentcli run ... > answer.md`` holds the
+answer and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import Any, Protocol, TextIO
+
+from agentcli.agent.events import (
+    AnswerRejected,
+    CheckFinished,
+    Event,
+    ModelAnswered,
+    PhaseChanged,
+    RetryScheduled,
+    RunFinished,
+    SessionStarted,
+    Status,
+    ToolFinished,
+    ToolStarted,
+    Warned,
+    to_record,
+)
+from agentcli.agent.state import AgentState
+from agentcli.cli.wording import (
+    check_line,
+    describe_call,
+    diff_lines,
+    duration,
+    fold_result,
+    session_lines,
+    usage_line,
+)
+from agentcli.messages import Outcome, ToolCall
+from agentcli.text import encodable, escape, one_line
+
+
+class Output(StrEnum):
+    """What ``--output`` can be."""
+
+    TEXT = "text"
+    JSON = "json"
+    STREAM_JSON = "stream-json"
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A run that is over. ``duration_s`` in seconds; ``cost_usd`` None where it is not known."""
+
+    state: AgentState
+    exit_code: int
+    duration_s: float
+    cost_usd: float | None = None
+
+
+class Renderer(Protocol):
+    """Shows a run."""
+
+    def event(self, event: Event) -> None:
+        """Something happened."""
+        ...
+
+    def finish(self, summary: Summary) -> None:
+        """The run is over."""
+        ...
+
+    def close(self) -> None:
+        """Leave the terminal in order, whatever happened."""
+        ...
+
+
+def open_renderer(output: Output) -> Renderer:
+    """The renderer for an output format and for what stdout and stderr are connected to."""
+    if output is Output.JSON:
+        return JsonRenderer(sys.stdout)
+    if output is Output.STREAM_JSON:
+        return StreamRenderer(sys.stdout)
+    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        from agentcli.cli.live import LiveRenderer  # Rich takes 0.1 s that pipes need not wait for
+
+        return LiveRenderer(sys.stderr, answer=None if sys.stdout.isatty() else sys.stdout)
+    return PlainRenderer(sys.stderr, sys.stdout)
+
+
+class PlainRenderer:
+    """Plain lines: progress to one stream, the answer to the other."""
+
+    def __init__(self, log: TextIO, answer: TextIO) -> None:
+        self._log = log
+        self._answer = answer
+        self._calls: dict[str, tuple[ToolCall, str]] = {}
+
+    def event(self, event: Event) -> None:
+        """Write the lines of one event; deltas and progress have none."""
+        match event:
+            case SessionStarted():
+                self._lines(*session_lines(event))
+            case PhaseChanged():
+                self._lines(f"phase {event.phase}")
+            case ModelAnswered(message=message):
+                for call in message.calls:
+                    self._calls[call.id] = (call, "")
+                if message.calls and message.text.strip():
+                    self._lines(*escape(message.text.strip()).split("\n"))
+            case ToolStarted(call=call, tool_kind=kind):
+                self._calls[call.id] = (call, kind)
+            case ToolFinished():
+                self._tool(event)
+            case AnswerRejected(reason=reason):
+                self._lines(f"answer not used: {escape(reason)}")
+            case RetryScheduled():
+                self._lines(
+                    f"attempt {event.attempt} failed, the next in {duration(event.delay_s)}: "
+                    f"{one_line(escape(event.error), 200)}"
+                )
+            case CheckFinished():
+                self._lines(check_line(event))
+            case Warned(text):
+                self._lines(f"warning: {escape(text)}")
+
+    def finish(self, summary: Summary) -> None:
+        """Write the answer and what the run came to."""
+        if summary.state.answer:
+            write_answer(self._answer, summary.state.answer)
+        self._lines(*summary_lines(summary))
+
+    def close(self) -> None:
+        """Nothing to put in order."""
+
+    def _tool(self, event: ToolFinished) -> None:
+        result = event.result
+        call, kind = self._calls.pop(result.call_id, (ToolCall("", result.name), ""))
+        folded = fold_result(result, kind)
+        mark = "" if result.outcome is Outcome.OK else f" [{result.outcome}]"
+        self._lines(
+            f"> {describe_call(call)}", f"  {folded.headline}{mark} ({duration(event.duration_s)})"
+        )
+        self._omitted(folded.omitted if folded.lines else 0)
+        self._lines(*(f"  {line}" for line in folded.lines))
+        if result.diff:
+            diff = diff_lines(result.diff)
+            self._lines(*(f"  {line}" for line in diff.lines))
+            self._omitted(diff.omitted)
+
+    def _omitted(self, count: int) -> None:
+        if count:
+            self._lines(f"  ... {count} more lines")
+
+    def _lines(self, *lines: str) -> None:
+        self._log.write("".join(f"{line}\n" for line in lines))
+        self._log.flush()
+
+
+class JsonRenderer:
+    """One object as the last line."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def event(self, event: Event) -> None:
+        """Nothing is shown before the end."""
+
+    def finish(self, summary: Summary) -> None:
+        """Write the result."""
+        _write_json(self._out, result_object(summary))
+
+    def close(self) -> None:
+        """Nothing to put in order."""
+
+
+class StreamRenderer:
+    """One JSON object a line for each event: ``session`` first, ``result`` last."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def event(self, event: Event) -> None:
+        """Write the event. The end has its line from ``finish``, with all that is known then."""
+        if isinstance(event, RunFinished):
+            return
+        record = to_record(event)
+        name = record.pop("kind")
+        _write_json(
+            self._out, {"type": "session" if isinstance(event, SessionStarted) else name, **record}
+        )
+
+    def finish(self, summary: Summary) -> None:
+        """Write the result."""
+        _write_json(self._out, {"type": "result", **result_object(summary)})
+
+    def close(self) -> None:
+        """Nothing to put in order."""
+
+
+def result_object(summary: Summary) -> dict[str, Any]:
+    """What ``--output json`` prints."""
+    state = summary.state
+    return {
+        "status": str(state.status or Status.FAILED),
+        "stop_reason": str(state.stop or ""),
+        "final_answer": state.answer,
+        "detail": state.detail,
+        "session_id": state.session_id,
+        "steps": state.step,
+        "usage": {field.name: getattr(state.usage, field.name) for field in fields(state.usage)},
+        "cost_usd": summary.cost_usd,
+        "files_changed": list(state.files_changed),
+        "checks": [
+            {"command": check.command, "passed": check.passed, "exit_code": check.exit_code}
+            for check in state.check_results
+        ],
+        "duration_s": round(summary.duration_s, 3),
+    }
+
+
+def summary_lines(summary: Summary) -> list[str]:
+    """What a run came to, for people; the answer itself is not repeated."""
+    state = summary.state
+    facts = [f"{state.status}", f"{state.stop}", f"{state.step} steps", usage_line(state.usage)]
+    if summary.cost_usd is not None:
+        facts.append(f"${summary.cost_usd:.4f}")
+    facts.append(duration(summary.duration_s))
+    lines = [" · ".join(facts)]
+    # A provider's or an internal failure is told as an error of its own.
+    if state.detail and state.status is not Status.FAILED:
+        lines.append(escape(state.detail))
+    if state.files_changed:
+        lines.append(escape(f"changed {', '.join(state.files_changed)}"))
+    lines += [check_line(check) for check in state.check_results]
+    if state.session_id:
+        lines.append(f"session {state.session_id}: agentcli sessions show {state.session_id}")
+        if state.status in (Status.CANCELLED, Status.STOPPED, Status.FAILED):
+            lines.append(f"go on with: agentcli run --session {state.session_id}")
+    return lines
+
+
+def write_answer(out: TextIO, answer: str) -> None:
+    """The answer as it is; only a terminal is protected from what it could do to it."""
+    text = escape(answer) if out.isatty() else encodable(answer)
+    out.write(text if text.endswith("\n") else f"{text}\n")
+    out.flush()
+
+
+def _write_json(out: TextIO, value: dict[str, Any]) -> None:
+    out.write(json.dumps(value) + "\n")
+    out.flush()

@@ -1,0 +1,69 @@
+"""``make demo``: the main job on a small repository, without a key and without a network.
+
+The model's answers are replayed from a recorded journal. Everything else is real: a fresh git
+repository with failing tests, the tools, the sandbox, the checks at the end.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLE = Path("examples/fix-median")
+BIN = Path(sys.executable).parent
+
+
+def show(*lines: str) -> None:
+    """Print lines of our own, before anything that a child prints later."""
+    print(*lines, sep="\n", flush=True)
+
+
+def shown(command: list[str], folder: Path) -> int:
+    """Show a command and run it, as a person would with the virtual environment active."""
+    show("", f"$ {shlex.join(command)}")
+    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"}
+    environment["VIRTUAL_ENV"] = str(BIN.parent)
+    return subprocess.run(command, cwd=folder, env=environment, check=False).returncode
+
+
+def fresh_copy(folder: Path) -> Path:
+    """A git repository of its own with the example's files in its one commit."""
+    copy = folder / "quickstats"
+    shutil.copytree(ROOT / EXAMPLE / "repo", copy, ignore=shutil.ignore_patterns("__pycache__"))
+    git = ["git", "-c", "user.name=agentcli demo", "-c", "user.email=demo@localhost"]
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "Start"]):
+        subprocess.run([*git, *arguments], cwd=copy, check=True)
+    return copy
+
+
+def main() -> int:
+    """Run the demo; 0 when the agent solved the task and the tests pass."""
+    with tempfile.TemporaryDirectory(prefix="agentcli-demo-") as folder:
+        copy = fresh_copy(Path(folder).resolve())
+        show(
+            f"A fresh copy of {EXAMPLE}/repo, whose tests fail, is in {copy}.",
+            f"The model's answers are REPLAYED from {EXAMPLE}/recording.jsonl; no model is asked.",
+            "Every tool runs for real, in the sandbox: what it prints is made now.",
+        )
+        code = shown(
+            [
+                *("agentcli", "run", f"{EXAMPLE}/task.md"),
+                *("--model", f"replay:{EXAMPLE}/recording.jsonl", "--workspace", str(copy)),
+            ],
+            ROOT,
+        )
+        if code:
+            show("", f"The run ended with exit code {code}.")
+            return code
+        shown(["git", "--no-pager", "diff"], copy)
+        return shown(["python", "-m", "pytest", "-q", "-p", "no:cacheprovider"], copy)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
