@@ -8,23 +8,22 @@ it stands: in a file (``\\n`` and ``"``), in a numbered listing (``12\\t    code
 of a call (``\\\\n`` and ``\\"``). So the pattern keeps line ends, quotes and their escaped forms as
 units of their own, one for one, and glues neither them nor punctuation to the name that follows.
 
-Files: ``vocab.tiktoken`` (base64 token and rank a line, as tiktoken reads it) and
-``encoding.json`` (pattern, special tokens, sizes).
+Files: ``tokenizer.tiktoken`` (base64 token and rank a line, as tiktoken reads it) and
+``tokenizer_config.json`` (pattern and special tokens), as ``agentcli.model.tokenizer`` has them.
 """
 
 from __future__ import annotations
 
 import argparse
-import base64
 import json
 import random
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import tiktoken
 import tokenizers
 
+from agentcli.model.tokenizer import TiktokenTokenizer
 from training.tool_text import tool_texts
 
 HOME = Path(__file__).parent.parent / "agentcli" / "embedded"
@@ -97,31 +96,15 @@ def _byte_chars() -> dict[int, str]:
 
 
 def save(ranks: dict[bytes, int], folder: Path) -> None:
-    lines = [f"{base64.b64encode(token).decode()} {rank}" for token, rank in ranks.items()]
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vocab.tiktoken").write_text("\n".join(lines) + "\n")
     names = SPECIAL_TOKENS + [f"<|reserved_{i}|>" for i in range(RESERVED)]
     special = {name: len(ranks) + i for i, name in enumerate(names)}
-    encoding = {
-        "name": "agentcli-embedded",
-        "pattern": PATTERN,
-        "vocab_size": VOCAB_SIZE,
-        "special_tokens": special,
-    }
-    (folder / "encoding.json").write_text(json.dumps(encoding, indent=1) + "\n")
+    tokenizer = TiktokenTokenizer(ranks, PATTERN, special, bos="<|bos|>", eos="<|assistant_end|>")
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(folder)
 
 
-def load_encoding(folder: Path = HOME) -> tiktoken.Encoding:
-    """The vocabulary as a tiktoken encoding; ``encode_ordinary`` never yields a special token."""
-    data = json.loads((folder / "encoding.json").read_text())
-    pairs = (line.split() for line in (folder / "vocab.tiktoken").read_text().splitlines())
-    return tiktoken.Encoding(
-        data["name"],
-        pat_str=data["pattern"],
-        mergeable_ranks={base64.b64decode(token): int(rank) for token, rank in pairs},
-        special_tokens=data["special_tokens"],
-        explicit_n_vocab=data["vocab_size"],
-    )
+def load(folder: Path = HOME) -> TiktokenTokenizer:
+    return TiktokenTokenizer.load(folder)
 
 
 def read_texts(corpus: Path, limit: int, seed: int = 1) -> list[str]:
@@ -151,10 +134,10 @@ def main() -> None:
         # A small share already teaches the shapes; the names in them are those of the code.
         shapes = [text for seed in range(TOOL_ROUNDS) for text in tool_texts(texts, seed=seed)]
         save(train(iter(texts + shapes)), args.out)
-    encoding = load_encoding(args.out)
+    tokenizer = load(args.out)
     for kind, sample in (("code", texts[:2000]), ("tools", list(tool_texts(texts[:2000], seed=2)))):
         size = sum(len(text.encode()) for text in sample)
-        tokens = sum(map(len, encoding.encode_ordinary_batch(sample, num_threads=2)))
+        tokens = sum(len(tokenizer.encode(text)) for text in sample)
         print(f"{kind}: {size / tokens:.3f} bytes/token over {size} bytes")
 
 
