@@ -1,0 +1,95 @@
+"""What a run looks like in a pipe: plain lines, one object, or one object a line."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+
+from agentcli.agent.events import RunFinished, Status, StopReason
+from agentcli.cli.render import JsonRenderer, PlainRenderer, Renderer, StreamRenderer
+from tests.cli.events import HOSTILE, SESSION, run_events, summary
+
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]")
+
+
+def play(renderer: Renderer) -> None:
+    events = run_events()
+    for event in events:
+        renderer.event(event)
+    renderer.finish(summary(events))
+    renderer.close()
+
+
+def test_plain_lines() -> None:
+    log, answer = io.StringIO(), io.StringIO()
+    play(PlainRenderer(log, answer))
+    text = log.getvalue()
+    assert text.startswith("agentcli 0.1.0 · fake:m · mode auto\nworkspace /repo\nsandbox full")
+    assert "Let me look.\n> read_file stats.py start=3\n  2 lines (0.0 s)\n" in text
+    assert (
+        "> search_replace stats.py\n  replaced 1 occurrence in stats.py at line 4 (0.0 s)" in text
+    )
+    assert "  @@ -1,2 +1,2 @@\n   def median():\n  -    old\n  +    new\nphase edit\n" in text
+    assert "tests failed (exit code 1) [failed] (1 min 5 s)\n  ... 15 more lines\n  line 14" in text
+    assert "attempt 1 failed, the next in 2.0 s: the server is busy\n" in text
+    assert "answer not used: the answer was empty\nwarning: a hook failed\n" in text
+    assert "check passed: pytest -q\nsolved · final · 3 steps · 3,010 tokens in (1,200" in text
+    assert f"session {SESSION.session_id}: agentcli sessions show {SESSION.session_id}\n" in text
+    assert "go on with" not in text
+    assert not CONTROL.search(text)
+
+
+def test_only_the_answer_goes_to_stdout_and_as_it_is() -> None:
+    log, answer = io.StringIO(), io.StringIO()
+    play(PlainRenderer(log, answer))
+    assert answer.getvalue() == f"Done <T>. {HOSTILE.replace(chr(0xDCFF), chr(0xFFFD))}\n"
+
+
+def test_a_run_that_can_go_on_says_how() -> None:
+    log = io.StringIO()
+    stopped = RunFinished(StopReason.BUDGET_STEPS, Status.STOPPED, "", "3 steps are used up", 1)
+    PlainRenderer(log, io.StringIO()).finish(summary([SESSION, stopped], 1))
+    assert "3 steps are used up\n" in log.getvalue()
+    assert f"go on with: agentcli run --session {SESSION.session_id}\n" in log.getvalue()
+
+
+def test_json_is_one_object() -> None:
+    out = io.StringIO()
+    play(JsonRenderer(out))
+    value = json.loads(out.getvalue())
+    assert out.getvalue().count("\n") == 1
+    assert value == {
+        "status": "solved",
+        "stop_reason": "final",
+        "final_answer": f"Done <T>. {HOSTILE}",
+        "detail": "",
+        "session_id": SESSION.session_id,
+        "steps": 3,
+        "usage": {
+            "input_tokens": 3010,
+            "cached_tokens": 1200,
+            "cache_write_tokens": 0,
+            "output_tokens": 150,
+            "reasoning_tokens": 0,
+        },
+        "cost_usd": None,
+        "files_changed": ["stats.py"],
+        "checks": [{"command": "pytest -q", "passed": True, "exit_code": 0}],
+        "duration_s": 67.0,
+    }
+
+
+def test_stream_json_opens_with_the_session_and_closes_with_the_result() -> None:
+    out = io.StringIO()
+    play(StreamRenderer(out))
+    values = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert len(values) == len(run_events())
+    assert values[0]["type"] == "session"
+    assert values[0]["session_id"] == SESSION.session_id
+    assert values[-1]["type"] == "result"
+    assert values[-1]["status"] == "solved"
+    assert [value["type"] for value in values].count("run_finished") == 0
+    assert {"delta", "tool_started", "tool_progress", "tool_finished", "check_finished"} <= {
+        value["type"] for value in values
+    }
