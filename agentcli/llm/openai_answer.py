@@ -1,0 +1,217 @@
+"""What Chat Completions servers answer, as our events.
+
+Servers differ from the letter of the format in many small ways; what is met here: calls without an
+id or an index, one index or one id for several calls, arguments as an object or null, all in one
+chunk, a finish reason of "stop" though there are calls, or none at all before ``[DONE]``.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from agentcli.llm.client import (
+    Finished,
+    StreamEvent,
+    TextDelta,
+    ThinkingDelta,
+    ToolCallDelta,
+    ToolCallEnd,
+    ToolCallStart,
+    UsageDelta,
+)
+from agentcli.llm.sdk_errors import Origin, broken_error, not_the_protocol, stream_error
+from agentcli.messages import FinishReason, Usage
+
+_REASONS = {
+    "tool_calls": FinishReason.TOOL_CALLS,
+    "function_call": FinishReason.TOOL_CALLS,
+    "length": FinishReason.LENGTH,
+    "max_tokens": FinishReason.LENGTH,
+    "model_length": FinishReason.LENGTH,
+    "content_filter": FinishReason.CONTENT_FILTER,
+}
+
+
+@dataclass
+class _Call:
+    index: int
+    wire_id: str = ""
+    name: str = ""
+    started: bool = False
+    arguments: list[str] = field(default_factory=list)
+
+
+class AnswerReader:
+    """Turns the chunks of one answer into events. ``used_ids`` are the call ids of the history."""
+
+    def __init__(self, origin: Origin, used_ids: Collection[str]) -> None:
+        self._origin = origin
+        self._used_ids = set(used_ids)
+        self._calls: list[_Call] = []
+        self._by_index: dict[int, _Call] = {}
+        self._call_is_last = False
+        self._is_chat = False
+        self.finish: str = ""
+
+    def chunk(self, chunk: Mapping[str, Any]) -> Iterator[StreamEvent]:
+        """The events of one chunk, or of a whole answer that was not streamed."""
+        choices = chunk.get("choices")
+        choice = choices[0] if isinstance(choices, list) and choices else None
+        if isinstance(choice, Mapping):
+            self._is_chat = True
+            delta = choice.get("delta") or choice.get("message")
+            if isinstance(delta, Mapping):
+                yield from self._delta(delta)
+            self.finish = str(choice.get("finish_reason") or self.finish)
+            if self.finish == "error":
+                raise stream_error(self._origin, choice.get("error") or {})
+        usage = chunk.get("usage")
+        if isinstance(usage, Mapping):
+            yield UsageDelta(_usage(usage))
+
+    def end(self, *, marked: bool) -> Iterator[StreamEvent]:
+        """The events that close the answer; ``marked`` tells that an end mark was seen.
+
+        Raises:
+            StreamBrokenError: the answer is not whole.
+        """
+        if marked and not self._is_chat:
+            raise not_the_protocol(self._origin, "something other than a chat completion")
+        if not self.finish and not (marked and all(map(_is_whole, self._calls))):
+            raise broken_error(self._origin, "it ended without a finish reason")
+        if any(not call.started for call in self._calls):
+            raise broken_error(self._origin, "a tool call has no name")
+        reason = _REASONS.get(self.finish, FinishReason.STOP)
+        if reason in (FinishReason.STOP, FinishReason.TOOL_CALLS):
+            reason = FinishReason.TOOL_CALLS if self._calls else FinishReason.STOP
+        cut = reason is FinishReason.LENGTH and self._call_is_last
+        for call in self._calls[:-1] if cut else self._calls:
+            if not call.arguments:
+                yield ToolCallDelta(call.index, "{}")
+            yield ToolCallEnd(call.index)
+        yield Finished(reason)
+
+    def _delta(self, delta: Mapping[str, Any]) -> Iterator[StreamEvent]:
+        thinking = delta.get("reasoning_content") or delta.get("reasoning")
+        if isinstance(thinking, str) and thinking:
+            yield ThinkingDelta(thinking)
+        for content in (delta.get("content"), delta.get("refusal")):
+            if isinstance(content, str) and content:
+                self._call_is_last = False
+                yield TextDelta(content)
+            elif isinstance(content, list):
+                yield from self._parts(content)
+        calls = delta.get("tool_calls")
+        if isinstance(calls, list):
+            for position, piece in enumerate(calls):
+                if isinstance(piece, Mapping):
+                    yield from self._call_piece(piece, position if len(calls) > 1 else None)
+
+    def _parts(self, parts: list[Any]) -> Iterator[StreamEvent]:
+        """Content as a list of parts, as Mistral's reasoning models send it."""
+        for part in parts:
+            if not isinstance(part, Mapping):
+                continue
+            if isinstance(text := part.get("text"), str) and text:
+                self._call_is_last = False
+                yield TextDelta(text)
+            for thought in part.get("thinking") or ():
+                if isinstance(thought, Mapping) and thought.get("text"):
+                    yield ThinkingDelta(str(thought["text"]))
+
+    def _call_piece(self, piece: Mapping[str, Any], position: int | None) -> Iterator[StreamEvent]:
+        function = piece.get("function")
+        function = function if isinstance(function, Mapping) else {}
+        call = self._call_of(piece, function, position)
+        self._call_is_last = True
+        if not call.name and function.get("name"):
+            call.name = str(function["name"])
+        arguments = _text_of(function.get("arguments"))
+        if arguments:
+            call.arguments.append(arguments)
+        if not call.name:
+            return
+        if not call.started:
+            call.started = True
+            yield ToolCallStart(call.index, self._free_id(call.wire_id), call.name)
+            arguments = "".join(call.arguments)
+        if arguments:
+            yield ToolCallDelta(call.index, arguments)
+
+    def _call_of(
+        self, piece: Mapping[str, Any], function: Mapping[str, Any], position: int | None
+    ) -> _Call:
+        """The call that a piece belongs to; a new one where it cannot be an open one."""
+        wire_id, index = str(piece.get("id") or ""), piece.get("index")
+        if not isinstance(index, int):
+            index = position
+        open_call = self._by_index.get(index) if index is not None else None
+        if open_call is None and index is None and self._calls:
+            open_call = self._calls[-1]
+        if open_call is not None and not _begins_anew(open_call, wire_id, function):
+            return open_call
+        call = _Call(len(self._calls), wire_id)
+        self._calls.append(call)
+        if index is not None:
+            self._by_index[index] = call
+        return call
+
+    def _free_id(self, wire_id: str) -> str:
+        """The server's id, or a new one where it sent none or one that is taken."""
+        if not wire_id or wire_id in self._used_ids:
+            wire_id = f"call_{uuid.uuid4().hex[:24]}"
+        self._used_ids.add(wire_id)
+        return wire_id
+
+
+def _begins_anew(open_call: _Call, wire_id: str, function: Mapping[str, Any]) -> bool:
+    """Whether a piece in the place of an open call is the start of another one."""
+    name = str(function.get("name") or "")
+    if not name:
+        return False
+    if wire_id and wire_id != open_call.wire_id:
+        return bool(open_call.wire_id or open_call.name)
+    if open_call.name and name != open_call.name:
+        return True
+    more = _text_of(function.get("arguments")).strip()
+    return bool(more and open_call.arguments) and _is_whole(open_call)
+
+
+def _is_whole(call: _Call) -> bool:
+    try:
+        json.loads("".join(call.arguments) or "{}")
+    except ValueError:
+        return False
+    return True
+
+
+def _text_of(arguments: object) -> str:
+    if arguments is None:
+        return ""
+    return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+
+
+def _usage(usage: Mapping[str, Any]) -> Usage:
+    prompt, completion = _details(usage, "prompt"), _details(usage, "completion")
+    cached = _count(prompt, "cached_tokens") or _count(usage, "prompt_cache_hit_tokens")
+    return Usage(
+        input_tokens=_count(usage, "prompt_tokens"),
+        cached_tokens=cached,
+        cache_write_tokens=_count(prompt, "cache_write_tokens"),
+        output_tokens=_count(usage, "completion_tokens"),
+        reasoning_tokens=_count(completion, "reasoning_tokens"),
+    )
+
+
+def _details(usage: Mapping[str, Any], side: str) -> Mapping[str, Any]:
+    details = usage.get(f"{side}_tokens_details")
+    return details if isinstance(details, Mapping) else {}
+
+
+def _count(usage: Mapping[str, Any], name: str) -> int:
+    value = usage.get(name)
+    return int(value) if isinstance(value, int | float) else 0

@@ -1,0 +1,84 @@
+"""Our messages as Chat Completions wants them."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from typing import Any
+
+from agentcli.llm.client import Sampling
+from agentcli.llm.wire_cache import dumps
+from agentcli.messages import Image, Message, Role, Text, ToolDefinition
+
+
+def message_wire(message: Message, reasoning_field: str = "") -> dict[str, Any]:
+    """One message. Content is never null, also where there is none.
+
+    ``reasoning_field`` names the field in which this provider wants its reasoning back.
+    """
+    match message.role:
+        case Role.TOOL:
+            result = message.result
+            return {"role": "tool", "tool_call_id": result.call_id, "content": result.content}
+        case Role.ASSISTANT:
+            wire: dict[str, Any] = {"role": "assistant", "content": message.text}
+            if reasoning_field and message.thinking:
+                wire[reasoning_field] = message.thinking
+            if message.calls:
+                wire["tool_calls"] = [
+                    {
+                        "id": call.id,
+                        "type": "function",
+                        "function": {"name": call.name, "arguments": call.arguments},
+                    }
+                    for call in message.calls
+                ]
+            return wire
+        case Role.USER if any(isinstance(part, Image) for part in message.parts):
+            return {"role": "user", "content": _parts(message)}
+        case role:
+            return {"role": role.value, "content": message.text}
+
+
+def data_url(image: Image) -> str:
+    """The image inside a URL."""
+    return f"data:{image.media_type};base64,{base64.b64encode(image.data).decode('ascii')}"
+
+
+def _parts(message: Message) -> list[dict[str, Any]]:
+    parts: list[dict[str, Any]] = []
+    for part in message.parts:
+        if isinstance(part, Image):
+            parts.append({"type": "image_url", "image_url": {"url": data_url(part)}})
+        elif isinstance(part, Text) and part.text:
+            parts.append({"type": "text", "text": part.text})
+    return parts
+
+
+def tools_wire(tools: Sequence[ToolDefinition]) -> bytes:
+    """The offered tools, encoded."""
+    return dumps(
+        [
+            {
+                "type": "function",
+                "function": {
+                    "name": tool.name,
+                    "description": tool.description,
+                    "parameters": dict(tool.parameters),
+                },
+            }
+            for tool in tools
+        ]
+    )
+
+
+def sampling_wire(sampling: Sampling, max_tokens_field: str) -> dict[str, Any]:
+    """Only what was asked for; the rest is the model's own choice."""
+    asked: dict[str, Any] = {
+        max_tokens_field: sampling.max_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "seed": sampling.seed,
+        "stop": list(sampling.stop) or None,
+    }
+    return {name: value for name, value in asked.items() if value is not None}

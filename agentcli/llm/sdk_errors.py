@@ -1,0 +1,290 @@
+"""From a provider's fault to our exception: by status, exception type and structured code.
+
+Both official SDKs stand on httpx2 and report alike, so one mapping serves every wire. The words
+of a message are only ever shown, never read.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+
+from agentcli.errors import (
+    AccessDeniedError,
+    AuthenticationError,
+    BadRequestError,
+    ConnectError,
+    ContentFilterError,
+    ContextWindowError,
+    DeadlineError,
+    ModelNotFoundError,
+    OverloadedError,
+    ProviderError,
+    QuotaError,
+    RateLimitError,
+    ServerError,
+    StreamBrokenError,
+)
+from agentcli.llm.client import ModelInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Whom we ask, for messages and hints. ``key_name`` is the variable that holds the key."""
+
+    provider: str
+    model: str
+    base_url: str
+    key_name: str = ""
+    api_key: str = ""
+
+
+_CODES: dict[str, type[ProviderError]] = {
+    "insufficient_quota": QuotaError,
+    "billing_hard_limit_reached": QuotaError,
+    "billing_not_active": QuotaError,
+    "billing_error": QuotaError,
+    "insufficient_credits": QuotaError,
+    "insufficient_balance": QuotaError,
+    "payment_required": QuotaError,
+    "context_length_exceeded": ContextWindowError,
+    "context_window_exceeded": ContextWindowError,
+    "model_context_window_exceeded": ContextWindowError,
+    "exceed_context_size_error": ContextWindowError,
+    "request_too_large": ContextWindowError,
+    "content_filter": ContentFilterError,
+    "content_policy_violation": ContentFilterError,
+    "model_not_found": ModelNotFoundError,
+    "not_found_error": ModelNotFoundError,
+    "NOT_FOUND": ModelNotFoundError,
+    "invalid_api_key": AuthenticationError,
+    "authentication_error": AuthenticationError,
+    "UNAUTHENTICATED": AuthenticationError,
+    "permission_error": AccessDeniedError,
+    "PERMISSION_DENIED": AccessDeniedError,
+    "rate_limit_exceeded": RateLimitError,
+    "rate_limit_error": RateLimitError,
+    "RESOURCE_EXHAUSTED": RateLimitError,
+    "overloaded_error": OverloadedError,
+    "server_overloaded": OverloadedError,
+    "slow_down": OverloadedError,
+    "UNAVAILABLE": OverloadedError,
+    "timeout_error": DeadlineError,
+    "invalid_request_error": BadRequestError,
+    "invalid_prompt": BadRequestError,
+    "INVALID_ARGUMENT": BadRequestError,
+}
+
+# These say more than the 4xx status that they come with.
+_BEFORE_STATUS = (
+    QuotaError,
+    ContextWindowError,
+    ContentFilterError,
+    ModelNotFoundError,
+    AuthenticationError,
+)
+
+_STATUS: dict[int, type[ProviderError]] = {
+    400: BadRequestError,
+    401: AuthenticationError,
+    402: QuotaError,
+    403: AccessDeniedError,
+    404: ModelNotFoundError,
+    408: DeadlineError,
+    409: ServerError,
+    413: ContextWindowError,
+    422: BadRequestError,
+    429: RateLimitError,
+    503: OverloadedError,
+    504: DeadlineError,
+    529: OverloadedError,
+}
+
+_WHAT: dict[type[ProviderError], str] = {
+    AuthenticationError: "refused the key",
+    AccessDeniedError: "does not allow this",
+    QuotaError: "says that the quota or credit is used up",
+    ModelNotFoundError: "does not know the model",
+    BadRequestError: "refused the request",
+    ContextWindowError: "says that the request is longer than the context window",
+    ContentFilterError: "refused the content",
+    RateLimitError: "allows no more requests for now",
+    OverloadedError: "is overloaded",
+    DeadlineError: "gave no answer in time",
+}
+
+
+def status_error(
+    origin: Origin, status: int, body: object, headers: Mapping[str, str]
+) -> ProviderError:
+    """The error for an answer with an error status; ``body`` is parsed JSON or text."""
+    codes, prose = _read_body(body)
+    kind = _STATUS.get(status)
+    if kind is None:
+        kind = ServerError if status >= 500 else BadRequestError
+    code = next((code for code in codes if code in _CODES), codes[0] if codes else None)
+    by_code = _CODES.get(code or "")
+    if by_code is not None and by_code in _BEFORE_STATUS and 400 <= status < 500:
+        kind = by_code
+    return _build(origin, kind, prose, status, code, retry_after_s(headers))
+
+
+def overflow(error: BadRequestError, tokens: float, info: ModelInfo) -> BadRequestError:
+    """A refused request that by its size (in tokens, estimated) overflows the context window.
+
+    Many servers give no code for it; nine tenths allow for the error of the estimate.
+    """
+    window = info.context_window
+    if isinstance(error, ContextWindowError) or window is None or tokens < 0.9 * window:
+        return error
+    return ContextWindowError(
+        error.message, provider=error.provider, status=error.status, code=error.code
+    )
+
+
+def stream_error(origin: Origin, body: object) -> ProviderError:
+    """The error for an error object inside a stream, or in a body with status 200."""
+    codes, prose = _read_body(body)
+    for code in codes:
+        if code in _CODES:
+            return _build(origin, _CODES[code], prose, None, code, None)
+    for code in codes:
+        if code.isdecimal() and 400 <= int(code) < 600:
+            return status_error(origin, int(code), body, {})
+    return _build(origin, ServerError, prose, None, codes[0] if codes else None, None)
+
+
+def connection_error(origin: Origin, error: BaseException | None) -> ProviderError:
+    """The error when the transport failed before an answer began."""
+    if isinstance(error, httpx2.TimeoutException) and not isinstance(error, httpx2.ConnectTimeout):
+        return DeadlineError(
+            f"{origin.provider} gave no answer in time ({origin.base_url})",
+            hint="Raise timeout_s or try again",
+            provider=origin.provider,
+        )
+    detail = _one_line(str(error)) if error is not None else ""
+    return ConnectError(
+        f"cannot reach {origin.provider} at {origin.base_url}" + (f": {detail}" if detail else ""),
+        hint="Check the address and the network, and that the server is running",
+        provider=origin.provider,
+    )
+
+
+def broken_error(origin: Origin, error: BaseException | str) -> ProviderError:
+    """The error when the transport failed, or the protocol was left, inside an answer."""
+    if isinstance(error, httpx2.TimeoutException):
+        return DeadlineError(
+            f"{origin.provider} stopped in the middle of its answer and sent no more in time",
+            hint="Raise timeout_s or try again",
+            provider=origin.provider,
+        )
+    detail = error if isinstance(error, str) else _one_line(str(error)) or type(error).__name__
+    return StreamBrokenError(
+        f"the answer of {origin.provider} broke off: {detail}", provider=origin.provider
+    )
+
+
+def not_the_protocol(origin: Origin, what: str) -> StreamBrokenError:
+    """The error when a whole answer is something else, such as an HTML page."""
+    return StreamBrokenError(
+        f"{origin.provider} at {origin.base_url} answered with {what}",
+        hint="Check the base URL: it usually ends in /v1",
+        provider=origin.provider,
+    )
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """The provider's own wish in seconds: milliseconds, seconds or an HTTP date."""
+    milliseconds = _number(headers.get("retry-after-ms"))
+    if milliseconds is not None:
+        return max(0.0, milliseconds / 1000)
+    wish = headers.get("retry-after")
+    if wish is None:
+        return None
+    seconds = _number(wish)
+    if seconds is not None:
+        return max(0.0, seconds)
+    try:
+        date = email.utils.parsedate_to_datetime(wish)
+    except ValueError:
+        return None
+    return max(0.0, date.timestamp() - time.time())
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _build(
+    origin: Origin,
+    kind: type[ProviderError],
+    prose: str,
+    status: int | None,
+    code: str | None,
+    retry_after: float | None,
+) -> ProviderError:
+    what = _WHAT.get(kind, "failed")
+    if kind is ModelNotFoundError:
+        what = f"{what} {origin.model!r}"
+    marks = ", ".join(str(mark) for mark in (status, code) if mark)
+    if origin.api_key:
+        prose = prose.replace(origin.api_key, "***")
+    line = f"{origin.provider} {what}" + (f" ({marks})" if marks else "")
+    return kind(
+        f"{line}: {prose}" if prose else line,
+        hint=_hint(origin, kind),
+        provider=origin.provider,
+        status=status,
+        code=code,
+        retry_after_s=retry_after,
+    )
+
+
+def _hint(origin: Origin, kind: type[ProviderError]) -> str | None:
+    if kind is AuthenticationError:
+        key = origin.key_name
+        return f"Set {key} to a valid key" if key else "Check the key"
+    if kind is QuotaError:
+        return "Add credit, or choose another model with --model"
+    if kind is ModelNotFoundError:
+        return f"Check the name after '{origin.provider}:', and the address {origin.base_url}"
+    if kind is AccessDeniedError:
+        return "Check what the key and its project may use"
+    if kind in (RateLimitError, OverloadedError):
+        return "Try again later"
+    return None
+
+
+def _read_body(body: object) -> tuple[list[str], str]:
+    """Structured codes, most telling first, and the words to show, in one short line."""
+    if isinstance(body, list) and body:
+        body = body[0]  # Gemini's compatible endpoint
+    if isinstance(body, Mapping):
+        error = body.get("error", body)
+        if isinstance(error, Mapping):
+            codes = [error.get(name) for name in ("code", "status", "type")]
+            words = error.get("message") or error.get("detail") or ""
+            return [str(code) for code in codes if code], _one_line(_words(words))
+        return [], _one_line(_words(error))
+    text = str(body or "")
+    return [], "" if text.lstrip().startswith("<") else _one_line(text)
+
+
+def _words(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _one_line(text: str, most: int = 300) -> str:
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return (line[:most] + "...") if len(line) > most else line.rstrip(".")

@@ -1,0 +1,128 @@
+"""The one HTTP connection of a client, and the events of a streamed answer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import anyio
+import httpx2
+
+from agentcli.llm.sdk_errors import Origin, broken_error, not_the_protocol, stream_error
+
+DONE = "[DONE]"
+CONNECT_S = 10.0
+TAIL_S = 5.0
+"""How long to wait, in seconds, for what follows an answer that is already whole."""
+
+_FAULTS = (httpx2.TransportError, httpx2.DecodingError, ssl.SSLError, anyio.EndOfStream)
+
+
+def http_client(base_url: str, timeout_s: float) -> httpx2.AsyncClient:
+    """A client that keeps its connection for the whole run.
+
+    ``timeout_s`` bounds the silence between two reads. Loading the certificate store costs about
+    0.1 s, so plain http gets a context that trusts nobody: a redirect to https then fails.
+    """
+    trust_nobody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    return httpx2.AsyncClient(
+        verify=trust_nobody if base_url.startswith("http:") else True,
+        timeout=httpx2.Timeout(timeout_s, connect=CONNECT_S),
+        limits=httpx2.Limits(max_connections=64, max_keepalive_connections=8, keepalive_expiry=300),
+        follow_redirects=True,
+    )
+
+
+class Answer:
+    """One HTTP answer: server-sent events or a JSON body, whichever the server chose."""
+
+    def __init__(self, response: httpx2.Response, origin: Origin) -> None:
+        self._response = response
+        self._origin = origin
+        self.whole = False
+        """Set once nothing that matters can follow: faults and silence are then forgiven."""
+        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        self.is_json = kind.endswith("json") and "ndjson" not in kind
+        self._is_page = kind in ("text/html", "application/xhtml+xml")
+        if not self.is_json and not self._is_page:
+            # Some servers name their event stream wrongly or not at all.
+            response.headers["content-type"] = "text/event-stream"
+
+    async def body(self) -> Mapping[str, Any]:
+        """The JSON object of an answer that is not streamed.
+
+        Raises:
+            StreamBrokenError: it broke off, or is not a JSON object.
+            ProviderError: it is an error object.
+        """
+        self._refuse_page()
+        try:
+            raw = await self._response.aread()
+        except _FAULTS as error:
+            raise broken_error(self._origin, error) from error
+        try:
+            value = json.loads(raw)
+        except ValueError as error:
+            raise not_the_protocol(self._origin, "a body that is not JSON") from error
+        return self._checked(value)
+
+    async def events(self) -> AsyncIterator[tuple[str, Mapping[str, Any]]]:
+        """Event names and JSON objects up to the end; ``[DONE]`` comes as a name without data.
+
+        Raises:
+            StreamBrokenError: it broke off, or is no event stream.
+            ProviderError: an error object came instead of an event.
+        """
+        self._refuse_page()
+        seen = 0
+        async for event in self._decoded():
+            if not event.data.strip():
+                continue
+            seen += 1
+            if event.data.startswith(DONE):
+                self.whole = True
+                yield DONE, {}
+                continue
+            try:
+                value = json.loads(event.data)
+            except ValueError as error:
+                raise broken_error(self._origin, "an event is not JSON") from error
+            yield event.event, self._checked(value)
+        if not seen:
+            raise not_the_protocol(self._origin, "no event stream")
+
+    async def _decoded(self) -> AsyncIterator[httpx2.ServerSentEvent]:
+        source = aiter(httpx2.EventSource(self._response, max_event_size=None))
+        while True:
+            try:
+                # No yield inside the timeout: it would cancel whoever reads this generator. The
+                # rest of a whole answer is read only so that the connection can be used again.
+                async with asyncio.timeout(TAIL_S if self.whole else None):
+                    event = await anext(source, None)
+            except (TimeoutError, *_FAULTS) as error:
+                if self.whole:
+                    return
+                raise broken_error(self._origin, error) from error
+            if event is None:
+                return
+            yield event
+
+    async def aclose(self) -> None:
+        """Let go of the connection."""
+        await self._response.aclose()
+
+    def _checked(self, value: object) -> Mapping[str, Any]:
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            value = value[0]
+        if not isinstance(value, dict):
+            raise not_the_protocol(self._origin, "JSON that is not an object")
+        if value.get("error"):
+            raise stream_error(self._origin, value)
+        return value
+
+    def _refuse_page(self) -> None:
+        if self._is_page:
+            raise not_the_protocol(self._origin, "an HTML page")
