@@ -148,4 +148,5 @@ def _longrope(frequencies: Tensor, scaling: RopeScaling, sequence_len: int) -> t
     if attention_factor is None:
         growth = math.log(scaling.factor) / math.log(scaling.original_len)
         attention_factor = 1.0 if scaling.factor <= 1 else math.sqrt(1 + growth)
-    return frequencies / torch.tensor(factors, dtype=torch.float64), attention_factor
+    divisors = torch.tensor(factors, dtype=torch.float64, device="cpu")
+    return frequencies / divisors, attention_factor

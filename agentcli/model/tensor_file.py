@@ -1,0 +1,130 @@
+"""safetensors files, read and written: names, shapes and bytes of tensors.
+
+Eight bytes give the length of a JSON header; the header; the tensors' bytes. Read here rather
+than by the library to copy without a second buffer, to give pages back that are copied, and to
+say exactly what is wrong with a file.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from agentcli.errors import CheckpointError
+
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+CODES = {dtype: code for code, dtype in DTYPES.items()}
+
+
+_MAX_HEADER = 100_000_000
+
+
+def read_safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
+    """Each tensor as a view of the mapped file, valid until the next is asked for.
+
+    Raises CheckpointError for a file that is truncated or is no safetensors file.
+    """
+    with path.open("rb") as file:
+        header, start = _read_header(path, file.read(8), file)
+        size = path.stat().st_size
+        # A private mapping: torch wants writable memory, and nothing is ever written.
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as mapped:
+            entries = sorted(header.items(), key=lambda item: item[1]["data_offsets"])
+            for name, entry in entries:
+                tensor, begin, end = _view(path, mapped, size, start, name, entry)
+                yield name, tensor
+                del tensor
+                _give_back(mapped, begin, end)
+
+
+def _read_header(path: Path, length: bytes, file: Any) -> tuple[dict[str, Any], int]:
+    if len(length) < 8:
+        raise CheckpointError(f"{path}: truncated, not a safetensors file")
+    (size,) = struct.unpack("<Q", length)
+    if size > min(_MAX_HEADER, path.stat().st_size - 8):
+        raise CheckpointError(f"{path}: truncated, or not a safetensors file")
+    try:
+        header = json.loads(file.read(size))
+        header.pop("__metadata__", None)
+        for entry in header.values():
+            entry["shape"], entry["dtype"], _begin, _end = (
+                [int(n) for n in entry["shape"]],
+                str(entry["dtype"]),
+                *(int(n) for n in entry["data_offsets"]),
+            )
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{path}: damaged header ({error!r})") from None
+    return header, 8 + size
+
+
+def _view(
+    path: Path, mapped: mmap.mmap, size: int, start: int, name: str, entry: Mapping[str, Any]
+) -> tuple[Tensor, int, int]:
+    dtype = DTYPES.get(entry["dtype"])
+    if dtype is None:
+        raise CheckpointError(f"{path}: {name} has unknown dtype {entry['dtype']}")
+    begin, end = (start + offset for offset in entry["data_offsets"])
+    count = 1
+    for extent in entry["shape"]:
+        count *= extent
+    if end > size or begin < start:
+        raise CheckpointError(f"{path}: truncated; {name} ends at byte {end} of {size}")
+    if end - begin != count * dtype.itemsize:
+        raise CheckpointError(f"{path}: {name} has {end - begin} bytes, its shape says otherwise")
+    if count == 0:
+        return torch.empty(entry["shape"], dtype=dtype), begin, end
+    if begin % dtype.itemsize:  # never so in files of the library, but the format allows it
+        data = torch.frombuffer(bytearray(mapped[begin:end]), dtype=dtype)
+    else:
+        data = torch.frombuffer(mapped, dtype=dtype, count=count, offset=begin)
+    return data.view(entry["shape"]), begin, end
+
+
+def _give_back(mapped: mmap.mmap, begin: int, end: int) -> None:
+    """Lets the kernel drop pages that are copied; they would count as this process's memory."""
+    first = begin - begin % mmap.PAGESIZE
+    with suppress(AttributeError, OSError, ValueError):  # not every system has madvise
+        mapped.madvise(mmap.MADV_DONTNEED, first, end - first)
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes beside the target first, so that a broken write leaves no half file."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for name, tensor in tensors.items():
+        header[name] = {
+            "dtype": CODES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [offset, offset + tensor.nbytes],
+        }
+        offset += tensor.nbytes
+    encoded = json.dumps(header).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        file.write(struct.pack("<Q", len(encoded)) + encoded)
+        for tensor in tensors.values():
+            flat = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
+            data: Any = flat.numpy()
+            file.write(data)
+    partial.replace(path)

@@ -1,0 +1,446 @@
+"""Tokenizers: text to token ids and back, for tiktoken encodings and Hugging Face files.
+
+Two promises hold for both. Ordinary text never becomes a special token: ``encode`` treats
+``<|im_end|>`` in a user's file as the ten characters it is; only ``encode_template``, for text
+that the program wrote, recognises special tokens. And ``StreamDecoder`` never emits half a
+character. Both follow from working on bytes: every token has its bytes, text is their UTF-8.
+"""
+
+from __future__ import annotations
+
+import base64
+import codecs
+import json
+import pickle
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import tiktoken
+import tokenizers
+
+from agentcli.errors import CheckpointError, ModelError
+
+# nanochat numbers these after the merges, in this order.
+NANOCHAT_SPECIAL = (
+    "<|bos|>",
+    "<|user_start|>",
+    "<|user_end|>",
+    "<|assistant_start|>",
+    "<|assistant_end|>",
+    "<|python_start|>",
+    "<|python_end|>",
+    "<|output_start|>",
+    "<|output_end|>",
+)
+
+# Added tokens that files do not mark as special, although models read them as control.
+_TOOL_TAGS = ("tool_call", "tool_response", "tools", "think")
+_BRACKET_TAGS = ("AVAILABLE_TOOLS", "TOOL_RESULTS", "INST", "SYSTEM_PROMPT", "THINK")
+CONTROL_TOKENS = frozenset(
+    [
+        *(f"<{slash}{tag}>" for tag in _TOOL_TAGS for slash in ("", "/")),
+        *(f"[{slash}{tag}]" for tag in _BRACKET_TAGS for slash in ("", "/")),
+        *("[TOOL_CALLS]", "[TOOL_CONTENT]", "[ARGS]", "[CALL_ID]"),
+    ]
+)
+
+
+class Tokenizer(ABC):
+    """``special`` maps the text of each special token to its id.
+
+    ``vocab_size`` is one more than the highest id; some ids below it may have no token.
+    ``prompt_prefix`` are the ids that every fresh prompt starts with (often one: bos).
+    """
+
+    vocab_size: int
+    special: Mapping[str, int]
+    bos_id: int | None
+    eos_id: int | None
+    prompt_prefix: tuple[int, ...]
+
+    @abstractmethod
+    def encode(self, text: str) -> list[int]:
+        """Ordinary text: never yields a special token."""
+
+    @abstractmethod
+    def encode_template(self, text: str) -> list[int]:
+        """Text that the program wrote: special tokens in it become their ids."""
+
+    @abstractmethod
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes of a token; of a special token, its text; empty for an id without token."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Writes files that ``load_tokenizer`` reads back."""
+
+    def special_id(self, text: str) -> int:
+        """Raises ModelError if there is no such special token."""
+        try:
+            return self.special[text]
+        except KeyError:
+            raise ModelError(f"the tokenizer has no special token {text!r}") from None
+
+    def decode(self, tokens: Iterable[int], *, skip_special: bool = False) -> str:
+        """Bytes that are no UTF-8 become U+FFFD."""
+        stream = self.stream(skip_special=skip_special)
+        return "".join([*(stream.push(token) for token in tokens), stream.finish()])
+
+    def stream(self, *, skip_special: bool = False) -> StreamDecoder:
+        return StreamDecoder(self, skip_special=skip_special)
+
+    # SentencePiece puts a space before the first word, which decoding takes away again.
+    strips_first_space = False
+
+
+class StreamDecoder:
+    """Text of tokens as they come. ``push`` holds back the bytes of an unfinished character."""
+
+    def __init__(self, tokenizer: Tokenizer, *, skip_special: bool = False) -> None:
+        self._tokenizer = tokenizer
+        self._skip = frozenset(tokenizer.special.values()) if skip_special else frozenset()
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self._strip = tokenizer.strips_first_space
+
+    def push(self, token: int) -> str:
+        """The characters that this token completes, perhaps none."""
+        if token in self._skip:
+            return ""
+        data = self._tokenizer.token_bytes(token)
+        if self._strip and data:
+            self._strip = False
+            data = data.removeprefix(b" ")
+        return self._utf8.decode(data)
+
+    def finish(self) -> str:
+        """What is left: U+FFFD if the tokens ended within a character."""
+        return self._utf8.decode(b"", final=True)
+
+
+class TiktokenTokenizer(Tokenizer):
+    """Byte-pair encoding as tiktoken does it: ranks of merges and a pattern that splits text."""
+
+    def __init__(
+        self,
+        ranks: Mapping[bytes, int],
+        pattern: str,
+        special: Mapping[str, int],
+        *,
+        bos: str | None = None,
+        eos: str | None = None,
+        name: str = "agentcli",
+    ) -> None:
+        self._encoding = tiktoken.Encoding(
+            name, pat_str=pattern, mergeable_ranks=dict(ranks), special_tokens=dict(special)
+        )
+        self._ranks = dict(ranks)
+        self._pattern = pattern
+        self.special = dict(special)
+        self.vocab_size = 1 + max((*self._ranks.values(), *self.special.values()))
+        self._bytes = [b""] * self.vocab_size
+        for data, token in self._ranks.items():
+            self._bytes[token] = data
+        for text, token in self.special.items():
+            self._bytes[token] = text.encode()
+        self.bos_id = None if bos is None else self.special_id(bos)
+        self.eos_id = None if eos is None else self.special_id(eos)
+        self.prompt_prefix = () if self.bos_id is None else (self.bos_id,)
+
+    @classmethod
+    def nanochat(cls, ranks: Mapping[bytes, int], pattern: str) -> TiktokenTokenizer:
+        """Adds nanochat's nine special tokens after the merges."""
+        special = {text: len(ranks) + i for i, text in enumerate(NANOCHAT_SPECIAL)}
+        return cls(ranks, pattern, special, bos="<|bos|>", eos="<|assistant_end|>")
+
+    @property
+    def ranks(self) -> Mapping[bytes, int]:
+        return self._ranks
+
+    @property
+    def pattern(self) -> str:
+        return self._pattern
+
+    def encode(self, text: str) -> list[int]:
+        return self._encoding.encode_ordinary(text)
+
+    def encode_template(self, text: str) -> list[int]:
+        return self._encoding.encode(text, allowed_special="all")
+
+    def token_bytes(self, token: int) -> bytes:
+        return self._bytes[token] if 0 <= token < self.vocab_size else b""
+
+    def save(self, folder: Path) -> None:
+        """tokenizer.tiktoken (base64 and rank a line) and tokenizer_config.json."""
+        ordered = sorted(self._ranks.items(), key=lambda item: item[1])
+        lines = (f"{base64.b64encode(data).decode()} {rank}\n" for data, rank in ordered)
+        (folder / "tokenizer.tiktoken").write_text("".join(lines), encoding="ascii")
+        names = {token: text for text, token in self.special.items()}
+        settings = {
+            "pattern": self._pattern,
+            "special_tokens": dict(self.special),
+            "bos_token": None if self.bos_id is None else names[self.bos_id],
+            "eos_token": None if self.eos_id is None else names[self.eos_id],
+        }
+        text = json.dumps(settings, indent=1, ensure_ascii=False)
+        (folder / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> TiktokenTokenizer:
+        """Raises CheckpointError for files that are missing or damaged."""
+        path = folder / "tokenizer.tiktoken"
+        settings = read_json(folder / "tokenizer_config.json")
+        try:
+            ranks = {}
+            for line in path.read_text(encoding="ascii").splitlines():
+                data, rank = line.split()
+                ranks[base64.b64decode(data, validate=True)] = int(rank)
+            return cls(
+                ranks,
+                settings["pattern"],
+                settings["special_tokens"],
+                bos=settings.get("bos_token"),
+                eos=settings.get("eos_token"),
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise CheckpointError(f"{path}: no readable tokenizer ({error!r})") from None
+
+
+class HfTokenizer(Tokenizer):
+    """A Hugging Face ``tokenizer.json`` with byte-level or SentencePiece-like (byte fallback)
+    tokens."""
+
+    def __init__(self, data: Mapping[str, Any], settings: Mapping[str, Any] | None = None) -> None:
+        """``data`` is the content of tokenizer.json, ``settings`` of tokenizer_config.json.
+
+        Raises CheckpointError for kinds of tokenizers that have no bytes per token.
+        """
+        data = _mark_control_tokens(data)
+        self._json = json.dumps(data, ensure_ascii=False)
+        self._settings = dict(settings or {})
+        try:
+            self._ordinary = tokenizers.Tokenizer.from_str(self._json)
+            self._template = tokenizers.Tokenizer.from_str(self._json)
+        except Exception as error:  # the library raises no narrower class
+            raise CheckpointError(f"tokenizer.json: {error}") from None
+        for tokenizer in (self._ordinary, self._template):
+            tokenizer.no_padding()
+            tokenizer.no_truncation()
+        self._ordinary.encode_special_tokens = True
+        added = self._template.get_added_tokens_decoder()
+        self.special = {token.content: i for i, token in added.items() if token.special}
+        vocab = self._template.get_vocab(with_added_tokens=True)
+        self.vocab_size = 1 + max(vocab.values())
+        kind = _decoder_kind(data)
+        self._bytes = [b""] * self.vocab_size
+        for text, token in vocab.items():
+            literal = token in added
+            self._bytes[token] = text.encode() if literal else _bytes_of(text, kind)
+        self.strips_first_space = _strips_first_space(data)
+        self.bos_id = self._id_of(self._settings.get("bos_token"))
+        self.eos_id = self._id_of(self._settings.get("eos_token"))
+        self.prompt_prefix = self._prefix()
+
+    def encode(self, text: str) -> list[int]:
+        ids: list[int] = self._ordinary.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def encode_template(self, text: str) -> list[int]:
+        ids: list[int] = self._template.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def token_bytes(self, token: int) -> bytes:
+        return self._bytes[token] if 0 <= token < self.vocab_size else b""
+
+    def save(self, folder: Path) -> None:
+        (folder / "tokenizer.json").write_text(self._json, encoding="utf-8")
+        text = json.dumps(self._settings, indent=1, ensure_ascii=False)
+        (folder / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> HfTokenizer:
+        settings = folder / "tokenizer_config.json"
+        return cls(
+            read_json(folder / "tokenizer.json"),
+            read_json(settings) if settings.exists() else None,
+        )
+
+    def _id_of(self, token: Any) -> int | None:
+        """Files give a token as text or as an object with its content."""
+        text = token.get("content") if isinstance(token, Mapping) else token
+        return None if text is None else self._template.token_to_id(text)
+
+    def _prefix(self) -> tuple[int, ...]:
+        """What the file puts before a text. Behind it, some files put an end token: not wanted."""
+        if "add_bos_token" in self._settings:
+            wanted = self._settings["add_bos_token"] and self.bos_id is not None
+            return (self.bos_id,) if wanted and self.bos_id is not None else ()
+        text = self._template.encode("x", add_special_tokens=False).ids
+        whole = self._template.encode("x", add_special_tokens=True).ids
+        for start in range(len(whole) - len(text) + 1):
+            if whole[start : start + len(text)] == text:
+                return tuple(whole[:start])
+        return ()
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """Reads the tokenizer of a model folder, whichever kind it is.
+
+    Raises CheckpointError if there is none, or if it is damaged or unsafe.
+    """
+    if (folder / "tokenizer.json").exists():
+        return HfTokenizer.load(folder)
+    if (folder / "tokenizer.tiktoken").exists():
+        return TiktokenTokenizer.load(folder)
+    if (folder / "tokenizer.pkl").exists():
+        return load_nanochat_pickle(folder / "tokenizer.pkl")
+    raise CheckpointError(
+        f"{folder}: no tokenizer",
+        hint="expected tokenizer.json, tokenizer.tiktoken or tokenizer.pkl",
+    )
+
+
+# --- nanochat's pickle -------------------------------------------------------------------------
+
+
+class _PickledEncoding:
+    """Stands in for tiktoken.core.Encoding; takes its state and runs nothing."""
+
+    state: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+class _EncodingUnpickler(pickle.Unpickler):
+    """Admits the one class that such a file needs, as a stand-in, and refuses all else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in {("tiktoken.core", "Encoding"), ("tiktoken", "Encoding")}:
+            return _PickledEncoding
+        raise CheckpointError(f"tokenizer.pkl wants to load {module}.{name}: refused")
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise CheckpointError("tokenizer.pkl refers to objects outside itself: refused")
+
+
+def load_nanochat_pickle(path: Path) -> TiktokenTokenizer:
+    """Reads nanochat's pickled tiktoken Encoding without running anything in it.
+
+    Raises CheckpointError for files that need more than that, or hold something else.
+    """
+    try:
+        with path.open("rb") as file:
+            state = _unpickle_state(file)
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror}") from None
+    except CheckpointError:
+        raise
+    except Exception as error:  # a damaged pickle fails in any way
+        raise CheckpointError(f"{path}: damaged ({error!r})") from None
+    ranks, special, pattern = _encoding_parts(path, state)
+    bos = next((text for text in ("<|bos|>", "<|endoftext|>") if text in special), None)
+    eos = "<|assistant_end|>" if "<|assistant_end|>" in special else bos
+    return TiktokenTokenizer(ranks, pattern, special, bos=bos, eos=eos)
+
+
+def _encoding_parts(
+    path: Path, state: Mapping[str, Any]
+) -> tuple[dict[bytes, int], dict[str, int], str]:
+    """The parts of an encoding, checked to be of the types they must be."""
+    ranks, special = state.get("mergeable_ranks"), state.get("special_tokens")
+    pattern = state.get("pat_str")
+    if (
+        isinstance(pattern, str)
+        and isinstance(ranks, dict)
+        and isinstance(special, dict)
+        and all(isinstance(k, bytes) and isinstance(v, int) for k, v in ranks.items())
+        and all(isinstance(k, str) and isinstance(v, int) for k, v in special.items())
+    ):
+        return ranks, special, pattern
+    raise CheckpointError(f"{path}: holds no tiktoken encoding")
+
+
+def _unpickle_state(file: IO[bytes]) -> dict[str, Any]:
+    loaded = _EncodingUnpickler(file).load()
+    state = loaded.state if isinstance(loaded, _PickledEncoding) else None
+    if not isinstance(state, dict):
+        raise CheckpointError("tokenizer.pkl holds no tiktoken encoding of its own")
+    return state
+
+
+# --- tokenizer.json ----------------------------------------------------------------------------
+
+
+def _mark_control_tokens(data: Mapping[str, Any]) -> dict[str, Any]:
+    added = [
+        {**token, "special": True} if token.get("content") in CONTROL_TOKENS else token
+        for token in data.get("added_tokens") or ()
+    ]
+    return {**data, "added_tokens": added}
+
+
+def _components(part: Any) -> list[dict[str, Any]]:
+    """A component of tokenizer.json, its sequences flattened."""
+    if not part:
+        return []
+    if part.get("type") == "Sequence":
+        inner = part.get("decoders") or part.get("pretokenizers") or part.get("normalizers") or ()
+        return [leaf for child in inner for leaf in _components(child)]
+    return [part]
+
+
+def _decoder_kind(data: Mapping[str, Any]) -> str:
+    kinds = {part["type"] for part in _components(data.get("decoder"))}
+    if "ByteLevel" in kinds:
+        return "byte_level"
+    if kinds & {"ByteFallback", "Metaspace", "Replace"}:
+        return "byte_fallback"
+    raise CheckpointError(f"tokenizer.json: unknown decoder {sorted(kinds) or 'none'}")
+
+
+def _strips_first_space(data: Mapping[str, Any]) -> bool:
+    for part in _components(data.get("decoder")):
+        if part["type"] == "Strip" and part.get("content") == " " and part.get("start"):
+            return True
+        if part["type"] == "Metaspace":
+            return bool(part.get("prepend_scheme", "always") != "never")
+    return False
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """GPT-2's printable stand-ins: every byte has a character that is no space or control."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    alphabet = {chr(byte): byte for byte in printable}
+    rest = (byte for byte in range(256) if byte not in set(printable))
+    alphabet.update((chr(0x100 + i), byte) for i, byte in enumerate(rest))
+    return alphabet
+
+
+_ALPHABET = _byte_alphabet()
+_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+
+
+def _bytes_of(text: str, kind: str) -> bytes:
+    if kind == "byte_level":
+        if all(char in _ALPHABET for char in text):
+            return bytes(_ALPHABET[char] for char in text)
+        return text.encode()
+    if match := _BYTE_TOKEN.fullmatch(text):
+        return bytes([int(match[1], 16)])
+    return text.replace("\u2581", " ").encode()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Raises CheckpointError if the file is missing or holds no JSON object."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror}") from None
+    except ValueError as error:
+        raise CheckpointError(f"{path}: no valid JSON ({error})") from None
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{path}: not a JSON object")
+    return data
