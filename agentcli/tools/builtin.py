@@ -1,0 +1,61 @@
+"""The tools that agentcli brings along."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from agentcli.prompts import Prompts
+from agentcli.sandbox.limits import CHECK
+from agentcli.tools.base import Tool, ToolFunction, ToolKind
+from agentcli.tools.checks import run_build, run_lint, run_tests
+from agentcli.tools.edit import search_replace
+from agentcli.tools.files import list_dir, read_file, write_file
+from agentcli.tools.python import python
+from agentcli.tools.registry import tool
+from agentcli.tools.search import glob, grep
+from agentcli.tools.shell import MAX_TIME_S, shell
+
+_FILES = frozenset({"files"})
+_PROCESS = frozenset({"process"})
+_BOTH = _FILES | _PROCESS
+
+# A tool that bounds its command itself gets some time on top, so that its own answer, with the
+# output so far, comes before the deadline of dispatch.
+_GRACE_S = 30.0
+
+_LOOKS: Mapping[str, Any] = {"requires": _FILES, "retryable": True, "path_arguments": ("path",)}
+_EDITS: Mapping[str, Any] = {"requires": _FILES, "path_arguments": ("path",)}
+_CHECKS: Mapping[str, Any] = {"requires": _BOTH, "timeout_s": CHECK.time_s + _GRACE_S}
+
+_TABLE: tuple[tuple[ToolFunction, ToolKind, Mapping[str, Any]], ...] = (
+    (read_file, ToolKind.READ, _LOOKS),
+    (list_dir, ToolKind.SEARCH, _LOOKS),
+    (glob, ToolKind.SEARCH, _LOOKS),
+    (grep, ToolKind.SEARCH, _LOOKS),
+    (write_file, ToolKind.EDIT, _EDITS),
+    (search_replace, ToolKind.EDIT, {**_EDITS, "text_of": {"old": "path"}}),
+    (run_tests, ToolKind.CHECK, _CHECKS),
+    (run_build, ToolKind.CHECK, _CHECKS),
+    (run_lint, ToolKind.CHECK, _CHECKS),
+    (shell, ToolKind.RUN, {"requires": _PROCESS, "timeout_s": MAX_TIME_S + _GRACE_S}),
+    (python, ToolKind.RUN, {"requires": _PROCESS, "timeout_s": 120.0 + _GRACE_S}),
+)
+
+
+def builtin_tools(prompts: Prompts | None = None) -> list[Tool]:
+    """All built-in tools, described by ``prompts/tools/NAME.md``.
+
+    Raises:
+        ConfigError: a description is missing or empty.
+    """
+    prompts = prompts or Prompts.standard()
+    return [
+        tool(
+            function,
+            kind,
+            description=prompts.get(f"tools/{function.__name__}"),
+            **details,
+        )
+        for function, kind, details in _TABLE
+    ]

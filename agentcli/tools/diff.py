@@ -1,0 +1,96 @@
+"""Unified diffs for people: what an edit changed, fast for large files as well."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator
+
+CONTEXT = 3
+_MAX_CHARS = 200_000
+# Lines of one side times lines of the other: up to the first the best comparison, up to the second
+# difflib's shortcut, each well under a second.
+_EXACT, _ROUGH = 1_000_000, 50_000_000
+
+_Opcode = tuple[str, int, int, int, int]
+
+
+def unified_diff(before: str | None, after: str, path: str) -> str:
+    r"""The change of one file in git's form; ``before`` of None means that it was created.
+
+    Lines end where ``\n`` stands, so that a changed line ending shows as a change. A huge change
+    is cut, at a line of a hunk if need be, and stays a diff that can be read by programs.
+    """
+    if before == after:
+        return ""
+    parts = [f"--- {'/dev/null' if before is None else f'a/{path}'}\n+++ b/{path}\n"]
+    room = _MAX_CHARS
+    for hunk in _hunks(_lines(before or ""), _lines(after), room):
+        parts.append(hunk)
+        room -= len(hunk)
+        if room <= 0:
+            break
+    return "".join(parts)
+
+
+def _lines(text: str) -> list[str]:
+    lines = text.split("\n")
+    last = lines.pop()
+    return [f"{line}\n" for line in lines] + ([last] if last else [])
+
+
+def _hunks(old: list[str], new: list[str], room: int) -> Iterator[str]:
+    # Most edits leave most of a file alone: compare only what lies between, and its context.
+    shorter = min(len(old), len(new))
+    first = next((n for n in range(shorter) if old[n] != new[n]), shorter)
+    rest = shorter - first
+    last = next((n for n in range(rest) if old[-1 - n] != new[-1 - n]), rest)
+    start, keep = max(0, first - CONTEXT), max(0, last - CONTEXT)
+    old, new = old[start : len(old) - keep], new[start : len(new) - keep]
+    for group in _groups(old, new, first - start, last - keep):
+        yield _hunk(group, old, new, start, room)
+
+
+def _groups(old: list[str], new: list[str], head: int, tail: int) -> Iterable[list[_Opcode]]:
+    size = len(old) * len(new)
+    if size <= _ROUGH:
+        matcher = difflib.SequenceMatcher(None, old, new, autojunk=size > _EXACT)
+        return matcher.get_grouped_opcodes(CONTEXT)
+    end_old, end_new = len(old) - tail, len(new) - tail
+    whole: list[_Opcode] = [
+        ("equal", 0, head, 0, head),
+        ("replace", head, end_old, head, end_new),
+        ("equal", end_old, len(old), end_new, len(new)),
+    ]
+    return [whole]
+
+
+def _hunk(group: list[_Opcode], old: list[str], new: list[str], start: int, room: int) -> str:
+    rows: list[str] = []
+    for tag, i, i_end, j, j_end in group:
+        if tag == "equal":
+            rows += [_row(" ", line) for line in old[i:i_end]]
+        else:
+            rows += [_row("-", line) for line in old[i:i_end]]
+            rows += [_row("+", line) for line in new[j:j_end]]
+    kept: list[str] = []
+    for row in rows:
+        room -= len(row)
+        if room < 0 and kept:
+            break
+        kept.append(row)
+    before = sum(row[0] in " -" for row in kept)
+    after = sum(row[0] in " +" for row in kept)
+    at_old, at_new = start + group[0][1], start + group[0][3]
+    return f"@@ -{_range(at_old, before)} +{_range(at_new, after)} @@\n" + "".join(kept)
+
+
+def _range(start: int, length: int) -> str:
+    if length == 0:
+        return f"{start},0"
+    return f"{start + 1}" if length == 1 else f"{start + 1},{length}"
+
+
+def _row(sign: str, line: str) -> str:
+    if line.endswith("\n"):
+        return sign + line
+    return f"{sign}{line}\n\\ No newline at end of file\n"

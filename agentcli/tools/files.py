@@ -1,0 +1,136 @@
+"""read_file, list_dir, write_file."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from agentcli.errors import EnvironmentOpError, ToolError, ToolInputError
+from agentcli.messages import Outcome
+from agentcli.text import clip_line, counted
+from agentcli.tools.base import ToolContext, ToolOutput
+from agentcli.tools.diff import unified_diff
+from agentcli.tools.textfile import TextFile, decode, dominant_newline, split_lines
+
+MAX_FILE_BYTES = 32 * 1024 * 1024
+"""Files larger than this are not loaded; grep and the shell can look into them."""
+
+LINE_CHARS = 2000
+"""Most characters that are shown of one line."""
+
+
+async def read_file(
+    context: ToolContext,
+    path: str,
+    start: Annotated[int, {"minimum": 1}] = 1,
+    limit: Annotated[int, {"minimum": 1}] = 400,
+) -> ToolOutput:
+    """Read a text file with line numbers.
+
+    Args:
+        path: The file, relative to the workspace.
+        start: The first line to show, counted from 1.
+        limit: The most lines to show.
+    """
+    file = decode(await load(context, path), path)
+    lines = split_lines(file.shown)
+    total = len(lines)
+    if not total:
+        return ToolOutput("[empty file]", paths=(path,))
+    if start > total:
+        text = f"start={start} is past the end: {path} has {counted(total, 'line')}"
+        return ToolOutput(text, Outcome.ERROR, paths=(path,))
+    notes = _encoding_notes(file)
+    # What does not fit is left for the next call: a hole in the middle would deceive.
+    room = context.output_chars - sum(len(note) + 1 for note in notes) - 100
+    shown: list[str] = []
+    for number, line in enumerate(lines[start - 1 : start - 1 + limit], start):
+        row = f"{number}\t{clip_line(line, LINE_CHARS)}"
+        room -= len(row) + 1
+        if room < 0 and shown:
+            break
+        shown.append(row)
+    end = start + len(shown) - 1
+    if end < total:
+        notes.append(f"[lines {start}-{end} of {total}; read on with start={end + 1}]")
+    return ToolOutput("\n".join(shown + notes), paths=(path,))
+
+
+def _encoding_notes(file: TextFile) -> list[str]:
+    if file.errors != "strict":
+        return [f"[not valid UTF-8: {counted(file.stray_bytes, 'byte')} shown as \ufffd]"]
+    return [] if file.encoding == "utf-8" else [f"[encoding: {file.encoding}]"]
+
+
+async def list_dir(context: ToolContext, path: str = ".") -> ToolOutput:
+    """List the names in one folder.
+
+    Args:
+        path: The folder, relative to the workspace.
+    """
+    try:
+        entries = await context.environment.list_dir(path)
+    except EnvironmentOpError as error:
+        reasons = {"ENOENT": "no such folder", "ENOTDIR": "not a folder; use read_file"}
+        message = f"{path}: {reasons[error.code]}" if error.code in reasons else error.message
+        raise EnvironmentOpError(message, code=error.code) from error
+    entries.sort(key=lambda entry: (entry.kind != "dir", entry.name))
+    names = [f"{entry.name}/" if entry.kind == "dir" else entry.name for entry in entries]
+    return ToolOutput("\n".join(names) or "[empty folder]", paths=(path,))
+
+
+async def write_file(context: ToolContext, path: str, content: str) -> ToolOutput:
+    """Create a file or replace one whole.
+
+    Args:
+        path: The file, relative to the workspace.
+        content: All of the file's text.
+    """
+    if not path:
+        raise ToolInputError('"path" is empty', path="path")
+    lines = counted(len(split_lines(content)), "line")
+    if await context.environment.stat(path) is None:
+        await context.environment.write(path, content.encode("utf-8"))
+        diff = unified_diff(None, content, path)
+        return ToolOutput(f"created {path} ({lines})", diff=diff, paths=(path,))
+    before = await load(context, path)
+    file = decode(before, path)
+    after = like(file, content.removeprefix("\ufeff") if file.bom else content)
+    try:
+        data = file.encode(after, path)
+    except ToolError:
+        # The new text needs characters that the old encoding lacks: nothing of the old is left.
+        data = after.encode("utf-8")
+    await context.environment.write(path, data, expect=before)
+    diff = unified_diff(file.shown, after, path)
+    return ToolOutput(f"wrote {path} ({lines})", diff=diff, paths=(path,))
+
+
+def like(file: TextFile, content: str) -> str:
+    """``content`` with the line ends of a file that had only one kind of them."""
+    newline = dominant_newline(file.text)
+    mixed = newline == "\r\n" and file.text.count("\n") > file.text.count("\r\n")
+    if newline == "\n" or mixed or "\r" in content:
+        return content
+    return content.replace("\n", newline)
+
+
+async def load(context: ToolContext, path: str) -> bytes:
+    """A file's bytes, for tools that need all of it.
+
+    Raises:
+        ToolError: it is a folder, a device, or too large.
+        EnvironmentOpError: it does not exist or cannot be read.
+    """
+    stat = await context.environment.stat(path)
+    if stat is None:
+        raise EnvironmentOpError(f"{path}: no such file", code="ENOENT")
+    if stat.kind == "dir":
+        raise EnvironmentOpError(f"{path}: is a folder, not a file", code="EISDIR")
+    if stat.kind == "other":
+        raise ToolError(f"{path}: not a regular file")
+    if stat.size > MAX_FILE_BYTES:
+        raise ToolError(
+            f"{path}: has {stat.size:,} bytes, more than can be loaded at once "
+            f"({MAX_FILE_BYTES:,}); look into it with grep or the shell"
+        )
+    return await context.environment.read(path)

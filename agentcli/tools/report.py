@@ -1,0 +1,70 @@
+"""How the end of a command is told to the model."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from agentcli.environments.base import ExecResult
+from agentcli.messages import Outcome
+from agentcli.text import plain_output, truncate
+from agentcli.tools.base import ToolOutput
+
+QUIET: Mapping[str, str] = {
+    # No pagers, questions or colours; and no bytecode files: they litter the workspace, and one
+    # written in the same second as an edit may be taken for current.
+    "PAGER": "cat",
+    "GIT_PAGER": "cat",
+    "GIT_TERMINAL_PROMPT": "0",
+    "NO_COLOR": "1",
+    "TERM": "dumb",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "PYTHONUNBUFFERED": "1",
+    "PYTHONIOENCODING": "utf-8",
+}
+"""Variables for commands that a tool runs."""
+
+
+def ending(result: ExecResult, time_s: float) -> str:
+    """``exit code 1``, ``timed out after 120 s``, or why it was ended."""
+    if result.timed_out:
+        return f"timed out after {time_s:g} s"
+    if result.exit_code is None:
+        return result.error or "ended by a limit"
+    return f"exit code {result.exit_code}"
+
+
+def output_of(result: ExecResult, limit: int) -> str:
+    """Both streams as text of at most about ``limit`` characters; stderr after its own line.
+
+    Each stream is cut on its own, so that neither pushes the other out.
+    """
+    stdout, stderr = plain_output(result.stdout), plain_output(result.stderr)
+    for_stderr = min(len(stderr), max(limit // 3, limit - len(stdout)))
+    parts = [str(truncate(stdout, limit - for_stderr)).rstrip("\n")] if stdout.strip() else []
+    if stderr.strip():
+        parts += ["[stderr]", str(truncate(stderr, for_stderr)).rstrip("\n")]
+    return "\n".join(parts)
+
+
+def told(result: ExecResult, first_line: str, limit: int, command: str = "") -> ToolOutput:
+    """A command's end as a tool's output: the first line, the command if named, what it printed."""
+    head = [first_line] + ([f"$ {command}"] if command else [])
+    room = max(0, limit - sum(len(line) + 1 for line in head) - 10)
+    text = output_of(result, room)
+    data: dict[str, Any] = {"exit_code": result.exit_code, "duration_s": result.duration_s}
+    if command:
+        data["command"] = command
+    if result.timed_out:
+        data["timed_out"] = True
+    if result.memory_exceeded:
+        data["memory_exceeded"] = True
+    outcome = Outcome.OK if result.success else Outcome.FAILED
+    return ToolOutput("\n".join(head + ([text] if text else [])), outcome, data=data)
+
+
+def shown_command(argv: Sequence[str], env: Mapping[str, str] | None = None) -> str:
+    """A command as one would type it."""
+    variables = [f"{name}={shlex.quote(value)}" for name, value in (env or {}).items()]
+    return " ".join([*variables, shlex.join(argv)])

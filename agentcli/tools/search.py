@@ -1,0 +1,72 @@
+"""glob and grep."""
+
+from __future__ import annotations
+
+from agentcli.environments.base import GrepMatch
+from agentcli.errors import EnvironmentOpError, ToolInputError
+from agentcli.text import clip_line
+from agentcli.tools.base import ToolContext, ToolOutput
+
+MAX_PATHS = 500
+MAX_MATCHES = 200
+LINE_CHARS = 400
+"""Most characters that are shown of a matching line."""
+
+
+async def glob(context: ToolContext, pattern: str, path: str = ".") -> ToolOutput:
+    """Find files by name.
+
+    Args:
+        pattern: What paths must match, for example `**/*.py`.
+        path: The folder to look in, relative to the workspace.
+    """
+    if not pattern:
+        raise ToolInputError('"pattern" is empty', path="pattern")
+    # One more than is shown: that is how to know that something is left out.
+    found = await context.environment.glob(pattern, path, limit=MAX_PATHS + 1)
+    rows = found[:MAX_PATHS]
+    if not rows:
+        return ToolOutput(f"no file matches {pattern}", data={"matches": 0})
+    if len(found) > MAX_PATHS:
+        rows.append(f"[only the first {MAX_PATHS} files are shown]")
+    return ToolOutput("\n".join(rows), data={"matches": len(found)})
+
+
+async def grep(
+    context: ToolContext,
+    pattern: str,
+    path: str = ".",
+    glob: str | None = None,
+    ignore_case: bool = False,
+) -> ToolOutput:
+    """Search the contents of files.
+
+    Args:
+        pattern: A regular expression, matched within single lines.
+        path: The file or folder to search, relative to the workspace.
+        glob: Search only files whose names match, for example `*.py`.
+        ignore_case: Whether upper and lower case are the same.
+    """
+    if not pattern:
+        raise ToolInputError('"pattern" is empty', path="pattern")
+    try:
+        found = await context.environment.grep(
+            pattern, path, glob=glob, ignore_case=ignore_case, limit=MAX_MATCHES + 1
+        )
+    except EnvironmentOpError as error:
+        if error.code == "EINVAL":
+            raise ToolInputError(error.message, path="pattern") from error
+        raise
+    shown = found[:MAX_MATCHES]
+    if not shown:
+        return ToolOutput(f"no match for {pattern}", data={"matches": 0})
+    rows = [_row(match) for match in shown]
+    if len(found) > MAX_MATCHES:
+        rows.append(f"[only the first {MAX_MATCHES} matches are shown]")
+    paths = tuple(dict.fromkeys(match.path for match in shown))
+    return ToolOutput("\n".join(rows), paths=paths, data={"matches": len(found)})
+
+
+def _row(match: GrepMatch) -> str:
+    text = match.text.rstrip("\r\n")
+    return f"{match.path}:{match.line}: {clip_line(text, LINE_CHARS)}"
