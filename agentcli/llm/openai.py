@@ -19,7 +19,7 @@ from agentcli.llm.openai_answer import AnswerReader
 from agentcli.llm.openai_request import message_wire, sampling_wire, tools_wire
 from agentcli.llm.sdk_errors import Origin, connection_error, overflow, status_error
 from agentcli.llm.transport import DONE, Answer, http_client
-from agentcli.llm.wire_cache import WireCache, dumps
+from agentcli.llm.wire_cache import Encoded, WireCache, dumps
 
 BASE_URL = "https://api.openai.com/v1"
 
@@ -55,14 +55,15 @@ class OpenAIChat:
 
     async def stream(self, request: ChatRequest) -> AsyncIterator[StreamEvent]:
         """The answer as it comes, ending with ``Finished``. Raises ``ProviderError``."""
-        body = self._body(request)
+        history = self._cache.messages(request.conversation, request.messages)
+        body = self._body(request, history)
         try:
             response = await post(self._client, "/chat/completions", body, self._origin)
         except BadRequestError as error:
             raise overflow(error, len(body) / self._bytes_per_token, self.info) from error
         answer = Answer(response, self._origin)
         try:
-            reader = AnswerReader(self._origin, _call_ids(request))
+            reader = AnswerReader(self._origin, history.call_ids)
             marked = answer.is_json
             if answer.is_json:
                 for event in reader.chunk(await answer.body()):
@@ -80,13 +81,14 @@ class OpenAIChat:
 
     async def count_tokens(self, request: ChatRequest) -> int:
         """An estimate from the size of the request, calibrated by the answers so far."""
-        return max(1, round(len(self._body(request)) / self._bytes_per_token))
+        history = self._cache.messages(request.conversation, request.messages)
+        return max(1, round(len(self._body(request, history)) / self._bytes_per_token))
 
     async def aclose(self) -> None:
         """Close the connection."""
         await self._client.close()
 
-    def _body(self, request: ChatRequest) -> bytes:
+    def _body(self, request: ChatRequest, history: Encoded) -> bytes:
         options = {"model": self.info.id, "stream": self._streaming}
         options |= sampling_wire(request.sampling, self._max_tokens_field)
         if self._streaming:
@@ -94,8 +96,7 @@ class OpenAIChat:
         parts = [dumps(options)[:-1]]
         if request.tools:
             parts.append(b',"tools":' + self._cache.tools(request.tools))
-        messages = b",".join(self._cache.messages(request.messages))
-        return b"".join([*parts, b',"messages":[', messages, b"]}"])
+        return b"".join([*parts, b',"messages":[', b",".join(history.wires), b"]}"])
 
     def _noted(self, event: StreamEvent, body: bytes) -> StreamEvent:
         if isinstance(event, UsageDelta) and event.usage.input_tokens > 0:
@@ -139,7 +140,3 @@ async def post(
         raise status_error(origin, error.status_code, error.body, headers) from error
     except openai.APIConnectionError as error:
         raise connection_error(origin, error.__cause__) from error
-
-
-def _call_ids(request: ChatRequest) -> set[str]:
-    return {call.id for message in request.messages for call in message.calls}

@@ -50,7 +50,8 @@ class AnswerReader:
 
     def __init__(self, origin: Origin, used_ids: Collection[str]) -> None:
         self._origin = origin
-        self._used_ids = set(used_ids)
+        self._used_ids = used_ids
+        self._given_ids: set[str] = set()
         self._calls: list[_Call] = []
         self._by_index: dict[int, _Call] = {}
         self._call_is_last = False
@@ -162,9 +163,9 @@ class AnswerReader:
 
     def _free_id(self, wire_id: str) -> str:
         """The server's id, or a new one where it sent none or one that is taken."""
-        if not wire_id or wire_id in self._used_ids:
+        if not wire_id or wire_id in self._used_ids or wire_id in self._given_ids:
             wire_id = f"call_{uuid.uuid4().hex[:24]}"
-        self._used_ids.add(wire_id)
+        self._given_ids.add(wire_id)
         return wire_id
 
 

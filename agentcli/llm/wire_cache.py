@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import operator
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from agentcli.errors import InternalError
 from agentcli.messages import Message, Role, ToolDefinition
 
-_SPARE = 1024
+_CONVERSATIONS = 16
 
 
 def dumps(value: Any) -> bytes:
@@ -19,16 +21,25 @@ def dumps(value: Any) -> bytes:
     return text.encode("utf-8", "replace")
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    message: Message  # held, so that its id() stays its own
-    wire: bytes
-    calls: tuple[str, ...]
-    result: str | None
+@dataclass(slots=True)
+class Encoded:
+    """A conversation as far as it is encoded.
+
+    ``wires`` are the messages in the provider's form, ``call_ids`` all ids that calls have had.
+    """
+
+    messages: list[Message] = field(default_factory=list)
+    wires: list[bytes] = field(default_factory=list)
+    open_after: list[frozenset[str]] = field(default_factory=list)
+    call_ids: set[str] = field(default_factory=set)
+
+    def keep(self, count: int) -> None:
+        """Forget all but the first ``count`` messages."""
+        del self.messages[count:], self.wires[count:], self.open_after[count:]
 
 
 class WireCache:
-    """Encodes messages and tool definitions, each object once."""
+    """Encodes conversations and tool definitions; what was encoded before is not done again."""
 
     def __init__(
         self,
@@ -37,48 +48,57 @@ class WireCache:
     ) -> None:
         self._encode = encode
         self._encode_tools = encode_tools
-        self._entries: dict[int, _Entry] = {}
+        self._conversations: OrderedDict[str, Encoded] = OrderedDict()
         self._tools: tuple[Sequence[ToolDefinition], bytes] | None = None
 
-    def messages(self, messages: Sequence[Message]) -> list[bytes]:
-        """Each message encoded.
+    def messages(self, conversation: str, messages: Sequence[Message]) -> Encoded:
+        """All messages encoded, as a continuation of what this conversation was before.
 
         Raises:
             InternalError: a call without its result, or the reverse; no provider takes that.
         """
-        wires: list[bytes] = []
-        pending: set[str] = set()
-        for message in messages:
-            entry = self._entries.get(id(message)) or self._add(message)
-            wires.append(entry.wire)
-            if entry.result is not None:
-                if entry.result not in pending:
-                    raise InternalError(f"a result for the unknown call {entry.result}")
-                pending.remove(entry.result)
-            elif pending:
-                raise InternalError(f"calls without results: {', '.join(sorted(pending))}")
-            elif entry.calls:
-                pending.update(entry.calls)
-        if pending:
-            raise InternalError(f"calls without results: {', '.join(sorted(pending))}")
-        if len(self._entries) > 2 * len(messages) + _SPARE:
-            kept = {id(message) for message in messages}
-            self._entries = {key: e for key, e in self._entries.items() if key in kept}
-        return wires
+        encoded = self._conversations.setdefault(conversation, Encoded())
+        self._conversations.move_to_end(conversation)
+        if len(self._conversations) > _CONVERSATIONS:
+            self._conversations.popitem(last=False)
+        encoded.keep(_common(encoded.messages, messages))
+        for message in messages[len(encoded.messages) :]:
+            self._add(encoded, message)
+        if encoded.open_after and encoded.open_after[-1]:
+            raise InternalError(f"calls without results: {', '.join(encoded.open_after[-1])}")
+        return encoded
 
     def tools(self, tools: Sequence[ToolDefinition]) -> bytes:
-        """All definitions, encoded again only for another sequence of them."""
-        if self._tools is None or self._tools[0] is not tools:
-            self._tools = (tools, self._encode_tools(tools))
-        return self._tools[1]
+        """All definitions, encoded again only when they have changed."""
+        known = self._tools
+        if known is None or (known[0] is not tools and known[0] != tools):
+            known = self._tools = (tools, self._encode_tools(tools))
+        return known[1]
 
-    def _add(self, message: Message) -> _Entry:
+    def _add(self, encoded: Encoded, message: Message) -> None:
         message.validate()
-        entry = _Entry(
-            message,
-            self._encode(message),
-            tuple(call.id for call in message.calls),
-            message.result.call_id if message.role is Role.TOOL else None,
-        )
-        self._entries[id(message)] = entry
-        return entry
+        pending = encoded.open_after[-1] if encoded.open_after else frozenset[str]()
+        if message.role is Role.TOOL:
+            call_id = message.result.call_id
+            if call_id not in pending:
+                raise InternalError(f"a result for the unknown call {call_id}")
+            pending -= {call_id}
+        elif pending:
+            raise InternalError(f"calls without results: {', '.join(pending)}")
+        else:
+            pending = frozenset(call.id for call in message.calls)
+            encoded.call_ids |= pending
+        wire = self._encode(message)
+        encoded.messages.append(message)
+        encoded.wires.append(wire)
+        encoded.open_after.append(pending)
+
+
+def _common(known: Sequence[Message], messages: Sequence[Message]) -> int:
+    """How many messages both begin with."""
+    if len(known) <= len(messages) and all(map(operator.is_, known, messages)):
+        return len(known)
+    for count, (one, other) in enumerate(zip(known, messages, strict=False)):
+        if one is not other and one != other:
+            return count
+    return min(len(known), len(messages))

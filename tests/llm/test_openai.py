@@ -107,8 +107,8 @@ async def test_interleaved_calls() -> None:
 
 
 SAMPLES = {
-    "text": Reply(text="Grüße 🎉", piece=4),
-    "calls": Reply(thinking="ä", text="ok", calls=[("a", '{"x":"é🎉"}'), ("b", "{}")], piece=4),
+    "text": Reply(text="Grüße 🎉", piece=6),
+    "calls": Reply(text="ä", calls=[("a", '{"x":"é🎉"}'), ("b", "{}")], piece=6),
 }
 
 
