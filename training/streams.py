@@ -25,6 +25,7 @@ State = dict[str, Any]
 Row = tuple[Tokens, npt.NDArray[np.float32]]
 # Documents that wait for a row they fit into: more fill the rows better.
 WAITING = 256
+PAD = 0  # stands where a row has no document; its weight is 0
 # Shards that are shuffled together; what generators wrote meanwhile is seen after as many.
 SHARDS_A_ROUND = 8
 
@@ -79,8 +80,8 @@ class TaskStream:
     that the shard does not train on (what users and tools said).
     """
 
-    def __init__(self, folder: Path, length: int, seed: int, context: float, pad: int) -> None:
-        self.folder, self.length, self.seed, self.pad = folder, length, seed, pad
+    def __init__(self, folder: Path, length: int, seed: int, context: float) -> None:
+        self.folder, self.length, self.seed = folder, length, seed
         self.context = context
         self.state: State = {"round": -1, "row": 0, "shards": [], "seen": []}
         self._rows: Iterator[Row] | None = None
@@ -134,7 +135,7 @@ class TaskStream:
         return (self._row(chosen) for chosen in best_fit(fitting, self.length))
 
     def _row(self, documents: list[tuple[Tokens, Mask]]) -> Row:
-        tokens = np.full(self.length, self.pad, np.uint16)
+        tokens = np.full(self.length, PAD, np.uint16)
         weights = np.zeros(self.length, np.float32)
         place = 0
         for ids, mask in documents:
@@ -183,6 +184,11 @@ class Mixture:
         self.served[name] -= 1.0
         return name, self.streams[name].next_batch(self.rows[name])
 
+    def set_context(self, context: float) -> None:
+        for stream in self.streams.values():
+            if isinstance(stream, TaskStream):
+                stream.context = context
+
     def state(self) -> State:
         streams = {name: stream.state for name, stream in self.streams.items()}
         return {"served": dict(self.served), "streams": streams}
@@ -207,15 +213,14 @@ class Loader:
 
     def __init__(self, mixture: Mixture, batches: int, device: torch.device) -> None:
         self.mixture, self.batches, self.device = mixture, batches, device
-        self.shares: Mapping[str, float] = {}
-        self._wanted: Queue[Mapping[str, float] | None] = Queue()
+        self._wanted: Queue[tuple[Mapping[str, float], float] | None] = Queue()
         self._ready: Queue[Step | BaseException] = Queue()
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
-    def ask(self, shares: Mapping[str, float]) -> None:
+    def ask(self, shares: Mapping[str, float], context: float) -> None:
         """Start on one more step; ``get`` returns them in this order."""
-        self._wanted.put(dict(shares))
+        self._wanted.put((dict(shares), context))
 
     def get(self) -> Step:
         step = self._ready.get()
@@ -228,9 +233,10 @@ class Loader:
         self._thread.join()
 
     def _work(self) -> None:
-        while (shares := self._wanted.get()) is not None:
+        while (wanted := self._wanted.get()) is not None:
             try:
-                batches = [self.mixture.next_batch(shares) for _ in range(self.batches)]
+                self.mixture.set_context(wanted[1])
+                batches = [self.mixture.next_batch(wanted[0]) for _ in range(self.batches)]
                 moved = [(name, self._move(batch)) for name, batch in batches]
                 self._ready.put(Step(moved, self.mixture.state()))
             except BaseException as error:
