@@ -29,7 +29,7 @@ def access(call: ToolCall, spec: ToolSpec | None) -> Access:
     """Read from the call's arguments; an unknown or malformed call touches nothing."""
     if spec is None:
         return Access(ToolKind.PLAN, frozenset())
-    if not spec.path_arguments:
+    if not spec.path_arguments or spec.kind is ToolKind.SEARCH:  # a folder holds many paths
         return Access(spec.kind, None)
     try:
         arguments = json.loads(call.arguments)

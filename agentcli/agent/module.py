@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -74,5 +75,10 @@ class CodingAgent(AgentModule):
 
     def build_system_prompt(self, state: AgentState) -> str:
         """The prompt ``system`` with the facts of this session."""
-        facts = {"workspace": state.workspace, "sandbox": state.sandbox, "mode": state.mode}
+        facts = {
+            "workspace": state.workspace,
+            "platform": f"{platform.system()} {platform.machine()}",
+            "sandbox": state.sandbox,
+            "mode": state.mode,
+        }
         return self._prompts.render("system", facts)
