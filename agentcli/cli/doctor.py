@@ -1,0 +1,104 @@
+"""``agentcli doctor``: what works on this machine, tried out rather than guessed."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+
+import typer
+
+from agentcli import __version__
+from agentcli.environments.base import opened
+from agentcli.environments.host import HostEnvironment
+from agentcli.errors import AgentCLIError
+from agentcli.sandbox.limits import Limits
+from agentcli.session.store import sessions_dir
+from agentcli.text import escape
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+_KEYS = ("ANTHROPIC_API_KEY", "OPENAI_API_KEY")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was tried. ``needed``: agentcli cannot work without it."""
+
+    what: str
+    works: bool
+    detail: str
+    needed: bool = False
+
+
+@app.command()
+def doctor() -> int:
+    """Say what works on this machine; exit code 1 if something needed is missing."""
+    findings = [_python(), asyncio.run(_sandbox()), *_programs(), _sessions(), *_models()]
+    for finding in findings:
+        mark = "ok" if finding.works else ("MISSING" if finding.needed else "missing")
+        print(escape(f"{mark:<9}{finding.what:<19}{finding.detail}"))
+    return int(any(finding.needed and not finding.works for finding in findings))
+
+
+def _python() -> Finding:
+    detail = f"{platform.python_version()} on {platform.platform(terse=True)}"
+    return Finding("agentcli", True, f"{__version__}, Python {detail}", needed=True)
+
+
+async def _sandbox() -> Finding:
+    """Start the sandbox on an empty folder and run a command in it."""
+    with tempfile.TemporaryDirectory(prefix="agentcli-doctor-") as folder:
+        try:
+            async with opened(HostEnvironment(folder)) as environment:
+                result = await environment.exec(["/bin/sh", "-c", "exit 0"], limits=Limits(10.0))
+                level = environment.level
+        except AgentCLIError as error:
+            return Finding("sandbox", False, error.line(), needed=True)
+    if not result.success:
+        return Finding("sandbox", False, result.error or result.stderr, needed=True)
+    return Finding("sandbox", level != "none", f"level {level}")
+
+
+def _programs() -> list[Finding]:
+    programs = {
+        "git": "shows what a run changed",
+        "bwrap": "bubblewrap, for the sandbox level full",
+        "rg": "ripgrep, for fast searches",
+    }
+    return [
+        Finding(name, bool(path := _which(name)), path or purpose)
+        for name, purpose in programs.items()
+    ]
+
+
+def _which(name: str) -> str:
+    # A program installed beside Python, such as ripgrep's package, counts without activation.
+    beside = os.path.join(os.path.dirname(sys.executable), name)
+    return shutil.which(name) or (beside if os.access(beside, os.X_OK) else "")
+
+
+def _sessions() -> Finding:
+    folder = sessions_dir()
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        return Finding("sessions", False, f"{folder}: {error.strerror}", needed=True)
+    return Finding("sessions", True, str(folder), needed=True)
+
+
+def _models() -> list[Finding]:
+    keys = [
+        Finding(name, bool(os.environ.get(name)), "set" if os.environ.get(name) else "not set")
+        for name in _KEYS
+    ]
+    torch = importlib.util.find_spec("torch") is not None
+    hint = "installed" if torch else "pip install 'agentcli[local]' for models on this machine"
+    return [*keys, Finding("torch", torch, hint)]

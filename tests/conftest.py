@@ -1,0 +1,39 @@
+"""A home folder, a workspace and a scripted model for each test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.running import Cli
+from tests.server import Script, ScriptedServer
+
+Serve = Callable[..., ScriptedServer]
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    folder = tmp_path / "repo"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Starts scripted servers, and ends them with the test."""
+    with ExitStack() as stack:
+
+        def start(script: Script, *, repeat: bool = False) -> ScriptedServer:
+            return stack.enter_context(ScriptedServer(script, repeat=repeat))
+
+        yield start
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    home = tmp_path / "home"
+    home.mkdir()
+    return Cli(home)

@@ -1,0 +1,197 @@
+"""The end that nobody planned: kill -9 at every kind of event, Ctrl+C, termination."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from agentcli.agent.events import RunFinished, SessionStarted, StopReason, ToolFinished, ToolStarted
+from agentcli.agent.state import fold_all
+from agentcli.messages import Outcome, validate_history
+from agentcli.session.journal import read_events
+from tests.conftest import Serve
+from tests.running import Cli, Popen, descendants, end, repository, running_with, survivors
+from tests.server import Reply
+
+CHECK = "test -f done.txt"
+
+# Kinds of events in the order in which the script brings them up. "delta" comes of an answer that
+# stalls, "tool_progress" of a command that goes on for long.
+KINDS = [
+    *("session", "message_added", "task_given", "step_started", "stage_started", "delta"),
+    *("model_answered", "tool_started", "tool_progress", "tool_finished", "phase_changed"),
+    *("step_finished", "retry_scheduled", "answer_rejected", "check_finished"),
+]
+
+
+def script(sleep_s: str) -> list[Reply]:
+    """A run in which every kind of event occurs. A process of its own goes on in the background."""
+    leave = f"(setsid sleep {sleep_s} >/dev/null 2>&1 &) ; echo started; sleep 1"
+    return [
+        Reply(text="A look around.", calls=[("list_dir", {})], pause_s=0.01, split=64),
+        Reply(calls=[("shell", {"command": leave})]),
+        Reply(status=503, headers={"retry-after": "0.2"}),
+        Reply(text=""),
+        Reply(text="Done too early."),
+        Reply(calls=[("write_file", {"path": "done.txt", "content": "yes\n"})]),
+        Reply(text="Done."),
+    ]
+
+
+def begin(cli: Cli, workspace: Path, *more: str) -> Popen:
+    """A run whose events can be read as they come."""
+    return cli.start(
+        *("run", "-p", "Make it.", "--model", "openai:scripted", "--check", CHECK),
+        *("--workspace", str(workspace), "--output", "stream-json", *more),
+    )
+
+
+def read_until(process: Popen, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """The first event that is wanted."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        event: dict[str, Any] = json.loads(line)
+        if wanted(event):
+            return event
+    pytest.fail(f"the run ended before: {process.stderr.read() if process.stderr else ''}")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kill_9(kind: str, cli: Cli, serve: Serve, workspace: Path) -> None:
+    repository(workspace, {"a.txt": "a\n"})
+    sleep_s = f"9{os.getpid()}.{KINDS.index(kind) + 10}"
+    cli.server = serve(script(sleep_s)).url
+    process = begin(cli, workspace)
+    event = read_until(process, lambda event: event["type"] == kind)
+    tree = descendants(process.pid)
+    end(process, signal.SIGKILL)
+
+    assert survivors([*tree, *running_with(sleep_s)]) == []
+    (path,) = cli.journals()
+    events = list(read_events(path))
+    assert isinstance(events[0], SessionStarted)
+    assert not any(isinstance(event, RunFinished) for event in events)
+    if "step" in event and kind not in ("delta", "stage_started"):
+        state = fold_all(events)
+        assert max(state.step, state.running_step) >= event["step"]
+
+    # The next start says what is there to go on with, and it can be gone on with.
+    cli.server = serve([Reply(text="Hello.")]).url
+    again = cli.run("run", "-p", "Hi.", "--model", "openai:scripted", "--workspace", str(workspace))
+    assert f"agentcli run --session {path.parent.name}" in again.err
+    cli.server = serve(
+        [
+            Reply(calls=[("write_file", {"path": "done.txt", "content": "yes\n"})]),
+            Reply(text="Done after all."),
+        ]
+    ).url
+    resumed = cli.run(
+        *("run", "--session", path.parent.name, "--model", "openai:scripted"),
+        *("--workspace", str(workspace), "--output", "json"),
+    )
+    if kind not in ("session", "message_added"):  # killed before the task was told
+        assert resumed.code == 0, resumed.err
+        assert resumed.json["final_answer"] == "Done after all."
+        validate_history(list(fold_all(read_events(path)).history))
+
+
+def test_a_torn_last_line_is_set_aside(cli: Cli, serve: Serve, workspace: Path) -> None:
+    cli.server = serve(script("987654.5")).url
+    process = begin(cli, workspace)
+    read_until(process, lambda event: event["type"] == "step_finished")
+    end(process, signal.SIGKILL)
+    (path,) = cli.journals()
+    whole = list(read_events(path))
+    with open(path, "ab") as file:
+        file.write(b'{"v":1,"n":99,"kind":"step_st')
+    assert list(read_events(path)) == whole
+    shown = cli.run("sessions", "show", path.parent.name)
+    assert shown.code == 0
+    assert "interrupted" in cli.run("sessions", "list").out
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)]
+)
+def test_a_signal_while_a_tool_runs(
+    number: signal.Signals, code: int, cli: Cli, serve: Serve, workspace: Path
+) -> None:
+    sleep_s = f"8{os.getpid()}.{int(number)}"
+    calls = [("shell", {"command": f"echo here; sleep {sleep_s}"}), ("list_dir", {})]
+    cli.server = serve([Reply(calls=calls)]).url
+    process = begin(cli, workspace)
+    read_until(process, lambda event: event["type"] == "tool_progress")
+    tree = descendants(process.pid)
+    assert running_with(sleep_s)
+    ended = end(process, number)
+    assert ended.code == code
+    assert survivors([*tree, *running_with(sleep_s)]) == []
+    result = ended.json
+    assert (result["type"], result["status"]) == ("result", "cancelled")
+
+    events = cli.journal()
+    assert isinstance(events[-1], RunFinished)
+    assert events[-1].reason is StopReason.CANCELLED
+    started = {event.call.name for event in events if isinstance(event, ToolStarted)}
+    outcomes = {
+        event.result.name: event.result.outcome
+        for event in events
+        if isinstance(event, ToolFinished)
+    }
+    assert "shell" in started and outcomes["shell"] is Outcome.CANCELLED
+    assert set(outcomes) == {"shell", "list_dir"}
+    validate_history(list(fold_all(events).history))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_while_the_model_answers(
+    number: signal.Signals, code: int, cli: Cli, serve: Serve, workspace: Path
+) -> None:
+    cli.server = serve([Reply(text="A long answer " * 100, stall_after=2000)]).url
+    process = begin(cli, workspace)
+    read_until(process, lambda event: event["type"] == "delta")
+    ended = end(process, number)
+    assert ended.code == code
+    assert "Traceback" not in ended.err
+    assert isinstance(cli.journal()[-1], RunFinished)
+
+
+def test_a_signal_before_anything_began(cli: Cli, workspace: Path) -> None:
+    process = cli.start(
+        *("run", "-", "--model", "openai:x", "--workspace", str(workspace)), stdin=-1
+    )
+    # It waits for the task on its stdin once it has come that far.
+    deadline = time.monotonic() + 30
+    while not _waits_for_stdin(process) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    ended = end(process, signal.SIGINT)
+    assert ended.code == 130
+    assert ended.err.count("\n") == 1 and "Traceback" not in ended.err
+
+
+def _waits_for_stdin(process: Popen) -> bool:
+    try:
+        where = Path(f"/proc/{process.pid}/wchan").read_text()
+    except OSError:
+        return psutil.Process(process.pid).status() == psutil.STATUS_SLEEPING
+    return "pipe_read" in where or "anon_pipe_read" in where
+
+
+def test_a_reader_that_leaves_ends_the_run_quietly(cli: Cli, serve: Serve, workspace: Path) -> None:
+    cli.server = serve([Reply(calls=[("list_dir", {})])], repeat=True).url
+    process = begin(cli, workspace)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(timeout=60) != 0
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert isinstance(cli.journal()[-1], RunFinished)

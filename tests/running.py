@@ -1,0 +1,181 @@
+"""The command line as its users run it: a process of its own, with a home folder of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from agentcli.agent.events import Event
+from agentcli.session.journal import read_events
+
+BIN = Path(sys.executable).parent
+KEY = "sk-test-0123456789abcdef"
+
+
+@dataclass
+class Ended:
+    """A command that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The last line of stdout."""
+        return json.loads(self.out.splitlines()[-1])
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """All lines of stdout."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+    @property
+    def error(self) -> str:
+        """The one error line; fails unless there is exactly one, and no traceback."""
+        lines = [line for line in self.err.splitlines() if line.startswith("agentcli: error: ")]
+        assert len(lines) == 1, self.err
+        assert "Traceback" not in self.err + self.out, self.err
+        return lines[0].removeprefix("agentcli: error: ")
+
+
+@dataclass
+class Cli:
+    """Runs ``agentcli`` with an environment that holds nothing of the developer's own."""
+
+    home: Path
+    server: str = ""
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment of the process; None in ``extra`` takes a name away."""
+        keep = {name: os.environ[name] for name in ("LANG", "TZ") if name in os.environ}
+        env = {
+            **keep,
+            "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+            "HOME": str(self.home),
+            "AGENTCLI_DATA_DIR": str(self.home / "data"),
+            "OPENAI_API_KEY": KEY,
+        }
+        if self.server:
+            env["OPENAI_BASE_URL"] = self.server
+        env.update(self.extra)
+        return {name: value for name, value in env.items() if value}
+
+    def start(self, *arguments: str, cwd: Path | None = None, **popen: Any) -> Popen:
+        """Start it and leave it running."""
+        popen = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **popen}
+        return subprocess.Popen(
+            [str(BIN / "agentcli"), *arguments],
+            cwd=cwd or self.home,
+            env=self.env,
+            text=True,
+            stdin=popen.pop("stdin", subprocess.DEVNULL),
+            **popen,
+        )
+
+    def run(
+        self, *arguments: str, stdin: bytes = b"", cwd: Path | None = None, timeout: float = 90
+    ) -> Ended:
+        """Run it to its end."""
+        ended = subprocess.run(
+            [str(BIN / "agentcli"), *arguments],
+            cwd=cwd or self.home,
+            env=self.env,
+            input=stdin,
+            capture_output=True,
+            timeout=timeout,
+            check=False,
+        )
+        return Ended(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
+
+    def journals(self) -> list[Path]:
+        """All session journals, oldest first."""
+        return sorted((self.home / "data" / "sessions").glob("*/events.jsonl"))
+
+    def journal(self) -> list[Event]:
+        """The events of the one session there is."""
+        (path,) = self.journals()
+        return list(read_events(path))
+
+
+Popen = subprocess.Popen[str]
+
+
+def descendants(pid: int) -> list[psutil.Process]:
+    """All processes below one."""
+    return psutil.Process(pid).children(recursive=True)
+
+
+def survivors(processes: Sequence[psutil.Process], patience_s: float = 10.0) -> list[str]:
+    """Which of them still run after a while, as text; dead ones nobody has waited for are dead."""
+    end = time.monotonic() + patience_s
+    while True:
+        alive = [process for process in processes if _runs(process)]
+        if not alive or time.monotonic() > end:
+            return [_describe(process) for process in alive]
+        time.sleep(0.05)
+
+
+def running_with(word: str) -> list[psutil.Process]:
+    """Processes whose command line holds a word, anywhere on the machine."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if any(word in part for part in process.cmdline()):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _describe(process: psutil.Process) -> str:
+    try:
+        return f"{process.pid}: {' '.join(process.cmdline())}"
+    except psutil.Error:
+        return str(process.pid)
+
+
+def end(process: Popen, number: int = signal.SIGTERM) -> Ended:
+    """Send a signal and wait for the end."""
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    return Ended(process.returncode, out or "", err or "")
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """Run git as a developer would."""
+    identity = ["-c", "user.name=A Developer", "-c", "user.email=developer@localhost"]
+    return subprocess.run(
+        ["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True
+    ).stdout
+
+
+def repository(folder: Path, files: Mapping[str, str | bytes]) -> Path:
+    """A git repository that holds these files in its one commit."""
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    git(folder, "init", "-q")
+    git(folder, "add", ".")
+    git(folder, "commit", "-q", "-m", "Start")
+    return folder
