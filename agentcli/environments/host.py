@@ -14,30 +14,58 @@ from importlib.machinery import SourceFileLoader
 from agentcli.environments.base import ExecResult, Output
 from agentcli.environments.files import WorkerFiles
 from agentcli.environments.link import WorkerLink
-from agentcli.errors import WorkspaceError
+from agentcli.errors import EnvironmentOpError, SandboxError, WorkspaceError
+from agentcli.sandbox import policy as policies
+from agentcli.sandbox.confine import Level, Sandbox, prepare
 from agentcli.sandbox.limits import COMMAND, Limits
-from agentcli.sandbox.process import Launch, SandboxProcess, Supervisor
+from agentcli.sandbox.process import SandboxProcess, Supervisor
+
+_CODE_FD = 9
+_BOOT = f"import marshal; exec(marshal.load(open({_CODE_FD}, 'rb')))"
 
 
 class HostEnvironment(WorkerFiles):
-    """One workspace on this machine."""
+    """One workspace on this machine.
+
+    ``wanted`` asks for a level (None: the best that works); ``level`` and ``reason`` say which one
+    holds, and why it is not the full one. ``policy`` stands in for the default policy of ``root``.
+    """
 
     operations = frozenset({"files", "process"})
 
-    def __init__(self, root: str | os.PathLike[str], supervisor: Supervisor | None = None) -> None:
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        supervisor: Supervisor | None = None,
+        *,
+        wanted: Level | None = None,
+        policy: policies.Policy | None = None,
+    ) -> None:
         self.root = os.path.realpath(root)
         if not os.path.isdir(self.root):
             raise WorkspaceError(f"{os.fspath(root)}: no such folder")
-        self.level = "none"
+        self.level: str = wanted or "full"
+        self.reason = ""
+        self._wanted = wanted
+        self._policy = policy
         self._supervisor = supervisor or Supervisor()
         self._owns_supervisor = supervisor is None
+        self._sandbox: Sandbox | None = None
         self._link: WorkerLink | None = None
         self._process: SandboxProcess | None = None
         self._starting = asyncio.Lock()
 
     async def start(self) -> None:
-        """Start the supervisor and the worker."""
+        """Find the level that holds and start the worker.
+
+        Raises:
+            SandboxError: the level asked for is not to be had, or none is.
+        """
         self._supervisor.start()
+        if self._policy is None:
+            self._policy = policies.build(self.root)
+        self._sandbox = await prepare(self._supervisor, self._policy, self._wanted)
+        self.level, self.reason = self._sandbox.level, self._sandbox.reason
         await self._worker()
 
     async def aclose(self) -> None:
@@ -49,6 +77,8 @@ class HostEnvironment(WorkerFiles):
             await self._process.kill()
         if self._owns_supervisor:
             await self._supervisor.aclose()
+        if self._sandbox is not None:
+            self._sandbox.close()
 
     async def exec(
         self,
@@ -61,34 +91,72 @@ class HostEnvironment(WorkerFiles):
         on_output: Output | None = None,
     ) -> ExecResult:
         """Run a command in the workspace; see ``Environment.exec``."""
-        launch = Launch(
-            tuple(argv),
-            env={"PATH": os.environ.get("PATH", os.defpath), **(env or {})},
-            cwd=os.path.join(self.root, cwd or "."),
-            limits=limits,
-            stdin=stdin,
-            disk_path=self.root,
-        )
+        sandbox = self._ready()
+        problem = self._cannot_start(argv, cwd, env)
+        if problem is not None:
+            return ExecResult(success=False, exit_code=None, error=problem)
+        launch = sandbox.launch(argv, cwd=cwd, env=env, limits=limits, stdin=stdin)
         return await self._supervisor.exec(launch, on_output)
+
+    def _ready(self) -> Sandbox:
+        if self._sandbox is None:
+            raise SandboxError("the environment has not been started")
+        return self._sandbox
+
+    def _cannot_start(
+        self, argv: Sequence[str], cwd: str | None, env: Mapping[str, str] | None
+    ) -> str | None:
+        """Say what a launcher inside the sandbox could only say less clearly."""
+        folder = os.path.join(self.root, cwd or ".")
+        if not os.path.isdir(folder):
+            return f"{cwd}: no such folder"
+        path = (env or {}).get("PATH") or self._ready().policy.path
+        program = argv[0] if "/" not in argv[0] else os.path.join(folder, argv[0])
+        if shutil.which(program, path=path) is None:
+            return f"{argv[0]}: no such program"
+        return None
 
     async def _worker(self) -> WorkerLink:
         async with self._starting:
             if self._link is not None and not self._link.closed:
                 return self._link
+            sandbox = self._ready()
             ours, theirs = socket.socketpair()
-            code = SourceFileLoader(
-                "w", os.path.join(os.path.dirname(__file__), "worker.py")
-            ).get_code("w")
-            boot = "import marshal, sys; exec(marshal.load(open(9, 'rb')))"
-            launch = Launch(
-                (sys.executable, "-I", "-S", "-c", boot, self.root, shutil.which("rg") or "", "1"),
-                env={"PATH": os.defpath},
-                limits=Limits(time_s=0),
-                fds={0: theirs.fileno(), 1: theirs.fileno()},
-                files={9: marshal.dumps(code)},
-            )
-            self._process = self._supervisor.spawn(launch)
-            theirs.close()
+            try:
+                launch = sandbox.launch(
+                    (
+                        *(_interpreter(), "-I", "-S", "-c", _BOOT, self.root),
+                        shutil.which("rg", path=sandbox.policy.path) or "",
+                        "1" if sandbox.level == "none" else "",
+                    ),
+                    limits=Limits(time_s=0),
+                    fds={0: theirs.fileno(), 1: theirs.fileno()},
+                    files={_CODE_FD: _code()},
+                )
+                self._process = self._supervisor.spawn(launch)
+            finally:
+                theirs.close()
             reader, writer = await asyncio.open_connection(sock=ours)
-            self._link = WorkerLink(reader, writer)
-            return self._link
+            link = WorkerLink(reader, writer)
+            try:
+                await link.call("ping")
+            except EnvironmentOpError as error:
+                await link.aclose()
+                result = await self._process.wait()
+                detail = (result.error or result.stderr.strip() or "no reason given").splitlines()
+                raise SandboxError(f"the file worker does not start: {detail[-1]}") from error
+            self._link = link
+            return link
+
+
+def _interpreter() -> str:
+    """The real program behind this interpreter; a virtual environment's link is not needed."""
+    return os.path.realpath(sys.executable)
+
+
+def _code() -> bytes:
+    """The worker's compiled code, from the cache where Python keeps it."""
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "worker.py")
+    code = SourceFileLoader("__main__", path).get_code("__main__")
+    assert code is not None
+    return marshal.dumps(code)

@@ -9,6 +9,9 @@ and raw bytes. Requests: ``{"id", "op", ...}``. Answers: ``{"id", "ok": value}``
 ``{"id", "error": [code, message]}``.
 """
 
+from __future__ import annotations
+
+import contextlib
 import errno
 import json
 import os
@@ -18,6 +21,18 @@ import stat
 import struct
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from re import Pattern
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # names that Python 3.8 does not have when the program runs
+    from collections.abc import Callable, Iterator
+    from re import Pattern
+    from typing import Any, BinaryIO
+
+    Answer = tuple[Any, bytes]
+    Request = dict[str, Any]
+    Rule = tuple[Pattern[str], bool, bool, str]
 
 HEAD = struct.Struct("!II")
 LARGEST = 256 * 1024 * 1024  # bytes of one file that are handed over
@@ -28,7 +43,7 @@ PATIENCE_S = 60  # for one operation
 class Refused(Exception):
     """An operation that cannot be done; code is a symbolic errno."""
 
-    def __init__(self, code, message):
+    def __init__(self, code: str, message: str) -> None:
         Exception.__init__(self, message)
         self.code = code
 
@@ -36,13 +51,13 @@ class Refused(Exception):
 class Worker:
     """The operations on one root folder."""
 
-    def __init__(self, root, ripgrep=None, contain=False):
+    def __init__(self, root: str, ripgrep: str | None = None, contain: bool = False) -> None:
         self.root = os.path.realpath(root)
         self.ripgrep = ripgrep
         self.contain = contain
         os.chdir(self.root)
 
-    def path(self, given):
+    def path(self, given: str) -> str:
         """Where a path given by the caller leads."""
         if "\0" in given:
             raise Refused("EINVAL", "a path cannot hold a zero byte")
@@ -50,16 +65,16 @@ class Worker:
         if self.contain:
             real = os.path.realpath(full)
             if real != self.root and not real.startswith(self.root.rstrip("/") + "/"):
-                raise Refused("EACCES", "%s: outside the workspace" % given)
+                raise Refused("EACCES", f"{given}: outside the workspace")
         return full
 
-    def relative(self, full):
+    def relative(self, full: str) -> str:
         return os.path.relpath(full, self.root)
 
-    def do_ping(self, request, data):
+    def do_ping(self, request: Request, data: bytes) -> Answer:
         return os.getpid(), b""
 
-    def do_read(self, request, data):
+    def do_read(self, request: Request, data: bytes) -> Answer:
         limit = request.get("max_bytes")
         # O_NONBLOCK: opening a named pipe must not wait for a writer.
         descriptor = os.open(self.path(request["path"]), os.O_RDONLY | os.O_NONBLOCK)
@@ -67,12 +82,10 @@ class Worker:
             info = os.fstat(descriptor)
             regular(info, request["path"])
             if limit is None and info.st_size > LARGEST:
-                raise Refused(
-                    "EFBIG", "%s: %d bytes is too large" % (request["path"], info.st_size)
-                )
+                raise Refused("EFBIG", f"{request['path']}: {info.st_size} bytes is too large")
             return None, read_upto(file, LARGEST if limit is None else min(limit, LARGEST))
 
-    def do_write(self, request, data):
+    def do_write(self, request: Request, data: bytes) -> Answer:
         # Links are followed by name first, as the new file replaces what they lead to.
         target = os.path.realpath(self.path(request["path"]))
         expect = None
@@ -88,26 +101,24 @@ class Worker:
         if before is not None:
             regular(before, request["path"])
         if expect is not None and (before is None or not holds(target, expect)):
-            raise Refused("CONFLICT", "%s: changed since it was read" % request["path"])
+            raise Refused("CONFLICT", f"{request['path']}: changed since it was read")
         if before is not None and not os.access(target, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         replace(target, folder, data, before)
         return before is None, b""
 
-    def do_stat(self, request, data):
+    def do_stat(self, request: Request, data: bytes) -> Answer:
         try:
             full = self.path(request["path"])
             info = os.lstat(full)
             if stat.S_ISLNK(info.st_mode):
-                try:
+                with contextlib.suppress(OSError):  # a link that leads nowhere is itself
                     info = os.stat(full)
-                except OSError:
-                    pass  # a link that leads nowhere is itself
         except (FileNotFoundError, NotADirectoryError):
             return None, b""
         return [kind(info), info.st_size, stat.S_IMODE(info.st_mode), info.st_mtime_ns], b""
 
-    def do_list_dir(self, request, data):
+    def do_list_dir(self, request: Request, data: bytes) -> Answer:
         found = []
         with os.scandir(self.path(request["path"])) as entries:
             for entry in entries:
@@ -122,7 +133,7 @@ class Worker:
         found.sort()
         return found, b""
 
-    def do_glob(self, request, data):
+    def do_glob(self, request: Request, data: bytes) -> Answer:
         matches = glob_matcher(request["pattern"])
         start = self.path(request.get("path") or ".")
         if not os.path.isdir(start):
@@ -134,20 +145,20 @@ class Worker:
         found.sort()
         return found[: request["limit"]], b""
 
-    def do_grep(self, request, data):
+    def do_grep(self, request: Request, data: bytes) -> Answer:
         start = self.path(request.get("path") or ".")
         os.stat(start)
         if self.ripgrep:
-            found = self.ripgrep_search(start, request)
-            if found is not None:
-                return found, b""
+            matches = self.ripgrep_search(self.ripgrep, start, request)
+            if matches is not None:
+                return matches, b""
         flags = re.IGNORECASE if request.get("ignore_case") else 0
         try:
             expression = re.compile(request["pattern"], flags)
         except re.error as error:
-            raise Refused("EINVAL", "pattern: %s" % error)
+            raise Refused("EINVAL", f"pattern: {error}") from error
         wanted = filter_matcher(request["glob"]) if request.get("glob") else None
-        found = []
+        found: list[list[Any]] = []
         for full in [start] if os.path.isfile(start) else self.files(start):
             name = self.relative(full)
             if wanted is None or wanted(name):
@@ -156,9 +167,9 @@ class Worker:
                 break
         return found, b""
 
-    def ripgrep_search(self, start, request):
+    def ripgrep_search(self, program: str, start: str, request: Request) -> list[list[Any]] | None:
         """Matches found by ripgrep; None when it does not understand the expression."""
-        command = [self.ripgrep, "--no-config", "--color=never", "--line-number", "--no-heading"]
+        command = [program, "--no-config", "--color=never", "--line-number", "--no-heading"]
         command += ["--with-filename", "--null", "--hidden", "--no-require-git", "--sort=path"]
         command += ["--no-messages", "--glob=!.git", "--threads=2"]
         if request.get("ignore_case"):
@@ -169,11 +180,12 @@ class Worker:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
-        found = []
+        found: list[list[Any]] = []
+        assert process.stdout is not None
         try:
             for line in process.stdout:
                 name, separator, rest = line.partition(b"\0")
-                number, colon, text = rest.partition(b":")
+                number, _, text = rest.partition(b":")
                 if not separator or not number.isdigit():
                     continue
                 found.append([self.relative(os.fsdecode(name)), int(number), shown(text)])
@@ -185,7 +197,7 @@ class Worker:
             status = process.wait()
         return None if status == 2 and not found else found
 
-    def files(self, start):
+    def files(self, start: str) -> Iterator[str]:
         """Files below a folder that are not ignored, folder by folder in order of their names."""
         pending = [(os.path.abspath(start), self.rules_above(start))]
         while pending:
@@ -211,9 +223,9 @@ class Worker:
                     yield entry.path
             pending.extend(reversed(below))
 
-    def rules_above(self, start):
+    def rules_above(self, start: str) -> list[Rule]:
         """Ignore rules of the root and the folders between it and ``start``."""
-        rules = []
+        rules: list[Rule] = []
         exclude = os.path.join(self.root, ".git", "info", "exclude")
         rules += read_rules(exclude, self.root)
         between = os.path.relpath(os.path.abspath(start), self.root)
@@ -226,15 +238,15 @@ class Worker:
         return rules
 
 
-def regular(info, name):
+def regular(info: os.stat_result, name: str) -> None:
     """Refuse everything but a regular file."""
     if stat.S_ISDIR(info.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if not stat.S_ISREG(info.st_mode):
-        raise Refused("EINVAL", "%s: not a regular file" % name)
+        raise Refused("EINVAL", f"{name}: not a regular file")
 
 
-def read_upto(file, limit):
+def read_upto(file: BinaryIO, limit: int) -> bytes:
     parts = []
     while limit > 0:
         part = file.read(min(limit, 1 << 20))
@@ -245,14 +257,14 @@ def read_upto(file, limit):
     return b"".join(parts)
 
 
-def holds(path, expect):
+def holds(path: str, expect: bytes) -> bool:
     with open(path, "rb") as file:
         return os.fstat(file.fileno()).st_size == len(expect) and file.read() == expect
 
 
-def replace(target, folder, data, before):
+def replace(target: str, folder: str, data: bytes, before: os.stat_result | None) -> None:
     """Put the new content in place in one step; mode and owner stay as they were."""
-    name = ".%s.%d.agentcli" % (os.path.basename(target)[:200], os.getpid())
+    name = f".{os.path.basename(target)[:200]}.{os.getpid()}.agentcli"
     temporary = os.path.join(folder, name)
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
@@ -272,10 +284,8 @@ def replace(target, folder, data, before):
             if before is not None:
                 now = os.fstat(descriptor)
                 if (now.st_uid, now.st_gid) != (before.st_uid, before.st_gid):
-                    try:
+                    with contextlib.suppress(OSError):  # only root can give files away
                         os.fchown(descriptor, before.st_uid, before.st_gid)
-                    except OSError:
-                        pass  # only root can give files away
                 os.fchmod(descriptor, stat.S_IMODE(before.st_mode) & 0o777)
         os.rename(temporary, target)
     except BaseException:
@@ -283,7 +293,7 @@ def replace(target, folder, data, before):
         raise
 
 
-def kind(info):
+def kind(info: os.stat_result) -> str:
     if stat.S_ISREG(info.st_mode):
         return "file"
     if stat.S_ISDIR(info.st_mode):
@@ -291,12 +301,14 @@ def kind(info):
     return "link" if stat.S_ISLNK(info.st_mode) else "other"
 
 
-def shown(text):
+def shown(text: bytes) -> str:
     line = text.rstrip(b"\r\n").decode("utf-8", "replace")
     return line if len(line) <= LONGEST_LINE else line[:LONGEST_LINE] + "…"
 
 
-def search_file(full, name, expression, found, limit):
+def search_file(
+    full: str, name: str, expression: Pattern[str], found: list[list[Any]], limit: int
+) -> None:
     try:
         with open(full, "rb") as file:
             start = file.read(8192)
@@ -316,9 +328,10 @@ def search_file(full, name, expression, found, limit):
 # Patterns. A glob is turned into a regular expression over a whole relative path.
 
 
-def braces(pattern):
+def braces(pattern: str) -> list[str]:
     """``a{b,c}`` → ``ab``, ``ac``; nested braces too, at most 1000 of them."""
-    depth, start, commas = 0, -1, []
+    depth, start = 0, -1
+    commas: list[int] = []
     for place, letter in enumerate(pattern):
         if letter == "{":
             if depth == 0:
@@ -329,19 +342,20 @@ def braces(pattern):
         elif letter == "}" and depth > 0:
             depth -= 1
             if depth == 0 and commas:
-                ends = commas + [place]
-                begins = [start] + commas
-                options = []
-                for begin, end in zip(begins, ends):
+                ends = [*commas, place]
+                begins = [start, *commas]
+                options: list[str] = []
+                for begin, end in zip(begins, ends):  # noqa: B905 (Python 3.8 has no strict)
                     middle = pattern[begin + 1 : end]
                     options += braces(pattern[:start] + middle + pattern[place + 1 :])
                 return options[:1000]
     return [pattern]
 
 
-def translate(pattern):
+def translate(pattern: str) -> str:
     """One glob (``**``, ``*``, ``?``, ``[...]``, backslash) as the text of an expression."""
-    out, place, size = [], 0, len(pattern)
+    out: list[str] = []
+    place, size = 0, len(pattern)
     while place < size:
         letter = pattern[place]
         place += 1
@@ -376,20 +390,20 @@ def translate(pattern):
     return "".join(out)
 
 
-def compiled(patterns):
+def compiled(patterns: list[str]) -> Pattern[str]:
     try:
         return re.compile("(?:" + "|".join(translate(one) for one in patterns) + r")\Z", re.DOTALL)
     except re.error as error:
-        raise Refused("EINVAL", "pattern: %s" % error)
+        raise Refused("EINVAL", f"pattern: {error}") from error
 
 
-def glob_matcher(pattern):
+def glob_matcher(pattern: str) -> Callable[[str], Any]:
     while pattern.startswith("./"):
         pattern = pattern[2:]
     return compiled(braces(pattern)).match
 
 
-def filter_matcher(pattern):
+def filter_matcher(pattern: str) -> Callable[[str], Any]:
     """As in ripgrep and git: without a slash it matches names in every folder."""
     patterns = braces(pattern)
     patterns = [one[1:] if one.startswith("/") else one for one in patterns]
@@ -399,13 +413,13 @@ def filter_matcher(pattern):
 # Ignore rules, as gitignore(5) says.
 
 
-def rules_in(folder):
+def rules_in(folder: str) -> list[Rule]:
     return read_rules(os.path.join(folder, ".gitignore"), folder) + read_rules(
         os.path.join(folder, ".ignore"), folder
     )
 
 
-def read_rules(path, folder):
+def read_rules(path: str, folder: str) -> list[Rule]:
     """Rules of one file: (expression, negated, folders only, folder it stands in)."""
     try:
         with open(path, "rb") as file:
@@ -433,7 +447,7 @@ def read_rules(path, folder):
     return rules
 
 
-def ignored(rules, path, is_folder):
+def ignored(rules: list[Rule], path: str, is_folder: bool) -> bool:
     for expression, negated, folders_only, folder in reversed(rules):
         if folders_only and not is_folder:
             continue
@@ -442,7 +456,7 @@ def ignored(rules, path, is_folder):
     return False
 
 
-def serve(worker, source, sink):
+def serve(worker: Worker, source: BinaryIO, sink: BinaryIO) -> None:
     """Answer requests until the pipe closes."""
     while True:
         head = source.read(HEAD.size)
@@ -459,12 +473,12 @@ def serve(worker, source, sink):
         sink.flush()
 
 
-def respond(worker, request, data):
+def respond(worker: Worker, request: Request, data: bytes) -> Answer:
     number = request.get("id")
     try:
         operation = getattr(worker, "do_" + str(request.get("op")), None)
         if operation is None:
-            raise Refused("ENOSYS", "unknown operation %r" % request.get("op"))
+            raise Refused("ENOSYS", f"unknown operation {request.get('op')!r}")
         signal.setitimer(signal.ITIMER_REAL, PATIENCE_S)
         try:
             value, data = operation(request, data)
@@ -475,26 +489,26 @@ def respond(worker, request, data):
         return {"id": number, "error": [error.code, str(error)]}, b""
     except OSError as error:
         code = errno.errorcode.get(error.errno or 0, "EIO")
-        message = "%s: %s" % (request.get("path") or ".", reason(error))
+        message = f"{request.get('path') or '.'}: {reason(error)}"
         return {"id": number, "error": [code, message]}, b""
     except MemoryError:
         return {"id": number, "error": ["ENOMEM", "not enough memory"]}, b""
     except Exception as error:  # one request must not end the worker
-        return {"id": number, "error": ["EIO", "%s: %s" % (type(error).__name__, error)]}, b""
+        return {"id": number, "error": ["EIO", f"{type(error).__name__}: {error}"]}, b""
 
 
-def reason(error):
+def reason(error: OSError) -> str:
     if error.errno == errno.ENOENT:
         return "no such file"
     text = error.strerror or str(error)
     return text[:1].lower() + text[1:]
 
 
-def too_slow(number, frame):
-    raise Refused("ETIMEDOUT", "gave up after %d s" % PATIENCE_S)
+def too_slow(number: int, frame: object) -> None:
+    raise Refused("ETIMEDOUT", f"gave up after {PATIENCE_S} s")
 
 
-def main(root, ripgrep, contain):
+def main(root: str, ripgrep: str, contain: str) -> None:
     """Serve stdin and stdout. ``ripgrep`` is a path or empty; ``contain`` is "1" or empty."""
     signal.signal(signal.SIGALRM, too_slow)
     source = os.fdopen(os.dup(0), "rb")
@@ -502,11 +516,9 @@ def main(root, ripgrep, contain):
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)
-    try:
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         serve(Worker(root, ripgrep or None, bool(contain)), source, sink)
-    except (BrokenPipeError, ConnectionResetError):
-        pass
 
 
 if __name__ == "__main__":
-    main(*(sys.argv[1:] + ["", "", ""])[:3])
+    main(*[*sys.argv[1:], "", "", ""][:3])

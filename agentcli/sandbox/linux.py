@@ -6,6 +6,7 @@ nothing outside the standard library and starts nothing when it is imported.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 
@@ -75,10 +76,8 @@ def drop_capabilities() -> None:
             prctl(PR_CAPBSET_DROP, number)
         except OSError:
             break  # past the last capability, or not allowed to: then none is held either
-    try:
+    with contextlib.suppress(OSError):  # kernels before 4.3 have no ambient set
         prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
-    except OSError:
-        pass  # kernels before 4.3 have no ambient set
     header = _CapHeader(0x20080522, 0)
     empty = (_CapData * 2)()
     check(libc().capset(ctypes.byref(header), ctypes.byref(empty)), "capset")

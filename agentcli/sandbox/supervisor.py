@@ -19,6 +19,7 @@ Standard library only; run as ``python -I -S`` by ``process.py``.
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import select
@@ -313,6 +314,9 @@ def main(descriptor: int, parent: int) -> None:
     linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
     linux.prctl(linux.PR_SET_DUMPABLE, 0)
     os.chdir("/")
+    # Forked children would copy every page that a collection touches.
+    gc.disable()
+    gc.freeze()
     link = socket.socket(fileno=descriptor)
     os.set_inheritable(descriptor, False)
     try:

@@ -5,9 +5,9 @@ Standard library only: this runs in the supervisor and its wardens.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
-import time
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -111,18 +111,13 @@ def kill_descendants(root: int) -> None:
     Everyone is stopped before anyone is killed, so that a fork bomb cannot outrun the sweep. As
     the caller is a subreaper, "no child left to wait for" means that no descendant exists.
     """
-    pause = 0.0005
-    while True:
+    while not reap_all():
         for number in (signal.SIGSTOP, signal.SIGKILL):
             for pid in descendants(root):
-                try:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, number)
-                except (ProcessLookupError, PermissionError):
-                    pass
-        if reap_all():
-            return
-        time.sleep(pause)
-        pause = min(pause * 2, 0.02)
+        # Blocked in the caller, so that this sleeps until the next one has ended.
+        signal.sigtimedwait({signal.SIGCHLD}, 0.01)
 
 
 def reap_all() -> bool:

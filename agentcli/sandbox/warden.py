@@ -14,11 +14,13 @@ Standard library only.
 
 from __future__ import annotations
 
-import contextlib
+import fcntl
 import json
 import os
 import resource
 import signal
+import socket
+import struct
 import time
 from typing import Any, NoReturn
 
@@ -65,9 +67,9 @@ def _run(launch: dict[str, Any], fds: dict[int, int], report: int, parent: int) 
     tree.kill_descendants(me)
     fault = _read_all(failure)
     if fault:
-        number, _, what = fault.partition(b" ")
+        code, _, what = fault.partition(b" ")
         verdict["error"] = what.decode("utf-8", "replace")
-        verdict["errno"] = int(number)
+        verdict["errno"] = int(code)
     verdict["duration_s"] = time.monotonic() - started
     _say(report, verdict)
 
@@ -148,10 +150,9 @@ def _become(launch: dict[str, Any], fds: dict[int, int], failure: int, parent: i
         linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(0)
-        for number in range(1, signal.NSIG):
-            if number not in (signal.SIGKILL, signal.SIGSTOP):
-                with contextlib.suppress(OSError, ValueError):
-                    signal.signal(number, signal.SIG_DFL)
+        # An exec resets handlers by itself, but what is ignored stays so.
+        for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, set())
         failure = _place(fds, failure)
         step = "limits"
@@ -172,11 +173,11 @@ def _become(launch: dict[str, Any], fds: dict[int, int], failure: int, parent: i
         if launch.get("seccomp"):
             seccomp.install(bytes.fromhex(launch["seccomp"]))
         step = launch["argv"][0]
-        _execute(launch["argv"], launch["env"])
+        os.execvpe(launch["argv"][0], launch["argv"], launch["env"])
     except BaseException as error:
-        number = error.errno if isinstance(error, OSError) and error.errno else 0
-        text = os.strerror(number) if number else f"{type(error).__name__}: {error}"
-        _write_all(failure, f"{number} {step}: {text}".encode("utf-8", "surrogateescape"))
+        code = error.errno if isinstance(error, OSError) and error.errno else 0
+        text = os.strerror(code) if code else f"{type(error).__name__}: {error}"
+        _write_all(failure, f"{code} {step}: {text}".encode("utf-8", "surrogateescape"))
     finally:
         os._exit(127)
 
@@ -197,8 +198,6 @@ def _place(fds: dict[int, int], failure: int) -> int:
 
 
 def _dup_above(descriptor: int, lowest: int) -> int:
-    import fcntl
-
     return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, lowest)
 
 
@@ -229,10 +228,6 @@ def _set_limits(limits: dict[str, Any]) -> None:
 
 def _private_network() -> None:
     """A network of our own that holds nothing but a loopback interface."""
-    import fcntl
-    import socket
-    import struct
-
     uid, gid = os.getuid(), os.getgid()
     try:
         linux.unshare(linux.CLONE_NEWNET | linux.CLONE_NEWIPC)
@@ -253,10 +248,6 @@ def _private_network() -> None:
         fcntl.ioctl(control.fileno(), 0x8914, request)  # SIOCSIFFLAGS
 
 
-def _execute(argv: list[str], env: dict[str, str]) -> None:
-    os.execvpe(argv[0], argv, env)
-
-
 def _say(report: int, value: dict[str, Any]) -> None:
     _write_all(report, json.dumps(value).encode())
 
@@ -270,7 +261,7 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 
 def _read_all(descriptor: int) -> bytes:
-    parts = []
+    parts: list[bytes] = []
     while True:
         part = os.read(descriptor, 65536)
         if not part:

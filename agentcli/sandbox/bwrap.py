@@ -1,0 +1,116 @@
+"""Layer A, level full: namespaces by the system's bubblewrap.
+
+Covers: every file outside the allowlist; every process outside (own process ids, own /proc); the
+    network (an own one that holds only loopback); System V IPC and abstract sockets; further user
+    namespaces; capabilities, also root's; kernel settings below /proc/sys and /proc/sysrq-trigger;
+    the host's /tmp, /run, /dev/shm and home folder; renaming or rewriting ``.git``'s configuration.
+Does not cover: the workspace's own content; time and memory (limits); the kernel's system calls
+    (seccomp); files that do not exist yet in the workspace but that the host would obey
+    (``restore.py``).
+
+bubblewrap is run by absolute path only. As root it keeps its capabilities and a writable
+/proc/sys unless told otherwise; both are closed here.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+
+from agentcli.sandbox.policy import Policy
+
+PROGRAMS = ("/usr/bin/bwrap", "/usr/local/bin/bwrap", "/run/current-system/sw/bin/bwrap")
+SECCOMP_FD, GITCONFIG_FD = 11, 12
+
+_TMP_BYTES = 1 << 30
+_SHM_BYTES = 512 << 20
+
+
+def program() -> str | None:
+    """bubblewrap's absolute path, or None; one that others could have replaced does not count."""
+    for path in PROGRAMS:
+        try:
+            info = os.stat(path)
+        except OSError:
+            continue
+        trusted = info.st_uid == 0 and not info.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        if trusted and os.access(path, os.X_OK):
+            return path
+    return None
+
+
+def arguments(
+    policy: Policy, cwd: str, argv: Sequence[str], *, executable: str, old: bool = False
+) -> list[str]:
+    """The command line that runs ``argv`` inside; SECCOMP_FD and GITCONFIG_FD must be open.
+
+    ``old`` leaves out what bubblewrap before 0.8 does not know.
+    """
+    line = [executable, "--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-uts"]
+    line += ["--unshare-cgroup-try", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
+    if not old:
+        line += ["--disable-userns"]
+    if policy.network != "full":
+        line += ["--unshare-net"]
+    line += _system(policy)
+    line += ["--dev", "/dev", *_tmpfs("/dev/shm", _SHM_BYTES, old), "--remount-ro", "/dev"]
+    # Kernel settings are root's files, and so may we be: without capabilities their mode would
+    # still let us write them. A read-only /proc closes them all.
+    line += ["--proc", "/proc", "--remount-ro", "/proc"]
+    line += _tmpfs("/tmp", _TMP_BYTES, old)
+    line += ["--dir", "/var", "--symlink", "../tmp", "/var/tmp", "--dir", "/run"]
+    if policy.home == "/tmp/home":
+        line += ["--dir", policy.home]
+    else:
+        line += _tmpfs(policy.home, _TMP_BYTES, old)
+    line += ["--file", str(GITCONFIG_FD), f"{policy.home}/.gitconfig"]
+    # Outer folders first: a mount hides what was mounted below it before.
+    mounts = {path: "--ro-bind" for path in policy.read}
+    mounts.update({path: "--bind" for path in (*policy.write, policy.workspace)})
+    for path in sorted(mounts):
+        line += [mounts[path], path, path]
+    line += _workspace(policy)
+    line += ["--remount-ro", "/", "--chdir", cwd, "--seccomp", str(SECCOMP_FD), "--", *argv]
+    return line
+
+
+def _tmpfs(path: str, size: int, old: bool) -> list[str]:
+    return ["--tmpfs", path] if old else ["--size", str(size), "--tmpfs", path]
+
+
+def _system(policy: Policy) -> list[str]:
+    line: list[str] = []
+    for path in policy.system:
+        if os.path.islink(path):
+            line += ["--symlink", os.readlink(path), path]
+        elif os.path.isdir(path):
+            line += ["--ro-bind", path, path]
+    line += ["--ro-bind", policy.etc, "/etc"]
+    line += ["--ro-bind-try", "/sys/devices/system", "/sys/devices/system"]
+    if policy.network == "full" and os.path.islink("/etc/resolv.conf"):
+        target = os.path.realpath("/etc/resolv.conf")
+        line += ["--ro-bind-try", target, target]
+    return line
+
+
+def _hide(path: str) -> list[str]:
+    if os.path.isdir(path):
+        return ["--tmpfs", path, "--remount-ro", path]
+    return ["--ro-bind", "/dev/null", path]
+
+
+def _workspace(policy: Policy) -> list[str]:
+    line: list[str] = []
+    git = os.path.join(policy.workspace, ".git")
+    if os.path.exists(git) and not os.path.islink(git):
+        # A mount point cannot be renamed or removed, so nobody can put another .git in its place.
+        line += ["--bind" if os.path.isdir(git) else "--ro-bind", git, git]
+    for folder in policy.write:
+        for name in ("config", "hooks"):
+            line += ["--ro-bind-try", f"{folder}/{name}", f"{folder}/{name}"]
+    for path in policy.protected:
+        line += ["--ro-bind-try", path, path]
+    for path in policy.hidden:
+        line += _hide(path)
+    return line

@@ -1,0 +1,244 @@
+"""The sandbox of one workspace: which level holds here, and commands wrapped for it.
+
+full      bubblewrap's namespaces + seccomp + limits
+reduced   Landlock + seccomp + limits (no bubblewrap, or no user namespaces)
+none      limits only, and only when asked for
+
+A level is held to be there when a command has run in it, not because a file exists. The best one
+that works is taken unless one is asked for; that choice is the user's, never the model's.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Literal, NamedTuple
+
+from agentcli.errors import SandboxError
+from agentcli.sandbox import bwrap, landlock, seccomp
+from agentcli.sandbox.limits import COMMAND, Limits
+from agentcli.sandbox.policy import Policy
+from agentcli.sandbox.process import ExecResult, Launch, Supervisor
+
+Level = Literal["full", "reduced", "none"]
+
+_INSTALL = "install bubblewrap (apt install bubblewrap, dnf install bubblewrap)"
+
+
+class Layer(NamedTuple):
+    """One layer's probe: its name, whether it holds here, and why (not)."""
+
+    name: str
+    ok: bool
+    reason: str
+
+
+class Sandbox:
+    """A policy at the level that holds. ``reason`` says in one line why it is not full."""
+
+    def __init__(
+        self, policy: Policy, level: Level, reason: str = "", *, old: bool = False
+    ) -> None:
+        self.policy = policy
+        self.level: Level = level
+        self.reason = reason
+        self._old = old
+        self._network_namespace = False
+        self._scratch: str | None = None
+
+    def launch(
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        limits: Limits = COMMAND,
+        stdin: bytes | None = None,
+        capture: bool = True,
+        fds: Mapping[int, int] | None = None,
+        files: Mapping[int, bytes] | None = None,
+    ) -> Launch:
+        """The command, wrapped; ``cwd`` is relative to the workspace or absolute."""
+        folder = os.path.normpath(os.path.join(self.policy.workspace, cwd or "."))
+        variables = {**self.policy.env, **(env or {})}
+        files = dict(files or {})
+        plain = Launch(
+            tuple(argv),
+            variables,
+            folder,
+            limits=limits,
+            stdin=stdin,
+            capture=capture,
+            fds=fds or {},
+            files=files,
+            disk_path=self.policy.workspace,
+        )
+        if self.level == "full":
+            executable = bwrap.program()
+            if executable is None:
+                raise SandboxError("bubblewrap has gone", hint=_INSTALL)
+            files[bwrap.SECCOMP_FD] = _filter(self.policy, "full", True)
+            files[bwrap.GITCONFIG_FD] = self.policy.gitconfig
+            line = bwrap.arguments(self.policy, folder, argv, executable=executable, old=self._old)
+            return replace(plain, argv=tuple(line), cwd="/")
+        if self.level == "none":
+            return plain
+        scratch = self._private_folders()
+        variables.update(HOME=f"{scratch}/home", TMPDIR=f"{scratch}/tmp")
+        return replace(
+            plain,
+            seccomp=_filter(self.policy, "reduced", self._network_namespace),
+            landlock=_rules(self.policy, scratch),
+            private_network=self._network_namespace and self.policy.network != "full",
+            confine=True,
+        )
+
+    def close(self) -> None:
+        """Remove the private folders of the reduced level."""
+        scratch, self._scratch = self._scratch, None
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def _private_folders(self) -> str:
+        if self._scratch is None:
+            self._scratch = tempfile.mkdtemp(prefix="agentcli-")
+            for name in ("home", "tmp"):
+                os.mkdir(os.path.join(self._scratch, name), 0o700)
+            with open(os.path.join(self._scratch, "home", ".gitconfig"), "wb") as file:
+                file.write(self.policy.gitconfig)
+        return self._scratch
+
+
+async def prepare(supervisor: Supervisor, policy: Policy, wanted: Level | None = None) -> Sandbox:
+    """The best level that works, or the one that is asked for.
+
+    Raises:
+        SandboxError: ``wanted`` does not work here, or nothing but ``none`` does.
+    """
+    if wanted == "none":
+        return Sandbox(policy, "none", "the sandbox is switched off")
+    reason = ""
+    if wanted != "reduced":
+        full, reason = await _try_full(supervisor, policy)
+        if full is not None:
+            return full
+        if wanted == "full":
+            raise SandboxError(f"the full sandbox is not to be had here: {reason}", hint=_INSTALL)
+    else:
+        reason = "the reduced level was asked for"
+    reduced, missing = await _try_reduced(supervisor, policy, reason)
+    if reduced is not None:
+        return reduced
+    raise SandboxError(
+        f"no sandbox works here: {reason}; {missing}",
+        hint=f"{_INSTALL}, or run without one (--no-sandbox)",
+    )
+
+
+async def probe(supervisor: Supervisor, policy: Policy) -> list[Layer]:
+    """What each layer says when it is tried, for ``agentcli doctor``."""
+    full, why_not = await _try_full(supervisor, policy)
+    version = landlock.version() if sys.platform == "linux" else 0
+    reduced, missing = await _try_reduced(supervisor, policy, "")
+    network = reduced is not None and reduced._network_namespace
+    return [
+        Layer("namespaces", full is not None, why_not or f"{bwrap.program()} works"),
+        Layer(
+            "seccomp",
+            seccomp.supported(),
+            "system calls are filtered" if seccomp.supported() else "not for this machine",
+        ),
+        Layer(
+            "landlock",
+            version > 0,
+            f"ABI {version}" if version else "the kernel has none, or it is switched off",
+        ),
+        Layer("reduced level", reduced is not None, missing or "works"),
+        Layer("private network without bubblewrap", network, "works" if network else "not allowed"),
+    ]
+
+
+async def _try_full(supervisor: Supervisor, policy: Policy) -> tuple[Sandbox | None, str]:
+    if sys.platform != "linux":
+        return None, f"namespaces need Linux, this is {sys.platform}"
+    if not seccomp.supported():
+        return None, f"no system-call filter for {os.uname().machine}"
+    if bwrap.program() is None:
+        return None, "bubblewrap is not installed"
+    result: ExecResult | None = None
+    for old in (False, True):
+        sandbox = Sandbox(policy, "full", old=old)
+        result = await supervisor.exec(
+            sandbox.launch(("/bin/sh", "-c", "exit 0"), limits=Limits(time_s=10))
+        )
+        if result.success:
+            return sandbox, ""
+    assert result is not None
+    return None, _first_line(result)
+
+
+async def _try_reduced(
+    supervisor: Supervisor, policy: Policy, reason: str
+) -> tuple[Sandbox | None, str]:
+    if sys.platform != "linux":
+        return None, f"Landlock needs Linux, this is {sys.platform}"
+    if landlock.version() == 0:
+        return None, "the kernel has no Landlock, or it is switched off"
+    if not seccomp.supported():
+        return None, f"no system-call filter for {os.uname().machine}"
+    result: ExecResult | None = None
+    for network_namespace in (True, False):
+        sandbox = Sandbox(policy, "reduced", reason)
+        sandbox._network_namespace = network_namespace
+        launch = sandbox.launch(("/bin/sh", "-c", "exit 0"), limits=Limits(time_s=10))
+        result = await supervisor.exec(launch)
+        if result.success:
+            return sandbox, ""
+        sandbox.close()
+    assert result is not None
+    return None, _first_line(result)
+
+
+def _first_line(result: ExecResult) -> str:
+    text = result.error or result.stderr.strip() or f"exit code {result.exit_code}"
+    return text.splitlines()[0]
+
+
+def _filter(policy: Policy, level: Level, own_network: bool) -> bytes:
+    """Socket families by level: whatever could reach outside is not to be had."""
+    if level == "full" or policy.network == "full":
+        families = [seccomp.AF_UNIX, seccomp.AF_INET, seccomp.AF_INET6, seccomp.AF_NETLINK]
+    elif own_network:
+        # No sockets in the file system: Landlock would let them reach the host's services.
+        families = [seccomp.AF_INET, seccomp.AF_INET6, seccomp.AF_NETLINK]
+    else:
+        families = []
+    return _build(tuple(families))
+
+
+_BUILT: dict[tuple[int, ...], bytes] = {}
+
+
+def _build(families: tuple[int, ...]) -> bytes:
+    if families not in _BUILT:
+        _BUILT[families] = seccomp.build(families)
+    return _BUILT[families]
+
+
+def _rules(policy: Policy, scratch: str) -> dict[str, object]:
+    """Landlock's allowlist for a policy."""
+    own_loopback = policy.network != "none"
+    return {
+        "read": [*policy.system, *policy.read, "/proc", "/sys/devices/system", *policy.etc_shown],
+        "list": ["/etc"],
+        "write": [policy.workspace, *policy.write, f"{scratch}/home", f"{scratch}/tmp", "/dev/shm"],
+        "devices": [
+            f"/dev/{name}"
+            for name in ("null", "zero", "full", "random", "urandom", "ptmx", "pts", "tty")
+        ],
+        "tcp": own_loopback,
+    }

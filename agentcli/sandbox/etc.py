@@ -1,0 +1,114 @@
+"""A copy of the readable part of /etc, so that the sandbox shows no secret of the machine.
+
+Covers: shadow, sudoers, ssh keys and the like, and every file or folder below /etc that not
+    everybody may read (root and members of special groups could).
+Does not cover: secrets that the machine itself shows to everybody.
+
+One mount of a copy is cheaper than one mask for each secret, at every command. The copy is kept in
+the user's cache folder under a name made from what it holds, and so is made once per machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import stat
+import tempfile
+import time
+from typing import NamedTuple
+
+SECRETS = frozenset(
+    f"/etc/{name}"
+    for name in (
+        *("shadow", "shadow-", "gshadow", "gshadow-", "sudoers", "sudoers.d", "ssh", "ssl/private"),
+        *("security/opasswd", "krb5.keytab", "docker", "kubernetes", "wireguard", "openvpn", "ppp"),
+        *("NetworkManager", "letsencrypt", "pki/tls/private", "ipsec.secrets", "ipsec.d", "cups"),
+        *("containers/auth.json", "rancher", "libvirt", "samba", "sssd"),
+    )
+)
+
+_LARGEST = 8 << 20  # bytes of one file; nothing in /etc that programs read is larger
+_KEPT_S = 30 * 86400
+
+
+class Etc(NamedTuple):
+    """Below /etc: what everybody may see, and the topmost paths that are hidden."""
+
+    folders: list[str]
+    files: list[str]
+    links: list[str]
+    hidden: list[str]
+    digest: str
+
+
+def survey(root: str = "/etc") -> Etc:
+    """Look through /etc; reads names and modes only."""
+    etc = Etc([], [], [], [], "")
+    state = hashlib.sha256()
+    pending = [root]
+    while pending:
+        folder = pending.pop()
+        try:
+            with os.scandir(folder) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except OSError:
+            etc.hidden.append(folder)
+            continue
+        for entry in entries:
+            try:
+                info = entry.stat(follow_symlinks=False)
+            except OSError:
+                continue
+            if stat.S_ISLNK(info.st_mode):
+                etc.links.append(entry.path)
+            elif entry.path in SECRETS or not _open_to_all(info.st_mode):
+                etc.hidden.append(entry.path)
+            elif stat.S_ISDIR(info.st_mode):
+                etc.folders.append(entry.path)
+                pending.append(entry.path)
+            elif stat.S_ISREG(info.st_mode) and info.st_size <= _LARGEST:
+                etc.files.append(entry.path)
+            state.update(
+                f"{entry.path}\0{info.st_mode}\0{info.st_mtime_ns}\0".encode(errors="replace")
+            )
+    return etc._replace(digest=state.hexdigest()[:16])
+
+
+def _open_to_all(mode: int) -> bool:
+    needed = 0o005 if stat.S_ISDIR(mode) else 0o004
+    return mode & needed == needed
+
+
+def copy(etc: Etc, cache: str, root: str = "/etc") -> str:
+    """The folder that holds the copy, made now if it is not there yet; raises OSError."""
+    os.makedirs(cache, mode=0o700, exist_ok=True)
+    target = os.path.join(cache, f"etc-{etc.digest}")
+    if os.path.isdir(target):
+        os.utime(target)
+        return target
+    _prune(cache)
+    made = tempfile.mkdtemp(prefix="new-", dir=cache)
+    os.chmod(made, 0o755)
+    for path in etc.folders:
+        os.mkdir(made + path[len(root) :], 0o755)
+    for path in etc.files:
+        with contextlib.suppress(OSError):
+            shutil.copy2(path, made + path[len(root) :])
+    for path in etc.links:
+        with contextlib.suppress(OSError):
+            os.symlink(os.readlink(path), made + path[len(root) :])
+    try:
+        os.rename(made, target)
+    except OSError:  # another agentcli was quicker
+        shutil.rmtree(made, ignore_errors=True)
+    return target
+
+
+def _prune(cache: str) -> None:
+    """Remove copies that nobody has used for a month."""
+    for entry in os.scandir(cache):
+        with contextlib.suppress(OSError):
+            if entry.stat().st_mtime < time.time() - _KEPT_S:
+                shutil.rmtree(entry.path, ignore_errors=True)

@@ -1,0 +1,274 @@
+"""What a command may read, write and reach, worked out before anything starts.
+
+Reads are an allowlist: system folders, toolchains (also those inside the home folder), the
+workspace. Nothing else of the home folder exists in there, and HOME is a private, empty one.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from agentcli.sandbox import etc
+
+Network = Literal["none", "loopback", "full"]
+
+SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/nix/store")
+
+# Inside the home folder; each holds programs, not data about the user.
+_TOOLCHAINS = (
+    *(".pyenv", ".rbenv", ".nodenv", ".goenv", ".nvm", ".volta", ".asdf", ".sdkman", ".bun"),
+    *(".cargo/bin", ".cargo/registry", ".cargo/git", ".rustup", ".deno/bin"),
+    *(".local/bin", ".local/lib", ".local/share/uv", ".local/share/mise", ".local/share/pipx"),
+    *(".local/pipx", "go/bin", "go/pkg", ".nix-profile", "miniconda3", "anaconda3", "miniforge3"),
+    *(".m2/repository", ".gradle/wrapper", ".gem", ".ghcup", ".opam"),
+)
+
+# Masked when the workspace is the home folder itself, or lies around it.
+_HOME_SECRETS = (
+    *(".ssh", ".gnupg", ".aws", ".azure", ".kube", ".docker", ".config", ".netrc", ".npmrc"),
+    *(".pypirc", ".git-credentials", ".password-store", ".mozilla", ".cargo/credentials.toml"),
+    *(".local/share/keyrings", ".bash_history", ".python_history", ".pgpass", ".vault-token"),
+)
+
+_PASSED = frozenset(
+    (
+        *("LANG", "LANGUAGE", "TZ", "TERM", "COLORTERM", "NO_COLOR", "FORCE_COLOR", "USER"),
+        *("LOGNAME", "SHELL", "CI", "CC", "CXX", "CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS"),
+        *("MAKEFLAGS", "PKG_CONFIG_PATH", "JAVA_HOME", "GOROOT", "GOPATH", "GOFLAGS"),
+        *("GOTOOLCHAIN", "CARGO_HOME", "RUSTUP_HOME", "RUSTFLAGS", "RUSTUP_TOOLCHAIN"),
+        *("PYENV_ROOT", "PYENV_VERSION", "NVM_DIR", "NODE_ENV", "NODE_OPTIONS", "PYTHONPATH"),
+        *("PYTHONHASHSEED", "PYTHONUTF8", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"),
+        *("VIRTUAL_ENV", "CONDA_PREFIX", "SOURCE_DATE_EPOCH", "OMP_NUM_THREADS"),
+    )
+)
+_SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "AUTH", "COOKIE")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """One workspace's rules. All paths are absolute and resolved.
+
+    ``home`` is HOME inside; ``etc`` is the folder shown as /etc and ``etc_shown`` the same as a
+    list of real files; ``protected`` stays read-only within the workspace, ``hidden`` is masked.
+    """
+
+    workspace: str
+    home: str
+    env: Mapping[str, str]
+    read: tuple[str, ...]
+    etc: str = "/etc"
+    etc_shown: tuple[str, ...] = ()
+    protected: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
+    write: tuple[str, ...] = ()
+    network: Network = "none"
+    gitconfig: bytes = b""
+    system: tuple[str, ...] = field(default=SYSTEM)
+
+    @property
+    def path(self) -> str:
+        """The search path for programs."""
+        return self.env["PATH"]
+
+
+def build(
+    workspace: str,
+    *,
+    network: Network = "none",
+    read: tuple[str, ...] = (),
+    write: tuple[str, ...] = (),
+    pass_env: tuple[str, ...] = (),
+    host_env: Mapping[str, str] | None = None,
+) -> Policy:
+    """Work out the policy of a workspace.
+
+    ``read`` and ``write`` are further folders, ``pass_env`` further variables; ``host_env`` stands
+    in for this process's environment.
+    """
+    host = dict(os.environ if host_env is None else host_env)
+    workspace = os.path.realpath(workspace)
+    real_home = os.path.realpath(host.get("HOME") or os.path.expanduser("~"))
+    inside_home = _within(real_home, workspace)
+    home = "/tmp/home" if inside_home else real_home
+    path = _search_path(host.get("PATH", os.defpath), workspace, real_home, host)
+    folders = _toolchains(real_home, path, workspace)
+    hidden = [os.path.join(real_home, name) for name in _HOME_SECRETS] if inside_home else []
+    more = tuple(os.path.realpath(name) for name in read)
+    survey = etc.survey()
+    try:
+        shadow = etc.copy(survey, _cache_folder(host, real_home))
+    except OSError:
+        shadow = etc.copy(survey, tempfile.mkdtemp(prefix="agentcli-etc-"))
+    return Policy(
+        workspace=workspace,
+        home=home,
+        env=_environment(host, home, path, pass_env),
+        read=(*folders, *more),
+        etc=shadow,
+        etc_shown=tuple(survey.files + survey.links),
+        protected=tuple(_protected(workspace)),
+        hidden=tuple(name for name in hidden if os.path.exists(name)),
+        write=tuple(os.path.realpath(name) for name in write) + _git_folders(workspace),
+        network=network,
+        gitconfig=_gitconfig(real_home),
+    )
+
+
+def _within(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+def _environment(
+    host: Mapping[str, str], home: str, path: str, pass_env: tuple[str, ...]
+) -> dict[str, str]:
+    """The allowlist. A name that sounds like a secret is passed only when asked for by name."""
+    env = {
+        name: value
+        for name, value in host.items()
+        if (name in _PASSED or name.startswith("LC_"))
+        and not any(word in name.upper() for word in _SECRET_WORDS)
+    }
+    env.update({name: host[name] for name in pass_env if name in host})
+    env.setdefault("LANG", "C.UTF-8")
+    env.update(PATH=path, HOME=home, TMPDIR="/tmp", GIT_TERMINAL_PROMPT="0", PAGER="cat")
+    env.setdefault("TERM", "dumb")
+    return env
+
+
+def _search_path(given: str, workspace: str, home: str, host: Mapping[str, str]) -> str:
+    """The host's PATH with the workspace's environment first and pyenv's real folders for shims."""
+    folders: list[str] = []
+    for name in (".venv", "venv"):
+        if os.path.isfile(os.path.join(workspace, name, "pyvenv.cfg")):
+            folders.append(os.path.join(workspace, name, "bin"))
+            break
+    for folder in given.split(os.pathsep):
+        if not os.path.isabs(folder):
+            continue  # a relative entry would run whatever the workspace holds
+        if folder.rstrip("/").endswith("/.pyenv/shims"):
+            # A shim is a shell script that costs 170 ms; the version it would choose is a folder.
+            folders += _pyenv_folders(os.path.dirname(folder.rstrip("/")), workspace, host)
+        folders.append(folder)
+    return os.pathsep.join(dict.fromkeys(folders))
+
+
+def _pyenv_folders(root: str, workspace: str, host: Mapping[str, str]) -> list[str]:
+    names = host.get("PYENV_VERSION", "").split(":")
+    files = [os.path.join(workspace, ".python-version"), os.path.join(root, "version")]
+    for file in files:
+        if any(names):
+            break
+        try:
+            with open(file, encoding="utf-8") as stream:
+                names = stream.read(4096).split()
+        except (OSError, ValueError):
+            continue
+    found = []
+    for name in names:
+        folder = os.path.join(root, "versions", name, "bin")
+        if name and "/" not in name and os.path.isdir(folder):
+            found.append(folder)
+    return found
+
+
+def _toolchains(home: str, path: str, workspace: str) -> list[str]:
+    """Folders with programs that are not in the system's own."""
+    wanted = [os.path.join(home, name) for name in _TOOLCHAINS]
+    wanted += [sys.prefix, sys.base_prefix, os.path.dirname(os.path.realpath(sys.executable))]
+    wanted += [folder for folder in path.split(os.pathsep) if _is_toolchain(folder, home)]
+    for name in (".venv", "venv"):
+        wanted += _python_of(os.path.join(workspace, name))
+    found: list[str] = []
+    for folder in sorted({os.path.realpath(name) for name in wanted if os.path.exists(name)}):
+        if any(_within(folder, above) for above in (*found, *SYSTEM, workspace)):
+            continue
+        if _within(home, folder) or folder == "/":
+            continue  # never the home folder itself, nor anything around it
+        found.append(folder)
+    return found
+
+
+def _is_toolchain(folder: str, home: str) -> bool:
+    return os.path.isdir(folder) and not _within(home, os.path.realpath(folder))
+
+
+def _python_of(environment: str) -> list[str]:
+    """The installation behind a virtual environment, if it really is one.
+
+    The environment belongs to the workspace and may claim anything, so that the folder it names
+    must look like an installation of Python before it is shown.
+    """
+    found = []
+    for link in glob.glob(os.path.join(environment, "bin", "python*")):
+        program = os.path.realpath(link)
+        prefix = os.path.dirname(os.path.dirname(program))
+        if glob.glob(os.path.join(prefix, "lib", "python3*", "os.py")) and _is_program(program):
+            found.append(prefix)
+    return found
+
+
+def _is_program(path: str) -> bool:
+    return os.path.basename(path).startswith("python") and os.access(path, os.X_OK)
+
+
+def _cache_folder(host: Mapping[str, str], home: str) -> str:
+    base = host.get("XDG_CACHE_HOME") or os.path.join(home, ".cache")
+    return os.path.join(base, "agentcli", "sandbox")
+
+
+def _protected(workspace: str) -> list[str]:
+    """What the host later executes or obeys; ``restore.py`` watches over the rest."""
+    names = (".git/config", ".git/hooks", ".git/config.worktree", ".git/commondir", ".agentcli")
+    found = [os.path.join(workspace, name) for name in names]
+    return [name for name in found if os.path.exists(name) and not os.path.islink(name)]
+
+
+def _git_folders(workspace: str) -> tuple[str, ...]:
+    """Where a linked worktree's real git folders are, if they point back to this workspace."""
+    link = os.path.join(workspace, ".git")
+    try:
+        if not os.path.isfile(link) or os.path.islink(link):
+            return ()
+        with open(link, encoding="utf-8") as file:
+            kind, _, target = file.read(4096).strip().partition(": ")
+        folder = os.path.realpath(os.path.join(workspace, target))
+        with open(os.path.join(folder, "gitdir"), encoding="utf-8") as file:
+            back = os.path.realpath(os.path.join(folder, file.read(4096).strip()))
+        with open(os.path.join(folder, "commondir"), encoding="utf-8") as file:
+            common = os.path.realpath(os.path.join(folder, file.read(4096).strip()))
+    except (OSError, ValueError):
+        return ()
+    # A .git file is the workspace's own claim; only the other side's answer makes it true.
+    genuine = kind == "gitdir" and back == link and _within(folder, common)
+    return (common,) if genuine and os.path.isfile(os.path.join(common, "HEAD")) else ()
+
+
+def _gitconfig(home: str) -> bytes:
+    """A git configuration for the private home: the user's name, and no credentials."""
+    name, email = "agentcli", "agentcli@localhost"
+    section = ""
+    try:
+        with open(os.path.join(home, ".gitconfig"), encoding="utf-8") as file:
+            for line in file:
+                line = line.strip()
+                if line.startswith("["):
+                    section = line.lower()
+                key, _, value = (part.strip() for part in line.partition("="))
+                value = value.strip('"')
+                if section == "[user]" and key.lower() == "name" and value:
+                    name = value
+                elif section == "[user]" and key.lower() == "email" and value:
+                    email = value
+    except (OSError, ValueError):
+        pass
+    quoted = (name.replace("\\", "").replace('"', ""), email.replace("\\", "").replace('"', ""))
+    return (
+        f'[user]\n\tname = "{quoted[0]}"\n\temail = "{quoted[1]}"\n'
+        "[safe]\n\tdirectory = *\n[init]\n\tdefaultBranch = main\n[gc]\n\tauto = 0\n"
+    ).encode()
