@@ -1,0 +1,286 @@
+"""Settings: defaults < the user's TOML < the project's TOML < environment < flags.
+
+Every value remembers which layer set it. An unknown key is an error, never a guess. A project's
+file comes with code that may be anyone's: until the folder is trusted it sets harmless keys only,
+and the rest of it is named in ``notices``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import shlex
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import platformdirs
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
+
+from agentcli.errors import ConfigError
+
+PROJECT_FILE = Path(".agentcli") / "config.toml"
+PROJECT_KEYS = ("checks", "max_steps", "timeout_s")
+"""What a project's file may set without trust: nothing that spends, sends or unlocks."""
+
+_PREFIX = "AGENTCLI_"
+_FOLDERS = {"CONFIG_DIR", "DATA_DIR", "STATE_DIR", "CACHE_DIR"}  # where files live, not settings
+
+
+def _command(value: object) -> object:
+    return tuple(shlex.split(value)) if isinstance(value, str) else value
+
+
+def _as_tuple(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+Command = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), BeforeValidator(_command)]
+"""A command as a list of words, or as one line that is split as a shell would."""
+Positive = Annotated[int, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
+
+
+class ProviderSettings(_Section):
+    """A server that answers models named ``NAME:model``; each field overrides a known one."""
+
+    base_url: str | None = Field(None, pattern=r"^https?://[^/\s]")
+    """Where its API is, up to and with ``/v1``."""
+    api_key_env: str | None = None
+    """The variable that holds the key; empty for servers without keys."""
+    api: Literal["chat", "responses", "messages"] | None = None
+    """The wire: OpenAI Chat Completions, OpenAI Responses or Anthropic Messages."""
+    headers: dict[str, str] = Field(default_factory=dict)
+    """Sent with every request."""
+    streaming: bool = True
+    """Off for servers that cannot stream tool calls."""
+    context_window: Positive | None = None
+    """Tokens that its models take, where it cannot be known otherwise."""
+
+
+class CheckSettings(_Section):
+    """Commands of run_tests, run_build and run_lint in place of those that are detected."""
+
+    test: Command = ()
+    build: Command = ()
+    lint: Command = ()
+
+
+class LimitSettings(_Section):
+    """What tools may use. Times in seconds, memory in MiB, output in characters."""
+
+    command_time_s: Seconds = 120.0
+    check_time_s: Seconds = 600.0
+    memory_mib: Positive = 2048
+    tasks: Positive = 1024
+    output_chars: Positive = 30_000
+
+
+class Settings(_Section):
+    """All that can be configured; the docstrings of the fields are its reference."""
+
+    model: str | None = None
+    """``PROVIDER:NAME``, ``local:PATH`` or ``embedded``."""
+    fallback: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
+    """Models to try in turn when one fails for good."""
+    providers: dict[str, ProviderSettings] = Field(default_factory=dict)
+    mode: Literal["ask", "edits", "auto", "plan"] | None = None
+    """Who is asked before tools act; None: ask in chat, auto in run."""
+    max_steps: Positive = 100
+    timeout_s: Seconds | None = None
+    """Seconds for a whole run."""
+    request_timeout_s: Seconds = 600.0
+    """Seconds of silence before a model's answer is given up."""
+    retries: Annotated[int, Field(ge=0)] = 3
+    """Further attempts after a provider's failure."""
+    budget_tokens: Positive | None = None
+    max_cost: Annotated[float, Field(gt=0)] | None = None
+    """US dollars."""
+    max_output_tokens: Positive | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    sandbox: Literal["auto", "full", "reduced", "none"] = "auto"
+    """The level that must hold; auto takes the best that works."""
+    offline: bool = False
+    output: Literal["text", "json", "stream-json"] = "text"
+    checks: CheckSettings = Field(default_factory=CheckSettings)
+    limits: LimitSettings = Field(default_factory=LimitSettings)
+
+    _sources: dict[str, str] = PrivateAttr(default_factory=dict)
+    _notices: tuple[str, ...] = PrivateAttr(default=())
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """Lines to show: keys of an untrusted project file that were left out."""
+        return self._notices
+
+    def source(self, key: str) -> str:
+        """Which layer set a key such as ``checks.test``."""
+        return self._sources.get(key, "default")
+
+    def rows(self) -> Iterator[tuple[str, Any, str]]:
+        """(key, value, source) of every value, in order."""
+        for key, value in _leaves(self.model_dump()):
+            yield key, value, self.source(key)
+
+
+def load(
+    workspace: Path | None = None,
+    *,
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+    user_file: Path | None = None,
+    trusted: bool = False,
+) -> Settings:
+    """Read all layers. ``flags`` maps keys to values; None values are flags that were not given.
+
+    Raises:
+        ConfigError: a file that cannot be read, an unknown key or a value of the wrong type.
+    """
+    environ = os.environ if environ is None else environ
+    user_file = user_file or user_folder(environ) / "config.toml"
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    notices: list[str] = []
+
+    def add(layer: Mapping[str, Any], name: str) -> None:
+        _check_keys(layer, Settings, name)
+        for key, value in _leaves(layer):
+            _set(values, key, value)
+            sources[key] = name
+
+    add(_read(user_file), str(user_file))
+    if workspace is not None:
+        file = workspace / PROJECT_FILE
+        layer = _read(file)
+        _check_keys(layer, Settings, str(file))
+        if not trusted and (refused := [key for key in layer if key not in PROJECT_KEYS]):
+            notices.append(
+                f"{file}: {', '.join(refused)} left out: a project may only set "
+                f"{', '.join(PROJECT_KEYS)}. Set the rest in {user_file}"
+            )
+            layer = {key: value for key, value in layer.items() if key in PROJECT_KEYS}
+        add(layer, str(file))
+    for variable, key, value in _from_environment(environ):
+        add(_nested(key, value), variable)
+    for key, value in (flags or {}).items():
+        if value is not None:
+            add(_nested(key, value), f"--{key.replace('_', '-').replace('.', '-')}")
+    settings = _validate(values, sources)
+    settings._sources = sources
+    settings._notices = tuple(notices)
+    return settings
+
+
+def user_folder(environ: Mapping[str, str] | None = None) -> Path:
+    """Where the user's configuration lives; ``AGENTCLI_CONFIG_DIR`` overrides the platform's."""
+    root = (os.environ if environ is None else environ).get(f"{_PREFIX}CONFIG_DIR")
+    return Path(root) if root else platformdirs.user_config_path("agentcli", appauthor=False)
+
+
+def nearest(key: str, known: Sequence[str]) -> str:
+    """A hint for a wrong key."""
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    return f'Did you mean "{close[0]}"?' if close else f"There are: {', '.join(known)}"
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_bytes().decode("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except NotADirectoryError:
+        return {}
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file}: not UTF-8", hint="Save it as UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{file}: {str(error)[:1].lower()}{str(error)[1:]}") from error
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror or error}") from error
+
+
+def _check_keys(
+    layer: Mapping[str, Any], section: type[BaseModel], name: str, at: str = ""
+) -> None:
+    for key, value in layer.items():
+        field = section.model_fields.get(key)
+        if field is None:
+            raise ConfigError(
+                f'{name}: unknown key "{at}{key}"', hint=nearest(key, list(section.model_fields))
+            )
+        if not isinstance(value, Mapping):
+            continue
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            _check_keys(value, field.annotation, name, f"{at}{key}.")
+        elif key == "providers":
+            for provider, inner in value.items():
+                if isinstance(inner, Mapping):
+                    _check_keys(inner, ProviderSettings, name, f"{at}{key}.{provider}.")
+
+
+def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, str, Any]]:
+    """(variable, key, value); ``__`` stands for the dot, as in AGENTCLI_CHECKS__TEST."""
+    for variable, text in sorted(environ.items()):
+        name = variable.removeprefix(_PREFIX)
+        if name == variable or name in _FOLDERS:
+            continue
+        yield variable, name.lower().replace("__", "."), _from_text(name.lower(), text)
+
+
+def _from_text(name: str, text: str) -> Any:
+    """A variable's text as the type of its key: words for lists, TOML for numbers and switches."""
+    field = Settings.model_fields.get(name)
+    if name == "fallback":
+        return [word.strip() for word in text.split(",") if word.strip()]
+    if name.startswith("checks__") or (field is not None and _takes_text(field.annotation)):
+        return text
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _takes_text(annotation: Any) -> bool:
+    return annotation is str or any(
+        option is str or isinstance(option, str) or _takes_text(option)
+        for option in get_args(annotation)
+    )
+
+
+def _validate(values: dict[str, Any], sources: Mapping[str, str]) -> Settings:
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        place = ".".join(str(step) for step in first["loc"])
+        source = next(
+            (name for key, name in sources.items() if place == key or place.startswith(f"{key}.")),
+            next((name for key, name in sources.items() if key.startswith(f"{place}.")), "?"),
+        )
+        what = first["msg"].removeprefix("Input should be ")
+        raise ConfigError(f"{source}: {place} should be {what}") from error
+
+
+def _leaves(layer: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in layer.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{at}{key}.")
+        elif not isinstance(value, Mapping):
+            yield f"{at}{key}", value
+
+
+def _set(values: dict[str, Any], key: str, value: Any) -> None:
+    *path, last = key.split(".")
+    for step in path:
+        values = values.setdefault(step, {})
+    values[last] = value
+
+
+def _nested(key: str, value: Any) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    _set(nested, key, value)
+    return nested

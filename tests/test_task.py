@@ -1,0 +1,117 @@
+"""Task files, good and bad."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agentcli.errors import TaskError
+from agentcli.task import Budget, Resource, Task, parse, read
+
+
+def front(text: str) -> Task:
+    return parse(f"---\n{text}\n---\nDo it.\n".encode(), "task.md")
+
+
+def test_plain_markdown() -> None:
+    assert parse(b"\n# Title\n\nDo it.\n", "t.md") == Task("# Title\n\nDo it.", "t.md")
+
+
+def test_all_of_the_front_matter() -> None:
+    task = front(
+        "model: openai:gpt-5\nmax_steps: 40\nbudget: {tokens: 1000, cost: 1.5, time_s: 60}\n"
+        "tools: [read_file, shell]\nchecks:\n  - make test\n  - make lint\n"
+        "env: docker:python:3.12\n"
+        "resources:\n  - a.md\n  - {path: data, kind: folder, writable: true}\n"
+    )
+    assert task == Task(
+        "Do it.",
+        "task.md",
+        model="openai:gpt-5",
+        max_steps=40,
+        budget=Budget(tokens=1000, cost=1.5, time_s=60),
+        tools=("read_file", "shell"),
+        checks=("make test", "make lint"),
+        env="docker:python:3.12",
+        resources=(Resource("a.md"), Resource("data", "folder", writable=True)),
+    )
+
+
+def test_one_value_stands_for_a_list() -> None:
+    task = front("checks: make test\nresources: a.md\nbudget: 5000")
+    assert task.checks == ("make test",)
+    assert task.resources == (Resource("a.md"),)
+    assert task.budget == Budget(tokens=5000)
+
+
+@pytest.mark.parametrize("text", ["---\n---\nDo it.", "---\n# no keys\n---\nDo it.", "Do it."])
+def test_front_matter_may_be_empty(text: str) -> None:
+    assert parse(text.encode(), "t").instruction == "Do it."
+
+
+def test_windows_line_ends_and_a_byte_order_mark() -> None:
+    task = parse(b"\xef\xbb\xbf---\r\nmax_steps: 3\r\n---\r\nDo\r\nit.\r\n", "t")
+    assert (task.max_steps, task.instruction) == (3, "Do\nit.")
+
+
+def test_a_rule_inside_the_text_is_no_front_matter() -> None:
+    assert parse(b"Do it.\n---\nmodel: x\n---\n", "t").model is None
+
+
+WRONG = {
+    "max_stepz: 3": (2, "max_stepz", 'Did you mean "max_steps"?'),
+    "\n\nmodl: x": (4, "modl", 'Did you mean "model"?'),
+    "max_steps: many": (2, "max_steps should be a valid integer", ""),
+    "max_steps: 0": (2, "max_steps should be greater than 0", ""),
+    "max_steps: true": (2, "max_steps", ""),
+    "model: ''": (2, "model", ""),
+    "model: x\nchecks: {a: b}": (3, "checks", ""),
+    "checks: [1]": (2, "checks.0 should be a valid string", ""),
+    "checks: ['']": (2, "checks.0", ""),
+    "budget: {token: 5}": (2, "budget.token", 'Did you mean "tokens"?'),
+    "resources: [{pth: a}]": (2, "resources.0", ""),
+    "env: mars": (2, "env", ""),
+    "model: [1": (2, "expected ',' or ']'", "YAML"),
+    "model: !!python/object:os.system x": (2, "could not determine a constructor", "YAML"),
+    "- a\n- b": (2, "not a list of keys", ""),
+    "1: 2": (2, 'unknown key "1"', "There are: model"),
+}
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_wrong_front_matter_is_named_with_its_line(text: str) -> None:
+    line, what, hint = WRONG[text]
+    with pytest.raises(TaskError) as caught:
+        front(text)
+    assert caught.value.message.startswith(f"task.md:{line}: ")
+    assert what in caught.value.message and hint in caught.value.line()
+    assert caught.value.exit_code == 2 and "\n" not in caught.value.line()
+
+
+def test_front_matter_without_an_end() -> None:
+    with pytest.raises(TaskError, match="no end"):
+        parse(b"---\nmodel: x\nDo it.", "t")
+
+
+@pytest.mark.parametrize("raw", [b"", b" \n\t\n", b"---\nmodel: openai:x\n---\n\n"])
+def test_empty(raw: bytes) -> None:
+    with pytest.raises(TaskError, match="empty"):
+        parse(raw, "t")
+
+
+@pytest.mark.parametrize("raw", [b"ok\ncaf\xe9\n", "Do it".encode("utf-16"), b"a\0b"])
+def test_not_utf8(raw: bytes) -> None:
+    with pytest.raises(TaskError, match="UTF-8"):
+        parse(raw, "t")
+
+
+def test_files(tmp_path: Path) -> None:
+    (tmp_path / "a task.md").write_text("Dö it.", "utf-8")
+    assert read(tmp_path / "a task.md").instruction == "Dö it."
+    with pytest.raises(TaskError, match=r"none\.md: no such file"):
+        read(tmp_path / "none.md")
+    with pytest.raises(TaskError, match="is a folder"):
+        read(tmp_path)
+    with pytest.raises(TaskError, match="longer than"):
+        parse(b"x" * (4 * 1024 * 1024 + 1), "t")
