@@ -156,6 +156,15 @@ class RetryScheduled(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ModelChanged(Event):
+    """Another model answers from here on; ``reason`` is what ended the one before."""
+
+    step: int
+    model: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class ToolStarted(Event):
     """A tool is about to run; durable before it does."""
 

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
@@ -24,6 +24,7 @@ from agentcli.agent.events import (
     EventLog,
     MessageAdded,
     ModelAnswered,
+    ModelChanged,
     PhaseChanged,
     RetryScheduled,
     RunFinished,
@@ -105,7 +106,8 @@ class _Stopped(Exception):
 class Agent:
     """A model, tools and a workspace, ready to work on tasks.
 
-    ``session`` is what the journal opens with; ``state`` is where a resumed session stands.
+    ``session`` is what the journal opens with; ``state`` is where a resumed session stands;
+    ``fallbacks`` make the clients to go on with, in this order, when a model fails for good.
     """
 
     client: LLMClient
@@ -119,11 +121,13 @@ class Agent:
     limits: RunLimits = field(default_factory=RunLimits)
     retry: RetryConfig = field(default_factory=RetryConfig)
     sampling: Sampling = field(default_factory=Sampling)
+    fallbacks: Sequence[Callable[[], LLMClient]] = ()
     state: AgentState = field(default_factory=AgentState)
 
     def __post_init__(self) -> None:
         self._emitting = asyncio.Lock()
         self._failed_hooks: set[int] = set()
+        self._fallbacks = list(self.fallbacks)
         self._check_rounds = 0
         self._call_ids = {call.id for message in self.state.history for call in message.calls}
         self._run = Run()
@@ -165,7 +169,11 @@ class Agent:
         await self._emit(StageStarted(step, Stage.DECIDE))
         decision = await self.module.decide(self.state)
         while decision is None:
-            response, first_token_s, duration_s = await self._ask(step)
+            try:
+                response, first_token_s, duration_s = await self._ask(step)
+            except ProviderError as error:
+                await self._fall_back(step, error)
+                continue
             if problem := _unusable(response):
                 await self._reject(step, problem, response)
                 continue
@@ -248,6 +256,15 @@ class Agent:
                 )
                 await asyncio.sleep(pause_s)
                 attempt += 1
+
+    async def _fall_back(self, step: int, error: ProviderError) -> None:
+        """Go on with the next model, or raise ``error`` where there is none."""
+        if not self._fallbacks:
+            raise error
+        failed, self.client = self.client, self._fallbacks.pop(0)()
+        info = self.client.info
+        await self._emit(ModelChanged(step, f"{info.provider}:{info.id}", error.message))
+        await failed.aclose()
 
     async def _reject(self, step: int, problem: str, response: ChatResponse) -> None:
         if response.finish_reason is FinishReason.CONTENT_FILTER:

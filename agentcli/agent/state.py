@@ -12,6 +12,7 @@ from agentcli.agent.events import (
     Event,
     MessageAdded,
     ModelAnswered,
+    ModelChanged,
     Phase,
     PhaseChanged,
     RetryScheduled,
@@ -231,6 +232,8 @@ def fold(state: AgentState, event: Event) -> AgentState:
             )
         case RetryScheduled():
             return replace(state, retries=state.retries + 1, step_retries=state.step_retries + 1)
+        case ModelChanged():
+            return replace(state, model=event.model)
         case ToolStarted():
             return replace(
                 state,

@@ -38,7 +38,8 @@ from agentcli.agent.kernel import RunLimits
 from agentcli.agent.module import Act, AgentModule, Decision
 from agentcli.agent.state import AgentState, fold_all
 from agentcli.errors import JournalError
-from agentcli.llm.client import TextDelta
+from agentcli.llm.client import ModelInfo, TextDelta
+from agentcli.llm.openai import OpenAIChat
 from agentcli.messages import (
     Message,
     Outcome,
@@ -53,7 +54,7 @@ from agentcli.sandbox.limits import Limits
 from agentcli.tools.base import ToolContext, ToolKind, ToolOutput
 from agentcli.tools.registry import tool
 from tests.agent.conftest import Make
-from tests.server import Reply
+from tests.server import Reply, ScriptedServer
 
 
 async def echo(context: ToolContext, text: str) -> str:
@@ -273,6 +274,16 @@ class TestRetries:
         agent = await bench([Reply(status=500)] * 4)
         result = await agent.run()
         assert result.exit_code == 3 and "after 4 attempts" in result.state.detail
+
+    async def test_a_model_that_fails_for_good_is_replaced(self, bench: Make) -> None:
+        with ScriptedServer([Reply(text="from the other")]) as other:
+            info = ModelInfo("other", "local")
+            agent = await bench(
+                [Reply(status=402)], fallbacks=[lambda: OpenAIChat(info, "", other.url)]
+            )
+            result = await agent.run()
+            await agent.agent.client.aclose()
+        assert result.task_result == "from the other" and result.state.model == "local:other"
 
 
 class TestLimits:
