@@ -6,25 +6,19 @@ A subcommand's module is imported only when that subcommand is called, so that `
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
 import sys
-import tempfile
-import time
-import traceback
-from pathlib import Path
 from typing import Annotated
 
-import platformdirs
 import typer
 from typer._click import Command, Context, HelpFormatter
 from typer._click.exceptions import ClickException, NoArgsIsHelpError, UsageError
 from typer.core import TyperGroup
 
 from agentcli import __version__
+from agentcli.cli.errors import save_traceback, show_error
 from agentcli.errors import AgentCLIError
-from agentcli.text import escape
 
 COMMANDS = {
     "run": "Work on a task until its checks pass.",
@@ -33,7 +27,6 @@ COMMANDS = {
     "doctor": "Say what works on this machine, and what does not.",
 }
 INTERRUPTED = 130
-TERMINATED = 143
 
 
 class LazyGroup(TyperGroup):
@@ -114,7 +107,7 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         return _reader_left()
     except Exception:
-        return _fail(*_unexpected())
+        return _fail(save_traceback(), 5)
 
 
 def unsupported(platform: str) -> str:
@@ -128,10 +121,7 @@ def unsupported(platform: str) -> str:
 
 
 def _fail(line: str, code: int) -> int:
-    # One line whatever the message is made of: an error may quote a file or a server.
-    text = escape(" ".join(line.split()))
-    with contextlib.suppress(OSError):
-        print(f"agentcli: error: {text}", file=sys.stderr, flush=True)
+    show_error(line)
     return code
 
 
@@ -150,26 +140,6 @@ def _reader_left() -> int:
         except OSError:
             os.dup2(devnull, stream.fileno())
     return 1
-
-
-def _unexpected() -> tuple[str, int]:
-    """Save the traceback of the exception being handled; the line that tells of it."""
-    kind, error, _ = sys.exc_info()
-    told = f"internal error: {kind.__name__ if kind else ''}: {error}"
-    name = f"crash-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
-    folder = platformdirs.user_state_path("agentcli", appauthor=False)
-    for place in (folder, Path(tempfile.gettempdir())):
-        try:
-            place.mkdir(parents=True, exist_ok=True)
-            path = place / name
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with open(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
-                file.write(f"agentcli {__version__}, Python {sys.version}\n\n")
-                traceback.print_exc(file=file)
-            return f"{told}. This is a bug; the traceback is in {path}", 5
-        except OSError:
-            continue
-    return f"{told}. This is a bug; the traceback could not be saved", 5
 
 
 if __name__ == "__main__":

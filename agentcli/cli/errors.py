@@ -1,0 +1,73 @@
+"""How the command line tells what went wrong: one line on stderr, details in a file."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+import platformdirs
+
+from agentcli import __version__
+from agentcli.text import escape
+
+
+def show_error(text: str) -> None:
+    """One line, whatever the text is made of: an error may quote a file or a server."""
+    _line(f"agentcli: error: {text}")
+
+
+def show_note(text: str) -> None:
+    """Something worth knowing before a run begins."""
+    _line(f"agentcli: note: {text}")
+
+
+def _line(text: str) -> None:
+    with contextlib.suppress(OSError):
+        print(escape(" ".join(text.split())), file=sys.stderr, flush=True)
+
+
+def state_folder() -> Path:
+    """``$AGENTCLI_STATE_DIR``, else the platform's folder for logs and the like."""
+    root = os.environ.get("AGENTCLI_STATE_DIR")
+    return Path(root) if root else platformdirs.user_state_path("agentcli", appauthor=False)
+
+
+def log_to_file() -> None:
+    """Send warnings of all libraries to a file; stderr belongs to the run."""
+    folder = state_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handler: logging.Handler = logging.FileHandler(
+            folder / "agentcli.log", encoding="utf-8", errors="backslashreplace", delay=True
+        )
+    except OSError:
+        handler = logging.NullHandler()
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(name)s: %(message)s"))
+    logging.raiseExceptions = False
+    logging.getLogger().addHandler(handler)
+
+
+def save_traceback() -> str:
+    """Save the traceback of the exception being handled; the line that tells of it."""
+    kind, error, _ = sys.exc_info()
+    told = f"internal error: {kind.__name__ if kind else ''}: {error}. This is a bug"
+    name = f"crash-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
+    for folder in (state_folder(), Path(tempfile.gettempdir())):
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            path = folder / name
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with open(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(f"agentcli {__version__}, Python {sys.version}\n\n")
+                traceback.print_exc(file=file)
+            return f"{told}; the traceback is in {path}"
+        except OSError:
+            continue
+    return f"{told}; the traceback could not be saved"

@@ -1,0 +1,233 @@
+"""``agentcli run``: one task, from its file to its exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from agentcli import config
+from agentcli import task as tasks
+from agentcli.agent.events import Status, StopReason
+from agentcli.agent.run import Run, RunResult
+from agentcli.agent.state import AgentState
+from agentcli.cli.errors import log_to_file, show_error, show_note
+from agentcli.cli.render import Output, Renderer, Summary, open_renderer
+from agentcli.cli.signals import Interruption, interruptible
+from agentcli.config import Settings
+from agentcli.errors import UsageError, WorkspaceError
+from agentcli.session.store import interrupted, load_state
+from agentcli.task import Task
+from agentcli.wiring import open_agent
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+class RunMode(StrEnum):
+    """What ``--mode`` can be: nobody is there to be asked."""
+
+    AUTO = "auto"
+    PLAN = "plan"
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that the command line, the task and the settings say."""
+
+    task: Task
+    settings: Settings
+    workspace: Path
+    session: str | None
+    output: Output
+
+
+@app.command()
+def run(
+    task: Annotated[
+        str | None,
+        typer.Argument(help="The task's Markdown file; - reads it from stdin.", metavar="TASK.md"),
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option("-p", "--prompt", help="The task itself.", metavar="TEXT")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="PROVIDER:NAME, such as openai:gpt-5.", metavar="MODEL")
+    ] = None,
+    workspace: Annotated[
+        Path | None,
+        typer.Option(help="The folder to work in; default: the current one.", metavar="DIR"),
+    ] = None,
+    output: Annotated[Output | None, typer.Option(help="What stdout holds.")] = None,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="End after this many steps.")] = None,
+    timeout: Annotated[
+        float | None, typer.Option(help="End after this many seconds.", metavar="SECONDS")
+    ] = None,
+    budget_tokens: Annotated[
+        int | None, typer.Option(min=1, help="End after this many tokens, in and out.")
+    ] = None,
+    check: Annotated[
+        list[str] | None,
+        typer.Option(help="A command that must succeed at the end; repeatable.", metavar="CMD"),
+    ] = None,
+    mode: Annotated[
+        RunMode | None, typer.Option(help="auto changes files, plan only reads.")
+    ] = None,
+    no_sandbox: Annotated[
+        bool, typer.Option("--no-sandbox", help="Run tools with your own rights.")
+    ] = False,
+    session: Annotated[
+        str | None, typer.Option(help="Go on with this session.", metavar="ID")
+    ] = None,
+) -> int:
+    """Work on a task until its checks pass.
+
+    Progress goes to stderr, the answer to stdout. Exit codes: 0 solved, 1 not solved or a limit
+    was met, 2 wrong usage, 3 the provider failed, 4 no sandbox, 5 internal error, 130 interrupted.
+    """
+    if timeout is not None and not timeout > 0:
+        raise typer.BadParameter("must be more than 0", param_hint="'--timeout'")
+    if any(not command.strip() for command in check or ()):
+        raise typer.BadParameter("a check cannot be empty", param_hint="'--check'")
+    before = load_state(session) if session else None
+    given = _task(task, prompt, before)
+    folder = _workspace(workspace, before, writes=mode is not RunMode.PLAN)
+    flags = {
+        "model": model,
+        "output": output.value if output else None,
+        "max_steps": max_steps,
+        "timeout_s": timeout,
+        "budget_tokens": budget_tokens,
+        "mode": mode.value if mode else None,
+        "sandbox": "none" if no_sandbox else None,
+    }
+    settings = config.load(folder, flags=flags)
+    # What the command line says goes before what the task's front matter says.
+    given = replace(
+        given,
+        model=model or given.model,
+        max_steps=max_steps or given.max_steps,
+        budget=replace(
+            given.budget,
+            tokens=budget_tokens or given.budget.tokens,
+            time_s=timeout or given.budget.time_s,
+        ),
+        checks=(*given.checks, *(check or ())),
+    )
+    return asyncio.run(_run(Job(given, settings, folder, session, Output(settings.output))))
+
+
+def _task(path: str | None, prompt: str | None, before: AgentState | None) -> Task:
+    if path is not None and prompt is not None:
+        raise UsageError("a task file and -p were both given", hint="Give one of them")
+    if prompt is not None:
+        return _of_prompt(prompt)
+    if path == "-":
+        return tasks.read_stdin()
+    if path is not None:
+        return tasks.read(Path(path))
+    if before is None:
+        raise UsageError("no task was given", hint="Name a TASK.md, or use -p TEXT, or - for stdin")
+    if not before.task or before.status in (Status.SOLVED, Status.UNSOLVED):
+        what = "has ended" if before.task else "was never given a task"
+        raise UsageError(f"session {before.session_id} {what}", hint="Give it a task to go on")
+    return Task("")
+
+
+def _of_prompt(text: str) -> Task:
+    """A prompt has no front matter, even where it looks like it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError("the text of -p is not UTF-8") from error
+    if not text.strip():
+        raise UsageError("the text of -p is empty", hint="Write what is to be done")
+    return Task(text.strip(), "-p")
+
+
+def _workspace(given: Path | None, before: AgentState | None, *, writes: bool) -> Path:
+    folder = given or Path(before.workspace if before else ".")
+    try:
+        folder = folder.resolve(strict=True)
+        if not folder.is_dir():
+            raise WorkspaceError(f"the workspace {folder} is not a folder")
+        if writes:
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+    except OSError as error:
+        doing = "written" if folder.is_dir() else "used"
+        raise WorkspaceError(
+            f"the workspace {folder} cannot be {doing}: {error.strerror}",
+            hint="Name another one with --workspace" + (", or use --mode plan" if writes else ""),
+        ) from error
+    return folder
+
+
+async def _run(job: Job) -> int:
+    log_to_file()
+    for notice in job.settings.notices:
+        show_note(notice)
+    _tell_of_interrupted(job)
+    task = asyncio.current_task()
+    assert task is not None
+    with interruptible(task.cancel) as interruption:
+        try:
+            return await _work(job, interruption)
+        except asyncio.CancelledError:
+            if interruption.exit_code is None:
+                raise
+            show_error("interrupted before the run began")
+            return interruption.exit_code
+
+
+async def _work(job: Job, interruption: Interruption) -> int:
+    started = time.monotonic()
+    renderer = open_renderer(job.output)
+    try:
+        async with open_agent(
+            job.settings,
+            task=job.task,
+            workspace=job.workspace,
+            model=job.task.model or job.settings.model,
+            mode=job.settings.mode or RunMode.AUTO.value,
+            session_id=job.session,
+        ) as agent:
+            work = agent.start(job.task.instruction, checks=job.task.checks)
+            interruption.cancel = work.cancel
+            result = await _show(work, renderer)
+    finally:
+        renderer.close()
+    code = result.exit_code
+    if result.state.stop is StopReason.CANCELLED and interruption.exit_code is not None:
+        code = interruption.exit_code
+    renderer.finish(Summary(result.state, code, time.monotonic() - started))
+    if result.state.status in (Status.FAILED, Status.INVALID):
+        show_error(result.state.detail)
+    return code
+
+
+async def _show(work: Run, renderer: Renderer) -> RunResult:
+    """Hand every event to the renderer; one that breaks ends the run in order."""
+    try:
+        async for event in work:
+            renderer.event(event)
+    except BaseException:
+        work.cancel()
+        await work.result()
+        raise
+    return await work.result()
+
+
+def _tell_of_interrupted(job: Job) -> None:
+    found = [session for session in interrupted(job.workspace) if session.id != job.session]
+    if found:
+        more = f" ({len(found)} in all)" if len(found) > 1 else ""
+        show_note(
+            f"session {found[0].id} of this workspace was interrupted{more}; "
+            f"go on with it: agentcli run --session {found[0].id}"
+        )

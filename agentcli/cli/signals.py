@@ -1,0 +1,43 @@
+"""Ctrl+C, termination and a closed terminal end a run in order."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+INTERRUPTED = 130
+TERMINATED = 143
+
+_CODES = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED, signal.SIGHUP: TERMINATED}
+
+
+class Interruption:
+    """What a signal does: the first cancels in order, a second one of Ctrl+C at any price."""
+
+    def __init__(self, cancel: Callable[[], object]) -> None:
+        self.cancel = cancel
+        """Called by the first signal; may be replaced while the work goes on."""
+        self.exit_code: int | None = None
+        """What the first signal stands for; None: there was none."""
+
+    def _received(self, number: signal.Signals) -> None:
+        if self.exit_code is None:
+            self.exit_code = _CODES[number]
+            asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
+            self.cancel()
+
+
+@contextmanager
+def interruptible(cancel: Callable[[], object]) -> Iterator[Interruption]:
+    """Handle the signals inside a running event loop."""
+    loop = asyncio.get_running_loop()
+    interruption = Interruption(cancel)
+    for number in _CODES:
+        loop.add_signal_handler(number, interruption._received, number)
+    try:
+        yield interruption
+    finally:
+        for number in _CODES:
+            loop.remove_signal_handler(number)
