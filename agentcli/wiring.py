@@ -1,0 +1,207 @@
+"""The composition root: from settings to an agent that is ready to run.
+
+The supervisor starts first, before any thread; then the model's SDK is imported beside the start
+of the file worker, since both take their time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import re
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from agentcli import __version__
+from agentcli.agent.events import ModelAnswered, SessionStarted
+from agentcli.agent.hooks import Hook
+from agentcli.agent.kernel import Agent, RunLimits
+from agentcli.agent.module import CodingAgent
+from agentcli.agent.state import AgentState
+from agentcli.config import Settings, user_folder
+from agentcli.environments.host import HostEnvironment
+from agentcli.errors import CapabilityError, ConfigError, TaskError, WorkspaceError
+from agentcli.llm import registry
+from agentcli.llm.client import ChatResponse, LLMClient, Sampling
+from agentcli.prompts import Prompts
+from agentcli.sandbox.confine import Level
+from agentcli.session import store
+from agentcli.session.journal import Journal, read_events
+from agentcli.task import Task
+from agentcli.tools.base import Checks, Tool, ToolContext
+from agentcli.tools.builtin import builtin_tools
+from agentcli.tools.permissions import Ask, Mode, ModePermissions
+from agentcli.tools.registry import Registry
+
+_SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$")
+_LEVELS: dict[str, Level | None] = {
+    "auto": None,
+    "full": "full",
+    "reduced": "reduced",
+    "none": "none",
+}
+
+
+@asynccontextmanager
+async def open_agent(
+    settings: Settings,
+    *,
+    workspace: Path,
+    task: Task | None = None,
+    session_id: str | None = None,
+    hooks: Sequence[Hook] = (),
+    ask: Ask | None = None,
+) -> AsyncIterator[Agent]:
+    """An agent at work in ``workspace``; everything it holds is let go of at the end.
+
+    ``settings`` already hold what the task file and the flags say. ``session_id`` goes on with a
+    session instead of opening a new one; ``ask`` answers for the user where a mode asks.
+
+    Raises:
+        AgentCLIError: whatever stands in the way of a run, each with its exit code.
+    """
+    mode = Mode(settings.mode or Mode.AUTO)
+    root = check_workspace(workspace, writable=mode is not Mode.PLAN)
+    _check_task(task, root)
+    name = settings.model or registry.default_model()
+    prompts = Prompts.standard(user=user_folder() / "prompts")
+    tools = _chosen(builtin_tools(prompts), task.tools if task else ())
+    state = store.load_state(session_id) if session_id else AgentState()
+    _check_session(state, root)
+
+    async with AsyncExitStack() as stack:
+        environment = HostEnvironment(root, wanted=_LEVELS[settings.sandbox])
+        stack.push_async_callback(environment.aclose)
+        starting = asyncio.create_task(environment.start())
+        await asyncio.sleep(0)  # the supervisor forks here, while there is no thread yet
+        try:
+            registry.preload(name, settings)
+            client = await asyncio.to_thread(_connect, name, settings)
+        except BaseException:
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+            raise
+        await starting
+        new_id = session_id or store.new_session_id()
+        journal = Journal(store.journal_path(new_id), secrets=_secrets(os.environ))
+        stack.callback(journal.close)
+        agent = Agent(
+            client=client,
+            tools=Registry(tools, ModePermissions(mode, ask)),
+            context=ToolContext(
+                environment,
+                checks=Checks(**settings.checks.model_dump()),
+                output_chars=settings.limits.output_chars,
+            ),
+            log=journal,
+            session=SessionStarted(
+                new_id,
+                str(root),
+                name,
+                mode.value,
+                environment.level,
+                tuple(f"{tool.spec.name}@{tool.spec.version}" for tool in tools),
+                __version__,
+            ),
+            module=CodingAgent(prompts),
+            hooks=hooks,
+            limits=_limits(settings, task),
+            sampling=Sampling(
+                max_tokens=settings.max_output_tokens, temperature=settings.temperature
+            ),
+            fallbacks=[
+                functools.partial(_connect, fallback, settings) for fallback in settings.fallback
+            ],
+            state=state,
+        )
+        try:
+            yield agent
+        finally:
+            await agent.client.aclose()
+
+
+def check_workspace(path: Path, *, writable: bool) -> Path:
+    """The workspace as an absolute path without links.
+
+    Raises:
+        WorkspaceError: it is missing, no folder, or cannot be written.
+    """
+    try:
+        root = path.resolve(strict=True)
+    except (OSError, RuntimeError) as error:
+        raise WorkspaceError(
+            f"workspace {path}: no such folder", hint="Create it, or name another with --workspace"
+        ) from error
+    if not root.is_dir():
+        raise WorkspaceError(f"workspace {path}: not a folder", hint="Name a folder")
+    wanted = os.R_OK | os.X_OK | (os.W_OK if writable else 0)
+    if not os.access(root, wanted):
+        raise WorkspaceError(
+            f"workspace {path}: cannot be {'written' if os.access(root, os.R_OK) else 'read'}",
+            hint="Change its permissions, or only look at it with --mode plan",
+        )
+    return root
+
+
+def read_recording(path: Path) -> list[ChatResponse]:
+    """The model's answers in a session's journal, in their order.
+
+    Raises:
+        JournalError: it cannot be read.
+    """
+    return [
+        ChatResponse(event.message, event.finish_reason, event.usage)
+        for event in read_events(path)
+        if isinstance(event, ModelAnswered)
+    ]
+
+
+def _connect(name: str, settings: Settings) -> LLMClient:
+    return registry.connect(name, settings, read_recording=read_recording)
+
+
+def _check_task(task: Task | None, root: Path) -> None:
+    if task is None:
+        return
+    if task.env not in (None, "host"):
+        raise CapabilityError(
+            f'{task.source}: environment "{task.env}" is not to be had', hint='Use "env: host"'
+        )
+    for resource in task.resources:
+        found = root / resource.path
+        there = found.is_dir() if resource.kind == "folder" else found.is_file()
+        if resource.required and not there:
+            raise TaskError(f"{task.source}: {resource.kind} {resource.path} is not in {root}")
+
+
+def _check_session(state: AgentState, root: Path) -> None:
+    if state.session_id and state.workspace != str(root):
+        raise ConfigError(
+            f"session {state.session_id} belongs to {state.workspace}, not to {root}",
+            hint=f"Add --workspace {state.workspace}",
+        )
+
+
+def _chosen(tools: list[Tool], wanted: Collection[str]) -> list[Tool]:
+    known = {tool.spec.name for tool in tools}
+    if unknown := sorted(set(wanted) - known):
+        raise TaskError(
+            f"unknown tool {', '.join(unknown)}", hint=f"There are: {', '.join(sorted(known))}"
+        )
+    return [tool for tool in tools if not wanted or tool.spec.name in wanted]
+
+
+def _limits(settings: Settings, task: Task | None) -> RunLimits:
+    limits = RunLimits(
+        max_steps=settings.max_steps, time_s=settings.timeout_s, tokens=settings.budget_tokens
+    )
+    return replace(limits, tool_calls=task.budget.tool_calls) if task else limits
+
+
+def _secrets(environ: os._Environ[str]) -> list[str]:
+    """Values that must not reach the journal, the longest first."""
+    found = {value for name, value in environ.items() if _SECRET.search(name.upper())}
+    return sorted(found, key=len, reverse=True)
