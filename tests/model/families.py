@@ -134,9 +134,8 @@ CASES = [
 def make_oracle(case: Case, seed: int = 0) -> Any:
     """A transformers model whose weights are large enough for every term to show."""
     torch.manual_seed(seed)
-    model = transformers.AutoModelForCausalLM.from_config(
-        case.config(), attn_implementation="eager", dtype=torch.float32
-    )
+    auto: Any = transformers.AutoModelForCausalLM
+    model = auto.from_config(case.config(), attn_implementation="eager", dtype=torch.float32)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             spread = 0.3 if "norm" in name or "bias" in name else 0.15
@@ -176,3 +175,7 @@ def save_tokenizer(folder: Path) -> None:
 def random_tokens(batch: int, length: int, seed: int = 1) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(3, VOCAB, (batch, length), generator=generator)
+
+
+def near(actual: Tensor, expected: Tensor, tolerance: float = 1e-4) -> None:
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=tolerance)
