@@ -49,7 +49,7 @@ class _Section(BaseModel):
 class ProviderSettings(_Section):
     """A server that answers models named ``NAME:model``; each field overrides a known one."""
 
-    base_url: str | None = Field(None, pattern=r"^https?://[^/\s]")
+    base_url: str | None = Field(default=None, pattern=r"^https?://[^/\s]")
     """Where its API is, up to and with ``/v1``."""
     api_key_env: str | None = None
     """The variable that holds the key; empty for servers without keys."""

@@ -14,14 +14,13 @@ import httpx2
 import openai
 
 from agentcli.errors import BadRequestError
+from agentcli.llm.catalog import OPENAI_URL, Endpoint
 from agentcli.llm.client import ChatRequest, ModelInfo, StreamEvent, UsageDelta
 from agentcli.llm.openai_answer import AnswerReader
 from agentcli.llm.openai_request import message_wire, sampling_wire, tools_wire
 from agentcli.llm.sdk_errors import Origin, connection_error, overflow, status_error
 from agentcli.llm.transport import DONE, Answer, http_client
 from agentcli.llm.wire_cache import Encoded, WireCache, dumps
-
-BASE_URL = "https://api.openai.com/v1"
 
 
 class OpenAIChat:
@@ -36,7 +35,7 @@ class OpenAIChat:
         self,
         info: ModelInfo,
         api_key: str,
-        base_url: str = BASE_URL,
+        base_url: str = OPENAI_URL,
         *,
         headers: Mapping[str, str] | None = None,
         timeout_s: float = 600.0,
@@ -116,7 +115,7 @@ def sdk_client(
         timeout=httpx2.Timeout(timeout_s, connect=10.0),
         http_client=http_client(base_url, timeout_s),
     )
-    if not base_url.startswith(BASE_URL):
+    if not base_url.startswith(OPENAI_URL):
         # Read from the environment by the SDK; they are OpenAI's alone.
         client.organization = client.project = None
     return client
@@ -140,3 +139,19 @@ async def post(
         raise status_error(origin, error.status_code, error.body, headers) from error
     except openai.APIConnectionError as error:
         raise connection_error(origin, error.__cause__) from error
+
+
+def connect(endpoint: Endpoint) -> OpenAIChat:
+    """The client of an endpoint, as the registry asks for it."""
+    own = endpoint.base_url.startswith(OPENAI_URL)
+    return OpenAIChat(
+        endpoint.info,
+        endpoint.api_key,
+        endpoint.base_url,
+        headers=endpoint.headers,
+        timeout_s=endpoint.timeout_s,
+        streaming=endpoint.streaming,
+        key_name=endpoint.key_name,
+        max_tokens_field="max_completion_tokens" if own else "max_tokens",
+        reasoning_field=endpoint.reasoning_field,
+    )

@@ -1,0 +1,109 @@
+"""What is known of providers and models without asking them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from agentcli.llm.client import ModelInfo
+
+CHAT = "chat"
+RESPONSES = "responses"
+MESSAGES = "messages"
+
+OPENAI_URL = "https://api.openai.com/v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """A named server.
+
+    ``base_url_env`` is the variable by which the provider's own tools override the address.
+    ``reasoning_field`` is where the server wants its reasoning back in later requests.
+    """
+
+    base_url: str
+    api_key_env: str = ""
+    api: str = CHAT
+    base_url_env: str = ""
+    reasoning_field: str = ""
+    images: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Everything that is needed to reach a model at a provider."""
+
+    info: ModelInfo
+    base_url: str
+    api: str
+    api_key: str = field(default="", repr=False)
+    key_name: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    streaming: bool = True
+    timeout_s: float = 600.0
+    reasoning_field: str = ""
+
+
+PROVIDERS: dict[str, Provider] = {
+    "openai": Provider(OPENAI_URL, "OPENAI_API_KEY", base_url_env="OPENAI_BASE_URL", images=True),
+    "anthropic": Provider(
+        "https://api.anthropic.com",
+        "ANTHROPIC_API_KEY",
+        MESSAGES,
+        base_url_env="ANTHROPIC_BASE_URL",
+        images=True,
+    ),
+    "gemini": Provider(
+        "https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY", images=True
+    ),
+    "deepseek": Provider(
+        "https://api.deepseek.com/v1", "DEEPSEEK_API_KEY", reasoning_field="reasoning_content"
+    ),
+    "mistral": Provider("https://api.mistral.ai/v1", "MISTRAL_API_KEY"),
+    "openrouter": Provider(
+        "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY", reasoning_field="reasoning"
+    ),
+    "ollama": Provider("http://127.0.0.1:11434/v1"),
+    "lmstudio": Provider("http://127.0.0.1:1234/v1"),
+    "vllm": Provider("http://127.0.0.1:8000/v1"),
+}
+
+DEFAULT_MODELS = {"anthropic": "claude-sonnet-5-5", "openai": "gpt-6.2-sol"}
+"""What is used without --model, in order of preference."""
+
+# Longest match first.
+_WINDOWS: tuple[tuple[str, int], ...] = (
+    (r"gpt-6", 1_050_000),
+    (r"gpt-5\.6", 1_050_000),
+    (r"gpt-5\.5", 1_000_000),
+    (r"gpt-5\.4-(mini|nano)", 400_000),
+    (r"gpt-5\.4", 1_050_000),
+    (r"gpt-5", 400_000),
+    (r"gpt-4\.1", 1_000_000),
+    (r"gpt-4o", 128_000),
+    (r"gpt-oss", 131_072),
+    (r"o[134](-|$)", 200_000),
+    (r"claude-(haiku-4-5|sonnet-4-5|opus-4-5|3)", 200_000),
+    (r"claude-", 1_000_000),
+    (r"deepseek-(v4|flash)", 1_000_000),
+    (r"deepseek-", 128_000),
+    (r"gemini-", 1_000_000),
+    (r"mistral-large-4", 1_048_576),
+    (r"(devstral|mistral-large)", 262_144),
+)
+
+
+def context_window(model: str) -> int | None:
+    """Tokens that a model takes, by its name; a router's path before it is skipped."""
+    name = model.rpartition("/")[2]
+    return next((size for pattern, size in _WINDOWS if re.match(pattern, name)), None)
+
+
+def reasons(model: str) -> bool:
+    """Whether this is one of OpenAI's own reasoning models, which the Responses API serves best."""
+    found = re.match(r"o[134](?:-|$)|gpt-(\d+)", model)
+    if found is None or "-chat" in model:
+        return False
+    return found[1] is None or int(found[1]) >= 5

@@ -1,0 +1,190 @@
+"""From a model's name to a client; the SDKs are imported here and only when they are needed.
+
+    openai:NAME  anthropic:NAME  PROVIDER:NAME   see ``catalog`` and ``[providers.NAME]``
+    local:PATH  embedded                         models on this machine (extra ``local``)
+    replay:FILE                                  the answers of a recorded session
+
+A missing key is reported before any request, yet as what the provider would say: an
+AuthenticationError with exit code 3. A name that cannot be resolved is a ConfigError (2).
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from agentcli.config import ProviderSettings, Settings, nearest
+from agentcli.errors import AuthenticationError, ConfigError
+from agentcli.llm.catalog import (
+    CHAT,
+    DEFAULT_MODELS,
+    MESSAGES,
+    OPENAI_URL,
+    PROVIDERS,
+    RESPONSES,
+    Endpoint,
+    Provider,
+    context_window,
+    reasons,
+)
+from agentcli.llm.client import ChatResponse, LLMClient, ModelInfo
+from agentcli.llm.replay import Replay
+
+LOCAL, EMBEDDED, REPLAY = "local", "embedded", "replay"
+
+_MODULES = {
+    CHAT: "agentcli.llm.openai",
+    RESPONSES: "agentcli.llm.openai_responses",
+    MESSAGES: "agentcli.llm.anthropic",
+}
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """(provider, model) of a name; raises ConfigError for anything else."""
+    if name == EMBEDDED:
+        return EMBEDDED, ""
+    provider, colon, model = name.partition(":")
+    if not colon or not provider.strip() or not model.strip():
+        raise ConfigError(
+            f'"{name}" is not the name of a model',
+            hint="Write PROVIDER:NAME, for instance openai:gpt-6.2-sol or ollama:qwen3:8b",
+        )
+    return provider.strip(), model.strip()
+
+
+def default_model(environ: Mapping[str, str] | None = None) -> str:
+    """What is used when nothing was chosen: a provider whose key is there, else embedded."""
+    environ = os.environ if environ is None else environ
+    for provider, model in DEFAULT_MODELS.items():
+        if environ.get(PROVIDERS[provider].api_key_env):
+            return f"{provider}:{model}"
+    return EMBEDDED
+
+
+def resolve(name: str, settings: Settings, environ: Mapping[str, str] | None = None) -> Endpoint:
+    """Where a provider's model is, without asking it and without importing anything.
+
+    Raises:
+        ConfigError: malformed name, unknown provider or address.
+        AuthenticationError: its key is not set.
+    """
+    environ = os.environ if environ is None else environ
+    provider, model = split_name(name)
+    known, chosen = _provider(provider, settings, environ)
+    key_name = known.api_key_env
+    api_key = environ.get(key_name, "").strip() if key_name else ""
+    if key_name and not api_key:
+        raise AuthenticationError(
+            f"no key for {provider}: {key_name} is not set",
+            hint=f"Set {key_name}, or choose another model with --model",
+            provider=provider,
+        )
+    window = chosen.context_window or context_window(model)
+    return Endpoint(
+        info=ModelInfo(model, provider, context_window=window, images=known.images),
+        base_url=known.base_url,
+        api=chosen.api or _api(known, model),
+        api_key=api_key,
+        key_name=key_name,
+        headers=chosen.headers,
+        streaming=chosen.streaming,
+        timeout_s=settings.request_timeout_s,
+        reasoning_field=known.reasoning_field,
+    )
+
+
+def connect(
+    name: str,
+    settings: Settings,
+    environ: Mapping[str, str] | None = None,
+    *,
+    read_recording: Callable[[Path], Sequence[ChatResponse]] | None = None,
+) -> LLMClient:
+    """The client of a model. ``read_recording`` reads the answers of a session's journal.
+
+    Raises:
+        ConfigError: the name cannot be resolved, or what it needs is not installed.
+        AuthenticationError: the key is not set.
+    """
+    provider, model = split_name(name)
+    if provider == REPLAY:
+        if read_recording is None:
+            raise ConfigError("recordings cannot be played here")
+        answers = read_recording(Path(model))
+        return Replay(ModelInfo(model, REPLAY), answers, source=model)
+    if provider in (LOCAL, EMBEDDED):
+        return _connect_local(Path(model).expanduser() if provider == LOCAL else None, settings)
+    endpoint = resolve(name, settings, environ)
+    client: LLMClient = importlib.import_module(_MODULES[endpoint.api]).connect(endpoint)
+    return client
+
+
+def preload(
+    name: str, settings: Settings, environ: Mapping[str, str] | None = None
+) -> threading.Thread | None:
+    """Begin to import what ``connect`` will need, in a thread beside the rest of the start-up.
+
+    Whatever is wrong with the name is left for ``connect`` to say.
+    """
+    try:
+        if split_name(name)[0] in (LOCAL, EMBEDDED, REPLAY):
+            return None
+        module = _MODULES[resolve(name, settings, environ).api]
+    except (ConfigError, AuthenticationError):
+        return None
+    thread = threading.Thread(target=_import, args=(module,), name="preload", daemon=True)
+    thread.start()
+    return thread
+
+
+def _import(module: str) -> None:
+    importlib.import_module(module)
+    importlib.import_module("anyio._backends._asyncio")  # else loaded by the first request
+
+
+def _provider(
+    name: str, settings: Settings, environ: Mapping[str, str]
+) -> tuple[Provider, ProviderSettings]:
+    """What is known of a provider, with what the user has set."""
+    chosen = settings.providers.get(name)
+    known = PROVIDERS.get(name)
+    if known is None and chosen is None:
+        names = sorted({*PROVIDERS, *settings.providers, LOCAL, REPLAY})
+        raise ConfigError(
+            f'unknown provider "{name}"',
+            hint=f"{nearest(name, names)}. Others need [providers.{name}] with a base_url",
+        )
+    chosen = chosen or ProviderSettings()
+    known = known or Provider("")
+    from_env = environ.get(known.base_url_env, "") if known.base_url_env else ""
+    base_url = chosen.base_url or from_env or known.base_url
+    if not base_url.startswith(("http://", "https://")):
+        where = f"[providers.{name}] base_url" if not base_url else known.base_url_env
+        raise ConfigError(
+            f"{where} is {'missing' if not base_url else 'no http address'}",
+            hint="Set it to an address such as http://127.0.0.1:8000/v1",
+        )
+    key_name = known.api_key_env if chosen.api_key_env is None else chosen.api_key_env
+    return replace(known, base_url=base_url.rstrip("/"), api_key_env=key_name), chosen
+
+
+def _api(known: Provider, model: str) -> str:
+    own = known.base_url.startswith(OPENAI_URL)
+    return RESPONSES if own and known.api == CHAT and reasons(model) else known.api
+
+
+def _connect_local(path: Path | None, settings: Settings) -> LLMClient:
+    if path is not None and not path.exists():
+        raise ConfigError(f"{path}: no such model", hint="Name a model's file or folder")
+    if importlib.util.find_spec("torch") is None:
+        raise ConfigError(
+            "models on this machine need the extra 'local'",
+            hint="Install agentcli[local], or set ANTHROPIC_API_KEY or OPENAI_API_KEY",
+        )
+    client: LLMClient = importlib.import_module("agentcli.llm.local").connect(path, settings)
+    return client

@@ -1,0 +1,74 @@
+"""Answers that were recorded once, played back as a client: no network, no model, no cost."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+from agentcli.errors import ProviderError
+from agentcli.llm.client import (
+    ChatRequest,
+    ChatResponse,
+    Finished,
+    ModelInfo,
+    StreamEvent,
+    TextDelta,
+    ThinkingDelta,
+    ToolCallDelta,
+    ToolCallEnd,
+    ToolCallStart,
+    UsageDelta,
+)
+from agentcli.messages import Text, Thinking, ToolCall
+
+
+class Replay:
+    """Gives the answers in their order, whatever is asked. ``source`` names the recording."""
+
+    def __init__(self, info: ModelInfo, answers: Sequence[ChatResponse], source: str = "") -> None:
+        self.info = info
+        self._answers = tuple(answers)
+        self._source = source or "the recording"
+        self._next = 0
+
+    async def stream(self, request: ChatRequest) -> AsyncIterator[StreamEvent]:
+        """The next answer, part by part.
+
+        Raises:
+            ProviderError: the recording is used up.
+        """
+        if self._next >= len(self._answers):
+            raise ProviderError(
+                f"{self._source} holds {len(self._answers)} answers, and the run asks for more",
+                hint="The tools gave other results than when it was recorded",
+                provider=self.info.provider,
+            )
+        answer = self._answers[self._next]
+        self._next += 1
+        for event in events_of(answer):
+            yield event
+
+    async def count_tokens(self, request: ChatRequest) -> int:
+        """What the next answer was recorded with."""
+        place = min(self._next, len(self._answers) - 1)
+        return self._answers[place].usage.input_tokens if self._answers else 0
+
+    async def aclose(self) -> None:
+        """Nothing to close."""
+
+
+def events_of(answer: ChatResponse) -> list[StreamEvent]:
+    """The stream that folds to this answer; calls that were cut off are left out of it."""
+    events: list[StreamEvent] = []
+    for index, part in enumerate(answer.message.parts):
+        match part:
+            case Text(text):
+                events.append(TextDelta(text))
+            case Thinking(text, signature, data):
+                events.append(ThinkingDelta(text, signature, data))
+            case ToolCall(id, name, arguments):
+                events.append(ToolCallStart(index, id, name))
+                events.append(ToolCallDelta(index, arguments))
+                events.append(ToolCallEnd(index))
+    events.append(UsageDelta(answer.usage))
+    events.append(Finished(answer.finish_reason))
+    return events
