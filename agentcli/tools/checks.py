@@ -5,42 +5,15 @@ A command of the configuration goes before everything that is found.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-
 from agentcli.environments.base import Environment
 from agentcli.errors import EnvironmentOpError, ToolError
-from agentcli.sandbox.limits import CHECK
+from agentcli.sandbox import limits
 from agentcli.tools.base import ToolContext, ToolOutput
-from agentcli.tools.project import (
-    Project,
-    has_sources_in_src,
-    look_at,
-    only_unittest,
-    test_files,
-)
-from agentcli.tools.python import find_python, shown_python
+from agentcli.tools.commands import Command, command_to_build, command_to_lint, command_to_test
 from agentcli.tools.report import QUIET, ending, shown_command, told
 
-_PYTEST = ("-m", "pytest", "-q", "--tb=short", "--no-header", "-p", "no:cacheprovider")
-# Leaves out hidden folders.
-_COMPILE = ("-m", "compileall", "-q", "-f", "-x", r"/\.|/node_modules/", ".")
-# Bytecode goes into a folder that is thrown away.
-_COMPILE_ASIDE = """
-PYTHONPYCACHEPREFIX=$(mktemp -d) || exit
-export PYTHONPYCACHEPREFIX
-trap 'rm -rf "$PYTHONPYCACHEPREFIX"' EXIT
-"$@"
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """A command and how it is shown to the model, where that differs."""
-
-    argv: tuple[str, ...]
-    env: Mapping[str, str] = field(default_factory=dict)
-    shown: str = ""
+LIMITS = limits.CHECK
+"""What one check may use."""
 
 
 async def run_tests(context: ToolContext, path: str | None = None) -> ToolOutput:
@@ -50,7 +23,9 @@ async def run_tests(context: ToolContext, path: str | None = None) -> ToolOutput
         path: Run only the tests in this file or folder.
     """
     path = await _checked(context.environment, path)
-    command = _configured(context.checks.test, path) or await _tests(context.environment, path)
+    command = _configured(context.checks.test, path) or await command_to_test(
+        context.environment, path
+    )
     if command is None:
         raise ToolError(
             "no tests found: neither pytest, unittest, cargo, go, npm nor make tests. "
@@ -61,7 +36,7 @@ async def run_tests(context: ToolContext, path: str | None = None) -> ToolOutput
 
 async def run_build(context: ToolContext) -> ToolOutput:
     """Build the project."""
-    command = _configured(context.checks.build) or await _build(context.environment)
+    command = _configured(context.checks.build) or await command_to_build(context.environment)
     if command is None:
         raise ToolError(
             "nothing to build was found: no Cargo.toml, go.mod, build script in package.json, "
@@ -77,7 +52,9 @@ async def run_lint(context: ToolContext, path: str | None = None) -> ToolOutput:
         path: Check only this file or folder.
     """
     path = await _checked(context.environment, path)
-    command = _configured(context.checks.lint, path) or await _lint(context.environment, path)
+    command = _configured(context.checks.lint, path) or await command_to_lint(
+        context.environment, path
+    )
     if command is None:
         raise ToolError(
             "no linter found: neither ruff, flake8, eslint, clippy, go vet nor a lint target. "
@@ -89,16 +66,16 @@ async def run_lint(context: ToolContext, path: str | None = None) -> ToolOutput:
 async def _run(context: ToolContext, what: str, command: Command) -> ToolOutput:
     result = await context.environment.exec(
         command.argv,
-        limits=CHECK,
+        limits=LIMITS,
         env={**QUIET, "CI": "1", **command.env},
         on_output=context.progress,
     )
     if result.success:
         verdict = f"{what} passed"
     elif result.timed_out:
-        verdict = f"{what} {ending(result, CHECK.time_s)}"
+        verdict = f"{what} {ending(result, LIMITS.time_s)}"
     else:
-        verdict = f"{what} failed ({ending(result, CHECK.time_s)})"
+        verdict = f"{what} failed ({ending(result, LIMITS.time_s)})"
     shown = command.shown or shown_command(command.argv, command.env)
     return told(result, verdict, context.output_chars, shown)
 
@@ -109,155 +86,9 @@ async def _checked(environment: Environment, path: str | None) -> str | None:
         return None
     assert path is not None
     if await environment.stat(path.split("::")[0]) is None:
-        raise EnvironmentOpError(f"{path}: no such file or folder", code="ENOENT")
+        raise EnvironmentOpError(f"{path}: no such file", code="ENOENT")
     return f"./{path}" if path.startswith("-") else path
 
 
 def _configured(argv: tuple[str, ...], path: str | None = None) -> Command | None:
     return Command((*argv, *([path] if path else []))) if argv else None
-
-
-def _whole(command: Command, path: str | None) -> Command:
-    """For programs that can only check everything."""
-    if path is not None:
-        raise ToolError(
-            f"{shown_command(command.argv)} cannot be limited to {path}; leave path out"
-        )
-    return command
-
-
-def _python_command(
-    interpreter: str, arguments: tuple[str, ...], env: Mapping[str, str] | None = None
-) -> Command:
-    shown = shown_command((shown_python(interpreter), *arguments), env)
-    return Command((interpreter, *arguments), env or {}, shown)
-
-
-async def _tests(environment: Environment, path: str | None) -> Command | None:
-    project = await look_at(environment)
-    files = await test_files(environment)
-    python_tests = bool(files) or project.configures_pytest or (path or "").endswith(".py")
-    if python_tests and (project.is_python or project.configures_pytest or path):
-        return await _python_tests(environment, project, files, path)
-    if "Cargo.toml" in project.names:
-        return _whole(Command(("cargo", "test")), path)
-    if "go.mod" in project.names:
-        return Command(("go", "test", _go_packages(path)))
-    if "test" in project.scripts:
-        return _script(project, "test", path)
-    if "test" in project.targets:
-        return _whole(Command(("make", "test")), path)
-    if python_tests:
-        return await _python_tests(environment, project, files, path)
-    return None
-
-
-async def _python_tests(
-    environment: Environment, project: Project, files: list[str], path: str | None
-) -> Command:
-    env = {"PYTHONPATH": "src"} if await has_sources_in_src(environment, project) else {}
-    if project.configures_pytest or not await only_unittest(environment):
-        interpreter = await find_python(environment, "pytest")
-        if interpreter is not None:
-            return _python_command(interpreter, (*_PYTEST, *([path] if path else [])), env)
-    interpreter = await find_python(environment)
-    if interpreter is None:
-        raise ToolError("no Python interpreter was found in this environment")
-    return _python_command(interpreter, await _unittest(environment, files, path), env)
-
-
-async def _unittest(
-    environment: Environment, files: list[str], path: str | None
-) -> tuple[str, ...]:
-    if path is not None and ".py" in path:
-        file, *names = path.split("::")
-        if not names:
-            return ("-m", "unittest", file)
-        module = file.removeprefix("./").removesuffix(".py").replace("/", ".")
-        return ("-m", "unittest", ".".join([module, *names]))
-    folder = path
-    if folder is None:
-        folders = {file.split("/")[0] if "/" in file else "" for file in files}
-        folder = folders.pop() if len(folders) == 1 else ""
-    discover = ["-m", "unittest", "discover"]
-    if folder:
-        discover += ["-s", folder]
-        if await environment.stat(f"{folder}/__init__.py") is not None:
-            discover += ["-t", "."]
-    if files and all(file.endswith("_test.py") for file in files):
-        discover += ["-p", "*_test.py"]
-    return tuple(discover)
-
-
-async def _build(environment: Environment) -> Command | None:
-    project = await look_at(environment)
-    if "Cargo.toml" in project.names:
-        return Command(("cargo", "build"))
-    if "go.mod" in project.names:
-        return Command(("go", "build", "./..."))
-    if "build" in project.scripts:
-        return _script(project, "build")
-    if "build" in project.targets:
-        return Command(("make", "build"))
-    if not project.is_python and project.targets:
-        return Command(("make",))
-    if project.is_python or await environment.glob("**/*.py", limit=1):
-        interpreter = await find_python(environment)
-        if interpreter is not None:
-            command = _python_command(interpreter, _COMPILE)
-            argv = ("/bin/sh", "-c", _COMPILE_ASIDE, "sh", *command.argv)
-            return Command(argv, shown=command.shown)
-    return None
-
-
-async def _lint(environment: Environment, path: str | None) -> Command | None:
-    project = await look_at(environment)
-    ruff = project.has("ruff.toml", ".ruff.toml") or project.configures("ruff")
-    flake8 = project.has(".flake8") or "flake8" in project.sections
-    for configured, linter in ((ruff, "ruff"), (flake8, "flake8")):
-        if configured:
-            command = await _python_linter(environment, linter, path)
-            if command is None:
-                raise ToolError(f"the project configures {linter}, but it is not installed")
-            return command
-    if "lint" in project.targets:
-        return _whole(Command(("make", "lint")), path)
-    if "lint" in project.scripts:
-        return _script(project, "lint", path)
-    if any(name.startswith(("eslint.config.", ".eslintrc")) for name in project.names):
-        return Command(("npx", "--no-install", "eslint", path or "."))
-    if "Cargo.toml" in project.names:
-        return _whole(Command(("cargo", "clippy")), path)
-    if "go.mod" in project.names:
-        return Command(("go", "vet", _go_packages(path)))
-    if project.is_python or await environment.glob("**/*.py", limit=1):
-        return await _python_linter(environment, "ruff", path) or await _python_linter(
-            environment, "flake8", path
-        )
-    return None
-
-
-async def _python_linter(environment: Environment, name: str, path: str | None) -> Command | None:
-    arguments = ("check", "--no-cache", path or ".") if name == "ruff" else (path or ".",)
-    interpreter = await find_python(environment, name)
-    if interpreter is not None:
-        return _python_command(interpreter, ("-m", name, *arguments))
-    found = await environment.exec(
-        ("/bin/sh", "-c", 'command -v "$1"', "sh", name), limits=CHECK, env=QUIET
-    )
-    return Command((name, *arguments)) if found.success else None
-
-
-def _script(project: Project, name: str, path: str | None = None) -> Command:
-    manager = project.package_manager
-    argv: tuple[str, ...] = (manager, "run", name)
-    if path:
-        argv += ("--", path) if manager == "npm" else (path,)
-    return Command(argv)
-
-
-def _go_packages(path: str | None) -> str:
-    if path is None:
-        return "./..."
-    folder = path.rpartition("/")[0] if path.endswith(".go") else path.rstrip("/") + "/..."
-    return folder if folder.startswith(("./", "/")) else f"./{folder}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_left
 
 from agentcli.errors import ToolError, ToolInputError
@@ -37,12 +38,9 @@ async def search_replace(
     wanted, replacement = _plain(old), _plain(new)
     places = text.find(wanted)
     if not places:
-        return ToolOutput(
-            explain_miss(text.plain, wanted, path),
-            Outcome.ERROR,
-            paths=(path,),
-            data={"error": "NotFound"},
-        )
+        # In a thread, as are diffs: in a large file it may take a second.
+        answer = await asyncio.to_thread(explain_miss, text.plain, wanted, path)
+        return ToolOutput(answer, Outcome.ERROR, paths=(path,), data={"error": "NotFound"})
     lines = text.line_numbers(places)
     if not replace_all and (len(places) > 1 or text.overlaps(wanted, places[0])):
         where = _listed(lines)
@@ -57,7 +55,7 @@ async def search_replace(
     noun = "occurrence" if len(places) == 1 else "occurrences"
     return ToolOutput(
         f"replaced {len(places)} {noun} in {path} {_listed(lines)}",
-        diff=unified_diff(file.text, after, path),
+        diff=await asyncio.to_thread(unified_diff, file.text, after, path),
         paths=(path,),
         data={"occurrences": len(places)},
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
 from agentcli.errors import EnvironmentOpError, ToolError, ToolInputError
@@ -101,7 +102,7 @@ async def write_file(context: ToolContext, path: str, content: str) -> ToolOutpu
         # The new text needs characters that the old encoding lacks: nothing of the old is left.
         data = after.encode("utf-8")
     await context.environment.write(path, data, expect=before)
-    diff = unified_diff(file.shown, after, path)
+    diff = await asyncio.to_thread(unified_diff, file.shown, after, path)
     return ToolOutput(f"wrote {path} ({lines})", diff=diff, paths=(path,))
 
 

@@ -88,7 +88,9 @@ def _most_alike(lines: list[str], wanted: list[str]) -> int | None:
 
 def _bare(line: str) -> str:
     """A line without what is easily got wrong: white space, case, and kinds of quotes."""
-    return re.sub(r"\s+", "", unicodedata.normalize("NFKC", line)).translate(_QUOTES).casefold()
+    if line.isascii():
+        return "".join(line.split()).replace("`", "'").lower()
+    return "".join(unicodedata.normalize("NFKC", line).translate(_QUOTES).split()).casefold()
 
 
 _QUOTES = str.maketrans("\u2018\u2019\u201c\u201d\u2013\u2014\u2212`", "''\"\"---'")
@@ -96,7 +98,7 @@ _QUOTES = str.maketrans("\u2018\u2019\u201c\u201d\u2013\u2014\u2212`", "''\"\"--
 
 def _difference(window: list[str], wanted: list[str], first: int) -> str:
     """One sentence: the first thing in which the file's lines and ``wanted`` differ."""
-    pairs = list(zip(window, wanted, strict=False))
+    pairs = list(zip(_ends_cut(window, wanted), wanted, strict=False))
     unlike = [(first + n, have, want) for n, (have, want) in enumerate(pairs) if have != want]
     if not unlike:
         if len(window) < len(wanted):
@@ -114,6 +116,38 @@ def _difference(window: list[str], wanted: list[str], first: int) -> str:
             number, have, want = unlike[0]
             return f"Upper and lower case differ in line {number}: {_both(have, want)}."
     return _letters(*_most_telling(unlike))
+
+
+def _ends_cut(window: list[str], wanted: list[str]) -> list[str]:
+    """The file's lines without what ``wanted`` need not have: it may begin and end within lines."""
+    lines = list(window)
+    for place in {0, len(wanted) - 1}:
+        if place < len(lines):
+            is_last = place == len(wanted) - 1
+            lines[place] = _cut(lines[place], wanted[place], start=place == 0, end=is_last)
+    return lines
+
+
+def _cut(have: str, want: str, *, start: bool, end: bool) -> str:
+    """The part of a line that ``want`` means; ``start`` and ``end`` say where it may be cut."""
+    spelled = [(bare, n) for n, char in enumerate(have) for bare in _bare(char)]
+    key, whole = _bare(want), "".join(bare for bare, _ in spelled)
+    at = whole.find(key) if start else 0
+    if not end:
+        at = len(whole) - len(key)
+    if not key or at < 0 or whole[at : at + len(key)] != key or (not start and at):
+        return have
+    first, last = spelled[at][1], spelled[at + len(key) - 1][1] + 1
+    before, after = have[:first], have[last:]
+    before = before[len(before.rstrip()) :]
+    after = after[: len(after) - len(after.lstrip())]
+    want_before = want[: len(want) - len(want.lstrip())]
+    want_after = want[len(want.rstrip()) :]
+    if start and before.endswith(want_before):
+        before = want_before
+    if end and after.startswith(want_after):
+        after = want_after
+    return before + have[first:last] + after
 
 
 def _most_telling(unlike: list[tuple[int, str, str]]) -> tuple[int, str, str]:

@@ -104,7 +104,7 @@ def _scripts(text: str) -> frozenset[str]:
         return frozenset()
 
 
-async def test_files(environment: Environment) -> list[str]:
+async def python_test_files(environment: Environment) -> list[str]:
     """Python files that look like tests."""
     return await environment.glob(TEST_FILES, limit=500)
 

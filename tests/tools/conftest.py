@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,12 @@ import pytest
 from agentcli.environments.base import opened
 from agentcli.environments.host import HostEnvironment
 from agentcli.messages import ToolCall, ToolResult
+from agentcli.sandbox.process import Supervisor
 from agentcli.tools.base import ToolContext
 from agentcli.tools.builtin import builtin_tools
 from agentcli.tools.registry import Registry
 
+TOOLS = builtin_tools()
 Call = Callable[..., Awaitable[ToolResult]]
 
 
@@ -27,17 +29,26 @@ def workspace(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def supervisor() -> Iterator[Supervisor]:
+    """One supervisor process for all tests."""
+    supervisor = Supervisor()
+    supervisor.start()
+    yield supervisor
+    supervisor.close()
+
+
 @pytest.fixture
-async def context(workspace: Path) -> AsyncIterator[ToolContext]:
+async def context(workspace: Path, supervisor: Supervisor) -> AsyncIterator[ToolContext]:
     """A context whose environment is the workspace on this machine."""
-    async with opened(HostEnvironment(workspace)) as environment:
+    async with opened(HostEnvironment(workspace, supervisor)) as environment:
         yield ToolContext(environment)
 
 
 @pytest.fixture
 def call(context: ToolContext) -> Call:
     """Calls a built-in tool through the dispatch path: ``await call("grep", pattern="x")``."""
-    registry = Registry(builtin_tools())
+    registry = Registry(TOOLS)
 
     async def dispatch(name: str, **arguments: Any) -> ToolResult:
         return await registry.dispatch(ToolCall("1", name, json.dumps(arguments)), context)

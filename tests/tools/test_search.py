@@ -1,0 +1,99 @@
+"""glob and grep: forms of the answer, limits, and patterns that are wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agentcli.messages import Outcome
+from tests.tools.conftest import Call
+
+
+@pytest.fixture
+def tree(workspace: Path) -> Path:
+    files = {
+        "main.py": "import os\nprint('Main')\n",
+        "src/app/core.py": "def core():\n    return 'main'\n",
+        "src/app/notes.txt": "main things\r\n",
+        "docs/a file.md": "# Main\n",
+        ".gitignore": "build/\n",
+        "build/out.py": "main = 1\n",
+    }
+    for name, text in files.items():
+        path = workspace / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text.encode())
+    (workspace / "image.bin").write_bytes(b"\0main\0")
+    return workspace
+
+
+async def test_glob_gives_one_path_a_line(tree: Path, call: Call) -> None:
+    assert (await call("glob", pattern="**/*.py")).content == "main.py\nsrc/app/core.py"
+    assert (await call("glob", pattern="*.{md,txt}", path="docs")).content == "docs/a file.md"
+
+
+async def test_glob_finds_nothing(tree: Path, call: Call) -> None:
+    result = await call("glob", pattern="**/*.rs")
+    assert (result.outcome, result.content) == (Outcome.OK, "no file matches **/*.rs")
+
+
+async def test_glob_says_when_paths_are_left_out(workspace: Path, call: Call) -> None:
+    for number in range(502):
+        (workspace / f"{number:04}").touch()
+    rows = (await call("glob", pattern="*")).content.split("\n")
+    assert rows[-2:] == ["0499", "[only the first 500 files are shown]"]
+
+
+async def test_grep_gives_path_line_and_text(tree: Path, call: Call) -> None:
+    result = await call("grep", pattern="main")
+    assert (
+        result.content == "src/app/core.py:2:     return 'main'\nsrc/app/notes.txt:1: main things"
+    )
+    assert result.paths == ("src/app/core.py", "src/app/notes.txt")
+
+
+async def test_grep_can_be_narrowed(tree: Path, call: Call) -> None:
+    result = await call("grep", pattern="^.*MAIN", glob="*.py", ignore_case=True)
+    assert result.content == "main.py:2: print('Main')\nsrc/app/core.py:2:     return 'main'"
+    result = await call("grep", pattern="Main", path="docs/a file.md")
+    assert result.content == "docs/a file.md:1: # Main"
+
+
+async def test_grep_finds_nothing(tree: Path, call: Call) -> None:
+    result = await call("grep", pattern="absent")
+    assert (result.outcome, result.content) == (Outcome.OK, "no match for absent")
+
+
+async def test_grep_says_when_matches_are_left_out(workspace: Path, call: Call) -> None:
+    (workspace / "a").write_text("x\n" * 201)
+    rows = (await call("grep", pattern="x")).content.split("\n")
+    assert rows[-2:] == ["a:200: x", "[only the first 200 matches are shown]"]
+    (workspace / "a").write_text("x\n" * 200)
+    assert (await call("grep", pattern="x")).content.endswith("a:200: x")
+
+
+async def test_a_long_line_is_clipped(workspace: Path, call: Call) -> None:
+    (workspace / "a").write_text("x" * 900)
+    content = (await call("grep", pattern="x")).content
+    assert content == f"a:1: {'x' * 400} [... 500 characters left out ...]"
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "start"),
+    [
+        ("grep", {"pattern": "("}, "error: pattern: "),
+        ("grep", {"pattern": ""}, 'error: "pattern" is empty'),
+        ("grep", {"pattern": "x", "path": "nowhere"}, "error: nowhere: no such file"),
+        ("glob", {"pattern": ""}, 'error: "pattern" is empty'),
+        ("glob", {"pattern": "*", "path": "nowhere"}, "error: nowhere: "),
+    ],
+)
+async def test_faults(call: Call, name: str, arguments: dict[str, str], start: str) -> None:
+    result = await call(name, **arguments)
+    assert result.outcome is Outcome.ERROR and result.content.startswith(start)
+
+
+async def test_a_pattern_that_looks_like_an_option(workspace: Path, call: Call) -> None:
+    (workspace / "a").write_text("run --help\n")
+    assert (await call("grep", pattern="--help")).content == "a:1: run --help"
