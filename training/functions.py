@@ -1,0 +1,398 @@
+"""Real functions with recorded behaviour: the raw material of generated projects with tests.
+
+    python -m training.functions --corpus train.jsonl --out training/data/functions.xz
+
+Takes module-level functions of permissively licensed packages that need only builtins, a few pure
+modules of the standard library and each other; calls them with guessed inputs in a process with
+limits; keeps those whose results are plain values, the same twice, and vary with the input.
+
+One record a line: ``{"package", "name", "source", "imports", "needs", "calls", "raises"}``.
+``needs`` are sources of helpers and constants that stand before it; ``calls`` are pairs of
+argument text and result text; ``raises`` are pairs of argument text and exception name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import builtins
+import copy
+import json
+import lzma
+import random
+import resource
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+SAFE_MODULES = frozenset(
+    "math re string itertools functools collections operator datetime textwrap statistics fractions"
+    " decimal bisect heapq json copy enum typing dataclasses unicodedata html difflib calendar"
+    " keyword struct binascii base64 hashlib zlib cmath numbers colorsys fnmatch posixpath"
+    " urllib.parse abc collections.abc __future__".split()
+)
+BANNED = frozenset(
+    "open eval exec compile input print __import__ globals locals vars exit quit breakpoint id hash"
+    " help memoryview super object".split()
+)
+BUILTINS = frozenset(vars(builtins)) - BANNED
+MAX_LINES = 60
+MAX_TEXT = 90  # characters of one argument list or result
+WANTED_CALLS = 7
+
+POOLS: dict[str, list[object]] = {
+    "int": [0, 1, 2, 3, 4, 5, 7, 8, 10, 12, 16, 25, 42, 60, 100, 255, 365, 1000, 1234, -1, -3],
+    "float": [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.25, 10.0, 99.9, -1.0, 0.1],
+    "bool": [True, False],
+    "str": [
+        "hello", "Hello World", "a", "", "abc", "foo_bar", "fooBar", "foo-bar", "a,b,c", "1.2.3",
+        "key=value", "  padded  ", "12", "3.5", "path/to/file.txt", "/usr/lib", "user@example.com",
+        "http://example.com/a?b=1", "one two three", "UPPER", "line1\nline2", "x", "2024-01-15",
+        "10:30", "racecar", "#ff8800", "a-b_c d", "100%", "[1, 2]", "true", "None", "test.py",
+    ],
+    "list_int": [[1, 2, 3], [3, 1, 2], [], [5], [1, 1, 2], [10, 20, 30, 40], [0, -1, 4], [2, 4, 6, 8]],
+    "list_str": [["a", "b", "c"], ["foo", "bar"], [], ["x"], ["b", "a", "b"], ["one", "two", "three"]],
+    "list_float": [[1.0, 2.0, 3.0], [0.5, 1.5], [2.5]],
+    "list_pair": [[(1, 2), (3, 4)], [("a", 1), ("b", 2)], [(0, 5), (3, 8), (10, 12)]],
+    "list_list": [[[1, 2], [3, 4]], [[1], [2, 3]], [[1, 2, 3], [4, 5, 6]], []],
+    "tuple": [(1, 2), (3, 4, 5), (0, 0), (2, 3), (255, 128, 0), ("a", "b")],
+    "dict": [{"a": 1, "b": 2}, {}, {"x": "y"}, {"a": {"b": 1}}, {"name": "Ann", "age": 3}],
+    "dict_list": [{"a": ["b"], "b": []}, {"a": ["b", "c"], "b": ["c"], "c": []}],
+    "set": [{1, 2}, {2, 3}, {"a"}],
+    "bytes": [b"abc", b"", b"\x00\x01", b"hello"],
+    "none": [None],
+}
+ANNOTATIONS = {
+    "int": ["int"], "float": ["float", "int"], "bool": ["bool"], "str": ["str"], "bytes": ["bytes"],
+    "dict": ["dict", "dict_list"], "Dict": ["dict"], "Mapping": ["dict"], "set": ["set"],
+    "tuple": ["tuple"], "Tuple": ["tuple"], "list": ["list_int", "list_str"],
+    "List": ["list_int", "list_str"], "Sequence": ["list_int", "list_str"],
+    "Iterable": ["list_int", "list_str"], "list[str]": ["list_str"], "List[str]": ["list_str"],
+    "list[int]": ["list_int"], "list[float]": ["list_float"], "Iterable[str]": ["list_str"],
+}
+NAMES = {
+    "str": "s text string name line word path key url value filename prefix suffix char c ch token"
+    " title msg message label pattern sep delimiter expr src source raw data content code tag date",
+    "int": "n i j k m x y count size index num number width height length start end stop step limit"
+    " offset depth level min max a b base year month day hour minute second bits total page seconds",
+    "list_int": "values items lst seq data xs numbers nums arr array sequence iterable elements l it"
+    " samples shape list1 list2 series scores",
+    "list_str": "words lines names parts args keys tokens strings paths columns fields labels argv",
+    "float": "alpha beta t ratio rate value x y z radius angle lat lon r g p q",
+    "dict": "d mapping options config params kwargs settings obj headers metadata data attrs env",
+    "list_pair": "pairs intervals points ranges edges spans",
+    "list_list": "matrix grid rows table board lists nested",
+    "tuple": "point color rgb size pos version interval pair shape",
+    "dict_list": "graph deps dependencies tree adjacency",
+    "bool": "flag strict reverse verbose force inclusive",
+}  # fmt: skip
+HINTS: dict[str, list[str]] = {}
+for _kind, _names in NAMES.items():
+    for _name in _names.split():
+        HINTS.setdefault(_name, []).append(_kind)
+
+
+class Candidate:
+    """A function whose names all resolve."""
+
+    def __init__(self, name: str, source: str, imports: list[str], needs: list[str], node: ast.FunctionDef):
+        self.name, self.source, self.imports, self.needs = name, source, imports, needs
+        self.node = node
+
+
+def candidates(text: str) -> Iterator[Candidate]:
+    """Self-contained functions of one file."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tree = ast.parse(text)
+    imports = _imports(tree)
+    definitions: dict[str, ast.stmt] = {}
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef):
+            definitions[node.name] = node
+        elif isinstance(node, ast.Assign) and len(node.targets) == 1:
+            if isinstance(node.targets[0], ast.Name):
+                definitions[node.targets[0].id] = node
+    lines = text.split("\n")
+    for node in tree.body:
+        if not isinstance(node, ast.FunctionDef) or not _is_plain(node):
+            continue
+        needed: dict[str, ast.stmt] = {}
+        used: set[str] = set()
+        if not _resolve(node, definitions, imports, needed, used, depth=2):
+            continue
+        needed.pop(node.name, None)
+        ordered = sorted(needed.values(), key=lambda item: item.lineno)
+        size = sum((item.end_lineno or 0) - item.lineno + 1 for item in ordered)
+        if size > MAX_LINES:
+            continue
+        yield Candidate(
+            node.name,
+            _source(lines, node),
+            sorted({imports[name] for name in used}),
+            [_source(lines, item) for item in ordered],
+            node,
+        )
+
+
+def _source(lines: list[str], node: ast.stmt) -> str:
+    return "\n".join(lines[node.lineno - 1 : node.end_lineno])
+
+
+def _is_plain(node: ast.FunctionDef) -> bool:
+    size = (node.end_lineno or 0) - node.lineno + 1
+    arguments = node.args
+    if node.decorator_list or not 3 <= size <= MAX_LINES or node.name.startswith(("test", "__")):
+        return False
+    if not arguments.args or arguments.vararg or arguments.kwarg or len(arguments.args) > 4:
+        return False
+    found = list(ast.walk(node))
+    if any(isinstance(n, ast.Yield | ast.YieldFrom | ast.Global | ast.Nonlocal | ast.Await) for n in found):
+        return False
+    if any(isinstance(n, ast.Import | ast.ImportFrom) for n in found):
+        return False
+    return any(isinstance(n, ast.Return) and n.value is not None for n in found)
+
+
+def _imports(tree: ast.Module) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name in SAFE_MODULES:
+                    name = alias.asname or alias.name.split(".")[0]
+                    found[name] = f"import {alias.name}" + (f" as {alias.asname}" if alias.asname else "")
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module in SAFE_MODULES:
+            for alias in node.names:
+                extra = f" as {alias.asname}" if alias.asname else ""
+                found[alias.asname or alias.name] = f"from {node.module} import {alias.name}{extra}"
+    return found
+
+
+def _resolve(
+    node: ast.stmt,
+    definitions: dict[str, ast.stmt],
+    imports: dict[str, str],
+    needed: dict[str, ast.stmt],
+    used: set[str],
+    depth: int,
+) -> bool:
+    bound = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)}
+    bound |= {n.arg for n in ast.walk(node) if isinstance(n, ast.arg)}
+    bound |= {n.name for n in ast.walk(node) if isinstance(n, ast.ExceptHandler) and n.name}
+    bound |= {n.name for n in ast.walk(node) if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+    for name in {n.id for n in ast.walk(node) if isinstance(n, ast.Name)} - bound:
+        if name in imports:
+            used.add(name)
+        elif name in definitions and name not in needed:
+            if depth == 0:
+                return False
+            needed[name] = definitions[name]
+            if not _resolve(definitions[name], definitions, imports, needed, used, depth - 1):
+                return False
+        elif name not in needed and name not in BUILTINS:
+            return False
+    return True
+
+
+class _TimeUp(BaseException):
+    pass
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise _TimeUp
+
+
+def record(candidate: Candidate, rng: random.Random) -> dict[str, Any] | None:
+    """Call it; None if nothing good comes of it."""
+    scope: dict[str, Any] = {"__name__": "module"}
+    text = "\n".join(["from __future__ import annotations", *candidate.imports, *candidate.needs])
+    signal.setitimer(signal.ITIMER_REAL, 1.5)
+    try:
+        exec(compile(f"{text}\n{candidate.source}\n", "<candidate>", "exec"), scope)
+        return _record(candidate, scope[candidate.name], rng)
+    except (Exception, _TimeUp):
+        return None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _record(candidate: Candidate, function: Any, rng: random.Random) -> dict[str, Any] | None:
+    arguments = candidate.node.args
+    names = arguments.args
+    required = len(names) - len(arguments.defaults)
+    pools = [_pools(argument, candidate.node) for argument in names]
+    calls: dict[str, str] = {}
+    raises: dict[str, str] = {}
+    good: list[tuple[str, ...]] = []  # kinds of arguments that worked
+    for attempt in range(120):
+        if len(calls) >= WANTED_CALLS:
+            break
+        if attempt == 60 and not calls:
+            return None
+        count = required if rng.random() < 0.6 else rng.randint(required, len(names))
+        if good and rng.random() < 0.7:
+            kinds = rng.choice(good)
+        else:
+            kinds = tuple(rng.choice(pool) for pool in pools[: max(1, count)])
+        values = [_vary(rng, rng.choice(POOLS[kind])) for kind in kinds]
+        text = ", ".join(map(repr, values))
+        if len(text) > MAX_TEXT or text in calls:
+            continue
+        try:
+            result = function(*copy.deepcopy(values))
+        except (ValueError, KeyError, TypeError, IndexError, ZeroDivisionError) as error:
+            if isinstance(error, ValueError) and len(raises) < 2 and good:
+                raises[text] = type(error).__name__
+            continue
+        shown = _plain(result)
+        if shown is None or _plain(function(*copy.deepcopy(values))) != shown:
+            continue
+        calls[text] = shown
+        good.append(kinds)
+    results = list(calls.values())
+    if len(calls) < 3 or len(set(results)) < 2:
+        return None
+    if len(set(results)) < 3 and not set(results) <= {"True", "False"}:
+        return None
+    return {
+        "name": candidate.name,
+        "source": candidate.source,
+        "imports": candidate.imports,
+        "needs": candidate.needs,
+        "calls": list(calls.items()),
+        "raises": [item for item in raises.items() if item[0] not in calls],
+    }
+
+
+def _pools(argument: ast.arg, node: ast.FunctionDef) -> list[str]:
+    if argument.annotation is not None:
+        text = ast.unparse(argument.annotation)
+        for key in (text, text.split("[")[0], text.split("|")[0].strip(), text.split(".")[-1]):
+            if key in ANNOTATIONS:
+                return ANNOTATIONS[key]
+    kinds = list(HINTS.get(argument.arg, ()))
+    for n in ast.walk(node):
+        if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name) and n.value.id == argument.arg:
+            for kind, methods in (
+                ("str", "split strip lower upper startswith endswith replace find join encode isdigit"),
+                ("dict", "items keys values get update"),
+                ("list_int", "append extend sort pop index count"),
+                ("set", "union intersection"),
+            ):
+                if n.attr in methods.split():
+                    return [kind]
+    name = argument.arg
+    if name.endswith("s") and name[:-1] in HINTS:
+        kinds += ["list_str", "list_int"]
+    for part in name.split("_"):
+        kinds += HINTS.get(part, [])
+    return kinds or ["int", "str", "list_int", "list_str", "float", "dict", "tuple", "list_list"]
+
+
+def _vary(rng: random.Random, value: object) -> object:
+    if isinstance(value, int) and not isinstance(value, bool) and rng.random() < 0.4:
+        return rng.randint(0, 50)
+    if isinstance(value, list) and value and isinstance(value[0], int) and rng.random() < 0.5:
+        return [rng.randint(0, 20) for _ in range(rng.randint(1, 6))]
+    return value
+
+
+def _plain(value: object) -> str | None:
+    """The text of a value that a test can compare with; None for anything else."""
+    if value is None or isinstance(value, str | bytes) and not value:
+        return "None" if value is None else repr(value)
+    if isinstance(value, float) and value != value:
+        return None
+    text = repr(value)
+    if len(text) > MAX_TEXT or "\\x" in text or "\\u" in text:
+        return None
+    try:
+        same = ast.literal_eval(text) == value and type(ast.literal_eval(text)) is type(value)
+    except (ValueError, SyntaxError, TypeError, MemoryError):
+        return None
+    return text if same else None
+
+
+def mine(records: list[dict[str, str]], seed: int) -> list[dict[str, Any]]:
+    """All good functions of some files; runs in a process of its own, with limits."""
+    resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
+    signal.signal(signal.SIGALRM, _stop)
+    sys.setrecursionlimit(400)
+    warnings.simplefilter("ignore")
+    rng = random.Random(seed)
+    found: list[dict[str, Any]] = []
+    for entry in records:
+        try:
+            for candidate in candidates(entry["text"]):
+                result = record(candidate, rng)
+                if result is not None:
+                    found.append({"package": entry["package"], **result})
+        except (SyntaxError, RecursionError, MemoryError, _TimeUp):
+            continue
+    return found
+
+
+def is_stable(item: dict[str, Any]) -> bool:
+    """Whether the calls give the same in another process, whose strings hash differently."""
+    signal.signal(signal.SIGALRM, _stop)
+    warnings.simplefilter("ignore")
+    scope: dict[str, Any] = {"__name__": "module"}
+    head = ["from __future__ import annotations", *item["imports"], *item["needs"]]
+    signal.setitimer(signal.ITIMER_REAL, 1.5)
+    try:
+        exec(compile("\n".join([*head, item["source"]]), "<function>", "exec"), scope)
+        pairs = [(f"{item['name']}({text})", result) for text, result in item["calls"]]
+        return all(_plain(eval(call, scope)) == result for call, result in pairs)
+    except (Exception, _TimeUp):
+        return False
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--corpus", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--workers", type=int, default=2)
+    args = parser.parse_args()
+    began = time.monotonic()
+    entries = [json.loads(line) for line in args.corpus.open()]
+    random.Random(1).shuffle(entries)
+    batches = [entries[i : i + 100] for i in range(0, len(entries), 100)]
+    seen: set[str] = set()
+    kept: list[dict[str, Any]] = []
+    with ProcessPoolExecutor(args.workers, max_tasks_per_child=4) as pool:
+        waiting = {pool.submit(mine, batch, i) for i, batch in enumerate(batches)}
+        try:
+            for done in as_completed(waiting, timeout=args.seconds):
+                for item in done.result():
+                    if item["source"] not in seen:
+                        seen.add(item["source"])
+                        kept.append(item)
+                if len(kept) % 50 == 0:
+                    print(len(kept), round(time.monotonic() - began), file=sys.stderr, flush=True)
+        except TimeoutError:
+            for job in waiting:
+                job.cancel()
+    with ProcessPoolExecutor(args.workers, mp_context=get_context("spawn")) as pool:
+        stable = list(pool.map(is_stable, kept, chunksize=200))
+    kept = [item for item, good in zip(kept, stable, strict=True) if good]
+    kept.sort(key=lambda item: (item["package"], item["name"]))
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    with lzma.open(args.out, "wt", encoding="utf-8") as file:
+        for item in kept:
+            file.write(json.dumps(item) + "\n")
+    print(f"{len(kept)} functions, {args.out.stat().st_size} bytes")
+
+
+if __name__ == "__main__":
+    main()

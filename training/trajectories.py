@@ -1,0 +1,163 @@
+"""Writes down conversations as the agent has them: calls on a workspace in memory, with results in
+the exact form of agentcli's tools, and which of the model's turns are not to be learnt."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from agentcli.llm.chat_format import (
+    DECLINE_TOOL,
+    INLINE_ARGUMENT,
+    INLINE_TOOL,
+    ChatFormat,
+    arguments_text,
+)
+from agentcli.messages import Message, ToolCall, ToolResult, assistant, tool, user
+from training.quick_tests import QuickTests, Run, Unsupported
+
+COMMAND = "$ python -m pytest -q --tb=short --no-header -p no:cacheprovider"
+READ_LIMIT = 400
+MAX_TOKENS = 4096
+
+
+class Unusable(Exception):
+    """This draw does not make a good example."""
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+class Workspace:
+    """Files in memory and the tools on them."""
+
+    def __init__(self, files: Mapping[str, str], runner: QuickTests | None = None) -> None:
+        self.files = dict(files)
+        self.runner = runner
+        self.known: list[tuple[dict[str, str], Run]] = []
+
+    def test_run(self, path: str | None = None) -> Run:
+        for files, run in self.known:
+            if path is None and files == self.files:
+                return run
+        if self.runner is None:
+            raise Unusable("no runner")
+        try:
+            run = self.runner.run(self.files, path)
+        except Unsupported as error:
+            raise Unusable(str(error)) from error
+        if run.text is None:
+            raise Unusable("stopped")
+        if path is None:
+            self.known.append((dict(self.files), run))
+        return run
+
+    def run_tests(self, path: str | None = None) -> str:
+        run = self.test_run(path)
+        code = 2 if run.errors and not (run.failed or run.passed) else 1
+        verdict = "tests passed" if run.ok else f"tests failed (exit code {code})"
+        command = f"{COMMAND} {path}" if path else COMMAND
+        return f"{verdict}\n{command}\n{run.text}"
+
+    def read_file(self, path: str, start: int = 1, limit: int = READ_LIMIT) -> str:
+        if path not in self.files:
+            return f"error: {path}: no such file"
+        lines = self.files[path].split("\n")
+        if lines[-1] == "":
+            lines.pop()
+        total = len(lines)
+        if not total:
+            return "[empty file]"
+        if start > total:
+            return f"start={start} is past the end: {path} has {plural(total, 'line')}"
+        shown = lines[start - 1 : start - 1 + limit]
+        rows = [f"{number}\t{line}" for number, line in enumerate(shown, start)]
+        end = start + len(shown) - 1
+        if end < total:
+            rows.append(f"[lines {start}-{end} of {total}; read on with start={end + 1}]")
+        return "\n".join(rows)
+
+    def list_dir(self, path: str = ".") -> str:
+        prefix = "" if path == "." else f"{path}/"
+        inside = [p.removeprefix(prefix) for p in self.files if p.startswith(prefix)]
+        folders = sorted({p.split("/")[0] + "/" for p in inside if "/" in p})
+        names = sorted(p for p in inside if "/" not in p)
+        return "\n".join([*folders, *names]) or "[empty folder]"
+
+    def grep(self, pattern: str, path: str = ".") -> str:
+        prefix = "" if path == "." else path
+        rows = [
+            f"{name}:{number}: {line}"
+            for name in sorted(self.files)
+            if name == prefix or not prefix or name.startswith(f"{prefix}/")
+            for number, line in enumerate(self.files[name].split("\n"), 1)
+            if re.search(pattern, line)
+        ]
+        return "\n".join(rows) or f"no match for {pattern}"
+
+    def search_replace(self, path: str, old: str, new: str) -> str:
+        text = self.files[path]
+        if text.count(old) != 1 or old == new:
+            raise Unusable(f"old occurs {text.count(old)} times")
+        line = text[: text.index(old)].count("\n") + 1
+        self.files[path] = text.replace(old, new, 1)
+        return f"replaced 1 occurrence in {path} at line {line}"
+
+
+@dataclass
+class Conversation:
+    """Messages, and the numbers of those that are not learnt (``silent``)."""
+
+    workspace: Workspace
+    messages: list[Message] = field(default_factory=list)
+    silent: set[int] = field(default_factory=set)
+    calls: int = 0
+
+    def user(self, text: str) -> None:
+        self.messages.append(user(text))
+
+    def say(self, text: str) -> None:
+        self.messages.append(assistant(text))
+
+    def call(self, name: str, *, silent: bool = False, **arguments: object) -> str:
+        """One call of a tool, made on the workspace; returns its whole result."""
+        result: str = getattr(self.workspace, name)(**arguments)
+        self.call_with(result, name, silent=silent, **arguments)
+        return result
+
+    def call_with(self, result: str, name: str, *, silent: bool = False, **arguments: object) -> None:
+        """A call whose result is given."""
+        self.calls += 1
+        identity = f"call_{self.calls}"
+        if silent:
+            self.silent.add(len(self.messages))
+        call = ToolCall(identity, name, arguments_text(**arguments))
+        self.messages.append(assistant("", call))
+        self.messages.append(tool(ToolResult(identity, name, result)))
+
+    def compute(self, expression: str, result: str, before: str = "") -> None:
+        """An in-stream calculation; the answer goes on after it."""
+        self.calls += 1
+        identity = f"call_{self.calls}"
+        call = ToolCall(identity, INLINE_TOOL, arguments_text(**{INLINE_ARGUMENT: expression}))
+        self.messages.append(assistant(before, call))
+        self.messages.append(tool(ToolResult(identity, INLINE_TOOL, result)))
+
+    def decline(self, reason: str) -> None:
+        """The last turn of what cannot be done."""
+        self.calls += 1
+        call = ToolCall(f"call_{self.calls}", DECLINE_TOOL, arguments_text(reason=reason))
+        self.messages.append(assistant("", call))
+
+    def tokens(self, form: ChatFormat) -> tuple[list[int], list[int]]:
+        """(token ids, mask).
+
+        Raises:
+            Unusable: it is too long for the model.
+        """
+        rendered = form.render(self.messages, silent=self.silent)
+        if len(rendered.tokens) > MAX_TOKENS:
+            raise Unusable("too long")
+        return rendered.tokens, rendered.mask
