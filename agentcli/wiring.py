@@ -12,7 +12,6 @@ import os
 import re
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from agentcli import __version__
@@ -23,7 +22,7 @@ from agentcli.agent.module import CodingAgent
 from agentcli.agent.state import AgentState
 from agentcli.config import Settings, user_folder
 from agentcli.environments.host import HostEnvironment
-from agentcli.errors import CapabilityError, ConfigError, TaskError, WorkspaceError
+from agentcli.errors import CapabilityError, ConfigError, TaskError
 from agentcli.llm import registry
 from agentcli.llm.client import ChatResponse, LLMClient, Sampling
 from agentcli.prompts import Prompts
@@ -51,22 +50,24 @@ async def open_agent(
     *,
     workspace: Path,
     task: Task | None = None,
+    model: str | None = None,
+    mode: str | None = None,
     session_id: str | None = None,
     hooks: Sequence[Hook] = (),
     ask: Ask | None = None,
 ) -> AsyncIterator[Agent]:
     """An agent at work in ``workspace``; everything it holds is let go of at the end.
 
-    ``settings`` already hold what the task file and the flags say. ``session_id`` goes on with a
-    session instead of opening a new one; ``ask`` answers for the user where a mode asks.
+    What ``task``, ``model`` and ``mode`` say goes before the settings. ``session_id`` goes on with
+    a session instead of opening a new one; ``ask`` answers for the user where a mode asks.
 
     Raises:
         AgentCLIError: whatever stands in the way of a run, each with its exit code.
     """
-    mode = Mode(settings.mode or Mode.AUTO)
-    root = check_workspace(workspace, writable=mode is not Mode.PLAN)
+    root = workspace.resolve()
     _check_task(task, root)
-    name = settings.model or registry.default_model()
+    chosen_mode = Mode(mode or settings.mode or Mode.AUTO)
+    name = model or settings.model or registry.default_model()
     prompts = Prompts.standard(user=user_folder() / "prompts")
     tools = _chosen(builtin_tools(prompts), task.tools if task else ())
     state = store.load_state(session_id) if session_id else AgentState()
@@ -90,7 +91,7 @@ async def open_agent(
         stack.callback(journal.close)
         agent = Agent(
             client=client,
-            tools=Registry(tools, ModePermissions(mode, ask)),
+            tools=Registry(tools, ModePermissions(chosen_mode, ask)),
             context=ToolContext(
                 environment,
                 checks=Checks(**settings.checks.model_dump()),
@@ -101,7 +102,7 @@ async def open_agent(
                 new_id,
                 str(root),
                 name,
-                mode.value,
+                chosen_mode.value,
                 environment.level,
                 tuple(f"{tool.spec.name}@{tool.spec.version}" for tool in tools),
                 __version__,
@@ -121,29 +122,6 @@ async def open_agent(
             yield agent
         finally:
             await agent.client.aclose()
-
-
-def check_workspace(path: Path, *, writable: bool) -> Path:
-    """The workspace as an absolute path without links.
-
-    Raises:
-        WorkspaceError: it is missing, no folder, or cannot be written.
-    """
-    try:
-        root = path.resolve(strict=True)
-    except (OSError, RuntimeError) as error:
-        raise WorkspaceError(
-            f"workspace {path}: no such folder", hint="Create it, or name another with --workspace"
-        ) from error
-    if not root.is_dir():
-        raise WorkspaceError(f"workspace {path}: not a folder", hint="Name a folder")
-    wanted = os.R_OK | os.X_OK | (os.W_OK if writable else 0)
-    if not os.access(root, wanted):
-        raise WorkspaceError(
-            f"workspace {path}: cannot be {'written' if os.access(root, os.R_OK) else 'read'}",
-            hint="Change its permissions, or only look at it with --mode plan",
-        )
-    return root
 
 
 def read_recording(path: Path) -> list[ChatResponse]:
@@ -195,10 +173,13 @@ def _chosen(tools: list[Tool], wanted: Collection[str]) -> list[Tool]:
 
 
 def _limits(settings: Settings, task: Task | None) -> RunLimits:
-    limits = RunLimits(
-        max_steps=settings.max_steps, time_s=settings.timeout_s, tokens=settings.budget_tokens
+    task = task or Task("")
+    return RunLimits(
+        max_steps=task.max_steps or settings.max_steps,
+        time_s=task.budget.time_s or settings.timeout_s,
+        tokens=task.budget.tokens or settings.budget_tokens,
+        tool_calls=task.budget.tool_calls,
     )
-    return replace(limits, tool_calls=task.budget.tool_calls) if task else limits
 
 
 def _secrets(environ: os._Environ[str]) -> list[str]:

@@ -114,11 +114,7 @@ class Acting:
                 await self._emit(ToolFinished(step, answered))
                 return
             spec = self._registry.spec(call.name)
-            kind = spec.kind if spec else None
-            await self._emit(
-                ToolStarted(step, call, kind.value if kind else ""),
-                sync=kind is not None and kind.changes_files,
-            )
+            await self._emit(ToolStarted(step, call, spec.kind.value if spec else ""))
             started = time.monotonic()
             async with _Progress(call.id, self._emit) as progress:
                 context = replace(self._context, call_id=call.id, progress=progress)

@@ -268,7 +268,9 @@ class EventLog(Protocol):
     """Where durable events go before anything that follows from them happens."""
 
     async def append(self, event: Event, *, sync: bool = False) -> None:
-        """Record one event; with ``sync`` it survives a loss of power.
+        """Record one event; with ``sync``, wait until a loss of power cannot undo it.
+
+        The event is recorded before this first gives up control, also when it is cancelled.
 
         Raises:
             JournalError: it could not be recorded.

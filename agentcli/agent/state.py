@@ -26,9 +26,12 @@ from agentcli.agent.events import (
     ToolFinished,
     ToolStarted,
 )
-from agentcli.messages import Message, ToolCall, ToolResult, Usage, tool
+from agentcli.messages import Message, Outcome, ToolCall, ToolResult, Usage, tool
+from agentcli.tools.base import ToolKind
 
 T = TypeVar("T")
+
+EDIT = ToolKind.EDIT.value
 
 STATUS_OF: Mapping[StopReason, Status] = {
     StopReason.FINAL: Status.SOLVED,
@@ -156,8 +159,8 @@ class AgentState:
     """Calls of the last answer, as long as not all have a result."""
     results: tuple[ToolResult, ...] = ()
     """Results of the pending calls, in the order they came."""
-    started: frozenset[str] = frozenset()
-    """Ids of pending calls whose tool has started."""
+    started: Mapping[str, str] = field(default_factory=dict)
+    """Ids of pending calls whose tool has started, and the tool's kind."""
     files_changed: tuple[str, ...] = ()
     check_results: tuple[CheckFinished, ...] = ()
     stop: StopReason | None = None
@@ -221,7 +224,7 @@ def fold(state: AgentState, event: Event) -> AgentState:
                 rejected=0,
                 pending=event.message.calls,
                 results=(),
-                started=frozenset(),
+                started={},
             )
         case AnswerRejected():
             return replace(
@@ -237,7 +240,7 @@ def fold(state: AgentState, event: Event) -> AgentState:
         case ToolStarted():
             return replace(
                 state,
-                started=state.started | {event.call.id},
+                started={**state.started, event.call.id: event.tool_kind},
                 tool_calls=state.tool_calls + 1,
             )
         case ToolFinished():
@@ -280,11 +283,13 @@ def fold_all(events: Iterable[Event], state: AgentState | None = None) -> AgentS
 
 def _add_result(state: AgentState, result: ToolResult) -> AgentState:
     results = (*state.results, result)
-    new_paths = tuple(path for path in result.paths if path not in state.files_changed)
+    changes = state.started.get(result.call_id) == EDIT and result.outcome is Outcome.OK
+    known = state.files_changed
+    new_paths = tuple(p for p in result.paths if changes and p not in known)
     state = replace(
         state,
         results=results,
-        files_changed=state.files_changed + new_paths,
+        files_changed=known + new_paths,
         step_results=(*state.step_results, result),
     )
     if len(results) < len(state.pending):
@@ -294,4 +299,4 @@ def _add_result(state: AgentState, result: ToolResult) -> AgentState:
     history = state.history
     for call in state.pending:
         history = history.append(tool(by_id[call.id]))
-    return replace(state, history=history, pending=(), results=(), started=frozenset())
+    return replace(state, history=history, pending=(), results=(), started={})

@@ -1,8 +1,10 @@
 """The event log on disk: one append-only file of JSON lines, and the truth about a session.
 
-A line is written with one system call, so that a killed process leaves at most one torn line, the
-last. The file is locked while its process lives. Lines carry a schema version, a number and the
-time (seconds since 1970). Values of known keys never reach the file.
+A line is written with one system call and is in the system's hands when ``append`` returns: a
+killed process loses nothing and leaves at most one torn line, the last. The disk itself catches up
+in the background (a loss of power costs the last moments, as it does for the files that tools
+write) and is waited for at the end. The file is locked while its process lives. Lines carry a
+schema version, a number and the time (seconds since 1970). Values of known keys never reach it.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from agentcli.agent.events import Event, from_record, to_record
+from agentcli.agent.events import Event, ToolStarted, from_record, to_record
 from agentcli.errors import JournalError
 
 SCHEMA = 1
@@ -50,6 +52,7 @@ class Journal:
             os.close(self._fd)
             raise JournalError(f"session {path.parent.name} is open in another process") from error
         self._count, self._size = self._recover()
+        self._sync: asyncio.Future[None] | None = None
 
     async def append(self, event: Event, *, sync: bool = False) -> None:
         """Write one event; it is in the file before this first gives up control."""
@@ -63,6 +66,9 @@ class Journal:
             self._count += 1
             if sync:
                 await asyncio.to_thread(os.fdatasync, self._fd)
+            elif isinstance(event, ToolStarted) and (not self._sync or self._sync.done()):
+                loop = asyncio.get_running_loop()
+                self._sync = loop.run_in_executor(None, _sync_copy, os.dup(self._fd))
         except OSError as error:
             raise JournalError(
                 f"cannot write the session journal {self.path}: {error.strerror}",
@@ -90,6 +96,14 @@ class Journal:
                 torn.write(data[end:] + b"\n")
             os.ftruncate(self._fd, end)
         return data.count(b"\n"), end
+
+
+def _sync_copy(fd: int) -> None:
+    """Bring the file to the disk; on a copy, since the journal may be closed meanwhile."""
+    try:
+        os.fdatasync(fd)
+    finally:
+        os.close(fd)
 
 
 def read_events(path: Path) -> Iterator[Event]:

@@ -35,7 +35,7 @@ from agentcli.messages import (
     validate_history,
 )
 
-A, B = ToolCall("a", "read_file"), ToolCall("b", "grep")
+A, B = ToolCall("a", "write_file"), ToolCall("b", "grep")
 
 
 def answered(*calls: ToolCall, tokens: int = 10) -> ModelAnswered:
@@ -49,14 +49,14 @@ def test_results_join_the_history_in_the_order_of_the_calls() -> None:
             MessageAdded(user("go")),
             StepStarted(1),
             answered(A, B),
-            ToolStarted(1, A, "read"),
+            ToolStarted(1, A, "edit"),
             ToolStarted(1, B, "search"),
-            ToolFinished(1, ToolResult("b", "grep", "second")),
+            ToolFinished(1, ToolResult("b", "grep", "second", paths=("y.py",))),
         ]
     )
     assert [call.id for call in state.unresolved] == ["a"]
     assert len(state.history) == 2
-    state = fold(state, ToolFinished(1, ToolResult("a", "read_file", "first", paths=("x.py",))))
+    state = fold(state, ToolFinished(1, ToolResult("a", "write_file", "first", paths=("x.py",))))
     assert [message.result.content for message in state.history.since(2)] == ["first", "second"]
     assert state.unresolved == () and state.pending == ()
     assert state.files_changed == ("x.py",)
