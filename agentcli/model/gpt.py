@@ -196,6 +196,8 @@ class GPT(nn.Module):
             {"wte": nn.Embedding(rows, config.n_embd), "h": nn.ModuleList(blocks)}
         )
         self.final_norm = Norm(config, config.n_embd)
+        # A tied model has no head of its own, unless it is quantised.
+        self.lm_head: nn.Module | None = None
         if not config.tied:
             self.lm_head = Linear(config.n_embd, rows, bias=False)
         # One table for each way of rotating, and for each layer the table it uses.
@@ -278,7 +280,7 @@ class GPT(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., C) -> (..., vocab_size), capped; in float32, or float64 for a float64 model."""
-        if self.config.tied:
+        if self.lm_head is None:
             logits = F.linear(hidden, self.embedding_weight.to(hidden.dtype))
         else:
             logits = self.lm_head(hidden)

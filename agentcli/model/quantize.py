@@ -1,13 +1,147 @@
-"""Weight-only quantisation: matrices in 8 or 4 bits, activations as they are."""
+"""Weight-only quantisation: matrices stored in 8 or 4 bits, activations as they are.
+
+int8: one scale per output row, symmetric. int4: one scale and one zero per group of 32 inputs of
+a row. PyTorch's own kernels multiply with them (aten ``_weight_int8pack_mm`` and
+``_weight_int4pack_mm``); prompts, which have rows enough to keep the matrix units busy, multiply
+with weights expanded on the way.
+"""
 
 from __future__ import annotations
 
 from typing import Literal
 
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from agentcli.errors import ModelError
 from agentcli.model.gpt import GPT
 
 Scheme = Literal["int8", "int4"]
 
+GROUP = 32
+# From so many rows on, expanding the weights once costs less than the narrow kernels.
+EXPAND_ROWS = 32
+# Gates of nanochat's smear and value embeddings: too small to matter.
+SMALLEST = 4096
+
+
+class Int8Linear(nn.Module):
+    """y = x @ (weight * scale).T + bias; weight int8 (out, in), scale (out,)."""
+
+    weight: Tensor
+    scale: Tensor
+    bias: Tensor | None
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        super().__init__()
+        wide = weight.detach().float()
+        scale = wide.abs().amax(1).clamp(min=1e-10) / 127
+        rounded = (wide / scale[:, None]).round().clamp(-127, 127)
+        self.register_buffer("weight", rounded.to(torch.int8))
+        self.register_buffer("scale", scale.to(weight.dtype))
+        self.register_buffer("bias", None if bias is None else bias.detach())
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.numel() // x.shape[-1]
+        if x.is_cuda or rows >= EXPAND_ROWS:
+            # Compiled, the conversion happens within the product.
+            y = F.linear(x, self.weight.to(x.dtype)) * self.scale
+        else:
+            flat = x.reshape(rows, -1)
+            y = torch.ops.aten._weight_int8pack_mm(flat, self.weight, self.scale.to(x.dtype))
+            y = y.view(*x.shape[:-1], -1)
+        return y if self.bias is None else y + self.bias
+
+    def expanded(self) -> Tensor:
+        """The matrix it stands for, (out, in)."""
+        return self.weight.to(self.scale.dtype) * self.scale[:, None]
+
+
+class Int4Linear(nn.Module):
+    """Groups of 32 inputs share scale and zero: w = (q - 8) * scale + zero, q in 0..15.
+
+    ``packed`` is in the layout of the kernel; ``scales`` (in / 32, out, 2) holds scale and zero.
+    """
+
+    packed: Tensor
+    scales: Tensor
+    bias: Tensor | None
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        super().__init__()
+        self.shape = (weight.shape[0], weight.shape[1])
+        q, scales = _round_to_groups(weight.detach())
+        self.register_buffer("packed", _pack(q))
+        self.register_buffer("scales", scales.to(weight.dtype))
+        self.register_buffer("bias", None if bias is None else bias.detach())
+
+    @staticmethod
+    def fits(weight: Tensor) -> bool:
+        """Whether the kernels can take a matrix of this shape."""
+        rows, columns = weight.shape
+        if weight.is_cuda:
+            return rows % 8 == 0 and columns % 128 == 0 and weight.dtype == torch.bfloat16
+        return rows % 16 == 0 and columns % GROUP == 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.reshape(-1, x.shape[-1])
+        multiply = (
+            torch.ops.aten._weight_int4pack_mm
+            if x.is_cuda
+            else torch.ops.aten._weight_int4pack_mm_for_cpu
+        )
+        y: Tensor = multiply(flat, self.packed, GROUP, self.scales.to(x.dtype))
+        y = y.view(*x.shape[:-1], -1)
+        return y if self.bias is None else y + self.bias
+
+    def expanded(self) -> Tensor:
+        """The matrix it stands for, (out, in)."""
+        identity = torch.eye(self.shape[1], dtype=self.scales.dtype, device=self.scales.device)
+        bias, self.bias = self.bias, None
+        try:
+            return self.forward(identity).T
+        finally:
+            self.bias = bias
+
 
 def quantize_model(model: GPT, scheme: Scheme) -> None:
-    raise NotImplementedError
+    """Replaces the matrices of ``model`` one after another, in place.
+
+    With int4 the head stays int8: it decides between near-equal logits. A tied head gets an
+    int8 copy of the embedding, which itself stays as it is: rows are only looked up there.
+    Raises ModelError for an unknown scheme.
+    """
+    if scheme not in ("int8", "int4"):
+        raise ModelError(f"unknown quantisation {scheme!r}; known are int8 and int4")
+    if model.lm_head is None:
+        model.lm_head = Int8Linear(model.embedding_weight)
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if not isinstance(child, nn.Linear) or child.weight.numel() < SMALLEST:
+                continue
+            use_int4 = scheme == "int4" and name != "lm_head" and Int4Linear.fits(child.weight)
+            narrow = Int4Linear if use_int4 else Int8Linear
+            setattr(parent, name, narrow(child.weight, child.bias))
+
+
+def _round_to_groups(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """q (out, in) int32 in 0..15, and (in / GROUP, out, 2) scales and zeros."""
+    rows, columns = weight.shape
+    groups = weight.float().view(rows, columns // GROUP, GROUP)
+    low, high = groups.amin(-1, keepdim=True), groups.amax(-1, keepdim=True)
+    scale = ((high - low) / 15).clamp(min=1e-8)
+    q = ((groups - low) / scale).round().clamp(0, 15)
+    zero = low + 8 * scale
+    pairs = torch.cat((scale, zero), -1).transpose(0, 1).contiguous()
+    return q.view(rows, columns).to(torch.int32), pairs
+
+
+def _pack(q: Tensor) -> Tensor:
+    if not q.is_cuda:
+        packed: Tensor = torch.ops.aten._convert_weight_to_int4pack_for_cpu(q, 1)
+        return packed
+    # The CUDA kernel wants two values a byte, the first one high, in tiles of 8 x 16 inputs.
+    bytes_ = (q[:, ::2] << 4 | q[:, 1::2]).to(torch.uint8)
+    packed = torch.ops.aten._convert_weight_to_int4pack(bytes_, 8)
+    return packed
