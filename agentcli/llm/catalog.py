@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypedDict
 
 from agentcli.llm.client import ModelInfo
 
@@ -31,9 +32,23 @@ class Provider:
     images: bool = False
 
 
+class Options(TypedDict, total=False):
+    """What may be said of an endpoint beside its address and key; see ``Endpoint``."""
+
+    key_name: str
+    headers: Mapping[str, str]
+    streaming: bool
+    timeout_s: float
+    reasoning_field: str
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Everything that is needed to reach a model at a provider."""
+    """Everything that is needed to reach a model at a provider.
+
+    ``timeout_s`` bounds the silence between two reads. Without ``streaming`` answers come in one
+    piece, and fold to the same. ``key_name`` is the variable that holds the key, for messages.
+    """
 
     info: ModelInfo
     base_url: str
@@ -44,6 +59,16 @@ class Endpoint:
     streaming: bool = True
     timeout_s: float = 600.0
     reasoning_field: str = ""
+
+    def options(self) -> Options:
+        """All but model, address, wire and key."""
+        return {
+            "key_name": self.key_name,
+            "headers": self.headers,
+            "streaming": self.streaming,
+            "timeout_s": self.timeout_s,
+            "reasoning_field": self.reasoning_field,
+        }
 
 
 PROVIDERS: dict[str, Provider] = {

@@ -8,7 +8,6 @@ chunk, a finish reason of "stop" though there are calls, or none at all before `
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +22,7 @@ from agentcli.llm.client import (
     ToolCallStart,
     UsageDelta,
 )
+from agentcli.llm.remote import CallIds
 from agentcli.llm.sdk_errors import Origin, broken_error, not_the_protocol, stream_error
 from agentcli.messages import FinishReason, Usage
 
@@ -50,17 +50,25 @@ class AnswerReader:
 
     def __init__(self, origin: Origin, used_ids: Collection[str]) -> None:
         self._origin = origin
-        self._used_ids = used_ids
-        self._given_ids: set[str] = set()
+        self._ids = CallIds(used_ids)
         self._calls: list[_Call] = []
         self._by_index: dict[int, _Call] = {}
         self._call_is_last = False
         self._is_chat = False
         self.finish: str = ""
 
-    def chunk(self, chunk: Mapping[str, Any]) -> Iterator[StreamEvent]:
-        """The events of one chunk, or of a whole answer that was not streamed."""
-        choices = chunk.get("choices")
+    @property
+    def whole(self) -> bool:
+        """Whether the finish reason is there; only the usage can follow."""
+        return bool(self.finish)
+
+    def body(self, data: Mapping[str, Any]) -> Iterator[StreamEvent]:
+        """A whole answer is one big chunk."""
+        return self.event(data)
+
+    def event(self, data: Mapping[str, Any]) -> Iterator[StreamEvent]:
+        """The events of one chunk."""
+        choices = data.get("choices")
         choice = choices[0] if isinstance(choices, list) and choices else None
         if isinstance(choice, Mapping):
             self._is_chat = True
@@ -70,16 +78,12 @@ class AnswerReader:
             self.finish = str(choice.get("finish_reason") or self.finish)
             if self.finish == "error":
                 raise stream_error(self._origin, choice.get("error") or {})
-        usage = chunk.get("usage")
+        usage = data.get("usage")
         if isinstance(usage, Mapping):
             yield UsageDelta(_usage(usage))
 
     def end(self, *, marked: bool) -> Iterator[StreamEvent]:
-        """The events that close the answer; ``marked`` tells that an end mark was seen.
-
-        Raises:
-            StreamBrokenError: the answer is not whole.
-        """
+        """The events that close the answer; see ``Reader``."""
         if marked and not self._is_chat:
             raise not_the_protocol(self._origin, "something other than a chat completion")
         if not self.finish and not (marked and all(map(_is_whole, self._calls))):
@@ -138,7 +142,7 @@ class AnswerReader:
             return
         if not call.started:
             call.started = True
-            yield ToolCallStart(call.index, self._free_id(call.wire_id), call.name)
+            yield ToolCallStart(call.index, self._ids.free(call.wire_id), call.name)
             arguments = "".join(call.arguments)
         if arguments:
             yield ToolCallDelta(call.index, arguments)
@@ -160,13 +164,6 @@ class AnswerReader:
         if index is not None:
             self._by_index[index] = call
         return call
-
-    def _free_id(self, wire_id: str) -> str:
-        """The server's id, or a new one where it sent none or one that is taken."""
-        if not wire_id or wire_id in self._used_ids or wire_id in self._given_ids:
-            wire_id = f"call_{uuid.uuid4().hex[:24]}"
-        self._given_ids.add(wire_id)
-        return wire_id
 
 
 def _begins_anew(open_call: _Call, wire_id: str, function: Mapping[str, Any]) -> bool:

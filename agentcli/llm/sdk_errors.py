@@ -166,7 +166,7 @@ def connection_error(origin: Origin, error: BaseException | None) -> ProviderErr
     if isinstance(error, httpx2.TimeoutException) and not isinstance(error, httpx2.ConnectTimeout):
         return DeadlineError(
             f"{origin.provider} gave no answer in time ({origin.base_url})",
-            hint="Raise timeout_s or try again",
+            hint="Raise request_timeout_s or try again",
             provider=origin.provider,
         )
     detail = _one_line(str(error)) if error is not None else ""
@@ -182,7 +182,7 @@ def broken_error(origin: Origin, error: BaseException | str) -> ProviderError:
     if isinstance(error, httpx2.TimeoutException):
         return DeadlineError(
             f"{origin.provider} stopped in the middle of its answer and sent no more in time",
-            hint="Raise timeout_s or try again",
+            hint="Raise request_timeout_s or try again",
             provider=origin.provider,
         )
     detail = error if isinstance(error, str) else _one_line(str(error)) or type(error).__name__

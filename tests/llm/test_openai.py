@@ -47,8 +47,9 @@ INFO = ModelInfo("gpt-test", "openai", context_window=128_000)
 READ = ToolDefinition("read_file", "Read a file.", {"type": "object", "properties": {}})
 
 
-def client_for(server: ScriptedServer, **options: Any) -> OpenAIChat:
-    return OpenAIChat(INFO, "sk-test", server.url, **options)
+def client_for(server: ScriptedServer | str, **options: Any) -> OpenAIChat:
+    url = server if isinstance(server, str) else server.url
+    return OpenAIChat(INFO, "sk-test", url, key_name="OPENAI_API_KEY", **options)
 
 
 def ask(*messages: Message, tools: Sequence[ToolDefinition] = ()) -> ChatRequest:
@@ -215,9 +216,9 @@ async def test_request_as_it_is_sent() -> None:
     assert body["messages"][3]["tool_calls"][0]["function"]["arguments"] == '{"path": "a"'
     assert body["tools"][0]["function"]["name"] == "read_file"
     assert body["stream_options"] == {"include_usage": True}
-    limits = {k: body[k] for k in ("max_completion_tokens", "temperature", "seed", "stop")}
+    limits = {k: body[k] for k in ("max_tokens", "temperature", "seed", "stop")}
     assert limits == {
-        "max_completion_tokens": 99,
+        "max_tokens": 99,
         "temperature": 0.0,
         "seed": 1,
         "stop": ["END"],
@@ -466,7 +467,7 @@ async def test_faults(case: str) -> None:
 
 
 async def test_unreachable() -> None:
-    client = OpenAIChat(INFO, "k", "http://127.0.0.1:9/v1")
+    client = client_for("http://127.0.0.1:9/v1")
     with pytest.raises(errors.ConnectError, match=r"127\.0\.0\.1:9"):
         await chat(client, ask())
     await client.aclose()

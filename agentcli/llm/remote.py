@@ -1,0 +1,126 @@
+"""What the clients of all wires share: one request, one answer read to its end, no retries."""
+
+from __future__ import annotations
+
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from typing import Any, Protocol
+
+import httpx2
+
+from agentcli.errors import BadRequestError
+from agentcli.llm.catalog import Endpoint
+from agentcli.llm.client import ChatRequest, StreamEvent, UsageDelta
+from agentcli.llm.sdk_errors import Origin, overflow
+from agentcli.llm.transport import DONE, Answer
+from agentcli.llm.wire_cache import Encoded, WireCache
+
+
+class Reader(Protocol):
+    """Turns one wire's answer into our events."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether the answer is complete, whatever may still follow."""
+        ...
+
+    def event(self, data: Mapping[str, Any]) -> Iterator[StreamEvent]:
+        """The events of one event of the stream."""
+        ...
+
+    def body(self, data: Mapping[str, Any]) -> Iterator[StreamEvent]:
+        """The events of an answer that came in one piece."""
+        ...
+
+    def end(self, *, marked: bool) -> Iterator[StreamEvent]:
+        """What closes the answer; ``marked`` tells that ``[DONE]`` or a whole body was seen.
+
+        Raises:
+            StreamBrokenError: the answer is not whole.
+        """
+        ...
+
+
+class RemoteModel(ABC):
+    """A model at an endpoint; ``stream`` and ``count_tokens`` as in ``LLMClient``."""
+
+    def __init__(self, endpoint: Endpoint, cache: WireCache) -> None:
+        self.info = endpoint.info
+        self._streaming = endpoint.streaming
+        self._origin = Origin(
+            endpoint.info.provider,
+            endpoint.info.id,
+            endpoint.base_url,
+            endpoint.key_name,
+            endpoint.api_key,
+        )
+        self._cache = cache
+        self._bytes_per_token = 4.0
+
+    @abstractmethod
+    def _body(self, request: ChatRequest, history: Encoded) -> bytes:
+        """The request's JSON."""
+
+    @abstractmethod
+    async def _post(self, body: bytes) -> httpx2.Response:
+        """Send it; the head of a successful answer, or an error of ``errors``."""
+
+    @abstractmethod
+    def _reader(self, used_ids: Collection[str]) -> Reader:
+        """A reader for one answer; ``used_ids`` are the call ids of the history."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Close the connection."""
+
+    async def stream(self, request: ChatRequest) -> AsyncIterator[StreamEvent]:
+        """The answer as it comes, ending with ``Finished``. Raises ``ProviderError``."""
+        history = self._cache.messages(request.conversation, request.messages)
+        body = self._body(request, history)
+        try:
+            response = await self._post(body)
+        except BadRequestError as error:
+            raise overflow(error, len(body) / self._bytes_per_token, self.info) from error
+        answer = Answer(response, self._origin)
+        try:
+            reader = self._reader(history.call_ids)
+            marked = answer.is_json
+            if answer.is_json:
+                for event in reader.body(await answer.body()):
+                    yield self._noted(event, body)
+            else:
+                async for name, data in answer.events():
+                    marked = marked or name == DONE
+                    for event in reader.event(data):
+                        yield self._noted(event, body)
+                    answer.whole = marked or reader.whole
+            for event in reader.end(marked=marked):
+                yield event
+        finally:
+            await answer.aclose()
+
+    async def count_tokens(self, request: ChatRequest) -> int:
+        """An estimate from the size of the request, calibrated by the answers so far."""
+        history = self._cache.messages(request.conversation, request.messages)
+        return max(1, round(len(self._body(request, history)) / self._bytes_per_token))
+
+    def _noted(self, event: StreamEvent, body: bytes) -> StreamEvent:
+        if isinstance(event, UsageDelta) and event.usage.input_tokens > 0:
+            self._bytes_per_token = len(body) / event.usage.input_tokens
+        return event
+
+
+class CallIds:
+    """Ids of one answer's calls: the server's, or new ones where those are missing or taken."""
+
+    def __init__(self, used: Collection[str]) -> None:
+        self._used = used
+        self._given: set[str] = set()
+
+    def free(self, wire_id: str) -> str:
+        """An id that no other call of the conversation has."""
+        if not wire_id or wire_id in self._used or wire_id in self._given:
+            wire_id = f"call_{uuid.uuid4().hex[:24]}"
+        self._given.add(wire_id)
+        return wire_id
