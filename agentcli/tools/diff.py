@@ -46,22 +46,36 @@ def _hunks(old: list[str], new: list[str], room: int) -> Iterator[str]:
     last = next((n for n in range(rest) if old[-1 - n] != new[-1 - n]), rest)
     start, keep = max(0, first - CONTEXT), max(0, last - CONTEXT)
     old, new = old[start : len(old) - keep], new[start : len(new) - keep]
-    for group in _groups(old, new, first - start, last - keep):
+    for group in _groups(_opcodes(old, new, first - start, last - keep)):
         yield _hunk(group, old, new, start, room)
 
 
-def _groups(old: list[str], new: list[str], head: int, tail: int) -> Iterable[list[_Opcode]]:
-    size = len(old) * len(new)
-    if size <= _ROUGH:
-        matcher = difflib.SequenceMatcher(None, old, new, autojunk=size > _EXACT)
-        return matcher.get_grouped_opcodes(CONTEXT)
+def _opcodes(old: list[str], new: list[str], head: int, tail: int) -> Iterator[_Opcode]:
+    """What differs, where the first ``head`` and the last ``tail`` lines are known to be equal."""
     end_old, end_new = len(old) - tail, len(new) - tail
-    whole: list[_Opcode] = [
-        ("equal", 0, head, 0, head),
-        ("replace", head, end_old, head, end_new),
-        ("equal", end_old, len(old), end_new, len(new)),
-    ]
-    return [whole]
+    yield "equal", 0, head, 0, head
+    a, b = old[head:end_old], new[head:end_new]
+    size = len(a) * len(b)
+    if size <= _ROUGH:
+        matcher = difflib.SequenceMatcher(None, a, b, autojunk=size > _EXACT)
+        for tag, i, i_end, j, j_end in matcher.get_opcodes():
+            yield tag, head + i, head + i_end, head + j, head + j_end
+    else:
+        yield "replace", head, end_old, head, end_new
+    yield "equal", end_old, len(old), end_new, len(new)
+
+
+def _groups(opcodes: Iterable[_Opcode]) -> Iterator[list[_Opcode]]:
+    """Changes that share their context belong into one hunk."""
+    group: list[_Opcode] = []
+    for tag, i, i_end, j, j_end in opcodes:
+        if tag == "equal" and i_end - i > 2 * CONTEXT:
+            group.append((tag, i, i + CONTEXT, j, j + CONTEXT))
+            yield group
+            group = []
+            i, j = i_end - CONTEXT, j_end - CONTEXT
+        group.append((tag, i, i_end, j, j_end))
+    yield group
 
 
 def _hunk(group: list[_Opcode], old: list[str], new: list[str], start: int, room: int) -> str:

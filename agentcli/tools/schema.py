@@ -234,7 +234,8 @@ class Validator:
         got = f"got {_shown(fault.instance)}"
         match fault.kind.name:
             case "type":
-                types_ = " or ".join(_SPOKEN.get(kind, kind) for kind in detail["types"])
+                kinds = sorted(detail["types"], key=lambda kind: bool(kind == "null"))
+                types_ = " or ".join(_SPOKEN.get(kind, kind) for kind in kinds)
                 return f'"{path}" must be {types_}, {got}'
             case "required":
                 return f'"{_path([*fault.instance_path, detail["property"]])}" is missing'

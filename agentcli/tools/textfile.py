@@ -113,8 +113,8 @@ def decode(data: bytes, path: str = "the file") -> TextFile:
     """Find a file's encoding and decode it.
 
     Byte order marks decide; then UTF-8 where it fits; UTF-16 is known by its zero bytes. What is
-    left is Windows-1252 (or its part Latin-1), or UTF-8 with stray bytes if it has more
-    well-formed characters beyond ASCII than faults.
+    left is Windows-1252 (or its part Latin-1), or UTF-8 with stray bytes if it has well-formed
+    characters beyond ASCII, at least half as many as faults.
 
     Raises:
         BinaryFileError: it is not text.
@@ -159,7 +159,8 @@ def _eight_bit(data: bytes, path: str) -> TextFile:
     sound = sum(1 for char in damaged if char > "\x7f") - stray
     if not _reads_as_text(damaged):
         raise BinaryFileError(path, magic(data), len(data))
-    if sound > stray:
+    # Bytes of another encoding hardly ever make well-formed UTF-8 by chance.
+    if sound * 2 > stray:
         return TextFile(damaged, "utf-8", errors="surrogateescape")
     try:
         text = data.decode("cp1252")
