@@ -1,10 +1,11 @@
 """Carries the corpus to the machine that trains: as compressed text, tokenised where it arrives.
 
-    python -m training.pack pack --cache DIR --megabytes 250     # DIR/*.jsonl → training/data/
-    python -m training.pack tokens --out DIR                     # training/data/ → DIR/*.npy
+    python -m training.pack pack --cache DIR --data training/data      # the best 250 MB of text
+    python -m training.pack pack --cache DIR --data training/data2 --part 2        # the next 250
+    python -m training.pack tokens --data training/data --out DIR      # where it is trained on
 
 Text compresses better than its tokens (about 6 to 1 against 4 to 1), and the vocabulary may still
-change. ``tokens`` writes ``code.npy`` and ``held.npy``: uint16, each document after a ``<|bos|>``,
+change. Part 2 holds what did not fit into part 1, for a second sitting. ``tokens`` writes ``code.npy`` and ``held.npy``: uint16, each document after a ``<|bos|>``,
 packages in random order.
 """
 
@@ -24,7 +25,6 @@ import numpy as np
 
 from training.tokenizer import load
 
-DATA = Path(__file__).parent / "data"  # ignored by git: it holds other people's code
 SEPARATOR = "\0"  # no Python source holds one
 PIECES = 16
 HELD_BYTES = 2_000_000
@@ -43,6 +43,17 @@ def read_packages(path: Path) -> dict[str, list[str]]:
             # Its place in the tree tells a model what a file may be about.
             packages[record["package"]].append(f"# {record['path']}\n{record['text']}")
     return packages
+
+
+def part_of(packages: dict[str, list[str]], total: int, part: int) -> dict[str, list[str]]:
+    """Part 1 is as much of each package as fits into ``total``, part 2 of what is left, ..."""
+    for _ in range(part - 1):
+        taken = {name: set(texts) for name, texts in limited(packages, total).items()}
+        packages = {
+            name: [text for text in texts if text not in taken[name]]
+            for name, texts in packages.items()
+        }
+    return limited(packages, total)
 
 
 def limited(packages: dict[str, list[str]], total: int) -> dict[str, list[str]]:
@@ -67,9 +78,9 @@ def _cut(packages: dict[str, list[str]], limit: int) -> dict[str, list[str]]:
     return kept
 
 
-def pack(cache: Path, megabytes: float) -> None:
-    DATA.mkdir(exist_ok=True)
-    packages = limited(read_packages(cache / "train.jsonl"), int(megabytes * 1e6))
+def pack(cache: Path, data: Path, megabytes: float, part: int) -> None:
+    data.mkdir(parents=True, exist_ok=True)
+    packages = part_of(read_packages(cache / "train.jsonl"), int(megabytes * 1e6), part)
     held = limited(read_packages(cache / "held.jsonl"), HELD_BYTES)
     # Files of one package stay together, since they resemble each other; sizes are evened out.
     pieces: list[list[str]] = [[] for _ in range(PIECES)]
@@ -78,8 +89,8 @@ def pack(cache: Path, megabytes: float) -> None:
         smallest = sizes.index(min(sizes))
         pieces[smallest] += sorted(texts)
         sizes[smallest] += sum(map(len, texts))
-    jobs = [(DATA / f"code-{i:02}.xz", texts) for i, texts in enumerate(pieces)]
-    jobs.append((DATA / "held.xz", [text for texts in held.values() for text in texts]))
+    jobs = [(data / f"code-{i:02}.xz", texts) for i, texts in enumerate(pieces)]
+    jobs.append((data / "held.xz", [text for texts in held.values() for text in texts]))
     with ProcessPoolExecutor(max_workers=2) as pool:
         written = list(pool.map(_compress, jobs))
     print(f"{sum(sizes) / 1e6:.1f} MB of text in {sum(written) / 2**20:.1f} MiB")
@@ -92,11 +103,11 @@ def _compress(job: tuple[Path, Sequence[str]]) -> int:
     return path.stat().st_size
 
 
-def tokens(out: Path, seed: int = 1) -> None:
+def tokens(data: Path, out: Path, seed: int = 1) -> None:
     """Decompress and tokenise with all cores; a few seconds on sixteen."""
     out.mkdir(parents=True, exist_ok=True)
     for name, pattern in (("code", "code-*.xz"), ("held", "held.xz")):
-        paths = sorted(DATA.glob(pattern))
+        paths = sorted(data.glob(pattern))
         with ProcessPoolExecutor(max_workers=os.cpu_count()) as pool:
             documents = [ids for piece in pool.map(_tokenise, paths) for ids in piece]
         random.Random(seed).shuffle(documents)
@@ -115,14 +126,16 @@ def _tokenise(path: Path) -> list[np.ndarray[tuple[int], np.dtype[np.uint16]]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("command", choices=["pack", "tokens"])
+    parser.add_argument("--data", type=Path, required=True, help="ignored by git: others' code")
     parser.add_argument("--cache", type=Path, help="of corpus.py")
+    parser.add_argument("--part", type=int, default=1)
     parser.add_argument("--megabytes", type=float, default=250, help="of text to pack")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     if args.command == "pack" and args.cache:
-        pack(args.cache, args.megabytes)
+        pack(args.cache, args.data, args.megabytes, args.part)
     elif args.command == "tokens" and args.out:
-        tokens(args.out)
+        tokens(args.data, args.out)
     else:
         parser.error("pack needs --cache, tokens needs --out")
 

@@ -50,7 +50,7 @@ class CodeStream:
         if len(tokens) <= 2 * length:
             raise ValueError(f"{len(tokens)} tokens of code are too few for rows of {length}")
         self.tokens, self.length, self.seed = tokens, length, seed
-        self.state: State = {"epoch": 0, "row": 0}
+        self.state: State = {"epoch": 0, "row": 0, "tokens": len(tokens)}
         self._order: npt.NDArray[np.int64] = np.zeros(0, np.int64)
         self._ordered = -1
 
@@ -61,6 +61,8 @@ class CodeStream:
         return Batch(tokens, targets, torch.ones(targets.shape))
 
     def _next_row(self) -> Tokens:
+        if self.state["tokens"] != len(self.tokens):  # resumed with other code: from its start
+            self.state = {"epoch": 0, "row": 0, "tokens": len(self.tokens)}
         epoch = int(self.state["epoch"])
         rng = np.random.default_rng((self.seed, epoch))
         offset = int(rng.integers(self.length))
@@ -69,7 +71,8 @@ class CodeStream:
             self._order, self._ordered = rng.permutation(count), epoch
         start = offset + int(self._order[self.state["row"]]) * self.length
         last = self.state["row"] + 1 == len(self._order)
-        self.state = {"epoch": epoch + last, "row": 0 if last else self.state["row"] + 1}
+        row = 0 if last else self.state["row"] + 1
+        self.state = {"epoch": epoch + last, "row": row, "tokens": len(self.tokens)}
         return self.tokens[start : start + self.length + 1]
 
 
