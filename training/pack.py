@@ -5,8 +5,8 @@
     python -m training.pack tokens --data training/data --out DIR      # where it is trained on
 
 Text compresses better than its tokens (about 6 to 1 against 4 to 1), and the vocabulary may still
-change. Part 2 holds what did not fit into part 1, for a second sitting. ``tokens`` writes ``code.npy`` and ``held.npy``: uint16, each document after a ``<|bos|>``,
-packages in random order.
+change. Part 2 holds what did not fit into part 1, for a second sitting. ``tokens`` writes
+``code.npy`` and ``held.npy``: uint16, each document after a ``<|bos|>``, in random order.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ are dropped, never cut, since a cut would end in the middle of a call.
 
 A shard appears under its final name only when it is complete, so that generators may write into a
 folder that a trainer reads. About 2-8 million tokens a shard is a good size: small enough to
-appear often, large enough to shuffle. Names decide nothing but the order (sorted); give each
-generator process its own prefix, e.g. ``tasks-03-00017.npz``.
+appear often, large enough to shuffle. Names decide nothing but the order (sorted), and a name is
+read once: give each generator process its own prefix or folder, e.g. ``seed1/tasks-03-00017.npz``.
 """
 
 from __future__ import annotations
@@ -98,5 +98,5 @@ def read_shard(path: Path) -> Shard:
 
 
 def list_shards(folder: Path) -> list[Path]:
-    """The complete shards of a folder, in the order of their names."""
-    return sorted(folder.glob("*.npz"))
+    """The complete shards in a folder and the folders in it, in the order of their names."""
+    return sorted(folder.rglob("*.npz"))

@@ -111,7 +111,7 @@ class TaskStream:
         raise ValueError(f"no document in {self.folder} fits into {self.length} tokens")
 
     def _start_round(self) -> None:
-        names = [path.name for path in list_shards(self.folder)]
+        names = [path.relative_to(self.folder).as_posix() for path in list_shards(self.folder)]
         if not names:
             raise FileNotFoundError(f"no shards in {self.folder}")
         seen = set(self.state["seen"])

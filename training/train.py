@@ -63,6 +63,7 @@ class Trainer:
         self.model.compute_dtype = torch.bfloat16 if bf16 else None
         self.optimiser = Optimiser(self.model, plan.model.n_embd, plan.rates, compiled=compiled)
         self.loss = CrossEntropy(plan.model.logit_softcap, compiled=compiled)
+        self.head = self.model.get_parameter("lm_head.weight")
         self.hidden = self.model.hidden
         if compiled:
             self.hidden = torch.compile(self.model.hidden, dynamic=False)
@@ -116,7 +117,7 @@ class Trainer:
     def batch_loss(self, batch: Batch) -> Tensor:
         tokens = batch.tokens.to(self.device)
         targets, weights = batch.targets.to(self.device), batch.weights.to(self.device)
-        return self.loss(self.hidden(tokens), self.model.lm_head.weight, targets, weights)
+        return self.loss(self.hidden(tokens), self.head, targets, weights)
 
     def train(self, sitting: Sitting) -> None:
         """Ends with an evaluation and a checkpoint."""

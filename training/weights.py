@@ -81,14 +81,20 @@ def export(model: GPT, folder: Path, about: dict[str, Any]) -> int:
         where |= dict.fromkeys(part, file)
     index = {"metadata": {"total_size": sum(sizes)}, "weight_map": where}
     (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n")
-    config = {"model_config": model.config.to_dict(), **about}
+    config = {
+        "model_type": "agentcli",
+        "dtype": "float32",
+        "storage": "int8 rows",
+        "model": model.config.to_dict(),
+        **about,
+    }
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
     return sum(sizes)
 
 
 def load_export(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
     """The configuration and float32 weights of an export."""
-    config = ModelConfig.from_dict(json.loads((folder / "config.json").read_text())["model_config"])
+    config = ModelConfig.from_dict(json.loads((folder / "config.json").read_text())["model"])
     files = set(json.loads((folder / INDEX).read_text())["weight_map"].values())
     stored: dict[str, Tensor] = {}
     for file in sorted(files):
