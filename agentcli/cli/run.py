@@ -44,6 +44,7 @@ class Job:
     settings: Settings
     workspace: Path
     session: str | None
+    mode: str
     output: Output
 
 
@@ -107,10 +108,10 @@ def run(
         "sandbox": "none" if no_sandbox else None,
     }
     settings = config.load(folder, flags=flags)
-    # What the command line says goes before what the task's front matter says.
+    # The command line goes before the task's front matter, and that before the session so far.
     given = replace(
         given,
-        model=model or given.model,
+        model=model or given.model or (before.model if before else None),
         max_steps=max_steps or given.max_steps,
         budget=replace(
             given.budget,
@@ -119,7 +120,8 @@ def run(
         ),
         checks=(*given.checks, *(check or ())),
     )
-    return asyncio.run(_run(Job(given, settings, folder, session, Output(settings.output))))
+    how = mode or settings.mode or (before.mode if before else "") or RunMode.AUTO
+    return asyncio.run(_run(Job(given, settings, folder, session, how, Output(settings.output))))
 
 
 def _task(path: str | None, prompt: str | None, before: AgentState | None) -> Task:
@@ -194,7 +196,7 @@ async def _work(job: Job, interruption: Interruption) -> int:
             task=job.task,
             workspace=job.workspace,
             model=job.task.model or job.settings.model,
-            mode=job.settings.mode or RunMode.AUTO.value,
+            mode=job.mode,
             session_id=job.session,
         ) as agent:
             work = agent.start(job.task.instruction, checks=job.task.checks)

@@ -19,7 +19,7 @@ from agentcli.agent.events import (
 )
 from agentcli.messages import Outcome
 from tests.conftest import Serve
-from tests.running import KEY, Cli, Ended, git, repository
+from tests.running import KEY, Cli, Ended, git, pytest_ini, repository
 from tests.server import Reply, ScriptedServer
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "fix-median"
@@ -54,7 +54,7 @@ def repo(workspace: Path) -> Path:
         for path in (EXAMPLE / "repo").rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    return repository(workspace, files)
+    return repository(workspace, {**files, **pytest_ini()})
 
 
 @pytest.fixture
@@ -99,8 +99,8 @@ def test_the_model_reads_what_really_happened(cli: Cli, server: ScriptedServer, 
     assert results[0].startswith("tests failed (exit code 1)\n$ ")
     assert "assert 3 == 2.5" in results[0]
     assert "\ndef median" not in results[1] and "\tdef median(values" in results[1]
-    assert results[2].startswith("quickstats/averages.py:17: def median(")
-    assert results[3] == "replaced 1 occurrence in quickstats/averages.py at line 23"
+    assert results[2].startswith("quickstats/averages.py:16: def median(")
+    assert results[3] == "replaced 1 occurrence in quickstats/averages.py at line 22"
     assert results[4].startswith("tests passed\n$ ")
 
 
@@ -109,8 +109,7 @@ def test_the_journal_holds_it_all_and_no_key(cli: Cli, server: ScriptedServer, r
     events = cli.journal()
     assert isinstance(events[0], SessionStarted)
     assert isinstance(events[-1], RunFinished)
-    kinds = {kind(event) for event in events}
-    assert kinds >= {kind_ for kind_ in ("task_given", "step_started", "step_finished")}
+    assert {kind(event) for event in events} >= {"task_given", "step_started", "step_finished"}
     assert sum(isinstance(event, ModelAnswered) for event in events) == 5
     assert sum(isinstance(event, TaskGiven) for event in events) == 1
     (check,) = (event for event in events if isinstance(event, CheckFinished))
@@ -135,7 +134,8 @@ def test_plain_lines_in_a_pipe_and_the_answer_alone_on_stdout(
     assert "\x1b" not in ended.err
     for expected in (
         "sandbox ",
-        "I look at the failure first.\n> run_tests\n  tests failed (exit code 1) [failed]",
+        "I look at the failure first.\n",
+        "> run_tests\n  tests failed (exit code 1) [failed]",
         "> search_replace quickstats/averages.py\n  replaced 1 occurrence",
         "  +    if len(ordered) % 2:\n",
         f"check passed: {CHECK}\nsolved · final · 5 steps",

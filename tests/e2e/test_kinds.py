@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Serve
-from tests.running import Cli, repository
+from tests.running import Cli, pytest_ini, repository
 from tests.server import Reply
 
 PYTEST = "python -m pytest -q -p no:cacheprovider"
@@ -91,7 +91,7 @@ TABS = Case(
         [replace("tabs.py", "\t\treturn b\n", "\t\treturn a\n")],
     ],
     ["tabs.py"],
-    results=["error: old text not found in tabs.py", "replaced 1 occurrence in tabs.py at line 3"],
+    results=["old text not found in tabs.py", "replaced 1 occurrence in tabs.py at line 3"],
     after={"tabs.py": "def pick(a, b):\n\tif a > b:\n\t\treturn a\n\treturn b\n"},
 )
 
@@ -115,7 +115,7 @@ SPACES = Case(
 SRC = Case(
     "a package in src",
     {
-        "pyproject.toml": '[tool.pytest.ini_options]\npythonpath = ["src"]\n',
+        **pytest_ini("src"),
         "src/greeter/__init__.py": "from greeter.words import hello\n\n__all__ = ['hello']\n",
         "src/greeter/words.py": "def hello(name):\n    return f'Hello {name}'\n",
         "tests/test_hello.py": (
@@ -263,7 +263,8 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_kind(case: Case, cli: Cli, serve: Serve, workspace: Path) -> None:
-    repository(workspace, case.files)
+    ini = pytest_ini() if case.check == PYTEST else {}
+    repository(workspace, {**ini, **case.files})
     case.prepare(workspace)
     server = serve([*(Reply(calls=calls) for calls in case.answers), Reply(text="Done.")])
     cli.server = server.url
