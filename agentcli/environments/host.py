@@ -132,6 +132,7 @@ class HostEnvironment(WorkerFiles):
                     limits=Limits(time_s=0),
                     fds={0: theirs.fileno(), 1: theirs.fileno()},
                     files={_CODE_FD: _code()},
+                    files_only=True,
                 )
                 self._process = self._supervisor.spawn(launch)
             finally:

@@ -41,11 +41,18 @@ def program() -> str | None:
 
 
 def arguments(
-    policy: Policy, cwd: str, argv: Sequence[str], *, executable: str, old: bool = False
+    policy: Policy,
+    cwd: str,
+    argv: Sequence[str],
+    *,
+    executable: str,
+    files_only: bool = False,
+    old: bool = False,
 ) -> list[str]:
     """The command line that runs ``argv`` inside; SECCOMP_FD and GITCONFIG_FD must be open.
 
-    ``old`` leaves out what bubblewrap before 0.8 does not know.
+    ``files_only`` makes everything but the workspace read-only, so that nothing is written where
+    it would be lost; ``old`` leaves out what bubblewrap before 0.8 does not know.
     """
     line = [executable, "--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-uts"]
     line += ["--unshare-cgroup-try", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
@@ -71,6 +78,9 @@ def arguments(
     for path in sorted(mounts):
         line += [mounts[path], path, path]
     line += _workspace(policy)
+    if files_only:
+        for path in ("/tmp", "/dev/shm", *([] if policy.home == "/tmp/home" else [policy.home])):
+            line += ["--remount-ro", path]
     line += ["--remount-ro", "/", "--chdir", cwd, "--seccomp", str(SECCOMP_FD), "--", *argv]
     return line
 

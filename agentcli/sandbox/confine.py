@@ -47,7 +47,7 @@ class Sandbox:
         self.level: Level = level
         self.reason = reason
         self._old = old
-        self._network_namespace = False
+        self.own_network = False
         self._scratch: str | None = None
 
     def launch(
@@ -61,8 +61,12 @@ class Sandbox:
         capture: bool = True,
         fds: Mapping[int, int] | None = None,
         files: Mapping[int, bytes] | None = None,
+        files_only: bool = False,
     ) -> Launch:
-        """The command, wrapped; ``cwd`` is relative to the workspace or absolute."""
+        """The command, wrapped; ``cwd`` is relative to the workspace or absolute.
+
+        ``files_only`` is for the file worker: nothing but the workspace can be written.
+        """
         folder = os.path.normpath(os.path.join(self.policy.workspace, cwd or "."))
         variables = {**self.policy.env, **(env or {})}
         files = dict(files or {})
@@ -83,7 +87,14 @@ class Sandbox:
                 raise SandboxError("bubblewrap has gone", hint=_INSTALL)
             files[bwrap.SECCOMP_FD] = _filter(self.policy, "full", True)
             files[bwrap.GITCONFIG_FD] = self.policy.gitconfig
-            line = bwrap.arguments(self.policy, folder, argv, executable=executable, old=self._old)
+            line = bwrap.arguments(
+                self.policy,
+                folder,
+                argv,
+                executable=executable,
+                files_only=files_only,
+                old=self._old,
+            )
             return replace(plain, argv=tuple(line), cwd="/")
         if self.level == "none":
             return plain
@@ -91,9 +102,9 @@ class Sandbox:
         variables.update(HOME=f"{scratch}/home", TMPDIR=f"{scratch}/tmp")
         return replace(
             plain,
-            seccomp=_filter(self.policy, "reduced", self._network_namespace),
-            landlock=_rules(self.policy, scratch),
-            private_network=self._network_namespace and self.policy.network != "full",
+            seccomp=_filter(self.policy, "reduced", self.own_network),
+            landlock=_rules(self.policy, scratch, self.own_network, files_only),
+            private_network=self.own_network and self.policy.network != "full",
             confine=True,
         )
 
@@ -144,7 +155,7 @@ async def probe(supervisor: Supervisor, policy: Policy) -> list[Layer]:
     full, why_not = await _try_full(supervisor, policy)
     version = landlock.version() if sys.platform == "linux" else 0
     reduced, missing = await _try_reduced(supervisor, policy, "")
-    network = reduced is not None and reduced._network_namespace
+    network = reduced is not None and reduced.own_network
     return [
         Layer("namespaces", full is not None, why_not or f"{bwrap.program()} works"),
         Layer(
@@ -193,7 +204,7 @@ async def _try_reduced(
     result: ExecResult | None = None
     for network_namespace in (True, False):
         sandbox = Sandbox(policy, "reduced", reason)
-        sandbox._network_namespace = network_namespace
+        sandbox.own_network = network_namespace
         launch = sandbox.launch(("/bin/sh", "-c", "exit 0"), limits=Limits(time_s=10))
         result = await supervisor.exec(launch)
         if result.success:
@@ -229,16 +240,16 @@ def _build(families: tuple[int, ...]) -> bytes:
     return _BUILT[families]
 
 
-def _rules(policy: Policy, scratch: str) -> dict[str, object]:
+def _rules(policy: Policy, scratch: str, own_network: bool, files_only: bool) -> dict[str, object]:
     """Landlock's allowlist for a policy."""
-    own_loopback = policy.network != "none"
+    private = [] if files_only else [f"{scratch}/home", f"{scratch}/tmp", "/dev/shm"]
     return {
         "read": [*policy.system, *policy.read, "/proc", "/sys/devices/system", *policy.etc_shown],
         "list": ["/etc"],
-        "write": [policy.workspace, *policy.write, f"{scratch}/home", f"{scratch}/tmp", "/dev/shm"],
+        "write": [policy.workspace, *policy.write, *private],
         "devices": [
             f"/dev/{name}"
             for name in ("null", "zero", "full", "random", "urandom", "ptmx", "pts", "tty")
         ],
-        "tcp": own_loopback,
+        "tcp": own_network or policy.network != "none",
     }

@@ -1,0 +1,89 @@
+"""One supervisor for all tests of a process, and a workspace confined at each level."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentcli.errors import SandboxError
+from agentcli.sandbox import policy as policies
+from agentcli.sandbox.confine import Level, Sandbox, prepare
+from agentcli.sandbox.limits import Limits
+from agentcli.sandbox.process import ExecResult, Supervisor
+
+LEVELS: tuple[Level, ...] = ("full", "reduced")
+
+Confine = Callable[..., Awaitable["Confined"]]
+
+
+class Confined:
+    """A workspace, its sandbox and a short way to run something in it."""
+
+    def __init__(self, supervisor: Supervisor, sandbox: Sandbox) -> None:
+        self.supervisor = supervisor
+        self.sandbox = sandbox
+        self.root = Path(sandbox.policy.workspace)
+
+    async def run(self, *argv: str, time_s: float = 30, **more: Any) -> ExecResult:
+        limits = more.pop("limits", Limits(time_s=time_s))
+        launch = self.sandbox.launch(argv, limits=limits, **more)
+        return await self.supervisor.exec(launch)
+
+    async def shell(self, script: str, **more: Any) -> ExecResult:
+        return await self.run("/bin/sh", "-c", script, **more)
+
+    async def python(self, script: str, **more: Any) -> ExecResult:
+        return await self.run("python3", "-c", script, **more)
+
+
+@pytest.fixture(scope="session")
+def supervisor() -> Iterator[Supervisor]:
+    supervisor = Supervisor()
+    supervisor.start()
+    yield supervisor
+    supervisor.close()
+
+
+@pytest.fixture(params=LEVELS)
+def level(request: pytest.FixtureRequest) -> Level:
+    value: Level = request.param
+    return value
+
+
+@pytest.fixture
+def confine(supervisor: Supervisor, workspace: Path) -> Iterator[Confine]:
+    """Makes the workspace a git repository and confines it; skips a level that is not to be had."""
+    made: list[Sandbox] = []
+
+    async def start(level: Level, **options: Any) -> Confined:
+        if not (workspace / ".git").exists():
+            subprocess.run(["git", "init", "-q", str(workspace)], check=True)
+        policy = policies.build(str(workspace), **options)
+        try:
+            sandbox = await prepare(supervisor, policy, level)
+        except SandboxError as error:
+            pytest.skip(error.line())
+        made.append(sandbox)
+        return Confined(supervisor, sandbox)
+
+    yield start
+    for sandbox in made:
+        sandbox.close()
+
+
+def alive(marker: str) -> list[int]:
+    """Processes of this machine whose command line holds the marker."""
+    found = []
+    for name in os.listdir("/proc"):
+        try:
+            command = Path(f"/proc/{name}/cmdline").read_bytes()
+        except OSError:
+            continue
+        if name.isdigit() and marker.encode() in command and int(name) != os.getpid():
+            found.append(int(name))
+    return found

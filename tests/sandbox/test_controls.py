@@ -1,0 +1,175 @@
+"""What must work inside the sandbox, at each level."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from agentcli.sandbox.confine import Level
+from tests.sandbox.conftest import Confine, Confined
+
+TEST = """
+import multiprocessing, os, tempfile, threading
+def square(x): return x * x
+def test_pool():
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        assert pool.map(square, [1, 2, 3]) == [1, 4, 9]
+def test_temporary():
+    with tempfile.TemporaryDirectory() as folder:
+        open(os.path.join(folder, "x"), "w").write("y")
+def test_home():
+    path = os.path.expanduser("~/.cache-test"); open(path, "w").close(); os.unlink(path)
+def test_threads():
+    threads = [threading.Thread(target=lambda: None) for _ in range(50)]
+    [t.start() for t in threads]; [t.join() for t in threads]
+"""
+
+LOOPBACK = """
+import socket, threading
+server = socket.create_server(("127.0.0.1", 0))
+threading.Thread(target=lambda: server.accept()[0].sendall(b"hello")).start()
+print(socket.create_connection(server.getsockname()).recv(5).decode())
+"""
+
+PTY = """
+import os, pty
+pid, master = pty.fork()
+if pid == 0:
+    os.execvp("sh", ["sh", "-c", "test -t 0 && echo terminal"])
+print(os.read(master, 100).decode())
+"""
+
+
+@pytest.fixture
+async def confined(confine: Confine, level: Level) -> Confined:
+    return await confine(level)
+
+
+def needs(program: str) -> None:
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed")
+
+
+async def test_pytest_with_agentclis_own_interpreter(confined: Confined) -> None:
+    (confined.root / "test_it.py").write_text(TEST)
+    options = ("-q", "--tb=short", "--no-header", "-p", "no:cacheprovider")
+    result = await confined.run(sys.executable, "-m", "pytest", *options)
+    assert result.success, result.stdout + result.stderr
+    assert "4 passed" in result.stdout
+
+
+async def test_pytest_with_xdist(confined: Confined) -> None:
+    (confined.root / "test_it.py").write_text(TEST)
+    result = await confined.run(sys.executable, "-m", "pytest", "-q", "-n", "2", time_s=60)
+    assert result.success, result.stdout + result.stderr
+
+
+async def test_git(confined: Confined) -> None:
+    script = (
+        "set -e; echo x > f; git status --short; git add f; git commit -qm first; echo y >> f; "
+        "git diff --stat; git stash -q; git stash pop -q; git log --oneline; git branch other"
+    )
+    result = await confined.shell(script)
+    assert result.success, result.stderr
+    assert "first" in result.stdout and "1 file changed" in result.stdout
+
+
+async def test_virtual_environment(confined: Confined) -> None:
+    make = (
+        "python3 -m venv --without-pip .venv && .venv/bin/python -c 'import sys; print(sys.prefix)'"
+    )
+    result = await confined.shell(make)
+    assert result.success, result.stderr
+    assert result.stdout.strip() == str(confined.root / ".venv")
+
+
+async def test_the_workspaces_environment_comes_first(confine: Confine, workspace: Path) -> None:
+    import subprocess
+
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", workspace / ".venv"], check=True)
+    for level in ("full", "reduced"):
+        confined = await confine(level)
+        result = await confined.run("python", "-c", "import sys; print(sys.prefix)")
+        assert result.stdout.strip() == str(workspace / ".venv"), result.stderr
+
+
+async def test_pip(confined: Confined) -> None:
+    result = await confined.shell("python3 -m pip --version")
+    assert result.success, result.stderr
+
+
+async def test_node(confined: Confined) -> None:
+    needs("node")
+    result = await confined.run("node", "-e", "console.log(require('os').cpus().length > 0)")
+    assert result.stdout == "true\n", result.stderr
+
+
+async def test_compiler(confined: Confined) -> None:
+    needs("gcc")
+    (confined.root / "a.c").write_text('#include <stdio.h>\nint main(void) { puts("built"); }\n')
+    result = await confined.shell("gcc -O1 -o a a.c && ./a")
+    assert result.stdout == "built\n", result.stderr
+
+
+async def test_sqlite(confined: Confined) -> None:
+    script = (
+        "import sqlite3; c = sqlite3.connect('x.db'); c.execute('create table t (a)'); print(1)"
+    )
+    assert (await confined.python(script)).stdout == "1\n"
+
+
+async def test_own_loopback(confined: Confined) -> None:
+    if confined.sandbox.level == "reduced" and not confined.sandbox.own_network:
+        pytest.skip("no network namespace here")
+    result = await confined.python(LOOPBACK)
+    assert result.stdout == "hello\n", result.stderr
+
+
+async def test_pty(confined: Confined) -> None:
+    result = await confined.python(PTY)
+    assert "terminal" in result.stdout, result.stderr
+
+
+async def test_semaphores_and_shared_memory(confined: Confined) -> None:
+    script = (
+        "import multiprocessing as m; from multiprocessing import shared_memory as s; "
+        "m.Lock(); x = s.SharedMemory(create=True, size=100); x.close(); x.unlink(); print(1)"
+    )
+    result = await confined.python(script)
+    assert result.stdout == "1\n", result.stderr
+
+
+async def test_locale_and_names(confined: Confined) -> None:
+    script = "import locale, os, sys; print(locale.getpreferredencoding(), os.getcwd(), 'äß€')"
+    result = await confined.python(script)
+    assert result.stdout == f"UTF-8 {confined.root} äß€\n".replace(
+        "UTF-8", result.stdout.split()[0]
+    )
+    assert result.stdout.lower().startswith("utf-8")
+
+
+async def test_user_name_and_time_zone(confined: Confined) -> None:
+    script = "import pwd, os, time; print(pwd.getpwuid(os.getuid()).pw_name, time.tzname[0])"
+    result = await confined.python(script)
+    assert result.success and result.stdout.split()[0], result.stderr
+
+
+async def test_the_same_user_inside(confined: Confined) -> None:
+    result = await confined.shell("touch made; id -u")
+    assert result.stdout.strip() == str(os.getuid())
+    assert (confined.root / "made").stat().st_uid == os.getuid()
+
+
+async def test_file_modes_and_links(confined: Confined) -> None:
+    script = "set -e; echo x > f; chmod 755 f; ln -s f l; ln f h; mkfifo p; mkdir -p a/b; mv a c"
+    result = await confined.shell(script)
+    assert result.success, result.stderr
+
+
+async def test_a_pipe_chain_and_signals(confined: Confined) -> None:
+    result = await confined.shell("seq 1 100000 | sort -rn | head -1; sleep 30 & kill $!; echo ok")
+    assert result.stdout == "100000\nok\n", result.stderr

@@ -1,0 +1,64 @@
+"""execute_code: the result's fields, limits, and what the code can reach."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agentcli.sandbox.execute import execute_code
+from agentcli.sandbox.limits import MIB
+from agentcli.sandbox.process import Supervisor
+
+
+async def test_success(supervisor: Supervisor) -> None:
+    result = await execute_code("print('hello', 6 * 7)", supervisor=supervisor)
+    assert result.success and result.stdout == "hello 42\n" and result.error is None
+    assert not result.timeout and not result.memory_exceeded
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("def", "SyntaxError: invalid syntax"),
+        ("raise SystemExit(3)", "exit code 3"),
+    ],
+)
+async def test_failure(code: str, error: str, supervisor: Supervisor) -> None:
+    result = await execute_code(code, supervisor=supervisor)
+    assert not result.success and result.error == error
+
+
+async def test_timeout(supervisor: Supervisor) -> None:
+    code = "print('before', flush=True)\nwhile True: pass"
+    result = await execute_code(code, 0.5, supervisor=supervisor)
+    assert not result.success and result.timeout and result.stdout == "before\n"
+
+
+@pytest.mark.parametrize(
+    "code", ["x = bytearray(400 * 2**20)", "x = []\nwhile True: x.append('y' * 10**6)"]
+)
+async def test_memory(code: str, supervisor: Supervisor) -> None:
+    result = await execute_code(code, 20, 128 * MIB, supervisor=supervisor)
+    assert not result.success and result.memory_exceeded and not result.timeout
+
+
+async def test_nothing_outside_changes(supervisor: Supervisor, tmp_path: Path) -> None:
+    target = tmp_path / "kept"
+    target.write_text("kept")
+    code = f"import os, shutil\nprint(os.listdir('.'))\nos.remove({str(target)!r})"
+    result = await execute_code(code, supervisor=supervisor)
+    assert not result.success and target.read_text() == "kept"
+    assert result.stdout == "[]\n"
+
+
+async def test_no_input_and_no_exit(supervisor: Supervisor) -> None:
+    assert (await execute_code("input()", supervisor=supervisor)).error is not None
+    killed = await execute_code("import os; os.kill(os.getppid(), 9); os._exit(0)")
+    assert not killed.timeout  # and this process is still here
+
+
+async def test_output_is_bounded(supervisor: Supervisor) -> None:
+    result = await execute_code("print('x' * 10**8)", 20, supervisor=supervisor)
+    assert len(result.stdout) < 2 * MIB

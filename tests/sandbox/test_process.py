@@ -1,0 +1,256 @@
+"""The supervisor and its client: what a command gets, how it ends, and what is left of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentcli.errors import EnvironmentOpError
+from agentcli.sandbox.limits import MIB, Limits
+from agentcli.sandbox.process import ExecResult, Launch, Supervisor
+from tests.sandbox.conftest import alive
+
+ENV = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
+
+
+async def run(supervisor: Supervisor, *argv: str, **more: Any) -> ExecResult:
+    on_output = more.pop("on_output", None)
+    return await supervisor.exec(Launch(argv, ENV, **more), on_output)
+
+
+async def sh(supervisor: Supervisor, script: str, **more: Any) -> ExecResult:
+    return await run(supervisor, "/bin/sh", "-c", script, **more)
+
+
+async def test_output_and_status(supervisor: Supervisor) -> None:
+    result = await sh(supervisor, "echo out; echo err >&2; exit 3")
+    assert (result.success, result.exit_code) == (False, 3)
+    assert (result.stdout, result.stderr, result.error) == ("out\n", "err\n", None)
+    assert 0 < result.duration_s < 30
+
+
+async def test_missing_program_is_a_result(supervisor: Supervisor) -> None:
+    result = await run(supervisor, "no-such-program")
+    assert not result.success and result.exit_code is None
+    assert result.error == "no-such-program: No such file or directory"
+
+
+async def test_missing_folder_is_a_result(supervisor: Supervisor) -> None:
+    result = await run(supervisor, "true", cwd="/no/such/folder")
+    assert result.error == "/no/such/folder: No such file or directory"
+
+
+async def test_death_by_signal_counts_as_in_a_shell(supervisor: Supervisor) -> None:
+    assert (await sh(supervisor, "kill -9 $$")).exit_code == 128 + 9
+
+
+async def test_stdin_is_empty_or_the_given_bytes(supervisor: Supervisor) -> None:
+    assert (await run(supervisor, "cat")).stdout == ""
+    data = b"x" * 3_000_000
+    result = await run(supervisor, "sha256sum", stdin=data)
+    assert result.stdout.split()[0] == __import__("hashlib").sha256(data).hexdigest()
+
+
+async def test_invalid_utf8_is_shown_replaced(supervisor: Supervisor) -> None:
+    assert (await sh(supervisor, r"printf 'a\377b'")).stdout == "a�b"
+
+
+async def test_output_streams_while_it_arrives(supervisor: Supervisor) -> None:
+    seen: list[tuple[str, bytes, float]] = []
+    start = time.monotonic()
+    await sh(
+        supervisor,
+        "echo one; sleep 1; echo two >&2",
+        on_output=lambda name, data: seen.append((name, data, time.monotonic() - start)),
+    )
+    assert [(name, data) for name, data, _ in seen] == [("stdout", b"one\n"), ("stderr", b"two\n")]
+    assert seen[1][2] - seen[0][2] > 0.5
+
+
+async def test_long_output_keeps_start_and_end(supervisor: Supervisor) -> None:
+    result = await sh(supervisor, "seq 1 1000000", limits=Limits(output_bytes=1000, time_s=60))
+    assert result.success and result.truncated
+    assert result.stdout.startswith("1\n2\n3\n") and result.stdout.endswith("999999\n1000000\n")
+    assert "bytes left out" in result.stdout and len(result.stdout) < 1100
+
+
+async def test_a_flood_of_output_costs_agentcli_nothing(supervisor: Supervisor) -> None:
+    seen = 0
+
+    def count(name: str, data: bytes) -> None:
+        nonlocal seen
+        seen += len(data)
+
+    limits = Limits(output_bytes=MIB, time_s=1)
+    result = await run(supervisor, "yes", limits=limits, on_output=count)
+    assert result.timed_out and result.truncated
+    assert len(result.stdout) < MIB + 100 and seen < 2 * MIB
+
+
+async def test_time_limit(supervisor: Supervisor) -> None:
+    result = await run(supervisor, "sleep", "60", limits=Limits(time_s=0.3))
+    assert result.timed_out and result.exit_code is None and not result.success
+    assert result.error == "timed out after 0.3 s"
+
+
+async def test_memory_of_the_tree(supervisor: Supervisor) -> None:
+    hungry = "import time; x = bytearray(60 * 2**20); time.sleep(30)"
+    script = " & ".join(f"{sys.executable} -S -c '{hungry}'" for _ in range(4)) + "; wait"
+    result = await sh(supervisor, script, limits=Limits(time_s=30, memory_bytes=128 * MIB))
+    assert result.memory_exceeded and not result.success
+
+
+async def test_memory_of_one_process(supervisor: Supervisor) -> None:
+    script = "x = bytearray(500 * 2**20)"
+    limits = Limits(time_s=30, memory_bytes=128 * MIB)
+    result = await run(supervisor, sys.executable, "-S", "-c", script, limits=limits)
+    assert not result.success
+    assert result.memory_exceeded or "MemoryError" in result.stderr
+
+
+async def test_tasks(supervisor: Supervisor) -> None:
+    script = "i=0; while [ $i -lt 200 ]; do sleep 20 & i=$((i+1)); done; wait"
+    result = await sh(supervisor, script, limits=Limits(time_s=30, tasks=50))
+    assert not result.success and result.error == "used more than 50 tasks"
+
+
+async def test_file_size(supervisor: Supervisor, tmp_path: Path) -> None:
+    target = tmp_path / "big"
+    result = await sh(
+        supervisor, f"head -c 5000000 /dev/zero > '{target}'", limits=Limits(file_bytes=MIB)
+    )
+    assert not result.success and target.stat().st_size <= MIB
+
+
+async def test_background_child_does_not_hold_the_result(supervisor: Supervisor) -> None:
+    result = await sh(supervisor, "sleep 4321 & echo done")
+    assert result.success and result.stdout == "done\n"
+    assert result.duration_s < 20 and not alive("4321")
+
+
+async def test_daemon_in_its_own_session_is_found(supervisor: Supervisor) -> None:
+    daemon = "(setsid sh -c 'trap \"\" TERM HUP; sleep 5432' >/dev/null 2>&1 &)"
+    result = await sh(supervisor, f"{daemon}; sleep 0.2; echo done")
+    assert result.stdout == "done\n" and not alive("5432")
+
+
+async def test_cancelling_kills_the_tree_before_it_returns(supervisor: Supervisor) -> None:
+    started = asyncio.Event()
+    task = asyncio.create_task(
+        sh(
+            supervisor,
+            "setsid sleep 6543 & sleep 6544 & echo up; wait",
+            on_output=lambda name, data: started.set(),
+        )
+    )
+    await started.wait()
+    assert alive("654")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not alive("6543") and not alive("6544")
+
+
+async def test_many_at_once_keep_their_own_output(supervisor: Supervisor) -> None:
+    jobs = [sh(supervisor, f"sleep 0.1; echo {number}") for number in range(40)]
+    results = await asyncio.gather(*jobs)
+    assert [int(result.stdout) for result in results] == list(range(40))
+
+
+async def test_no_descriptor_is_inherited(supervisor: Supervisor) -> None:
+    result = await sh(supervisor, "ls /proc/self/fd")
+    assert set(result.stdout.split()) <= {"0", "1", "2", "3"}  # 3 is the listing itself
+
+
+async def test_environment_is_exactly_the_given_one(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    result = await run(supervisor, "env")
+    names = {line.partition("=")[0] for line in result.stdout.splitlines()}
+    assert names == set(ENV)
+
+
+async def test_supervisor_itself_holds_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    supervisor = Supervisor()
+    await run(supervisor, "true")
+    try:
+        environment = Path(f"/proc/{supervisor.pid}/environ").read_bytes()
+        assert b"sk-secret" not in environment
+    except PermissionError:
+        pass  # not even we may look: it is not dumpable
+    finally:
+        await supervisor.aclose()
+
+
+async def test_file_descriptors_reach_the_command(supervisor: Supervisor) -> None:
+    result = await sh(supervisor, "cat <&7; cat <&8", files={7: b"seven ", 8: b"eight"})
+    assert result.stdout == "seven eight"
+
+
+async def test_closing_ends_commands(supervisor: Supervisor) -> None:
+    own = Supervisor()
+    process = own.spawn(Launch(("sleep", "7654"), ENV))
+    await run(own, "true")
+    assert alive("7654")
+    await own.aclose()
+    with pytest.raises(EnvironmentOpError):
+        await process.wait()
+    assert not alive("7654")
+
+
+async def test_a_lost_supervisor_is_reported_and_replaced() -> None:
+    own = Supervisor()
+    task = asyncio.create_task(run(own, "sleep", "8765"))
+    await run(own, "true")
+    assert own.pid is not None
+    os.kill(own.pid, signal.SIGKILL)
+    with pytest.raises(EnvironmentOpError, match="supervisor"):
+        await task
+    for _ in range(100):  # its wardens see its death and clean up
+        if not alive("8765"):
+            break
+        await asyncio.sleep(0.05)
+    assert not alive("8765")
+    assert (await sh(own, "echo again")).stdout == "again\n"
+    await own.aclose()
+
+
+def test_two_event_loops_one_after_the_other() -> None:
+    own = Supervisor()
+    for word in ("one", "two"):
+        assert asyncio.run(sh(own, f"echo {word}")).stdout == f"{word}\n"
+    own.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_nothing_survives_agentcli(number: int, tmp_path: Path) -> None:
+    script = f"""
+import asyncio, sys
+from agentcli.sandbox.process import Launch, Supervisor
+async def main():
+    supervisor = Supervisor()
+    launch = Launch(("sh", "-c", "setsid sleep 9876 & echo up; sleep 9877"), {ENV!r})
+    await supervisor.exec(launch, lambda name, data: print("up", flush=True))
+asyncio.run(main())
+"""
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"up\n"
+    assert alive("9876") and alive("9877")
+    process.send_signal(number)
+    process.wait()
+    process.stdout.close()
+    deadline = time.monotonic() + 10
+    while (alive("9876") or alive("9877")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive("9876") and not alive("9877")
