@@ -17,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -372,7 +373,6 @@ def _memory_file(data: bytes) -> int:
         _write(descriptor, data)
         os.lseek(descriptor, 0, os.SEEK_SET)
         return descriptor
-    import tempfile
 
     with tempfile.TemporaryFile() as file:
         file.write(data)
