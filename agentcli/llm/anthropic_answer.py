@@ -1,0 +1,150 @@
+"""What the Messages API answers, as our events."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from agentcli.llm.client import (
+    Finished,
+    StreamEvent,
+    TextDelta,
+    ThinkingDelta,
+    ToolCallDelta,
+    ToolCallEnd,
+    ToolCallStart,
+    UsageDelta,
+)
+from agentcli.llm.remote import CallIds
+from agentcli.llm.sdk_errors import Origin, broken_error, not_the_protocol
+from agentcli.messages import FinishReason, Usage
+
+_REASONS = {
+    "max_tokens": FinishReason.LENGTH,
+    "model_context_window_exceeded": FinishReason.LENGTH,
+    "refusal": FinishReason.CONTENT_FILTER,
+}
+
+
+class AnswerReader:
+    """Turns the events of one answer into ours. ``used_ids`` are the call ids of the history."""
+
+    def __init__(self, origin: Origin, used_ids: Collection[str]) -> None:
+        self._origin = origin
+        self._ids = CallIds(used_ids)
+        self._kinds: dict[int, str] = {}
+        self._inputs: dict[int, Any] = {}
+        self._written: set[int] = set()
+        self._calls = 0
+        self._usage: dict[str, Any] = {}
+        self._stop_reason = ""
+        self._begun = False
+        self.whole = False
+
+    def body(self, data: Mapping[str, Any]) -> Iterator[StreamEvent]:
+        """A whole answer is its blocks, one after another."""
+        content = data.get("content")
+        if not isinstance(content, list):
+            raise not_the_protocol(self._origin, "something other than a message")
+        yield from self.event({"type": "message_start", "message": data})
+        for index, block in enumerate(content):
+            yield from self.event(
+                {"type": "content_block_start", "index": index, "content_block": block}
+            )
+            cut = data.get("stop_reason") == "max_tokens" and index == len(content) - 1
+            if not cut or self._kinds.get(index) != "tool_use":
+                yield from self._stop(index)
+        self._stop_reason = str(data.get("stop_reason") or "")
+        self.whole = True
+
+    def event(self, data: Mapping[str, Any]) -> Iterator[StreamEvent]:
+        """The events of one event."""
+        index = data.get("index")
+        index = index if isinstance(index, int) else 0
+        match data.get("type"):
+            case "message_start":
+                self._begun = True
+                message = data.get("message")
+                yield from self._count(message.get("usage") if isinstance(message, dict) else {})
+            case "content_block_start":
+                yield from self._start(index, data.get("content_block") or {})
+            case "content_block_delta":
+                yield from self._delta(index, data.get("delta") or {})
+            case "content_block_stop":
+                yield from self._stop(index)
+            case "message_delta":
+                delta = data.get("delta") or {}
+                self._stop_reason = str(delta.get("stop_reason") or self._stop_reason)
+                self.whole = bool(self._stop_reason)
+                yield from self._count(data.get("usage"))
+            case "message_stop":
+                self.whole = True
+
+    def end(self, *, marked: bool) -> Iterator[StreamEvent]:
+        """The events that close the answer; see ``Reader``."""
+        if not self._begun:
+            raise not_the_protocol(self._origin, "something other than a message")
+        if not self.whole:
+            raise broken_error(self._origin, "it ended without a stop reason")
+        natural = FinishReason.TOOL_CALLS if self._calls else FinishReason.STOP
+        yield Finished(_REASONS.get(self._stop_reason, natural))
+
+    def _start(self, index: int, block: Mapping[str, Any]) -> Iterator[StreamEvent]:
+        kind = self._kinds[index] = str(block.get("type"))
+        if kind == "tool_use":
+            self._calls += 1
+            self._inputs[index] = block.get("input")
+            call_id = self._ids.free(str(block.get("id") or ""))
+            yield ToolCallStart(index, call_id, str(block.get("name") or ""))
+        elif kind == "redacted_thinking":
+            yield ThinkingDelta("", data=str(block.get("data") or ""))
+        elif kind == "text" and block.get("text"):
+            yield TextDelta(str(block["text"]))
+        elif kind == "thinking" and (block.get("thinking") or block.get("signature")):
+            signature = str(block.get("signature") or "")
+            yield ThinkingDelta(str(block.get("thinking") or ""), signature)
+
+    def _delta(self, index: int, delta: Mapping[str, Any]) -> Iterator[StreamEvent]:
+        match delta:
+            case {"type": "text_delta", "text": str(text)} if text:
+                yield TextDelta(text)
+            case {"type": "thinking_delta", "thinking": str(text)} if text:
+                yield ThinkingDelta(text)
+            case {"type": "signature_delta", "signature": str(signature)} if signature:
+                yield ThinkingDelta("", signature)
+            case {"type": "input_json_delta", "partial_json": str(text)} if text:
+                if self._kinds.get(index) == "tool_use":
+                    self._written.add(index)
+                    yield ToolCallDelta(index, text)
+
+    def _stop(self, index: int) -> Iterator[StreamEvent]:
+        if self._kinds.get(index) != "tool_use":
+            return
+        if index not in self._written:
+            given = self._inputs.get(index)
+            text = given if isinstance(given, str) else json.dumps(given or {}, ensure_ascii=False)
+            yield ToolCallDelta(index, text)
+        yield ToolCallEnd(index)
+
+    def _count(self, usage: object) -> Iterator[StreamEvent]:
+        """Later counts replace earlier ones, field by field."""
+        if not isinstance(usage, Mapping):
+            return
+        self._usage |= {name: value for name, value in usage.items() if value is not None}
+        read, written = self._tokens("cache_read_input"), self._tokens("cache_creation_input")
+        details = self._usage.get("output_tokens_details")
+        thinking = details.get("thinking_tokens") if isinstance(details, Mapping) else 0
+        yield UsageDelta(
+            Usage(
+                input_tokens=self._tokens("input") + read + written,
+                cached_tokens=read,
+                cache_write_tokens=written,
+                output_tokens=self._tokens("output"),
+                reasoning_tokens=thinking if isinstance(thinking, int) else 0,
+            )
+        )
+
+    def _tokens(self, name: str) -> int:
+        value = self._usage.get(f"{name}_tokens")
+        return value if isinstance(value, int) else 0

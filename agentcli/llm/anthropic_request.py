@@ -1,0 +1,132 @@
+"""Our messages as Anthropic's Messages API wants them.
+
+Leading system messages become the top-level prompt. Later ones stay in their place, as marked text
+in the user's turn: not every model takes the role there, and moving them would break the prefix.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Sequence
+from itertools import takewhile
+from typing import Any
+
+from agentcli.llm.wire_cache import Encoded, dumps
+from agentcli.messages import (
+    Image,
+    Message,
+    Outcome,
+    Role,
+    Text,
+    Thinking,
+    ToolCall,
+    ToolDefinition,
+    ToolResult,
+)
+
+INVALID_JSON = "INVALID_JSON"
+"""Holds the text of arguments that are no JSON object, in a history that goes back."""
+
+_MARK = b',"cache_control":{"type":"ephemeral"}}'
+_NOT_IN_IDS = re.compile(r"[^a-zA-Z0-9_-]")
+
+
+def message_wire(message: Message) -> bytes:
+    """The content blocks of one message, joined by commas; there is always at least one."""
+    blocks = [block for part in message.parts for block in _blocks(message, part)]
+    if not blocks:
+        blocks = [{"type": "text", "text": "(nothing)"}]
+    return b",".join(map(dumps, blocks))
+
+
+def _blocks(message: Message, part: object) -> list[dict[str, Any]]:
+    match part:
+        case Text(text) if text.strip():
+            return [{"type": "text", "text": text}]
+        case Thinking(text, signature, _) if signature:
+            return [{"type": "thinking", "thinking": text, "signature": signature}]
+        case Thinking("", "", data) if data and not data.startswith("{"):
+            return [{"type": "redacted_thinking", "data": data}]
+        case Image(data=raw, media_type=media_type):
+            encoded = base64.b64encode(raw).decode("ascii")
+            source = {"type": "base64", "media_type": media_type, "data": encoded}
+            return [{"type": "image", "source": source}]
+        case ToolCall(id, name, arguments):
+            given = _object(arguments)
+            return [{"type": "tool_use", "id": safe_id(id), "name": name, "input": given}]
+        case ToolResult():
+            return [_result(part)]
+    return []
+
+
+def _result(result: ToolResult) -> dict[str, Any]:
+    block: dict[str, Any] = {"type": "tool_result", "tool_use_id": safe_id(result.call_id)}
+    if result.content.strip():
+        block["content"] = result.content
+    if result.outcome not in (Outcome.OK, Outcome.FAILED):
+        block["is_error"] = True
+    return block
+
+
+def _object(arguments: str) -> dict[str, Any]:
+    try:
+        value = json.loads(arguments)
+    except ValueError:
+        value = None
+    return value if isinstance(value, dict) else {INVALID_JSON: arguments}
+
+
+def safe_id(call_id: str) -> str:
+    """An id of another provider, in the letters that are allowed here."""
+    return _NOT_IN_IDS.sub("_", call_id)
+
+
+def history_wire(history: Encoded) -> tuple[bytes, bytes]:
+    """The ``system`` and the ``messages`` array, with their cache marks.
+
+    Marked are the end of the stable prefix (the tools stand before it), the last turn, and the
+    turn before that: it is where the last request wrote its cache entry.
+    """
+    leading = len(list(takewhile(lambda m: m.role is Role.SYSTEM, history.messages)))
+    system = b",".join(history.wires[:leading])
+    turns: list[tuple[bytes, list[bytes]]] = []
+    for message, wire in zip(history.messages[leading:], history.wires[leading:], strict=True):
+        role = b"assistant" if message.role is Role.ASSISTANT else b"user"
+        if message.role is Role.SYSTEM:
+            wire = _in_place(message)
+        if turns and turns[-1][0] == role:
+            turns[-1][1].append(wire)
+        else:
+            turns.append((role, [wire]))
+    of_user = [blocks for role, blocks in turns if role == b"user"]
+    for blocks in of_user[-2:]:
+        blocks[-1] = marked(blocks[-1])
+    messages = b",".join(
+        b'{"role":"%s","content":[%s]}' % (role, b",".join(blocks)) for role, blocks in turns
+    )
+    return b"[%s]" % marked(system) if system else b"", b"[%s]" % messages
+
+
+def marked(wire: bytes) -> bytes:
+    """Blocks whose last one carries a cache mark."""
+    return wire[:-1] + _MARK
+
+
+def _in_place(message: Message) -> bytes:
+    return dumps({"type": "text", "text": f"<system>\n{message.text}\n</system>"})
+
+
+def tools_wire(tools: Sequence[ToolDefinition]) -> bytes:
+    """The offered tools, encoded."""
+    return dumps(
+        [
+            {
+                "name": tool.name,
+                "description": tool.description,
+                "input_schema": dict(tool.parameters),
+            }
+            for tool in tools
+        ]
+    )

@@ -1,0 +1,146 @@
+"""What the Responses API answers, as our events."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from agentcli.llm.client import (
+    Finished,
+    StreamEvent,
+    TextDelta,
+    ThinkingDelta,
+    ToolCallDelta,
+    ToolCallEnd,
+    ToolCallStart,
+    UsageDelta,
+)
+from agentcli.llm.remote import CallIds
+from agentcli.llm.sdk_errors import Origin, broken_error, not_the_protocol, stream_error
+from agentcli.llm.wire_cache import dumps
+from agentcli.messages import FinishReason, Usage
+
+_REASONS = {
+    "max_output_tokens": FinishReason.LENGTH,
+    "max_tokens": FinishReason.LENGTH,
+    "content_filter": FinishReason.CONTENT_FILTER,
+}
+_KEPT = ("type", "id", "summary", "content", "encrypted_content")
+
+
+class AnswerReader:
+    """Turns the events of one answer into ours. ``used_ids`` are the call ids of the history."""
+
+    def __init__(self, origin: Origin, used_ids: Collection[str]) -> None:
+        self._origin = origin
+        self._ids = CallIds(used_ids)
+        self._open: dict[int, bool] = {}  # calls by their index: whether arguments have come
+        self._told: set[int] = set()  # items whose text has come as deltas
+        self._calls = 0
+        self._reason = ""
+        self._begun = False
+        self.whole = False
+
+    def body(self, data: Mapping[str, Any]) -> Iterator[StreamEvent]:
+        """A whole answer is its items, one after another."""
+        output = data.get("output")
+        if not isinstance(output, list):
+            raise not_the_protocol(self._origin, "something other than a response")
+        for index, item in enumerate(output):
+            yield from self.event(
+                {"type": "response.output_item.done", "output_index": index, "item": item}
+            )
+        yield from self._final(data)
+
+    def event(self, data: Mapping[str, Any]) -> Iterator[StreamEvent]:
+        """The events of one event."""
+        kind = str(data.get("type") or "")
+        index = data.get("output_index")
+        index = index if isinstance(index, int) else 0
+        delta = data.get("delta")
+        self._begun = self._begun or kind.startswith("response.")
+        match kind:
+            case "response.output_item.added":
+                yield from self._added(index, data.get("item") or {})
+            case "response.output_text.delta" | "response.refusal.delta" if delta:
+                self._told.add(index)
+                yield TextDelta(str(delta))
+            case "response.reasoning_summary_text.delta" | "response.reasoning_text.delta" if delta:
+                self._told.add(index)
+                yield ThinkingDelta(str(delta))
+            case "response.reasoning_summary_part.added" if index in self._told:
+                yield ThinkingDelta("\n\n")
+            case "response.function_call_arguments.delta" if index in self._open and delta:
+                self._open[index] = True
+                yield ToolCallDelta(index, str(delta))
+            case "response.output_item.done":
+                yield from self._done(index, data.get("item") or {})
+            case "response.completed" | "response.incomplete" | "response.failed":
+                yield from self._final(data.get("response") or {})
+            case "error":
+                raise stream_error(self._origin, data)
+
+    def end(self, *, marked: bool) -> Iterator[StreamEvent]:
+        """The events that close the answer; see ``Reader``."""
+        if not self._begun:
+            raise not_the_protocol(self._origin, "something other than a response")
+        if not self.whole:
+            raise broken_error(self._origin, "it ended without a final event")
+        natural = FinishReason.TOOL_CALLS if self._calls else FinishReason.STOP
+        yield Finished(_REASONS.get(self._reason, natural))
+
+    def _added(self, index: int, item: Mapping[str, Any]) -> Iterator[StreamEvent]:
+        if item.get("type") == "function_call":
+            self._open[index] = False
+            self._calls += 1
+            call_id = self._ids.free(str(item.get("call_id") or ""))
+            yield ToolCallStart(index, call_id, str(item.get("name") or ""))
+
+    def _done(self, index: int, item: Mapping[str, Any]) -> Iterator[StreamEvent]:
+        match item.get("type"):
+            case "function_call":
+                if index not in self._open:
+                    yield from self._added(index, item)
+                if not self._open[index]:
+                    yield ToolCallDelta(index, str(item.get("arguments") or "{}"))
+                if item.get("status") != "incomplete":
+                    yield ToolCallEnd(index)
+            case "message" if index not in self._told:
+                for part in item.get("content") or ():
+                    if text := part.get("text") or part.get("refusal"):
+                        yield TextDelta(str(text))
+            case "reasoning":
+                parts = item.get("summary") or item.get("content") or ()
+                text = "\n\n".join(str(part.get("text") or "") for part in parts)
+                # Without its sealed content the service would not know it again.
+                kept = {name: item[name] for name in _KEPT if item.get(name) is not None}
+                data = dumps(kept).decode() if item.get("encrypted_content") else ""
+                if (text and index not in self._told) or data:
+                    yield ThinkingDelta("" if index in self._told else text, data=data)
+
+    def _final(self, response: Mapping[str, Any]) -> Iterator[StreamEvent]:
+        if response.get("status") in ("failed", "cancelled"):
+            raise stream_error(self._origin, response.get("error") or {})
+        details = response.get("incomplete_details")
+        if isinstance(details, Mapping):
+            self._reason = str(details.get("reason") or "")
+        self._begun = self.whole = True
+        usage = response.get("usage")
+        if isinstance(usage, Mapping):
+            yield UsageDelta(_usage(usage))
+
+
+def _usage(usage: Mapping[str, Any]) -> Usage:
+    given, made = usage.get("input_tokens_details"), usage.get("output_tokens_details")
+    return Usage(
+        input_tokens=_count(usage, "input_tokens"),
+        cached_tokens=_count(given, "cached_tokens"),
+        cache_write_tokens=_count(given, "cache_write_tokens"),
+        output_tokens=_count(usage, "output_tokens"),
+        reasoning_tokens=_count(made, "reasoning_tokens"),
+    )
+
+
+def _count(usage: object, name: str) -> int:
+    value = usage.get(name) if isinstance(usage, Mapping) else None
+    return value if isinstance(value, int) else 0

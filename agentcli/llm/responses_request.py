@@ -1,0 +1,77 @@
+"""Our messages as the items of OpenAI's Responses API."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from agentcli.llm.openai_request import data_url
+from agentcli.llm.wire_cache import dumps
+from agentcli.messages import Image, Message, Role, Text, Thinking, ToolCall, ToolDefinition
+
+
+def message_wire(message: Message) -> bytes:
+    """The items of one message, joined by commas."""
+    return b",".join(map(dumps, _items(message)))
+
+
+def _items(message: Message) -> list[dict[str, Any]]:
+    match message.role:
+        case Role.TOOL:
+            result = message.result
+            item = {"type": "function_call_output", "call_id": result.call_id}
+            return [{**item, "output": result.content}]
+        case Role.ASSISTANT:
+            items = [item for part in message.parts for item in _said(part)]
+            # Reasoning is refused without the item that it led to.
+            while items and items[-1]["type"] == "reasoning":
+                items.pop()
+            return items or [_message("assistant", "")]
+        case Role.USER if any(isinstance(part, Image) for part in message.parts):
+            return [_message("user", _parts(message))]
+        case role:
+            return [_message(role.value, message.text)]
+
+
+def _said(part: object) -> list[dict[str, Any]]:
+    match part:
+        case Text(text) if text:
+            return [_message("assistant", text)]
+        case Thinking(data=data) if data.startswith("{"):
+            item: dict[str, Any] = json.loads(data)
+            return [item]
+        case ToolCall(id, name, arguments):
+            item = {"type": "function_call", "call_id": id, "name": name}
+            return [{**item, "arguments": arguments}]
+    return []
+
+
+def _message(role: str, content: str | list[dict[str, Any]]) -> dict[str, Any]:
+    return {"type": "message", "role": role, "content": content}
+
+
+def _parts(message: Message) -> list[dict[str, Any]]:
+    parts: list[dict[str, Any]] = []
+    for part in message.parts:
+        if isinstance(part, Image):
+            parts.append({"type": "input_image", "image_url": data_url(part), "detail": "auto"})
+        elif isinstance(part, Text) and part.text:
+            parts.append({"type": "input_text", "text": part.text})
+    return parts
+
+
+def tools_wire(tools: Sequence[ToolDefinition]) -> bytes:
+    """The offered tools, encoded."""
+    return dumps(
+        [
+            {
+                "type": "function",
+                "name": tool.name,
+                "description": tool.description,
+                "parameters": dict(tool.parameters),
+                "strict": False,
+            }
+            for tool in tools
+        ]
+    )

@@ -1,0 +1,385 @@
+"""What holds on every wire, over real HTTP."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import pytest
+
+from agentcli import errors
+from agentcli.llm.anthropic import AnthropicMessages
+from agentcli.llm.client import ChatRequest, ChatResponse, ModelInfo, Sampling, chat
+from agentcli.llm.openai import OpenAIChat
+from agentcli.llm.openai_responses import OpenAIResponses
+from agentcli.llm.remote import RemoteModel
+from agentcli.messages import (
+    FinishReason,
+    Image,
+    Message,
+    Outcome,
+    Part,
+    Role,
+    Thinking,
+    ToolCall,
+    ToolDefinition,
+    ToolResult,
+    Usage,
+    assistant,
+    system,
+    tool,
+    user,
+)
+from tests.server import Reply, ScriptedServer
+from tests.wires import wire_of
+
+Make: TypeAlias = Callable[..., RemoteModel]
+
+CLIENTS: dict[str, Make] = {
+    "chat": OpenAIChat,
+    "responses": OpenAIResponses,
+    "messages": AnthropicMessages,
+}
+PATHS = {"chat": "/chat/completions", "responses": "/responses", "messages": "/v1/messages"}
+LENGTH = {"chat": "length", "responses": "max_output_tokens", "messages": "max_tokens"}
+FILTER = {"chat": "content_filter", "responses": "content_filter", "messages": "refusal"}
+INFO = ModelInfo("gpt-6-test", "test", context_window=100_000)
+READ = ToolDefinition("read_file", "Read a file.", {"type": "object", "properties": {}})
+every_wire = pytest.mark.parametrize("wire", CLIENTS)
+
+
+def client_for(wire: str, server: ScriptedServer, **options: Any) -> RemoteModel:
+    return CLIENTS[wire](INFO, "sk-secret", server.url, key_name="THE_KEY", **options)
+
+
+def ask(*messages: Message) -> ChatRequest:
+    return ChatRequest(messages or (user("hello"),), (READ,))
+
+
+async def answer(
+    wire: str, reply: Reply, request: ChatRequest | None = None, **options: Any
+) -> ChatResponse:
+    async with ScriptedServer([reply]) as server:
+        client = client_for(wire, server, **options)
+        try:
+            return await chat(client, request or ask())
+        finally:
+            await client.aclose()
+            assert server.faults == []
+
+
+def plain(response: ChatResponse) -> ChatResponse:
+    """The same answer without what differs from call to call."""
+    parts: list[Part] = []
+    for part in response.message.parts:
+        if isinstance(part, ToolCall):
+            arguments = json.dumps(json.loads(part.arguments))
+            part = ToolCall("", part.name, arguments)
+        elif isinstance(part, Thinking):
+            part = dataclasses.replace(part, data="")
+        parts.append(part)
+    return dataclasses.replace(response, message=Message(Role.ASSISTANT, tuple(parts)))
+
+
+def broken(reply: Reply, way: str, at: int) -> Reply:
+    changes: dict[str, Any] = {way: at}
+    return dataclasses.replace(reply, **changes)
+
+
+@every_wire
+async def test_text_and_usage(wire: str) -> None:
+    usage = Usage(100, 60, 0, 20, 8)
+    response = await answer(wire, Reply(text="Grüße 🎉", usage=usage))
+    assert response.message == assistant("Grüße 🎉")
+    assert (response.finish_reason, response.usage) == (FinishReason.STOP, usage)
+
+
+@every_wire
+async def test_thinking_text_and_parallel_calls(wire: str) -> None:
+    calls = [("read_file", {"path": "ä.py"}), ("read_file", {"path": "b.py"})]
+    response = await answer(wire, Reply(thinking="hm", text="Both.", calls=calls))
+    assert (response.message.thinking, response.message.text) == ("hm", "Both.")
+    assert [(c.name, json.loads(c.arguments)) for c in response.message.calls] == calls
+    assert len({c.id for c in response.message.calls}) == 2
+    assert response.finish_reason is FinishReason.TOOL_CALLS
+
+
+CASES = {
+    "text": Reply(text="hi"),
+    "empty": Reply(),
+    "all": Reply(thinking="hm", text="ok", calls=[("a", {"x": "é🎉"}), ("b", {})]),
+    "duplicate ids": Reply(calls=[("a", {}), ("b", {})], call_ids=["x", "x"]),
+    "no ids": Reply(calls=[("a", {}), ("b", {})], call_ids=["", ""]),
+    "length": Reply(text="and so", finish="LENGTH"),
+    "length in a call": Reply(text="x", calls=[("a", {}), ("b", {"k": "v"})], finish="LENGTH"),
+    "filtered": Reply(text="I", finish="FILTER"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@every_wire
+async def test_streamed_and_whole_answers_fold_to_the_same(wire: str, case: str) -> None:
+    words = {"LENGTH": LENGTH[wire], "FILTER": FILTER[wire]}
+    finish = CASES[case].finish
+    reply = dataclasses.replace(CASES[case], finish=words[finish] if finish else None)
+    streamed = await answer(wire, reply)
+    whole = await answer(wire, reply, streaming=False)
+    unasked = await answer(wire, dataclasses.replace(reply, stream=False))
+    assert plain(streamed) == plain(whole) == plain(unasked)
+    ids = [call.id for call in streamed.message.calls]
+    assert all(ids) and len(set(ids)) == len(ids)
+    if finish == "LENGTH":
+        assert streamed.finish_reason is FinishReason.LENGTH
+        assert streamed.cut_calls == (1 if CASES[case].calls else 0)
+    if finish == "FILTER":
+        assert streamed.finish_reason is FinishReason.CONTENT_FILTER
+
+
+@every_wire
+async def test_split_at_byte_boundaries(wire: str) -> None:
+    reply = Reply(thinking="ä", text="é🎉", calls=[("a", {"x": "ü"}), ("b", {})], piece=2)
+    want = plain(await answer(wire, reply))
+    found = wire_of(PATHS[wire])
+    assert found is not None
+    size = len(found.stream(reply, {"model": "m", "stream_options": {"include_usage": True}}))
+    splits: list[int | tuple[int, ...]] = [1, 2, 7, *((at,) for at in range(1, size, 41))]
+    async with ScriptedServer([dataclasses.replace(reply, split=split) for split in splits]) as s:
+        client = client_for(wire, s)
+        for _ in splits:
+            assert plain(await chat(client, ask())) == want
+        await client.aclose()
+
+
+async def malformed(wire: str, raw: str) -> str:
+    response = await answer(wire, Reply(calls=[("a", raw)]))
+    # A history with such a call must be one that the service takes.
+    result = tool(ToolResult(response.message.calls[0].id, "a", "error: ...", Outcome.ERROR))
+    await answer(wire, Reply(text="ok"), ask(user("x"), response.message, result))
+    return response.message.calls[0].arguments
+
+
+@pytest.mark.parametrize("raw", ['{"path": "a', "null", "[1]", "{} trailing", "plain"])
+@every_wire
+async def test_malformed_arguments(wire: str, raw: str) -> None:
+    assert await malformed(wire, raw) == raw
+
+
+@every_wire
+async def test_no_arguments(wire: str) -> None:
+    assert await malformed(wire, "") == "{}"
+
+
+HISTORY = (
+    system("Be brief."),
+    system("Work in /x."),
+    user("look", Image(b"\x89PNG", "image/png")),
+    assistant("", ToolCall("functions.a:0", "a", "{}"), ToolCall("c2", "a", "{")),
+    tool(ToolResult("functions.a:0", "a", "")),
+    tool(ToolResult("c2", "a", "bad \udcff", Outcome.ERROR)),
+    system("A note."),
+    user(""),
+    assistant(""),
+    user("go on"),
+)
+
+
+@every_wire
+async def test_any_history_is_taken(wire: str) -> None:
+    """The scripted server refuses what the service would."""
+    assert (await answer(wire, Reply(text="ok"), ask(*HISTORY))).message.text == "ok"
+
+
+@every_wire
+async def test_requests_extend_each_other_on_one_connection(wire: str) -> None:
+    replies = [Reply(thinking="t", text="x", calls=[("a", {"n": n}), ("b", {})]) for n in range(5)]
+    messages: tuple[Message, ...] = (system("s"), user("go"))
+    async with ScriptedServer(replies) as server:
+        client = client_for(wire, server)
+        for _ in replies:
+            said = (await chat(client, ask(*messages))).message
+            results = [tool(ToolResult(call.id, call.name, "done")) for call in said.calls]
+            messages = (*messages, said, *results)
+        await client.aclose()
+    assert server.connections == 1 and server.faults == []
+    sent = [prefix_of(request.json) for request in server.requests]
+    for before, after in itertools.pairwise(sent):
+        assert len(after) > len(before) and after[: len(before)] == before
+
+
+def prefix_of(body: dict[str, Any]) -> list[Any]:
+    """All that a cache may extend, in its order, without cache marks."""
+    unmarked = json.loads(json.dumps(body), object_hook=_without_mark)
+    turns = unmarked.get("messages") or unmarked.get("input")
+    flat: list[Any] = [unmarked["tools"], unmarked.get("system")]
+    for turn in turns:
+        content = turn.get("content")
+        if isinstance(content, list):
+            flat += [(turn["role"], block) for block in content]
+        else:
+            flat.append(turn)
+    return flat
+
+
+def _without_mark(value: dict[str, Any]) -> dict[str, Any]:
+    value.pop("cache_control", None)
+    return value
+
+
+@every_wire
+async def test_unpaired_calls_are_never_sent(wire: str) -> None:
+    call = assistant("", ToolCall("c1", "a"))
+    stray = tool(ToolResult("c9", "a", "x"))
+    async with ScriptedServer([]) as server:
+        client = client_for(wire, server)
+        for history in ((user("a"), call), (user("a"), call, user("b")), (user("a"), stray)):
+            with pytest.raises(errors.InternalError):
+                await chat(client, ask(*history))
+        await client.aclose()
+        assert server.requests == []
+
+
+HTML = b"<!doctype html><html><body>Sign in</body></html>"
+FAULTS: dict[str, tuple[Reply, type[errors.ProviderError]]] = {
+    "400": (Reply(status=400), errors.BadRequestError),
+    "401": (Reply(status=401), errors.AuthenticationError),
+    "402": (Reply(status=402), errors.QuotaError),
+    "403": (Reply(status=403), errors.AccessDeniedError),
+    "404": (Reply(status=404), errors.ModelNotFoundError),
+    "413": (Reply(status=413), errors.ContextWindowError),
+    "429": (Reply(status=429), errors.RateLimitError),
+    "500": (Reply(status=500), errors.ServerError),
+    "503": (Reply(status=503), errors.OverloadedError),
+    "529": (Reply(status=529), errors.OverloadedError),
+    "page": (Reply(body=HTML, content_type="text/html"), errors.StreamBrokenError),
+    "page by another name": (Reply(body=HTML), errors.StreamBrokenError),
+    "nothing": (Reply(body=b""), errors.StreamBrokenError),
+    "not JSON": (Reply(body=b"data: {oops\n\n"), errors.StreamBrokenError),
+    "other JSON": (Reply(body=b'{"a": 1}', stream=False), errors.StreamBrokenError),
+    "other events": (Reply(body=b'data: {"a": 1}\n\n'), errors.StreamBrokenError),
+    "reset before the head": (Reply(reset_before_head=True), errors.ConnectError),
+    "stall": (Reply(text="hello", stall_after=600), errors.DeadlineError),
+    "silence": (Reply(delay_s=30), errors.DeadlineError),
+}
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+@pytest.mark.parametrize("case", FAULTS)
+@every_wire
+async def test_faults(wire: str, case: str, streaming: bool) -> None:
+    reply, kind = FAULTS[case]
+    if reply.stall_after is not None and not streaming:
+        reply = dataclasses.replace(reply, stall_after=20)
+    with pytest.raises(errors.ProviderError) as caught:
+        await answer(wire, reply, timeout_s=0.3, streaming=streaming)
+    assert type(caught.value) is kind
+    line = caught.value.line()
+    assert "test" in line and "\n" not in line and "<" not in line and "sk-secret" not in line
+    if kind is errors.AuthenticationError:
+        assert "THE_KEY" in line
+
+
+def cuts(wire: str, reply: Reply) -> int:
+    """Where the last piece of content ends and the closing events begin."""
+    found = wire_of(PATHS[wire])
+    assert found is not None
+    body = found.stream(reply, {"model": "m"})
+    last = {
+        "chat": b'"finish_reason": "',
+        "responses": b"event: response.completed",
+        "messages": b"event: message_delta",
+    }
+    return body.index(last[wire])
+
+
+BREAKS = ("reset_after", "close_after", "cut_after")
+
+
+@pytest.mark.parametrize("way", BREAKS)
+@pytest.mark.parametrize("reply", [Reply(text="hello"), Reply(calls=[("a", {"x": "y" * 20})])])
+@every_wire
+async def test_answers_that_break_off(wire: str, reply: Reply, way: str) -> None:
+    end = cuts(wire, reply) - 1
+    for at in (end, end * 3 // 4, end // 2):
+        with pytest.raises(errors.StreamBrokenError):
+            await answer(wire, broken(reply, way, at))
+
+
+EVENTS = {
+    "overloaded": ({"type": "overloaded_error", "message": "busy"}, errors.OverloadedError),
+    "server": ({"type": "server_error", "message": "oops"}, errors.ServerError),
+    "rate": ({"code": "rate_limit_exceeded", "message": "slow"}, errors.RateLimitError),
+    "quota": ({"code": "insufficient_quota", "message": "empty"}, errors.QuotaError),
+    "context": ({"code": "context_length_exceeded", "message": "x"}, errors.ContextWindowError),
+}
+
+
+@pytest.mark.parametrize("case", EVENTS)
+@every_wire
+async def test_error_events_inside_the_stream(wire: str, case: str) -> None:
+    event, kind = EVENTS[case]
+    if wire == "responses" and "type" in event:
+        event = {"code": event["type"], "message": event["message"]}
+    with pytest.raises(errors.ProviderError) as caught:
+        await answer(wire, Reply(text="abc", error_event=event))
+    assert type(caught.value) is kind
+
+
+@every_wire
+async def test_uncoded_refusal_of_a_request_as_long_as_the_window(wire: str) -> None:
+    with pytest.raises(errors.ContextWindowError):
+        await answer(wire, Reply(status=400), ask(user("word " * 100_000)))
+
+
+@pytest.mark.parametrize(
+    ("headers", "low", "high"),
+    [
+        ({"retry-after": "7"}, 7, 7),
+        ({"retry-after": "0.5"}, 0.5, 0.5),
+        ({"retry-after-ms": "250"}, 0.25, 0.25),
+        ({"retry-after": "Fri, 31 Dec 2066 23:59:59 GMT"}, 1e8, 1e10),
+        ({"retry-after": "Fri, 31 Dec 1999 23:59:59 GMT"}, 0, 0),
+    ],
+)
+@every_wire
+async def test_retry_after(wire: str, headers: dict[str, str], low: float, high: float) -> None:
+    with pytest.raises(errors.RateLimitError) as caught:
+        await answer(wire, Reply(status=429, headers=headers))
+    assert caught.value.retry_after_s is not None
+    assert low <= caught.value.retry_after_s <= high
+
+
+@pytest.mark.parametrize("value", ["soon", "", "nan"])
+async def test_retry_after_that_says_nothing(value: str) -> None:
+    with pytest.raises(errors.RateLimitError) as caught:
+        await answer("chat", Reply(status=429, headers={"retry-after": value}))
+    assert caught.value.retry_after_s is None
+
+
+@every_wire
+async def test_a_whole_answer_needs_no_more(wire: str) -> None:
+    for way in ("close_after", "cut_after"):
+        response = await answer(wire, broken(Reply(text="yes"), way, 10**9))
+        assert response.message.text == "yes"
+
+
+@every_wire
+async def test_sampling(wire: str) -> None:
+    sampling = Sampling(max_tokens=7, temperature=0.5, top_p=0.9)
+    async with ScriptedServer([Reply(text="x")]) as server:
+        client = client_for(wire, server)
+        await chat(client, ChatRequest((user("a"),), (), sampling))
+        await client.aclose()
+        body = server.requests[0].json
+    assert 7 in (body.get("max_tokens"), body.get("max_output_tokens"))
+    assert (body["temperature"], body["top_p"]) == (0.5, 0.9)
+    assert "tools" not in body and None not in body.values()
+
+
+@every_wire
+async def test_five_megabytes(wire: str) -> None:
+    text = "0123456789abcdef" * (5 * 1024 * 1024 // 16)
+    response = await answer(wire, Reply(text=text), ask(user(text[:1000])))
+    assert response.message.text == text and response.message.role is Role.ASSISTANT
