@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agentcli.environments.base import ExecResult
+from agentcli.errors import ToolError
 from agentcli.messages import Outcome
 from agentcli.text import plain_output, truncate
 from agentcli.tools.base import ToolOutput
@@ -49,7 +50,14 @@ def output_of(result: ExecResult, limit: int) -> str:
 
 
 def told(result: ExecResult, first_line: str, limit: int, command: str = "") -> ToolOutput:
-    """A command's end as a tool's output: the first line, the command if named, what it printed."""
+    """A command's end as a tool's output: the first line, the command if named, what it printed.
+
+    Raises:
+        ToolError: the command was never started.
+    """
+    if result.exit_code is None and not result.duration_s:
+        reason = result.error or "it did not start"
+        raise ToolError(f"{command} cannot be run: {reason}" if command else reason)
     head = [first_line] + ([f"$ {command}"] if command else [])
     room = max(0, limit - sum(len(line) + 1 for line in head) - 10)
     text = output_of(result, room)

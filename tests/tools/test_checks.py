@@ -252,6 +252,15 @@ async def test_the_configuration_goes_first(fill: Fill, context: ToolContext) ->
     )
 
 
+async def test_a_program_that_is_not_there(context: ToolContext) -> None:
+    missing = replace(context, checks=Checks(test=("no-such-program", "--all")))
+    result = await Registry(TOOLS).dispatch(ToolCall("1", "run_tests"), missing)
+    assert (result.outcome, result.content) == (
+        Outcome.ERROR,
+        "error: no-such-program --all cannot be run: no-such-program: no such program",
+    )
+
+
 # Build and lint
 
 
