@@ -137,7 +137,7 @@ def _request(
     if len(chosen) > 1 and len(set(names)) == len(chosen):
         shown = ", ".join(names[:-1]) + " and " + names[-1]
         text = wording.phrase(rng, SEVERAL, held, names=shown, path=path)
-        talk.user(wording.spoken(rng, text, exact=[shown, path]))
+        talk.user(wording.spoken(rng, text, exact=[shown, path], fix=True))
         return
     error = _error(chosen[0], path)
     if error is not None and rng.random() < 0.8:
@@ -147,15 +147,15 @@ def _request(
         else:
             error = _traceback(chosen[0], path, names[0] if names else "<module>", error)
             text = wording.phrase(rng, wording.FIX_PASTED, held, output=error)
-        talk.user(wording.spoken(rng, text, exact=[error, path]))
+        talk.user(wording.spoken(rng, text, exact=[error, path], fix=True))
     elif names and len(chosen) == 1 and rng.random() < 0.7:
         text = wording.phrase(rng, wording.FIX_FUNCTION, held, f=names[0], path=path)
         if path not in text:
             text = f"{text} ({path})"
-        talk.user(wording.spoken(rng, text, exact=[names[0], path]))
+        talk.user(wording.spoken(rng, text, exact=[names[0], path], fix=True))
     else:
         text = wording.phrase(rng, REVIEW, held, path=path)
-        talk.user(wording.spoken(rng, text, exact=[path]))
+        talk.user(wording.spoken(rng, text, exact=[path], fix=True))
 
 
 def _traceback(fault: Fault, path: str, function: str, error: str) -> str:

@@ -327,9 +327,7 @@ class Finder:
             for other in others[:6]:
                 if not other.startswith("__"):
                     yield Edit("wrong_attr", start, end, other)
-            if node.attr in scope.bound and isinstance(node.ctx, ast.Load):
-                yield self._replace("missing_self", node, node.attr)
-            elif isinstance(node.ctx, ast.Load) and node.value.id == "self":  # type: ignore[attr-defined]
+            if (node.attr in scope.bound and isinstance(node.ctx, ast.Load)) or (isinstance(node.ctx, ast.Load) and node.value.id == "self"):
                 yield self._replace("missing_self", node, node.attr)
         if len(node.attr) > 3 and isinstance(node.ctx, ast.Load):
             yield Edit("typo_attr", start, end, words.typo(node.attr, node.lineno))
@@ -476,9 +474,7 @@ def _block(at: Places, parent: ast.AST, body: list[ast.stmt]) -> Iterator[Edit]:
         if len(body) > 1:
             if isinstance(node, ast.Return):
                 yield Edit("deleted_return", *span, "")
-            elif isinstance(node, ast.AugAssign | ast.Expr | ast.Raise) and lines <= 2:
-                yield Edit("deleted_line", *span, "")
-            elif isinstance(node, ast.Assign) and lines == 1 and _is_update(node):
+            elif (isinstance(node, ast.AugAssign | ast.Expr | ast.Raise) and lines <= 2) or (isinstance(node, ast.Assign) and lines == 1 and _is_update(node)):
                 yield Edit("deleted_line", *span, "")
             elif isinstance(node, ast.If) and lines <= 3 and not node.orelse:
                 if isinstance(node.body[-1], ast.Return | ast.Raise | ast.Continue | ast.Break):

@@ -227,12 +227,29 @@ FUNCTIONS = {
     "next": ("iter",),
 }
 WRAPPERS = frozenset(
-    "list sorted int str float set tuple dict abs len reversed bool round repr frozenset iter".split()
+    [
+        "list",
+        "sorted",
+        "int",
+        "str",
+        "float",
+        "set",
+        "tuple",
+        "dict",
+        "abs",
+        "len",
+        "reversed",
+        "bool",
+        "round",
+        "repr",
+        "frozenset",
+        "iter",
+    ]
 )
 WRAPPER_METHODS = frozenset(
-    "copy strip lower upper rstrip lstrip items sort title casefold".split()
+    ["copy", "strip", "lower", "upper", "rstrip", "lstrip", "items", "sort", "title", "casefold"]
 )
-DECORATORS = frozenset("property staticmethod classmethod contextmanager".split())
+DECORATORS = frozenset(["property", "staticmethod", "classmethod", "contextmanager"])
 RETURNS = {
     "True": "False",
     "False": "True",

@@ -17,48 +17,156 @@ import argparse
 import ast
 import builtins
 import copy
+import io
 import json
 import lzma
+import os
 import random
 import resource
+import select
 import signal
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 SAFE_MODULES = frozenset(
-    "math re string itertools functools collections operator datetime textwrap statistics fractions"
-    " decimal bisect heapq json copy enum typing dataclasses unicodedata html difflib calendar"
-    " keyword struct binascii base64 hashlib zlib cmath numbers colorsys fnmatch posixpath"
-    " urllib.parse abc collections.abc __future__".split()
+    [
+        "math",
+        "re",
+        "string",
+        "itertools",
+        "functools",
+        "collections",
+        "operator",
+        "datetime",
+        "textwrap",
+        "statistics",
+        "fractions",
+        "decimal",
+        "bisect",
+        "heapq",
+        "json",
+        "copy",
+        "enum",
+        "typing",
+        "dataclasses",
+        "unicodedata",
+        "html",
+        "difflib",
+        "calendar",
+        "keyword",
+        "struct",
+        "binascii",
+        "base64",
+        "hashlib",
+        "zlib",
+        "cmath",
+        "numbers",
+        "colorsys",
+        "fnmatch",
+        "posixpath",
+        "urllib.parse",
+        "abc",
+        "collections.abc",
+        "__future__",
+        "os",
+        "os.path",
+        "logging",
+        "warnings",
+    ]
 )
 BANNED = frozenset(
-    "open eval exec compile input print __import__ globals locals vars exit quit breakpoint id hash"
-    " help memoryview super object".split()
+    [
+        "open",
+        "eval",
+        "exec",
+        "compile",
+        "input",
+        "print",
+        "__import__",
+        "globals",
+        "locals",
+        "vars",
+        "exit",
+        "quit",
+        "breakpoint",
+        "id",
+        "hash",
+        "help",
+        "memoryview",
+        "super",
+        "object",
+    ]
 )
 BUILTINS = frozenset(vars(builtins)) - BANNED
 MAX_LINES = 60
 MAX_TEXT = 90  # characters of one argument list or result
 WANTED_CALLS = 7
+BATCH_SECONDS = 120
 
 POOLS: dict[str, list[object]] = {
     "int": [0, 1, 2, 3, 4, 5, 7, 8, 10, 12, 16, 25, 42, 60, 100, 255, 365, 1000, 1234, -1, -3],
     "float": [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.25, 10.0, 99.9, -1.0, 0.1],
     "bool": [True, False],
     "str": [
-        "hello", "Hello World", "a", "", "abc", "foo_bar", "fooBar", "foo-bar", "a,b,c", "1.2.3",
-        "key=value", "  padded  ", "12", "3.5", "path/to/file.txt", "/usr/lib", "user@example.com",
-        "http://example.com/a?b=1", "one two three", "UPPER", "line1\nline2", "x", "2024-01-15",
-        "10:30", "racecar", "#ff8800", "a-b_c d", "100%", "[1, 2]", "true", "None", "test.py",
+        "hello",
+        "Hello World",
+        "a",
+        "",
+        "abc",
+        "foo_bar",
+        "fooBar",
+        "foo-bar",
+        "a,b,c",
+        "1.2.3",
+        "key=value",
+        "  padded  ",
+        "12",
+        "3.5",
+        "path/to/file.txt",
+        "/usr/lib",
+        "user@example.com",
+        "http://example.com/a?b=1",
+        "one two three",
+        "UPPER",
+        "line1\nline2",
+        "x",
+        "2024-01-15",
+        "10:30",
+        "racecar",
+        "#ff8800",
+        "a-b_c d",
+        "100%",
+        "[1, 2]",
+        "true",
+        "None",
+        "test.py",
     ],
-    "list_int": [[1, 2, 3], [3, 1, 2], [], [5], [1, 1, 2], [10, 20, 30, 40], [0, -1, 4], [2, 4, 6, 8]],
-    "list_str": [["a", "b", "c"], ["foo", "bar"], [], ["x"], ["b", "a", "b"], ["one", "two", "three"]],
+    "list_int": [
+        [1, 2, 3],
+        [3, 1, 2],
+        [],
+        [5],
+        [1, 1, 2],
+        [10, 20, 30, 40],
+        [0, -1, 4],
+        [2, 4, 6, 8],
+    ],
+    "list_str": [
+        ["a", "b", "c"],
+        ["foo", "bar"],
+        [],
+        ["x"],
+        ["b", "a", "b"],
+        ["one", "two", "three"],
+    ],
     "list_float": [[1.0, 2.0, 3.0], [0.5, 1.5], [2.5]],
     "list_pair": [[(1, 2), (3, 4)], [("a", 1), ("b", 2)], [(0, 5), (3, 8), (10, 12)]],
     "list_list": [[[1, 2], [3, 4]], [[1], [2, 3]], [[1, 2, 3], [4, 5, 6]], []],
@@ -70,12 +178,26 @@ POOLS: dict[str, list[object]] = {
     "none": [None],
 }
 ANNOTATIONS = {
-    "int": ["int"], "float": ["float", "int"], "bool": ["bool"], "str": ["str"], "bytes": ["bytes"],
-    "dict": ["dict", "dict_list"], "Dict": ["dict"], "Mapping": ["dict"], "set": ["set"],
-    "tuple": ["tuple"], "Tuple": ["tuple"], "list": ["list_int", "list_str"],
-    "List": ["list_int", "list_str"], "Sequence": ["list_int", "list_str"],
-    "Iterable": ["list_int", "list_str"], "list[str]": ["list_str"], "List[str]": ["list_str"],
-    "list[int]": ["list_int"], "list[float]": ["list_float"], "Iterable[str]": ["list_str"],
+    "int": ["int"],
+    "float": ["float", "int"],
+    "bool": ["bool"],
+    "str": ["str"],
+    "bytes": ["bytes"],
+    "dict": ["dict", "dict_list"],
+    "Dict": ["dict"],
+    "Mapping": ["dict"],
+    "set": ["set"],
+    "tuple": ["tuple"],
+    "Tuple": ["tuple"],
+    "list": ["list_int", "list_str"],
+    "List": ["list_int", "list_str"],
+    "Sequence": ["list_int", "list_str"],
+    "Iterable": ["list_int", "list_str"],
+    "list[str]": ["list_str"],
+    "List[str]": ["list_str"],
+    "list[int]": ["list_int"],
+    "list[float]": ["list_float"],
+    "Iterable[str]": ["list_str"],
 }
 NAMES = {
     "str": "s text string name line word path key url value filename prefix suffix char c ch token"
@@ -102,7 +224,9 @@ for _kind, _names in NAMES.items():
 class Candidate:
     """A function whose names all resolve."""
 
-    def __init__(self, name: str, source: str, imports: list[str], needs: list[str], node: ast.FunctionDef):
+    def __init__(
+        self, name: str, source: str, imports: list[str], needs: list[str], node: ast.FunctionDef
+    ):
         self.name, self.source, self.imports, self.needs = name, source, imports, needs
         self.node = node
 
@@ -143,18 +267,26 @@ def candidates(text: str) -> Iterator[Candidate]:
 
 
 def _source(lines: list[str], node: ast.stmt) -> str:
-    return "\n".join(lines[node.lineno - 1 : node.end_lineno])
+    first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
+    return "\n".join(lines[first - 1 : node.end_lineno])
 
 
 def _is_plain(node: ast.FunctionDef) -> bool:
     size = (node.end_lineno or 0) - node.lineno + 1
     arguments = node.args
-    if node.decorator_list or not 3 <= size <= MAX_LINES or node.name.startswith(("test", "__")):
+    if (
+        any("cache" not in ast.dump(d) for d in node.decorator_list)
+        or not 3 <= size <= MAX_LINES
+        or node.name.startswith(("test", "__"))
+    ):
         return False
     if not arguments.args or arguments.vararg or arguments.kwarg or len(arguments.args) > 4:
         return False
     found = list(ast.walk(node))
-    if any(isinstance(n, ast.Yield | ast.YieldFrom | ast.Global | ast.Nonlocal | ast.Await) for n in found):
+    if any(
+        isinstance(n, ast.Yield | ast.YieldFrom | ast.Global | ast.Nonlocal | ast.Await)
+        for n in found
+    ):
         return False
     if any(isinstance(n, ast.Import | ast.ImportFrom) for n in found):
         return False
@@ -168,7 +300,9 @@ def _imports(tree: ast.Module) -> dict[str, str]:
             for alias in node.names:
                 if alias.name in SAFE_MODULES:
                     name = alias.asname or alias.name.split(".")[0]
-                    found[name] = f"import {alias.name}" + (f" as {alias.asname}" if alias.asname else "")
+                    found[name] = f"import {alias.name}" + (
+                        f" as {alias.asname}" if alias.asname else ""
+                    )
         elif isinstance(node, ast.ImportFrom) and not node.level and node.module in SAFE_MODULES:
             for alias in node.names:
                 extra = f" as {alias.asname}" if alias.asname else ""
@@ -184,11 +318,30 @@ def _resolve(
     used: set[str],
     depth: int,
 ) -> bool:
-    bound = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)}
-    bound |= {n.arg for n in ast.walk(node) if isinstance(n, ast.arg)}
-    bound |= {n.name for n in ast.walk(node) if isinstance(n, ast.ExceptHandler) and n.name}
-    bound |= {n.name for n in ast.walk(node) if isinstance(n, ast.FunctionDef | ast.ClassDef)}
-    for name in {n.id for n in ast.walk(node) if isinstance(n, ast.Name)} - bound:
+    nodes = list(ast.walk(node))
+    # Annotations are not evaluated: what they name need not exist.
+    annotations = [n.annotation for n in nodes if isinstance(n, ast.arg | ast.AnnAssign)]
+    annotations += [n.returns for n in nodes if isinstance(n, ast.FunctionDef)]
+    spoken = {id(n) for part in annotations if part is not None for n in ast.walk(part)}
+    bound: set[str] = set()
+    wanted: dict[str, bool] = {}  # name → is it needed to run
+    for n in nodes:
+        match n:
+            case ast.Name(id=name, ctx=ast.Load()):
+                wanted[name] = wanted.get(name, False) or id(n) not in spoken
+            case ast.Name(id=name) | ast.arg(arg=name) | ast.ExceptHandler(name=str(name)):
+                bound.add(name)
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                bound.add(name)
+    paths = {
+        id(n.value) for n in nodes if isinstance(n, ast.Attribute) and n.attr in ("path", "sep")
+    }
+    if "os" in wanted and "os" in imports:
+        if any(isinstance(n, ast.Name) and n.id == "os" and id(n) not in paths for n in nodes):
+            return False
+    for name in wanted.keys() - bound:
+        if not wanted[name] and name not in imports:
+            continue
         if name in imports:
             used.add(name)
         elif name in definitions and name not in needed:
@@ -280,9 +433,16 @@ def _pools(argument: ast.arg, node: ast.FunctionDef) -> list[str]:
                 return ANNOTATIONS[key]
     kinds = list(HINTS.get(argument.arg, ()))
     for n in ast.walk(node):
-        if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name) and n.value.id == argument.arg:
+        if (
+            isinstance(n, ast.Attribute)
+            and isinstance(n.value, ast.Name)
+            and n.value.id == argument.arg
+        ):
             for kind, methods in (
-                ("str", "split strip lower upper startswith endswith replace find join encode isdigit"),
+                (
+                    "str",
+                    "split strip lower upper startswith endswith replace find join encode isdigit",
+                ),
                 ("dict", "items keys values get update"),
                 ("list_int", "append extend sort pop index count"),
                 ("set", "union intersection"),
@@ -307,7 +467,7 @@ def _vary(rng: random.Random, value: object) -> object:
 
 def _plain(value: object) -> str | None:
     """The text of a value that a test can compare with; None for anything else."""
-    if value is None or isinstance(value, str | bytes) and not value:
+    if value is None or (isinstance(value, str | bytes) and not value):
         return "None" if value is None else repr(value)
     if isinstance(value, float) and value != value:
         return None
@@ -321,9 +481,41 @@ def _plain(value: object) -> str | None:
     return text if same else None
 
 
+def mine_aside(records: list[dict[str, str]], seed: int, timeout: float) -> list[dict[str, Any]]:
+    """``mine`` in a forked child that may hang or break without harm."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reader)
+        try:
+            found = mine(records, seed)
+            with os.fdopen(writer, "w") as file:
+                json.dump(found, file)
+        finally:
+            os._exit(0)
+    os.close(writer)
+    deadline = time.monotonic() + timeout
+    text = b""
+    with os.fdopen(reader, "rb", buffering=0) as file:
+        while (left := deadline - time.monotonic()) > 0 and select.select([file], [], [], left)[0]:
+            piece = file.read(1 << 16)
+            if not piece:
+                break
+            text += piece
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return []
+    # In this process strings always hash alike, elsewhere sets would come out in another order.
+    return [item for item in found if "set(" not in item["source"] or "sorted(" in item["source"]]
+
+
 def mine(records: list[dict[str, str]], seed: int) -> list[dict[str, Any]]:
     """All good functions of some files; runs in a process of its own, with limits."""
     resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
+    sys.stdout = sys.stderr = io.StringIO()
     signal.signal(signal.SIGALRM, _stop)
     sys.setrecursionlimit(400)
     warnings.simplefilter("ignore")
@@ -338,6 +530,36 @@ def mine(records: list[dict[str, str]], seed: int) -> list[dict[str, Any]]:
         except (SyntaxError, RecursionError, MemoryError, _TimeUp):
             continue
     return found
+
+
+def _mine_all(
+    batches: list[list[dict[str, str]]], folder: Path, workers: int, deadline: float
+) -> None:
+    """Each batch in a process of its own, killed when it hangs in C code."""
+
+    def job(index: int) -> None:
+        text = json.dumps(mine(batches[index], index))
+        partial = folder / f"{index}.part"
+        partial.write_text(text)
+        partial.replace(folder / f"{index:05}.json")
+
+    context = get_context("fork")
+    waiting = list(range(len(batches)))
+    running: dict[Any, float] = {}
+    while (waiting or running) and time.monotonic() < deadline:
+        while waiting and len(running) < workers:
+            process = context.Process(target=job, args=(waiting.pop(),))
+            process.start()
+            running[process] = time.monotonic()
+        time.sleep(0.05)
+        for process, began in list(running.items()):
+            if process.is_alive() and time.monotonic() - began > BATCH_SECONDS:
+                process.kill()
+            if not process.is_alive():
+                process.join()
+                del running[process]
+    for process in running:
+        process.kill()
 
 
 def is_stable(item: dict[str, Any]) -> bool:
@@ -364,25 +586,19 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
-    began = time.monotonic()
     entries = [json.loads(line) for line in args.corpus.open()]
     random.Random(1).shuffle(entries)
     batches = [entries[i : i + 100] for i in range(0, len(entries), 100)]
-    seen: set[str] = set()
-    kept: list[dict[str, Any]] = []
-    with ProcessPoolExecutor(args.workers, max_tasks_per_child=4) as pool:
-        waiting = {pool.submit(mine, batch, i) for i, batch in enumerate(batches)}
-        try:
-            for done in as_completed(waiting, timeout=args.seconds):
-                for item in done.result():
-                    if item["source"] not in seen:
-                        seen.add(item["source"])
-                        kept.append(item)
-                if len(kept) % 50 == 0:
-                    print(len(kept), round(time.monotonic() - began), file=sys.stderr, flush=True)
-        except TimeoutError:
-            for job in waiting:
-                job.cancel()
+    with tempfile.TemporaryDirectory() as folder:
+        _mine_all(batches, Path(folder), args.workers, time.monotonic() + args.seconds)
+        seen: set[str] = set()
+        kept: list[dict[str, Any]] = []
+        for path in sorted(Path(folder).glob("*.json")):
+            for item in json.loads(path.read_text()):
+                if item["source"] not in seen:
+                    seen.add(item["source"])
+                    kept.append(item)
+    print(f"{len(kept)} before the second look", flush=True)
     with ProcessPoolExecutor(args.workers, mp_context=get_context("spawn")) as pool:
         stable = list(pool.map(is_stable, kept, chunksize=200))
     kept = [item for item, good in zip(kept, stable, strict=True) if good]

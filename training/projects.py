@@ -30,38 +30,431 @@ RESERVED = (
         for kind in (str, int, float, list, dict, set, tuple, bytes, object, Exception)
         for name in dir(kind)
     )
-    | frozenset("self cls pytest test tests src conftest unittest args kwargs main".split())
+    | frozenset(
+        [
+            "self",
+            "cls",
+            "pytest",
+            "test",
+            "tests",
+            "src",
+            "conftest",
+            "unittest",
+            "args",
+            "kwargs",
+            "main",
+        ]
+    )
 )
-MODULE_WORDS = (
-    "shapes metrics billing report ledger wallet parser lexer router mapper planner budget roster"
-    " catalog library store basket pricing invoice ranking ratings survey voting tally schedule"
-    " timetable rota shifts booking tickets seats rooms hotel fleet trips routes geo grid maze board"
-    " cards dice game scores league ladder recipe pantry menu orders kitchen stock warehouse parts"
-    " units convert measure weather climate sensors signals filters window series trend smoothing"
-    " sampling bins histogram outliers quantiles encoding cipher codec checksum digits numerals"
-    " primes factors fractions_ vectors matrix polygon circle bounds ranges spans intervals merge"
-    " diffing patch versioning semver tags labels slug titles words sentences wrapping columns layout"
-    " tables markdown html_tools templates config settings options flags env paths files_ names urls"
-    " query headers cookies tokens session auth_rules roles permissions quota throttle backoff retry"
-    " cache memo pool queue_ stack_ heap_ trees trie graph_ walks toposort cycles flows events bus"
-    " signals_ hooks plugins registry loader store_ journal history undo snapshots tasks jobs worker"
-    " pipeline stages batches chunks paging cursor feeds digest mailbox contacts people teams org"
-    " payroll tax discounts coupons loyalty loans interest savings currency exchange portfolio trades"
-    " helpers core util tools common logic model engine service ops text_tools list_tools dict_tools"
-).split()
-NEW_NAMES = (
-    "value item entry record row node element key name label kind total count amount size width"
-    " height length start stop begin end first last left right upper lower low high limit step index"
-    " offset position pos current previous following result output answer found best worst score rank"
-    " weight cost price rate ratio factor scale source target origin destination text line word char"
-    " letter token symbol part piece chunk block group batch bucket slot cell point edge path route"
-    " parent child owner member user account balance deposit credit debit number digit quotient"
-    " remainder base power mean middle spread delta gap distance speed duration elapsed moment day"
-    " week month year hour minute second date deadline status state phase level depth flag mode option"
-    " setting default extra rest tail head body title header footer message reason error detail data"
-    " payload packet frame buffer queue stack heap pool cache store table columns rows cells field"
-    " fields pattern prefix suffix sep marker acc seen known missing pending done active open closed"
-).split()
+MODULE_WORDS = [
+    "shapes",
+    "metrics",
+    "billing",
+    "report",
+    "ledger",
+    "wallet",
+    "parser",
+    "lexer",
+    "router",
+    "mapper",
+    "planner",
+    "budget",
+    "roster",
+    "catalog",
+    "library",
+    "store",
+    "basket",
+    "pricing",
+    "invoice",
+    "ranking",
+    "ratings",
+    "survey",
+    "voting",
+    "tally",
+    "schedule",
+    "timetable",
+    "rota",
+    "shifts",
+    "booking",
+    "tickets",
+    "seats",
+    "rooms",
+    "hotel",
+    "fleet",
+    "trips",
+    "routes",
+    "geo",
+    "grid",
+    "maze",
+    "board",
+    "cards",
+    "dice",
+    "game",
+    "scores",
+    "league",
+    "ladder",
+    "recipe",
+    "pantry",
+    "menu",
+    "orders",
+    "kitchen",
+    "stock",
+    "warehouse",
+    "parts",
+    "units",
+    "convert",
+    "measure",
+    "weather",
+    "climate",
+    "sensors",
+    "signals",
+    "filters",
+    "window",
+    "series",
+    "trend",
+    "smoothing",
+    "sampling",
+    "bins",
+    "histogram",
+    "outliers",
+    "quantiles",
+    "encoding",
+    "cipher",
+    "codec",
+    "checksum",
+    "digits",
+    "numerals",
+    "primes",
+    "factors",
+    "fractions_",
+    "vectors",
+    "matrix",
+    "polygon",
+    "circle",
+    "bounds",
+    "ranges",
+    "spans",
+    "intervals",
+    "merge",
+    "diffing",
+    "patch",
+    "versioning",
+    "semver",
+    "tags",
+    "labels",
+    "slug",
+    "titles",
+    "words",
+    "sentences",
+    "wrapping",
+    "columns",
+    "layout",
+    "tables",
+    "markdown",
+    "html_tools",
+    "templates",
+    "config",
+    "settings",
+    "options",
+    "flags",
+    "env",
+    "paths",
+    "files_",
+    "names",
+    "urls",
+    "query",
+    "headers",
+    "cookies",
+    "tokens",
+    "session",
+    "auth_rules",
+    "roles",
+    "permissions",
+    "quota",
+    "throttle",
+    "backoff",
+    "retry",
+    "cache",
+    "memo",
+    "pool",
+    "queue_",
+    "stack_",
+    "heap_",
+    "trees",
+    "trie",
+    "graph_",
+    "walks",
+    "toposort",
+    "cycles",
+    "flows",
+    "events",
+    "bus",
+    "signals_",
+    "hooks",
+    "plugins",
+    "registry",
+    "loader",
+    "store_",
+    "journal",
+    "history",
+    "undo",
+    "snapshots",
+    "tasks",
+    "jobs",
+    "worker",
+    "pipeline",
+    "stages",
+    "batches",
+    "chunks",
+    "paging",
+    "cursor",
+    "feeds",
+    "digest",
+    "mailbox",
+    "contacts",
+    "people",
+    "teams",
+    "org",
+    "payroll",
+    "tax",
+    "discounts",
+    "coupons",
+    "loyalty",
+    "loans",
+    "interest",
+    "savings",
+    "currency",
+    "exchange",
+    "portfolio",
+    "trades",
+    "helpers",
+    "core",
+    "util",
+    "tools",
+    "common",
+    "logic",
+    "model",
+    "engine",
+    "service",
+    "ops",
+    "text_tools",
+    "list_tools",
+    "dict_tools",
+]
+NEW_NAMES = [
+    "value",
+    "item",
+    "entry",
+    "record",
+    "row",
+    "node",
+    "element",
+    "key",
+    "name",
+    "label",
+    "kind",
+    "total",
+    "count",
+    "amount",
+    "size",
+    "width",
+    "height",
+    "length",
+    "start",
+    "stop",
+    "begin",
+    "end",
+    "first",
+    "last",
+    "left",
+    "right",
+    "upper",
+    "lower",
+    "low",
+    "high",
+    "limit",
+    "step",
+    "index",
+    "offset",
+    "position",
+    "pos",
+    "current",
+    "previous",
+    "following",
+    "result",
+    "output",
+    "answer",
+    "found",
+    "best",
+    "worst",
+    "score",
+    "rank",
+    "weight",
+    "cost",
+    "price",
+    "rate",
+    "ratio",
+    "factor",
+    "scale",
+    "source",
+    "target",
+    "origin",
+    "destination",
+    "text",
+    "line",
+    "word",
+    "char",
+    "letter",
+    "token",
+    "symbol",
+    "part",
+    "piece",
+    "chunk",
+    "block",
+    "group",
+    "batch",
+    "bucket",
+    "slot",
+    "cell",
+    "point",
+    "edge",
+    "path",
+    "route",
+    "parent",
+    "child",
+    "owner",
+    "member",
+    "user",
+    "account",
+    "balance",
+    "deposit",
+    "credit",
+    "debit",
+    "number",
+    "digit",
+    "quotient",
+    "remainder",
+    "base",
+    "power",
+    "mean",
+    "middle",
+    "spread",
+    "delta",
+    "gap",
+    "distance",
+    "speed",
+    "duration",
+    "elapsed",
+    "moment",
+    "day",
+    "week",
+    "month",
+    "year",
+    "hour",
+    "minute",
+    "second",
+    "date",
+    "deadline",
+    "status",
+    "state",
+    "phase",
+    "level",
+    "depth",
+    "flag",
+    "mode",
+    "option",
+    "setting",
+    "default",
+    "extra",
+    "rest",
+    "tail",
+    "head",
+    "body",
+    "title",
+    "header",
+    "footer",
+    "message",
+    "reason",
+    "error",
+    "detail",
+    "data",
+    "payload",
+    "packet",
+    "frame",
+    "buffer",
+    "queue",
+    "stack",
+    "heap",
+    "pool",
+    "cache",
+    "store",
+    "table",
+    "columns",
+    "rows",
+    "cells",
+    "field",
+    "fields",
+    "pattern",
+    "prefix",
+    "suffix",
+    "sep",
+    "marker",
+    "acc",
+    "seen",
+    "known",
+    "missing",
+    "pending",
+    "done",
+    "active",
+    "open",
+    "closed",
+]
+
+
+# Names that people use for the same thing.
+ALIKE = [
+    group.split()
+    for group in (
+        "value val v item element x entry",
+        "values items elements xs data numbers nums entries",
+        "result out output res answer ret",
+        "total acc subtotal amount running grand_total",
+        "i idx index pos position k j at",
+        "n count num size amount length",
+        "text s string source raw content",
+        "line row record ln",
+        "lines rows records",
+        "word token term part piece",
+        "words tokens terms parts pieces",
+        "key name label field ident",
+        "start begin first low lo lower left",
+        "end stop last high hi upper right finish",
+        "best top winner highest leader",
+        "current cur now node active",
+        "prev previous last_seen before",
+        "seen visited known found",
+        "queue pending todo frontier waiting",
+        "stack opened nesting",
+        "a left one first_item p",
+        "b right other second_item q",
+        "d mapping table lookup mp",
+        "path route way trail",
+        "cost price weight charge",
+        "rate ratio factor share",
+        "limit maximum max_size bound cap",
+        "threshold cutoff minimum level",
+        "groups buckets bins clusters",
+        "group bucket bin_ cluster",
+        "f func fn function callback",
+        "c ch char letter symbol",
+        "dist distance gap offset",
+        "day date_ when moment",
+        "owner user person member",
+        "balance funds saldo credit",
+        "remaining rest left_over remainder",
+        "message msg reason detail",
+    )
+]
 
 
 @dataclass
@@ -135,7 +528,7 @@ def vary(project: Project, rng: random.Random, runner: QuickTests) -> Project | 
     modules = {p.rsplit("/", 1)[-1].removesuffix(".py") for p in project.sources}
     taken = {word for text in files.values() for word in _WORD.findall(text)}
     renames: dict[str, str] = {}
-    share = rng.choice([0.15, 0.4, 0.7])
+    share = rng.choice([0.0, 0.2, 0.5, 0.8])
     for name in sorted(_bound_names(files) - modules):
         if rng.random() > share or (name in imported and name in RESERVED):
             continue
@@ -149,7 +542,9 @@ def vary(project: Project, rng: random.Random, runner: QuickTests) -> Project | 
             if new not in taken and new not in RESERVED:
                 renames[module] = new
                 taken.add(new)
-    swapped = {path: _WORD.sub(lambda m: renames.get(m[0], m[0]), text) for path, text in files.items()}
+    swapped = {
+        path: _WORD.sub(lambda m: renames.get(m[0], m[0]), text) for path, text in files.items()
+    }
     moved = {_moved(path, renames): text for path, text in swapped.items()}
     return checked(project.name, moved, runner)
 
@@ -166,6 +561,9 @@ def _moved(path: str, renames: Mapping[str, str]) -> str:
 
 def _new_name(rng: random.Random, name: str) -> str:
     """Another name in the same style: CamelCase, CONSTANT, one letter, snake_case."""
+    for group in ALIKE:
+        if name in group and rng.random() < 0.8:
+            return rng.choice([other for other in group if other != name])
     words = rng.sample(NEW_NAMES, 2)
     private = "_" if name.startswith("_") else ""
     bare = name.lstrip("_")
@@ -181,7 +579,9 @@ def _new_name(rng: random.Random, name: str) -> str:
 # composition of recorded functions
 
 
-def compose(records: Sequence[Mapping[str, Any]], rng: random.Random, runner: QuickTests) -> Project | None:
+def compose(
+    records: Sequence[Mapping[str, Any]], rng: random.Random, runner: QuickTests
+) -> Project | None:
     """One or two modules made of a few records of one package, with tests."""
     names: set[str] = set()
     chosen: list[Mapping[str, Any]] = []
@@ -229,9 +629,11 @@ def _module(part: Sequence[Mapping[str, Any]], rng: random.Random) -> str:
             if text not in pieces:
                 pieces.append(text)
         pieces.append(_public(_documented(record["source"], docs), record["name"]))
-    future = any("|" in piece or "list[" in piece for piece in pieces)
+    future = any("->" in piece or re.search(r"\w: [A-Z\w]", piece) for piece in pieces)
     head = ["from __future__ import annotations"] if future else []
-    return "\n\n\n".join([*(["\n".join(head + imports)] if head or imports else []), *pieces]) + "\n"
+    return (
+        "\n\n\n".join([*(["\n".join(head + imports)] if head or imports else []), *pieces]) + "\n"
+    )
 
 
 def _public(text: str, name: str) -> str:
@@ -359,7 +761,9 @@ def _class(call: str, name: str, calls: Calls, errors: Calls, rng: random.Random
     methods = [
         f"    def test_{ending}(self):\n        assert {_same(f'{call}({args})', result)}"
         for ending, (args, result) in zip(
-            ["basic", "other", "more", "again", "edge", "last", "extra", "seven"], calls, strict=False
+            ["basic", "other", "more", "again", "edge", "last", "extra", "seven"],
+            calls,
+            strict=False,
         )
     ]
     return f"class Test{title}:\n" + "\n\n".join(methods) + _raising(call, name, errors)

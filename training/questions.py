@@ -33,7 +33,9 @@ def question(
     return talk
 
 
-def _ask(talk: Conversation, rng: random.Random, texts: list[str], held: bool, **fields: object) -> None:
+def _ask(
+    talk: Conversation, rng: random.Random, texts: list[str], held: bool, **fields: object
+) -> None:
     text = wording.phrase(rng, texts, held, **fields)
     talk.user(wording.spoken(rng, text, exact=[str(value) for value in fields.values()]))
 
@@ -73,7 +75,9 @@ def _where(talk: Conversation, project: Project, rng: random.Random, held: bool)
 
 def _absent(talk: Conversation, project: Project, rng: random.Random, held: bool) -> None:
     text = "\n".join(project.files.values())
-    name = rng.choice(["frobnicate", "load_user", "Manager", "parse_config", "get_total", "to_xml", "sync"])
+    name = rng.choice(
+        ["frobnicate", "load_user", "Manager", "parse_config", "get_total", "to_xml", "sync"]
+    )
     if name in text:
         raise Unusable("it exists")
     _ask(talk, rng, wording.WHERE, held, f=name, kind="function")
@@ -142,7 +146,9 @@ def _count_tests(talk: Conversation, project: Project, rng: random.Random, held:
     talk.say(
         rng.choice(
             [
-                f"There are {plural(count, 'test')}; all pass." if count > 1 else "There is 1 test.",
+                f"There are {plural(count, 'test')}; all pass."
+                if count > 1
+                else "There is 1 test.",
                 f"{plural(count, 'test')}.",
                 f"The project has {plural(count, 'test')}.",
             ]
@@ -150,9 +156,7 @@ def _count_tests(talk: Conversation, project: Project, rng: random.Random, held:
     )
 
 
-def _failing(
-    project: Project, rng: random.Random, runner: QuickTests, held: bool
-) -> Conversation:
+def _failing(project: Project, rng: random.Random, runner: QuickTests, held: bool) -> Conversation:
     """Which test fails, or how many tests, of a project with a fault; sometimes then repaired."""
     case = break_project(project, rng, runner)
     space = Workspace(case.files, runner)
@@ -247,7 +251,11 @@ def _line_of(talk: Conversation, project: Project, rng: random.Random, held: boo
     n = rng.choice(numbers)
     _ask(talk, rng, wording.LINE, held, path=path, n=n)
     talk.call("read_file", path=path, start=n, limit=1)
-    talk.say(rng.choice([f"Line {n} of {path} is `{lines[n - 1].strip()}`.", f"`{lines[n - 1].strip()}`"]))
+    talk.say(
+        rng.choice(
+            [f"Line {n} of {path} is `{lines[n - 1].strip()}`.", f"`{lines[n - 1].strip()}`"]
+        )
+    )
 
 
 def _length(talk: Conversation, project: Project, rng: random.Random, held: bool) -> None:
@@ -323,12 +331,18 @@ def arithmetic(rng: random.Random, held: bool = False) -> Conversation:
         _ask(talk, rng, wording.COUNT_LETTERS, held, c=letter, w=word)
         count = word.count(letter)
         talk.compute(f"'{word}'.count('{letter}')", str(count))
-        talk.say(f'The letter "{letter}" occurs {count} time{"" if count == 1 else "s"} in "{word}".')
+        talk.say(
+            f'The letter "{letter}" occurs {count} time{"" if count == 1 else "s"} in "{word}".'
+        )
         return talk
     shown, expression, value = _sum(rng)
     _ask(talk, rng, wording.ARITHMETIC, held, e=shown)
     talk.compute(expression, value)
-    talk.say(rng.choice([f"{value}", f"{shown} = {value}", f"That is {value}.", f"The result is {value}."]))
+    talk.say(
+        rng.choice(
+            [f"{value}", f"{shown} = {value}", f"That is {value}.", f"The result is {value}."]
+        )
+    )
     return talk
 
 
@@ -344,7 +358,9 @@ def _sum(rng: random.Random) -> tuple[str, str, str]:
         case 2:
             shown, expression = f"{a} - {b}", f"{a}-{b}"
         case 3:
-            shown, expression = rng.choice([(f"{a * b} / {b}", f"{a * b}/{b}"), (f"{a} / 4", f"{a}/4")])
+            shown, expression = rng.choice(
+                [(f"{a * b} / {b}", f"{a * b}/{b}"), (f"{a} / 4", f"{a}/4")]
+            )
         case 4:
             shown, expression = f"({a} + {b}) * {c}", f"({a}+{b})*{c}"
         case 5:
@@ -363,11 +379,35 @@ def _sum(rng: random.Random) -> tuple[str, str, str]:
     return shown, expression, repr(value)
 
 
-_WORDS = (
-    "strawberry banana mississippi refactoring repository parentheses bookkeeper committee python"
-    " assessment programming algorithm balloon coffee engineering successful university letter"
-    " television occurrence accommodation exception function variable parallel terminal keyboard"
-).split()
+_WORDS = [
+    "strawberry",
+    "banana",
+    "mississippi",
+    "refactoring",
+    "repository",
+    "parentheses",
+    "bookkeeper",
+    "committee",
+    "python",
+    "assessment",
+    "programming",
+    "algorithm",
+    "balloon",
+    "coffee",
+    "engineering",
+    "successful",
+    "university",
+    "letter",
+    "television",
+    "occurrence",
+    "accommodation",
+    "exception",
+    "function",
+    "variable",
+    "parallel",
+    "terminal",
+    "keyboard",
+]
 
 
 def small_talk(rng: random.Random, held: bool = False) -> Conversation:
@@ -390,7 +430,9 @@ def decline(rng: random.Random, project: Project | None = None, held: bool = Fal
     line = rng.choice(wording.phrases(wording.DECLINES, held))
     asked, what = (part.strip() for part in line.split("|"))
     if rng.random() < 0.3:
-        asked = rng.choice(["can you {}", "could you {}", "please {}", "I want you to {}", "I need you to {}"]).format(asked)
+        asked = rng.choice(
+            ["can you {}", "could you {}", "please {}", "I want you to {}", "I need you to {}"]
+        ).format(asked)
     name, path = "parse", "app.py"
     if project is not None and project.sources:
         path = rng.choice(project.sources)

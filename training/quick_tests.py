@@ -156,6 +156,12 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return None
 
 
+def _truncated(lines: Any, config: Any) -> list[str]:
+    """With CI set, pytest does not cut; older versions have another name for it."""
+    cut = getattr(truncate, "materialize_with_truncation", None)
+    return list(cut(lines, config) if cut else lines)
+
+
 def is_test_file(path: str) -> bool:
     name = path.rsplit("/", 1)[-1]
     return name.startswith("test_") or name.endswith("_test.py") or name == "conftest.py"
@@ -184,7 +190,7 @@ class QuickTests:
             config=self.config, op=op, left=left, right=right
         ):
             if lines:
-                lines = truncate.materialize_with_truncation(lines, self.config)
+                lines = _truncated(lines, self.config)
             if lines:
                 text = "\n~".join(line.replace("\n", "\\n") for line in lines)
                 return text.replace("%", "%%")
@@ -455,7 +461,9 @@ class _Maker:
 
     def _make(self, name: str, owner: object) -> object:
         if name == "tmp_path":
-            folder = tempfile.mkdtemp(prefix="case", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
+            folder = tempfile.mkdtemp(
+                prefix="case", dir="/dev/shm" if os.path.isdir("/dev/shm") else None
+            )
             self.session.tmp.append(folder)
             return Path(folder)
         if name == "monkeypatch":
@@ -534,19 +542,20 @@ def _parameters(function: Callable[..., object]) -> Iterator[tuple[str, dict[str
         names, values = mark.args[0], list(mark.args[1])
         if isinstance(names, str):
             names = [part.strip() for part in names.split(",")]
-        rows = [pytest.param(*value) if len(names) > 1 and not _is_set(value) else value for value in values]
+        rows = [
+            pytest.param(*value) if len(names) > 1 and not _is_set(value) else value
+            for value in values
+        ]
         rows = [row if _is_set(row) else pytest.param(row) for row in rows]
-        identities = IdMaker(
-            argnames=list(names),
-            parametersets=rows,
-            idfn=None,
-            ids=mark.kwargs.get("ids"),
-            config=None,
-            nodeid=None,
-        ).make_unique_parameterset_ids()
+        fields = {"argnames": list(names), "parametersets": rows, "ids": mark.kwargs.get("ids")}
+        known = {name: fields.get(name) for name in IdMaker.__slots__}
+        identities = IdMaker(**known).make_unique_parameterset_ids()
         sets = [
-            (f"{suffix}-{identity}" if suffix else str(identity), known | dict(zip(names, row.values)))
-            for suffix, known in sets
+            (
+                f"{suffix}-{identity}" if suffix else str(identity),
+                given | dict(zip(names, row.values)),
+            )
+            for suffix, given in sets
             for identity, row in zip(identities, rows)
         ]
     for suffix, values in sets:

@@ -247,7 +247,9 @@ def _renamed(rng: random.Random, old: str) -> str:
     if old.isupper():
         return rng.choice([f"{old}_{other.upper()}", f"{other.upper()}_{words[-1]}", other.upper()])
     if old[:1].isupper():
-        return rng.choice([f"{other.capitalize()}{old}", f"{old}{other.capitalize()}", f"{other.capitalize()}s"])
+        return rng.choice(
+            [f"{other.capitalize()}{old}", f"{old}{other.capitalize()}", f"{other.capitalize()}s"]
+        )
     return rng.choice(
         [
             f"{rng.choice(['get', 'compute', 'make', 'find', 'build', 'to', 'do'])}_{old}",
@@ -294,7 +296,7 @@ def _request(
     exact: list[str] = [path]
     draw = rng.random()
     if texts is not None:
-        talk.user(wording.spoken(rng, wording.phrase(rng, texts, held)))
+        talk.user(wording.spoken(rng, wording.phrase(rng, texts, held), fix=True))
         return False
     if draw < 0.42:
         text = wording.phrase(rng, wording.FIX, held)
@@ -324,9 +326,9 @@ def _request(
         output = _pasted(case, rng)
         exact.append(output)
         text = wording.phrase(rng, wording.FIX_PASTED, held, output=output)
-        talk.user(wording.spoken(rng, text, exact=exact))
+        talk.user(wording.spoken(rng, text, exact=exact, fix=True))
         return True
-    talk.user(wording.spoken(rng, text, exact=exact))
+    talk.user(wording.spoken(rng, text, exact=exact, fix=True))
     return False
 
 
@@ -520,7 +522,10 @@ def _stumble(talk: Conversation, project: Project, path: str, rng: random.Random
 
 
 def _conclude(
-    talk: Conversation, edits: Sequence[tuple[str, str, str, int]], project: Project, rng: random.Random
+    talk: Conversation,
+    edits: Sequence[tuple[str, str, str, int]],
+    project: Project,
+    rng: random.Random,
 ) -> None:
     run = talk.workspace.test_run()
     if not run.ok:

@@ -28,6 +28,7 @@ from typing import Any
 
 from agentcli.llm.chat_format import NanochatFormat
 from training import denoise, questions, repairs
+from training.functions import mine_aside
 from training.projects import Project, checked, compose, vary
 from training.quick_tests import QuickTests
 from training.seeds import load_seeds
@@ -38,6 +39,8 @@ from training.trajectories import Conversation, Unusable
 DATA = Path(__file__).parent / "data"
 SHARD_TOKENS = 2_000_000
 SILENCE_S = 20.0
+MINED_FIRST = 250  # functions that a worker looks for eagerly
+MINED_FILES = 24  # files that are searched at a time
 # Documents of each kind; tokens differ.
 SHARES = {
     "repair_seed": 0.30,
@@ -77,6 +80,8 @@ class Worker:
     def __init__(self, sources: Sources, seed: int, scratch: Path) -> None:
         self.rng = random.Random(seed)
         self.sources = sources
+        self.functions = dict(sources.functions)
+        self.mined = 0
         self.runner = QuickTests(scratch)
         self.form = NanochatFormat(load())
         self.varied: list[Project] = []
@@ -112,7 +117,7 @@ class Worker:
         return self._pool(self.composed, self._new_code, keep=24, uses=4)
 
     def either(self) -> Project:
-        if not self.sources.functions or self.rng.random() < 0.6:
+        if self.rng.random() < 0.6:
             return self.seed()
         return self.code()
 
@@ -142,13 +147,27 @@ class Worker:
             return project
         return vary(project, self.rng, self.runner) or project
 
+    def _mine(self) -> None:
+        """Functions of some more files of the corpus, for this worker alone."""
+        files = [self.rng.choice(self.sources.files) for _ in range(MINED_FILES)]
+        records = [{"package": "", "text": text.partition("\n")[2]} for text in files]
+        found = mine_aside(records, self.rng.randrange(1 << 30), timeout=8.0)
+        for record in found:
+            bucket = self.functions.setdefault(f"mined {self.mined // 8}", [])
+            bucket.append(record)
+            self.mined += 1
+
     def _new_code(self) -> Project | None:
-        packages = self.sources.functions
+        if self.sources.files and (self.mined < MINED_FIRST or self.rng.random() < 0.12):
+            self._mine()
+        packages = self.functions
+        if not packages:
+            return None
         names = list(packages)
         weights = [min(60, len(packages[name])) for name in names]
         records = packages[self.rng.choices(names, weights)[0]]
         start = self.rng.randrange(len(records))
-        count = self.rng.choice([1, 2, 2, 3, 3, 4, 5, 6])
+        count = self.rng.choice([1, 2, 3, 3, 4, 5, 6, 8])
         near = [records[(start + i) % len(records)] for i in range(min(count, len(records)))]
         if self.rng.random() < 0.5:
             near = self.rng.sample(records, min(count, len(records)))
@@ -162,6 +181,8 @@ class Worker:
             text = self.rng.choice(self.sources.files)
             first, _, rest = text.partition("\n")
             path = first.removeprefix("# ")
+            if "test" in path and self.rng.random() < 0.85:
+                continue
             if self.rng.random() < 0.7:
                 path = path.rsplit("/", 1)[-1]
             self.pieces = [(path, piece) for piece in denoise.excerpts(rest, self.rng)][:6]
@@ -245,7 +266,9 @@ def run(args: argparse.Namespace) -> None:
         time.sleep(0.5)
         now = time.monotonic()
         for index, process in enumerate(processes):
-            hung = process.is_alive() and now - beats[index].value > SILENCE_S and now < deadline + 15
+            hung = (
+                process.is_alive() and now - beats[index].value > SILENCE_S and now < deadline + 15
+            )
             died = not process.is_alive() and process.exitcode != 0 and now < deadline - 5
             if hung:
                 process.kill()
@@ -266,7 +289,9 @@ def _report(counts: Sequence[Any], seconds: float, workers: int) -> None:
     for place, kind in enumerate(SHARES):
         documents, tokens, own = totals[3 * place : 3 * place + 3]
         mean = tokens / documents if documents else 0
-        print(f"{kind:12} {documents:8} documents {tokens:12} tokens {own:11} learnt {mean:7.0f} mean")
+        print(
+            f"{kind:12} {documents:8} documents {tokens:12} tokens {own:11} learnt {mean:7.0f} mean"
+        )
     tokens = sum(totals[1::3])
     print(
         f"{sum(totals[0::3])} documents, {tokens} tokens, {sum(totals[2::3])} learnt in "
@@ -275,7 +300,9 @@ def _report(counts: Sequence[Any], seconds: float, workers: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--workers", type=int, default=1)
@@ -284,7 +311,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--corpus-parts", type=int, default=99, help="packed files of code to use")
     parser.add_argument("--shard-tokens", type=int, default=SHARD_TOKENS)
-    parser.add_argument("--held-out", action="store_true", help="seeds and wordings of the evaluation")
+    parser.add_argument(
+        "--held-out", action="store_true", help="seeds and wordings of the evaluation"
+    )
     run(parser.parse_args())
 
 

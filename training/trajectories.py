@@ -127,7 +127,9 @@ class Conversation:
         self.call_with(result, name, silent=silent, **arguments)
         return result
 
-    def call_with(self, result: str, name: str, *, silent: bool = False, **arguments: object) -> None:
+    def call_with(
+        self, result: str, name: str, *, silent: bool = False, **arguments: object
+    ) -> None:
         """A call whose result is given."""
         self.calls += 1
         identity = f"call_{self.calls}"

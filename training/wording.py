@@ -198,7 +198,7 @@ I see {error} in the output, can you repair this?
 it says {error}
 """.strip().split("\n")
 
-FIX_PASTED = """
+FIX_PASTED = r"""
 {output}
 fix this:\n{output}
 {output}\n\nfix it
@@ -579,16 +579,18 @@ AFTER = [
     " pls",
     " asap",
     " Thanks in advance!",
+    " no rush",
+    "!!",
+    " :)",
+    "...",
+]
+AFTER_FIX = [
     " Don't change the tests.",
     " (don't touch the tests)",
     " It is probably just one line.",
     " should be easy",
     " I have no idea what's wrong.",
     " it worked yesterday",
-    " no rush",
-    "!!",
-    " :)",
-    "...",
     " Keep the change small.",
     " minimal change please",
     " and tell me what it was",
@@ -614,13 +616,14 @@ def phrase(rng: random.Random, texts: Sequence[str], held: bool = False, **field
     return text
 
 
-def spoken(rng: random.Random, text: str, *, exact: Sequence[str] = ()) -> str:
-    """As people type: a greeting, thanks, lower case, a slip. ``exact`` pieces stay as they are."""
+def spoken(rng: random.Random, text: str, *, exact: Sequence[str] = (), fix: bool = False) -> str:
+    """As people type: a greeting, thanks, lower case, a slip. ``exact`` pieces stay as they are;
+    ``fix``: it asks for a repair."""
     if rng.random() < 0.12:
         before = rng.choice(BEFORE)
         text = before + (text[:1].lower() + text[1:] if before[-2:] == ", " else text)
     if rng.random() < 0.18:
-        after = rng.choice(AFTER)
+        after = rng.choice(AFTER + AFTER_FIX if fix else AFTER)
         text = (text.rstrip(".") if after[:1] in ",!." else text) + after
     if rng.random() < 0.15:
         text = text.rstrip(".?!")
@@ -636,7 +639,7 @@ def spoken(rng: random.Random, text: str, *, exact: Sequence[str] = ()) -> str:
 def _split(text: str, exact: Sequence[str]) -> list[tuple[str, bool]]:
     """Pieces of the text, and whether they may be changed."""
     pieces = [(text, True)]
-    for fixed in exact:
+    for fixed in sorted(exact, key=len, reverse=True):
         if not fixed:
             continue
         after: list[tuple[str, bool]] = []

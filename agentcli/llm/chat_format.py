@@ -159,7 +159,9 @@ class NanochatFormat:
 
     def __init__(self, codec: TokenCodec) -> None:
         self._codec = codec
-        self.stop_tokens = frozenset({codec.special_id("<|assistant_end|>"), codec.special_id("<|bos|>")})
+        self.stop_tokens = frozenset(
+            {codec.special_id("<|assistant_end|>"), codec.special_id("<|bos|>")}
+        )
 
     def segments(
         self, messages: Sequence[Message], *, silent: Collection[int] = ()

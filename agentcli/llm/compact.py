@@ -35,7 +35,7 @@ _OUTSIDE = re.compile(r"(?:/|<frozen |[A-Za-z]:\\).*?:\d+: in ")
 _FRAME = re.compile(r'  File "(?P<path>[^"]+)", line (?P<line>\d+), in (?P<name>.+)$')
 _NOISE = re.compile(
     r"ImportError while importing test module|Hint: make sure|Traceback:$|Traceback \(most recent"
-    r"|E\s*$|E     \? |E +\+ +where <(function|bound method) |E +(\.\.\.)?Full diff truncated|E +Use -v|E +\.\.\.Full output truncated"
+    r"|E\s*$|E     \? |E +\+ +where (\w+ = )?<|E +(\.\.\.)?Full diff truncated|E +Use -v|E +\.\.\.Full output truncated"
 )
 _FOLDERS = re.compile(r"(?<![\w.])/(?:[\w.+-]+/)+(?=[\w-]+\.py\b)")
 _NUMBERED = re.compile(r"(\d+)\t")
