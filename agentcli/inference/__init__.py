@@ -1,0 +1,1 @@
+"""Inference: from a model and tokens to more tokens. Knows nothing of messages; needs torch."""

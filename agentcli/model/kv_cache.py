@@ -1,7 +1,7 @@
 """KVCache: the keys, values and tokens of conversations in progress.
 
-Layout, nanochat's newest: k and v are (layers, batch, seq, kv_heads, head_dim). Rows may have
-different lengths; each starts at slot 0, so slot j of a row always holds position j. The cache
+Layout, nanochat's newest: k and v are (layers, batch, seq, kv_heads, head_dim), held as one tensor
+per layer, so that growing needs room for one more layer only. Rows may have different lengths; each starts at slot 0, so slot j of a row always holds position j. The cache
 keeps the token ids too: whatever depends on an earlier token (nanochat's smear) is computed from
 them, so truncation has no other state to restore.
 """
@@ -76,19 +76,21 @@ class KVCache:
         self.limit = limit or config.sequence_len
         self.lengths = [0] * batch
         slots = min(_round_up(max(capacity, 1)), self.limit)
-        shape = (config.n_layer, batch, slots, config.n_kv_head, config.head_dim)
-        self.k = torch.zeros(shape, dtype=dtype, device=device)
-        self.v = torch.zeros(shape, dtype=dtype, device=device)
-        self.tokens = torch.zeros(batch, slots, dtype=torch.long, device=device)
+        shape = (batch, slots, config.n_kv_head, config.head_dim)
+        # Ordinary tensors even within inference_mode, so that later calls may write to them.
+        with torch.inference_mode(False):
+            self.k = [torch.zeros(shape, dtype=dtype, device=device) for _ in config.windows]
+            self.v = [torch.zeros(shape, dtype=dtype, device=device) for _ in config.windows]
+            self.tokens = torch.zeros(batch, slots, dtype=torch.long, device=device)
 
     @property
     def batch(self) -> int:
-        return self.k.shape[1]
+        return self.tokens.shape[0]
 
     @property
     def capacity(self) -> int:
         """Positions that fit before the next growth."""
-        return self.k.shape[2]
+        return self.tokens.shape[1]
 
     @property
     def length(self) -> int:
@@ -101,7 +103,7 @@ class KVCache:
 
     @property
     def nbytes(self) -> int:
-        return self.k.nbytes + self.v.nbytes + self.tokens.nbytes
+        return sum(t.nbytes for t in (*self.k, *self.v, self.tokens))
 
     def row_tokens(self, row: int = 0) -> list[int]:
         """The token ids whose keys and values are held for ``row``."""
@@ -174,14 +176,11 @@ class KVCache:
         # At least double, so that growing token by token copies each key a few times only.
         wanted = max(_round_up(positions), min(2 * self.capacity, _round_up(self.limit)))
         held = self.length
-        for name in ("k", "v"):
-            old: Tensor = getattr(self, name)
-            new = old.new_zeros((*old.shape[:2], wanted, *old.shape[3:]))
-            new[:, :, :held] = old[:, :, :held]
-            setattr(self, name, new)
-        tokens = self.tokens.new_zeros(self.batch, wanted)
-        tokens[:, :held] = self.tokens[:, :held]
-        self.tokens = tokens
+        with torch.inference_mode(False):
+            for tensors in (self.k, self.v):
+                for layer, old in enumerate(tensors):
+                    tensors[layer] = _grown(old, wanted, held)
+            self.tokens = _grown(self.tokens, wanted, held)
 
     def truncate(self, lengths: int | Sequence[int]) -> None:
         """Forgets everything past ``lengths`` (one for all rows, or one a row)."""
@@ -203,8 +202,8 @@ class KVCache:
         copy = KVCache(
             self.config,
             batch,
-            dtype=self.k.dtype,
-            device=self.k.device,
+            dtype=self.k[0].dtype,
+            device=self.tokens.device,
             capacity=max(capacity, self.length),
             limit=self.limit,
         )
@@ -217,24 +216,35 @@ class KVCache:
             raise ModelError("cannot prefill a cache that already holds tokens")
         if other.batch not in (1, self.batch):
             raise ModelError(f"cannot spread {other.batch} rows over {self.batch}")
-        mine, theirs = self.k[:, 0, 0].shape, other.k[:, 0, 0].shape
+        mine, theirs = (
+            (len(cache.k), *cache.k[0].shape[2:]) for cache in (self, other)
+        )  # (layers, kv_heads, head_dim)
         if mine != theirs:
-            raise ModelError(f"caches of different models: {tuple(mine)} and {tuple(theirs)}")
+            raise ModelError(f"caches of different models: {mine} and {theirs}")
         held = other.length
         if held > self.limit:
             raise ContextLengthError(f"{held} tokens do not fit the context of {self.limit}")
         self.reserve(held)
-        self.k[:, :, :held] = other.k[:, :, :held]
-        self.v[:, :, :held] = other.v[:, :, :held]
+        for to, source in zip((*self.k, *self.v), (*other.k, *other.v), strict=True):
+            to[:, :held] = source[:, :held]
         self.tokens[:, :held] = other.tokens[:, :held]
         self.lengths = other.lengths * (self.batch // other.batch)
 
     def select(self, rows: Sequence[int]) -> None:
         """Keeps only these rows, in this order: finished rows stop costing compute."""
-        index = torch.tensor(list(rows), dtype=torch.long, device=self.k.device)
-        self.k, self.v = self.k.index_select(1, index), self.v.index_select(1, index)
-        self.tokens = self.tokens.index_select(0, index)
+        with torch.inference_mode(False):
+            index = torch.tensor(list(rows), dtype=torch.long, device=self.tokens.device)
+            for tensors in (self.k, self.v):
+                for layer, old in enumerate(tensors):
+                    tensors[layer] = old.index_select(0, index)
+            self.tokens = self.tokens.index_select(0, index)
         self.lengths = [self.lengths[row] for row in rows]
+
+
+def _grown(old: Tensor, slots: int, held: int) -> Tensor:
+    new = old.new_zeros((old.shape[0], slots, *old.shape[2:]))
+    new[:, :held] = old[:, :held]
+    return new
 
 
 def _round_up(positions: int) -> int:

@@ -1,0 +1,164 @@
+"""Constraints: which tokens may come next, by a grammar, through llguidance.
+
+A constraint belongs to one row and moves along with its tokens. Grammars are JSON Schema, a
+regular expression or Lark; masks come from ``llguidance.numpy`` as bits.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary
+
+import llguidance
+import llguidance.numpy as llnumpy
+import numpy as np
+import torch
+from torch import Tensor
+
+from agentcli.errors import ModelError
+from agentcli.model.tokenizer import Tokenizer
+
+
+class Constraint(Protocol):
+    """What the engine asks of a constraint."""
+
+    def allowed(self) -> Tensor | None:
+        """(V,) bool on the CPU, True where a token may come; None if any may."""
+
+    def accept(self, token: int) -> None:
+        """The row continues with ``token``. Raises ModelError if it must not."""
+
+    def rollback(self, count: int) -> None:
+        """Takes back the last ``count`` accepted tokens."""
+
+    def fork(self) -> Constraint:
+        """One for another row, at the same place."""
+
+    @property
+    def finished(self) -> bool:
+        """Nothing but a stop token may follow."""
+
+
+class GrammarConstraint:
+    """A grammar, masked by llguidance."""
+
+    def __init__(self, grammar: Grammar, matcher: Any = None) -> None:
+        self._grammar = grammar
+        self._matcher = matcher or grammar.new_matcher()
+        self._bits = llnumpy.allocate_token_bitmask(1, grammar.vocab_size)
+
+    def allowed(self) -> Tensor | None:
+        llnumpy.fill_next_token_bitmask(self._matcher, self._bits)
+        self._check()
+        # int32 words, lowest bit first -> one bool per token
+        bits = np.unpackbits(self._bits.view(np.uint8), bitorder="little")
+        return torch.from_numpy(bits[: self._grammar.vocab_size].view(np.bool_))
+
+    def accept(self, token: int) -> None:
+        if self._matcher.is_stopped():
+            return  # a stop token after the end; the row is over
+        if not self._matcher.consume_token(token):
+            raise ModelError(f"token {token} breaks the grammar: {self._matcher.get_error()}")
+
+    def rollback(self, count: int) -> None:
+        if count and not self._matcher.rollback(count):
+            raise ModelError(f"the grammar cannot go back {count} tokens")
+
+    def fork(self) -> GrammarConstraint:
+        return GrammarConstraint(self._grammar, self._matcher.deep_copy())
+
+    @property
+    def finished(self) -> bool:
+        return bool(self._matcher.is_stopped())
+
+    @property
+    def accepting(self) -> bool:
+        """Whether what was said so far is a whole sentence of the grammar."""
+        return bool(self._matcher.is_accepting())
+
+    def forced(self) -> list[int]:
+        """Tokens that the grammar leaves no choice about."""
+        tokens: list[int] = self._matcher.compute_ff_tokens()
+        return tokens
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            raise ModelError(f"grammar: {self._matcher.get_error()}")
+
+
+class Grammar:
+    """A compiled grammar for one tokenizer; ``constraint()`` starts a row on it.
+
+    ``vocab_size`` is the model's, which may exceed the tokenizer's. Raises ModelError for a
+    grammar that cannot be compiled, with llguidance's reason.
+    """
+
+    def __init__(self, source: str, tokenizer: Tokenizer, vocab_size: int | None = None) -> None:
+        self.vocab_size = vocab_size or tokenizer.vocab_size
+        self._source = source
+        self._tokens = _ll_tokenizer(tokenizer, self.vocab_size)
+        reason = llguidance.LLMatcher.validate_grammar(source, self._tokens)
+        if reason and not reason.startswith("WARNING"):
+            raise ModelError(f"grammar: {reason}")
+        # The first matcher compiles; the others are copies of it.
+        self._first = llguidance.LLMatcher(self._tokens, source)
+        if self._first.is_error():
+            raise ModelError(f"grammar: {self._first.get_error()}")
+
+    @classmethod
+    def json_schema(
+        cls, schema: Mapping[str, Any], tokenizer: Tokenizer, vocab_size: int | None = None
+    ) -> Grammar:
+        try:
+            source = llguidance.LLMatcher.grammar_from_json_schema(json.dumps(schema))
+        except ValueError as error:
+            raise ModelError(f"JSON Schema: {error}") from None
+        return cls(source, tokenizer, vocab_size)
+
+    @classmethod
+    def regex(cls, pattern: str, tokenizer: Tokenizer, vocab_size: int | None = None) -> Grammar:
+        return cls(llguidance.LLMatcher.grammar_from_regex(pattern), tokenizer, vocab_size)
+
+    @classmethod
+    def lark(cls, grammar: str, tokenizer: Tokenizer, vocab_size: int | None = None) -> Grammar:
+        return cls(llguidance.LLMatcher.grammar_from_lark(grammar), tokenizer, vocab_size)
+
+    def constraint(self) -> GrammarConstraint:
+        return GrammarConstraint(self)
+
+    def new_matcher(self) -> Any:
+        return self._first.deep_copy()
+
+
+class _Vocabulary:
+    """A tokenizer as llguidance wants to see it."""
+
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int) -> None:
+        special = set(tokenizer.special.values())
+        self.tokens: Sequence[bytes] = [tokenizer.token_bytes(i) for i in range(vocab_size)]
+        self.special_token_ids = sorted(token for token in special if token < vocab_size)
+        self.bos_token_id = tokenizer.bos_id
+        eos = tokenizer.eos_id if tokenizer.eos_id is not None else tokenizer.bos_id
+        if eos is None:
+            raise ModelError("grammars need a tokenizer with an end token")
+        self.eos_token_id = eos
+        self._encode = tokenizer.encode
+
+    def __call__(self, text: str) -> list[int]:
+        return self._encode(text)
+
+
+_known: WeakKeyDictionary[Tokenizer, dict[int, Any]] = WeakKeyDictionary()
+
+
+def _ll_tokenizer(tokenizer: Tokenizer, vocab_size: int) -> Any:
+    """Built once per tokenizer: it takes a second for a large vocabulary."""
+    sizes = _known.setdefault(tokenizer, {})
+    if vocab_size not in sizes:
+        wrapper = llguidance.TokenizerWrapper(_Vocabulary(tokenizer, vocab_size))
+        sizes[vocab_size] = llguidance.LLTokenizer(
+            wrapper, n_vocab=vocab_size, eos_token=wrapper.eos_token_id
+        )
+    return sizes[vocab_size]

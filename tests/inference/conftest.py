@@ -1,0 +1,46 @@
+"""Tiny models with a tokenizer, shared by the tests of the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from agentcli.inference.engine import Engine
+from agentcli.model.checkpoint import load_model
+from tests.model.families import CASES, make_oracle, save_oracle
+from tests.model.test_nanochat import make_config, make_model
+from tests.model.test_tokenizer import nanochat
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def make_engine(**changes: object) -> Engine:
+    """nanochat's architecture with windows shorter than some prompts, and its tokenizer."""
+    tokenizer = nanochat()
+    config = make_config(vocab_size=tokenizer.vocab_size, n_layer=3, **changes)
+    return Engine(make_model(config).requires_grad_(False), tokenizer)
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    return make_engine()
+
+
+@pytest.fixture(scope="module", params=["qwen3", "gemma3", "mistral_window"])
+def family_engine(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Engine:
+    folder: Path = tmp_path_factory.mktemp("model")
+    case = next(case for case in CASES if case.name == request.param)
+    save_oracle(case, make_oracle(case), folder)
+    loaded = load_model(folder)
+    return Engine(loaded.model, loaded.tokenizer, stop_ids=frozenset())
