@@ -23,9 +23,11 @@ def test_the_shipped_prompts_are_found() -> None:
     assert prompts.find("system") == packaged_folder() / "system.md"
 
 
-def test_the_system_prompt_needs_only_the_workspace_and_the_platform() -> None:
-    text = Prompts.standard().render("system", {"workspace": "/w", "platform": "Linux"})
-    assert "Folder: /w " in text and "System: Linux" in text and "{{" not in text
+def test_the_system_prompt_names_the_workspace() -> None:
+    facts = {"workspace": "/w", "platform": "Linux x86_64", "sandbox": "reduced"}
+    text = Prompts.standard().render("system", facts)
+    assert "Folder: /w " in text and "System: Linux x86_64" in text and "Sandbox: reduced " in text
+    assert "{{" not in text
 
 
 def test_each_tool_says_when_not_to_use_it() -> None:
