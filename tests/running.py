@@ -46,6 +46,7 @@ class Ended:
         lines = [line for line in self.err.splitlines() if line.startswith("agentcli: error: ")]
         assert len(lines) == 1, self.err
         assert "Traceback" not in self.err + self.out, self.err
+        print(self.code, lines[0])
         return lines[0].removeprefix("agentcli: error: ")
 
 

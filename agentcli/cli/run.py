@@ -93,6 +93,8 @@ def run(
     """
     if timeout is not None and not timeout > 0:
         raise typer.BadParameter("must be more than 0", param_hint="'--timeout'")
+    if model is not None and not model.strip():
+        raise typer.BadParameter("is empty; name one, such as openai:gpt-5", param_hint="'--model'")
     if any(not command.strip() for command in check or ()):
         raise typer.BadParameter("a check cannot be empty", param_hint="'--check'")
     before = load_state(session) if session else None

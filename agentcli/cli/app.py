@@ -1,0 +1,106 @@
+"""The Typer application: the subcommands and what they have in common.
+
+A subcommand's module is imported only when that subcommand is called, so that ``--version`` and
+``--help`` answer at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Annotated
+
+import typer
+from typer._click import Command, Context, HelpFormatter
+from typer._click.exceptions import ClickException, NoArgsIsHelpError
+from typer._click.exceptions import UsageError as ClickUsageError
+from typer.core import TyperGroup
+
+from agentcli import __version__
+from agentcli.errors import UsageError
+
+COMMANDS = {
+    "run": "Work on a task until its checks pass.",
+    "sessions": "List the sessions on this machine and show one.",
+    "tools": "Show the tools that a model is given.",
+    "doctor": "Say what works on this machine, and what does not.",
+}
+
+
+class LazyGroup(TyperGroup):
+    """A group whose commands are modules of ``agentcli.cli``, each with a Typer ``app``."""
+
+    def list_commands(self, ctx: Context) -> list[str]:
+        """The commands in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Context, cmd_name: str) -> Command | None:
+        """Import the command's module and make the command of its app."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"agentcli.cli.{cmd_name}")
+        command = typer.main.get_command(module.app)
+        command.name = cmd_name
+        return command
+
+    def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    help="A terminal coding assistant that runs a task until its checks pass.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"agentcli {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+def call(arguments: list[str] | None) -> int:
+    """Carry out a command line; returns its exit code.
+
+    Raises:
+        UsageError: it cannot be understood.
+        AgentCLIError, Exception: whatever the subcommand raises.
+    """
+    try:
+        code = app(arguments, standalone_mode=False)
+    except NoArgsIsHelpError as error:
+        print(error.format_message())
+        return 2
+    except typer.Exit as exit_:
+        return exit_.exit_code
+    except typer.Abort as error:
+        raise KeyboardInterrupt from error
+    except ClickUsageError as error:
+        raise UsageError(_usage(error)) from error
+    except ClickException as error:
+        raise UsageError(error.format_message()) from error
+    return code if isinstance(code, int) else 0
+
+
+def _usage(error: ClickUsageError) -> str:
+    message = error.format_message().rstrip(".")
+    command = error.ctx.command_path if error.ctx else "agentcli"
+    return f"{message}. See: {command} --help" if message else f"see: {command} --help"
