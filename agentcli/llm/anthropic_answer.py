@@ -40,7 +40,7 @@ class AnswerReader:
         self._usage: dict[str, Any] = {}
         self._stop_reason = ""
         self._begun = False
-        self.whole = False
+        self.whole = self.done = False
 
     def body(self, data: Mapping[str, Any]) -> Iterator[StreamEvent]:
         """A whole answer is its blocks, one after another."""
@@ -79,7 +79,7 @@ class AnswerReader:
                 self.whole = bool(self._stop_reason)
                 yield from self._count(data.get("usage"))
             case "message_stop":
-                self.whole = True
+                self.whole = self.done = True
 
     def end(self, *, marked: bool) -> Iterator[StreamEvent]:
         """The events that close the answer; see ``Reader``."""

@@ -34,8 +34,9 @@ class OpenAIChat(RemoteModel):
         **options: Unpack[Options],
     ) -> None:
         endpoint = Endpoint(info, base_url, CHAT, api_key, **options)
-        field = endpoint.reasoning_field
-        super().__init__(endpoint, WireCache(lambda m: dumps(message_wire(m, field)), tools_wire))
+        provider, field = info.provider, endpoint.reasoning_field
+        cache = WireCache(lambda m: dumps(message_wire(m, provider, field)), tools_wire)
+        super().__init__(endpoint, cache)
         own = endpoint.base_url.startswith(OPENAI_URL)
         self._max_tokens_field = "max_completion_tokens" if own else "max_tokens"
         self._client = sdk_client(endpoint)

@@ -3,6 +3,9 @@
 Servers differ from the letter of the format in many small ways; what is met here: calls without an
 id or an index, one index or one id for several calls, arguments as an object or null, all in one
 chunk, a finish reason of "stop" though there are calls, or none at all before ``[DONE]``.
+
+Some want things back unread: ``extra_content`` of a call (Gemini's signatures) stands before its
+call as ``Thinking.data``, ``reasoning_details`` (OpenRouter) at the end of the answer.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from agentcli.llm.client import (
     ToolCallStart,
     UsageDelta,
 )
+from agentcli.llm.openai_request import sealed
 from agentcli.llm.remote import CallIds
 from agentcli.llm.sdk_errors import Origin, broken_error, not_the_protocol, stream_error
 from agentcli.messages import FinishReason, Usage
@@ -55,7 +59,9 @@ class AnswerReader:
         self._by_index: dict[int, _Call] = {}
         self._call_is_last = False
         self._is_chat = False
+        self._details: list[dict[str, Any]] = []
         self.finish: str = ""
+        self.done = False  # [DONE] is not an event
 
     @property
     def whole(self) -> bool:
@@ -93,6 +99,9 @@ class AnswerReader:
         reason = _REASONS.get(self.finish, FinishReason.STOP)
         if reason in (FinishReason.STOP, FinishReason.TOOL_CALLS):
             reason = FinishReason.TOOL_CALLS if self._calls else FinishReason.STOP
+        if self._details:
+            data = sealed(self._origin.provider, reasoning_details=self._details)
+            yield ThinkingDelta("", data=data)
         cut = reason is FinishReason.LENGTH and self._call_is_last
         for call in self._calls[:-1] if cut else self._calls:
             if not call.arguments:
@@ -104,6 +113,9 @@ class AnswerReader:
         thinking = delta.get("reasoning_content") or delta.get("reasoning")
         if isinstance(thinking, str) and thinking:
             yield ThinkingDelta(thinking)
+        for detail in delta.get("reasoning_details") or ():
+            if isinstance(detail, dict):
+                _merge(self._details, detail)
         for content in (delta.get("content"), delta.get("refusal")):
             if isinstance(content, str) and content:
                 self._call_is_last = False
@@ -142,6 +154,9 @@ class AnswerReader:
             return
         if not call.started:
             call.started = True
+            if extra := piece.get("extra_content"):
+                data = sealed(self._origin.provider, extra_content=extra)
+                yield ThinkingDelta("", data=data)
             yield ToolCallStart(call.index, self._ids.free(call.wire_id), call.name)
             arguments = "".join(call.arguments)
         if arguments:
@@ -177,6 +192,19 @@ def _begins_anew(open_call: _Call, wire_id: str, function: Mapping[str, Any]) ->
         return True
     more = _text_of(function.get("arguments")).strip()
     return bool(more and open_call.arguments) and _is_whole(open_call)
+
+
+def _merge(details: list[dict[str, Any]], piece: dict[str, Any]) -> None:
+    """Join the pieces of one detail: texts grow, other fields are replaced."""
+    for known in details:
+        if (known.get("type"), known.get("index")) == (piece.get("type"), piece.get("index")):
+            for name, value in piece.items():
+                if name in ("text", "summary", "data") and isinstance(known.get(name), str):
+                    known[name] += value or ""
+                elif value is not None:
+                    known[name] = value
+            return
+    details.append(dict(piece))
 
 
 def _is_whole(call: _Call) -> bool:

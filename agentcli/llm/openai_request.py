@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agentcli.llm.client import Sampling
 from agentcli.llm.wire_cache import dumps
-from agentcli.messages import Image, Message, Role, Text, ToolDefinition
+from agentcli.messages import Image, Message, Role, Text, Thinking, ToolCall, ToolDefinition
 
 
-def message_wire(message: Message, reasoning_field: str = "") -> dict[str, Any]:
+def message_wire(message: Message, provider: str, reasoning_field: str = "") -> dict[str, Any]:
     """One message. Content is never null, also where there is none.
 
     ``reasoning_field`` names the field in which this provider wants its reasoning back.
@@ -21,23 +22,46 @@ def message_wire(message: Message, reasoning_field: str = "") -> dict[str, Any]:
             result = message.result
             return {"role": "tool", "tool_call_id": result.call_id, "content": result.content}
         case Role.ASSISTANT:
-            wire: dict[str, Any] = {"role": "assistant", "content": message.text}
-            if reasoning_field and message.thinking:
-                wire[reasoning_field] = message.thinking
-            if message.calls:
-                wire["tool_calls"] = [
-                    {
-                        "id": call.id,
-                        "type": "function",
-                        "function": {"name": call.name, "arguments": call.arguments},
-                    }
-                    for call in message.calls
-                ]
-            return wire
+            return _said(message, provider, reasoning_field)
         case Role.USER if any(isinstance(part, Image) for part in message.parts):
             return {"role": "user", "content": _parts(message)}
         case role:
             return {"role": role.value, "content": message.text}
+
+
+def sealed(provider: str, **fields: Any) -> str:
+    """What a provider wants back unread, as ``Thinking.data``."""
+    return dumps({"provider": provider, **fields}).decode()
+
+
+def _unsealed(part: Thinking, provider: str) -> Mapping[str, Any]:
+    """Only what this provider sent; another would refuse the fields of its rival."""
+    if not part.data.startswith("{"):
+        return {}
+    fields: dict[str, Any] = json.loads(part.data)
+    return fields if fields.get("provider") == provider else {}
+
+
+def _said(message: Message, provider: str, reasoning_field: str) -> dict[str, Any]:
+    wire: dict[str, Any] = {"role": "assistant", "content": message.text}
+    if reasoning_field and message.thinking:
+        wire[reasoning_field] = message.thinking
+    calls: list[dict[str, Any]] = []
+    of_next_call: dict[str, Any] = {}
+    for part in message.parts:
+        if isinstance(part, Thinking):
+            fields = _unsealed(part, provider)
+            if "reasoning_details" in fields:
+                wire["reasoning_details"] = fields["reasoning_details"]
+            if "extra_content" in fields:
+                of_next_call = {"extra_content": fields["extra_content"]}
+        elif isinstance(part, ToolCall):
+            function = {"name": part.name, "arguments": part.arguments}
+            calls.append({"id": part.id, "type": "function", "function": function, **of_next_call})
+            of_next_call = {}
+    if calls:
+        wire["tool_calls"] = calls
+    return wire
 
 
 def data_url(image: Image) -> str:

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from agentcli.config import ProviderSettings, Settings, nearest
 from agentcli.errors import AuthenticationError, ConfigError
@@ -84,6 +85,15 @@ def resolve(name: str, settings: Settings, environ: Mapping[str, str] | None = N
             hint=f"Set {key_name}, or choose another model with --model",
             provider=provider,
         )
+    if not (api_key.isascii() and api_key.isprintable()):
+        raise AuthenticationError(
+            f"{key_name} holds characters that no key has",
+            hint="Set it again, without quotes or line breaks",
+            provider=provider,
+        )
+    for header, value in chosen.headers.items():
+        if not (f"{header}{value}".isascii() and f"{header}{value}".isprintable() and header):
+            raise ConfigError(f"[providers.{provider}] headers: {header!r} is no valid header")
     window = chosen.context_window or context_window(model)
     return Endpoint(
         info=ModelInfo(model, provider, context_window=window, images=known.images),
@@ -163,7 +173,7 @@ def _provider(
     known = known or Provider("")
     from_env = environ.get(known.base_url_env, "") if known.base_url_env else ""
     base_url = chosen.base_url or from_env or known.base_url
-    if not base_url.startswith(("http://", "https://")):
+    if not _is_address(base_url):
         where = f"[providers.{name}] base_url" if not base_url else known.base_url_env
         raise ConfigError(
             f"{where} is {'missing' if not base_url else 'no http address'}",
@@ -171,6 +181,14 @@ def _provider(
         )
     key_name = known.api_key_env if chosen.api_key_env is None else chosen.api_key_env
     return replace(known, base_url=base_url.rstrip("/"), api_key_env=key_name), chosen
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _api(known: Provider, model: str) -> str:

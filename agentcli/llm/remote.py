@@ -25,6 +25,11 @@ class Reader(Protocol):
         """Whether the answer is complete, whatever may still follow."""
         ...
 
+    @property
+    def done(self) -> bool:
+        """Whether the wire's last event was seen."""
+        ...
+
     def event(self, data: Mapping[str, Any]) -> Iterator[StreamEvent]:
         """The events of one event of the stream."""
         ...
@@ -94,7 +99,8 @@ class RemoteModel(ABC):
                     marked = marked or name == DONE
                     for event in reader.event(data):
                         yield self._noted(event, body)
-                    answer.whole = marked or reader.whole
+                    answer.whole = answer.whole or reader.whole
+                    answer.done = answer.done or reader.done
             for event in reader.end(marked=marked):
                 yield event
         finally:

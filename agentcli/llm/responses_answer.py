@@ -39,7 +39,7 @@ class AnswerReader:
         self._calls = 0
         self._reason = ""
         self._begun = False
-        self.whole = False
+        self.whole = self.done = False
 
     def body(self, data: Mapping[str, Any]) -> Iterator[StreamEvent]:
         """A whole answer is its items, one after another."""
@@ -124,7 +124,7 @@ class AnswerReader:
         details = response.get("incomplete_details")
         if isinstance(details, Mapping):
             self._reason = str(details.get("reason") or "")
-        self._begun = self.whole = True
+        self._begun = self.whole = self.done = True
         usage = response.get("usage")
         if isinstance(usage, Mapping):
             yield UsageDelta(_usage(usage))

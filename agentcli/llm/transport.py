@@ -16,7 +16,9 @@ from agentcli.llm.sdk_errors import Origin, broken_error, not_the_protocol, stre
 DONE = "[DONE]"
 CONNECT_S = 10.0
 TAIL_S = 5.0
-"""How long to wait, in seconds, for what follows an answer that is already whole."""
+"""How long to wait, in seconds, for the usage after an answer that is already whole."""
+DRAIN_S = 0.2
+"""How long to wait for the end of the body after the last event, to use the connection again."""
 
 _FAULTS = (httpx2.TransportError, httpx2.DecodingError, ssl.SSLError, anyio.EndOfStream)
 
@@ -25,14 +27,17 @@ def http_client(base_url: str, timeout_s: float) -> httpx2.AsyncClient:
     """A client that keeps its connection for the whole run.
 
     ``timeout_s`` bounds the silence between two reads. Loading the certificate store costs about
-    0.1 s, so plain http gets a context that trusts nobody: a redirect to https then fails.
+    0.1 s, so plain http gets a context that trusts nobody: a redirect to https then fails. What
+    runs on this machine is reached past any proxy of the environment.
     """
     trust_nobody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    loopback = httpx2.URL(base_url).host in ("localhost", "127.0.0.1", "::1")
     return httpx2.AsyncClient(
         verify=trust_nobody if base_url.startswith("http:") else True,
         timeout=httpx2.Timeout(timeout_s, connect=CONNECT_S),
         limits=httpx2.Limits(max_connections=64, max_keepalive_connections=8, keepalive_expiry=300),
         follow_redirects=True,
+        trust_env=not loopback,
     )
 
 
@@ -43,7 +48,9 @@ class Answer:
         self._response = response
         self._origin = origin
         self.whole = False
-        """Set once nothing that matters can follow: faults and silence are then forgiven."""
+        """Set once the answer is complete: faults and silence are then forgiven."""
+        self.done = False
+        """Set once nothing at all can follow."""
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         self.is_json = kind.endswith("json") and "ndjson" not in kind
         self._is_page = kind in ("text/html", "application/xhtml+xml")
@@ -83,7 +90,7 @@ class Answer:
                 continue
             seen += 1
             if event.data.startswith(DONE):
-                self.whole = True
+                self.whole = self.done = True
                 yield DONE, {}
                 continue
             try:
@@ -98,9 +105,9 @@ class Answer:
         source = aiter(httpx2.EventSource(self._response, max_event_size=None))
         while True:
             try:
-                # No yield inside the timeout: it would cancel whoever reads this generator. The
-                # rest of a whole answer is read only so that the connection can be used again.
-                async with asyncio.timeout(TAIL_S if self.whole else None):
+                # No yield inside the timeout: it would cancel whoever reads this generator.
+                tail = DRAIN_S if self.done else TAIL_S
+                async with asyncio.timeout(tail if self.whole else None):
                     event = await anext(source, None)
             except (TimeoutError, *_FAULTS) as error:
                 if self.whole:

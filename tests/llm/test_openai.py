@@ -234,6 +234,51 @@ async def test_reasoning_goes_back_where_the_server_wants_it() -> None:
     assert body["messages"][1]["reasoning_content"] == "because"
 
 
+@pytest.mark.parametrize("streaming", [True, False])
+async def test_what_a_provider_wants_back_unread(streaming: bool) -> None:
+    """Gemini signs calls; OpenRouter gives its reasoning in details."""
+    extra = {"google": {"thought_signature": "sig"}}
+    calls = [
+        piece("a", "{}", id="1", index=0, extra_content=extra),
+        piece("b", "{}", id="2", index=1),
+    ]
+    details = [{"type": "reasoning.text", "index": 0, "text": "be"}]
+    more = [{"type": "reasoning.text", "index": 0, "text": "cause", "signature": "s"}]
+    whole = [{"type": "reasoning.text", "index": 0, "text": "because", "signature": "s"}]
+    deltas = [{"reasoning_details": details}, {"reasoning_details": more}, {"tool_calls": calls}]
+    body = chunks(*deltas)
+    if not streaming:
+        message = {"content": None, "reasoning_details": whole, "tool_calls": calls}
+        body = json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}).encode()
+    first = await answer(Reply(body=body, stream=streaming), streaming=streaming)
+    assert [call.name for call in first.message.calls] == ["a", "b"]
+    results = [tool(ToolResult(call.id, call.name, "")) for call in first.message.calls]
+    again = await body_of(ask(user("x"), first.message, *results))
+    said = again["messages"][1]
+    assert [call.get("extra_content") for call in said["tool_calls"]] == [extra, None]
+    assert said["reasoning_details"] == whole
+    elsewhere = dataclasses.replace(INFO, provider="other")
+    async with ScriptedServer([Reply(text="ok")]) as server:
+        client = OpenAIChat(elsewhere, "k", server.url)
+        await chat(client, ask(user("x"), first.message, *results))
+        await client.aclose()
+        assert "signature" not in json.dumps(server.requests[0].json)
+
+
+async def test_a_server_that_does_not_hang_up_costs_little() -> None:
+    whole = chunks({"content": "yes"}, finish="stop")
+    async with ScriptedServer([Reply(body=whole, stall_after=len(whole))]) as server:
+        client = client_for(server)
+        async with asyncio.timeout(3):
+            assert (await chat(client, ask())).message.text == "yes"
+        await client.aclose()
+
+
+async def test_proxies_are_not_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    assert (await answer(Reply(text="yes"))).message.text == "yes"
+
+
 async def test_no_tools_means_no_field() -> None:
     assert "tools" not in await body_of(ask())
 

@@ -101,6 +101,25 @@ def test_addresses_that_are_none() -> None:
         resolve("openai:x", settings(), {**KEYS, "OPENAI_BASE_URL": "localhost:8000"})
 
 
+@pytest.mark.parametrize("url", ["http://[::1", "http://h:99999/v1", "http://", "ftp://h/v1", "x"])
+def test_base_urls_that_are_broken(url: str) -> None:
+    with pytest.raises(ConfigError, match="OPENAI_BASE_URL is no http address"):
+        resolve("openai:x", settings(), {**KEYS, "OPENAI_BASE_URL": url})
+
+
+@pytest.mark.parametrize("key", ["k\u00e9y", "two\nlines", "bell\x07"])
+def test_keys_that_cannot_be_sent(key: str) -> None:
+    with pytest.raises(AuthenticationError, match="no key has") as caught:
+        resolve("openai:x", settings(), {"OPENAI_API_KEY": key})
+    assert key not in caught.value.line()
+
+
+def test_headers_that_cannot_be_sent() -> None:
+    chosen = settings(providers={"ollama": {"headers": {"x": "a\nb"}}})
+    with pytest.raises(ConfigError, match="no valid header"):
+        resolve("ollama:x", chosen, {})
+
+
 @pytest.mark.parametrize("value", [None, "", "  "])
 def test_no_key(value: str | None) -> None:
     environ = {} if value is None else {"OPENAI_API_KEY": value}
