@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import marshal
 import os
 import shutil
 import socket
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.machinery import SourceFileLoader
 
 from agentcli.environments.base import ExecResult, Output
 from agentcli.environments.files import WorkerFiles
 from agentcli.environments.link import WorkerLink
 from agentcli.errors import EnvironmentOpError, SandboxError, WorkspaceError
+from agentcli.sandbox import bwrap
 from agentcli.sandbox import policy as policies
 from agentcli.sandbox.confine import Level, Sandbox, prepare
 from agentcli.sandbox.limits import COMMAND, Limits
 from agentcli.sandbox.process import SandboxProcess, Supervisor
+from agentcli.sandbox.restore import Guard
 
 _CODE_FD = 9
 _BOOT = f"import marshal; exec(marshal.load(open({_CODE_FD}, 'rb')))"
@@ -51,6 +55,7 @@ class HostEnvironment(WorkerFiles):
         self._supervisor = supervisor or Supervisor()
         self._owns_supervisor = supervisor is None
         self._sandbox: Sandbox | None = None
+        self._guard: Guard | None = None
         self._link: WorkerLink | None = None
         self._process: SandboxProcess | None = None
         self._starting = asyncio.Lock()
@@ -62,11 +67,18 @@ class HostEnvironment(WorkerFiles):
             SandboxError: the level asked for is not to be had, or none is.
         """
         self._supervisor.start()
-        if self._policy is None:
-            self._policy = policies.build(self.root)
-        self._sandbox = await prepare(self._supervisor, self._policy, self._wanted)
-        self.level, self.reason = self._sandbox.level, self._sandbox.reason
-        await self._worker()
+        policy = self._policy or policies.build(self.root)
+        if self._wanted in (None, "full") and bwrap.program() is not None:
+            # A worker that answers proves the level, and costs one start less than a probe first.
+            self._sandbox = Sandbox(policy, "full")
+            with contextlib.suppress(SandboxError):
+                await self._worker()
+        if self._link is None:
+            self._sandbox = await prepare(self._supervisor, policy, self._wanted)
+            await self._worker()
+        sandbox = self._ready()
+        self._guard = Guard(self.root, policy.quarantine)
+        self.level, self.reason = sandbox.level, sandbox.reason
 
     async def aclose(self) -> None:
         """End the worker, and the supervisor if it is this environment's own."""
@@ -96,7 +108,27 @@ class HostEnvironment(WorkerFiles):
         if problem is not None:
             return ExecResult(success=False, exit_code=None, error=problem)
         launch = sandbox.launch(argv, cwd=cwd, env=env, limits=limits, stdin=stdin)
-        return await self._supervisor.exec(launch, on_output)
+        guard = self._guard
+        assert guard is not None
+        guard.begin()
+        restored: list[str] = []
+        try:
+            result = await self._supervisor.exec(launch, on_output)
+        finally:
+            restored = guard.end(read_only=sandbox.level == "full")
+        if not restored:
+            return result
+        notes = "".join(f"[agentcli: {line}]\n" for line in restored)
+        gap = "" if not result.stderr or result.stderr.endswith("\n") else "\n"
+        return replace(result, stderr=result.stderr + gap + notes, restored=tuple(restored))
+
+    async def write(
+        self, path: str, data: bytes, *, expect: bytes | None = None, create_parents: bool = True
+    ) -> None:
+        """Replace a file in one step; see ``Environment.write``."""
+        await super().write(path, data, expect=expect, create_parents=create_parents)
+        if self._guard is not None:
+            self._guard.approve(path)
 
     def _ready(self) -> Sandbox:
         if self._sandbox is None:
@@ -126,7 +158,7 @@ class HostEnvironment(WorkerFiles):
                 launch = sandbox.launch(
                     (
                         *(_interpreter(), "-I", "-S", "-c", _BOOT, self.root),
-                        shutil.which("rg", path=sandbox.policy.path) or "",
+                        _ripgrep(sandbox.policy.path),
                         "1" if sandbox.level == "none" else "",
                     ),
                     limits=Limits(time_s=0),
@@ -153,6 +185,12 @@ class HostEnvironment(WorkerFiles):
 def _interpreter() -> str:
     """The real program behind this interpreter; a virtual environment's link is not needed."""
     return os.path.realpath(sys.executable)
+
+
+def _ripgrep(path: str) -> str:
+    """ripgrep from the search path, or the one installed beside this Python, or nothing."""
+    beside = os.path.dirname(sys.executable)
+    return shutil.which("rg", path=f"{path}{os.pathsep}{beside}") or ""
 
 
 def _code() -> bytes:

@@ -19,9 +19,13 @@ import stat
 from collections.abc import Sequence
 
 from agentcli.sandbox.policy import Policy
+from agentcli.sandbox.restore import OBEYED
 
 PROGRAMS = ("/usr/bin/bwrap", "/usr/local/bin/bwrap", "/run/current-system/sw/bin/bwrap")
 SECCOMP_FD, GITCONFIG_FD = 11, 12
+
+PROTECTED = (".git/config", ".git/hooks", ".git/config.worktree", ".git/commondir", ".agentcli")
+"""Read-only for file tools too; commands may not write any of OBEYED."""
 
 _TMP_BYTES = 1 << 30
 _SHM_BYTES = 512 << 20
@@ -77,7 +81,7 @@ def arguments(
     mounts.update({path: "--bind" for path in (*policy.write, policy.workspace)})
     for path in sorted(mounts):
         line += [mounts[path], path, path]
-    line += _workspace(policy)
+    line += _workspace(policy, files_only)
     if files_only:
         for path in ("/tmp", "/dev/shm", *([] if policy.home == "/tmp/home" else [policy.home])):
             line += ["--remount-ro", path]
@@ -110,7 +114,7 @@ def _hide(path: str) -> list[str]:
     return ["--ro-bind", "/dev/null", path]
 
 
-def _workspace(policy: Policy) -> list[str]:
+def _workspace(policy: Policy, files_only: bool) -> list[str]:
     line: list[str] = []
     git = os.path.join(policy.workspace, ".git")
     if os.path.exists(git) and not os.path.islink(git):
@@ -119,8 +123,10 @@ def _workspace(policy: Policy) -> list[str]:
     for folder in policy.write:
         for name in ("config", "hooks"):
             line += ["--ro-bind-try", f"{folder}/{name}", f"{folder}/{name}"]
-    for path in policy.protected:
-        line += ["--ro-bind-try", path, path]
+    for name in PROTECTED if files_only else OBEYED:
+        path = os.path.join(policy.workspace, name)
+        if os.path.exists(path) and not os.path.islink(path):
+            line += ["--ro-bind-try", path, path]
     for path in policy.hidden:
         line += _hide(path)
     return line

@@ -55,7 +55,7 @@ class Policy:
     """One workspace's rules. All paths are absolute and resolved.
 
     ``home`` is HOME inside; ``etc`` is the folder shown as /etc and ``etc_shown`` the same as a
-    list of real files; ``protected`` stays read-only within the workspace, ``hidden`` is masked.
+    list of real files; ``hidden`` is masked; ``quarantine`` takes what a command planted.
     """
 
     workspace: str
@@ -64,7 +64,7 @@ class Policy:
     read: tuple[str, ...]
     etc: str = "/etc"
     etc_shown: tuple[str, ...] = ()
-    protected: tuple[str, ...] = ()
+    quarantine: str = ""
     hidden: tuple[str, ...] = ()
     write: tuple[str, ...] = ()
     network: Network = "none"
@@ -112,10 +112,10 @@ def build(
         read=(*folders, *more),
         etc=shadow,
         etc_shown=tuple(survey.files + survey.links),
-        protected=tuple(_protected(workspace)),
         hidden=tuple(name for name in hidden if os.path.exists(name)),
         write=tuple(os.path.realpath(name) for name in write) + _git_folders(workspace),
         network=network,
+        quarantine=_data_folder(host, real_home),
         gitconfig=_gitconfig(real_home),
     )
 
@@ -222,11 +222,9 @@ def _cache_folder(host: Mapping[str, str], home: str) -> str:
     return os.path.join(base, "agentcli", "sandbox")
 
 
-def _protected(workspace: str) -> list[str]:
-    """What the host later executes or obeys; ``restore.py`` watches over the rest."""
-    names = (".git/config", ".git/hooks", ".git/config.worktree", ".git/commondir", ".agentcli")
-    found = [os.path.join(workspace, name) for name in names]
-    return [name for name in found if os.path.exists(name) and not os.path.islink(name)]
+def _data_folder(host: Mapping[str, str], home: str) -> str:
+    base = host.get("XDG_DATA_HOME") or os.path.join(home, ".local", "share")
+    return os.path.join(base, "agentcli", "quarantine")
 
 
 def _git_folders(workspace: str) -> tuple[str, ...]:

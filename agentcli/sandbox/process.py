@@ -45,7 +45,8 @@ class ExecResult:
     ``exit_code`` is 128 + the signal's number after a death by signal, and None when the command
     was ended by a limit or never ran; ``error`` then says why in one line. ``truncated`` means
     that the middle of a long output was left out, where a line in the text says how much.
-    Bytes that are not UTF-8 are shown as U+FFFD.
+    Bytes that are not UTF-8 are shown as U+FFFD. ``restored`` has one line for each path that the
+    command changed although the host would obey it, and that was put back.
     """
 
     success: bool
@@ -57,6 +58,7 @@ class ExecResult:
     memory_exceeded: bool = False
     truncated: bool = False
     duration_s: float = 0.0
+    restored: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

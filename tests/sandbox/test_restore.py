@@ -1,0 +1,147 @@
+"""Layer E: what the host would obey is put back, and nothing else is touched."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from agentcli.environments.host import HostEnvironment
+from agentcli.errors import EnvironmentOpError, SandboxError
+from agentcli.sandbox import policy as policies
+from agentcli.sandbox.confine import Level
+from agentcli.sandbox.limits import Limits
+from agentcli.sandbox.restore import Guard
+
+
+class Place:
+    """A guarded workspace and its quarantine."""
+
+    def __init__(self, root: Path, environment: HostEnvironment, home: Path) -> None:
+        self.root = root
+        self.environment = environment
+        self.home = home
+
+    async def run(self, script: str) -> tuple[str, ...]:
+        result = await self.environment.exec(["sh", "-c", script], limits=Limits(time_s=30))
+        for line in result.restored:
+            assert f"[agentcli: {line}]" in result.stderr
+        return result.restored
+
+    def kept(self) -> str:
+        folder = self.home / ".local/share/agentcli/quarantine"
+        return "".join(path.read_text() for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+@pytest.fixture(params=["full", "reduced", "none"])
+async def place(
+    request: pytest.FixtureRequest, workspace: Path, tmp_path: Path
+) -> AsyncIterator[Place]:
+    wanted: Level = request.param
+    home = tmp_path / "home"
+    home.mkdir()
+    subprocess.run(["git", "init", "-q", workspace], check=True)
+    (workspace / ".vscode").mkdir()
+    (workspace / ".vscode/settings.json").write_text("{}")
+    policy = policies.build(str(workspace), host_env={"HOME": str(home), "PATH": "/usr/bin:/bin"})
+    environment = HostEnvironment(workspace, wanted=wanted, policy=policy)
+    try:
+        await environment.start()
+    except SandboxError as error:
+        await environment.aclose()
+        pytest.skip(error.line())
+    yield Place(workspace, environment, home)
+    await environment.aclose()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(".git/hooks/post-checkout", ".git/commondir", ".git/config.worktree", ".envrc"),
+        *(".mcp.json", ".idea/workspace.xml", ".agentcli/config.toml", ".vscode/tasks.json"),
+    ],
+)
+async def test_what_was_missing_is_gone_again(path: str, place: Place) -> None:
+    await place.run(f"mkdir -p $(dirname {path}); echo evil > {path}")
+    assert not (place.root / path).exists()
+
+
+async def test_nothing_is_destroyed(place: Place) -> None:
+    restored = await place.run("echo precious > .envrc; mkdir .idea; echo dear > .idea/x")
+    assert [line.partition(":")[0] for line in restored] == [".envrc", ".idea"]
+    assert "precious" in place.kept() and "dear" in place.kept()
+
+
+async def test_what_was_there_is_as_before(place: Place) -> None:
+    config = (place.root / ".git/config").read_bytes()
+    await place.run(
+        "echo '[core] pager = evil' >> .git/config; echo evil > .vscode/settings.json; "
+        "chmod 777 .vscode/settings.json; rm -r .vscode .git/hooks"
+    )
+    assert (place.root / ".git/config").read_bytes() == config
+    assert (place.root / ".vscode/settings.json").read_text() == "{}"
+    assert (place.root / ".git/hooks").is_dir()
+    assert subprocess.run(["git", "-C", place.root, "status"], check=True)
+
+
+async def test_the_repository_cannot_be_exchanged(place: Place) -> None:
+    await place.run("mv .git elsewhere; mkdir evil; ln -s evil .git")
+    assert (place.root / ".git").is_dir() and not (place.root / ".git").is_symlink()
+    assert (place.root / ".git/HEAD").exists()
+    await place.run("mv .git elsewhere; echo 'gitdir: evil' > .git")
+    assert (place.root / ".git/HEAD").exists()
+
+
+async def test_a_planted_bare_repository(place: Place) -> None:
+    script = "mkdir -p sub objects refs; echo x > HEAD; git init -q --bare sub/bare"
+    restored = await place.run(script)
+    assert not (place.root / "HEAD").exists() and not (place.root / "sub/bare/HEAD").exists()
+    assert len(restored) == 2
+
+
+async def test_ordinary_work_is_left_alone(place: Place) -> None:
+    script = "echo x > f; git add f; git -c user.name=a -c user.email=a@b commit -qm first; rm f"
+    assert await place.run(script) == ()
+
+
+async def test_a_new_repository_stays_but_not_its_hooks(workspace: Path, tmp_path: Path) -> None:
+    guard = Guard(str(workspace), str(tmp_path / "quarantine"))
+    guard.begin()
+    subprocess.run(["git", "init", "-q", workspace], check=True)
+    subprocess.run(["git", "-C", workspace, "config", "user.name", "Ada"], check=True)
+    (workspace / ".git/hooks/pre-commit").write_text("evil")
+    said = guard.end(read_only=True)
+    assert len(said) == 1 and said[0].startswith(".git/hooks/pre-commit: removed")
+    assert "Ada" in (workspace / ".git/config").read_text()
+
+
+@pytest.mark.parametrize(
+    "line", ["[core]\n\tfsmonitor = evil", "[include]\n\tpath = x", "[alias]\n\tst = !evil"]
+)
+def test_a_new_configuration_that_names_programs(
+    line: str, workspace: Path, tmp_path: Path
+) -> None:
+    guard = Guard(str(workspace), str(tmp_path / "quarantine"))
+    guard.begin()
+    subprocess.run(["git", "init", "-q", workspace], check=True)
+    with (workspace / ".git/config").open("a") as file:
+        file.write(line + "\n")
+    assert guard.end(read_only=True)
+    assert not (workspace / ".git/config").exists()
+
+
+async def test_file_tools_may_change_what_commands_may_not(place: Place) -> None:
+    await place.environment.write(".vscode/settings.json", b'{"a": 1}')
+    await place.environment.write(".envrc", b"export A=1")
+    assert await place.run("true") == ()
+    assert (place.root / ".vscode/settings.json").read_text() == '{"a": 1}'
+    assert (place.root / ".envrc").read_text() == "export A=1"
+
+
+async def test_file_tools_cannot_write_hooks(place: Place) -> None:
+    if place.environment.level != "full":
+        pytest.skip("only a mount namespace keeps a part of the workspace read-only")
+    with pytest.raises(EnvironmentOpError):
+        await place.environment.write(".git/hooks/pre-commit", b"evil")
