@@ -221,7 +221,7 @@ def result_object(summary: Summary) -> dict[str, Any]:
 
 
 def summary_lines(summary: Summary) -> list[str]:
-    """What a run came to, for people; the answer itself is not repeated."""
+    """What a run came to, for people; what was shown already is not repeated."""
     state = summary.state
     facts = [f"{state.status}", f"{state.stop}", f"{state.step} steps", usage_line(state.usage)]
     if summary.cost_usd is not None:
@@ -233,7 +233,6 @@ def summary_lines(summary: Summary) -> list[str]:
         lines.append(escape(state.detail))
     if state.files_changed:
         lines.append(escape(f"changed {', '.join(state.files_changed)}"))
-    lines += [check_line(check) for check in state.check_results]
     if state.session_id:
         lines.append(f"session {state.session_id}: agentcli sessions show {state.session_id}")
         if state.status in (Status.CANCELLED, Status.STOPPED, Status.FAILED):

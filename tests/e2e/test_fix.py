@@ -19,7 +19,7 @@ from agentcli.agent.events import (
 )
 from agentcli.messages import Outcome
 from tests.conftest import Serve
-from tests.running import KEY, Cli, Ended, git, pytest_ini, repository
+from tests.running import KEY, Cli, Ended, git, repository
 from tests.server import Reply, ScriptedServer
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "fix-median"
@@ -54,7 +54,7 @@ def repo(workspace: Path) -> Path:
         for path in (EXAMPLE / "repo").rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    return repository(workspace, {**files, **pytest_ini()})
+    return repository(workspace, files)
 
 
 @pytest.fixture
