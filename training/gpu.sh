@@ -46,7 +46,7 @@ prepare() { # seconds of task generation, seed
         if ! kill -0 $generator 2>/dev/null; then break; fi
         sleep 1
     done
-    echo "no tasks:" && tail -5 "$WORK/tasks-$2.log"
+    echo "no tasks:" && tail -n 5 "$WORK/tasks-$2.log"
 }
 
 train() { # seconds of the whole call, further options
@@ -64,9 +64,9 @@ smoke)
     rm -rf "$WORK/smoke"
     train "$limit" --run "$WORK/smoke" --from 0 --to 0.02 --export "$WORK/smoke"
     cp "$WORK/smoke/log.jsonl" "$OUT/smoke.jsonl"
-    tail -3 "$WORK/tasks-1.log"
+    tail -n 3 "$WORK/tasks-1.log"
     # A model that learns is far below log(8192) = 9.01 by now.
-    tail -1 "$WORK/smoke/log.jsonl" | python3 -c "
+    tail -n 1 "$WORK/smoke/log.jsonl" | python3 -c "
 import json, sys
 held = json.load(sys.stdin)['held']
 sys.exit(0 if max(held.values()) < 5.5 else f'does not learn: {held}')"
@@ -78,7 +78,7 @@ sit)
     prepare $((limit - 60)) "1${from/./}"
     train "$limit" --run "$WORK/run" --from "$from" --to "$to" --export "$OUT" "$@"
     cp "$WORK/run/log.jsonl" "$OUT/"
-    tail -15 "$WORK"/tasks-1*.log
+    tail -n 12 "$WORK/tasks-1${from/./}.log"
     ;;
 *)
     sed -n '2,12p' "$0"

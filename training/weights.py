@@ -61,11 +61,12 @@ def export(model: GPT, folder: Path, about: dict[str, Any]) -> int:
     parts: list[dict[str, Tensor]] = [{}]
     sizes = [0]
     for name, found in model.state_dict().items():
-        value = found.detach().cpu()
-        tensors = {name: value.float().contiguous()}
+        value = found.detach()
+        tensors = {name: value.float()}
         if value.ndim == 2:
             values, scale = quantised(value)
-            tensors = {name: values.contiguous(), name + SCALE: scale.contiguous()}
+            tensors = {name: values, name + SCALE: scale}
+        tensors = {key: tensor.cpu().contiguous() for key, tensor in tensors.items()}
         size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
         if sizes[-1] + size > PART_BYTES - 100_000:  # room for the header
             parts.append({})
