@@ -22,7 +22,8 @@ class Provider:
     """A named server.
 
     ``base_url_env`` is the variable by which the provider's own tools override the address.
-    ``reasoning_field`` is where the server wants its reasoning back in later requests.
+    ``reasoning_field`` is where the server wants its reasoning back in later requests;
+    ``priced_by`` its name in the price tables.
     """
 
     base_url: str
@@ -31,6 +32,7 @@ class Provider:
     base_url_env: str = ""
     reasoning_field: str = ""
     images: bool = False
+    priced_by: str = ""
 
 
 class Options(TypedDict, total=False):
@@ -73,23 +75,39 @@ class Endpoint:
 
 
 PROVIDERS: dict[str, Provider] = {
-    "openai": Provider(OPENAI_URL, "OPENAI_API_KEY", base_url_env="OPENAI_BASE_URL", images=True),
+    "openai": Provider(
+        OPENAI_URL,
+        "OPENAI_API_KEY",
+        base_url_env="OPENAI_BASE_URL",
+        images=True,
+        priced_by="openai",
+    ),
     "anthropic": Provider(
         ANTHROPIC_URL,
         "ANTHROPIC_API_KEY",
         MESSAGES,
         base_url_env="ANTHROPIC_BASE_URL",
         images=True,
+        priced_by="anthropic",
     ),
     "gemini": Provider(
-        "https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY", images=True
+        "https://generativelanguage.googleapis.com/v1beta/openai",
+        "GEMINI_API_KEY",
+        images=True,
+        priced_by="google",
     ),
     "deepseek": Provider(
-        "https://api.deepseek.com/v1", "DEEPSEEK_API_KEY", reasoning_field="reasoning_content"
+        "https://api.deepseek.com/v1",
+        "DEEPSEEK_API_KEY",
+        reasoning_field="reasoning_content",
+        priced_by="deepseek",
     ),
-    "mistral": Provider("https://api.mistral.ai/v1", "MISTRAL_API_KEY"),
+    "mistral": Provider("https://api.mistral.ai/v1", "MISTRAL_API_KEY", priced_by="mistral"),
     "openrouter": Provider(
-        "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY", reasoning_field="reasoning"
+        "https://openrouter.ai/api/v1",
+        "OPENROUTER_API_KEY",
+        reasoning_field="reasoning",
+        priced_by="openrouter",
     ),
     "ollama": Provider("http://127.0.0.1:11434/v1"),
     "lmstudio": Provider("http://127.0.0.1:1234/v1"),

@@ -34,6 +34,7 @@ class ModelInfo:
     context_window: int | None = None
     max_output: int | None = None
     images: bool = False
+    priced_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ from agentcli.llm.catalog import (
 )
 from agentcli.llm.client import ChatResponse, LLMClient, ModelInfo
 from agentcli.llm.replay import Replay
+from agentcli.messages import Usage
 
 LOCAL, EMBEDDED, REPLAY = "local", "embedded", "replay"
 
@@ -96,7 +97,13 @@ def resolve(name: str, settings: Settings, environ: Mapping[str, str] | None = N
             raise ConfigError(f"[providers.{provider}] headers: {header!r} is no valid header")
     window = chosen.context_window or context_window(model)
     return Endpoint(
-        info=ModelInfo(model, provider, context_window=window, images=known.images),
+        info=ModelInfo(
+            model,
+            provider,
+            context_window=window,
+            images=known.images,
+            priced_by=known.priced_by,
+        ),
         base_url=known.base_url,
         api=chosen.api or _api(known, model),
         api_key=api_key,
@@ -132,6 +139,23 @@ def connect(
     endpoint = resolve(name, settings, environ)
     client: LLMClient = importlib.import_module(_MODULES[endpoint.api]).connect(endpoint)
     return client
+
+
+def price_of(info: ModelInfo) -> Callable[[Usage], float | None]:
+    """A function from the usage of one call to US dollars, or None where that is not known.
+
+    Loads the price tables (a quarter of a second) for models that have a price: call it in a
+    thread, beside the first request.
+    """
+    if not info.priced_by:
+        return _unknown
+    price: Callable[[Usage], float | None]
+    price = importlib.import_module("agentcli.llm.pricing").price_of(info)
+    return price
+
+
+def _unknown(usage: Usage) -> None:
+    return None
 
 
 def preload(
@@ -180,7 +204,9 @@ def _provider(
             hint="Set it to an address such as http://127.0.0.1:8000/v1",
         )
     key_name = known.api_key_env if chosen.api_key_env is None else chosen.api_key_env
-    return replace(known, base_url=base_url.rstrip("/"), api_key_env=key_name), chosen
+    base_url = base_url.rstrip("/")
+    priced_by = known.priced_by if base_url == known.base_url else ""
+    return replace(known, base_url=base_url, api_key_env=key_name, priced_by=priced_by), chosen
 
 
 def _is_address(url: str) -> bool:

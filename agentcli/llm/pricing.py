@@ -1,0 +1,39 @@
+"""What a model call costs, by the tables of genai-prices; what they do not hold is unknown.
+
+Importing those tables takes a quarter of a second: callers do it beside their other work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from genai_prices import Usage as PricedUsage
+from genai_prices import calc_price
+
+from agentcli.llm.client import ModelInfo
+from agentcli.messages import Usage
+
+# Newer than the tables, and priced as their predecessors are.
+_SAME_PRICE = {"gpt-6.2-sol": "gpt-6.1-sol"}
+
+
+def price_of(info: ModelInfo) -> Callable[[Usage], float | None]:
+    """A function from the usage of one call to US dollars, or None where that is not known."""
+    model = _SAME_PRICE.get(info.id, info.id)
+
+    def dollars(usage: Usage) -> float | None:
+        if not info.priced_by:
+            return None
+        priced = PricedUsage(
+            input_tokens=usage.input_tokens,
+            cache_read_tokens=usage.cached_tokens,
+            cache_write_tokens=usage.cache_write_tokens,
+            output_tokens=usage.output_tokens,
+        )
+        try:
+            found = calc_price(priced, model, provider_id=info.priced_by)
+        except LookupError:
+            return None
+        return float(found.total_price)
+
+    return dollars
