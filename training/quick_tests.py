@@ -173,17 +173,36 @@ class QuickTests:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.folder.mkdir(parents=True, exist_ok=True)
-        os.environ["CI"] = "1"  # as run_tests sets it: pytest then shows comparisons in full
         arguments = ["-q", "--tb=short", "--no-header", "-p", "no:cacheprovider", str(folder)]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self.config = _prepareconfig(arguments)
             self.config._do_configure()
         self._written: dict[str, str] = {}
-        code_module.getstatementrange_ast = _statement_range
-        code_module.findsource = _find_source
-        assertion_util._reprcompare = self._compare
-        assertion_util._config = self.config
+
+    @contextmanager
+    def _installed(self) -> Iterator[None]:
+        """Puts our parts into pytest's code while a project runs."""
+        places = [
+            (code_module, "getstatementrange_ast", _statement_range),
+            (code_module, "findsource", _find_source),
+            (assertion_util, "_reprcompare", self._compare),
+            (assertion_util, "_config", self.config),
+        ]
+        before = [getattr(module, name) for module, name, _ in places]
+        ci = os.environ.get("CI")
+        os.environ["CI"] = "1"  # as run_tests sets it: pytest then shows comparisons in full
+        for module, name, value in places:
+            setattr(module, name, value)
+        try:
+            yield
+        finally:
+            for (module, name, _), value in zip(places, before, strict=True):
+                setattr(module, name, value)
+            if ci is None:
+                del os.environ["CI"]
+            else:
+                os.environ["CI"] = ci
 
     def _compare(self, op: str, left: object, right: object) -> str | None:
         for lines in self.config.hook.pytest_assertrepr_compare(
@@ -221,7 +240,7 @@ class QuickTests:
         out, err = sys.stdout, sys.stderr
         sys.stdout = sys.stderr = captured
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), self._installed():
                 warnings.simplefilter("ignore")
                 run = self._limited(files, [only] if only else tests)
         finally:

@@ -38,7 +38,7 @@ from training.trajectories import Conversation, Unusable
 
 DATA = Path(__file__).parent / "data"
 SHARD_TOKENS = 2_000_000
-SILENCE_S = 20.0
+SILENCE_S = 40.0
 MINED_FIRST = 250  # functions that a worker looks for eagerly
 MINED_FILES = 24  # files that are searched at a time
 # Documents of each kind; tokens differ.
@@ -125,20 +125,18 @@ class Worker:
         self, pool: list[Project], new: Callable[[], Project | None], keep: int, uses: int
     ) -> Project:
         """A project from a pool in which each is used a few times: making one costs a run."""
-        for _ in range(20):
-            if len(pool) >= keep:
-                project = self.rng.choice(pool)
-                self.drawn[id(project)] += 1
-                if self.drawn[id(project)] >= uses:
-                    pool.remove(project)
-                    del self.drawn[id(project)]
-                return project
+        if len(pool) < keep:
             made = new()
             if made is not None:
                 pool.append(made)
-        if pool:
-            return self.rng.choice(pool)
-        raise Unusable("no project")
+        if not pool:
+            raise Unusable("no project")
+        project = self.rng.choice(pool)
+        self.drawn[id(project)] += 1
+        if self.drawn[id(project)] >= uses:
+            pool.remove(project)
+            del self.drawn[id(project)]
+        return project
 
     def _new_seed(self) -> Project | None:
         seed = self.rng.choice(self.sources.seeds)
@@ -295,8 +293,14 @@ def _report(counts: Sequence[Any], seconds: float, workers: int) -> None:
     tokens = sum(totals[1::3])
     print(
         f"{sum(totals[0::3])} documents, {tokens} tokens, {sum(totals[2::3])} learnt in "
-        f"{seconds:.0f} s: {tokens / seconds / workers:.0f} tokens/s a worker"
+        f"{seconds:.0f} s: {tokens / seconds / workers:.0f} tokens/s a worker, "
+        f"{tokens / _cpu_seconds():.0f} a CPU second"
     )
+
+
+def _cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return max(0.01, used.ru_utime + used.ru_stime)
 
 
 def main() -> None:

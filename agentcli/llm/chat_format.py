@@ -197,7 +197,7 @@ class NanochatFormat:
         for segment in self.segments(messages, silent=silent):
             tokens += segment.tokens
             mask += segment.mask
-        if answer:
+        if answer and not _is_open(messages):
             tokens.append(self._codec.special_id("<|assistant_start|>"))
             mask.append(0)
         return Rendered(tokens, mask)
@@ -230,6 +230,13 @@ def inline_source(call: ToolCall) -> str:
 def _is_inline(message: Message) -> bool:
     calls = message.calls
     return len(calls) == 1 and calls[0].name == INLINE_TOOL
+
+
+def _is_open(messages: Sequence[Message]) -> bool:
+    """Whether the last turn goes on: its in-stream result was the last message."""
+    if len(messages) < 2 or messages[-1].role is not Role.TOOL:
+        return False
+    return messages[-2].role is Role.ASSISTANT and _is_inline(messages[-2])
 
 
 def _wrapped(pen: _Pen, kind: str, text: str) -> None:

@@ -35,7 +35,7 @@ _OUTSIDE = re.compile(r"(?:/|<frozen |[A-Za-z]:\\).*?:\d+: in ")
 _FRAME = re.compile(r'  File "(?P<path>[^"]+)", line (?P<line>\d+), in (?P<name>.+)$')
 _NOISE = re.compile(
     r"ImportError while importing test module|Hint: make sure|Traceback:$|Traceback \(most recent"
-    r"|E\s*$|E     \? |E +\+ +where (\w+ = )?<|E +(\.\.\.)?Full diff truncated|E +Use -v|E +\.\.\.Full output truncated"
+    r"|E\s*$|E     \? |E +\+ +where (\w+ = )?<|E +Use -v|E +\.\.\.Full output truncated"
 )
 _FOLDERS = re.compile(r"(?<![\w.])/(?:[\w.+-]+/)+(?=[\w-]+\.py\b)")
 _NUMBERED = re.compile(r"(\d+)\t")
@@ -127,7 +127,7 @@ def _unittest_counts(ran: int, counts: str) -> str:
 
 
 def _unittest_name(case: str, where: str) -> str:
-    """``test_a`` of ``(tests.test_x.CaseX.test_a)`` as ``FAILED tests/test_x.py::CaseX::test_a``."""
+    """``test_a`` of ``(tests.test_x.X.test_a)`` as ``FAILED tests/test_x.py::X::test_a``."""
     found = re.match(r" \(([\w.]+)\)", where)
     parts = found[1].split(".") if found else []
     if parts and parts[-1] != case:  # Python 3.10 leaves the method out

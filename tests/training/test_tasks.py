@@ -1,0 +1,155 @@
+"""Trajectories hold together: calls have results, edits hit, and the end is what the tests say."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from agentcli.llm.chat_format import DECLINE_TOOL, NanochatFormat
+from agentcli.messages import Role, validate_history
+from training import questions, repairs, wording
+from training.denoise import denoise, excerpts
+from training.functions import candidates, record
+from training.projects import Project, checked, compose, vary
+from training.quick_tests import QuickTests
+from training.seeds import load_seeds
+from training.tokenizer import load
+from training.trajectories import MAX_TOKENS, Conversation, Unusable
+
+FORM = NanochatFormat(load())
+
+
+@pytest.fixture(scope="module")
+def runner(tmp_path_factory: pytest.TempPathFactory) -> QuickTests:
+    return QuickTests(tmp_path_factory.mktemp("quick"))
+
+
+@pytest.fixture(scope="module")
+def projects(runner: QuickTests) -> list[Project]:
+    found = [checked(seed.name, seed.files, runner) for seed in load_seeds("train")[:12]]
+    return [project for project in found if project is not None]
+
+
+def sound(talk: Conversation) -> None:
+    if talk.messages[-1].calls:
+        assert talk.messages[-1].calls[0].name == DECLINE_TOOL
+        validate_history(talk.messages[:-1])
+    else:
+        validate_history(talk.messages)
+        assert talk.messages[-1].role is Role.ASSISTANT
+    for message in talk.messages:
+        for call in message.calls:
+            assert isinstance(json.loads(call.arguments), dict)
+        assert message.role is not Role.TOOL or not message.result.content.startswith("error")
+    tokens, mask = talk.tokens(FORM)
+    assert len(tokens) == len(mask) <= MAX_TOKENS
+    assert max(tokens) < 8192
+    assert sum(mask) > 5
+
+
+def made(maker: object, count: int = 12) -> list[Conversation]:
+    talks = []
+    for _ in range(count * 6):
+        try:
+            talks.append(maker())  # type: ignore[operator]
+        except Unusable:
+            continue
+        if len(talks) == count:
+            break
+    assert len(talks) == count
+    return talks
+
+
+@pytest.mark.parametrize("kind", [repairs.one_fault, repairs.two_faults, repairs.rename])
+def test_changes_end_with_passing_tests(
+    kind: object, projects: list[Project], runner: QuickTests
+) -> None:
+    rng = random.Random(1)
+    for talk in made(lambda: kind(rng.choice(projects), rng, runner)):  # type: ignore[operator]
+        sound(talk)
+        assert talk.workspace.test_run().ok
+        names = [call.name for message in talk.messages for call in message.calls]
+        assert names[-1] == "run_tests" and "search_replace" in names
+
+
+def test_questions(projects: list[Project], runner: QuickTests) -> None:
+    rng = random.Random(2)
+    for talk in made(lambda: questions.question(rng.choice(projects), rng, runner), 40):
+        sound(talk)
+
+
+def test_without_a_repository(projects: list[Project]) -> None:
+    rng = random.Random(3)
+    for _ in range(20):
+        sound(questions.arithmetic(rng))
+        sound(questions.small_talk(rng))
+        sound(questions.decline(rng, projects[0]))
+
+
+def test_varied_projects_still_pass(projects: list[Project], runner: QuickTests) -> None:
+    rng = random.Random(4)
+    varied = [vary(project, rng, runner) for project in projects]
+    assert sum(project is not None and project.baseline.ok for project in varied) > 6
+
+
+CODE = '''import re
+
+
+def shout(text):
+    """Upper case words, and no more than one blank between them."""
+    words = re.split(r"\\s+", text.strip())
+    return " ".join(word.upper() for word in words)
+
+
+def middle(values):
+    ordered = sorted(values)
+    if not ordered:
+        raise ValueError("empty")
+    return ordered[len(ordered) // 2]
+
+
+def load(path):
+    with open(path) as file:
+        return file.read()
+'''
+
+
+def test_functions_are_recorded_and_composed(runner: QuickTests) -> None:
+    rng = random.Random(5)
+    found = list(candidates(CODE))
+    assert [candidate.name for candidate in found] == ["shout", "middle"]
+    records = [{"package": "x", **(record(candidate, rng) or {})} for candidate in found]
+    assert all(len(item["calls"]) >= 3 for item in records)
+    projects = [compose(records, rng, runner) for _ in range(15)]
+    good = [project for project in projects if project is not None]
+    assert len(good) > 8
+    for talk in made(lambda: repairs.one_fault(rng.choice(good), rng, runner), 5):
+        sound(talk)
+
+
+def test_denoising_restores_the_source() -> None:
+    rng = random.Random(6)
+    (piece,) = excerpts(CODE * 2, rng)
+    for talk in made(lambda: denoise("a/b.py", piece, rng), 15):
+        sound(talk)
+        assert talk.workspace.files == {"a/b.py": piece}
+
+
+def test_held_out_wordings_are_apart() -> None:
+    train, held = wording.phrases(wording.FIX), wording.phrases(wording.FIX, held=True)
+    assert not set(train) & set(held)
+    assert 3 <= len(held) < len(train)
+    assert all("{output}" in text for text in wording.FIX_PASTED)
+
+
+def test_the_same_seed_gives_the_same(
+    projects: list[Project], runner: QuickTests, tmp_path: Path
+) -> None:
+    def first() -> list[int]:
+        rng = random.Random(7)
+        return made(lambda: repairs.one_fault(projects[0], rng, runner), 1)[0].tokens(FORM)[0]
+
+    assert first() == first()
