@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sittings on a machine with one H100 or H200; each is one call and ends within its limit.
 #
-#   bash training/gpu.sh smoke 170                    # compiles, 20 M tokens: is all well, how fast?
+#   bash training/gpu.sh smoke 220                    # compiles, some steps: is all well, how fast?
 #   bash training/gpu.sh sit 0 0.5 590                # first half of the run in 590 seconds
 #   bash training/gpu.sh sit 0.5 1 590 --resume       # second half, on the same machine
 #   bash training/gpu.sh sit 0.7 1 400 --weights DIR  # from an export, with fresh optimisers
@@ -16,6 +16,8 @@ OUT=${OUT:-build/train/out}
 WORKERS=${WORKERS:-$(($(nproc) > 3 ? $(nproc) - 3 : 1))}
 PLAN=${PLAN:-training/configs/gpu.toml}
 WORK=build/train
+# Tokens a second below which a sitting gives up early, so that its time is not lost.
+LEAST_SPEED=${LEAST_SPEED:-200000}
 # Compiled kernels are kept between sittings.
 export TORCHINDUCTOR_CACHE_DIR=$PWD/$WORK/kernels PYTHONUNBUFFERED=1
 mkdir -p "$WORK/data/tasks" "$OUT"
@@ -53,7 +55,7 @@ train() { # seconds of the whole call, further options
     local limit=$1
     shift
     python3 -m training.train --plan "$PLAN" --data "$WORK/data" \
-        --seconds $((limit - SECONDS)) "$@"
+        --seconds $((limit - SECONDS)) --least-speed "$LEAST_SPEED" "$@"
 }
 
 case "$1" in

@@ -48,6 +48,7 @@ class Sitting:
     end: float
     seconds: float | None
     steps: int | None
+    least_speed: float = 0.0  # tokens/s; a slower device is not worth the sitting
 
 
 class Trainer:
@@ -148,6 +149,9 @@ class Trainer:
                 self.log(progress, loss=losses, tokens_per_second=round(speed))
                 last_log, asked = now, 0
                 sums.clear()
+                # The first record still has warming up in it.
+                if self.steps - first >= 2 * LOG_EVERY and speed < sitting.least_speed:
+                    raise RuntimeError(f"only {speed:.0f} tokens/s")
             if time.monotonic() - last_eval > self.plan.eval_every:
                 self.evaluate(progress)
                 last_eval = last_log = time.monotonic()
@@ -235,6 +239,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="instead of --seconds")
     parser.add_argument("--from", type=float, default=0.0, dest="start", help="progress")
     parser.add_argument("--to", type=float, default=1.0, dest="end")
+    parser.add_argument("--least-speed", type=float, default=0.0, help="tokens/s, else give up")
     parser.add_argument("--resume", action="store_true", help="from --run")
     parser.add_argument("--weights", type=Path, help="start from an export")
     parser.add_argument("--no-compile", action="store_true")
@@ -253,7 +258,7 @@ def main() -> None:
         trainer.resume()
     elif args.weights:
         trainer.start_from(args.weights)
-    trainer.train(Sitting(args.start, args.end, args.seconds, args.steps))
+    trainer.train(Sitting(args.start, args.end, args.seconds, args.steps, args.least_speed))
     if args.export:
         size = export(trainer.model, args.export, {"steps": trainer.steps, "progress": args.end})
         print(f"exported {size / 1e6:.1f} MB")
