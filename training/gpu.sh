@@ -33,6 +33,11 @@ prepare() { # seconds of task generation, seed
     for kind in tasks tasks-held; do
         if [ -d "$DATA/$kind" ]; then cp -r "$DATA/$kind/." "$WORK/data/$kind"; fi
     done
+    # A second part of the corpus comes without the functions of the first.
+    if [ -f "$DATA/functions.xz" ]; then cp "$DATA/functions.xz" "$WORK/"; fi
+    if [ ! -f "$DATA/functions.xz" ] && [ -f "$WORK/functions.xz" ]; then
+        cp "$WORK/functions.xz" "$DATA/"
+    fi
     generate "$WORK/data/tasks/seed$2" "$1" "$WORKERS" "$2" >"$WORK/tasks-$2.log" 2>&1 &
     generator=$!
     trap 'kill $generator 2>/dev/null || true' EXIT
