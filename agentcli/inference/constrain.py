@@ -20,6 +20,10 @@ from torch import Tensor
 from agentcli.errors import ModelError
 from agentcli.model.tokenizer import Tokenizer
 
+# Between the parts of JSON: nothing, a space, or a new line with its indent. Any more and a weak
+# model never comes to an end.
+WHITESPACE = r"( |\n {0,16})?"
+
 
 class Constraint(Protocol):
     """What the engine asks of a constraint."""
@@ -111,8 +115,12 @@ class Grammar:
     def json_schema(
         cls, schema: Mapping[str, Any], tokenizer: Tokenizer, vocab_size: int | None = None
     ) -> Grammar:
+        """JSON that the schema accepts, on one line or indented."""
+        options: Any = {"whitespace_pattern": WHITESPACE}
         try:
-            source = llguidance.LLMatcher.grammar_from_json_schema(json.dumps(schema))
+            source = llguidance.LLMatcher.grammar_from_json_schema(
+                json.dumps(schema), overrides=options
+            )
         except ValueError as error:
             raise ModelError(f"JSON Schema: {error}") from None
         return cls(source, tokenizer, vocab_size)
@@ -144,7 +152,7 @@ class _Vocabulary:
         if eos is None:
             raise ModelError("grammars need a tokenizer with an end token")
         self.eos_token_id = eos
-        self._encode = tokenizer.encode
+        self._encode = tokenizer.encode_inner
 
     def __call__(self, text: str) -> list[int]:
         return self._encode(text)

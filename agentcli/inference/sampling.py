@@ -158,8 +158,12 @@ def _probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
 def _draw(shares: Tensor, draws: Sequence[float]) -> Tensor:
     """Inverse of the cumulative distribution: a token without share cannot be hit."""
     edges = shares.cumsum(-1, dtype=torch.float64)
-    points = torch.tensor(draws, dtype=torch.float64, device=shares.device)[:, None]
-    return torch.searchsorted(edges, points * edges[:, -1:], right=True)[:, 0]
+    total = edges[:, -1:]
+    points = torch.tensor(draws, dtype=torch.float64, device=shares.device)[:, None] * total
+    # A product that rounds up to the total would lie behind the last token.
+    points = torch.minimum(points, torch.nextafter(total, torch.zeros_like(total)))
+    places = torch.searchsorted(edges, points, right=True)[:, 0]
+    return places.clamp(max=shares.shape[-1] - 1)  # NaN only; ``_read`` refuses it
 
 
 def _read(tokens: Tensor, best: Tensor) -> list[int]:

@@ -1,9 +1,10 @@
 """KVCache: the keys, values and tokens of conversations in progress.
 
 Layout, nanochat's newest: k and v are (layers, batch, seq, kv_heads, head_dim), held as one tensor
-per layer, so that growing needs room for one more layer only. Rows may have different lengths; each starts at slot 0, so slot j of a row always holds position j. The cache
-keeps the token ids too: whatever depends on an earlier token (nanochat's smear) is computed from
-them, so truncation has no other state to restore.
+per layer, so that growing needs room for one more layer only. Rows may have different lengths;
+each starts at slot 0, so slot j of a row always holds position j. The cache keeps the token ids
+too: whatever depends on an earlier token (nanochat's smear) is computed from them, so truncation
+has no other state to restore.
 """
 
 from __future__ import annotations

@@ -65,6 +65,10 @@ class Tokenizer(ABC):
     def encode(self, text: str) -> list[int]:
         """Ordinary text: never yields a special token."""
 
+    def encode_inner(self, text: str) -> list[int]:
+        """Ordinary text that continues other text: no space is put before it."""
+        return self.encode(text)
+
     @abstractmethod
     def encode_template(self, text: str) -> list[int]:
         """Text that the program wrote: special tokens in it become their ids."""
@@ -247,6 +251,14 @@ class HfTokenizer(Tokenizer):
         ids: list[int] = self._ordinary.encode(text, add_special_tokens=False).ids
         return ids
 
+    def encode_inner(self, text: str) -> list[int]:
+        if not self.strips_first_space:
+            return self.encode(text)
+        # A control character merges with nothing: what follows it is within a text.
+        ids = self.encode(_SEPARATOR + text)
+        at = next(i for i, token in enumerate(ids) if self._bytes[token].endswith(b"\x02"))
+        return ids[at + 1 :]
+
     def encode_template(self, text: str) -> list[int]:
         ids: list[int] = self._template.encode(text, add_special_tokens=False).ids
         return ids
@@ -420,6 +432,7 @@ def _byte_alphabet() -> dict[str, int]:
 
 
 _ALPHABET = _byte_alphabet()
+_SEPARATOR = "\x02"
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 

@@ -26,7 +26,7 @@ def one_thread() -> Iterator[None]:
 def make_engine(**changes: object) -> Engine:
     """nanochat's architecture with windows shorter than some prompts, and its tokenizer."""
     tokenizer = nanochat()
-    config = make_config(vocab_size=tokenizer.vocab_size, n_layer=3, **changes)
+    config = make_config(**{"vocab_size": tokenizer.vocab_size, "n_layer": 3, **changes})
     return Engine(make_model(config).requires_grad_(False), tokenizer)
 
 

@@ -218,7 +218,7 @@ def test_context_fills_up() -> None:
 
 
 def test_cancel_within_a_token(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+    asked: list[None] = []
 
     def cancelled() -> bool:
         asked.append(None)
