@@ -58,6 +58,9 @@ class Trainer:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(plan.seed)
         torch.set_float32_matmul_precision("high")
+        if self.device.type == "cuda":
+            # Rather an error than attention that writes out its scores.
+            torch.backends.cuda.enable_math_sdp(False)
         self.model = GPT(plan.model)
         self.model.init_weights(plan.seed)
         self.model.to(self.device)
@@ -197,6 +200,8 @@ class Trainer:
             "rate": round(self.plan.rate(progress), 4),
             **fields,
         }
+        if self.device.type == "cuda":
+            record["peak_gb"] = round(torch.cuda.max_memory_allocated() / 1e9, 1)
         print(json.dumps(record), flush=True)
         self.log_file.write(json.dumps(record) + "\n")
         self.log_file.flush()
