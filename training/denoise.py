@@ -80,7 +80,7 @@ def denoise(path: str, source: str, rng: random.Random, held: bool = False) -> C
         raise Unusable("size")
     faults = Faults(source)
     chosen: list[Fault] = []
-    count = rng.choice([1, 1, 1, 2, 3])
+    count = rng.choice([1, 1, 1, 2, 2, 3, 4])
     text = source
     for _ in range(count):
         fault = faults.draw(rng, without=HELD_OUT_KINDS)

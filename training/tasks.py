@@ -156,7 +156,8 @@ class Worker:
             self.mined += 1
 
     def _new_code(self) -> Project | None:
-        if self.sources.files and (self.mined < MINED_FIRST or self.rng.random() < 0.12):
+        few = len(self.functions) < 20 and self.mined < MINED_FIRST
+        if self.sources.files and (few or self.rng.random() < 0.04):
             self._mine()
         packages = self.functions
         if not packages:

@@ -34,6 +34,7 @@ class Workspace:
     """Files in memory and the tools on them."""
 
     def __init__(self, files: Mapping[str, str], runner: QuickTests | None = None) -> None:
+        self.initial = dict(files)
         self.files = dict(files)
         self.runner = runner
         self.known: list[tuple[dict[str, str], Run]] = []
