@@ -102,14 +102,17 @@ def _make(kind: str, worker: Worker, rng: random.Random) -> Task:
     raise ValueError(f"unknown kind {kind}")
 
 
-def _task(
-    kind: str, talk: Conversation, fault_kinds: tuple[str, ...] = (), gone: str = ""
-) -> Task:
+def _task(kind: str, talk: Conversation, fault_kinds: tuple[str, ...] = (), gone: str = "") -> Task:
     prompt, answer = talk.messages[0].text, talk.messages[-1].text
     must: tuple[str, ...] = ()
     if kind == "question":
         facts = {fact.strip("`") for fact in _FACTS.findall(answer)}
-        must = tuple(sorted(fact for fact in facts if fact not in prompt)) or (answer,)
+        absent = answer.startswith("There is no")
+        must = (
+            ("no",)
+            if absent
+            else tuple(sorted(fact for fact in facts if fact not in prompt)) or (answer,)
+        )
     after = talk.workspace.files if gone else {}
     return Task(kind, prompt, talk.workspace.initial, fault_kinds, must, gone, after, answer)
 

@@ -6,7 +6,7 @@ import ast
 import random
 import re
 
-from training import wording
+from training import beyond, wording
 from training.projects import Project, definitions
 from training.quick_tests import QuickTests
 from training.repairs import break_project, one_fault
@@ -427,9 +427,12 @@ def small_talk(rng: random.Random, held: bool = False) -> Conversation:
 def decline(rng: random.Random, project: Project | None = None, held: bool = False) -> Conversation:
     """Something out of reach: one honest sentence and what to do instead."""
     talk = Conversation(Workspace({}))
-    line = rng.choice(wording.phrases(wording.DECLINES, held))
-    asked, what = (part.strip() for part in line.split("|"))
-    if rng.random() < 0.3:
+    if rng.random() < 0.65:
+        asked, what = beyond.request(rng, held)
+    else:
+        line = rng.choice(wording.phrases(wording.DECLINES, held))
+        asked, what = (part.strip() for part in line.split("|"))
+    if rng.random() < 0.2:
         asked = rng.choice(
             ["can you {}", "could you {}", "please {}", "I want you to {}", "I need you to {}"]
         ).format(asked)

@@ -1,0 +1,303 @@
+"""Requests that are beyond a small model, put together from parts, and what the answer calls them.
+
+Objects, not whole sentences, are split into those of training and those of the evaluation.
+"""
+
+from __future__ import annotations
+
+import random
+
+from training.wording import phrases
+
+_FEATURES = """
+OAuth
+OAuth2 login
+single sign-on
+two-factor authentication
+a login page
+user accounts
+password reset by mail
+role based access control
+JWT tokens
+API keys
+rate limiting per user
+a REST API
+a GraphQL API
+a gRPC service
+websocket support
+server-sent events
+a web interface
+a dashboard
+a React frontend
+an admin panel
+dark mode
+a settings page
+a mobile app
+a desktop GUI
+a progress bar
+a command line interface
+shell completion
+a plugin system
+an event system
+a message queue
+Kafka integration
+Redis caching
+a Postgres backend
+SQLite storage
+database migrations
+an ORM layer
+full text search
+pagination
+sorting and filtering
+CSV import
+Excel export
+PDF export
+an image upload
+thumbnail generation
+email notifications
+Slack notifications
+push notifications
+a newsletter
+payments with Stripe
+invoices
+a shopping cart
+a recommendation engine
+a chatbot
+machine learning predictions
+a neural network
+sentiment analysis
+speech recognition
+image recognition
+translations
+localisation
+time zone support
+a calendar view
+a map view
+charts and graphs
+metrics and tracing
+structured logging
+error tracking with Sentry
+health checks
+a Docker image
+a Helm chart
+Terraform files
+a CI pipeline
+a release workflow
+a pre-commit setup
+type annotations for everything
+docstrings for all modules
+a tutorial
+a user manual
+a changelog
+a website for the project
+an installer
+auto updates
+encryption at rest
+end-to-end encryption
+backups
+multi-tenancy
+horizontal scaling
+async support
+multiprocessing
+GPU support
+Windows support
+a Python 2 version
+a type checker
+a compiler for this language
+a game engine
+multiplayer
+an AI opponent
+high score tables
+sound effects
+animations
+benchmarks
+a test suite
+integration tests
+fuzz tests
+a coverage report
+""".strip().split("\n")
+_ADD = """
+add {x}
+add {x} to this project
+add {x} please
+Add {x}.
+implement {x}
+Implement {x} for this repository.
+build {x}
+build {x} for me
+create {x}
+I want {x}
+we need {x}
+integrate {x}
+please add {x} and write tests for it
+add support for {x}
+can we have {x}?
+set up {x}
+the next task is {x}
+design and implement {x}
+extend the code with {x}
+it should have {x}
+""".strip().split("\n")
+_SYSTEMS = """
+Django
+Flask
+FastAPI
+Rust
+Go
+TypeScript
+Java
+C++
+Kotlin
+Haskell
+asyncio
+trio
+SQLAlchemy
+pydantic
+pandas
+polars
+numpy
+PyTorch
+Kubernetes
+AWS Lambda
+Azure
+Google Cloud
+Python 3.13
+poetry
+uv
+Bazel
+microservices
+a monorepo
+hexagonal architecture
+clean architecture
+""".strip().split("\n")
+_MOVE = """
+migrate this to {x}
+port this to {x}
+rewrite everything in {x}
+convert the project to {x}
+move our code to {x}
+refactor to {x}
+switch to {x}
+make it work with {x}
+replace what we have by {x}
+upgrade to {x}
+""".strip().split("\n")
+_TOPICS = """
+quantum computing
+the French revolution
+black holes
+photosynthesis
+inflation
+the Roman empire
+blockchain
+neural networks
+dependency injection
+the GIL
+monads
+garbage collection
+TCP
+DNS
+public key cryptography
+the theory of relativity
+climate change
+chess openings
+sourdough bread
+the stock market
+vaccines
+the human heart
+jazz
+Shakespeare
+football
+Mount Everest
+the moon landing
+dinosaurs
+coffee
+meditation
+""".strip().split("\n")
+_EXPLAIN = """
+explain {x}
+explain {x} to me like I'm five
+what is {x}?
+how does {x} work?
+tell me about {x}
+write an essay about {x}
+write a poem about {x}
+give me five facts about {x}
+what do you think of {x}?
+summarise {x}
+who invented {x}?
+why is {x} important?
+recommend a book about {x}
+""".strip().split("\n")
+_OPEN = """
+make the code better | improve code in general
+clean up the code | clean up code
+refactor everything | restructure code
+refactor this module | restructure code
+simplify the code | simplify code
+make it faster | optimise code
+improve the performance | optimise code
+reduce memory usage | optimise code
+improve the architecture | redesign a project
+review this code | review code
+what would you improve here? | review code
+is this code good? | judge code
+explain this code | explain code
+explain the whole project | explain a project
+what does this project do? | explain a project
+document everything | write documentation
+comment the code | write comments
+write a docstring for every function | write documentation
+write more tests | write tests
+add tests for the edge cases | write tests
+find all security problems | audit code
+check for race conditions | audit code
+make it production ready | make a project production ready
+make it pretty | redesign things
+finish the project | write new code
+implement the TODOs | write new code
+implement the missing functions | write new code
+write the code for me | write new code
+continue | go on without a task that I know
+write a script that downloads all files from a website | write new programs
+write a program that sorts my mails | write new programs
+create a new project | create projects
+create a new module for reporting | write new modules
+delete everything | do that
+commit this | use git for you
+push to main | use git for you
+merge the branches | use git for you
+resolve the merge conflicts | resolve merge conflicts
+release version 2.0 | make a release
+install numpy | install packages
+update all packages | update packages
+what time is it | tell the time
+what day is today? | tell the date
+will it rain tomorrow | tell the weather
+sing a song | sing
+tell me a story | tell stories
+let's play a game | play games
+translate this to Spanish | translate texts
+call my mother | make calls
+order a pizza | order food
+what's 2nd largest city in Spain? | answer general questions
+how tall is the Eiffel tower? | answer general questions
+who is the president of the USA? | answer general questions
+what is love | answer general questions
+""".strip().split("\n")
+
+
+def request(rng: random.Random, held: bool = False) -> tuple[str, str]:
+    """(what the user says, what the model says that it cannot do)"""
+    draw = rng.random()
+    if draw < 0.42:
+        x = rng.choice(phrases(_FEATURES, held))
+        return rng.choice(phrases(_ADD, held)).replace("{x}", x), f"add {x}"
+    if draw < 0.57:
+        x = rng.choice(phrases(_SYSTEMS, held))
+        return rng.choice(phrases(_MOVE, held)).replace("{x}", x), f"move a project to {x}"
+    if draw < 0.74:
+        x = rng.choice(phrases(_TOPICS, held))
+        return rng.choice(phrases(_EXPLAIN, held)).replace("{x}", x), f"help with {x}"
+    asked, what = rng.choice(phrases(_OPEN, held)).split("|")
+    return asked.strip(), what.strip()
