@@ -424,6 +424,15 @@ def small_talk(rng: random.Random, held: bool = False) -> Conversation:
     return talk
 
 
+_VERBS = frozenset(
+    [
+        *["add", "implement", "build", "create", "write", "make", "set", "integrate", "design"],
+        *["explain", "review", "refactor", "rewrite", "convert", "migrate", "port", "translate"],
+        *["upgrade", "optimise", "improve", "document", "summarise", "plan", "book", "send"],
+    ]
+)
+
+
 def decline(rng: random.Random, project: Project | None = None, held: bool = False) -> Conversation:
     """Something out of reach: one honest sentence and what to do instead."""
     talk = Conversation(Workspace({}))
@@ -432,7 +441,7 @@ def decline(rng: random.Random, project: Project | None = None, held: bool = Fal
     else:
         line = rng.choice(wording.phrases(wording.DECLINES, held))
         asked, what = (part.strip() for part in line.split("|"))
-    if rng.random() < 0.2:
+    if asked.split()[0].lower() in _VERBS and rng.random() < 0.25:
         asked = rng.choice(
             ["can you {}", "could you {}", "please {}", "I want you to {}", "I need you to {}"]
         ).format(asked)
