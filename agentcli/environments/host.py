@@ -115,7 +115,7 @@ class HostEnvironment(WorkerFiles):
         try:
             result = await self._supervisor.exec(launch, on_output)
         finally:
-            restored = guard.end(read_only=sandbox.level == "full")
+            restored = guard.end(read_only=sandbox.keeps_read_only)
         if not restored:
             return result
         notes = "".join(f"[agentcli: {line}]\n" for line in restored)

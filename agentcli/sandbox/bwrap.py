@@ -27,8 +27,8 @@ SECCOMP_FD, GITCONFIG_FD = 11, 12
 PROTECTED = (".git/config", ".git/hooks", ".git/config.worktree", ".git/commondir", ".agentcli")
 """Read-only for file tools too; commands may not write any of OBEYED."""
 
-_TMP_BYTES = 1 << 30
-_SHM_BYTES = 512 << 20
+TMP_BYTES = 1 << 30
+SHM_BYTES = 512 << 20
 
 
 def program() -> str | None:
@@ -65,16 +65,16 @@ def arguments(
     if policy.network != "full":
         line += ["--unshare-net"]
     line += _system(policy)
-    line += ["--dev", "/dev", *_tmpfs("/dev/shm", _SHM_BYTES, old), "--remount-ro", "/dev"]
+    line += ["--dev", "/dev", *_tmpfs("/dev/shm", SHM_BYTES, old), "--remount-ro", "/dev"]
     # Kernel settings are root's files, and so may we be: without capabilities their mode would
     # still let us write them. A read-only /proc closes them all.
     line += ["--proc", "/proc", "--remount-ro", "/proc"]
-    line += _tmpfs("/tmp", _TMP_BYTES, old)
+    line += _tmpfs("/tmp", TMP_BYTES, old)
     line += ["--dir", "/var", "--symlink", "../tmp", "/var/tmp", "--dir", "/run"]
     if policy.home == "/tmp/home":
         line += ["--dir", policy.home]
     else:
-        line += _tmpfs(policy.home, _TMP_BYTES, old)
+        line += _tmpfs(policy.home, TMP_BYTES, old)
     line += ["--file", str(GITCONFIG_FD), f"{policy.home}/.gitconfig"]
     # Outer folders first: a mount hides what was mounted below it before.
     mounts = {path: "--ro-bind" for path in policy.read}

@@ -23,6 +23,7 @@ from agentcli.sandbox import bwrap, landlock, seccomp
 from agentcli.sandbox.limits import COMMAND, Limits
 from agentcli.sandbox.policy import Policy
 from agentcli.sandbox.process import ExecResult, Launch, Supervisor
+from agentcli.sandbox.restore import OBEYED
 
 Level = Literal["full", "reduced", "none"]
 
@@ -47,7 +48,7 @@ class Sandbox:
         self.level: Level = level
         self.reason = reason
         self._old = old
-        self.own_network = False
+        self.own_namespaces = False
         self._scratch: str | None = None
 
     def launch(
@@ -99,14 +100,21 @@ class Sandbox:
         if self.level == "none":
             return plain
         scratch = self._private_folders()
-        variables.update(HOME=f"{scratch}/home", TMPDIR=f"{scratch}/tmp")
+        home, tmp = f"{scratch}/home", "/tmp" if self.own_namespaces else f"{scratch}/tmp"
+        variables.update(HOME=home, TMPDIR=tmp)
+        private = [] if files_only else [home, tmp, "/dev/shm"]
         return replace(
             plain,
-            seccomp=_filter(self.policy, "reduced", self.own_network),
-            landlock=_rules(self.policy, scratch, self.own_network, files_only),
-            private_network=self.own_network and self.policy.network != "full",
+            seccomp=_filter(self.policy, "reduced", self.own_namespaces),
+            landlock=_rules(self.policy, private, self.own_namespaces),
+            namespaces=_namespaces(self.policy, home, files_only) if self.own_namespaces else None,
             confine=True,
         )
+
+    @property
+    def keeps_read_only(self) -> bool:
+        """Whether commands see what the host obeys (``restore.OBEYED``) read-only."""
+        return self.level == "full" or self.own_namespaces
 
     def close(self) -> None:
         """Remove the private folders of the reduced level."""
@@ -155,7 +163,7 @@ async def probe(supervisor: Supervisor, policy: Policy) -> list[Layer]:
     full, why_not = await _try_full(supervisor, policy)
     version = landlock.version() if sys.platform == "linux" else 0
     reduced, missing = await _try_reduced(supervisor, policy, "")
-    network = reduced is not None and reduced.own_network
+    spaces = reduced is not None and reduced.own_namespaces
     return [
         Layer("namespaces", full is not None, why_not or f"{bwrap.program()} works"),
         Layer(
@@ -169,7 +177,7 @@ async def probe(supervisor: Supervisor, policy: Policy) -> list[Layer]:
             f"ABI {version}" if version else "the kernel has none, or it is switched off",
         ),
         Layer("reduced level", reduced is not None, missing or "works"),
-        Layer("private network without bubblewrap", network, "works" if network else "not allowed"),
+        Layer("own namespaces", spaces, "work without bubblewrap" if spaces else "not allowed"),
     ]
 
 
@@ -202,9 +210,9 @@ async def _try_reduced(
     if not seccomp.supported():
         return None, f"no system-call filter for {os.uname().machine}"
     result: ExecResult | None = None
-    for network_namespace in (True, False):
+    for own_namespaces in (True, False):
         sandbox = Sandbox(policy, "reduced", reason)
-        sandbox.own_network = network_namespace
+        sandbox.own_namespaces = own_namespaces
         launch = sandbox.launch(("/bin/sh", "-c", "exit 0"), limits=Limits(time_s=10))
         result = await supervisor.exec(launch)
         if result.success:
@@ -219,11 +227,11 @@ def _first_line(result: ExecResult) -> str:
     return text.splitlines()[0]
 
 
-def _filter(policy: Policy, level: Level, own_network: bool) -> bytes:
+def _filter(policy: Policy, level: Level, own_namespaces: bool) -> bytes:
     """Socket families by level: whatever could reach outside is not to be had."""
     if level == "full" or policy.network == "full":
         families = [seccomp.AF_UNIX, seccomp.AF_INET, seccomp.AF_INET6, seccomp.AF_NETLINK]
-    elif own_network:
+    elif own_namespaces:
         # No sockets in the file system: Landlock would let them reach the host's services.
         families = [seccomp.AF_INET, seccomp.AF_INET6, seccomp.AF_NETLINK]
     else:
@@ -240,9 +248,20 @@ def _build(families: tuple[int, ...]) -> bytes:
     return _BUILT[families]
 
 
-def _rules(policy: Policy, scratch: str, own_network: bool, files_only: bool) -> dict[str, object]:
+def _namespaces(policy: Policy, home: str, files_only: bool) -> dict[str, object]:
+    """What the command gets of its own, as far as it can be made without bubblewrap."""
+    closed = bwrap.PROTECTED if files_only else OBEYED
+    return {
+        "network": policy.network != "full",
+        "tmpfs": {"/tmp": bwrap.TMP_BYTES, "/dev/shm": bwrap.SHM_BYTES},
+        "keep": [policy.workspace, home, *policy.read, *policy.write],
+        "pinned": [os.path.join(policy.workspace, ".git")],
+        "read_only": [os.path.join(policy.workspace, name) for name in closed],
+    }
+
+
+def _rules(policy: Policy, private: list[str], own_namespaces: bool) -> dict[str, object]:
     """Landlock's allowlist for a policy."""
-    private = [] if files_only else [f"{scratch}/home", f"{scratch}/tmp", "/dev/shm"]
     return {
         "read": [*policy.system, *policy.read, "/proc", "/sys/devices/system", *policy.etc_shown],
         "list": ["/etc"],
@@ -251,5 +270,5 @@ def _rules(policy: Policy, scratch: str, own_network: bool, files_only: bool) ->
             f"/dev/{name}"
             for name in ("null", "zero", "full", "random", "urandom", "ptmx", "pts", "tty")
         ],
-        "tcp": own_network or policy.network != "none",
+        "tcp": own_namespaces or policy.network != "none",
     }

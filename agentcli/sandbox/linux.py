@@ -54,6 +54,13 @@ def unshare(flags: int) -> None:
     check(libc().unshare(ctypes.c_int(flags)), "unshare")
 
 
+def mount(source: str | None, target: str, kind: str | None, flags: int, data: str = "") -> None:
+    """mount(2); raises OSError."""
+    words = [None if word is None else os.fsencode(word) for word in (source, target, kind)]
+    result = libc().mount(*words, ctypes.c_ulong(flags), os.fsencode(data))
+    check(result, f"mount {target}")
+
+
 class _CapHeader(ctypes.Structure):
     _fields_ = [("version", ctypes.c_uint32), ("pid", ctypes.c_int)]
 

@@ -68,9 +68,9 @@ class Launch:
     ``fds`` maps descriptor numbers of the command to open descriptors here (still the caller's
     to close); where 0 is missing, stdin is /dev/null or ``stdin``. ``files`` maps descriptor
     numbers to bytes that the command can read there. The mechanisms: ``seccomp`` is a BPF
-    program, ``landlock`` its rules, ``private_network`` a network with nothing but loopback,
-    ``confine`` drops capabilities and forbids new privileges. ``disk_path`` is where growth of
-    the disk is watched; ``time_s`` of 0 in ``limits`` means no end.
+    program, ``landlock`` its rules, ``namespaces`` what ``namespaces.enter`` takes, ``confine``
+    drops capabilities and forbids new privileges. ``disk_path`` is where growth of the disk is
+    watched; ``time_s`` of 0 in ``limits`` means no end.
     """
 
     argv: tuple[str, ...]
@@ -83,7 +83,7 @@ class Launch:
     files: Mapping[int, bytes] = field(default_factory=dict)
     seccomp: bytes | None = None
     landlock: Mapping[str, Any] | None = None
-    private_network: bool = False
+    namespaces: Mapping[str, Any] | None = None
     confine: bool = False
     disk_path: str | None = None
 
@@ -258,7 +258,7 @@ class Supervisor:
             "capture": launch.capture,
             "seccomp": launch.seccomp.hex() if launch.seccomp else None,
             "landlock": launch.landlock,
-            "private_network": launch.private_network,
+            "namespaces": launch.namespaces,
             "confine": launch.confine,
             "disk_path": launch.disk_path,
         }

@@ -19,12 +19,12 @@ import json
 import os
 import resource
 import signal
-import socket
-import struct
 import time
 from typing import Any, NoReturn
 
-from agentcli.sandbox import landlock, linux, seccomp, tree
+from agentcli.sandbox import landlock, linux, namespaces, seccomp, tree
+
+_WATCHED = frozenset({signal.SIGCHLD, signal.SIGTERM})
 
 
 def fork_warden(launch: dict[str, Any], fds: dict[int, int], report: int) -> int:
@@ -34,8 +34,11 @@ def fork_warden(launch: dict[str, Any], fds: dict[int, int], report: int) -> int
     is the write end on which the warden leaves one JSON object before it ends.
     """
     parent = os.getpid()
+    # An order to end may come at once; until the warden waits for it, it must not be lost.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
     pid = os.fork()
     if pid:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return pid
     try:
         _run(launch, fds, report, parent)
@@ -49,8 +52,6 @@ def _run(launch: dict[str, Any], fds: dict[int, int], report: int, parent: int) 
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL if number != signal.SIGCHLD else _nothing)
-    watched = {signal.SIGCHLD, signal.SIGTERM}
-    signal.pthread_sigmask(signal.SIG_BLOCK, watched)
     linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGTERM)
     linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
     if os.getppid() != parent:
@@ -63,7 +64,7 @@ def _run(launch: dict[str, Any], fds: dict[int, int], report: int, parent: int) 
         _become(launch, fds, child_failure, me)
     os.close(child_failure)
     _keep_only({failure, report})
-    verdict = _watch(launch, main, started, watched)
+    verdict = _watch(launch, main, started)
     tree.kill_descendants(me)
     fault = _read_all(failure)
     if fault:
@@ -74,9 +75,7 @@ def _run(launch: dict[str, Any], fds: dict[int, int], report: int, parent: int) 
     _say(report, verdict)
 
 
-def _watch(
-    launch: dict[str, Any], main: int, started: float, watched: set[signal.Signals]
-) -> dict[str, Any]:
+def _watch(launch: dict[str, Any], main: int, started: float) -> dict[str, Any]:
     """Wait for the command's end, or for a reason to end it."""
     limits = launch["limits"]
     deadline = started + limits["time_s"] if limits.get("time_s") else None
@@ -86,7 +85,7 @@ def _watch(
     verdict: dict[str, Any] = {}
     while True:
         wait = pause if deadline is None else max(min(pause, deadline - time.monotonic()), 0)
-        caught = signal.sigtimedwait(watched, wait)
+        caught = signal.sigtimedwait(_WATCHED, wait)
         if caught is not None and caught.si_signo == signal.SIGTERM:
             return {**verdict, "killed": True}
         if caught is not None:
@@ -157,9 +156,9 @@ def _become(launch: dict[str, Any], fds: dict[int, int], failure: int, parent: i
         failure = _place(fds, failure)
         step = "limits"
         _set_limits(launch["limits"])
-        if launch.get("private_network"):
-            step = "network"
-            _private_network()
+        if launch.get("namespaces"):
+            step = "namespaces"
+            namespaces.enter(launch["namespaces"])
         step = launch["cwd"] or "folder"
         if launch["cwd"]:
             os.chdir(launch["cwd"])
@@ -224,28 +223,6 @@ def _set_limits(limits: dict[str, Any]) -> None:
         if hard != resource.RLIM_INFINITY:
             value = min(value, hard)
         resource.setrlimit(kind, (value, value))
-
-
-def _private_network() -> None:
-    """A network of our own that holds nothing but a loopback interface."""
-    uid, gid = os.getuid(), os.getgid()
-    try:
-        linux.unshare(linux.CLONE_NEWNET | linux.CLONE_NEWIPC)
-    except PermissionError:
-        # An ordinary user needs a user namespace first, and a readable /proc/self to map it.
-        linux.prctl(linux.PR_SET_DUMPABLE, 1)
-        linux.unshare(linux.CLONE_NEWUSER | linux.CLONE_NEWNET | linux.CLONE_NEWIPC)
-        for name, text in (
-            ("setgroups", "deny"),
-            ("uid_map", f"{uid} {uid} 1"),
-            ("gid_map", f"{gid} {gid} 1"),
-        ):
-            with open(f"/proc/self/{name}", "w") as file:
-                file.write(text)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        up_and_running = 0x1 | 0x40
-        request = struct.pack("16sh14x", b"lo", up_and_running)
-        fcntl.ioctl(control.fileno(), 0x8914, request)  # SIOCSIFFLAGS
 
 
 def _say(report: int, value: dict[str, Any]) -> None:

@@ -16,7 +16,9 @@ from agentcli.sandbox.confine import Level, Sandbox, prepare
 from agentcli.sandbox.limits import Limits
 from agentcli.sandbox.process import ExecResult, Supervisor
 
-LEVELS: tuple[Level, ...] = ("full", "reduced")
+LEVELS = ("full", "reduced")
+LANDLOCK_ONLY = "landlock only"
+"""Level reduced on a kernel that gives no namespaces to it."""
 
 Confine = Callable[..., Awaitable["Confined"]]
 
@@ -50,9 +52,29 @@ def supervisor() -> Iterator[Supervisor]:
 
 
 @pytest.fixture(params=LEVELS)
-def level(request: pytest.FixtureRequest) -> Level:
-    value: Level = request.param
-    return value
+def level(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+_MISSING: dict[str, str | None] = {}
+
+
+async def _tried(supervisor: Supervisor, policy: policies.Policy, level: str) -> Sandbox:
+    """The sandbox at a level; whether the level works is tried once per process."""
+    wanted: Level = "reduced" if level in ("reduced", LANDLOCK_ONLY) else "full"
+    if level not in _MISSING:
+        try:
+            probed = await prepare(supervisor, policy, wanted)
+            probed.close()
+            missing = "no namespaces" if level == "reduced" and not probed.own_namespaces else None
+        except SandboxError as error:
+            missing = error.line()
+        _MISSING[level] = missing
+    if (missing := _MISSING[level]) is not None:
+        pytest.skip(missing)
+    sandbox = Sandbox(policy, wanted)
+    sandbox.own_namespaces = level == "reduced"
+    return sandbox
 
 
 @pytest.fixture
@@ -60,14 +82,10 @@ def confine(supervisor: Supervisor, workspace: Path) -> Iterator[Confine]:
     """Makes the workspace a git repository and confines it; skips a level that is not to be had."""
     made: list[Sandbox] = []
 
-    async def start(level: Level, **options: Any) -> Confined:
+    async def start(level: str, **options: Any) -> Confined:
         if not (workspace / ".git").exists():
             subprocess.run(["git", "init", "-q", str(workspace)], check=True)
-        policy = policies.build(str(workspace), **options)
-        try:
-            sandbox = await prepare(supervisor, policy, level)
-        except SandboxError as error:
-            pytest.skip(error.line())
+        sandbox = await _tried(supervisor, policies.build(str(workspace), **options), level)
         made.append(sandbox)
         return Confined(supervisor, sandbox)
 

@@ -20,9 +20,8 @@ from pathlib import Path
 
 import pytest
 
-from agentcli.sandbox.confine import Level
 from agentcli.sandbox.limits import MIB, Limits
-from tests.sandbox.conftest import Confine, Confined, alive
+from tests.sandbox.conftest import LANDLOCK_ONLY, LEVELS, Confine, Confined, alive
 
 SECRET = "the-secret-of-the-host"
 
@@ -213,8 +212,13 @@ def outside(tmp_path: Path) -> Iterator[dict[str, str]]:
         each.close()
 
 
+@pytest.fixture(params=(*LEVELS, LANDLOCK_ONLY))
+def level(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-async def confined(confine: Confine, level: Level, outside: dict[str, str]) -> Confined:
+async def confined(confine: Confine, level: str, outside: dict[str, str]) -> Confined:
     env = {**os.environ, "HOME": outside["REAL_HOME"], "OPENAI_API_KEY": SECRET}
     return await confine(level, host_env=env)
 
@@ -236,8 +240,9 @@ async def test_keys_in_the_environment(confined: Confined) -> None:
     assert SECRET not in (await confined.run("env")).stdout
 
 
-async def test_git_configuration_cannot_be_replaced(confine: Confine) -> None:
-    confined = await confine("full")
+@pytest.mark.parametrize("where", LEVELS)
+async def test_git_configuration_cannot_be_replaced(where: str, confine: Confine) -> None:
+    confined = await confine(where)
     for attack in (
         "mv .git gone",
         "rm -rf .git",

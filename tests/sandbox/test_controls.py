@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from agentcli.sandbox.confine import Level
 from tests.sandbox.conftest import Confine, Confined
 
 TEST = """
@@ -45,7 +44,7 @@ print(os.read(master, 100).decode())
 
 
 @pytest.fixture
-async def confined(confine: Confine, level: Level) -> Confined:
+async def confined(confine: Confine, level: str) -> Confined:
     return await confine(level)
 
 
@@ -123,7 +122,7 @@ async def test_sqlite(confined: Confined) -> None:
 
 
 async def test_own_loopback(confined: Confined) -> None:
-    if confined.sandbox.level == "reduced" and not confined.sandbox.own_network:
+    if confined.sandbox.level == "reduced" and not confined.sandbox.own_namespaces:
         pytest.skip("no network namespace here")
     result = await confined.python(LOOPBACK)
     assert result.stdout == "hello\n", result.stderr

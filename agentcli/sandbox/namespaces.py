@@ -1,0 +1,84 @@
+"""Namespaces of our own making, for level reduced where the kernel allows them.
+
+Covers: the network (an own one with only loopback), System V IPC, a private /tmp and /dev/shm, and
+    read-only places within the workspace, which Landlock cannot express.
+Does not cover: what bubblewrap would beyond that; Landlock and seccomp are applied on top.
+
+Runs in the freshly forked child, which still holds capabilities; standard library only.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+from agentcli.sandbox import linux
+
+_READ_ONLY, _NOSUID, _NODEV, _REMOUNT, _BIND = 1, 2, 4, 32, 4096
+_RECURSIVE, _SLAVE = 1 << 14, 1 << 19
+_SIOCSIFFLAGS, _UP_AND_RUNNING = 0x8914, 0x1 | 0x40
+
+
+def enter(wanted: Mapping[str, Any]) -> None:
+    """Leave the host's namespaces; raises OSError when the kernel refuses.
+
+    ``wanted``: ``network`` (bool), ``tmpfs`` (path → bytes), ``keep`` (folders that stay visible
+    although a tmpfs covers where they are), ``pinned`` (cannot be renamed) and ``read_only``
+    (paths).
+    """
+    flags = linux.CLONE_NEWIPC | linux.CLONE_NEWNS
+    if wanted["network"]:
+        flags |= linux.CLONE_NEWNET
+    uid, gid = os.getuid(), os.getgid()
+    try:
+        linux.unshare(flags)
+    except PermissionError:
+        # An ordinary user needs a user namespace first, and a readable /proc/self to map it.
+        linux.prctl(linux.PR_SET_DUMPABLE, 1)
+        linux.unshare(flags | linux.CLONE_NEWUSER)
+        for name, text in (
+            ("setgroups", "deny"),
+            ("uid_map", f"{uid} {uid} 1"),
+            ("gid_map", f"{gid} {gid} 1"),
+        ):
+            with open(f"/proc/self/{name}", "w") as file:
+                file.write(text)
+    if wanted["network"]:
+        _bring_up_loopback()
+    _mount(wanted)
+
+
+def _bring_up_loopback() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        request = struct.pack("16sh14x", b"lo", _UP_AND_RUNNING)
+        fcntl.ioctl(control.fileno(), _SIOCSIFFLAGS, request)
+
+
+def _mount(wanted: Mapping[str, Any]) -> None:
+    linux.mount(None, "/", None, _RECURSIVE | _SLAVE)
+    covered = tuple(f"{path}/" for path in wanted["tmpfs"])
+    kept = {
+        path: os.open(path, os.O_PATH | os.O_CLOEXEC)
+        for path in sorted(wanted["keep"])
+        if path.startswith(covered) and os.path.isdir(path)
+    }
+    for path, size in wanted["tmpfs"].items():
+        linux.mount("tmpfs", path, "tmpfs", _NOSUID | _NODEV, f"size={size},mode=1777")
+    for path, descriptor in kept.items():
+        os.makedirs(path, exist_ok=True)
+        linux.mount(f"/proc/self/fd/{descriptor}", path, None, _BIND | _RECURSIVE)
+        os.close(descriptor)
+    for path in wanted["pinned"]:
+        if os.path.exists(path) and not os.path.islink(path):
+            linux.mount(path, path, None, _BIND)
+    for path in wanted["read_only"]:
+        if not os.path.exists(path) or os.path.islink(path):
+            continue
+        linux.mount(path, path, None, _BIND)
+        # Flags that the mount already has are locked; all must be named again.
+        present = os.statvfs(path).f_flag & 0xF
+        linux.mount(None, path, None, _BIND | _REMOUNT | _READ_ONLY | present)
