@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import socket
 from pathlib import Path
@@ -36,6 +37,22 @@ def test_no_key(cli: Cli, task: str, workspace: Path) -> None:
     ended = run(cli, task, "--model", "openai:gpt-5", "--workspace", str(workspace))
     assert ended.code in (2, 3)
     assert "OPENAI_API_KEY" in ended.error
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("agentcli.llm.local") is not None, reason="there is a model to fall to"
+)
+def test_no_key_and_no_model(cli: Cli, task: str, workspace: Path) -> None:
+    cli.extra = {"OPENAI_API_KEY": ""}
+    ended = run(cli, task, "--workspace", str(workspace))
+    assert ended.code == 2
+    assert "--model" in ended.error
+
+
+def test_a_recording_that_is_none(cli: Cli, task: str, workspace: Path) -> None:
+    ended = run(cli, task, "--model", f"replay:{task}", "--workspace", str(workspace))
+    assert ended.code in (2, 5)
+    assert task in ended.error
 
 
 def test_a_wrong_key(cli: Cli, serve: Serve, task: str, workspace: Path) -> None:
