@@ -36,8 +36,8 @@ class Plan:
     task_length: int
     batch_tokens: int
     batches: int  # of an optimiser step
-    warmup: float  # progress
-    warmdown: float
+    warmup: int  # steps of fresh optimisers
+    warmdown: float  # progress
     last_rate: float
     eval_every: float  # seconds
     eval_batches: int
@@ -53,13 +53,11 @@ class Plan:
     def phase(self, progress: float) -> Phase:
         return next((p for p in self.phases if progress < p.until), self.phases[-1])
 
-    def rate(self, progress: float) -> float:
-        """Factor of the learning rates: up, level, then linearly down."""
-        if progress < self.warmup:
-            # Never zero: the first step must already learn something.
-            return max(progress / self.warmup, 0.02)
+    def rate(self, progress: float, steps: int) -> float:
+        """Factor of the learning rates: up with the optimisers' steps, level, linearly down."""
+        up = min(1.0, (steps + 1) / max(1, self.warmup))
         left = min(1.0, (1.0 - progress) / self.warmdown) if self.warmdown else 1.0
-        return self.last_rate + (1.0 - self.last_rate) * max(0.0, left)
+        return up * (self.last_rate + (1.0 - self.last_rate) * max(0.0, left))
 
 
 def read_plan(path: Path) -> Plan:

@@ -141,9 +141,11 @@ class Trainer:
                 loss = self.batch_loss(batch)
                 (loss / len(step.batches)).backward()  # type: ignore[no-untyped-call]
                 sums[name].append(loss.detach())
-            self.optimiser.step(self.plan.rate(progress), 1.0 - progress)
+            self.optimiser.step(self._rate(progress), 1.0 - progress)
             self.optimiser.zero_grad()
             self.steps, state, asked = self.steps + 1, step.state, asked + 1
+            if self.steps == first + 1:  # which compiled the optimiser
+                started = time.monotonic()
             progress = self._progress(sitting, started, self.steps - first)
             if self.steps % LOG_EVERY == 0 or progress >= sitting.end:
                 losses = {name: torch.stack(parts).mean().item() for name, parts in sums.items()}
@@ -161,6 +163,9 @@ class Trainer:
         loader.close()
         self.evaluate(progress)
         self.save(progress, state)
+
+    def _rate(self, progress: float) -> float:
+        return self.plan.rate(progress, self.optimiser.steps)
 
     def _progress(self, sitting: Sitting, started: float, steps: int) -> float:
         if sitting.steps is not None:
@@ -197,7 +202,7 @@ class Trainer:
             "progress": round(progress, 4),
             "seconds": round(time.monotonic() - self.begun, 1),
             "tokens": self.steps * self.plan.step_tokens,
-            "rate": round(self.plan.rate(progress), 4),
+            "rate": round(self._rate(progress), 4),
             **fields,
         }
         if self.device.type == "cuda":

@@ -37,7 +37,7 @@ def plan() -> Plan:
         task_length=32,
         batch_tokens=256,
         batches=3,
-        warmup=0.1,
+        warmup=5,
         warmdown=0.4,
         last_rate=0.1,
         eval_every=1000.0,
