@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,8 @@ from torch import Tensor
 from agentcli.model.gpt import GPT
 from agentcli.model.kv_cache import KVCache, Span
 
-# Keys looked at are rounded up to this many: a graph serves so many steps.
+# Keys looked at are rounded up to a power of two, at least this: few graphs serve all steps, and
+# keys that are only masked cost little beside the weights.
 BUCKET = 256
 
 
@@ -41,10 +43,13 @@ class DecodeGraphs:
         self._model = model
         self._step: Callable[..., Tensor] = decode_step
         if compiled:
-            self._step = torch.compile(decode_step, fullgraph=True, dynamic=False)
+            # With tuning, products of one row become plain reductions, which read at full speed.
+            options: dict[str, Any] = {"coordinate_descent_tuning": True}
+            self._step = torch.compile(decode_step, fullgraph=True, dynamic=False, options=options)
         self._cache: KVCache | None = None
         self._memory: tuple[int, ...] = ()
         self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+        self._pool: Any = None
         self._tokens = torch.empty(0)
         self._positions = torch.empty(0)
         self._expected: list[int] = []
@@ -58,7 +63,7 @@ class DecodeGraphs:
         if self._expected != cache.lengths:
             held = torch.tensor(cache.lengths, dtype=torch.long)[:, None]
             self._positions.copy_(held)
-        keys = min(-(-(cache.length + 1) // BUCKET) * BUCKET, cache.capacity)
+        keys = min(max(BUCKET, 1 << cache.length.bit_length()), cache.capacity)
         if keys not in self._graphs:
             self._capture(cache, keys)
         graph, logits = self._graphs[keys]
@@ -72,7 +77,7 @@ class DecodeGraphs:
         memory = (cache.batch, cache.capacity, cache.tokens.data_ptr(), cache.k[0].data_ptr())
         if cache is self._cache and memory == self._memory:
             return
-        self._cache, self._memory, self._graphs = cache, memory, {}
+        self._cache, self._memory, self._graphs, self._pool = cache, memory, {}, None
         device = cache.tokens.device
         self._tokens = torch.zeros(cache.batch, 1, dtype=torch.long, device=device)
         self._positions = torch.zeros(cache.batch, 1, dtype=torch.long, device=device)
@@ -92,8 +97,10 @@ class DecodeGraphs:
                 self._positions.copy_(at)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # One pool for all: only one graph runs at a time, and its output is used up before the next.
+        with torch.cuda.graph(graph, pool=self._pool):
             logits = self._step(*arguments)
         self._positions.copy_(at)
+        self._pool = graph.pool()
         self._graphs[keys] = graph, logits
         self.warmup_s += time.perf_counter() - started
