@@ -15,8 +15,10 @@ import typer
 from agentcli import config
 from agentcli import task as tasks
 from agentcli.agent.events import Status, StopReason
+from agentcli.agent.kernel import Agent
 from agentcli.agent.run import Run, RunResult
 from agentcli.agent.state import AgentState
+from agentcli.cli.bill import Bill
 from agentcli.cli.errors import log_to_file, show_error, show_note
 from agentcli.cli.render import Output, Renderer, Summary, open_renderer
 from agentcli.cli.signals import Interruption, interruptible
@@ -191,7 +193,7 @@ async def _run(job: Job) -> int:
 
 async def _work(job: Job, interruption: Interruption) -> int:
     started = time.monotonic()
-    renderer = open_renderer(job.output)
+    renderer, bill = open_renderer(job.output), Bill()
     try:
         async with open_agent(
             job.settings,
@@ -203,22 +205,24 @@ async def _work(job: Job, interruption: Interruption) -> int:
         ) as agent:
             work = agent.start(job.task.instruction, checks=job.task.checks)
             interruption.cancel = work.cancel
-            result = await _show(work, renderer)
+            result = await _show(agent, work, renderer, bill)
     finally:
         renderer.close()
     code = result.exit_code
     if result.state.stop is StopReason.CANCELLED and interruption.exit_code is not None:
         code = interruption.exit_code
-    renderer.finish(Summary(result.state, code, time.monotonic() - started))
+    duration_s = time.monotonic() - started
+    renderer.finish(Summary(result.state, code, duration_s, await bill.total_usd()))
     if result.state.status in (Status.FAILED, Status.INVALID):
         show_error(result.state.detail)
     return code
 
 
-async def _show(work: Run, renderer: Renderer) -> RunResult:
+async def _show(agent: Agent, work: Run, renderer: Renderer, bill: Bill) -> RunResult:
     """Hand every event to the renderer; one that breaks ends the run in order."""
     try:
         async for event in work:
+            bill.add(agent.client.info, event)
             renderer.event(event)
     except BaseException:
         work.cancel()
