@@ -48,6 +48,8 @@ class HostEnvironment(WorkerFiles):
         self.root = os.path.realpath(root)
         if not os.path.isdir(self.root):
             raise WorkspaceError(f"{os.fspath(root)}: no such folder")
+        if self.root == "/":
+            raise WorkspaceError("/: the whole file system cannot be a workspace")
         self.level: str = wanted or "full"
         self.reason = ""
         self._wanted = wanted

@@ -84,7 +84,8 @@ def arguments(
     line += _workspace(policy, files_only)
     if files_only:
         for path in ("/tmp", "/dev/shm", *([] if policy.home == "/tmp/home" else [policy.home])):
-            line += ["--remount-ro", path]
+            if path not in mounts:
+                line += ["--remount-ro", path]
     line += ["--remount-ro", "/", "--chdir", cwd, "--seccomp", str(SECCOMP_FD), "--", *argv]
     return line
 

@@ -16,7 +16,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from agentcli.errors import SandboxError
 from agentcli.sandbox import bwrap, landlock, seccomp
@@ -28,14 +28,6 @@ from agentcli.sandbox.restore import OBEYED
 Level = Literal["full", "reduced", "none"]
 
 _INSTALL = "install bubblewrap (apt install bubblewrap, dnf install bubblewrap)"
-
-
-class Layer(NamedTuple):
-    """One layer's probe: its name, whether it holds here, and why (not)."""
-
-    name: str
-    ok: bool
-    reason: str
 
 
 class Sandbox:
@@ -142,14 +134,14 @@ async def prepare(supervisor: Supervisor, policy: Policy, wanted: Level | None =
         return Sandbox(policy, "none", "the sandbox is switched off")
     reason = ""
     if wanted != "reduced":
-        full, reason = await _try_full(supervisor, policy)
+        full, reason = await try_full(supervisor, policy)
         if full is not None:
             return full
         if wanted == "full":
             raise SandboxError(f"the full sandbox is not to be had here: {reason}", hint=_INSTALL)
     else:
         reason = "the reduced level was asked for"
-    reduced, missing = await _try_reduced(supervisor, policy, reason)
+    reduced, missing = await try_reduced(supervisor, policy, reason)
     if reduced is not None:
         return reduced
     raise SandboxError(
@@ -158,30 +150,8 @@ async def prepare(supervisor: Supervisor, policy: Policy, wanted: Level | None =
     )
 
 
-async def probe(supervisor: Supervisor, policy: Policy) -> list[Layer]:
-    """What each layer says when it is tried, for ``agentcli doctor``."""
-    full, why_not = await _try_full(supervisor, policy)
-    version = landlock.version() if sys.platform == "linux" else 0
-    reduced, missing = await _try_reduced(supervisor, policy, "")
-    spaces = reduced is not None and reduced.own_namespaces
-    return [
-        Layer("namespaces", full is not None, why_not or f"{bwrap.program()} works"),
-        Layer(
-            "seccomp",
-            seccomp.supported(),
-            "system calls are filtered" if seccomp.supported() else "not for this machine",
-        ),
-        Layer(
-            "landlock",
-            version > 0,
-            f"ABI {version}" if version else "the kernel has none, or it is switched off",
-        ),
-        Layer("reduced level", reduced is not None, missing or "works"),
-        Layer("own namespaces", spaces, "work without bubblewrap" if spaces else "not allowed"),
-    ]
-
-
-async def _try_full(supervisor: Supervisor, policy: Policy) -> tuple[Sandbox | None, str]:
+async def try_full(supervisor: Supervisor, policy: Policy) -> tuple[Sandbox | None, str]:
+    """The full level if a command runs in it; else None and why not."""
     if sys.platform != "linux":
         return None, f"namespaces need Linux, this is {sys.platform}"
     if not seccomp.supported():
@@ -200,9 +170,10 @@ async def _try_full(supervisor: Supervisor, policy: Policy) -> tuple[Sandbox | N
     return None, _first_line(result)
 
 
-async def _try_reduced(
+async def try_reduced(
     supervisor: Supervisor, policy: Policy, reason: str
 ) -> tuple[Sandbox | None, str]:
+    """The reduced level, which then bears ``reason``, if a command runs in it; else why not."""
     if sys.platform != "linux":
         return None, f"Landlock needs Linux, this is {sys.platform}"
     if landlock.version() == 0:
@@ -257,6 +228,7 @@ def _namespaces(policy: Policy, home: str, files_only: bool) -> dict[str, object
         "keep": [policy.workspace, home, *policy.read, *policy.write],
         "pinned": [os.path.join(policy.workspace, ".git")],
         "read_only": [os.path.join(policy.workspace, name) for name in closed],
+        "hidden": list(policy.hidden),
     }
 
 

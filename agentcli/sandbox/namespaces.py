@@ -27,8 +27,8 @@ def enter(wanted: Mapping[str, Any]) -> None:
     """Leave the host's namespaces; raises OSError when the kernel refuses.
 
     ``wanted``: ``network`` (bool), ``tmpfs`` (path → bytes), ``keep`` (folders that stay visible
-    although a tmpfs covers where they are), ``pinned`` (cannot be renamed) and ``read_only``
-    (paths).
+    although a tmpfs covers where they are), ``pinned`` (cannot be renamed), ``read_only`` and
+    ``hidden`` (paths).
     """
     flags = linux.CLONE_NEWIPC | linux.CLONE_NEWNS
     if wanted["network"]:
@@ -82,3 +82,8 @@ def _mount(wanted: Mapping[str, Any]) -> None:
         # Flags that the mount already has are locked; all must be named again.
         present = os.statvfs(path).f_flag & 0xF
         linux.mount(None, path, None, _BIND | _REMOUNT | _READ_ONLY | present)
+    for path in wanted["hidden"]:
+        if os.path.isdir(path):
+            linux.mount("tmpfs", path, "tmpfs", _READ_ONLY | _NOSUID | _NODEV, "size=4k,mode=555")
+        elif os.path.exists(path):
+            linux.mount("/dev/null", path, None, _BIND)
