@@ -14,10 +14,8 @@ from dataclasses import dataclass
 import typer
 
 from agentcli import __version__
-from agentcli.environments.base import opened
-from agentcli.environments.host import HostEnvironment
 from agentcli.errors import AgentCLIError
-from agentcli.sandbox.limits import Limits
+from agentcli.sandbox.doctor import probe
 from agentcli.session.store import sessions_dir
 from agentcli.text import escape
 
@@ -39,10 +37,10 @@ class Finding:
 @app.command()
 def doctor() -> int:
     """Say what works on this machine; exit code 1 if something needed is missing."""
-    findings = [_python(), asyncio.run(_sandbox()), *_programs(), _sessions(), *_models()]
+    findings = [_python(), *asyncio.run(_sandbox()), *_programs(), _sessions(), *_models()]
     for finding in findings:
         mark = "ok" if finding.works else ("MISSING" if finding.needed else "missing")
-        print(escape(f"{mark:<9}{finding.what:<19}{finding.detail}"))
+        print(escape(f"{mark:<9}{finding.what:<32}{finding.detail}"))
     return int(any(finding.needed and not finding.works for finding in findings))
 
 
@@ -51,18 +49,21 @@ def _python() -> Finding:
     return Finding("agentcli", True, f"{__version__}, Python {detail}", needed=True)
 
 
-async def _sandbox() -> Finding:
-    """Start the sandbox on an empty folder and run a command in it."""
-    with tempfile.TemporaryDirectory(prefix="agentcli-doctor-") as folder:
-        try:
-            async with opened(HostEnvironment(folder)) as environment:
-                result = await environment.exec(["/bin/sh", "-c", "exit 0"], limits=Limits(10.0))
-                level = environment.level
-        except AgentCLIError as error:
-            return Finding("sandbox", False, error.line(), needed=True)
-    if not result.success:
-        return Finding("sandbox", False, result.error or result.stderr, needed=True)
-    return Finding("sandbox", level != "none", f"level {level}")
+async def _sandbox() -> list[Finding]:
+    """Each layer of the sandbox; the level that comes of them is needed."""
+    try:
+        layers = await probe()
+    except AgentCLIError as error:
+        return [Finding("sandbox", False, error.line(), needed=True)]
+    return [
+        Finding(
+            "sandbox" if layer.name == "level" else f"  {layer.name}",
+            layer.ok,
+            f"level {layer.reason}" if layer.name == "level" else layer.reason,
+            needed=layer.name == "level",
+        )
+        for layer in layers
+    ]
 
 
 def _programs() -> list[Finding]:

@@ -23,7 +23,7 @@ _NOT_SHOWN = ("content", "old", "new")
 _READ_KINDS = ("read", "search", "plan")
 _LEVELS = {
     "full": "full (own namespaces, nothing outside the workspace can be written)",
-    "reduced": "reduced (without namespaces of its own; see: agentcli doctor)",
+    "reduced": "reduced (without bubblewrap; see: agentcli doctor)",
     "none": "none (tools run with your own rights)",
 }
 
