@@ -86,19 +86,19 @@ class RemoteModel(ABC):
         try:
             response = await self._post(body)
         except BadRequestError as error:
-            raise overflow(error, len(body) / self._bytes_per_token, self.info) from error
+            raise overflow(error, self._tokens(request, history), self.info) from error
         answer = Answer(response, self._origin)
         try:
             reader = self._reader(history.call_ids)
             marked = answer.is_json
             if answer.is_json:
                 for event in reader.body(await answer.body()):
-                    yield self._noted(event, body)
+                    yield self._noted(event, request, history)
             else:
                 async for name, data in answer.events():
                     marked = marked or name == DONE
                     for event in reader.event(data):
-                        yield self._noted(event, body)
+                        yield self._noted(event, request, history)
                     answer.whole = answer.whole or reader.whole
                     answer.done = answer.done or reader.done
             for event in reader.end(marked=marked):
@@ -109,11 +109,18 @@ class RemoteModel(ABC):
     async def count_tokens(self, request: ChatRequest) -> int:
         """An estimate from the size of the request, calibrated by the answers so far."""
         history = self._cache.messages(request.conversation, request.messages)
-        return max(1, round(len(self._body(request, history)) / self._bytes_per_token))
+        return max(1, round(self._tokens(request, history)))
 
-    def _noted(self, event: StreamEvent, body: bytes) -> StreamEvent:
+    def _tokens(self, request: ChatRequest, history: Encoded) -> float:
+        return self._size(request, history) / self._bytes_per_token
+
+    def _size(self, request: ChatRequest, history: Encoded) -> int:
+        tools = len(self._cache.tools(request.tools)) if request.tools else 0
+        return tools + sum(history.sizes)
+
+    def _noted(self, event: StreamEvent, request: ChatRequest, history: Encoded) -> StreamEvent:
         if isinstance(event, UsageDelta) and event.usage.input_tokens > 0:
-            self._bytes_per_token = len(body) / event.usage.input_tokens
+            self._bytes_per_token = self._size(request, history) / event.usage.input_tokens
         return event
 
 

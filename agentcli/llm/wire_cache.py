@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentcli.errors import InternalError
-from agentcli.messages import Message, Role, ToolDefinition
+from agentcli.messages import Image, Message, Role, ToolDefinition
 
 _CONVERSATIONS = 16
+_IMAGE_BYTES = 6000  # about 1,500 tokens, whatever the file's size
 
 
 def dumps(value: Any) -> bytes:
@@ -25,17 +26,20 @@ def dumps(value: Any) -> bytes:
 class Encoded:
     """A conversation as far as it is encoded.
 
-    ``wires`` are the messages in the provider's form, ``call_ids`` all ids that calls have had.
+    ``wires`` are the messages in the provider's form, ``sizes`` what each counts for in bytes (an
+    image not by its own), ``call_ids`` all ids that calls have had.
     """
 
     messages: list[Message] = field(default_factory=list)
     wires: list[bytes] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
     open_after: list[frozenset[str]] = field(default_factory=list)
     call_ids: set[str] = field(default_factory=set)
 
     def keep(self, count: int) -> None:
         """Forget all but the first ``count`` messages."""
-        del self.messages[count:], self.wires[count:], self.open_after[count:]
+        for column in (self.messages, self.wires, self.sizes, self.open_after):
+            del column[count:]
 
 
 class WireCache:
@@ -91,7 +95,14 @@ class WireCache:
         wire = self._encode(message)
         encoded.messages.append(message)
         encoded.wires.append(wire)
+        encoded.sizes.append(len(wire) - _surplus(message))
         encoded.open_after.append(pending)
+
+
+def _surplus(message: Message) -> int:
+    """Bytes of images beyond what their tokens would take as text."""
+    sizes = [len(part.data) * 4 // 3 for part in message.parts if isinstance(part, Image)]
+    return sum(sizes) - len(sizes) * _IMAGE_BYTES
 
 
 def _common(known: Sequence[Message], messages: Sequence[Message]) -> int:

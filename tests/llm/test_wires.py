@@ -383,3 +383,12 @@ async def test_five_megabytes(wire: str) -> None:
     text = "0123456789abcdef" * (5 * 1024 * 1024 // 16)
     response = await answer(wire, Reply(text=text), ask(user(text[:1000])))
     assert response.message.text == text and response.message.role is Role.ASSISTANT
+
+
+@every_wire
+async def test_an_image_counts_as_an_image(wire: str) -> None:
+    photo = Image(bytes(3_000_000), "image/png")
+    async with ScriptedServer([]) as server:
+        client = client_for(wire, server)
+        assert 1000 < await client.count_tokens(ask(user("look", photo))) < 3000
+        await client.aclose()
