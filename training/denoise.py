@@ -14,8 +14,9 @@ import warnings
 from collections.abc import Iterator
 
 from training import wording
+from training.answers import told
 from training.faults import HELD_OUT_KINDS, Fault, Faults, repair_edit
-from training.repairs import _enclosing, _told
+from training.requests import enclosing
 from training.trajectories import Conversation, Unusable, Workspace
 
 MAX_LINES = 130
@@ -105,7 +106,7 @@ def denoise(path: str, source: str, rng: random.Random, held: bool = False) -> C
         talk.call("read_file", path=path, start=start, limit=60)
     else:
         talk.call("read_file", path=path)
-    told = []
+    changes: list[str] = []
     for fault in chosen:
         now = space.files[path]
         goal = _undone(now, source, fault)
@@ -115,10 +116,10 @@ def denoise(path: str, source: str, rng: random.Random, held: bool = False) -> C
         old, new = edit
         line = now[: now.index(old)].count("\n") + 1
         talk.call("search_replace", path=path, old=old, new=new)
-        told.append(_told((path, old, new, line), "", rng).rstrip())
+        changes.append(told((path, old, new, line), "", rng).rstrip())
     if space.files[path] != source:
         raise Unusable("not undone")
-    talk.say(" ".join([*told, rng.choice(DONE)]) if rng.random() < 0.7 else " ".join(told))
+    talk.say(" ".join([*changes, rng.choice(DONE)]) if rng.random() < 0.7 else " ".join(changes))
     return talk
 
 
@@ -133,7 +134,7 @@ def _undone(now: str, source: str, fault: Fault) -> str:
 def _request(
     talk: Conversation, path: str, source: str, chosen: list[Fault], rng: random.Random, held: bool
 ) -> None:
-    names = [name for f in chosen if (name := _enclosing(source, min(f.line, source.count("\n"))))]
+    names = [name for f in chosen if (name := enclosing(source, min(f.line, source.count("\n"))))]
     if len(chosen) > 1 and len(set(names)) == len(chosen):
         shown = ", ".join(names[:-1]) + " and " + names[-1]
         text = wording.phrase(rng, SEVERAL, held, names=shown, path=path)

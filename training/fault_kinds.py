@@ -10,6 +10,7 @@ import ast
 import re
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 from training import fault_words as words
@@ -84,6 +85,12 @@ class Scope:
 
 def _is_self(node: ast.AST) -> bool:
     return isinstance(node, ast.Name) and node.id in ("self", "cls")
+
+
+def _is_one_plain(call: ast.Call) -> bool:
+    if len(call.args) != 1 or call.keywords:
+        return False
+    return not isinstance(call.args[0], ast.GeneratorExp | ast.Starred)
 
 
 class Finder:
@@ -327,7 +334,7 @@ class Finder:
             for other in others[:6]:
                 if not other.startswith("__"):
                     yield Edit("wrong_attr", start, end, other)
-            if (node.attr in scope.bound and isinstance(node.ctx, ast.Load)) or (isinstance(node.ctx, ast.Load) and node.value.id == "self"):
+            if isinstance(node.ctx, ast.Load) and self.at.text(node.value) == "self":
                 yield self._replace("missing_self", node, node.attr)
         if len(node.attr) > 3 and isinstance(node.ctx, ast.Load):
             yield Edit("typo_attr", start, end, words.typo(node.attr, node.lineno))
@@ -342,9 +349,8 @@ class Finder:
             if function.id in self.functions:
                 for other in [n for n in self.functions if n != function.id][:4]:
                     yield self._replace("wrong_function", function, other)
-            if function.id in words.WRAPPERS and len(arguments) == 1 and not node.keywords:
-                if not isinstance(arguments[0], ast.GeneratorExp | ast.Starred):
-                    yield self._replace("missing_wrap", node, self.at.text(arguments[0]))
+            if function.id in words.WRAPPERS and _is_one_plain(node):
+                yield self._replace("missing_wrap", node, self.at.text(arguments[0]))
             if function.id == "range":
                 yield from self._range(node)
         if isinstance(function, ast.Attribute) and not arguments and not node.keywords:
@@ -353,7 +359,7 @@ class Finder:
             yield self._replace("missing_call", node, self.at.text(function))
         plain = [a for a in arguments if not isinstance(a, ast.Starred | ast.GeneratorExp)]
         if len(plain) == len(arguments) >= 2:
-            for first, second in zip(arguments, arguments[1:], strict=False):
+            for first, second in pairwise(arguments):
                 middle = self.source[self.at.end(first) : self.at.start(second)]
                 text = f"{self.at.text(second)}{middle}{self.at.text(first)}"
                 yield Edit("swapped_args", self.at.start(first), self.at.end(second), text)
@@ -445,103 +451,3 @@ class Finder:
             end = self.at.starts[first.lineno]
             if first.lineno == first.end_lineno and self.at.text(first) in words.DECORATORS:
                 yield Edit("missing_decorator", start, end, "")
-
-
-def line_edits(source: str, tree: ast.Module) -> Iterator[Edit]:
-    """Edits of statements, indentation and punctuation."""
-    at = Places(source)
-    for owner in ast.walk(tree):
-        if not isinstance(owner, ast.FunctionDef | ast.AsyncFunctionDef):
-            continue
-        for parent in ast.walk(owner):
-            for field in ("body", "orelse", "finalbody"):
-                body = getattr(parent, field, None)
-                if isinstance(body, list) and body and isinstance(body[0], ast.stmt):
-                    yield from _block(at, parent, body)
-    yield from _punctuation(at, tree)
-
-
-def _block(at: Places, parent: ast.AST, body: list[ast.stmt]) -> Iterator[Edit]:
-    for index, node in enumerate(body):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            continue
-        first, last = node.lineno, node.end_lineno or node.lineno
-        span = at.starts[first - 1], at.starts[last]
-        lines = last - first + 1
-        indent = node.col_offset
-        if at.lines[first - 1][:indent].strip():
-            continue  # not alone on its line
-        if len(body) > 1:
-            if isinstance(node, ast.Return):
-                yield Edit("deleted_return", *span, "")
-            elif (isinstance(node, ast.AugAssign | ast.Expr | ast.Raise) and lines <= 2) or (isinstance(node, ast.Assign) and lines == 1 and _is_update(node)):
-                yield Edit("deleted_line", *span, "")
-            elif isinstance(node, ast.If) and lines <= 3 and not node.orelse:
-                if isinstance(node.body[-1], ast.Return | ast.Raise | ast.Continue | ast.Break):
-                    yield Edit("deleted_guard", *span, "")
-        if isinstance(node, ast.Break | ast.Continue):
-            other = "continue" if isinstance(node, ast.Break) else "break"
-            yield Edit("break_continue", at.start(node), at.end(node), other)
-        if isinstance(node, ast.AugAssign | ast.Expr) and lines == 1:
-            yield Edit("extra_line", span[0], span[0], at.source[span[0] : span[1]])
-        if isinstance(node, ast.Raise) and lines == 1:
-            yield Edit("raise_to_return", *span, " " * indent + "return None\n")
-        # after a loop or an if: drawn into it; at its end: moved out of it
-        if index and lines == 1 and isinstance(body[index - 1], ast.For | ast.While | ast.If):
-            before = body[index - 1]
-            inner = before.body[0].col_offset  # type: ignore[attr-defined]
-            alone = not getattr(before, "orelse", None)
-            joined = at.lines[(before.end_lineno or 0)] == at.lines[first - 1]
-            if alone and joined and inner > indent:
-                kind = "return_in_loop" if isinstance(node, ast.Return) else "wrong_indent"
-                text = " " * inner + at.source[at.start(node) : span[1]]
-                yield Edit(kind, *span, text)
-        if (
-            index == len(body) - 1 > 0
-            and lines == 1
-            and isinstance(parent, ast.For | ast.While | ast.If | ast.With)
-            and not getattr(parent, "orelse", None)
-            and indent > parent.col_offset
-        ):
-            text = " " * parent.col_offset + at.source[at.start(node) : span[1]]
-            yield Edit("wrong_indent", *span, text)
-
-
-def _is_update(node: ast.Assign) -> bool:
-    """An assignment without which the code still runs: to an attribute, an item, or again."""
-    target = node.targets[0]
-    if isinstance(target, ast.Attribute | ast.Subscript):
-        return True
-    names = {n.id for n in ast.walk(node.value) if isinstance(n, ast.Name)}
-    return isinstance(target, ast.Name) and target.id in names
-
-
-_HEAD = re.compile(r"\s*(def|class|if|elif|else|for|while|try|except|finally|with|async)\b.*:$")
-_CLOSING = re.compile(r"[)\]}](?=:?$)")
-
-
-def _punctuation(at: Places, tree: ast.Module) -> Iterator[Edit]:
-    strings: set[int] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            if node.end_lineno and node.end_lineno > node.lineno:
-                strings.update(range(node.lineno, node.end_lineno + 1))
-            elif at.text(node)[-1:] in ("'", '"') and at.text(node)[-3:] not in ('"""', "'''"):
-                end = at.end(node)
-                yield Edit("missing_quote", end - 1, end, "")
-        elif isinstance(node, ast.List | ast.Tuple | ast.Set) and len(node.elts) > 1:
-            for first, second in zip(node.elts, node.elts[1:], strict=False):
-                if isinstance(first, ast.Constant) and isinstance(second, ast.Constant):
-                    if isinstance(first.value, str) and isinstance(second.value, str):
-                        comma = at.source.find(",", at.end(first), at.start(second))
-                        if comma > 0:
-                            yield Edit("missing_comma", comma, comma + 1, "")
-    for number, line in enumerate(at.lines, start=1):
-        if number in strings or line.lstrip().startswith("#"):
-            continue
-        start = at.starts[number - 1]
-        if _HEAD.match(line):
-            yield Edit("missing_colon", start + len(line) - 1, start + len(line), "")
-        found = _CLOSING.search(line)
-        if found and not line.strip().startswith((")", "]", "}")):
-            yield Edit("missing_bracket", start + found.start(), start + found.end(), "")

@@ -10,10 +10,11 @@ from __future__ import annotations
 import ast
 import random
 import warnings
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 
-from training.fault_kinds import SYNTAX_KINDS, Edit, Finder, line_edits
+from training.fault_kinds import SYNTAX_KINDS, Edit, Finder
+from training.fault_lines import line_edits
 
 HELD_OUT_KINDS = frozenset({"break_continue", "wrong_unpack", "missing_fprefix", "missing_call"})
 
@@ -173,7 +174,3 @@ def _compiles(source: str) -> bool:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     return True
-
-
-def kinds_of(edits: Iterable[Edit]) -> set[str]:
-    return {edit.kind for edit in edits}

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import builtins
 import copy
 import io
 import json
@@ -29,87 +28,22 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-SAFE_MODULES = frozenset(
-    [
-        "math",
-        "re",
-        "string",
-        "itertools",
-        "functools",
-        "collections",
-        "operator",
-        "datetime",
-        "textwrap",
-        "statistics",
-        "fractions",
-        "decimal",
-        "bisect",
-        "heapq",
-        "json",
-        "copy",
-        "enum",
-        "typing",
-        "dataclasses",
-        "unicodedata",
-        "html",
-        "difflib",
-        "calendar",
-        "keyword",
-        "struct",
-        "binascii",
-        "base64",
-        "hashlib",
-        "zlib",
-        "cmath",
-        "numbers",
-        "colorsys",
-        "fnmatch",
-        "posixpath",
-        "urllib.parse",
-        "abc",
-        "collections.abc",
-        "__future__",
-        "os",
-        "os.path",
-        "logging",
-        "warnings",
-    ]
-)
-BANNED = frozenset(
-    [
-        "open",
-        "eval",
-        "exec",
-        "compile",
-        "input",
-        "print",
-        "__import__",
-        "globals",
-        "locals",
-        "vars",
-        "exit",
-        "quit",
-        "breakpoint",
-        "id",
-        "hash",
-        "help",
-        "memoryview",
-        "super",
-        "object",
-    ]
-)
-BUILTINS = frozenset(vars(builtins)) - BANNED
-MAX_LINES = 60
+from training.candidates import Candidate, candidates
+
 MAX_TEXT = 90  # characters of one argument list or result
+
+
 WANTED_CALLS = 7
+
+
 BATCH_SECONDS = 120
+
 
 POOLS: dict[str, list[object]] = {
     "int": [0, 1, 2, 3, 4, 5, 7, 8, 10, 12, 16, 25, 42, 60, 100, 255, 365, 1000, 1234, -1, -3],
@@ -177,6 +111,8 @@ POOLS: dict[str, list[object]] = {
     "bytes": [b"abc", b"", b"\x00\x01", b"hello"],
     "none": [None],
 }
+
+
 ANNOTATIONS = {
     "int": ["int"],
     "float": ["float", "int"],
@@ -199,13 +135,17 @@ ANNOTATIONS = {
     "list[float]": ["list_float"],
     "Iterable[str]": ["list_str"],
 }
+
+
 NAMES = {
-    "str": "s text string name line word path key url value filename prefix suffix char c ch token"
-    " title msg message label pattern sep delimiter expr src source raw data content code tag date",
-    "int": "n i j k m x y count size index num number width height length start end stop step limit"
-    " offset depth level min max a b base year month day hour minute second bits total page seconds",
-    "list_int": "values items lst seq data xs numbers nums arr array sequence iterable elements l it"
-    " samples shape list1 list2 series scores",
+    "str": "s text string name line word path key url value filename prefix suffix char c ch"
+    " token title msg message label pattern sep delimiter expr src source"
+    " raw data content code tag date",
+    "int": "n i j k m x y count size index num number width height length start end stop step"
+    " limit offset depth level min max a b base year month day hour minute second"
+    " bits total page seconds",
+    "list_int": "values items lst seq data xs numbers nums arr array sequence iterable elements l"
+    " it samples shape list1 list2 series scores",
     "list_str": "words lines names parts args keys tokens strings paths columns fields labels argv",
     "float": "alpha beta t ratio rate value x y z radius angle lat lon r g p q",
     "dict": "d mapping options config params kwargs settings obj headers metadata data attrs env",
@@ -215,144 +155,14 @@ NAMES = {
     "dict_list": "graph deps dependencies tree adjacency",
     "bool": "flag strict reverse verbose force inclusive",
 }  # fmt: skip
+
+
 HINTS: dict[str, list[str]] = {}
+
+
 for _kind, _names in NAMES.items():
     for _name in _names.split():
         HINTS.setdefault(_name, []).append(_kind)
-
-
-class Candidate:
-    """A function whose names all resolve."""
-
-    def __init__(
-        self, name: str, source: str, imports: list[str], needs: list[str], node: ast.FunctionDef
-    ):
-        self.name, self.source, self.imports, self.needs = name, source, imports, needs
-        self.node = node
-
-
-def candidates(text: str) -> Iterator[Candidate]:
-    """Self-contained functions of one file."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        tree = ast.parse(text)
-    imports = _imports(tree)
-    definitions: dict[str, ast.stmt] = {}
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef):
-            definitions[node.name] = node
-        elif isinstance(node, ast.Assign) and len(node.targets) == 1:
-            if isinstance(node.targets[0], ast.Name):
-                definitions[node.targets[0].id] = node
-    lines = text.split("\n")
-    for node in tree.body:
-        if not isinstance(node, ast.FunctionDef) or not _is_plain(node):
-            continue
-        needed: dict[str, ast.stmt] = {}
-        used: set[str] = set()
-        if not _resolve(node, definitions, imports, needed, used, depth=2):
-            continue
-        needed.pop(node.name, None)
-        ordered = sorted(needed.values(), key=lambda item: item.lineno)
-        size = sum((item.end_lineno or 0) - item.lineno + 1 for item in ordered)
-        if size > MAX_LINES:
-            continue
-        yield Candidate(
-            node.name,
-            _source(lines, node),
-            sorted({imports[name] for name in used}),
-            [_source(lines, item) for item in ordered],
-            node,
-        )
-
-
-def _source(lines: list[str], node: ast.stmt) -> str:
-    first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
-    return "\n".join(lines[first - 1 : node.end_lineno])
-
-
-def _is_plain(node: ast.FunctionDef) -> bool:
-    size = (node.end_lineno or 0) - node.lineno + 1
-    arguments = node.args
-    if (
-        any("cache" not in ast.dump(d) for d in node.decorator_list)
-        or not 3 <= size <= MAX_LINES
-        or node.name.startswith(("test", "__"))
-    ):
-        return False
-    if not arguments.args or arguments.vararg or arguments.kwarg or len(arguments.args) > 4:
-        return False
-    found = list(ast.walk(node))
-    if any(
-        isinstance(n, ast.Yield | ast.YieldFrom | ast.Global | ast.Nonlocal | ast.Await)
-        for n in found
-    ):
-        return False
-    if any(isinstance(n, ast.Import | ast.ImportFrom) for n in found):
-        return False
-    return any(isinstance(n, ast.Return) and n.value is not None for n in found)
-
-
-def _imports(tree: ast.Module) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for node in tree.body:
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                if alias.name in SAFE_MODULES:
-                    name = alias.asname or alias.name.split(".")[0]
-                    found[name] = f"import {alias.name}" + (
-                        f" as {alias.asname}" if alias.asname else ""
-                    )
-        elif isinstance(node, ast.ImportFrom) and not node.level and node.module in SAFE_MODULES:
-            for alias in node.names:
-                extra = f" as {alias.asname}" if alias.asname else ""
-                found[alias.asname or alias.name] = f"from {node.module} import {alias.name}{extra}"
-    return found
-
-
-def _resolve(
-    node: ast.stmt,
-    definitions: dict[str, ast.stmt],
-    imports: dict[str, str],
-    needed: dict[str, ast.stmt],
-    used: set[str],
-    depth: int,
-) -> bool:
-    nodes = list(ast.walk(node))
-    # Annotations are not evaluated: what they name need not exist.
-    annotations = [n.annotation for n in nodes if isinstance(n, ast.arg | ast.AnnAssign)]
-    annotations += [n.returns for n in nodes if isinstance(n, ast.FunctionDef)]
-    spoken = {id(n) for part in annotations if part is not None for n in ast.walk(part)}
-    bound: set[str] = set()
-    wanted: dict[str, bool] = {}  # name → is it needed to run
-    for n in nodes:
-        match n:
-            case ast.Name(id=name, ctx=ast.Load()):
-                wanted[name] = wanted.get(name, False) or id(n) not in spoken
-            case ast.Name(id=name) | ast.arg(arg=name) | ast.ExceptHandler(name=str(name)):
-                bound.add(name)
-            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
-                bound.add(name)
-    paths = {
-        id(n.value) for n in nodes if isinstance(n, ast.Attribute) and n.attr in ("path", "sep")
-    }
-    if "os" in wanted and "os" in imports:
-        if any(isinstance(n, ast.Name) and n.id == "os" and id(n) not in paths for n in nodes):
-            return False
-    for name in wanted.keys() - bound:
-        if not wanted[name] and name not in imports:
-            continue
-        if name in imports:
-            used.add(name)
-        elif name in definitions and name not in needed:
-            if depth == 0:
-                return False
-            needed[name] = definitions[name]
-            if not _resolve(definitions[name], definitions, imports, needed, used, depth - 1):
-                return False
-        elif name not in needed and name not in BUILTINS:
-            return False
-    return True
 
 
 class _TimeUp(BaseException):

@@ -46,7 +46,7 @@ def _where(talk: Conversation, project: Project, rng: random.Random, held: bool)
     if not names:
         raise Unusable("no names")
     name = rng.choice(names)
-    path, line, kind = defined[name]
+    _, _, kind = defined[name]
     _ask(talk, rng, wording.WHERE, held, f=name, kind=kind)
     word = {"class": "class ", "constant": ""}.get(kind, "def ")
     # people ask "where is foo" without saying what it is: look for either
@@ -170,9 +170,8 @@ def _failing(project: Project, rng: random.Random, runner: QuickTests, held: boo
         talk.call("run_tests")
         failed = len(run.failed)
         talk.compute(f"{failed}+{run.passed}", str(failed + run.passed))
-        talk.say(
-            f"There are {plural(failed + run.passed, 'test')}: {failed} failed, {run.passed} passed."
-        )
+        total = plural(failed + run.passed, "test")
+        talk.say(f"There are {total}: {failed} failed, {run.passed} passed.")
         return talk
     _ask(talk, rng, wording.WHICH_FAILS, held)
     talk.call("run_tests")

@@ -28,8 +28,9 @@ from typing import Any
 
 from agentcli.llm.chat_format import NanochatFormat
 from training import denoise, questions, repairs
+from training.compose import compose
 from training.functions import mine_aside
-from training.projects import Project, checked, compose, vary
+from training.projects import Project, checked, vary
 from training.quick_tests import QuickTests
 from training.seeds import load_seeds
 from training.shards import write_shard

@@ -15,7 +15,8 @@ from agentcli.llm.chat_format import (
     arguments_text,
 )
 from agentcli.messages import Message, ToolCall, ToolResult, assistant, tool, user
-from training.quick_tests import QuickTests, Run, Unsupported
+from training.quick_session import Run, Unsupported
+from training.quick_tests import QuickTests
 
 COMMAND = "$ python -m pytest -q --tb=short --no-header -p no:cacheprovider"
 READ_LIMIT = 400

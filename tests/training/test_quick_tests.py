@@ -44,7 +44,7 @@ def discount(total, percent):
 def names(cart):
     return [name.title() for name in sorted(cart.lines)]
 ''',
-    "tests/conftest.py": '''import pytest
+    "tests/conftest.py": """import pytest
 
 from shop.cart import Cart
 
@@ -54,8 +54,8 @@ def cart():
     cart = Cart({"tea": 3, "milk": 2})
     cart.add("tea", 2)
     return cart
-''',
-    "tests/test_cart.py": '''import unittest
+""",
+    "tests/test_cart.py": """import unittest
 
 import pytest
 
@@ -95,7 +95,7 @@ class NamesTest(unittest.TestCase):
         self.cart.add("tea")
         self.cart.add("milk")
         self.assertEqual(names(self.cart), ["Milk", "Tea"])
-''',
+""",
 }
 
 
@@ -105,7 +105,16 @@ def by_pytest(files: Mapping[str, str], folder: Path) -> str:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text)
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "--tb=short", "--no-header", "-p", "no:cacheprovider"],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "--tb=short",
+            "--no-header",
+            "-p",
+            "no:cacheprovider",
+        ],
         cwd=folder,
         capture_output=True,
         text=True,

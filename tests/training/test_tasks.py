@@ -11,9 +11,11 @@ import pytest
 from agentcli.llm.chat_format import DECLINE_TOOL, NanochatFormat
 from agentcli.messages import Role, validate_history
 from training import questions, repairs, wording
+from training.candidates import candidates
+from training.compose import compose
 from training.denoise import denoise, excerpts
-from training.functions import candidates, record
-from training.projects import Project, checked, compose, vary
+from training.functions import record
+from training.projects import Project, checked, vary
 from training.quick_tests import QuickTests
 from training.seeds import load_seeds
 from training.tokenizer import load
