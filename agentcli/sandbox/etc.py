@@ -112,3 +112,13 @@ def _prune(cache: str) -> None:
         with contextlib.suppress(OSError):
             if entry.stat().st_mtime < time.time() - _KEPT_S:
                 shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def shown(etc: Etc, root: str = "/etc") -> list[str]:
+    """What can be seen as few paths: whole folders where nothing below them is hidden."""
+    closed = {root}
+    for path in etc.hidden:
+        while (path := os.path.dirname(path)) != root:
+            closed.add(path)
+    everything = (*etc.folders, *etc.files, *etc.links)
+    return [path for path in everything if path not in closed and os.path.dirname(path) in closed]

@@ -111,7 +111,7 @@ def build(
         env=_environment(host, home, path, pass_env),
         read=(*folders, *more),
         etc=shadow,
-        etc_shown=tuple(survey.files + survey.links),
+        etc_shown=tuple(etc.shown(survey)),
         hidden=tuple(name for name in hidden if os.path.exists(name)),
         write=tuple(os.path.realpath(name) for name in write) + _git_folders(workspace),
         network=network,

@@ -30,10 +30,11 @@ import time
 from typing import Any
 
 from agentcli.sandbox import linux, protocol
-from agentcli.sandbox.warden import fork_warden
+from agentcli.sandbox.warden import Warden
 
 CHUNK = 65536
 BACKLOG = 4 * 1024 * 1024
+IDLE_MS = 5  # without an event, before the next warden is forked ahead
 SAMPLE_EVERY_S = 0.1
 SAMPLE_BYTES = 8192
 
@@ -94,7 +95,8 @@ class _Supervisor:
         self.passed: list[int] = []
         self.outbox = bytearray()
         self.commands: dict[int, _Command] = {}
-        self.wardens: dict[int, _Command] = {}
+        self.wardens: set[int] = set()
+        self.spare: Warden | None = None
         self.poll = select.poll()
         self.handlers: dict[int, Any] = {}
         self.running = True
@@ -118,7 +120,10 @@ class _Supervisor:
             self._watch(os.pidfd_open(self.parent), select.POLLIN, self._stop)
         self._send(protocol.READY, 0, b"")
         while self.running:
-            for descriptor, event in self.poll.poll():
+            ready = self.poll.poll(IDLE_MS if self.spare is None else None)
+            if not ready and self.spare is None:
+                self.spare = self._new_warden()
+            for descriptor, event in ready:
                 handler = self.handlers.get(descriptor)
                 if descriptor == self.link.fileno() and event & select.POLLOUT:
                     self._flush()
@@ -179,19 +184,22 @@ class _Supervisor:
             fds[target] = writer
             kind = protocol.STDOUT if target == 1 else protocol.STDERR
             streams.append(_Stream(reader, kind, launch["limits"]["output_bytes"]))
-        report, report_writer = os.pipe()
-        opened.append(report_writer)
-        warden = fork_warden(launch, fds, report_writer)
+        warden, self.spare = self.spare or self._new_warden(), None
+        warden.start(launch, fds)
         for descriptor in opened:
             os.close(descriptor)
-        command = _Command(number, warden, report, streams)
+        command = _Command(number, warden.pid, warden.report, streams)
         self.commands[number] = command
-        self.wardens[warden] = command
-        self._watch(report, select.POLLIN, lambda: self._on_report(command))
+        self._watch(warden.report, select.POLLIN, lambda: self._on_report(command))
         for stream in streams:
             self._watch(
                 stream.descriptor, select.POLLIN, lambda stream=stream: self._read(command, stream)
             )
+
+    def _new_warden(self) -> Warden:
+        warden = Warden()
+        self.wardens.add(warden.pid)
+        return warden
 
     def _kill(self, number: int) -> None:
         command = self.commands.get(number)
@@ -252,7 +260,7 @@ class _Supervisor:
                 return
             if pid == 0:
                 break
-            self.wardens.pop(pid, None)
+            self.wardens.discard(pid)
         self._kill_orphans()
 
     def _kill_orphans(self) -> None:
@@ -297,6 +305,8 @@ class _Supervisor:
 
     def _end_all(self) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if self.spare is not None:
+            self.spare.close()
         for pid in self.wardens:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
@@ -305,7 +315,7 @@ class _Supervisor:
                 pid, _ = os.waitpid(-1, 0)
             except ChildProcessError:
                 return
-            self.wardens.pop(pid, None)
+            self.wardens.discard(pid)
             self._kill_orphans()
 
 

@@ -14,57 +14,97 @@ Standard library only.
 
 from __future__ import annotations
 
+import array  # noqa: F401  (socket.recv_fds imports it at its first call)
 import fcntl
 import json
 import os
 import resource
 import signal
+import socket
+import struct
 import time
 from typing import Any, NoReturn
 
 from agentcli.sandbox import landlock, linux, namespaces, seccomp, tree
 
+_LENGTH = struct.Struct("!I")
 _WATCHED = frozenset({signal.SIGCHLD, signal.SIGTERM})
 
 
-def fork_warden(launch: dict[str, Any], fds: dict[int, int], report: int) -> int:
-    """Fork the warden of one command; returns its process id.
+class Warden:
+    """A warden that waits for its command, with the process that will become the command.
 
-    ``fds`` maps the command's descriptor numbers to open descriptors of this process; ``report``
-    is the write end on which the warden leaves one JSON object before it ends.
+    Both are forked ahead of time, since forking an interpreter and touching its memory again is
+    the larger part of a command's start. ``report`` is read by the supervisor: one JSON object,
+    then the end when no process of the command is left.
     """
-    parent = os.getpid()
-    # An order to end may come at once; until the warden waits for it, it must not be lost.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
-    pid = os.fork()
-    if pid:
+
+    def __init__(self) -> None:
+        order, self._order = os.pipe()
+        self._launch, launch = socket.socketpair()
+        self.report, report = os.pipe()
+        parent = os.getpid()
+        # An order to end may come at once; until the warden waits for it, it must not be lost.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
+        self.pid = os.fork()
+        if self.pid == 0:
+            _run(order, launch, report, parent)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        return pid
+        os.close(order)
+        launch.close()
+        os.close(report)
+
+    def start(self, launch: dict[str, Any], fds: dict[int, int]) -> None:
+        """Start the command; ``fds`` maps its descriptor numbers to open descriptors of ours."""
+        limits = {"limits": launch["limits"], "disk_path": launch.get("disk_path")}
+        _write_all(self._order, json.dumps(limits).encode())
+        text = json.dumps({**launch, "fds": list(fds)}).encode()
+        data = memoryview(_LENGTH.pack(len(text)) + text)
+        sent = socket.send_fds(self._launch, [data], list(fds.values()))
+        if sent < len(data):
+            self._launch.sendall(data[sent:])
+        self.close()
+
+    def close(self) -> None:
+        """Let go; a warden that has no command ends by itself then."""
+        if not self._launch._closed:  # type: ignore[attr-defined]
+            self._launch.close()
+            os.close(self._order)
+
+
+def _run(order: int, launch: socket.socket, report: int, parent: int) -> NoReturn:
+    """The warden, from its fork to its end."""
     try:
-        _run(launch, fds, report, parent)
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL if number != signal.SIGCHLD else _nothing)
+        linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGTERM)
+        linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
+        failure, child_failure = os.pipe()
+        _keep_only({order, launch.fileno(), report, failure, child_failure})
+        if os.getppid() == parent:
+            _serve(order, launch, report, failure, child_failure)
     except BaseException as error:
         _say(report, {"error": f"{type(error).__name__}: {error}"})
     finally:
         os._exit(0)
 
 
-def _run(launch: dict[str, Any], fds: dict[int, int], report: int, parent: int) -> None:
-    signal.set_wakeup_fd(-1)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
-        signal.signal(number, signal.SIG_DFL if number != signal.SIGCHLD else _nothing)
-    linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGTERM)
-    linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
-    if os.getppid() != parent:
-        return
-    failure, child_failure = os.pipe()
-    started = time.monotonic()
+def _serve(
+    order: int, launch: socket.socket, report: int, failure: int, child_failure: int
+) -> None:
     me = os.getpid()
     main = os.fork()
     if main == 0:
-        _become(launch, fds, child_failure, me)
+        os.close(report)
+        _become(launch, child_failure, me)
     os.close(child_failure)
-    _keep_only({failure, report})
-    verdict = _watch(launch, main, started)
+    launch.close()
+    text = os.read(order, 65536)  # small enough to come in one piece
+    if not text:
+        return  # never needed; the child sees the same
+    started = time.monotonic()
+    verdict = _watch(json.loads(text), main, started)
     tree.kill_descendants(me)
     fault = _read_all(failure)
     if fault:
@@ -141,8 +181,8 @@ def _reap_until(main: int) -> int | None:
             status = value
 
 
-def _become(launch: dict[str, Any], fds: dict[int, int], failure: int, parent: int) -> NoReturn:
-    """Turn the freshly forked child into the command; never returns."""
+def _become(link: socket.socket, failure: int, parent: int) -> NoReturn:
+    """Wait for the launch, then turn into the command; never returns."""
     step = "start"
     try:
         os.setsid()
@@ -153,6 +193,7 @@ def _become(launch: dict[str, Any], fds: dict[int, int], failure: int, parent: i
         for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, set())
+        launch, fds = _receive(link)
         failure = _place(fds, failure)
         step = "limits"
         _set_limits(launch["limits"])
@@ -179,6 +220,21 @@ def _become(launch: dict[str, Any], fds: dict[int, int], failure: int, parent: i
         _write_all(failure, f"{code} {step}: {text}".encode("utf-8", "surrogateescape"))
     finally:
         os._exit(127)
+
+
+def _receive(link: socket.socket) -> tuple[dict[str, Any], dict[int, int]]:
+    """The launch and its descriptors; ends the process when there will be none."""
+    data, passed, _, _ = socket.recv_fds(link, 65536, 64)
+    if not data:
+        os._exit(0)
+    (length,) = _LENGTH.unpack_from(data)
+    parts = [data[_LENGTH.size :]]
+    missing = length - len(parts[0])
+    while missing > 0:
+        parts.append(link.recv(min(missing, 1 << 20)))
+        missing -= len(parts[-1])
+    launch = json.loads(b"".join(parts))
+    return launch, dict(zip(launch["fds"], passed, strict=True))
 
 
 def _place(fds: dict[int, int], failure: int) -> int:

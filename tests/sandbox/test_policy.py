@@ -123,6 +123,7 @@ def test_etc_without_what_not_everybody_may_read(tmp_path: Path) -> None:
     (root / "link").symlink_to("open/file")
     survey = etc.survey(str(root))
     assert set(survey.hidden) == {str(root / "closed"), str(root / "open" / "secret")}
+    assert set(etc.shown(survey, str(root))) == {*(str(root / "link"), str(root / "open" / "file"))}
     copy = Path(etc.copy(survey, str(tmp_path / "cache"), str(root)))
     assert (copy / "link").read_text() == "1"
     assert sorted(os.listdir(copy)) == ["link", "open"] and os.listdir(copy / "open") == ["file"]

@@ -199,8 +199,10 @@ async def test_file_descriptors_reach_the_command(supervisor: Supervisor) -> Non
 
 async def test_closing_ends_commands(supervisor: Supervisor) -> None:
     own = Supervisor()
-    process = own.spawn(Launch(("sleep", "7654"), ENV))
-    await run(own, "true")
+    started = asyncio.Event()
+    launch = Launch(("sh", "-c", "echo up; sleep 7654"), ENV)
+    process = own.spawn(launch, lambda name, data: started.set())
+    await started.wait()
     assert alive("7654")
     await own.aclose()
     with pytest.raises(EnvironmentOpError):
