@@ -94,16 +94,17 @@ class AnswerReader:
             raise not_the_protocol(self._origin, "something other than a chat completion")
         if not self.finish and not (marked and all(map(_is_whole, self._calls))):
             raise broken_error(self._origin, "it ended without a finish reason")
-        if any(not call.started for call in self._calls):
-            raise broken_error(self._origin, "a tool call has no name")
         reason = _REASONS.get(self.finish, FinishReason.STOP)
+        calls = [call for call in self._calls if call.started]
+        if len(calls) < len(self._calls) and reason is not FinishReason.LENGTH:
+            raise broken_error(self._origin, "a tool call has no name")
         if reason in (FinishReason.STOP, FinishReason.TOOL_CALLS):
-            reason = FinishReason.TOOL_CALLS if self._calls else FinishReason.STOP
+            reason = FinishReason.TOOL_CALLS if calls else FinishReason.STOP
         if self._details:
             data = sealed(self._origin.provider, reasoning_details=self._details)
             yield ThinkingDelta("", data=data)
         cut = reason is FinishReason.LENGTH and self._call_is_last
-        for call in self._calls[:-1] if cut else self._calls:
+        for call in calls[:-1] if cut else calls:
             if not call.arguments:
                 yield ToolCallDelta(call.index, "{}")
             yield ToolCallEnd(call.index)
@@ -196,8 +197,9 @@ def _begins_anew(open_call: _Call, wire_id: str, function: Mapping[str, Any]) ->
 
 def _merge(details: list[dict[str, Any]], piece: dict[str, Any]) -> None:
     """Join the pieces of one detail: texts grow, other fields are replaced."""
+    place = [piece.get(name) for name in ("type", "index", "id")]
     for known in details:
-        if (known.get("type"), known.get("index")) == (piece.get("type"), piece.get("index")):
+        if [known.get(name) for name in ("type", "index", "id")] == place:
             for name, value in piece.items():
                 if name in ("text", "summary", "data") and isinstance(known.get(name), str):
                     known[name] += value or ""

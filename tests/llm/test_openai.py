@@ -181,6 +181,13 @@ async def test_token_limit_inside_a_call_cuts_it() -> None:
     assert response.message.calls == () and response.cut_calls == 1
 
 
+async def test_token_limit_before_the_name_of_a_call() -> None:
+    body = chunks({"content": "Now"}, {"tool_calls": [{"index": 0, "id": "1"}]}, finish="length")
+    response = await answer(Reply(body=body))
+    assert (response.message.text, response.message.calls) == ("Now", ())
+    assert response.finish_reason is FinishReason.LENGTH
+
+
 async def test_deltas_arrive_as_they_are_sent() -> None:
     async with ScriptedServer(
         [Reply(thinking="th", text="abcdef", calls=[("a", {"k": "v"})])]
