@@ -119,7 +119,8 @@ def test_a_run_without_a_report_keeps_its_end() -> None:
 def test_many_failures_are_counted() -> None:
     blocks = "".join(f"____ test_{n} ____\nE   assert {n}\n" for n in range(20))
     names = "".join(f"FAILED test_a.py::test_{n} - assert {n}\n" for n in range(20))
-    text = f"tests failed (exit code 1)\n$ x\n=== FAILURES ===\n{blocks}=== s ===\n{names}20 failed in 1s"
+    report = f"=== FAILURES ===\n{blocks}=== s ===\n{names}20 failed in 1s"
+    text = f"tests failed (exit code 1)\n$ x\n{report}"
     lines = compact("run_tests", text).split("\n")
     assert lines[1:7] == [
         "test_0",
