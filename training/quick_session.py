@@ -84,7 +84,10 @@ class Session:
         try:
             shared: dict[str, Any] = {}
             for file in sorted(f for f in self.files if f.endswith("conftest.py")):
-                shared |= _fixtures(self._load(file))
+                try:
+                    shared |= _fixtures(self._load(file))
+                except Exception as error:
+                    raise Unsupported(f"{file}: {error}") from error
             for file in tests:
                 try:
                     module = self._load(file)
