@@ -97,7 +97,7 @@ class DecodeGraphs:
                 self._positions.copy_(at)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        # One pool for all: only one graph runs at a time, and its output is used up before the next.
+        # One pool for all: one graph runs at a time, and its output is used up before the next.
         with torch.cuda.graph(graph, pool=self._pool):
             logits = self._step(*arguments)
         self._positions.copy_(at)

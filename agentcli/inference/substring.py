@@ -1,0 +1,284 @@
+"""Strings of a JSON text that must be copied: escaped substrings that occur exactly once.
+
+An edit names the text it replaces. Here such a string can only be written as a part of the file
+as it is, and can only be closed where that part is unambiguous, so the edit cannot miss. A
+``CopyConstraint`` follows the JSON that a row writes and narrows another constraint's mask within
+those strings.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from agentcli.errors import ModelError
+from agentcli.inference.constrain import Constraint
+from agentcli.model.tokenizer import Tokenizer
+
+Path = tuple[str, ...]
+
+# Asked when a string value may begin: the keys that lead to it, and the strings written so far by
+# their paths. Returns the text that it must be copied from, or None for any string.
+TextFor = Callable[[Path, Mapping[Path, str]], str | None]
+
+QUOTE, BACKSLASH = 0x22, 0x5C
+_SPACE = frozenset(b" \t\r\n")
+
+
+class UniqueSubstring:
+    """Which bytes may come next in a string that is copied from ``text``.
+
+    Works on the text as JSON writes it (``json.dumps`` without ASCII escapes). ``_alive`` are the
+    places in it that the bytes so far may have led to, one for each occurrence.
+    Raises ModelError for an empty text: nothing occurs in it.
+    """
+
+    def __init__(self, text: str) -> None:
+        if not text:
+            raise ModelError("nothing can be copied from an empty text")
+        units = [json.dumps(char, ensure_ascii=False)[1:-1].encode() for char in text]
+        self.escaped = b"".join(units)
+        # Places between characters: within an escape or a character no copy begins or ends.
+        self._between = {0}
+        at = 0
+        for unit in units:
+            at += len(unit)
+            self._between.add(at)
+        self._start = sorted(self._between - {at})
+
+    def start(self) -> tuple[int, ...]:
+        return tuple(self._start)
+
+    def walk(self, alive: tuple[int, ...], data: bytes) -> tuple[int, ...]:
+        """Where the occurrences stand after ``data``; empty if there is none."""
+        escaped = self.escaped
+        return tuple(at + len(data) for at in alive if escaped.startswith(data, at))
+
+    def unique(self, alive: tuple[int, ...]) -> bool:
+        """Whether the string may be closed here."""
+        return len(alive) == 1 and alive[0] in self._between
+
+    def between(self, alive: tuple[int, ...]) -> bool:
+        """Whether a quote would close the string, not be a part of it."""
+        return bool(alive) and alive[0] in self._between
+
+    def window(self, at: int, size: int) -> bytes:
+        return self.escaped[at : at + size]
+
+
+@dataclass
+class _Cursor:
+    """Where in a JSON text a row stands, byte by byte. Expects valid JSON: a grammar sees to it."""
+
+    keys: list[str | None] = field(default_factory=list)  # one per open object or list
+    expects: str = "value"  # value, key, colon or more (a comma or an end)
+    string: bytearray | None = None  # of the open string, escapes and all
+    strings: dict[Path, str] = field(default_factory=dict)
+
+    def path(self) -> Path:
+        return tuple(key for key in self.keys if key is not None)
+
+    def copy(self) -> _Cursor:
+        other = copy.copy(self)
+        other.keys, other.strings = list(self.keys), dict(self.strings)
+        other.string = None if self.string is None else bytearray(self.string)
+        return other
+
+    def feed(self, byte: int) -> None:
+        if self.string is not None:
+            self._in_string(byte)
+        elif byte == QUOTE:
+            self.string = bytearray()
+        elif byte in b"{[":
+            self.keys.append("" if byte == 0x7B else None)
+            self.expects = "key" if byte == 0x7B else "value"
+        elif byte in b"}]":
+            if self.keys:
+                self.keys.pop()
+            self.expects = "more"
+        elif byte == 0x3A:
+            self.expects = "value"
+        elif byte == 0x2C:
+            in_object = bool(self.keys) and self.keys[-1] is not None
+            self.expects = "key" if in_object else "value"
+        elif byte not in _SPACE and self.expects == "value":
+            self.expects = "more"  # a number or a word
+
+    def _in_string(self, byte: int) -> None:
+        assert self.string is not None
+        escapes = len(self.string) - len(self.string.rstrip(b"\\"))
+        if byte != QUOTE or escapes % 2:
+            self.string.append(byte)
+            return
+        try:
+            text = json.loads(b'"' + self.string + b'"')
+        except ValueError:
+            text = ""
+        if self.expects == "key":
+            self.keys[-1] = text
+            self.expects = "colon"
+        else:
+            self.strings[self.path()] = text
+            self.expects = "more"
+        self.string = None
+
+
+@dataclass
+class _Place:
+    """A state that tokens can be tried on."""
+
+    cursor: _Cursor
+    source: UniqueSubstring | None = None  # of the value that is expected or open
+    alive: tuple[int, ...] = ()
+
+    def copy(self) -> _Place:
+        return _Place(self.cursor.copy(), self.source, self.alive)
+
+
+class CopyConstraint:
+    """Narrows ``base``, a constraint whose language is JSON, in the strings that must be copied."""
+
+    def __init__(self, base: Constraint, tokenizer: Tokenizer, text_for: TextFor) -> None:
+        self._base = base
+        self._vocabulary = _vocabulary(tokenizer)
+        self._text_for = text_for
+        self._places = [_Place(_Cursor())]  # one per accepted token, for rollback
+        self._sources: dict[str, UniqueSubstring] = {}
+
+    def allowed(self) -> Tensor | None:
+        allowed = self._base.allowed()
+        place = self._places[-1]
+        cursor = place.cursor
+        if place.source is not None and cursor.string is not None:
+            within = self._continuations(place)
+            known = torch.zeros(self._vocabulary.size, dtype=torch.bool)
+            known[torch.tensor(sorted(within), dtype=torch.long)] = True
+            return known if allowed is None else known[: len(allowed)] & allowed[: len(known)]
+        if allowed is None or (cursor.string is not None and cursor.expects != "key"):
+            return allowed
+        # Between values the grammar leaves few tokens; those that open a string are tried.
+        allowed = allowed.clone()
+        for token in self._vocabulary.quoting:
+            if token < len(allowed) and allowed[token]:
+                allowed[token] = self._advanced(place, self._vocabulary.of(token)) is not None
+        return allowed
+
+    def accept(self, token: int) -> None:
+        self._base.accept(token)
+        place = self._advanced(self._places[-1], self._vocabulary.of(token))
+        if place is None:
+            raise ModelError(f"token {token} is no part of the text that is copied")
+        self._places.append(place)
+
+    def rollback(self, count: int) -> None:
+        self._base.rollback(count)
+        if count:
+            del self._places[-count:]
+
+    def fork(self) -> CopyConstraint:
+        other = copy.copy(self)
+        other._base = self._base.fork()
+        other._places = [self._places[-1]]
+        return other
+
+    @property
+    def finished(self) -> bool:
+        return self._base.finished
+
+    def _continuations(self, place: _Place) -> set[int]:
+        """Tokens that go on with the copy, or close it where it is unambiguous."""
+        source, vocabulary = place.source, self._vocabulary
+        assert source is not None
+        tokens: set[int] = set()
+        for window in {source.window(at, vocabulary.longest) for at in place.alive}:
+            for size in range(1, len(window) + 1):
+                piece = window[:size]
+                if piece not in vocabulary.prefixes:
+                    break
+                tokens.update(vocabulary.by_bytes.get(piece, ()))
+        for before, closing in vocabulary.closing.items():
+            alive = source.walk(place.alive, before)
+            if self._closes(place, source, alive, before):
+                tokens.update(closing)
+        return tokens
+
+    @staticmethod
+    def _closes(
+        place: _Place, source: UniqueSubstring, alive: tuple[int, ...], before: bytes
+    ) -> bool:
+        started = bool(before) or bool(place.cursor.string)
+        return started and source.unique(alive)
+
+    def _advanced(self, place: _Place, data: bytes) -> _Place | None:
+        """The place after ``data``; None if that breaks a copy."""
+        place = place.copy()
+        cursor = place.cursor
+        for byte in data:
+            inside = place.source is not None and cursor.string is not None
+            if inside and not self._step(place, byte):
+                return None
+            opens = cursor.string is None and byte == QUOTE and cursor.expects == "value"
+            cursor.feed(byte)
+            if opens:
+                self._open(place)
+            elif inside and cursor.string is None:
+                place.source = None
+        return place
+
+    def _step(self, place: _Place, byte: int) -> bool:
+        source = place.source
+        assert source is not None
+        if byte == QUOTE and source.between(place.alive):
+            return self._closes(place, source, place.alive, b"")
+        place.alive = source.walk(place.alive, bytes([byte]))
+        return bool(place.alive)
+
+    def _open(self, place: _Place) -> None:
+        text = self._text_for(place.cursor.path(), place.cursor.strings)
+        if text is None:
+            return
+        if text not in self._sources:
+            self._sources[text] = UniqueSubstring(text)
+        place.source = self._sources[text]
+        place.alive = place.source.start()
+
+
+class _Vocabulary:
+    """Tokens by their bytes."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        special = set(tokenizer.special.values())
+        self.size = tokenizer.vocab_size
+        self._bytes = [b"" if i in special else tokenizer.token_bytes(i) for i in range(self.size)]
+        self.by_bytes: dict[bytes, list[int]] = {}
+        self.prefixes: set[bytes] = set()
+        self.closing: dict[bytes, list[int]] = {}  # by what stands before the first quote
+        self.quoting: list[int] = []
+        for token, data in enumerate(self._bytes):
+            if not data:
+                continue
+            self.by_bytes.setdefault(data, []).append(token)
+            self.prefixes.update(data[:size] for size in range(1, len(data) + 1))
+            if QUOTE in data:
+                self.quoting.append(token)
+                for at in (i for i, byte in enumerate(data) if byte == QUOTE):
+                    self.closing.setdefault(data[:at], []).append(token)
+        self.longest = max(map(len, self._bytes), default=0)
+
+    def of(self, token: int) -> bytes:
+        return self._bytes[token] if 0 <= token < self.size else b""
+
+
+_known: WeakKeyDictionary[Tokenizer, _Vocabulary] = WeakKeyDictionary()
+
+
+def _vocabulary(tokenizer: Tokenizer) -> _Vocabulary:
+    if tokenizer not in _known:
+        _known[tokenizer] = _Vocabulary(tokenizer)
+    return _known[tokenizer]
