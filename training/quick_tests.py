@@ -18,6 +18,7 @@ import importlib.machinery
 import io
 import linecache
 import os
+import shutil
 import signal
 import sys
 import warnings
@@ -136,7 +137,8 @@ class QuickTests:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
         arguments = ["-q", "--tb=short", "--no-header", "-p", "no:cacheprovider", str(folder)]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
