@@ -1,0 +1,122 @@
+"""The smaller commands: sessions, tools, doctor, and the frame around them all."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Serve
+from tests.running import BIN, Cli
+from tests.server import Reply
+
+
+@pytest.fixture
+def session(cli: Cli, serve: Serve, workspace: Path) -> str:
+    """The id of a session that has ended."""
+    edit = ("write_file", {"path": "a.txt", "content": "\x1b[2Jhello\n"})
+    cli.server = serve([Reply(text="I write.", calls=[edit]), Reply(text="Written.")]).url
+    arguments = ["-p", "Write\na file.", "--model", "openai:m", "--workspace", str(workspace)]
+    ended = cli.run("run", *arguments, "--output", "json")
+    assert ended.code == 0, ended.err
+    return str(ended.json["session_id"])
+
+
+def test_sessions_are_listed(cli: Cli, session: str, workspace: Path) -> None:
+    ended = cli.run("sessions", "list")
+    (line,) = ended.out.splitlines()
+    for part in (session, "final", "openai:m", str(workspace), "Write a file."):
+        assert part in line
+    assert session in cli.run("sessions", "list", "--workspace", str(workspace)).out
+    assert session not in cli.run("sessions", "list", "--workspace", str(cli.home)).out
+
+
+def test_a_session_is_shown(cli: Cli, session: str) -> None:
+    ended = cli.run("sessions", "show", session[:-2])
+    assert ended.code == 0
+    for part in (
+        "I write.\n",
+        "> write_file a.txt\n  created a.txt (1 line)",
+        r"  +\x1b[2Jhello",
+        "\nWritten.\n",
+        "solved · final · 2 steps",
+    ):
+        assert part in ended.out
+    assert "\x1b" not in ended.out
+
+
+def test_no_session_yet(cli: Cli) -> None:
+    ended = cli.run("sessions", "list")
+    assert (ended.code, ended.out) == (0, "")
+
+
+def test_a_session_that_does_not_exist(cli: Cli) -> None:
+    ended = cli.run("sessions", "show", "20200101-000000-abc")
+    assert ended.code == 2
+    assert "20200101-000000-abc" in ended.error
+
+
+def test_tools(cli: Cli) -> None:
+    ended = cli.run("tools")
+    assert ended.code == 0
+    names = [line.split()[0] for line in ended.out.splitlines()]
+    assert {"read_file", "search_replace", "run_tests", "shell"} <= set(names)
+    one = cli.run("tools", "grep")
+    assert '"pattern"' in one.out and one.out.startswith("grep@1 (search)")
+    assert cli.run("tools", "hammer").code == 2
+
+
+def test_doctor(cli: Cli) -> None:
+    ended = cli.run("doctor")
+    assert ended.code == 0, ended.out
+    assert "sandbox" in ended.out and "level" in ended.out
+    assert "sk-test" not in ended.out
+
+
+def test_doctor_says_what_is_missing(cli: Cli) -> None:
+    (cli.home / "data").write_text("in the way")
+    ended = cli.run("doctor")
+    assert ended.code == 1
+    assert "MISSING  sessions" in ended.out
+
+
+def test_a_reader_that_leaves(cli: Cli) -> None:
+    process = cli.start("tools", stdout=subprocess.PIPE)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.wait(timeout=30) in (0, 1)
+    assert process.stderr.read() == ""
+    process.stderr.close()
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_any_encoding_of_the_terminal(
+    cli: Cli, serve: Serve, workspace: Path, encoding: str
+) -> None:
+    cli.server = serve([Reply(text="Grüße, 世界 \U0001f680")]).url
+    cli.extra = {"PYTHONIOENCODING": encoding}
+    ended = subprocess.run(
+        [str(BIN / "agentcli"), "run", "-p", "Hi", "--model", "openai:m"],
+        cwd=workspace,
+        env=cli.env,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.decode(encoding).startswith("Gr")
+
+
+def test_it_runs_as_a_module(cli: Cli) -> None:
+    ended = subprocess.run(
+        [str(BIN / "python"), "-m", "agentcli", "--version"],
+        env={**cli.env, "PATH": os.defpath},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert ended.stdout.startswith("agentcli ")
