@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from torch import Tensor
 from agentcli.errors import CheckpointError, ModelError
 from agentcli.model.config import ModelConfig
 from agentcli.model.gpt import GPT, Attention
+from agentcli.model.pack import pack_model, suited_dtype
 from agentcli.model.quantize import Scheme, quantize_model
 from agentcli.model.rope import Rotary
 from agentcli.model.tensor_file import read_safetensors, write_safetensors
@@ -53,17 +54,20 @@ class LoadedModel:
 def load_model(
     path: str | Path,
     *,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | Literal["auto"] | None = None,
     device: torch.device | str = "cpu",
     quantize: Scheme | None = None,
     context: int | None = None,
     fused: bool = True,
+    pack: bool = True,
 ) -> LoadedModel:
     """Loads a model folder (or a nanochat ``model_*.pt``) for inference.
 
-    ``dtype`` None keeps the files' own; ``quantize`` stores the matrices in 8 or 4 bits;
+    ``dtype`` None keeps the files' own, "auto" takes float32 where half precision is slow;
+    ``quantize`` stores the matrices in 8 or 4 bits;
     ``context`` changes the number of positions allowed; ``fused`` joins matrices that read the
-    same input. Raises CheckpointError for missing, damaged, unsafe or misshapen files, naming
+    same input; ``pack`` puts them into the processor's layout where that is faster (such a model
+    cannot be saved). Raises CheckpointError for missing, damaged, unsafe or misshapen files, naming
     the file or tensor, and ModelError for models that cannot be run.
     """
     folder = Path(path).expanduser()
@@ -75,6 +79,8 @@ def load_model(
         loaded = _load_nanochat(folder, dtype, device, context, fused)
     if quantize is not None:
         quantize_model(loaded.model, quantize)
+    elif pack:
+        pack_model(loaded.model)
     return loaded
 
 
@@ -93,6 +99,9 @@ def save_model(
 
     Matrices are written one by one under nanochat's names, however the model holds them.
     """
+    tensors = destinations(model)
+    if not any(name.endswith(".mlp.c_proj.weight") for name in tensors):
+        raise ModelError("a quantised or packed model cannot be saved")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     weight = model.embedding_weight
@@ -102,7 +111,7 @@ def save_model(
         "model": model.config.to_dict(),
     }
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-    write_safetensors(folder / "model.safetensors", destinations(model))
+    write_safetensors(folder / "model.safetensors", tensors)
     if tokenizer is not None:
         tokenizer.save(folder)
     if chat_template:
@@ -114,7 +123,7 @@ def save_model(
 
 def _load_folder(
     folder: Path,
-    dtype: torch.dtype | None,
+    dtype: torch.dtype | Literal["auto"] | None,
     device: torch.device | str,
     context: int | None,
     fused: bool,
@@ -123,7 +132,7 @@ def _load_folder(
     config = _with_context(_config_of(data), context)
     tokenizer = load_tokenizer(folder)
     files = _weight_files(folder)
-    model = _empty_model(config, dtype or _dtype_of(data), device, fused)
+    model = _empty_model(config, _wanted(dtype, _dtype_of(data), device), device, fused)
     own = data.get("model_type") == OWN_TYPE
     tensors = chain.from_iterable(map(read_safetensors, files))
     fill(model, tensors, None if own else hf_names(config))
@@ -155,6 +164,12 @@ def _dtype_of(data: Mapping[str, Any]) -> torch.dtype:
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise CheckpointError(f"config.json: unknown dtype {name!r}")
     return dtype
+
+
+def _wanted(
+    dtype: torch.dtype | Literal["auto"] | None, stored: torch.dtype, device: torch.device | str
+) -> torch.dtype:
+    return suited_dtype(device, stored) if dtype == "auto" else dtype or stored
 
 
 def _with_context(config: ModelConfig, context: int | None) -> ModelConfig:
@@ -345,7 +360,7 @@ _MODEL_FILE = re.compile(r"model_(\d+)\.pt")
 
 def _load_nanochat(
     path: Path,
-    dtype: torch.dtype | None,
+    dtype: torch.dtype | Literal["auto"] | None,
     device: torch.device | str,
     context: int | None,
     fused: bool,
@@ -365,7 +380,7 @@ def _load_nanochat(
     state = {_plain_name(name): tensor for name, tensor in state.items()}
     config = _fit_old_files(config, state)
     stored = state.get("transformer.wte.weight", torch.empty(0, dtype=torch.bfloat16))
-    model = _empty_model(config, dtype or stored.dtype, device, fused)
+    model = _empty_model(config, _wanted(dtype, stored.dtype, device), device, fused)
     fill(model, state.items())
     stops = _stop_ids(tokenizer, {}, {}, "nanochat")
     return LoadedModel(model, tokenizer, "nanochat", file.parent, None, stops)
