@@ -1,7 +1,8 @@
 """Namespaces of our own making, for level reduced where the kernel allows them.
 
-Covers: the network (an own one with only loopback), System V IPC, a private /tmp and /dev/shm, and
-    read-only places within the workspace, which Landlock cannot express.
+Covers: the network (an own one with only loopback), processes (own ids and /proc), System V IPC, a
+    private /tmp and /dev/shm, and read-only places within the workspace, which Landlock cannot
+    express.
 Does not cover: what bubblewrap would beyond that; Landlock and seccomp are applied on top.
 
 Runs in the freshly forked child, which still holds capabilities; standard library only.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import socket
 import struct
 from collections.abc import Mapping
@@ -18,7 +20,7 @@ from typing import Any
 
 from agentcli.sandbox import linux
 
-_READ_ONLY, _NOSUID, _NODEV, _REMOUNT, _BIND = 1, 2, 4, 32, 4096
+_READ_ONLY, _NOSUID, _NODEV, _NOEXEC, _REMOUNT, _BIND = 1, 2, 4, 8, 32, 4096
 _RECURSIVE, _SLAVE = 1 << 14, 1 << 19
 _SIOCSIFFLAGS, _UP_AND_RUNNING = 0x8914, 0x1 | 0x40
 
@@ -26,11 +28,14 @@ _SIOCSIFFLAGS, _UP_AND_RUNNING = 0x8914, 0x1 | 0x40
 def enter(wanted: Mapping[str, Any]) -> None:
     """Leave the host's namespaces; raises OSError when the kernel refuses.
 
+    Returns in a grandchild: the caller stays outside and ends as the command ends, and the first
+    process of the new process ids only reaps.
+
     ``wanted``: ``network`` (bool), ``tmpfs`` (path → bytes), ``keep`` (folders that stay visible
     although a tmpfs covers where they are), ``pinned`` (cannot be renamed), ``read_only`` and
     ``hidden`` (paths).
     """
-    flags = linux.CLONE_NEWIPC | linux.CLONE_NEWNS
+    flags = linux.CLONE_NEWIPC | linux.CLONE_NEWNS | linux.CLONE_NEWPID
     if wanted["network"]:
         flags |= linux.CLONE_NEWNET
     uid, gid = os.getuid(), os.getgid()
@@ -49,7 +54,26 @@ def enter(wanted: Mapping[str, Any]) -> None:
                 file.write(text)
     if wanted["network"]:
         _bring_up_loopback()
+    _continue_in_child()
+    linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != 0:  # the parent is outside, where ids are others
+        os._exit(0)
     _mount(wanted)
+    _continue_in_child()
+    os.setsid()
+
+
+def _continue_in_child() -> None:
+    """Fork; the parent waits for the child, whatever else it reaps, and ends as the child did."""
+    child = os.fork()
+    if child == 0:
+        return
+    os.closerange(0, 1 << 20)
+    while True:
+        pid, status = os.waitpid(-1, 0)
+        if pid == child:
+            code = os.waitstatus_to_exitcode(status)
+            os._exit(code if code >= 0 else 128 - code)
 
 
 def _bring_up_loopback() -> None:
@@ -60,6 +84,7 @@ def _bring_up_loopback() -> None:
 
 def _mount(wanted: Mapping[str, Any]) -> None:
     linux.mount(None, "/", None, _RECURSIVE | _SLAVE)
+    linux.mount("proc", "/proc", "proc", _NOSUID | _NODEV | _NOEXEC)
     covered = tuple(f"{path}/" for path in wanted["tmpfs"])
     kept = {
         path: os.open(path, os.O_PATH | os.O_CLOEXEC)
