@@ -158,9 +158,18 @@ def _sdpa_few(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float
     b, t, h, d = q.shape
     n_kv = k.shape[2]
     group = h // n_kv
+    if t == 1:
+        y = F.scaled_dot_product_attention(
+            q.reshape(b, n_kv, group, d),
+            k.transpose(1, 2),  # (B, Hkv, S, D)
+            v.transpose(1, 2),
+            attn_mask=mask,
+            scale=scale,
+        )  # (B, Hkv, G, D)
+        return y.reshape(b, 1, h, d)
     # (B, T, Hkv, G, D) -> (B, Hkv, G * T, D)
     grouped = q.view(b, t, n_kv, group, d).permute(0, 2, 3, 1, 4).reshape(b, n_kv, group * t, d)
-    if mask is not None and t > 1:
+    if mask is not None:
         mask = mask.repeat(1, 1, group, 1)
     y = F.scaled_dot_product_attention(
         grouped, k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask, scale=scale

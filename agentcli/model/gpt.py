@@ -27,6 +27,8 @@ class Linear(nn.Linear):
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.weight.dtype == x.dtype:  # a conversion to the same dtype is not free either
+            return F.linear(x, self.weight, self.bias)
         bias = None if self.bias is None else self.bias.to(x.dtype)
         return F.linear(x, self.weight.to(x.dtype), bias)
 
@@ -50,7 +52,8 @@ class Norm(nn.Module):
             wide = torch.promote_types(x.dtype, torch.float32)
             y = F.rms_norm(x.to(wide), self.width, 1 + self.weight.to(wide), self.eps)
             return y.to(x.dtype)
-        return F.rms_norm(x, self.width, self.weight.to(x.dtype), self.eps)
+        weight = self.weight if self.weight.dtype == x.dtype else self.weight.to(x.dtype)
+        return F.rms_norm(x, self.width, weight, self.eps)
 
 
 class Attention(nn.Module):
@@ -69,6 +72,9 @@ class Attention(nn.Module):
         self.qk_norm = config.qk_norm
         q_dim, kv_dim = config.n_head * config.head_dim, config.kv_dim
         self.widths = [q_dim, kv_dim, kv_dim]
+        self.heads = (config.n_head, config.n_kv_head)
+        # q and k pass through the same steps unless their norms have weights of their own.
+        self.alike = fused and (config.qk_norm == "none" or config.norm == "plain")
         bias = config.qkv_bias
         if fused:
             self.c_qkv = Linear(config.n_embd, sum(self.widths), bias=bias)
@@ -93,21 +99,22 @@ class Attention(nn.Module):
         value_embed: Tensor | None = None,
     ) -> Tensor:
         """(B, T, C) -> (B, T, C). ``value_embed`` is (B, T, Hkv * D)."""
-        if self.fused:
-            q, k, v = self.c_qkv(x).split(self.widths, -1)
+        by_head = (*x.shape[:2], -1, self.head_dim)
+        n_q, n_kv = self.heads
+        if self.alike:
+            heads = self.c_qkv(x).view(by_head)  # (B, T, H + 2 Hkv, D)
+            qk, v = heads.split_with_sizes((n_q + n_kv, n_kv), 2)
+            q, k = self._placed(qk, cos_sin, 0).split_with_sizes((n_q, n_kv), 2)
         else:
-            q, k, v = self.c_q(x), self.c_k(x), self.c_v(x)
-        q = q.unflatten(-1, (-1, self.head_dim))  # (B, T, H, D)
-        k = k.unflatten(-1, (-1, self.head_dim))  # (B, T, Hkv, D)
-        v = v.unflatten(-1, (-1, self.head_dim))  # (B, T, Hkv, D)
+            if self.fused:
+                q, k, v = self.c_qkv(x).split_with_sizes(self.widths, -1)
+            else:
+                q, k, v = self.c_q(x), self.c_k(x), self.c_v(x)
+            q = self._placed(q.reshape(by_head), cos_sin, 0)  # (B, T, H, D)
+            k = self._placed(k.reshape(by_head), cos_sin, 1)  # (B, T, Hkv, D)
+            v = v.reshape(by_head)  # (B, T, Hkv, D)
         if value_embed is not None:
             v = nanochat.add_value_embedding(v, value_embed, x, self.ve_gate)
-        if self.qk_norm == "before_rope":
-            q, k = self.q_norm(q), self.k_norm(k)
-        if cos_sin is not None:
-            q, k = rotate(q, cos_sin), rotate(k, cos_sin)
-        if self.qk_norm == "after_rope":
-            q, k = self.q_norm(q), self.k_norm(k)
         if cache is not None:
             k, v = cache.write(self.layer, k, v, span)  # (B, S, Hkv, D)
         y = attend(
@@ -115,6 +122,17 @@ class Attention(nn.Module):
         )  # (B, T, H, D)
         out: Tensor = self.c_proj(y.flatten(2))
         return out
+
+    def _placed(self, heads: Tensor, cos_sin: CosSin | None, which: int) -> Tensor:
+        """Queries (which 0) or keys (1), normed and rotated in the family's order."""
+        norm = (self.q_norm, self.k_norm)[which] if self.qk_norm != "none" else None
+        if norm is not None and self.qk_norm == "before_rope":
+            heads = norm(heads)
+        if cos_sin is not None:
+            heads = rotate(heads, cos_sin)
+        if norm is not None and self.qk_norm == "after_rope":
+            heads = norm(heads)
+        return heads
 
 
 class MLP(nn.Module):

@@ -139,13 +139,13 @@ class KVCache:
         """Stores k and v (B, T, Hkv, D); returns all keys and values so far, (B, S, Hkv, D)."""
         all_k, all_v = self.k[layer], self.v[layer]
         if span.positions is None:
-            all_k[:, span.start : span.end] = k
-            all_v[:, span.start : span.end] = v
+            all_k.narrow(1, span.start, span.length).copy_(k)
+            all_v.narrow(1, span.start, span.length).copy_(v)
         else:
             rows = torch.arange(self.batch, device=k.device)[:, None]
             all_k[rows, span.positions] = k.to(all_k.dtype)
             all_v[rows, span.positions] = v.to(all_v.dtype)
-        return all_k[:, : span.end], all_v[:, : span.end]
+        return all_k.narrow(1, 0, span.end), all_v.narrow(1, 0, span.end)
 
     def previous(self, span: Span) -> tuple[Tensor, Tensor | None]:
         """The token before each row's first new one, (B, 1), and whether there is one.
