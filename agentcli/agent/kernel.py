@@ -366,7 +366,10 @@ class Agent:
                 await self._emit(MessageAdded(message))
         if task:
             await self._emit(TaskGiven(task, checks))
-            await self._emit(MessageAdded(user(task)))
+        # A process that died right after the task was given never told the model of it.
+        told = user(self.state.task)
+        if task or (self.state.task and told not in self.state.history):
+            await self._emit(MessageAdded(told))
 
     async def _drive(self, work: asyncio.Task[None]) -> RunResult:
         stop = await self._outcome(work)

@@ -77,6 +77,8 @@ class Journal:
 
     def close(self) -> None:
         """Let go of the file and its lock."""
+        # A copy may still be on its way to the disk, and would hold the lock with it.
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
         os.close(self._fd)
 
     def _line(self, event: Event) -> bytes:
