@@ -92,14 +92,18 @@ class Sandbox:
         if self.level == "none":
             return plain
         scratch = self._private_folders()
-        home, tmp = f"{scratch}/home", "/tmp" if self.own_namespaces else f"{scratch}/tmp"
-        variables.update(HOME=home, TMPDIR=tmp)
-        private = [] if files_only else [home, tmp, "/dev/shm"]
+        if self.own_namespaces:
+            wanted = _namespaces(self.policy, scratch, files_only)
+            private = [self.policy.home, "/tmp", "/dev/shm"]
+        else:
+            wanted = None
+            variables.update(HOME=f"{scratch}/home", TMPDIR=f"{scratch}/tmp")
+            private = [f"{scratch}/home", f"{scratch}/tmp", "/dev/shm"]
         return replace(
             plain,
             seccomp=_filter(self.policy, "reduced", self.own_namespaces),
-            landlock=_rules(self.policy, private, self.own_namespaces),
-            namespaces=_namespaces(self.policy, home, files_only) if self.own_namespaces else None,
+            landlock=_rules(self.policy, [] if files_only else private, self.own_namespaces),
+            namespaces=wanted,
             confine=True,
         )
 
@@ -117,7 +121,7 @@ class Sandbox:
     def _private_folders(self) -> str:
         if self._scratch is None:
             self._scratch = tempfile.mkdtemp(prefix="agentcli-")
-            for name in ("home", "tmp"):
+            for name in ("home", "tmp", "base", "empty"):
                 os.mkdir(os.path.join(self._scratch, name), 0o700)
             with open(os.path.join(self._scratch, "home", ".gitconfig"), "wb") as file:
                 file.write(self.policy.gitconfig)
@@ -200,9 +204,9 @@ def _first_line(result: ExecResult) -> str:
 
 def _filter(policy: Policy, level: Level, own_namespaces: bool) -> bytes:
     """Socket families by level: whatever could reach outside is not to be had."""
-    if level == "full" or policy.network == "full":
+    if level == "full" or own_namespaces:
         families = [seccomp.AF_UNIX, seccomp.AF_INET, seccomp.AF_INET6, seccomp.AF_NETLINK]
-    elif own_namespaces:
+    elif policy.network == "full":
         # No sockets in the file system: Landlock would let them reach the host's services.
         families = [seccomp.AF_INET, seccomp.AF_INET6, seccomp.AF_NETLINK]
     else:
@@ -219,23 +223,41 @@ def _build(families: tuple[int, ...]) -> bytes:
     return _BUILT[families]
 
 
-def _namespaces(policy: Policy, home: str, files_only: bool) -> dict[str, object]:
-    """What the command gets of its own, as far as it can be made without bubblewrap."""
-    closed = bwrap.PROTECTED if files_only else OBEYED
+def _namespaces(policy: Policy, scratch: str, files_only: bool) -> dict[str, object]:
+    """What the command gets to see, as far as it can be arranged without bubblewrap."""
+    system = [path for path in policy.system if os.path.isdir(path)]
+    binds = {path: (path, False) for path in (*system, *policy.read, "/sys/devices/system")}
+    binds["/etc"] = (policy.etc, False)
+    binds[policy.home] = (f"{scratch}/home", True)
+    binds.update({path: (path, True) for path in (*policy.write, policy.workspace)})
+    links = {path: os.readlink(path) for path in policy.system if os.path.islink(path)}
+    links["/var/tmp"] = "../tmp"
+    closed = [os.path.join(policy.workspace, name) for name in _closed(files_only)]
+    closed += [f"{folder}/{name}" for folder in policy.write for name in ("config", "hooks")]
     return {
         "network": policy.network != "full",
+        "base": f"{scratch}/base",
+        "empty": f"{scratch}/empty",
+        "links": links,
         "tmpfs": {"/tmp": bwrap.TMP_BYTES, "/dev/shm": bwrap.SHM_BYTES},
-        "keep": [policy.workspace, home, *policy.read, *policy.write],
-        "pinned": [os.path.join(policy.workspace, ".git")],
-        "read_only": [os.path.join(policy.workspace, name) for name in closed],
+        "binds": {path: bind for path, bind in binds.items() if path not in links},
+        "again": {
+            os.path.join(policy.workspace, ".git"): True,
+            **dict.fromkeys(closed, False),
+        },
         "hidden": list(policy.hidden),
     }
 
 
+def _closed(files_only: bool) -> tuple[str, ...]:
+    return bwrap.PROTECTED if files_only else OBEYED
+
+
 def _rules(policy: Policy, private: list[str], own_namespaces: bool) -> dict[str, object]:
     """Landlock's allowlist for a policy."""
+    etc = ("/etc",) if own_namespaces else policy.etc_shown  # its copy, or the real one in parts
     return {
-        "read": [*policy.system, *policy.read, "/proc", "/sys/devices/system", *policy.etc_shown],
+        "read": [*policy.system, *policy.read, "/proc", "/sys/devices/system", *etc],
         "list": ["/etc"],
         "write": [policy.workspace, *policy.write, *private],
         "devices": [

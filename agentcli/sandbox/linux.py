@@ -62,6 +62,25 @@ def mount(source: str | None, target: str, kind: str | None, flags: int, data: s
     check(result, f"mount {target}")
 
 
+def make_read_only(path: str) -> None:
+    """Make a mount and all mounts below it read-only (Linux 5.12); raises OSError."""
+    attributes = (ctypes.c_uint64 * 4)(1, 0, 0, 0)  # set MOUNT_ATTR_RDONLY, clear nothing
+    recursive = 0x8000
+    result = libc().syscall(
+        442, -100, os.fsencode(path), recursive, attributes, ctypes.c_size_t(32)
+    )
+    check(result, f"mount_setattr {path}")
+
+
+def enter_root(path: str) -> None:
+    """Make ``path``, a mount, the root folder of this mount namespace and drop the old one."""
+    numbers = {"x86_64": 155, "aarch64": 41}
+    os.chdir(path)
+    check(libc().syscall(numbers[os.uname().machine], b".", b"."), "pivot_root")
+    check(libc().umount2(b".", 2), "umount2")  # MNT_DETACH
+    os.chdir("/")
+
+
 class _CapHeader(ctypes.Structure):
     _fields_ = [("version", ctypes.c_uint32), ("pid", ctypes.c_int)]
 

@@ -1,9 +1,9 @@
 """Namespaces of our own making, for level reduced where the kernel allows them.
 
 Covers: the network (an own one with only loopback), processes (own ids and /proc), System V IPC, a
-    private /tmp and /dev/shm, and read-only places within the workspace, which Landlock cannot
-    express.
-Does not cover: what bubblewrap would beyond that; Landlock and seccomp are applied on top.
+    private /tmp, /dev and home folder, everything outside the allowlist (sockets too), and
+    read-only places within the workspace, which Landlock cannot express.
+Does not cover: system calls and further namespaces: Landlock and seccomp come on top.
 
 Runs in the freshly forked child, which still holds capabilities; standard library only.
 """
@@ -31,9 +31,10 @@ def enter(wanted: Mapping[str, Any]) -> None:
     Returns in a grandchild: the caller stays outside and ends as the command ends, and the first
     process of the new process ids only reaps.
 
-    ``wanted``: ``network`` (bool), ``tmpfs`` (path → bytes), ``keep`` (folders that stay visible
-    although a tmpfs covers where they are), ``pinned`` (cannot be renamed), ``read_only`` and
-    ``hidden`` (paths).
+    ``wanted``: ``network`` (bool: an own one), ``base`` and ``empty`` (two empty folders),
+    ``links`` (path → target), ``tmpfs`` (path → bytes), ``binds`` (path → where it is on the host
+    and whether it can be written), ``again`` (path within those → whether it can be written: bound
+    onto itself, so that it cannot be renamed) and ``hidden`` (paths).
     """
     flags = linux.CLONE_NEWIPC | linux.CLONE_NEWNS | linux.CLONE_NEWPID
     if wanted["network"]:
@@ -83,32 +84,54 @@ def _bring_up_loopback() -> None:
 
 
 def _mount(wanted: Mapping[str, Any]) -> None:
+    """Build a root folder that holds nothing but what is wanted, and enter it."""
     linux.mount(None, "/", None, _RECURSIVE | _SLAVE)
-    linux.mount("proc", "/proc", "proc", _NOSUID | _NODEV | _NOEXEC)
-    covered = tuple(f"{path}/" for path in wanted["tmpfs"])
-    kept = {
-        path: os.open(path, os.O_PATH | os.O_CLOEXEC)
-        for path in sorted(wanted["keep"])
-        if path.startswith(covered) and os.path.isdir(path)
-    }
-    for path, size in wanted["tmpfs"].items():
-        linux.mount("tmpfs", path, "tmpfs", _NOSUID | _NODEV, f"size={size},mode=1777")
-    for path, descriptor in kept.items():
-        os.makedirs(path, exist_ok=True)
-        linux.mount(f"/proc/self/fd/{descriptor}", path, None, _BIND | _RECURSIVE)
-        os.close(descriptor)
-    for path in wanted["pinned"]:
-        if os.path.exists(path) and not os.path.islink(path):
-            linux.mount(path, path, None, _BIND)
-    for path in wanted["read_only"]:
-        if not os.path.exists(path) or os.path.islink(path):
-            continue
-        linux.mount(path, path, None, _BIND)
-        # Flags that the mount already has are locked; all must be named again.
-        present = os.statvfs(path).f_flag & 0xF
-        linux.mount(None, path, None, _BIND | _REMOUNT | _READ_ONLY | present)
+    base = wanted["base"]
+    linux.mount("tmpfs", base, "tmpfs", _NOSUID | _NODEV, "size=16m,mode=755")
+    for target, source in wanted["links"].items():
+        os.makedirs(os.path.dirname(base + target), exist_ok=True)
+        os.symlink(source, base + target)
+    os.mkdir(f"{base}/proc")
+    linux.mount("proc", f"{base}/proc", "proc", _NOSUID | _NODEV | _NOEXEC)
+    _make_devices(base)
+    # Outer folders first: a mount hides what was mounted below it before.
+    for target in sorted({**wanted["tmpfs"], **wanted["binds"]}):
+        if target in wanted["tmpfs"]:
+            os.makedirs(base + target, exist_ok=True)
+            options = f"size={wanted['tmpfs'][target]},mode=1777"
+            linux.mount("tmpfs", base + target, "tmpfs", _NOSUID | _NODEV, options)
+        else:
+            source, writable = wanted["binds"][target]
+            _bind(source, base + target, writable)
+    for path, writable in wanted["again"].items():
+        if os.path.exists(base + path) and not os.path.islink(base + path):
+            _bind(base + path, base + path, writable)
     for path in wanted["hidden"]:
-        if os.path.isdir(path):
-            linux.mount("tmpfs", path, "tmpfs", _READ_ONLY | _NOSUID | _NODEV, "size=4k,mode=555")
-        elif os.path.exists(path):
-            linux.mount("/dev/null", path, None, _BIND)
+        _bind(f"{base}/dev/null" if os.path.isfile(base + path) else wanted["empty"], base + path)
+    linux.enter_root(base)
+    linux.mount(None, "/", None, _BIND | _REMOUNT | _READ_ONLY | _NOSUID | _NODEV)
+
+
+def _bind(source: str, target: str, writable: bool = False) -> None:
+    if not os.path.exists(source):
+        return
+    if os.path.isdir(source):
+        os.makedirs(target, exist_ok=True)
+    elif not os.path.exists(target):
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o600))
+    linux.mount(source, target, None, _BIND | _RECURSIVE)
+    if not writable:
+        linux.make_read_only(target)
+
+
+def _make_devices(base: str) -> None:
+    os.makedirs(f"{base}/dev/pts")
+    for name in ("null", "zero", "full", "random", "urandom", "tty"):
+        _bind(f"/dev/{name}", f"{base}/dev/{name}", writable=True)
+    options = "newinstance,ptmxmode=0666,mode=620"
+    linux.mount("devpts", f"{base}/dev/pts", "devpts", _NOSUID | _NOEXEC, options)
+    os.symlink("pts/ptmx", f"{base}/dev/ptmx")
+    os.symlink("/proc/self/fd", f"{base}/dev/fd")
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        os.symlink(f"/proc/self/fd/{number}", f"{base}/dev/{name}")
