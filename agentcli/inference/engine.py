@@ -200,6 +200,10 @@ class Generation(Iterator[Column]):
                 yield column, sampled
                 self._drop_finished()
             self._finish_all("length")
+        except torch.OutOfMemoryError as error:
+            reason = str(error).splitlines()[0]
+            hint = "use a shorter context, fewer samples or a quantised model"
+            raise ModelError(f"out of memory while generating ({reason})", hint=hint) from None
         finally:
             self._forget_drafts()
 

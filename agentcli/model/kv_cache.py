@@ -9,7 +9,8 @@ has no other state to restore.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -78,8 +79,7 @@ class KVCache:
         self.lengths = [0] * batch
         slots = min(_round_up(max(capacity, 1)), self.limit)
         shape = (batch, slots, config.n_kv_head, config.head_dim)
-        # Ordinary tensors even within inference_mode, so that later calls may write to them.
-        with torch.inference_mode(False):
+        with _allocating(self.cache_bytes(batch, slots, dtype)):
             self.k = [torch.zeros(shape, dtype=dtype, device=device) for _ in config.windows]
             self.v = [torch.zeros(shape, dtype=dtype, device=device) for _ in config.windows]
             self.tokens = torch.zeros(batch, slots, dtype=torch.long, device=device)
@@ -105,6 +105,9 @@ class KVCache:
     @property
     def nbytes(self) -> int:
         return sum(t.nbytes for t in (*self.k, *self.v, self.tokens))
+
+    def cache_bytes(self, batch: int, slots: int, dtype: torch.dtype) -> int:
+        return batch * self.config.cache_bytes(slots, dtype.itemsize)
 
     def row_tokens(self, row: int = 0) -> list[int]:
         """The token ids whose keys and values are held for ``row``."""
@@ -177,10 +180,11 @@ class KVCache:
         # At least double, so that growing token by token copies each key a few times only.
         wanted = max(_round_up(positions), min(2 * self.capacity, _round_up(self.limit)))
         held = self.length
-        with torch.inference_mode(False):
+        with _allocating(self.cache_bytes(self.batch, wanted, self.k[0].dtype)):
             for tensors in (self.k, self.v):
                 for layer, old in enumerate(tensors):
-                    tensors[layer] = _grown(old, wanted, held)
+                    if old.shape[1] < wanted:  # done already, if memory ran out the last time
+                        tensors[layer] = _grown(old, wanted, held)
             self.tokens = _grown(self.tokens, wanted, held)
 
     def truncate(self, lengths: int | Sequence[int]) -> None:
@@ -233,13 +237,29 @@ class KVCache:
 
     def select(self, rows: Sequence[int]) -> None:
         """Keeps only these rows, in this order: finished rows stop costing compute."""
-        with torch.inference_mode(False):
+        with _allocating(self.nbytes):
             index = torch.tensor(list(rows), dtype=torch.long, device=self.tokens.device)
             for tensors in (self.k, self.v):
                 for layer, old in enumerate(tensors):
                     tensors[layer] = old.index_select(0, index)
             self.tokens = self.tokens.index_select(0, index)
         self.lengths = [self.lengths[row] for row in rows]
+
+
+@contextmanager
+def _allocating(size: int) -> Iterator[None]:
+    """For the memory of a cache. Raises ModelError, with the size, where there is no room.
+
+    Ordinary tensors even within inference_mode, so that later calls may write to them.
+    """
+    try:
+        with torch.inference_mode(False):
+            yield
+    except (RuntimeError, MemoryError) as error:
+        raise ModelError(
+            f"no room for {size / 1e9:.1f} GB of keys and values ({str(error).splitlines()[0]})",
+            hint="use a shorter context or fewer samples",
+        ) from None
 
 
 def _grown(old: Tensor, slots: int, held: int) -> Tensor:

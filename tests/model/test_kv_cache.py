@@ -136,3 +136,12 @@ def test_misuse(model: GPT, tokens: Tensor) -> None:
         model(tokens[:1], cache)
     with pytest.raises(ModelError, match="token counts"):
         model(tokens[:, :5], cache, [5, 0, 5])
+
+
+def test_no_room_is_a_clear_error(model: GPT) -> None:
+    cache = model.new_cache(limit=1 << 50)
+    model(torch.arange(10)[None], cache)
+    with pytest.raises(ModelError, match=r"no room for .* GB of keys and values"):
+        cache.reserve(1 << 45)
+    assert cache.lengths == [10]
+    model(torch.arange(10)[None], cache)  # and the cache lives on
