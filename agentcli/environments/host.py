@@ -62,22 +62,23 @@ class HostEnvironment(WorkerFiles):
         self._process: SandboxProcess | None = None
         self._starting = asyncio.Lock()
 
-    async def start(self) -> None:
-        """Find the level that holds and start the worker.
+    async def start(self, *, worker: bool = True) -> None:
+        """Find the level that holds and start the worker, unless only commands are to run.
 
         Raises:
             SandboxError: the level asked for is not to be had, or none is.
         """
         self._supervisor.start()
         policy = self._policy or policies.build(self.root)
-        if self._wanted in (None, "full") and bwrap.program() is not None:
+        if worker and self._wanted in (None, "full") and bwrap.program() is not None:
             # A worker that answers proves the level, and costs one start less than a probe first.
             self._sandbox = Sandbox(policy, "full")
             with contextlib.suppress(SandboxError):
                 await self._worker()
         if self._link is None:
             self._sandbox = await prepare(self._supervisor, policy, self._wanted)
-            await self._worker()
+            if worker:
+                await self._worker()
         sandbox = self._ready()
         self._guard = Guard(self.root, policy.quarantine)
         self.level, self.reason = sandbox.level, sandbox.reason

@@ -186,10 +186,12 @@ def _toolchains(home: str, path: str, workspace: str) -> list[str]:
         wanted += _python_of(os.path.join(workspace, name))
     found: list[str] = []
     for folder in sorted({os.path.realpath(name) for name in wanted if os.path.exists(name)}):
-        if any(_within(folder, above) for above in (*found, *SYSTEM, workspace)):
+        if any(_within(folder, above) for above in (*found, *SYSTEM)):
             continue
-        if _within(home, folder) or folder == "/":
-            continue  # never the home folder itself, nor anything around it
+        if _within(folder, workspace) and folder != os.path.realpath(sys.prefix):
+            continue  # but agentcli's own installation stays read-only even there
+        if _within(home, folder) or folder == "/" or _within(workspace, folder):
+            continue  # never the home folder or the workspace, nor anything around them
         found.append(folder)
     return found
 

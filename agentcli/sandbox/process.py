@@ -135,7 +135,12 @@ class SandboxProcess:
         if not kind & protocol.SAMPLE:
             self._parts[name].append(payload)
         if self._on_output is not None and not kind & protocol.TAIL:
-            self._on_output(name, payload)
+            try:
+                self._on_output(name, payload)
+            except Exception as error:  # a reader's fault must not stop the other commands
+                self._on_output = None
+                context = {"message": "a reader of a command's output failed", "exception": error}
+                asyncio.get_running_loop().call_exception_handler(context)
 
     def _ended(self, verdict: Mapping[str, Any]) -> None:
         limits = self._launch.limits

@@ -310,6 +310,16 @@ async def test_nothing_is_left_after_closing(workspace: Path) -> None:
         os.kill(pid, 0)
 
 
+async def test_commands_without_a_worker(workspace: Path) -> None:
+    environment = HostEnvironment(workspace)
+    try:
+        await environment.start(worker=False)
+        assert (await environment.exec(["echo", "x"], limits=Limits())).stdout == "x\n"
+        assert environment._link is None
+    finally:
+        await environment.aclose()
+
+
 def test_workspace_must_be_a_folder(tmp_path: Path) -> None:
     with pytest.raises(WorkspaceError):
         HostEnvironment(tmp_path / "missing")

@@ -75,6 +75,14 @@ async def test_output_streams_while_it_arrives(supervisor: Supervisor) -> None:
     assert seen[1][2] - seen[0][2] > 0.5
 
 
+async def test_a_failing_reader_does_not_stop_the_command(supervisor: Supervisor) -> None:
+    def fail(name: str, data: bytes) -> None:
+        raise ValueError(name)
+
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+    assert (await sh(supervisor, "echo one; echo two", on_output=fail)).stdout == "one\ntwo\n"
+
+
 async def test_long_output_keeps_start_and_end(supervisor: Supervisor) -> None:
     result = await sh(supervisor, "seq 1 1000000", limits=Limits(output_bytes=1000, time_s=60))
     assert result.success and result.truncated
