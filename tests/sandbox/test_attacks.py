@@ -1,7 +1,7 @@
 """Attacks, tried for real at each level: every one must fail.
 
-An attack is a Python program that prints LEAKED when it got what it wanted. It finds its targets
-in the variables OUTSIDE (a folder beside the workspace with a secret in it) and VICTIM (the id of
+An attack is a Python program that calls ``leaked()`` when it got what it wanted. Its targets are in
+the variables OUTSIDE (a folder beside the workspace with a secret in it) and VICTIM (the id of
 a process outside).
 """
 
@@ -10,6 +10,7 @@ a process outside).
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 import subprocess
@@ -27,7 +28,7 @@ SECRET = "the-secret-of-the-host"
 
 FILES = {
     "absolute path": "show(open(OUTSIDE + '/secret').read())",
-    "dot dot": "show(open('../outside/secret').read())",
+    "dot dot": "show(open(os.path.relpath(OUTSIDE) + '/secret').read())",
     "symlink": "os.symlink(OUTSIDE, 'link'); show(open('link/secret').read())",
     "symlink swap": """
 import threading
@@ -142,21 +143,41 @@ master, slave = pty.openpty(); fcntl.ioctl(slave, 0x5412, b'x'); leaked()
     "core dumps": "import resource; resource.setrlimit(resource.RLIMIT_CORE, (1, 1)); leaked()",
 }
 
-ATTACKS = {**FILES, **PROCESSES, **NETWORK, **KERNEL}
+ATTACKS = {"files": FILES, "processes": PROCESSES, "network": NETWORK, "kernel": KERNEL}
 
-PREFACE = """
-import ctypes, glob, os, socket, subprocess, time
+# Each attack runs in a process and a folder of its own; a line of JSON says how each one went.
+DRIVER = """
+import ctypes, glob, json, os, socket, subprocess, sys, time, traceback
 libc = ctypes.CDLL(None, use_errno=True)
 OUTSIDE, SECRET = os.environ['OUTSIDE'], os.environ['MARK'][::-1]
 VICTIM, PORT, UDP = (int(os.environ[n]) for n in ('VICTIM', 'PORT', 'UDP'))
 ABSTRACT = os.environ['ABSTRACT']
 def leaked():
-    print('LEAKED', flush=True)
+    os.write(report, b'LEAKED ')
 def show(text):
     if SECRET in text: leaked()
 def check(result):
     if result == -1: raise OSError(ctypes.get_errno(), 'refused')
     return result
+for name, source in json.load(sys.stdin).items():
+    reader, report = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.close(reader)
+            os.mkdir(name)
+            os.chdir(name)
+            exec(source)
+        except BaseException as error:
+            os.write(report, type(error).__name__.encode())
+        os._exit(0)
+    os.close(report)
+    said = b''
+    while part := os.read(reader, 1000):
+        said += part
+    os.close(reader)
+    os.waitpid(pid, 0)
+    print(json.dumps([name, said.decode()]), flush=True)
 """
 
 
@@ -223,14 +244,20 @@ async def confined(confine: Confine, level: str, outside: dict[str, str]) -> Con
     return await confine(level, host_env=env)
 
 
-@pytest.mark.parametrize("name", ATTACKS)
-async def test_attack(name: str, confined: Confined, outside: dict[str, str]) -> None:
-    script = PREFACE + ATTACKS[name]
+@pytest.mark.parametrize("kind", ATTACKS)
+async def test_attacks(kind: str, confined: Confined, outside: dict[str, str]) -> None:
+    attacks = ATTACKS[kind]
     result = await confined.run(
-        os.path.realpath(sys.executable), "-S", "-c", script, env=outside, time_s=30
+        *(os.path.realpath(sys.executable), "-S", "-c", DRIVER),
+        env=outside,
+        stdin=json.dumps(attacks).encode(),
+        time_s=60,
     )
-    assert "LEAKED" not in result.stdout, name
-    assert "SyntaxError" not in result.stderr and "NameError" not in result.stderr, result.stderr
+    outcomes: dict[str, str] = dict(json.loads(line) for line in result.stdout.splitlines())
+    assert outcomes.keys() == attacks.keys(), result
+    assert [name for name, said in outcomes.items() if "LEAKED" in said] == []
+    broken = ("SyntaxError", "NameError", "AttributeError", "TypeError")
+    assert [name for name, said in outcomes.items() if said in broken] == []
     assert (Path(outside["OUTSIDE"]) / "secret").read_text() == SECRET
     assert not (Path(outside["OUTSIDE"]) / "new").exists()
     assert (Path(outside["REAL_HOME"]) / ".bashrc").read_text() == ""
