@@ -46,11 +46,9 @@ class Journal:
                 f"cannot write the session journal {path}: {error.strerror}",
                 hint="set AGENTCLI_DATA_DIR to a folder that can be written",
             ) from error
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        if not _lock(self._fd):
             os.close(self._fd)
-            raise JournalError(f"session {path.parent.name} is open in another process") from error
+            raise JournalError(f"session {path.parent.name} is open in another process")
         self._count, self._size = self._recover()
         self._sync: asyncio.Future[None] | None = None
 
@@ -98,6 +96,19 @@ class Journal:
                 torn.write(data[end:] + b"\n")
             os.ftruncate(self._fd, end)
         return data.count(b"\n"), end
+
+
+def _lock(fd: int, patience_s: float = 0.2) -> bool:
+    """Whether the file is ours alone now. Whoever lists sessions holds it too, for a moment."""
+    end = time.monotonic() + patience_s
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except OSError:
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.005)
 
 
 def _sync_copy(fd: int) -> None:

@@ -234,3 +234,20 @@ def test_the_task_may_come_from_stdin_or_the_command_line(
     )
     assert (ended.code, ended.out) == (0, "Hello.\n")
     assert server.requests[0].json["messages"][-1]["content"] == text
+
+
+@pytest.mark.parametrize(
+    ("limit", "reason"),
+    [(["--timeout", "1.5"], "budget_time"), (["--budget-tokens", "150"], "budget_tokens")],
+)
+def test_limits(cli: Cli, serve: Serve, repo: Path, limit: list[str], reason: str) -> None:
+    busy = Reply(calls=[("shell", {"command": "sleep 1"})])
+    server = serve([busy], repeat=True)
+    cli.server = server.url
+    ended = cli.run(
+        *("run", "-p", "Go on.", "--model", "openai:scripted", "--workspace", str(repo)),
+        *("--output", "json", *limit),
+    )
+    assert ended.code == 1
+    assert (ended.json["status"], ended.json["stop_reason"]) == ("stopped", reason)
+    assert ended.json["steps"] <= 2
