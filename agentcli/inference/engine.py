@@ -377,7 +377,7 @@ def _one_per_row(constraint: Constraint | None, count: int) -> list[Constraint]:
 
 
 def _common_prefix(held: list[int], tokens: list[int]) -> int:
-    for at, (a, b) in enumerate(zip(held, tokens, strict=False)):
-        if a != b:
-            return at
-    return min(len(held), len(tokens))
+    size = min(len(held), len(tokens))
+    if held[:size] == tokens[:size]:  # the usual case, compared without a loop
+        return size
+    return next(at for at in range(size) if held[at] != tokens[at])

@@ -98,7 +98,9 @@ def _flash(
 ) -> Tensor:
     function = _flash_function()
     assert function is not None
-    left = -1 if window is None else window
+    # flash-attn 4 says "no limit" by None, its predecessors by -1.
+    unlimited = None if ".cute" in function.__module__ else -1
+    left = unlimited if window is None else window
     # The causal mask of flash-attn is aligned to the last key, as a cache needs it.
     y = function(q, k, v, softmax_scale=scale, causal=True, window_size=(left, 0), softcap=softcap)
     return y[0] if isinstance(y, tuple) else y  # type: ignore[no-any-return]

@@ -158,3 +158,18 @@ def test_bad_grammars() -> None:
         Grammar.lark("start: nothing", tokenizer)
     with pytest.raises(ModelError, match=r"(?i)schema|grammar"):
         Grammar.json_schema({"type": "bogus"}, tokenizer)
+
+
+def test_special_tokens_by_name(engine: Engine) -> None:
+    """A tool call between its tags, as often as the model likes, amid ordinary text."""
+    source = """start: (TEXT <|python_start|> %json {"type": "boolean"} <|python_end|>)* TEXT
+TEXT: /[a-z ]*/"""
+    tokenizer = engine.tokenizer
+    constraint = Grammar.lark(source, tokenizer).constraint()
+    opens, closes = (tokenizer.special_id(f"<|python_{part}|>") for part in ("start", "end"))
+    for token in (97, opens, *b"true", closes, 98, opens):
+        allowed = constraint.allowed()
+        assert allowed is not None and allowed[token]
+        constraint.accept(token)
+    within = constraint.allowed()
+    assert within is not None and not within[closes] and not within[ord("x")]
