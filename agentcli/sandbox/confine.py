@@ -10,6 +10,7 @@ that works is taken unless one is asked for; that choice is the user's, never th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
@@ -27,6 +28,7 @@ from agentcli.sandbox.restore import OBEYED
 
 Level = Literal["full", "reduced", "none"]
 
+_SCRATCH = "agentcli-scratch-"
 _INSTALL = "install bubblewrap (apt install bubblewrap, dnf install bubblewrap)"
 
 
@@ -120,12 +122,36 @@ class Sandbox:
 
     def _private_folders(self) -> str:
         if self._scratch is None:
-            self._scratch = tempfile.mkdtemp(prefix="agentcli-")
+            _remove_abandoned()
+            self._scratch = tempfile.mkdtemp(prefix=f"{_SCRATCH}{os.getpid()}-")
             for name in ("home", "tmp", "base", "empty"):
                 os.mkdir(os.path.join(self._scratch, name), 0o700)
             with open(os.path.join(self._scratch, "home", ".gitconfig"), "wb") as file:
                 file.write(self.policy.gitconfig)
         return self._scratch
+
+
+def _remove_abandoned() -> None:
+    """Remove private folders of processes that were killed before they could."""
+    with os.scandir(tempfile.gettempdir()) as entries:
+        for entry in entries:
+            owner = entry.name[len(_SCRATCH) :].partition("-")[0]
+            if not entry.name.startswith(_SCRATCH) or not owner.isdigit():
+                continue
+            with contextlib.suppress(OSError):
+                mine = entry.stat(follow_symlinks=False).st_uid == os.getuid()
+                if mine and entry.is_dir(follow_symlinks=False) and not _runs(int(owner)):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 async def prepare(supervisor: Supervisor, policy: Policy, wanted: Level | None = None) -> Sandbox:
