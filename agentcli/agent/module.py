@@ -81,4 +81,5 @@ class CodingAgent(AgentModule):
             "sandbox": state.sandbox,
             "mode": state.mode,
         }
-        return self._prompts.render("system", facts)
+        prompt = self._prompts.render("system", facts)
+        return f"{prompt}\n\n{self._prompts.get('plan')}" if state.mode == "plan" else prompt
