@@ -17,6 +17,8 @@ from typing import Literal
 from agentcli.sandbox import etc
 
 Network = Literal["none", "loopback", "full"]
+"""``none`` and ``loopback`` are both a network of one's own that holds nothing but loopback, where
+the level can make one; without namespaces no socket at all is to be had."""
 
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/nix/store")
 
@@ -181,7 +183,9 @@ def _toolchains(home: str, path: str, workspace: str) -> list[str]:
     """Folders with programs that are not in the system's own."""
     wanted = [os.path.join(home, name) for name in _TOOLCHAINS]
     wanted += [sys.prefix, sys.base_prefix, os.path.dirname(os.path.realpath(sys.executable))]
-    wanted += [folder for folder in path.split(os.pathsep) if _is_toolchain(folder, home)]
+    for folder in path.split(os.pathsep):
+        if _is_toolchain(folder, home):
+            wanted += [folder, *_installation(folder)]
     for name in (".venv", "venv"):
         wanted += _python_of(os.path.join(workspace, name))
     found: list[str] = []
@@ -198,6 +202,12 @@ def _toolchains(home: str, path: str, workspace: str) -> list[str]:
 
 def _is_toolchain(folder: str, home: str) -> bool:
     return os.path.isdir(folder) and not _within(home, os.path.realpath(folder))
+
+
+def _installation(folder: str) -> list[str]:
+    """``prefix`` of a ``prefix/bin`` with a ``lib`` beside it, as programs look there."""
+    prefix, name = os.path.split(os.path.realpath(folder))
+    return [prefix] if name == "bin" and os.path.isdir(os.path.join(prefix, "lib")) else []
 
 
 def _python_of(environment: str) -> list[str]:

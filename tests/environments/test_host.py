@@ -15,6 +15,7 @@ from agentcli.environments.host import HostEnvironment
 from agentcli.errors import EnvironmentOpError, SandboxError, WorkspaceError
 from agentcli.sandbox.confine import Level
 from agentcli.sandbox.limits import MIB, Limits
+from tests.sandbox.conftest import alive
 
 
 @pytest.fixture(params=["full", "reduced", "none"])
@@ -262,6 +263,20 @@ async def test_cancelling_a_command(host: HostEnvironment, workspace: Path) -> N
         await task
     await asyncio.sleep(1.2)
     assert not (workspace / "late").exists()
+
+
+async def test_cancelling_at_any_moment_leaves_nothing(host: HostEnvironment) -> None:
+    async def start_and_cancel(number: int) -> None:
+        script = f"setsid sleep 40{number:02}1 & (sleep 40{number:02}2 &) ; sleep 40{number:02}3"
+        task = asyncio.create_task(host.exec(["sh", "-c", script], limits=Limits()))
+        await asyncio.sleep(number * 0.005)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not alive(f"sleep\00040{number:02}")
+
+    await asyncio.gather(*(start_and_cancel(number) for number in range(20)))
+    assert (await host.exec(["echo", "ok"], limits=Limits())).stdout == "ok\n"
 
 
 async def test_a_dead_worker_is_reported_and_replaced(host: HostEnvironment) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from agentcli.sandbox import etc, policy, seccomp
+from agentcli.sandbox.confine import Sandbox
 
 
 def build(workspace: Path, home: Path, **env: str) -> policy.Policy:
@@ -45,9 +47,13 @@ def test_toolchains_of_the_home_folder_but_nothing_else(workspace: Path, tmp_pat
     home = tmp_path / "home"
     for name in (".cargo/bin", ".nvm/versions", "tools/bin", ".ssh", ".config", "Documents"):
         (home / name).mkdir(parents=True)
-    built = build(workspace, home, PATH=f"{home}/tools/bin:/usr/bin")
+    (home / "node" / "bin").mkdir(parents=True)
+    (home / "node" / "lib").mkdir()
+    (home / "lib").mkdir()
+    (home / "bin").mkdir()
+    built = build(workspace, home, PATH=f"{home}/tools/bin:/usr/bin:{home}/node/bin:{home}/bin")
     inside = {path[len(str(home)) + 1 :] for path in built.read if path.startswith(str(home))}
-    assert inside == {".cargo/bin", ".nvm", "tools/bin"}
+    assert inside == {".cargo/bin", ".nvm", "tools/bin", "node", "bin"}
 
 
 def test_home_on_the_search_path_is_not_shown(workspace: Path, tmp_path: Path) -> None:
@@ -128,6 +134,22 @@ def test_etc_without_what_not_everybody_may_read(tmp_path: Path) -> None:
     assert (copy / "link").read_text() == "1"
     assert sorted(os.listdir(copy)) == ["link", "open"] and os.listdir(copy / "open") == ["file"]
     assert etc.copy(survey, str(tmp_path / "cache"), str(root)) == str(copy)
+
+
+def test_private_folders_of_killed_processes_are_removed(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path / "tmp"
+    abandoned = temporary / "agentcli-scratch-999999999-x" / "home"
+    abandoned.mkdir(parents=True)
+    other = temporary / f"agentcli-scratch-{os.getpid()}-x"
+    other.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    sandbox = Sandbox(build(workspace, tmp_path / "home"), "reduced")
+    sandbox.launch(("true",))
+    assert not abandoned.exists() and other.exists()
+    sandbox.close()
+    assert os.listdir(temporary) == [other.name]
 
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
