@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,8 +28,9 @@ Path = tuple[str, ...]
 # their paths. Returns the text that it must be copied from, or None for any string.
 TextFor = Callable[[Path, Mapping[Path, str]], str | None]
 
-QUOTE, BACKSLASH = 0x22, 0x5C
+QUOTE = 0x22
 _SPACE = frozenset(b" \t\r\n")
+AMBIGUOUS = -1
 
 
 class UniqueSubstring:
@@ -150,15 +152,16 @@ class CopyConstraint:
         self._text_for = text_for
         self._places = [_Place(_Cursor())]  # one per accepted token, for rollback
         self._sources: dict[str, UniqueSubstring] = {}
+        self._first: dict[UniqueSubstring, set[int]] = {}
 
     def allowed(self) -> Tensor | None:
         allowed = self._base.allowed()
         place = self._places[-1]
         cursor = place.cursor
         if place.source is not None and cursor.string is not None:
-            within = self._continuations(place)
-            known = torch.zeros(self._vocabulary.size, dtype=torch.bool)
-            known[torch.tensor(sorted(within), dtype=torch.long)] = True
+            bits = np.zeros(self._vocabulary.size, dtype=np.bool_)
+            bits[list(self._continuations(place))] = True
+            known = torch.from_numpy(bits)
             return known if allowed is None else known[: len(allowed)] & allowed[: len(known)]
         if allowed is None or (cursor.string is not None and cursor.expects != "key"):
             return allowed
@@ -193,27 +196,34 @@ class CopyConstraint:
 
     def _continuations(self, place: _Place) -> set[int]:
         """Tokens that go on with the copy, or close it where it is unambiguous."""
-        source, vocabulary = place.source, self._vocabulary
+        source = place.source
         assert source is not None
+        fresh = not place.cursor.string
+        if fresh and source in self._first:  # the whole text is looked through once only
+            return self._first[source]
+        vocabulary = self._vocabulary
         tokens: set[int] = set()
-        for window in {source.window(at, vocabulary.longest) for at in place.alive}:
+        ends: dict[bytes, int] = {}  # what tokens may write -> where its only occurrence ends
+        for at in place.alive:
+            window = source.window(at, vocabulary.longest)
             for size in range(1, len(window) + 1):
                 piece = window[:size]
                 if piece not in vocabulary.prefixes:
                     break
-                tokens.update(vocabulary.by_bytes.get(piece, ()))
-        for before, closing in vocabulary.closing.items():
-            alive = source.walk(place.alive, before)
-            if self._closes(place, source, alive, before):
-                tokens.update(closing)
+                ends[piece] = AMBIGUOUS if piece in ends else at + size
+        for piece, end in ends.items():
+            tokens.update(vocabulary.by_bytes.get(piece, ()))
+            if end != AMBIGUOUS and source.unique((end,)):
+                tokens.update(vocabulary.closing.get(piece, ()))
+        if self._closes(place, source, place.alive):
+            tokens.update(vocabulary.closing.get(b"", ()))
+        if fresh:
+            self._first[source] = tokens
         return tokens
 
     @staticmethod
-    def _closes(
-        place: _Place, source: UniqueSubstring, alive: tuple[int, ...], before: bytes
-    ) -> bool:
-        started = bool(before) or bool(place.cursor.string)
-        return started and source.unique(alive)
+    def _closes(place: _Place, source: UniqueSubstring, alive: tuple[int, ...]) -> bool:
+        return bool(place.cursor.string) and source.unique(alive)
 
     def _advanced(self, place: _Place, data: bytes) -> _Place | None:
         """The place after ``data``; None if that breaks a copy."""
@@ -235,7 +245,7 @@ class CopyConstraint:
         source = place.source
         assert source is not None
         if byte == QUOTE and source.between(place.alive):
-            return self._closes(place, source, place.alive, b"")
+            return self._closes(place, source, place.alive)
         place.alive = source.walk(place.alive, bytes([byte]))
         return bool(place.alive)
 

@@ -68,7 +68,7 @@ def engine() -> Engine:
 def test_old_always_occurs_once(engine: Engine, lookup: Lookup | None) -> None:
     grammar = Grammar.json_schema(SCHEMA, engine.tokenizer)
     seen, crossing = set(), 0
-    for seed in range(40):
+    for seed in range(12):
         generation = engine.generate(
             [1, 2],
             max_tokens=400,
@@ -82,7 +82,7 @@ def test_old_always_occurs_once(engine: Engine, lookup: Lookup | None) -> None:
         assert FILES[call["path"]].count(call["old"]) == 1 and call["old"]
         seen.add(call["old"])
         crossing += sum(len(engine.tokenizer.token_bytes(token)) > 1 for token in tokens)
-    assert len(seen) > 10 and crossing > 40
+    assert len(seen) > 6 and crossing > 12
 
 
 def test_drafts_change_nothing(engine: Engine) -> None:
