@@ -71,7 +71,8 @@ def main() -> None:
         times = asyncio.run(measure(rounds, folder))
     for name, values in times.items():
         print(
-            f"{name:28} {statistics.median(values) * 1000:8.2f} ms   (best {min(values) * 1000:.2f})"
+            f"{name:28} {statistics.median(values) * 1000:8.2f} ms"
+            f"   (best {min(values) * 1000:.2f})"
         )
 
 
