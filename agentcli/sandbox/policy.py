@@ -6,8 +6,10 @@ workspace. Nothing else of the home folder exists in there, and HOME is a privat
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
+import stat
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -106,7 +108,7 @@ def build(
     try:
         shadow = etc.copy(survey, _cache_folder(host, real_home))
     except OSError:
-        shadow = etc.copy(survey, tempfile.mkdtemp(prefix="agentcli-etc-"))
+        shadow = etc.copy(survey, _own_temporary_folder())
     return Policy(
         workspace=workspace,
         home=home,
@@ -232,6 +234,17 @@ def _is_program(path: str) -> bool:
 def _cache_folder(host: Mapping[str, str], home: str) -> str:
     base = host.get("XDG_CACHE_HOME") or os.path.join(home, ".cache")
     return os.path.join(base, "agentcli", "sandbox")
+
+
+def _own_temporary_folder() -> str:
+    """Where the cache folder cannot be written: a folder that nobody else can have prepared."""
+    folder = os.path.join(tempfile.gettempdir(), f"agentcli-cache-{os.getuid()}")
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(folder, 0o700)
+    info = os.lstat(folder)
+    if stat.S_ISDIR(info.st_mode) and info.st_uid == os.getuid() and not info.st_mode & 0o077:
+        return folder
+    return tempfile.mkdtemp(prefix="agentcli-cache-")
 
 
 def _data_folder(host: Mapping[str, str], home: str) -> str:

@@ -267,13 +267,14 @@ async def test_cancelling_a_command(host: HostEnvironment, workspace: Path) -> N
 
 async def test_cancelling_at_any_moment_leaves_nothing(host: HostEnvironment) -> None:
     async def start_and_cancel(number: int) -> None:
-        script = f"setsid sleep 40{number:02}1 & (sleep 40{number:02}2 &) ; sleep 40{number:02}3"
+        mark = f"{os.getpid()}{number:02}"  # other tests may run beside this one
+        script = f"setsid sleep {mark}1 & (sleep {mark}2 &) ; sleep {mark}3"
         task = asyncio.create_task(host.exec(["sh", "-c", script], limits=Limits()))
         await asyncio.sleep(number * 0.005)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert not alive(f"sleep\00040{number:02}")
+        assert not alive(f"sleep\0{mark}")
 
     await asyncio.gather(*(start_and_cancel(number) for number in range(20)))
     assert (await host.exec(["echo", "ok"], limits=Limits())).stdout == "ok\n"

@@ -136,6 +136,18 @@ def test_etc_without_what_not_everybody_may_read(tmp_path: Path) -> None:
     assert etc.copy(survey, str(tmp_path / "cache"), str(root)) == str(copy)
 
 
+def test_a_home_that_cannot_be_written(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    blocked = tmp_path / "file"
+    blocked.touch()
+    host = {"HOME": str(tmp_path / "home"), "PATH": "/bin", "XDG_CACHE_HOME": str(blocked)}
+    built = policy.build(str(workspace), host_env=host)
+    assert built.etc.startswith(f"{tmp_path}/agentcli-cache-{os.getuid()}/etc-")
+    assert policy.build(str(workspace), host_env=host).etc == built.etc
+
+
 def test_private_folders_of_killed_processes_are_removed(
     workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
