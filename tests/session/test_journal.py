@@ -174,5 +174,3 @@ def test_ids_are_distinct_and_sort_by_time() -> None:
     ids = [store.new_session_id() for _ in range(50)]
     assert len(set(ids)) == 50
     assert ids[0][:15] <= ids[-1][:15]
-
-
