@@ -7,8 +7,6 @@ answer and nothing else.
 from __future__ import annotations
 
 import json
-import os
-import sys
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any, Protocol, TextIO
@@ -74,19 +72,6 @@ class Renderer(Protocol):
     def close(self) -> None:
         """Leave the terminal in order, whatever happened."""
         ...
-
-
-def open_renderer(output: Output) -> Renderer:
-    """The renderer for an output format and for what stdout and stderr are connected to."""
-    if output is Output.JSON:
-        return JsonRenderer(sys.stdout)
-    if output is Output.STREAM_JSON:
-        return StreamRenderer(sys.stdout)
-    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
-        from agentcli.cli.live import LiveRenderer  # Rich takes 0.1 s that pipes need not wait for
-
-        return LiveRenderer(sys.stderr, answer=None if sys.stdout.isatty() else sys.stdout)
-    return PlainRenderer(sys.stderr, sys.stdout)
 
 
 class PlainRenderer:

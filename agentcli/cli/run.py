@@ -20,7 +20,8 @@ from agentcli.agent.run import Run, RunResult
 from agentcli.agent.state import AgentState
 from agentcli.cli.bill import Bill
 from agentcli.cli.errors import log_to_file, show_error, show_note
-from agentcli.cli.render import Output, Renderer, Summary, open_renderer
+from agentcli.cli.open import open_renderer
+from agentcli.cli.render import Output, Renderer, Summary
 from agentcli.cli.signals import Interruption, interruptible
 from agentcli.config import Settings
 from agentcli.errors import UsageError, WorkspaceError
