@@ -27,11 +27,13 @@ from agentcli.model.gpt import GPT, Attention
 from agentcli.model.pack import pack_model, suited_dtype
 from agentcli.model.quantize import Scheme, quantize_model
 from agentcli.model.rope import Rotary
-from agentcli.model.tensor_file import read_safetensors, write_safetensors
+from agentcli.model.tensor_file import expand_rows, read_safetensors, write_safetensors
 from agentcli.model.tokenizer import Tokenizer, load_tokenizer, read_json
 
 # model_type of agentcli's own config.json.
 OWN_TYPE = "agentcli"
+# Its ``storage`` where matrices are int8 with a scale a row; they are expanded while they load.
+INT8_ROWS = "int8 rows"
 
 
 @dataclass
@@ -134,7 +136,9 @@ def _load_folder(
     files = _weight_files(folder)
     model = _empty_model(config, _wanted(dtype, _dtype_of(data), device), device, fused)
     own = data.get("model_type") == OWN_TYPE
-    tensors = chain.from_iterable(map(read_safetensors, files))
+    tensors: Iterable[tuple[str, Tensor]] = chain.from_iterable(map(read_safetensors, files))
+    if data.get("storage") == INT8_ROWS:
+        tensors = expand_rows(tensors)
     fill(model, tensors, None if own else hf_names(config))
     generation_file = folder / "generation_config.json"
     generation = read_json(generation_file) if generation_file.exists() else {}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import mmap
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ DTYPES = {
     "BOOL": torch.bool,
 }
 CODES = {dtype: code for code, dtype in DTYPES.items()}
+SCALE = ".scale"
 
 
 _MAX_HEADER = 100_000_000
@@ -55,6 +56,38 @@ def read_safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
                 yield name, tensor
                 del tensor
                 _give_back(mapped, begin, end)
+
+
+def expand_rows(tensors: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+    """Matrices stored as int8 (NAME) with a float32 scale a row (NAME.scale) as float32.
+
+    Each is valid until the next is asked for. A matrix may stand before or after its scales.
+    Raises CheckpointError for int8 without scales.
+    """
+    scales: dict[str, Tensor] = {}
+    waiting: dict[str, Tensor] = {}
+    room = torch.empty(0)
+    for name, tensor in tensors:
+        owner = name.removesuffix(SCALE)
+        if owner != name:
+            scales[owner] = tensor.clone()
+        elif tensor.dtype != torch.int8:
+            yield name, tensor
+            continue
+        elif name not in scales:
+            waiting[name] = tensor.clone()
+            continue
+        else:
+            waiting[name] = tensor
+        matrix = waiting.pop(owner, None)
+        if matrix is not None:
+            # One buffer for all: fresh pages would cost more than the product.
+            if room.numel() < matrix.numel():
+                room = torch.empty(matrix.numel())
+            wide = room[: matrix.numel()].view(matrix.shape)
+            yield owner, torch.mul(matrix, scales.pop(owner)[:, None], out=wide)
+    if waiting:
+        raise CheckpointError(f"{', '.join(sorted(waiting)[:3])}: int8 without scales")
 
 
 def _read_header(path: Path, length: bytes, file: Any) -> tuple[dict[str, Any], int]:

@@ -19,10 +19,11 @@ from agentcli.errors import CheckpointError, ModelError
 from agentcli.model.checkpoint import load_model, read_config, save_model
 from agentcli.model.config import ModelConfig
 from agentcli.model.gpt import GPT
-from agentcli.model.tensor_file import read_safetensors, write_safetensors
+from agentcli.model.tensor_file import expand_rows, read_safetensors, write_safetensors
 from tests.model.families import CASES, Case, make_oracle, random_tokens, save_oracle
 from tests.model.test_nanochat import make_config, make_model
 from tests.model.test_tokenizer import make_pickle, nanochat
+from training.weights import load_export
 
 LLAMA = next(case for case in CASES if case.name == "llama_mqa_tied_biases")
 QWEN = next(case for case in CASES if case.name == "qwen3")
@@ -315,3 +316,30 @@ def test_peak_memory(tmp_path: Path) -> None:
         [sys.executable, "-c", PEAK, str(tmp_path)], capture_output=True, text=True, check=True
     )
     assert float(done.stdout) < 1.2
+
+
+@pytest.mark.parametrize("first", ["w", "w.scale"])
+def test_rows_of_int8_are_expanded(first: str) -> None:
+    scale = torch.tensor([0.5, 2.0])
+    stored = {"w": torch.tensor([[1, -2], [3, 127]], dtype=torch.int8), "w.scale": scale}
+    ordered = sorted(stored.items(), key=lambda item: item[0] != first)
+    vector = torch.tensor([1.5])
+    found = {name: value.clone() for name, value in expand_rows([("v", vector), *ordered])}
+    assert set(found) == {"v", "w"}
+    assert found["v"].tolist() == [1.5]
+    assert found["w"].tolist() == [[0.5, -1.0], [6.0, 254.0]]
+
+
+def test_int8_without_scales_is_named() -> None:
+    with pytest.raises(CheckpointError, match="lonely: int8 without scales"):
+        dict(expand_rows([("lonely", torch.zeros(1, 1, dtype=torch.int8))]))
+
+
+def test_the_embedded_model_is_what_training_exported() -> None:
+    folder = Path(__file__).parents[2] / "agentcli" / "embedded"
+    config, weights = load_export(folder)
+    loaded = load_model(folder, pack=False, fused=False)
+    assert loaded.model.config == config
+    state = loaded.model.state_dict()
+    assert set(state) == set(weights)
+    assert all(torch.equal(state[name], weights[name]) for name in weights)

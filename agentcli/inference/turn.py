@@ -1,0 +1,177 @@
+"""The grammar of one turn of a model that writes calls between special tokens.
+
+    turn = { text | <|python_start|> source <|python_end|> } { <|call_start|> JSON <|call_end|> } end
+
+The JSON of a call is ``{"name": ..., "arguments": ...}`` of an offered tool, exactly as
+``json.dumps`` spaces it; arguments that must be copied from a file can be nothing else.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import llguidance
+import torch
+from torch import Tensor
+
+from agentcli.errors import ModelError
+from agentcli.inference.constrain import Constraint, Grammar
+from agentcli.inference.substring import CopyConstraint, Path
+from agentcli.model.tokenizer import Tokenizer
+
+CALL_START, CALL_END = "<|call_start|>", "<|call_end|>"
+PYTHON_START, PYTHON_END = "<|python_start|>", "<|python_end|>"
+END = "<|assistant_end|>"
+
+# (tool, arguments written so far) -> what the argument must be copied from; None: anything.
+TextOf = Callable[[str, Mapping[str, str]], str | None]
+
+_SPACING: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+
+
+@dataclass(frozen=True)
+class OfferedTool:
+    """``text_of`` maps an argument to the path argument of whose file it must be a piece."""
+
+    name: str
+    parameters: Mapping[str, Any]
+    text_of: Mapping[str, str] = field(default_factory=dict)
+
+
+def call_grammar(tools: Sequence[OfferedTool], tokenizer: Tokenizer, vocab_size: int) -> Grammar:
+    """Calls of any of ``tools``. Raises ModelError for a schema that has no grammar."""
+    calls = [
+        {
+            "type": "object",
+            "properties": {"name": {"const": tool.name}, "arguments": dict(tool.parameters)},
+            "required": ["name", "arguments"],
+            "additionalProperties": False,
+        }
+        for tool in tools
+    ]
+    try:
+        source = llguidance.LLMatcher.grammar_from_json_schema(
+            json.dumps({"anyOf": calls}), overrides=_SPACING
+        )
+    except ValueError as error:
+        raise ModelError(f"the tools' schemas: {error}") from None
+    return Grammar(source, tokenizer, vocab_size)
+
+
+class TurnConstraint:
+    """One row's turn. ``inline`` allows the in-stream block; ``begun``: a turn that goes on."""
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        vocab_size: int,
+        calls: Grammar | None,
+        tools: Sequence[OfferedTool] = (),
+        text_of: TextOf | None = None,
+        *,
+        inline: bool = False,
+        begun: bool = False,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._calls = calls
+        self._tools = {tool.name: tool for tool in tools}
+        self._text_of = text_of
+        self._inline = inline
+        self._ids = {
+            name: tokenizer.special_id(name)
+            for name in (CALL_START, CALL_END, PYTHON_START, PYTHON_END, END)
+        }
+        self._ordinary = torch.ones(vocab_size, dtype=torch.bool)
+        self._ordinary[[i for i in tokenizer.special.values() if i < vocab_size]] = False
+        self._ordinary[tokenizer.vocab_size :] = False
+        self._eos = tokenizer.eos_id
+        # text, python, call, or after (a call); ``begun``: the turn may end here.
+        self._place, self._begun = "text", begun
+        self._call: Constraint | None = None
+        self._history: list[tuple[str, bool, Constraint | None, bool]] = []
+
+    def allowed(self) -> Tensor:
+        ids = self._ids
+        if self._place == "call":
+            return self._within_call()
+        allowed = self._ordinary.clone() if self._place != "after" else self._none()
+        if self._place == "python":
+            allowed[ids[PYTHON_END]] = self._begun
+            return allowed
+        allowed[ids[CALL_START]] = self._calls is not None
+        allowed[ids[END]] = self._begun
+        allowed[ids[PYTHON_START]] = self._inline and self._place == "text"
+        return allowed
+
+    def accept(self, token: int) -> None:
+        inside = self._place == "call" and token != self._ids[CALL_END]
+        self._history.append((self._place, self._begun, self._call, inside))
+        if inside:
+            assert self._call is not None
+            self._call.accept(token)
+        elif token == self._ids[CALL_START]:
+            self._place, self._call = "call", self._new_call()
+        elif token == self._ids[CALL_END]:
+            self._place, self._begun, self._call = "after", True, None
+        elif token == self._ids[PYTHON_START]:
+            self._place, self._begun = "python", False
+        elif token == self._ids[PYTHON_END]:
+            self._place, self._begun = "text", False
+        else:
+            self._begun = True
+
+    def rollback(self, count: int) -> None:
+        for _ in range(count):
+            self._place, self._begun, self._call, inside = self._history.pop()
+            if inside and self._call is not None:
+                self._call.rollback(1)
+
+    def fork(self) -> TurnConstraint:
+        other = copy.copy(self)
+        other._call = self._call and self._call.fork()
+        other._history = []
+        return other
+
+    @property
+    def finished(self) -> bool:
+        return False  # a turn ends by its end token
+
+    def _within_call(self) -> Tensor:
+        assert self._call is not None
+        close = self._ids[CALL_END]
+        if self._call.finished:
+            allowed = self._none()
+            allowed[close] = True
+            return allowed
+        inner = self._call.allowed()
+        assert inner is not None  # a grammar always has an opinion
+        allowed = self._none()
+        allowed[: len(inner)] = inner[: len(allowed)]
+        # Where the JSON may end, its grammar offers the end token.
+        if self._eos is not None:
+            allowed[close] = bool(allowed[self._eos])
+            allowed[self._eos] = False
+        return allowed
+
+    def _none(self) -> Tensor:
+        return torch.zeros_like(self._ordinary)
+
+    def _new_call(self) -> Constraint:
+        assert self._calls is not None
+        call: Constraint = self._calls.constraint()
+        if self._text_of is not None and any(tool.text_of for tool in self._tools.values()):
+            call = CopyConstraint(call, self._tokenizer, self._text_for)
+        return call
+
+    def _text_for(self, path: Path, strings: Mapping[Path, str]) -> str | None:
+        tool = self._tools.get(strings.get(("name",), ""))
+        if tool is None or self._text_of is None or len(path) != 2 or path[0] != "arguments":
+            return None
+        if path[1] not in tool.text_of:
+            return None
+        written = {key[1]: value for key, value in strings.items() if len(key) == 2}
+        return self._text_of(tool.name, written) or None
