@@ -59,9 +59,11 @@ class Figure:
 class Bench:
     """Runs rows and keeps their figures; a row that fails is reported and does not end the run."""
 
-    def __init__(self, device: str, limits: Limits, *, peers: bool, tokens: int) -> None:
+    def __init__(
+        self, device: str, limits: Limits, *, peers: bool, tokens: int, compiled: bool = True
+    ) -> None:
         self.device, self.limits = device, limits
-        self.peers, self.tokens = peers, tokens
+        self.peers, self.tokens, self.compiled = peers, tokens, compiled
         self.figures: list[Figure] = []
 
     def add(self, shape: str, work: str, value: float, unit: str, note: str = "") -> None:
@@ -291,8 +293,9 @@ def on_cuda(bench: Bench, shapes: list[str]) -> None:
             kinds = {
                 "eager": Engine(model, tokenizer, graphs=False),
                 "graphs": Engine(model, tokenizer),
-                "compiled + graphs": Engine(model, tokenizer, compiled=True),
             }
+            if bench.compiled:
+                kinds["compiled + graphs"] = Engine(model, tokenizer, compiled=True)
             for label, engine in kinds.items():
                 for batch in (1, 32):
                     with bench.row(shape, f"decode {label}, batch {batch}"):
@@ -372,6 +375,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--tokens", type=int, default=128, help="decode steps per measurement")
     parser.add_argument("--no-peers", action="store_true")
+    parser.add_argument("--no-compile", action="store_true", help="saves minutes of warm-up")
     parser.add_argument("--json", metavar="FILE")
     options = parser.parse_args()
     if options.threads:
@@ -380,7 +384,13 @@ def main() -> None:
     limits = measure(options.device)
     rates = ", ".join(f"{rate / 1e12:.1f} TFLOP/s {name}" for name, rate in limits.matrix.items())
     print(f"{limits.device}: read {limits.read / 1e9:.0f} GB/s, {rates}, torch {torch.__version__}")
-    bench = Bench(options.device, limits, peers=not options.no_peers, tokens=options.tokens)
+    bench = Bench(
+        options.device,
+        limits,
+        peers=not options.no_peers,
+        tokens=options.tokens,
+        compiled=not options.no_compile,
+    )
     shapes = options.shapes or (["qwen2.5-0.5b", "llama-3-8b"] if cuda else ["qwen2.5-0.5b"])
     (on_cuda if cuda else on_cpu)(bench, shapes)
     if options.json:

@@ -55,6 +55,7 @@ class Engine:
         ends = {tokenizer.eos_id, tokenizer.bos_id} - {None}
         self.stop_ids: frozenset[int] = frozenset(ends) if stop_ids is None else stop_ids  # type: ignore[arg-type]
         on_cuda = model.device.type == "cuda"
+        self.compiled = compiled
         self.graphs: DecodeGraphs | None = None
         if on_cuda and graphs is not False:
             self.graphs = DecodeGraphs(model, compiled=compiled)
@@ -112,6 +113,15 @@ class Engine:
                     masks[i].append(sampled[i])
         return rows, masks
 
+    def capacity(self, positions: int, limit: int) -> int:
+        """What a cache for ``positions`` should hold at first.
+
+        Powers of two where steps are compiled: each capacity costs a compilation.
+        """
+        if self.compiled:
+            positions = 1 << (positions - 1).bit_length()
+        return min(positions, limit)
+
     def forward(self, tokens: Tensor, cache: KVCache) -> Tensor:
         """Logits (B, T, V) of tokens (B, T) on the host, which the cache holds afterwards."""
         if self.graphs is not None and tokens.shape[1] == 1:
@@ -149,7 +159,7 @@ class Generation(Iterator[Column]):
             raise ContextLengthError(
                 f"the prompt of {len(tokens)} tokens does not fit the context of {limit}"
             )
-        hint = min(len(tokens) + (max_tokens or 0), limit)
+        hint = engine.capacity(len(tokens) + (max_tokens or 0), limit)
         self.cache = engine.model.new_cache(capacity=hint) if cache is None else cache
         self.reused = 0
         self.prefilled = 0
@@ -227,7 +237,7 @@ class Generation(Iterator[Column]):
         logits = model.logits(hidden)  # (1, V)
         self.prefilled = len(prompt) - self.reused
         if len(self.rows) > 1:
-            room = min(len(prompt) + (self._max_tokens or 0), cache.limit)
+            room = self.engine.capacity(len(prompt) + (self._max_tokens or 0), cache.limit)
             self._working = cache.fork(len(self.rows), capacity=room)
         self._ready = [logits.expand(len(self.rows), -1)]
         self.prefill_s = time.perf_counter() - started
