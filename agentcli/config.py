@@ -94,8 +94,10 @@ class Settings(_Section):
     max_steps: Positive = 100
     timeout_s: Seconds | None = None
     """Seconds for a whole run."""
+    step_timeout_s: Seconds | None = None
+    """Seconds for one step: the model's answer with its retries, and the tools."""
     request_timeout_s: Seconds = 600.0
-    """Seconds of silence before a model's answer is given up."""
+    """Seconds without a piece of a model's answer before it is given up."""
     retries: Annotated[int, Field(ge=0)] = 3
     """Further attempts after a provider's failure."""
     budget_tokens: Positive | None = None

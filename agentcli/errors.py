@@ -1,6 +1,6 @@
 """Every error that agentcli raises on purpose.
 
-    AgentCLIError                     message, hint; exit_code
+    AgentCLIError                     message, hint, place; exit_code
     ├── UsageError                    2   wrong command line
     │   ├── ConfigError               2   a settings file, variable or flag
     │   ├── TaskError                 2   the task file or its front matter
@@ -38,11 +38,25 @@ from the words of a message.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in a run an error arose. Steps and attempts count from 1; 0 is before the first."""
+
+    step: int = 0
+    stage: str = ""
+    attempt: int = 1
+    tool: str = ""
+    call_id: str = ""
+
 
 class AgentCLIError(Exception):
     """Root of all errors that agentcli raises on purpose.
 
-    ``str(error)`` is one line that says what was wrong and where; ``hint`` says what to do.
+    ``str(error)`` is one line that says what was wrong and where; ``hint`` says what to do;
+    ``place`` is where in a run it arose, None outside of one.
     """
 
     exit_code = 1
@@ -51,6 +65,7 @@ class AgentCLIError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.place: Place | None = None
 
     def line(self) -> str:
         """The message and the hint in one line, as printed on stderr."""

@@ -7,7 +7,7 @@ All values are frozen, so that histories can be shared without copies. ``to_json
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeAlias
@@ -192,6 +192,16 @@ def validate_history(messages: Sequence[Message]) -> None:
         pending = [call.id for call in message.calls]
     if pending:
         raise InternalError(f"calls without results at the end: {', '.join(pending)}")
+
+
+def without_thinking(messages: Iterable[Message]) -> tuple[Message, ...]:
+    """The messages as another model may read them: reasoning is its own model's alone."""
+    return tuple(
+        Message(m.role, tuple(part for part in m.parts if not isinstance(part, Thinking)))
+        if any(isinstance(part, Thinking) for part in m.parts)
+        else m
+        for m in messages
+    )
 
 
 @dataclass(frozen=True, slots=True)

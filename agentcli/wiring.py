@@ -12,13 +12,16 @@ import os
 import re
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from agentcli import __version__
+from agentcli.agent.budget import RunLimits
 from agentcli.agent.events import ModelAnswered, SessionStarted
 from agentcli.agent.hooks import Hook
-from agentcli.agent.kernel import Agent, RunLimits
-from agentcli.agent.module import CodingAgent
+from agentcli.agent.kernel import Agent
+from agentcli.agent.module import AgentModule, CodingAgent
+from agentcli.agent.recovery import RetryConfig
 from agentcli.agent.state import AgentState
 from agentcli.config import Settings, user_folder
 from agentcli.environments.host import HostEnvironment
@@ -27,15 +30,20 @@ from agentcli.llm import registry
 from agentcli.llm.client import ChatResponse, LLMClient, Sampling
 from agentcli.prompts import Prompts
 from agentcli.sandbox.confine import Level
+from agentcli.sandbox.limits import MIB, Limits
 from agentcli.session import store
 from agentcli.session.journal import Journal, read_events
 from agentcli.task import Task
 from agentcli.tools.base import Checks, Tool, ToolContext
 from agentcli.tools.builtin import builtin_tools
+from agentcli.tools.calculator import calculator_tool
+from agentcli.tools.decline import decline_tool
 from agentcli.tools.permissions import Ask, Mode, ModePermissions
 from agentcli.tools.registry import Registry
 
 _SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$")
+# What the embedded model was trained with, beside calculator and decline.
+_LEARNT = ("grep", "list_dir", "read_file", "run_tests", "search_replace")
 _LEVELS: dict[str, Level | None] = {
     "auto": None,
     "full": "full",
@@ -55,11 +63,13 @@ async def open_agent(
     session_id: str | None = None,
     hooks: Sequence[Hook] = (),
     ask: Ask | None = None,
+    client: LLMClient | None = None,
 ) -> AsyncIterator[Agent]:
     """An agent at work in ``workspace``; everything it holds is let go of at the end.
 
     What ``task``, ``model`` and ``mode`` say goes before the settings. ``session_id`` goes on with
     a session instead of opening a new one; ``ask`` answers for the user where a mode asks.
+    ``client`` stands in for the model's own.
 
     Raises:
         AgentCLIError: whatever stands in the way of a run, each with its exit code.
@@ -69,7 +79,15 @@ async def open_agent(
     chosen_mode = Mode(mode or settings.mode or Mode.AUTO)
     name = model or settings.model or registry.default_model()
     prompts = Prompts.standard(user=user_folder() / "prompts")
-    tools = _chosen(builtin_tools(prompts), task.tools if task else ())
+    command, check = _tool_limits(settings)
+    tools = builtin_tools(prompts, command=command, check=check)
+    module: AgentModule = CodingAgent(prompts)
+    if registry.split_name(name)[0] in (registry.EMBEDDED, registry.LOCAL):
+        # A small model knows its tools from training, and reads no prompt about them.
+        tools = [tool for tool in tools if tool.spec.name in _LEARNT]
+        tools += [calculator_tool(), decline_tool()]
+        module = AgentModule()
+    tools = _chosen(tools, task.tools if task else ())
     state = store.load_state(session_id) if session_id else AgentState()
     _check_session(state, root)
 
@@ -80,7 +98,8 @@ async def open_agent(
         await asyncio.sleep(0)  # the supervisor forks here, while there is no thread yet
         try:
             registry.preload(name, settings)
-            client = await asyncio.to_thread(_connect, name, settings)
+            if client is None:
+                client = await asyncio.to_thread(_connect, name, settings)
         except BaseException:
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
@@ -95,6 +114,8 @@ async def open_agent(
             context=ToolContext(
                 environment,
                 checks=Checks(**settings.checks.model_dump()),
+                command=command,
+                check=check,
                 output_chars=settings.limits.output_chars,
             ),
             log=journal,
@@ -107,9 +128,11 @@ async def open_agent(
                 tuple(f"{tool.spec.name}@{tool.spec.version}" for tool in tools),
                 __version__,
             ),
-            module=CodingAgent(prompts),
+            module=module,
             hooks=hooks,
             limits=_limits(settings, task),
+            retry=RetryConfig(attempts=settings.retries + 1),
+            price_of=registry.price_of,
             sampling=Sampling(
                 max_tokens=settings.max_output_tokens, temperature=settings.temperature
             ),
@@ -177,8 +200,21 @@ def _limits(settings: Settings, task: Task | None) -> RunLimits:
     return RunLimits(
         max_steps=task.max_steps or settings.max_steps,
         time_s=task.budget.time_s or settings.timeout_s,
+        step_time_s=settings.step_timeout_s,
+        silence_s=settings.request_timeout_s,
         tokens=task.budget.tokens or settings.budget_tokens,
+        cost_usd=task.budget.cost or settings.max_cost,
         tool_calls=task.budget.tool_calls,
+    )
+
+
+def _tool_limits(settings: Settings) -> tuple[Limits, Limits]:
+    """For commands and for checks."""
+    chosen = settings.limits
+    common = Limits(memory_bytes=chosen.memory_mib * MIB, tasks=chosen.tasks)
+    return (
+        replace(common, time_s=chosen.command_time_s),
+        replace(common, time_s=chosen.check_time_s),
     )
 
 

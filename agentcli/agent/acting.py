@@ -8,7 +8,16 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
-from agentcli.agent.events import Event, ToolFinished, ToolProgress, ToolStarted
+from agentcli.agent.events import (
+    Event,
+    RetryScheduled,
+    Stage,
+    ToolFinished,
+    ToolProgress,
+    ToolStarted,
+)
+from agentcli.agent.recovery import TOOL_RETRIES, TRANSIENT, RetryConfig, backoff_s
+from agentcli.errors import AgentCLIError, Place
 from agentcli.messages import Outcome, ToolCall, ToolResult
 from agentcli.tools.base import ToolContext, ToolKind, ToolSpec
 from agentcli.tools.registry import Registry
@@ -62,6 +71,7 @@ class Acting:
     """Runs calls through the one dispatch path and tells what happens.
 
     ``emit`` records and shows an event. ``before`` may answer a call in place of its tool.
+    ``retry`` is for idempotent tools that met a fault of the moment, such as a dead worker.
     """
 
     def __init__(
@@ -70,11 +80,13 @@ class Acting:
         context: ToolContext,
         emit: Callable[..., Awaitable[None]],
         before: Callable[[ToolCall], Awaitable[ToolResult | None]],
+        retry: RetryConfig = TOOL_RETRIES,
     ) -> None:
         self._registry = registry
         self._context = context
         self._emit = emit
         self._before = before
+        self._retry = retry
 
     async def run(self, step: int, calls: Sequence[ToolCall]) -> None:
         """Run all calls; each ends with a ``ToolFinished``, except when cancelled.
@@ -109,17 +121,45 @@ class Acting:
         if waits:
             await asyncio.wait(waits)
         async with slots:
-            answered = await self._before(call)
-            if answered is not None:
-                await self._emit(ToolFinished(step, answered))
-                return
-            spec = self._registry.spec(call.name)
-            await self._emit(ToolStarted(step, call, spec.kind.value if spec else ""))
-            started = time.monotonic()
-            async with _Progress(call.id, self._emit) as progress:
-                context = replace(self._context, call_id=call.id, progress=progress)
-                result = await self._registry.dispatch(call, context)
-            await self._emit(ToolFinished(step, result, time.monotonic() - started))
+            try:
+                await self._carry_out(step, call)
+            except AgentCLIError as error:
+                place = Place(step, Stage.ACT.value, tool=call.name, call_id=call.id)
+                error.place = error.place or place
+                raise
+
+    async def _carry_out(self, step: int, call: ToolCall) -> None:
+        answered = await self._before(call)
+        if answered is not None:
+            await self._emit(ToolFinished(step, answered))
+            return
+        spec = self._registry.spec(call.name)
+        await self._emit(ToolStarted(step, call, spec.kind.value if spec else ""))
+        started = time.monotonic()
+        async with _Progress(call.id, self._emit) as progress:
+            context = replace(self._context, call_id=call.id, progress=progress)
+            result = await self._dispatch(step, call, context, again=bool(spec and spec.retryable))
+        await self._emit(ToolFinished(step, result, time.monotonic() - started))
+
+    async def _dispatch(
+        self, step: int, call: ToolCall, context: ToolContext, *, again: bool
+    ) -> ToolResult:
+        attempt = 1
+        while True:
+            result = await self._registry.dispatch(call, context)
+            faulty = result.outcome is Outcome.ERROR and result.data.get("code") in TRANSIENT
+            if not faulty or not again or attempt >= self._retry.attempts:
+                return _counted(result, attempt)
+            pause_s, reason = backoff_s(self._retry, attempt), result.content
+            await self._emit(
+                RetryScheduled(step, Stage.ACT, attempt, pause_s, reason, call.name, call.id)
+            )
+            await asyncio.sleep(pause_s)
+            attempt += 1
+
+
+def _counted(result: ToolResult, attempts: int) -> ToolResult:
+    return replace(result, data={**result.data, "attempts": attempts}) if attempts > 1 else result
 
 
 class _Progress:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, ClassVar, Protocol, get_type_hints
 
+from agentcli.errors import Place
 from agentcli.llm.client import StreamEvent
 from agentcli.messages import (
     FinishReason,
@@ -125,7 +126,10 @@ class StepStarted(Event):
 
 @dataclass(frozen=True, slots=True)
 class ModelAnswered(Event):
-    """The model's whole answer, which joins the history. Times in seconds."""
+    """The model's whole answer, which joins the history. Times in seconds.
+
+    ``cost_usd`` in US dollars, here and elsewhere: None where it is not known.
+    """
 
     step: int
     message: Message
@@ -133,6 +137,7 @@ class ModelAnswered(Event):
     usage: Usage
     first_token_s: float
     duration_s: float
+    cost_usd: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,17 +147,26 @@ class AnswerRejected(Event):
     step: int
     reason: str
     usage: Usage
+    cost_usd: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RetryScheduled(Event):
-    """An attempt failed and another follows after ``delay_s`` seconds. Attempts count from 1."""
+    """An attempt failed and another follows after ``delay_s`` seconds. Attempts count from 1.
+
+    ``tool`` and ``call_id`` name the call in the stage ACT; ``usage`` is what a model had counted
+    for the part of its answer that came.
+    """
 
     step: int
     stage: Stage
     attempt: int
     delay_s: float
     error: str
+    tool: str = ""
+    call_id: str = ""
+    usage: Usage = field(default_factory=Usage)
+    cost_usd: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,13 +232,18 @@ class Warned(Event):
 
 @dataclass(frozen=True, slots=True)
 class RunFinished(Event):
-    """The end, exactly once. ``detail`` says more where the reason alone does not."""
+    """The end, exactly once. ``detail`` says more where the reason alone does not.
+
+    ``error`` is the class of the error that ended it, ``place`` where that arose.
+    """
 
     reason: StopReason
     status: Status
     answer: str
     detail: str = ""
     exit_code: int = 0
+    error: str = ""
+    place: Place | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,18 +315,20 @@ def _kind(cls: type[Event]) -> str:
 # A dataclass with slots replaces its class: the last one of a name is the one in use.
 _KINDS: dict[str, type[Event]] = {_kind(cls): cls for cls in Event.__subclasses__()}
 _HINTS: dict[type[Event], dict[str, Any]] = {cls: get_type_hints(cls) for cls in _KINDS.values()}
+_NAMES = {cls: tuple(each.name for each in fields(cls)) for cls in _KINDS.values()}
+_KIND_OF = {cls: name for name, cls in _KINDS.items()}
 
 
 def kind(event: Event) -> str:
     """The event's name in journals and streams, such as ``tool_started``."""
-    return _kind(type(event))
+    return _KIND_OF[type(event)]
 
 
 def to_record(event: Event) -> dict[str, Any]:
     """The event as plain JSON values, with its ``kind``."""
-    record: dict[str, Any] = {"kind": _kind(type(event))}
-    for field in fields(event):
-        record[field.name] = _encode(getattr(event, field.name))
+    record: dict[str, Any] = {"kind": kind(event)}
+    for name in _NAMES[type(event)]:
+        record[name] = _encode(getattr(event, name))
     return record
 
 
@@ -321,9 +342,7 @@ def from_record(record: Mapping[str, Any]) -> Event:
         cls = _KINDS[record["kind"]]
         hints = _HINTS[cls]
         values = {
-            field.name: _decode(hints[field.name], record[field.name])
-            for field in fields(cls)
-            if field.name in record
+            name: _decode(hints[name], record[name]) for name in _NAMES[cls] if name in record
         }
         return cls(**values)
     except (KeyError, TypeError, AttributeError) as error:
@@ -338,8 +357,8 @@ def _encode(value: Any) -> Any:
             return result_to_json(value)
         case ToolCall():
             return {"id": value.id, "name": value.name, "arguments": value.arguments}
-        case Usage():
-            return {field.name: getattr(value, field.name) for field in fields(value)}
+        case Usage() | Place():
+            return {each.name: getattr(value, each.name) for each in fields(value)}
         case bytes():
             return value.decode("utf-8", errors="replace")
         case StrEnum():
@@ -351,7 +370,7 @@ def _encode(value: Any) -> Any:
         case _:  # a stream event inside a Delta
             return {
                 "kind": type(value).__name__,
-                **{field.name: _encode(getattr(value, field.name)) for field in fields(value)},
+                **{each.name: _encode(getattr(value, each.name)) for each in fields(value)},
             }
 
 
@@ -362,6 +381,8 @@ def _decode(hint: Any, value: Any) -> Any:
         return result_from_json(value)
     if hint is ToolCall or hint is Usage:
         return hint(**value)
+    if hint == Place | None:
+        return None if value is None else Place(**value)
     if isinstance(hint, type) and issubclass(hint, StrEnum):
         return hint(value)
     return tuple(value) if isinstance(value, list) else value

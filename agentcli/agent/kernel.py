@@ -10,23 +10,23 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
-from contextlib import aclosing
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from agentcli.agent.acting import Acting, interrupted
+from agentcli.agent.asking import Answer, Asking
+from agentcli.agent.budget import Price, RunLimits, used_up
 from agentcli.agent.critics import Critic, Judgement, Review, review_all
 from agentcli.agent.events import (
     AnswerRejected,
     CheckFinished,
-    Delta,
     Event,
     EventLog,
     MessageAdded,
     ModelAnswered,
     ModelChanged,
     PhaseChanged,
-    RetryScheduled,
     RunFinished,
     SessionStarted,
     Stage,
@@ -35,7 +35,6 @@ from agentcli.agent.events import (
     StepFinished,
     StepStarted,
     StopReason,
-    StreamReset,
     TaskGiven,
     ToolFinished,
     ToolStarted,
@@ -44,62 +43,42 @@ from agentcli.agent.events import (
 from agentcli.agent.hooks import Allow, Deny, Hook
 from agentcli.agent.module import Act, AgentModule, CodingAgent, Decision, Final, Wait
 from agentcli.agent.phase import phase_of
-from agentcli.agent.recovery import RetryConfig, delay_s
+from agentcli.agent.recovery import TOOL_RETRIES, RetryConfig
 from agentcli.agent.run import Run, RunResult
-from agentcli.agent.state import STATUS_OF, AgentState, exit_code, fold
+from agentcli.agent.state import AgentState, exit_code, fold
+from agentcli.agent.stop import Stop, Stopped, stop_by, stop_for
 from agentcli.errors import (
     AgentCLIError,
     CapabilityError,
     ContentFilterError,
     JournalError,
+    Place,
     ProviderError,
-    RetryExhaustedError,
     SandboxError,
 )
-from agentcli.llm.client import ChatRequest, ChatResponse, LLMClient, Sampling, StreamFold
+from agentcli.llm.client import ChatRequest, ChatResponse, LLMClient, ModelInfo, Sampling
 from agentcli.messages import (
     FinishReason,
     Message,
     Outcome,
     ToolCall,
     ToolResult,
+    Usage,
     system,
     user,
+    without_thinking,
 )
-from agentcli.sandbox.limits import CHECK
-from agentcli.tools.base import ToolContext, ToolKind
+from agentcli.tools.base import STOP, ToolContext, ToolKind
 from agentcli.tools.registry import Registry
 
 _log = logging.getLogger("agentcli.kernel")
 
 
-@dataclass(frozen=True, slots=True)
-class RunLimits:
-    """What a run may use; None is unlimited. ``time_s`` in seconds, ``tokens`` in and out."""
+def _unpriced(info: ModelInfo) -> Price:
+    def unknown(usage: Usage) -> None:
+        return None
 
-    max_steps: int = 100
-    time_s: float | None = None
-    tokens: int | None = None
-    tool_calls: int | None = None
-    rejected_answers: int = 3
-    """Unusable answers in a row before the run gives up."""
-    check_rounds: int = 3
-    """How often failed checks are handed back to the model."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """An end that was decided on."""
-
-    reason: StopReason
-    status: Status
-    answer: str = ""
-    detail: str = ""
-
-
-class _Stopped(Exception):
-    def __init__(self, stop: Stop) -> None:
-        self.stop = stop
+    return unknown
 
 
 @dataclass
@@ -107,7 +86,8 @@ class Agent:
     """A model, tools and a workspace, ready to work on tasks.
 
     ``session`` is what the journal opens with; ``state`` is where a resumed session stands;
-    ``fallbacks`` make the clients to go on with, in this order, when a model fails for good.
+    ``fallbacks`` make the clients to go on with, in this order, when a model fails for good;
+    ``price_of`` gives a model's prices, and may take a while.
     """
 
     client: LLMClient
@@ -120,8 +100,10 @@ class Agent:
     critics: tuple[Critic, ...] = ()
     limits: RunLimits = field(default_factory=RunLimits)
     retry: RetryConfig = field(default_factory=RetryConfig)
+    tool_retry: RetryConfig = TOOL_RETRIES
     sampling: Sampling = field(default_factory=Sampling)
     fallbacks: Sequence[Callable[[], LLMClient]] = ()
+    price_of: Callable[[ModelInfo], Price] = _unpriced
     state: AgentState = field(default_factory=AgentState)
 
     def __post_init__(self) -> None:
@@ -131,7 +113,14 @@ class Agent:
         self._check_rounds = 0
         self._call_ids = {call.id for message in self.state.history for call in message.calls}
         self._run = Run()
-        self._acting = Acting(self.tools, self.context, self._emit, self._before_tool)
+        self._stage = ""
+        self._foreign: tuple[Message, ...] = ()
+        if self.state.model and self.state.model != self.session.model:
+            self._foreign = without_thinking(self.state.history)
+        self._acting = Acting(
+            self.tools, self.context, self._emit, self._before_tool, self.tool_retry
+        )
+        self._asking = Asking(self._emit, self.retry, self.limits, self.price_of)
 
     def start(self, task: str = "", *, checks: Sequence[str] = ()) -> Run:
         """Begin to work on a task, or without one to go on where the state stands."""
@@ -156,31 +145,49 @@ class Agent:
         await self._emit(StepFinished(number, time.monotonic() - started))
         return stop
 
+    async def _timed_step(self) -> Stop | None:
+        try:
+            async with asyncio.timeout(self.limits.step_time_s) as deadline:
+                return await self.step()
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            where = f"step {self.state.running_step} ({self._stage})"
+            detail = f"{where} took more than {self.limits.step_time_s:g} s"
+            raise Stopped(stop_for(StopReason.BUDGET_TIME, detail=detail)) from None
+
     # -- the six stages ---------------------------------------------------------------------
 
     async def _observe(self, step: int) -> None:
-        await self._emit(StageStarted(step, Stage.OBSERVE))
+        await self._enter(step, Stage.OBSERVE)
         for text in self._run.take_steered():
             await self._emit(MessageAdded(user(text)))
         if news := await self.module.observe(self.state):
             await self._emit(MessageAdded(user(news)))
 
     async def _decide(self, step: int) -> Decision:
-        await self._emit(StageStarted(step, Stage.DECIDE))
+        await self._enter(step, Stage.DECIDE)
         decision = await self.module.decide(self.state)
         while decision is None:
             try:
-                response, first_token_s, duration_s = await self._ask(step)
+                answer = await self._asking.ask(self.client, self._request(), step, self.state)
             except ProviderError as error:
                 await self._fall_back(step, error)
                 continue
+            response = answer.response
             if problem := _unusable(response):
-                await self._reject(step, problem, response)
+                await self._reject(step, problem, answer)
                 continue
             message = self._with_unique_ids(response.message)
             await self._emit(
                 ModelAnswered(
-                    step, message, response.finish_reason, response.usage, first_token_s, duration_s
+                    step,
+                    message,
+                    response.finish_reason,
+                    response.usage,
+                    answer.first_token_s,
+                    answer.duration_s,
+                    answer.cost_usd,
                 )
             )
             decision = Act(message.calls) if message.calls else Final(message.text)
@@ -189,90 +196,79 @@ class Agent:
     async def _act(self, step: int, decision: Decision) -> tuple[ToolResult, ...]:
         match decision:
             case Act(calls):
-                await self._emit(StageStarted(step, Stage.ACT))
+                await self._enter(step, Stage.ACT)
                 await self._acting.run(step, calls)
                 return self.state.step_results
             case Final() | Wait():
                 return ()
 
     async def _reduce(self, step: int, results: tuple[ToolResult, ...]) -> None:
-        await self._emit(StageStarted(step, Stage.REDUCE))
+        await self._enter(step, Stage.REDUCE)
         if note := await self.module.reduce(self.state, results):
             await self._emit(MessageAdded(user(note)))
 
     async def _critic(self, step: int) -> Review:
         if not self.critics:
             return Review()
-        await self._emit(StageStarted(step, Stage.CRITIC))
+        await self._enter(step, Stage.CRITIC)
         return await review_all(self.critics, self.state)
 
     async def _check_stop(self, step: int, decision: Decision, review: Review) -> Stop | None:
-        await self._emit(StageStarted(step, Stage.CHECK_STOP))
+        await self._enter(step, Stage.CHECK_STOP)
         if review.judgement is Judgement.STOP:
-            return _stop(StopReason.CRITIC_STOP, detail=review.reason)
+            return stop_for(StopReason.CRITIC_STOP, detail=review.reason)
         if review.judgement is Judgement.RETRY:
             await self._emit(MessageAdded(user(review.reason)))
             return None
         if self._run.has_steered:
             return None
+        for result in self.state.step_results:
+            if result.data.get(STOP) == StopReason.DECLINED:
+                return stop_for(StopReason.DECLINED, answer=result.content)
         if isinstance(decision, Final):
             return await self._finish(decision.answer)
         if (reason := self.module.should_stop(self.state)) is not None:
-            return _stop(reason)
+            return stop_for(reason)
         return None
 
     # -- deciding ---------------------------------------------------------------------------
 
-    async def _ask(self, step: int) -> tuple[ChatResponse, float, float]:
-        """The model's whole answer, the seconds to its first piece and to its end."""
-        request = ChatRequest(
-            tuple(self.state.history),
-            tuple(self.tools.definitions()),
+    def _request(self) -> ChatRequest:
+        return ChatRequest(
+            (*self._foreign, *self.state.history.since(len(self._foreign))),
+            self.tools.definitions(),
             self.sampling,
             conversation=self.state.session_id,
+            argument_text=self._text_of,
         )
-        attempt = 1
-        while True:
-            answer = StreamFold()
-            started = time.monotonic()
-            first_token_s: float | None = None
-            try:
-                async with aclosing(self.client.stream(request)) as deltas:  # type: ignore[type-var]
-                    async for delta in deltas:
-                        if first_token_s is None:
-                            first_token_s = time.monotonic() - started
-                        answer.add(delta)
-                        await self._emit(Delta(step, delta))
-                duration_s = time.monotonic() - started
-                return answer.response(), first_token_s or duration_s, duration_s
-            except ProviderError as error:
-                pause_s = delay_s(self.retry, error, attempt)
-                if pause_s is None:
-                    raise RetryExhaustedError(attempt, error) if attempt > 1 else error from error
-                if first_token_s is not None:
-                    await self._emit(StreamReset(step, error.message))
-                await self._emit(
-                    RetryScheduled(step, Stage.DECIDE, attempt, pause_s, error.message)
-                )
-                await asyncio.sleep(pause_s)
-                attempt += 1
+
+    async def _text_of(self, tool: str, arguments: Mapping[str, Any]) -> str | None:
+        return await self.tools.text_of(tool, arguments, self.context)
 
     async def _fall_back(self, step: int, error: ProviderError) -> None:
-        """Go on with the next model, or raise ``error`` where there is none."""
-        if not self._fallbacks:
-            raise error
-        failed, self.client = self.client, self._fallbacks.pop(0)()
-        info = self.client.info
-        await self._emit(ModelChanged(step, f"{info.provider}:{info.id}", error.message))
-        await failed.aclose()
+        """Go on with the next model that can be had, or raise ``error`` where there is none."""
+        while self._fallbacks:
+            make = self._fallbacks.pop(0)
+            try:
+                client = await asyncio.to_thread(make)  # it may have an SDK to import
+            except AgentCLIError as missing:
+                await self._emit(Warned(f"a fallback cannot be used: {missing.line()}"))
+                continue
+            failed, self.client = self.client, client
+            name = f"{client.info.provider}:{client.info.id}"
+            await self._emit(ModelChanged(step, name, error.message))
+            self._foreign = without_thinking(self.state.history)
+            await failed.aclose()
+            return
+        raise error
 
-    async def _reject(self, step: int, problem: str, response: ChatResponse) -> None:
-        if response.finish_reason is FinishReason.CONTENT_FILTER:
+    async def _reject(self, step: int, problem: str, answer: Answer) -> None:
+        await self._emit(AnswerRejected(step, problem, answer.response.usage, answer.cost_usd))
+        if answer.response.finish_reason is FinishReason.CONTENT_FILTER:
             raise ContentFilterError(problem, provider=self.client.info.provider)
-        await self._emit(AnswerRejected(step, problem, response.usage))
         if self.state.rejected >= self.limits.rejected_answers:
-            raise _Stopped(
-                _stop(
+            raise Stopped(
+                stop_for(
                     StopReason.PROVIDER_FAILED,
                     detail=f"no usable answer after {self.state.rejected} tries: {problem}",
                 )
@@ -305,7 +301,7 @@ class Agent:
             if not check.passed:
                 failed.append(check)
         if not failed:
-            return _stop(StopReason.FINAL, answer=answer)
+            return stop_for(StopReason.FINAL, answer=answer)
         if self._check_rounds < self.limits.check_rounds:
             self._check_rounds += 1
             reports = "\n\n".join(
@@ -318,41 +314,28 @@ class Agent:
         return Stop(StopReason.FINAL, Status.UNSOLVED, answer, f"failed checks: {names}")
 
     async def _run_check(self, command: str) -> CheckFinished:
-        result = await self.context.environment.exec(["/bin/sh", "-c", command], limits=CHECK)
+        result = await self.context.environment.exec(
+            ["/bin/sh", "-c", command], limits=self.context.check
+        )
         output = "\n".join(part for part in (result.stdout, result.stderr, result.error) if part)
         kept = output[-self.context.output_chars :]
         return CheckFinished(command, result.success, result.exit_code, kept)
 
-    def _over_limit(self) -> Stop | None:
-        state, limits = self.state, self.limits
-        if state.step >= limits.max_steps:
-            return _stop(StopReason.BUDGET_STEPS, detail=f"{limits.max_steps} steps are used up")
-        if limits.tokens is not None and state.usage.total_tokens >= limits.tokens:
-            return _stop(
-                StopReason.BUDGET_TOKENS,
-                detail=f"{state.usage.total_tokens} of {limits.tokens} tokens are used up",
-            )
-        if limits.tool_calls is not None and state.tool_calls >= limits.tool_calls:
-            return _stop(
-                StopReason.BUDGET_TOOLS, detail=f"{limits.tool_calls} tool calls are used up"
-            )
-        return None
-
     # -- the run ----------------------------------------------------------------------------
 
     async def _work(self, task: str, checks: tuple[str, ...]) -> None:
-        """Steps until one leads to a stop; always ends by raising ``_Stopped`` or an error."""
+        """Steps until one leads to a stop; always ends by raising ``Stopped`` or an error."""
         try:
             async with asyncio.timeout(self.limits.time_s) as deadline:
                 await self._open(task, checks)
                 while True:
-                    if stop := self._over_limit() or await self.step():
-                        raise _Stopped(stop)
+                    if stop := used_up(self.limits, self.state) or await self._timed_step():
+                        raise Stopped(stop)
         except TimeoutError:
             if not deadline.expired():
                 raise
-            raise _Stopped(
-                _stop(StopReason.BUDGET_TIME, detail=f"{self.limits.time_s:g} s are over")
+            raise Stopped(
+                stop_for(StopReason.BUDGET_TIME, detail=f"{self.limits.time_s:g} s are over")
             ) from None
 
     async def _open(self, task: str, checks: tuple[str, ...]) -> None:
@@ -375,13 +358,19 @@ class Agent:
         stop = await self._outcome(work)
         status = stop.status
         final = RunFinished(
-            stop.reason, status, stop.answer, stop.detail, exit_code(stop.reason, status)
+            stop.reason,
+            status,
+            stop.answer,
+            stop.detail,
+            exit_code(stop.reason, status),
+            stop.error,
+            stop.place,
         )
         try:
             await self._resolve_calls()
             await self._emit(final, sync=True)
         except JournalError as error:
-            final = _journal_failure(error)
+            final = _journal_failure(error, stop.place or self._place())
             self.state = fold(self.state, final)
             await self._show(final)
         self._run.end()
@@ -393,20 +382,20 @@ class Agent:
         try:
             await asyncio.wait([work])
             work.result()
-        except _Stopped as stopped:
+        except Stopped as stopped:
             return stopped.stop
         except asyncio.CancelledError:
-            return _stop(StopReason.CANCELLED, detail="interrupted")
+            return stop_for(StopReason.CANCELLED, detail="interrupted")
         except ProviderError as error:
-            return _stop(StopReason.PROVIDER_FAILED, detail=error.line())
+            return stop_by(StopReason.PROVIDER_FAILED, error, self._place())
         except (CapabilityError, SandboxError) as error:
-            return _stop(StopReason.ENV_CAPABILITY_MISMATCH, detail=error.line())
+            return stop_by(StopReason.ENV_CAPABILITY_MISMATCH, error, self._place())
         except AgentCLIError as error:
-            return _stop(StopReason.UNRECOVERABLE_ERROR, detail=error.line())
+            return stop_by(StopReason.UNRECOVERABLE_ERROR, error, self._place())
         except Exception as error:
             _log.exception("internal error")
-            return _stop(StopReason.UNRECOVERABLE_ERROR, detail=f"internal error: {error!r}")
-        return _stop(StopReason.UNRECOVERABLE_ERROR, detail="the run ended without a reason")
+            return stop_for(StopReason.UNRECOVERABLE_ERROR, detail=f"internal error: {error!r}")
+        return stop_for(StopReason.UNRECOVERABLE_ERROR, detail="the run ended without a reason")
 
     async def _resolve_calls(self) -> None:
         """Give every open call its result, so that the history is well-formed."""
@@ -432,6 +421,13 @@ class Agent:
                 await self.log.append(moved)
                 self.state = fold(self.state, moved)
                 await self._show(moved)
+
+    def _place(self) -> Place:
+        return Place(self.state.running_step, self._stage)
+
+    async def _enter(self, step: int, stage: Stage) -> None:
+        self._stage = stage.value
+        await self._emit(StageStarted(step, stage))
 
     async def _show(self, event: Event) -> None:
         await self._run.put(event)
@@ -485,13 +481,10 @@ class Agent:
 _NUDGE = "It was not used; answer again"
 
 
-def _stop(reason: StopReason, *, answer: str = "", detail: str = "") -> Stop:
-    return Stop(reason, STATUS_OF[reason], answer, detail)
-
-
-def _journal_failure(error: JournalError) -> RunFinished:
+def _journal_failure(error: JournalError, place: Place) -> RunFinished:
     reason, status = StopReason.UNRECOVERABLE_ERROR, Status.FAILED
-    return RunFinished(reason, status, "", error.line(), exit_code(reason, status))
+    code, name = exit_code(reason, status), type(error).__name__
+    return RunFinished(reason, status, "", error.line(), code, name, error.place or place)
 
 
 def _unusable(response: ChatResponse) -> str | None:

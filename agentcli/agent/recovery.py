@@ -42,6 +42,13 @@ class RetryConfig:
     max_retry_after_s: float = 120.0
 
 
+TOOL_RETRIES = RetryConfig(attempts=3, first_delay_s=0.1, max_delay_s=2.0)
+"""For idempotent tools whose worker died or whose machine was out of something for a moment."""
+
+TRANSIENT = frozenset({"EPIPE", "EAGAIN", "EINTR", "EBUSY", "ESTALE", "EMFILE", "ENFILE"})
+"""Codes of an environment's errors that may be gone at the next attempt."""
+
+
 def chance(error: ProviderError) -> Chance:
     """What kind of failure this is."""
     match error:
@@ -66,5 +73,10 @@ def delay_s(config: RetryConfig, error: ProviderError, attempt: int) -> float | 
         if error.retry_after_s > config.max_retry_after_s:
             return None
         return max(0.0, error.retry_after_s)
+    return backoff_s(config, attempt)
+
+
+def backoff_s(config: RetryConfig, attempt: int) -> float:
+    """Seconds to wait after the failed attempt number ``attempt`` (from 1)."""
     delay = min(config.first_delay_s * config.factor ** (attempt - 1), config.max_delay_s)
     return delay * (1 + random.uniform(0, config.jitter))

@@ -26,6 +26,7 @@ from agentcli.agent.events import (
     ToolFinished,
     ToolStarted,
 )
+from agentcli.errors import Place
 from agentcli.messages import Message, Outcome, ToolCall, ToolResult, Usage, tool
 from agentcli.tools.base import ToolKind
 
@@ -151,6 +152,8 @@ class AgentState:
     running_step: int = 0
     phase: Phase = Phase.EXPLORE
     usage: Usage = field(default_factory=Usage)
+    cost_usd: float | None = 0.0
+    """US dollars of all calls; None once one of them has an unknown price."""
     retries: int = 0
     rejected: int = 0
     """Unusable answers in a row."""
@@ -167,6 +170,9 @@ class AgentState:
     status: Status | None = None
     answer: str = ""
     detail: str = ""
+    error: str = ""
+    """The class of the error that ended the run, and where it arose."""
+    place: Place | None = None
     step_decision: Message | None = None
     step_results: tuple[ToolResult, ...] = ()
     step_usage: Usage = field(default_factory=Usage)
@@ -198,6 +204,8 @@ def fold(state: AgentState, event: Event) -> AgentState:
                 stop=None,
                 status=None,
                 detail="",
+                error="",
+                place=None,
             )
         case TaskGiven():
             return replace(
@@ -219,6 +227,7 @@ def fold(state: AgentState, event: Event) -> AgentState:
                 state,
                 history=state.history.append(event.message),
                 usage=state.usage + event.usage,
+                cost_usd=_sum(state.cost_usd, event.cost_usd),
                 step_usage=state.step_usage + event.usage,
                 step_decision=event.message,
                 rejected=0,
@@ -230,11 +239,20 @@ def fold(state: AgentState, event: Event) -> AgentState:
             return replace(
                 state,
                 usage=state.usage + event.usage,
+                cost_usd=_sum(state.cost_usd, event.cost_usd),
                 step_usage=state.step_usage + event.usage,
                 rejected=state.rejected + 1,
             )
         case RetryScheduled():
-            return replace(state, retries=state.retries + 1, step_retries=state.step_retries + 1)
+            state = replace(state, retries=state.retries + 1, step_retries=state.step_retries + 1)
+            if not event.usage.total_tokens:
+                return state
+            return replace(
+                state,
+                usage=state.usage + event.usage,
+                cost_usd=_sum(state.cost_usd, event.cost_usd),
+                step_usage=state.step_usage + event.usage,
+            )
         case ModelChanged():
             return replace(state, model=event.model)
         case ToolStarted():
@@ -268,6 +286,8 @@ def fold(state: AgentState, event: Event) -> AgentState:
                 status=event.status,
                 answer=event.answer,
                 detail=event.detail,
+                error=event.error,
+                place=event.place,
             )
         case _:
             return state
@@ -279,6 +299,10 @@ def fold_all(events: Iterable[Event], state: AgentState | None = None) -> AgentS
     for event in events:
         state = fold(state, event)
     return state
+
+
+def _sum(known: float | None, more: float | None) -> float | None:
+    return None if known is None or more is None else known + more
 
 
 def _add_result(state: AgentState, result: ToolResult) -> AgentState:

@@ -7,7 +7,7 @@ answer and nothing else.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from typing import Any, Protocol, TextIO
 
@@ -36,6 +36,7 @@ from agentcli.cli.wording import (
     session_lines,
     usage_line,
 )
+from agentcli.errors import Place
 from agentcli.messages import Outcome, ToolCall
 from agentcli.text import encodable, escape, one_line
 
@@ -50,12 +51,11 @@ class Output(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A run that is over. ``duration_s`` in seconds; ``cost_usd`` None where it is not known."""
+    """A run that is over. ``duration_s`` in seconds."""
 
     state: AgentState
     exit_code: int
     duration_s: float
-    cost_usd: float | None = None
 
 
 class Renderer(Protocol):
@@ -192,10 +192,11 @@ def result_object(summary: Summary) -> dict[str, Any]:
         "stop_reason": str(state.stop or ""),
         "final_answer": state.answer,
         "detail": state.detail,
+        "error": _error(state),
         "session_id": state.session_id,
         "steps": state.step,
         "usage": {field.name: getattr(state.usage, field.name) for field in fields(state.usage)},
-        "cost_usd": summary.cost_usd,
+        "cost_usd": state.cost_usd,
         "files_changed": list(state.files_changed),
         "checks": [
             {"command": check.command, "passed": check.passed, "exit_code": check.exit_code}
@@ -205,12 +206,20 @@ def result_object(summary: Summary) -> dict[str, Any]:
     }
 
 
+def _error(state: AgentState) -> dict[str, Any] | None:
+    """The class of the error that ended the run and where it arose; None without one."""
+    if not state.error:
+        return None
+    place = state.place or Place()
+    return {"type": state.error, **asdict(place)}
+
+
 def summary_lines(summary: Summary) -> list[str]:
     """What a run came to, for people; what was shown already is not repeated."""
     state = summary.state
     facts = [f"{state.status}", f"{state.stop}", f"{state.step} steps", usage_line(state.usage)]
-    if summary.cost_usd is not None:
-        facts.append(f"${summary.cost_usd:.4f}")
+    if state.cost_usd:
+        facts.append(f"${state.cost_usd:.4f}")
     facts.append(duration(summary.duration_s))
     lines = [" · ".join(facts)]
     # A provider's or an internal failure is told as an error of its own.

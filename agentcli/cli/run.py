@@ -15,10 +15,8 @@ import typer
 from agentcli import config
 from agentcli import task as tasks
 from agentcli.agent.events import Status, StopReason
-from agentcli.agent.kernel import Agent
 from agentcli.agent.run import Run, RunResult
 from agentcli.agent.state import AgentState
-from agentcli.cli.bill import Bill
 from agentcli.cli.errors import log_to_file, show_error, show_note
 from agentcli.cli.open import open_renderer
 from agentcli.cli.render import Output, Renderer, Summary
@@ -75,6 +73,9 @@ def run(
     budget_tokens: Annotated[
         int | None, typer.Option(min=1, help="End after this many tokens, in and out.")
     ] = None,
+    max_cost: Annotated[
+        float | None, typer.Option(help="End before this many US dollars.", metavar="DOLLARS")
+    ] = None,
     check: Annotated[
         list[str] | None,
         typer.Option(help="A command that must succeed at the end; repeatable.", metavar="CMD"),
@@ -96,6 +97,8 @@ def run(
     """
     if timeout is not None and not timeout > 0:
         raise typer.BadParameter("must be more than 0", param_hint="'--timeout'")
+    if max_cost is not None and not max_cost > 0:
+        raise typer.BadParameter("must be more than 0", param_hint="'--max-cost'")
     if model is not None and not model.strip():
         raise typer.BadParameter("is empty; name one, such as openai:gpt-5", param_hint="'--model'")
     if any(not command.strip() for command in check or ()):
@@ -109,6 +112,7 @@ def run(
         "max_steps": max_steps,
         "timeout_s": timeout,
         "budget_tokens": budget_tokens,
+        "max_cost": max_cost,
         "mode": mode.value if mode else None,
         "sandbox": "none" if no_sandbox else None,
     }
@@ -121,6 +125,7 @@ def run(
         budget=replace(
             given.budget,
             tokens=budget_tokens or given.budget.tokens,
+            cost=max_cost or given.budget.cost,
             time_s=timeout or given.budget.time_s,
         ),
         checks=(*given.checks, *(check or ())),
@@ -194,7 +199,7 @@ async def _run(job: Job) -> int:
 
 async def _work(job: Job, interruption: Interruption) -> int:
     started = time.monotonic()
-    renderer, bill = open_renderer(job.output), Bill()
+    renderer = open_renderer(job.output)
     try:
         async with open_agent(
             job.settings,
@@ -206,24 +211,23 @@ async def _work(job: Job, interruption: Interruption) -> int:
         ) as agent:
             work = agent.start(job.task.instruction, checks=job.task.checks)
             interruption.cancel = work.cancel
-            result = await _show(agent, work, renderer, bill)
+            result = await _show(work, renderer)
     finally:
         renderer.close()
     code = result.exit_code
     if result.state.stop is StopReason.CANCELLED and interruption.exit_code is not None:
         code = interruption.exit_code
     duration_s = time.monotonic() - started
-    renderer.finish(Summary(result.state, code, duration_s, await bill.total_usd()))
+    renderer.finish(Summary(result.state, code, duration_s))
     if result.state.status in (Status.FAILED, Status.INVALID):
         show_error(result.state.detail)
     return code
 
 
-async def _show(agent: Agent, work: Run, renderer: Renderer, bill: Bill) -> RunResult:
+async def _show(work: Run, renderer: Renderer) -> RunResult:
     """Hand every event to the renderer; one that breaks ends the run in order."""
     try:
         async for event in work:
-            bill.add(agent.client.info, event)
             renderer.event(event)
     except BaseException:
         work.cancel()

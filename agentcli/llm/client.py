@@ -164,9 +164,12 @@ class StreamFold:
         self._ended: set[int] = set()
         self._usage = Usage()
         self._reason: FinishReason | None = None
+        self.begun = False
+        """Whether there was any event."""
 
     def add(self, event: StreamEvent) -> None:
         """Take one more event."""
+        self.begun = True
         match event:
             case TextDelta(text):
                 self._open("text")
@@ -190,6 +193,11 @@ class StreamFold:
                 self._usage = usage
             case Finished(reason):
                 self._reason = reason
+
+    @property
+    def usage(self) -> Usage:
+        """What was counted so far, also of an answer that breaks off."""
+        return self._usage
 
     def response(self) -> ChatResponse:
         """The answer so far.

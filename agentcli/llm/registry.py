@@ -148,11 +148,17 @@ def price_of(info: ModelInfo) -> Callable[[Usage], float | None]:
     Loads the price tables (a quarter of a second) for models that have a price: call it in a
     thread, beside the first request.
     """
+    if info.provider in (LOCAL, EMBEDDED, REPLAY):
+        return _nothing
     if not info.priced_by:
         return _unknown
     price: Callable[[Usage], float | None]
     price = importlib.import_module("agentcli.llm.pricing").price_of(info)
     return price
+
+
+def _nothing(usage: Usage) -> float:
+    return 0.0
 
 
 def _unknown(usage: Usage) -> None:

@@ -9,6 +9,11 @@ from typing import Any
 
 from agentcli.environments.base import Environment
 from agentcli.messages import Outcome, ToolDefinition
+from agentcli.sandbox.limits import CHECK, COMMAND, Limits
+
+
+STOP = "stop"
+"""Key of a result's ``data``: the reason to end the run with; its content is then the answer."""
 
 
 class ToolKind(StrEnum):
@@ -82,6 +87,10 @@ class ToolContext:
     call_id: str = ""
     progress: Callable[[str, bytes], None] | None = None
     checks: Checks = field(default_factory=Checks)
+    command: Limits = COMMAND
+    """What a command may use,"""
+    check: Limits = CHECK
+    """and what run_tests, run_build, run_lint and the task's checks may."""
     output_chars: int = 30_000
     """Most characters of one result that the model is shown."""
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from agentcli.prompts import Prompts
-from agentcli.sandbox.limits import CHECK
+from agentcli.sandbox.limits import CHECK, COMMAND, Limits
 from agentcli.tools.base import Tool, ToolFunction, ToolKind
 from agentcli.tools.checks import run_build, run_lint, run_tests
 from agentcli.tools.edit import search_replace
@@ -23,10 +23,11 @@ _BOTH = _FILES | _PROCESS
 # A tool that bounds its command itself gets some time on top, so that its own answer, with the
 # output so far, comes before the deadline of dispatch.
 _GRACE_S = 30.0
+_FILE_TIME_S = 120.0
 
 _LOOKS: Mapping[str, Any] = {"requires": _FILES, "retryable": True, "path_arguments": ("path",)}
 _EDITS: Mapping[str, Any] = {"requires": _FILES, "path_arguments": ("path",)}
-_CHECKS: Mapping[str, Any] = {"requires": _BOTH, "timeout_s": CHECK.time_s + _GRACE_S}
+_CHECKS: Mapping[str, Any] = {"requires": _BOTH}
 
 _TABLE: tuple[tuple[ToolFunction, ToolKind, Mapping[str, Any]], ...] = (
     (read_file, ToolKind.READ, _LOOKS),
@@ -38,23 +39,32 @@ _TABLE: tuple[tuple[ToolFunction, ToolKind, Mapping[str, Any]], ...] = (
     (run_tests, ToolKind.CHECK, _CHECKS),
     (run_build, ToolKind.CHECK, _CHECKS),
     (run_lint, ToolKind.CHECK, _CHECKS),
-    (shell, ToolKind.RUN, {"requires": _PROCESS, "timeout_s": MAX_TIME_S + _GRACE_S}),
-    (python, ToolKind.RUN, {"requires": _PROCESS, "timeout_s": 120.0 + _GRACE_S}),
+    (shell, ToolKind.RUN, {"requires": _PROCESS}),
+    (python, ToolKind.RUN, {"requires": _PROCESS}),
 )
 
 
-def builtin_tools(prompts: Prompts | None = None) -> list[Tool]:
+def builtin_tools(
+    prompts: Prompts | None = None, *, command: Limits = COMMAND, check: Limits = CHECK
+) -> list[Tool]:
     """All built-in tools, described by ``prompts/tools/NAME.md``.
+
+    ``command`` and ``check`` are the limits that ``ToolContext`` has: deadlines follow from them.
 
     Raises:
         ConfigError: a description is missing or empty.
     """
     prompts = prompts or Prompts.standard()
+    times_s = {
+        ToolKind.CHECK: check.time_s + _GRACE_S,
+        ToolKind.RUN: max(command.time_s, MAX_TIME_S) + _GRACE_S,
+    }
     return [
         tool(
             function,
             kind,
             description=prompts.get(f"tools/{function.__name__}"),
+            timeout_s=times_s.get(kind, _FILE_TIME_S),
             **details,
         )
         for function, kind, details in _TABLE

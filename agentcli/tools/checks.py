@@ -7,13 +7,9 @@ from __future__ import annotations
 
 from agentcli.environments.base import Environment
 from agentcli.errors import EnvironmentOpError, ToolError
-from agentcli.sandbox import limits
 from agentcli.tools.base import ToolContext, ToolOutput
 from agentcli.tools.commands import Command, command_to_build, command_to_lint, command_to_test
 from agentcli.tools.report import QUIET, ending, shown_command, told
-
-LIMITS = limits.CHECK
-"""What one check may use."""
 
 
 async def run_tests(context: ToolContext, path: str | None = None) -> ToolOutput:
@@ -66,16 +62,16 @@ async def run_lint(context: ToolContext, path: str | None = None) -> ToolOutput:
 async def _run(context: ToolContext, what: str, command: Command) -> ToolOutput:
     result = await context.environment.exec(
         command.argv,
-        limits=LIMITS,
+        limits=context.check,
         env={**QUIET, "CI": "1", **command.env},
         on_output=context.progress,
     )
     if result.success:
         verdict = f"{what} passed"
     elif result.timed_out:
-        verdict = f"{what} {ending(result, LIMITS.time_s)}"
+        verdict = f"{what} {ending(result, context.check.time_s)}"
     else:
-        verdict = f"{what} failed ({ending(result, LIMITS.time_s)})"
+        verdict = f"{what} failed ({ending(result, context.check.time_s)})"
     shown = command.shown or shown_command(command.argv, command.env)
     return told(result, verdict, context.output_chars, shown)
 

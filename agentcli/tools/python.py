@@ -6,7 +6,7 @@ import sys
 
 from agentcli.environments.base import Environment
 from agentcli.errors import ToolError, ToolInputError
-from agentcli.sandbox.limits import COMMAND, Limits
+from agentcli.sandbox.limits import Limits
 from agentcli.tools.base import ToolContext, ToolOutput
 from agentcli.tools.report import QUIET, ending, told
 
@@ -55,9 +55,9 @@ async def python(context: ToolContext, code: str) -> ToolOutput:
         raise ToolError("no Python interpreter was found in this environment")
     result = await context.environment.exec(
         (interpreter, "-"),
-        limits=COMMAND,
+        limits=context.command,
         env=QUIET,
         stdin=code.encode("utf-8"),
         on_output=context.progress,
     )
-    return told(result, ending(result, COMMAND.time_s), context.output_chars)
+    return told(result, ending(result, context.command.time_s), context.output_chars)

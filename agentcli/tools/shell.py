@@ -20,6 +20,13 @@ def shell_argv(command: str) -> tuple[str, ...]:
     return ("/bin/sh", "-c", _BASH_OR_SH, "sh", command)
 
 
+def _allowed_s(configured_s: float, asked_s: int) -> float:
+    """The model may ask for more than the default, unless the user has set a limit."""
+    if configured_s == COMMAND.time_s:
+        return float(asked_s)
+    return configured_s if asked_s == COMMAND.time_s else min(configured_s, asked_s)
+
+
 async def shell(
     context: ToolContext,
     command: str,
@@ -35,10 +42,11 @@ async def shell(
         raise ToolInputError('"command" is empty', path="command")
     if "\0" in command:
         raise ToolInputError('"command" holds a zero byte', path="command")
+    time_s = _allowed_s(context.command.time_s, timeout_s)
     result = await context.environment.exec(
         shell_argv(command),
-        limits=replace(COMMAND, time_s=float(timeout_s)),
+        limits=replace(context.command, time_s=time_s),
         env=QUIET,
         on_output=context.progress,
     )
-    return told(result, ending(result, timeout_s), context.output_chars)
+    return told(result, ending(result, time_s), context.output_chars)

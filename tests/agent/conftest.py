@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from agentcli.agent.budget import RunLimits
 from agentcli.agent.events import Event, MemoryLog, RunFinished, SessionStarted
-from agentcli.agent.kernel import Agent, RunLimits
+from agentcli.agent.kernel import Agent
 from agentcli.agent.module import AgentModule
 from agentcli.agent.recovery import RetryConfig
 from agentcli.agent.run import Run, RunResult

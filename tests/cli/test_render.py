@@ -64,6 +64,7 @@ def test_json_is_one_object() -> None:
         "stop_reason": "final",
         "final_answer": f"Done <T>. {HOSTILE}",
         "detail": "",
+        "error": None,
         "session_id": SESSION.session_id,
         "steps": 3,
         "usage": {

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from agentcli.messages import Outcome, ToolCall, ToolResult
-from agentcli.tools import checks
 from agentcli.tools.base import Checks, ToolContext
 from agentcli.tools.commands import command_to_build, command_to_lint, command_to_test
 from agentcli.tools.registry import Registry
@@ -225,12 +224,10 @@ async def test_make_runs(fill: Fill, call: Call) -> None:
 # A hanging test, and commands of the configuration
 
 
-async def test_a_hanging_test_is_ended(
-    fill: Fill, call: Call, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(checks, "LIMITS", replace(checks.LIMITS, time_s=1.0))
+async def test_a_hanging_test_is_ended(fill: Fill, context: ToolContext) -> None:
     fill({"Makefile": "test:\n\t@echo started; sleep 600\n"})
-    result = await call("run_tests")
+    short = replace(context, check=replace(context.check, time_s=1.0))
+    result = await Registry(TOOLS).dispatch(ToolCall("1", "run_tests", "{}"), short)
     assert result.outcome is Outcome.FAILED and result.data["timed_out"] is True
     assert lines(result) == ["tests timed out after 1 s", "$ make test", "started"]
 

@@ -168,3 +168,16 @@ async def test_agentclis_own_interpreter_is_the_last_resort(
 ) -> None:
     monkeypatch.setenv("PATH", os.defpath)
     assert await find_python(context.environment, "jsonschema_rs") == sys.executable
+
+
+async def test_the_users_limits_hold_for_commands(context: ToolContext) -> None:
+    short = replace(context, command=replace(context.command, time_s=0.5, tasks=64))
+
+    async def run(**arguments: object) -> str:
+        call = ToolCall("1", "shell", json.dumps({"command": "sleep 60", **arguments}))
+        return (await Registry(TOOLS).dispatch(call, short)).content
+
+    assert await run() == "timed out after 0.5 s"
+    assert await run(timeout_s=300) == "timed out after 0.5 s"
+    program = ToolCall("1", "python", json.dumps({"code": "import time; time.sleep(60)"}))
+    assert "timed out after 0.5 s" in (await Registry(TOOLS).dispatch(program, short)).content

@@ -1,0 +1,178 @@
+"""Getting one whole answer from a model: budgets before, attempts and pauses as events."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+from agentcli.agent.budget import Price, RunLimits, answer_room
+from agentcli.agent.events import Delta, RetryScheduled, Stage, StreamReset
+from agentcli.agent.recovery import RetryConfig, delay_s
+from agentcli.agent.state import AgentState
+from agentcli.errors import DeadlineError, Place, ProviderError, RetryExhaustedError
+from agentcli.llm.client import (
+    ChatRequest,
+    ChatResponse,
+    LLMClient,
+    ModelInfo,
+    StreamEvent,
+    StreamFold,
+)
+from agentcli.messages import Usage
+
+_PRICES_WAIT_S = 0.1
+"""How long the tables' loading is put off, so that the first request is sent before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer, the seconds to its first piece and to its end, and what it cost."""
+
+    response: ChatResponse
+    first_token_s: float
+    duration_s: float
+    cost_usd: float | None
+
+
+class Asking:
+    """Asks models. ``emit`` records and shows an event; ``price_of`` may take a while to load."""
+
+    def __init__(
+        self,
+        emit: Callable[..., Awaitable[None]],
+        retry: RetryConfig,
+        limits: RunLimits,
+        price_of: Callable[[ModelInfo], Price],
+    ) -> None:
+        self._emit = emit
+        self._retry = retry
+        self._limits = limits
+        self._price_of = price_of
+        self._prices: dict[ModelInfo, asyncio.Task[Price]] = {}
+
+    async def ask(
+        self, client: LLMClient, request: ChatRequest, step: int, state: AgentState
+    ) -> Answer:
+        """The model's whole answer, after as many attempts as its faults are worth.
+
+        Raises:
+            Stopped: the request would go beyond a budget, and was not sent.
+            ProviderError: the last attempt's error, with its place.
+        """
+        if self._limits.counts_tokens:
+            request, prompt_tokens = await self._fitted(client, request, state)
+        else:
+            prompt_tokens = 0
+            self._load_price(client.info)
+        attempt = 1
+        while True:
+            fold = StreamFold()
+            try:
+                first_s, duration_s = await self._stream(client, request, step, fold)
+                response = fold.response()
+            except ProviderError as error:
+                error.place = Place(step, Stage.DECIDE.value, attempt)
+                pause_s = delay_s(self._retry, error, attempt)
+                if pause_s is None:
+                    raise exhausted(error, attempt) from error
+                if fold.begun:
+                    await self._emit(StreamReset(step, error.message))
+                usage = fold.usage
+                cost = await self._cost(client.info, usage) if usage.total_tokens else None
+                await self._emit(
+                    RetryScheduled(
+                        step,
+                        Stage.DECIDE,
+                        attempt,
+                        pause_s,
+                        error.message,
+                        usage=usage,
+                        cost_usd=cost,
+                    )
+                )
+                await asyncio.sleep(pause_s)
+                attempt += 1
+                continue
+            if prompt_tokens and not response.usage.total_tokens:
+                response = replace(response, usage=_estimate(response, prompt_tokens))
+                return Answer(response, first_s, duration_s, None)
+            cost = await self._cost(client.info, response.usage)
+            return Answer(response, first_s, duration_s, cost)
+
+    async def _stream(
+        self, client: LLMClient, request: ChatRequest, step: int, fold: StreamFold
+    ) -> tuple[float, float]:
+        """Fold one attempt; the seconds to its first piece and to its end."""
+        started = time.monotonic()
+        first_s: float | None = None
+        async with aclosing(client.stream(request)) as deltas:  # type: ignore[type-var]
+            while (delta := await self._next(client, deltas)) is not None:
+                if first_s is None:
+                    first_s = time.monotonic() - started
+                fold.add(delta)
+                await self._emit(Delta(step, delta))
+        duration_s = time.monotonic() - started
+        return duration_s if first_s is None else first_s, duration_s
+
+    async def _next(
+        self, client: LLMClient, deltas: AsyncIterator[StreamEvent]
+    ) -> StreamEvent | None:
+        try:
+            async with asyncio.timeout(self._limits.silence_s):
+                return await anext(deltas, None)
+        except TimeoutError as error:
+            raise DeadlineError(
+                f"{client.info.provider} sent nothing of its answer "
+                f"for {self._limits.silence_s:g} s",
+                hint="Raise request_timeout_s or try again",
+                provider=client.info.provider,
+            ) from error
+
+    async def _fitted(
+        self, client: LLMClient, request: ChatRequest, state: AgentState
+    ) -> tuple[ChatRequest, int]:
+        """The request with its answer bounded by the budgets, and the tokens of its prompt."""
+        tokens = await client.count_tokens(request)
+        price = await asyncio.shield(self._load_price(client.info, wait_s=0.0))
+        room = answer_room(self._limits, state, tokens, price)
+        wanted = request.sampling.max_tokens
+        if room is not None and (wanted is None or wanted > room):
+            sampling = replace(request.sampling, max_tokens=room)
+            request = replace(request, sampling=sampling)
+        return request, tokens
+
+    def _load_price(self, info: ModelInfo, wait_s: float = _PRICES_WAIT_S) -> asyncio.Task[Price]:
+        async def load() -> Price:
+            if not info.priced_by:
+                return self._price_of(info)  # nothing to load
+            await asyncio.sleep(wait_s)
+            return await asyncio.to_thread(self._price_of, info)
+
+        if info not in self._prices:
+            self._prices[info] = asyncio.create_task(load())
+        return self._prices[info]
+
+    async def _cost(self, info: ModelInfo, usage: Usage) -> float | None:
+        """US dollars; None where the price or the usage is not known."""
+        price = await asyncio.shield(self._load_price(info))
+        return price(usage) if usage.total_tokens else None
+
+
+def exhausted(error: ProviderError, attempts: int) -> ProviderError:
+    """The error to end with: it says how often was tried, if more than once."""
+    if attempts == 1:
+        return error
+    last = RetryExhaustedError(attempts, error)
+    last.place = error.place
+    return last
+
+
+def _estimate(response: ChatResponse, prompt_tokens: int) -> Usage:
+    """Tokens of an answer whose provider counts none, so that a budget of tokens holds."""
+    message = response.message
+    written = len(message.text) + len(message.thinking)
+    written += sum(len(call.name) + len(call.arguments) for call in message.calls)
+    return Usage(input_tokens=prompt_tokens, output_tokens=1 + written // 4)

@@ -1,0 +1,118 @@
+"""What a run may use, and whether one more request still fits.
+
+A request is not sent when what its prompt alone is estimated to take goes beyond the budget of
+tokens or dollars, and its answer is bounded by what remains: a run ends before it has spent more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from agentcli.agent.events import StopReason
+from agentcli.agent.state import AgentState
+from agentcli.agent.stop import Stop, Stopped, stop_for
+from agentcli.messages import Usage
+
+Price: TypeAlias = Callable[[Usage], float | None]
+"""From the usage of one call to US dollars; None where that is not known."""
+
+_LEAST_ANSWER = 16
+"""Tokens; providers refuse to be asked for less."""
+_ANY = 1 << 40
+
+
+@dataclass(frozen=True, slots=True)
+class RunLimits:
+    """What a run may use; None is unlimited. Times in seconds, cost in US dollars."""
+
+    max_steps: int = 100
+    time_s: float | None = None
+    step_time_s: float | None = None
+    """For one step with its retries and tools."""
+    silence_s: float | None = 600.0
+    """Between two pieces of an answer; signs of life without content do not count."""
+    tokens: int | None = None
+    """In and out."""
+    cost_usd: float | None = None
+    tool_calls: int | None = None
+    rejected_answers: int = 3
+    """Unusable answers in a row before the run gives up."""
+    check_rounds: int = 3
+    """How often failed checks are handed back to the model."""
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether requests must be measured before they are sent."""
+        return self.tokens is not None or self.cost_usd is not None
+
+
+def used_up(limits: RunLimits, state: AgentState) -> Stop | None:
+    """The stop of a run that has reached a limit."""
+    if state.step >= limits.max_steps:
+        return stop_for(StopReason.BUDGET_STEPS, detail=f"{limits.max_steps} steps are used up")
+    if limits.tokens is not None and state.usage.total_tokens >= limits.tokens:
+        return stop_for(
+            StopReason.BUDGET_TOKENS,
+            detail=f"{state.usage.total_tokens} of {limits.tokens} tokens are used up",
+        )
+    if limits.cost_usd is not None:
+        if state.cost_usd is None:
+            detail = f"the cost so far is not known, so ${limits.cost_usd:g} may be used up"
+            return stop_for(StopReason.BUDGET_COST, detail=detail)
+        if state.cost_usd >= limits.cost_usd:
+            detail = f"${state.cost_usd:.4f} of ${limits.cost_usd:g} are used up"
+            return stop_for(StopReason.BUDGET_COST, detail=detail)
+    if limits.tool_calls is not None and state.tool_calls >= limits.tool_calls:
+        return stop_for(
+            StopReason.BUDGET_TOOLS, detail=f"{limits.tool_calls} tool calls are used up"
+        )
+    return None
+
+
+def answer_room(
+    limits: RunLimits, state: AgentState, prompt_tokens: int, price: Price
+) -> int | None:
+    """Tokens that the answer to a prompt of ``prompt_tokens`` may take; None: as many as it likes.
+
+    Raises:
+        Stopped: the prompt alone would go beyond a budget.
+    """
+    rooms: list[int] = []
+    if limits.tokens is not None:
+        used = state.usage.total_tokens
+        rooms.append(limits.tokens - used - prompt_tokens)
+        if rooms[-1] < _LEAST_ANSWER:
+            raise Stopped(
+                stop_for(
+                    StopReason.BUDGET_TOKENS,
+                    detail=f"{used} of {limits.tokens} tokens are used up, "
+                    f"and the next request takes about {prompt_tokens}",
+                )
+            )
+    if limits.cost_usd is not None and state.cost_usd is not None:
+        rooms.append(_affordable(limits.cost_usd - state.cost_usd, state, prompt_tokens, price))
+        if rooms[-1] < _LEAST_ANSWER:
+            raise Stopped(
+                stop_for(
+                    StopReason.BUDGET_COST,
+                    detail=f"${state.cost_usd:.4f} of ${limits.cost_usd:g} are used up, "
+                    "and the next request would go beyond",
+                )
+            )
+    room = min(rooms, default=_ANY)
+    return None if room >= _ANY else room
+
+
+def _affordable(dollars: float, state: AgentState, prompt_tokens: int, price: Price) -> int:
+    """Output tokens that ``dollars`` pay for after the prompt."""
+    # Providers that cache tell so: what the last step's prompt held is then read at its price.
+    last = state.records[-1].usage if len(state.records) else Usage()
+    cached = last.input_tokens if state.usage.cached_tokens else 0
+    prompt = price(Usage(prompt_tokens, min(cached, prompt_tokens)))
+    thousand = price(Usage(output_tokens=1000))
+    if prompt is None or thousand is None:
+        detail = f"the price of {state.model} is not known; bound its tokens instead"
+        raise Stopped(stop_for(StopReason.BUDGET_COST, detail=detail))
+    return int((dollars - prompt) * 1000 / thousand) if thousand > 0 else _ANY
