@@ -1,6 +1,7 @@
 """The grammar of one turn of a model that writes calls between special tokens.
 
-    turn = { text | <|python_start|> source <|python_end|> } { <|call_start|> JSON <|call_end|> } end
+    turn = { text | <|python_start|> source <|python_end|> } { call } <|assistant_end|>
+    call = <|call_start|> JSON <|call_end|>
 
 The JSON of a call is ``{"name": ..., "arguments": ...}`` of an offered tool, exactly as
 ``json.dumps`` spaces it; arguments that must be copied from a file can be nothing else.

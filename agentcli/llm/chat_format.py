@@ -197,7 +197,7 @@ class NanochatFormat:
         for segment in self.segments(messages, silent=silent):
             tokens += segment.tokens
             mask += segment.mask
-        if answer and not _is_open(messages):
+        if answer and not is_open(messages):
             tokens.append(self._codec.special_id("<|assistant_start|>"))
             mask.append(0)
         return Rendered(tokens, mask)
@@ -232,7 +232,7 @@ def _is_inline(message: Message) -> bool:
     return len(calls) == 1 and calls[0].name == INLINE_TOOL
 
 
-def _is_open(messages: Sequence[Message]) -> bool:
+def is_open(messages: Sequence[Message]) -> bool:
     """Whether the last turn goes on: its in-stream result was the last message."""
     if len(messages) < 2 or messages[-1].role is not Role.TOOL:
         return False

@@ -11,7 +11,6 @@ from agentcli.environments.base import Environment
 from agentcli.messages import Outcome, ToolDefinition
 from agentcli.sandbox.limits import CHECK, COMMAND, Limits
 
-
 STOP = "stop"
 """Key of a result's ``data``: the reason to end the run with; its content is then the answer."""
 

@@ -19,8 +19,10 @@ from agentcli.errors import AgentCLIError, ConfigError, ToolInputError
 from agentcli.messages import Outcome, ToolCall, ToolDefinition, ToolResult
 from agentcli.text import encodable, one_line, truncate
 from agentcli.tools.base import Tool, ToolContext, ToolFunction, ToolKind, ToolOutput, ToolSpec
+from agentcli.tools.files import load
 from agentcli.tools.permissions import AllowAll, Permissions
 from agentcli.tools.schema import Validator, parse_arguments, schema_of
+from agentcli.tools.textfile import decode
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")  # what all providers accept
 
@@ -125,6 +127,24 @@ class Registry:
     def definitions(self) -> tuple[ToolDefinition, ...]:
         """All tools as a model sees them, sorted by name."""
         return tuple(spec.definition() for spec in self.specs)
+
+    async def text_of(
+        self, name: str, arguments: Mapping[str, Any], context: ToolContext
+    ) -> str | None:
+        """The file that arguments of this tool are pieces of, as far as ``arguments`` name it.
+
+        With plain line ends; None where any text may be written. See ``ToolSpec.text_of``.
+        """
+        spec = self.spec(name)
+        paths = {arguments.get(argument) for argument in spec.text_of.values()} if spec else set()
+        path = paths.pop() if len(paths) == 1 else None
+        if not isinstance(path, str):
+            return None
+        try:
+            file = decode(await load(context, path), path)
+        except AgentCLIError:
+            return None  # the call itself will say what is wrong
+        return None if file.stray_bytes else file.text.replace("\r\n", "\n")
 
     def arguments(self, call: ToolCall) -> dict[str, Any]:
         """The checked arguments of a call.

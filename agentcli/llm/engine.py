@@ -1,0 +1,196 @@
+"""The engine process as its client sees it: started when needed, and anew after a crash."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from agentcli.errors import (
+    ContextWindowError,
+    EnvironmentOpError,
+    ModelError,
+    SandboxError,
+    ServerError,
+)
+from agentcli.sandbox.limits import Limits
+from agentcli.sandbox.process import Launch, SandboxProcess, Supervisor
+
+# Answers which text an argument must be copied from.
+TextOf = Callable[[str, Mapping[str, Any]], Awaitable[str | None]]
+
+_ROOT = str(Path(__file__).resolve().parents[2])
+_BOOT = (
+    "import sys; sys.path.append(sys.argv[1]); "
+    "from agentcli.inference.host import main; main(int(sys.argv[2]))"
+)
+_DESCRIPTOR = 3
+_LINE_BYTES = 1 << 20
+# A model may fill the memory; no clock runs, and nothing is written.
+_LIMITS = Limits(time_s=0, memory_bytes=1 << 50, file_bytes=1 << 20, disk_bytes=1 << 30)
+_CRASHED = "the process of the local model ended unexpectedly"
+
+
+class EngineProcess:
+    """One model in a process of its own. Many conversations may ask; they take turns.
+
+    ``ready`` is what the process said of itself: context, dtype, threads, load_s.
+    """
+
+    def __init__(
+        self, path: Path, *, context: int | None = None, threads: int | None = None
+    ) -> None:
+        self._settings = {"path": str(path), "context": context, "threads": threads}
+        self._supervisor = Supervisor()
+        self._process: SandboxProcess | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._listener: asyncio.Task[None] | None = None
+        self._answers: dict[int, asyncio.Queue[dict[str, Any]]] = {}
+        self._starting = asyncio.Lock()
+        self._next = 1
+        self.ready: dict[str, Any] = {}
+
+    async def start(self) -> None:
+        """Start the process and load the model, unless that has been done.
+
+        Raises:
+            ModelError: the model cannot be loaded.
+            ServerError: the process cannot be started or died.
+        """
+        async with self._starting:
+            if self._writer is not None:
+                return
+            await self._start()
+
+    async def generate(
+        self, request: Mapping[str, Any], text_of: TextOf | None = None
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """``token`` events as they come, and ``end``. Closing the iterator stops the engine.
+
+        Raises:
+            ContextWindowError: the prompt does not fit.
+            ModelError: the request cannot be met.
+            ServerError: the process died.
+        """
+        await self.start()
+        number = self._next
+        self._next += 1
+        answers: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._answers[number] = answers
+        ended = False
+        try:
+            self._send({"op": "generate", "id": number, **request})
+            while not ended:
+                event = await answers.get()
+                match event["event"]:
+                    case "token":
+                        yield event
+                    case "ask":
+                        text = None
+                        if text_of is not None:
+                            text = await text_of(event["tool"], event["arguments"])
+                        self._send({"op": "text", "id": number, "text": text})
+                    case "end":
+                        ended = True
+                        yield event
+                    case _:
+                        ended = True
+                        raise _error(event)
+        finally:
+            if not ended:
+                self._send({"op": "cancel", "id": number})
+                # One that waits for a text would wait for ever.
+                self._send({"op": "text", "id": number, "text": None})
+            del self._answers[number]
+
+    async def aclose(self) -> None:
+        """End the process."""
+        await self._stop()
+        await self._supervisor.aclose()
+
+    async def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        try:
+            launch = Launch(
+                (sys.executable, "-I", "-c", _BOOT, _ROOT, str(_DESCRIPTOR)),
+                env={"PATH": os.defpath, "LC_ALL": "C.UTF-8", "OMP_WAIT_POLICY": "PASSIVE"},
+                cwd="/",
+                limits=_LIMITS,
+                fds={_DESCRIPTOR: theirs.fileno()},
+                confine=True,
+            )
+            self._process = self._supervisor.spawn(launch)
+        except SandboxError as error:
+            ours.close()
+            raise ServerError(f"the local model cannot be started: {error.message}") from error
+        finally:
+            theirs.close()
+        reader, self._writer = await asyncio.open_connection(sock=ours, limit=_LINE_BYTES)
+        self._send({"op": "load", **self._settings})
+        try:
+            line = await reader.readline()
+            if not line:
+                raise await self._crash()
+            first = json.loads(line)
+            if first["event"] != "ready":
+                raise _error(first)
+        except BaseException:
+            await self._stop()
+            raise
+        self.ready = first
+        self._listener = asyncio.create_task(self._listen(reader))
+
+    async def _stop(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.cancel()
+            await asyncio.gather(listener, return_exceptions=True)
+        process, self._process = self._process, None
+        if process is not None:
+            await process.kill()
+
+    async def _listen(self, reader: asyncio.StreamReader) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            while line := await reader.readline():
+                event = json.loads(line)
+                if (answers := self._answers.get(event["id"])) is not None:
+                    answers.put_nowait(event)
+        error = await self._crash()
+        self._listener = None
+        await self._stop()
+        for answers in self._answers.values():
+            answers.put_nowait({"event": "crash", "message": error.message, "hint": error.hint})
+
+    async def _crash(self) -> ServerError:
+        """Why the process has ended, from its last words."""
+        last = ""
+        if self._process is not None:
+            with contextlib.suppress(EnvironmentOpError):
+                result = await self._process.wait()
+                lines = result.stderr.strip().splitlines()
+                last = lines[-1] if lines else result.error or f"exit status {result.exit_code}"
+        return ServerError(f"{_CRASHED}: {last}" if last else _CRASHED, provider="local")
+
+    def _send(self, message: Mapping[str, Any]) -> None:
+        if self._writer is not None and not self._writer.is_closing():
+            self._writer.write(json.dumps(message).encode() + b"\n")
+
+
+def _error(event: Mapping[str, Any]) -> Exception:
+    message, hint = event["message"], event.get("hint") or None
+    if event["event"] == "crash":
+        return ServerError(message, hint=hint, provider="local")
+    if event["error"] == "ContextLengthError":
+        return ContextWindowError(message, hint=hint, provider="local")
+    if event["error"].endswith("Error") and event["error"] in ("ModelError", "CheckpointError"):
+        return ModelError(message, hint=hint)
+    return ServerError(f"the local model failed: {message}", provider="local")

@@ -1,0 +1,20 @@
+"""decline: the model says honestly that a task is beyond it, and the run ends."""
+
+from __future__ import annotations
+
+from agentcli.tools.base import STOP, Tool, ToolContext, ToolKind, ToolOutput
+from agentcli.tools.registry import tool
+
+
+async def decline(context: ToolContext, reason: str) -> ToolOutput:
+    """End the task, because it cannot be done.
+
+    Args:
+        reason: One sentence for the user: why, and what to do instead.
+    """
+    return ToolOutput(reason, data={STOP: "declined"})
+
+
+def decline_tool() -> Tool:
+    """The tool, for models that were taught to decline."""
+    return tool(decline, ToolKind.PLAN)
