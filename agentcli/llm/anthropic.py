@@ -14,7 +14,7 @@ from agentcli.llm.catalog import ANTHROPIC_URL, MESSAGES, Endpoint, Options
 from agentcli.llm.client import ChatRequest, ModelInfo
 from agentcli.llm.remote import RemoteModel
 from agentcli.llm.sdk_errors import connection_error, status_error
-from agentcli.llm.transport import http_client
+from agentcli.llm.transport import bodiless_error, http_client
 from agentcli.llm.wire_cache import Encoded, WireCache, dumps
 
 MAX_TOKENS = 32_000
@@ -86,6 +86,8 @@ class AnthropicMessages(RemoteModel):
             raise status_error(self._origin, error.status_code, error.body, headers) from error
         except anthropic.APIConnectionError as error:
             raise connection_error(self._origin, error.__cause__) from error
+        except httpx2.RequestError as error:  # the body of an error broke off
+            raise bodiless_error(self._origin, error) from error
 
     def _reader(self, used_ids: Collection[str]) -> AnswerReader:
         return AnswerReader(self._origin, used_ids)

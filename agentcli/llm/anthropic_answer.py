@@ -39,7 +39,7 @@ class AnswerReader:
         self._calls = 0
         self._usage: dict[str, Any] = {}
         self._stop_reason = ""
-        self._begun = False
+        self._begun = self._nameless = False
         self.whole = self.done = False
 
     def body(self, data: Mapping[str, Any]) -> Iterator[StreamEvent]:
@@ -87,6 +87,8 @@ class AnswerReader:
             raise not_the_protocol(self._origin, "something other than a message")
         if not self.whole:
             raise broken_error(self._origin, "it ended without a stop reason")
+        if self._nameless:
+            raise broken_error(self._origin, "a tool call has no name")
         natural = FinishReason.TOOL_CALLS if self._calls else FinishReason.STOP
         yield Finished(_REASONS.get(self._stop_reason, natural))
 
@@ -94,6 +96,7 @@ class AnswerReader:
         kind = self._kinds[index] = str(block.get("type"))
         if kind == "tool_use":
             self._calls += 1
+            self._nameless = self._nameless or not block.get("name")
             self._inputs[index] = block.get("input")
             call_id = self._ids.free(str(block.get("id") or ""))
             yield ToolCallStart(index, call_id, str(block.get("name") or ""))

@@ -7,13 +7,13 @@ in the user's turn: not every model takes the role there, and moving them would 
 from __future__ import annotations
 
 import base64
-import json
 import re
 from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any
 
 from agentcli.llm.wire_cache import Encoded, dumps
+from agentcli.llm.wire_calls import argument_object, safe_name
 from agentcli.messages import (
     Image,
     Message,
@@ -25,9 +25,6 @@ from agentcli.messages import (
     ToolDefinition,
     ToolResult,
 )
-
-INVALID_JSON = "INVALID_JSON"
-"""Holds the text of arguments that are no JSON object, in a history that goes back."""
 
 _MARK = b',"cache_control":{"type":"ephemeral"}}'
 _NOT_IN_IDS = re.compile(r"[^a-zA-Z0-9_-]")
@@ -54,8 +51,8 @@ def _blocks(message: Message, part: object) -> list[dict[str, Any]]:
             source = {"type": "base64", "media_type": media_type, "data": encoded}
             return [{"type": "image", "source": source}]
         case ToolCall(id, name, arguments):
-            given = _object(arguments)
-            return [{"type": "tool_use", "id": safe_id(id), "name": name, "input": given}]
+            call = {"id": safe_id(id), "name": safe_name(name)}
+            return [{"type": "tool_use", **call, "input": argument_object(arguments)}]
         case ToolResult():
             return [_result(part)]
     return []
@@ -68,14 +65,6 @@ def _result(result: ToolResult) -> dict[str, Any]:
     if result.outcome not in (Outcome.OK, Outcome.FAILED):
         block["is_error"] = True
     return block
-
-
-def _object(arguments: str) -> dict[str, Any]:
-    try:
-        value = json.loads(arguments)
-    except ValueError:
-        value = None
-    return value if isinstance(value, dict) else {INVALID_JSON: arguments}
 
 
 def safe_id(call_id: str) -> str:

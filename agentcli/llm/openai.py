@@ -19,7 +19,7 @@ from agentcli.llm.openai_answer import AnswerReader
 from agentcli.llm.openai_request import message_wire, sampling_wire, tools_wire
 from agentcli.llm.remote import RemoteModel
 from agentcli.llm.sdk_errors import Origin, connection_error, status_error
-from agentcli.llm.transport import http_client
+from agentcli.llm.transport import bodiless_error, http_client
 from agentcli.llm.wire_cache import Encoded, WireCache, dumps
 
 
@@ -102,3 +102,5 @@ async def post(
         raise status_error(origin, error.status_code, error.body, headers) from error
     except openai.APIConnectionError as error:
         raise connection_error(origin, error.__cause__) from error
+    except httpx2.RequestError as error:  # the body of an error broke off
+        raise bodiless_error(origin, error) from error

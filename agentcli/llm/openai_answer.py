@@ -124,6 +124,8 @@ class AnswerReader:
             elif isinstance(content, list):
                 yield from self._parts(content)
         calls = delta.get("tool_calls")
+        if not calls and isinstance(older := delta.get("function_call"), Mapping):
+            calls = [{"index": 0, "function": older}]
         if isinstance(calls, list):
             for position, piece in enumerate(calls):
                 if isinstance(piece, Mapping):

@@ -9,6 +9,7 @@ from typing import Any
 
 from agentcli.llm.client import Sampling
 from agentcli.llm.wire_cache import dumps
+from agentcli.llm.wire_calls import argument_text, safe_name
 from agentcli.messages import Image, Message, Role, Text, Thinking, ToolCall, ToolDefinition
 
 
@@ -56,7 +57,8 @@ def _said(message: Message, provider: str, reasoning_field: str) -> dict[str, An
             if "extra_content" in fields:
                 of_next_call = {"extra_content": fields["extra_content"]}
         elif isinstance(part, ToolCall):
-            function = {"name": part.name, "arguments": part.arguments}
+            arguments = argument_text(part.arguments)
+            function = {"name": safe_name(part.name), "arguments": arguments}
             calls.append({"id": part.id, "type": "function", "function": function, **of_next_call})
             of_next_call = {}
     if calls:

@@ -12,9 +12,11 @@ import httpx2
 from agentcli.errors import BadRequestError
 from agentcli.llm.catalog import Endpoint
 from agentcli.llm.client import ChatRequest, StreamEvent, UsageDelta
-from agentcli.llm.sdk_errors import Origin, overflow
+from agentcli.llm.sdk_errors import Origin, broken_error, overflow
 from agentcli.llm.transport import DONE, Answer
 from agentcli.llm.wire_cache import Encoded, WireCache
+
+_MALFORMED = (TypeError, AttributeError, ValueError, LookupError, ArithmeticError, RecursionError)
 
 
 class Reader(Protocol):
@@ -92,12 +94,12 @@ class RemoteModel(ABC):
             reader = self._reader(history.call_ids)
             marked = answer.is_json
             if answer.is_json:
-                for event in reader.body(await answer.body()):
+                for event in self._read(reader.body(await answer.body())):
                     yield self._noted(event, request, history)
             else:
                 async for name, data in answer.events():
                     marked = marked or name == DONE
-                    for event in reader.event(data):
+                    for event in self._read(reader.event(data)):
                         yield self._noted(event, request, history)
                     answer.whole = answer.whole or reader.whole
                     answer.done = answer.done or reader.done
@@ -105,6 +107,13 @@ class RemoteModel(ABC):
                 yield event
         finally:
             await answer.aclose()
+
+    def _read(self, events: Iterator[StreamEvent]) -> list[StreamEvent]:
+        """What a piece of an answer says; one of a form that no server should send breaks it."""
+        try:
+            return list(events)
+        except _MALFORMED as error:
+            raise broken_error(self._origin, f"it is malformed ({error})") from error
 
     async def count_tokens(self, request: ChatRequest) -> int:
         """An estimate from the size of the request, calibrated by the answers so far."""

@@ -38,7 +38,7 @@ class AnswerReader:
         self._told: set[int] = set()  # items whose text has come as deltas
         self._calls = 0
         self._reason = ""
-        self._begun = False
+        self._begun = self._nameless = False
         self.whole = self.done = False
 
     def body(self, data: Mapping[str, Any]) -> Iterator[StreamEvent]:
@@ -86,6 +86,8 @@ class AnswerReader:
             raise not_the_protocol(self._origin, "something other than a response")
         if not self.whole:
             raise broken_error(self._origin, "it ended without a final event")
+        if self._nameless:
+            raise broken_error(self._origin, "a tool call has no name")
         natural = FinishReason.TOOL_CALLS if self._calls else FinishReason.STOP
         yield Finished(_REASONS.get(self._reason, natural))
 
@@ -93,6 +95,7 @@ class AnswerReader:
         if item.get("type") == "function_call":
             self._open[index] = False
             self._calls += 1
+            self._nameless = self._nameless or not item.get("name")
             call_id = self._ids.free(str(item.get("call_id") or ""))
             yield ToolCallStart(index, call_id, str(item.get("name") or ""))
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from agentcli.llm.openai_request import data_url
 from agentcli.llm.wire_cache import dumps
+from agentcli.llm.wire_calls import argument_text, safe_name
 from agentcli.messages import Image, Message, Role, Text, Thinking, ToolCall, ToolDefinition
 
 
@@ -40,10 +41,10 @@ def _said(part: object) -> list[dict[str, Any]]:
             return [_message("assistant", text)]
         case Thinking(data=data) if data.startswith("{"):
             item: dict[str, Any] = json.loads(data)
-            return [item]
+            return [item] if item.get("type") == "reasoning" else []  # not another wire's
         case ToolCall(id, name, arguments):
-            item = {"type": "function_call", "call_id": id, "name": name}
-            return [{**item, "arguments": arguments}]
+            item = {"type": "function_call", "call_id": id, "name": safe_name(name)}
+            return [{**item, "arguments": argument_text(arguments)}]
     return []
 
 

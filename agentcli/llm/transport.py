@@ -11,7 +11,15 @@ from typing import Any
 import anyio
 import httpx2
 
-from agentcli.llm.sdk_errors import Origin, broken_error, not_the_protocol, stream_error
+from agentcli.errors import ProviderError
+from agentcli.llm.sdk_errors import (
+    Origin,
+    broken_error,
+    connection_error,
+    not_the_protocol,
+    status_error,
+    stream_error,
+)
 
 DONE = "[DONE]"
 CONNECT_S = 10.0
@@ -38,7 +46,21 @@ def http_client(base_url: str, timeout_s: float) -> httpx2.AsyncClient:
         limits=httpx2.Limits(max_connections=64, max_keepalive_connections=8, keepalive_expiry=300),
         follow_redirects=True,
         trust_env=not loopback,
+        event_hooks={"response": [_note_head]},
     )
+
+
+async def _note_head(response: httpx2.Response) -> None:
+    response.request.extensions["head"] = response.status_code, response.headers
+
+
+def bodiless_error(origin: Origin, error: httpx2.RequestError) -> ProviderError:
+    """The error when an answer had a head and its body could not be read; the status is enough."""
+    head = error.request.extensions.get("head")
+    if head is None:
+        return connection_error(origin, error)
+    status, headers = head
+    return status_error(origin, status, None, headers)
 
 
 class Answer:
@@ -72,7 +94,7 @@ class Answer:
             raise broken_error(self._origin, error) from error
         try:
             value = json.loads(raw)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise not_the_protocol(self._origin, "a body that is not JSON") from error
         return self._checked(value)
 
@@ -95,7 +117,7 @@ class Answer:
                 continue
             try:
                 value = json.loads(event.data)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise broken_error(self._origin, "an event is not JSON") from error
             yield event.event, self._checked(value)
         if not seen:
