@@ -6,6 +6,8 @@ line with phase, step, tokens and time.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from dataclasses import dataclass, field
 from typing import TextIO
@@ -63,6 +65,7 @@ _STYLES = {
 }
 _STATUS_STYLES = {Status.SOLVED: "bold green", Status.CANCELLED: "bold yellow"}
 _TAIL_BYTES = 4096
+_REFRESH_S = 0.1
 
 
 @dataclass
@@ -95,23 +98,29 @@ class LiveRenderer:
         self._calls: dict[str, ToolCall] = {}
         self._started = time.monotonic()
         self._spinner = Spinner("line" if self._console.options.ascii_only else "dots")
-        # The ticking thread of Live starts with the first event: the sandbox's processes, which
-        # must not be forked beside threads, exist by then.
-        self._live: Live | None = None
+        # Rich's own ticking thread can print between another thread's look at the screen and its
+        # print; the event loop ticks instead.
+        self._live = Live(
+            console=self._console,
+            get_renderable=self._below,
+            auto_refresh=False,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._tick: asyncio.TimerHandle | None = None
 
     def event(self, event: Event) -> None:
-        """Show one event."""
-        if self._live is None:
-            self._live = Live(
-                console=self._console,
-                get_renderable=self._below,
-                refresh_per_second=8,
-                transient=True,
-                redirect_stdout=False,
-                redirect_stderr=False,
-            )
+        """Show one event; inside a running event loop what stands below goes on by itself."""
+        if not self._live.is_started:
             self._live.start()
+            with contextlib.suppress(RuntimeError):
+                self._go_on(asyncio.get_running_loop())
         self._show(event)
+
+    def _go_on(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._live.refresh()
+        self._tick = loop.call_later(_REFRESH_S, self._go_on, loop)
 
     def finish(self, summary: Summary) -> None:
         """Show what the run came to."""
@@ -127,8 +136,9 @@ class LiveRenderer:
 
     def close(self) -> None:
         """Take away what stands below and show the cursor again."""
-        if self._live is not None:
-            self._live.stop()
+        if self._tick is not None:
+            self._tick.cancel()
+        self._live.stop()
 
     # -- what is done ------------------------------------------------------------------------
 
@@ -187,6 +197,7 @@ class LiveRenderer:
         for call in event.message.calls:
             self._calls[call.id] = call
         if text := event.message.text.strip():
+            self._live.refresh()  # the text must not stand below as well
             self._console.print(Padding(_markdown(text), (1, 0)))
 
     def _tool(self, event: ToolFinished) -> None:
