@@ -10,7 +10,7 @@ import asyncio
 import functools
 import os
 import re
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +40,7 @@ from agentcli.tools.calculator import calculator_tool
 from agentcli.tools.decline import decline_tool
 from agentcli.tools.permissions import Ask, Mode, ModePermissions
 from agentcli.tools.registry import Registry
+from agentcli.tools.verify import verify
 
 _SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$")
 # What the embedded model was trained with, beside calculator and decline.
@@ -130,9 +131,10 @@ async def open_agent(
             ),
             module=module,
             hooks=hooks,
-            limits=_limits(settings, task),
+            limits=_limits(settings, task or Task(""), state.limits),
             retry=RetryConfig(attempts=settings.retries + 1),
             price_of=registry.price_of,
+            check=verify,
             sampling=Sampling(
                 max_tokens=settings.max_output_tokens, temperature=settings.temperature
             ),
@@ -195,16 +197,18 @@ def _chosen(tools: list[Tool], wanted: Collection[str]) -> list[Tool]:
     return [tool for tool in tools if not wanted or tool.spec.name in wanted]
 
 
-def _limits(settings: Settings, task: Task | None) -> RunLimits:
-    task = task or Task("")
+def _limits(settings: Settings, task: Task, before: Mapping[str, float]) -> RunLimits:
+    """The task's limits, else those its session was begun with, else the settings'."""
+    budget = task.budget
+    tokens, calls = before.get("tokens"), before.get("tool_calls")
     return RunLimits(
-        max_steps=task.max_steps or settings.max_steps,
-        time_s=task.budget.time_s or settings.timeout_s,
+        max_steps=task.max_steps or int(before.get("max_steps", settings.max_steps)),
+        time_s=budget.time_s or before.get("time_s", settings.timeout_s),
         step_time_s=settings.step_timeout_s,
         silence_s=settings.request_timeout_s,
-        tokens=task.budget.tokens or settings.budget_tokens,
-        cost_usd=task.budget.cost or settings.max_cost,
-        tool_calls=task.budget.tool_calls,
+        tokens=budget.tokens or (int(tokens) if tokens else settings.budget_tokens),
+        cost_usd=budget.cost or before.get("cost_usd", settings.max_cost),
+        tool_calls=budget.tool_calls or (int(calls) if calls else None),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import posixpath
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
@@ -34,7 +35,7 @@ class Access:
     paths: frozenset[str] | None
 
 
-def access(call: ToolCall, spec: ToolSpec | None) -> Access:
+def access(call: ToolCall, spec: ToolSpec | None, root: str = "/") -> Access:
     """Read from the call's arguments; an unknown or malformed call touches nothing."""
     if spec is None:
         return Access(ToolKind.PLAN, frozenset())
@@ -42,7 +43,7 @@ def access(call: ToolCall, spec: ToolSpec | None) -> Access:
         return Access(spec.kind, None)
     try:
         arguments = json.loads(call.arguments)
-        paths = frozenset(_normal(str(arguments[name])) for name in spec.path_arguments)
+        paths = frozenset(_normal(str(arguments[name]), root) for name in spec.path_arguments)
     except (ValueError, KeyError, TypeError):
         return Access(spec.kind, None)
     return Access(spec.kind, paths)
@@ -62,9 +63,9 @@ def must_wait(earlier: Access, later: Access) -> bool:
     return bool(earlier.paths & later.paths)
 
 
-def _normal(path: str) -> str:
-    parts = [part for part in path.split("/") if part not in ("", ".")]
-    return "/".join(parts)
+def _normal(path: str, root: str) -> str:
+    """One spelling of a path; links are not followed, since the files may be elsewhere."""
+    return posixpath.normpath(posixpath.join(root, path))
 
 
 class Acting:
@@ -94,7 +95,8 @@ class Acting:
         Raises:
             JournalError: a start or an end could not be recorded; what still runs is killed.
         """
-        accesses = [access(call, self._registry.spec(call.name)) for call in calls]
+        root = self._context.environment.root
+        accesses = [access(call, self._registry.spec(call.name), root) for call in calls]
         slots = asyncio.Semaphore(_PARALLEL)
         tasks: list[asyncio.Task[None]] = []
         for index, call in enumerate(calls):

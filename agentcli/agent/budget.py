@@ -42,6 +42,12 @@ class RunLimits:
     check_rounds: int = 3
     """How often failed checks are handed back to the model."""
 
+    def of_task(self) -> dict[str, float]:
+        """The limits that belong to a task, as they are recorded with it."""
+        names = ("max_steps", "time_s", "tokens", "cost_usd", "tool_calls")
+        found = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in found.items() if value is not None}
+
     @property
     def counts_tokens(self) -> bool:
         """Whether requests must be measured before they are sent."""
@@ -50,12 +56,13 @@ class RunLimits:
 
 def used_up(limits: RunLimits, state: AgentState) -> Stop | None:
     """The stop of a run that has reached a limit."""
-    if state.step >= limits.max_steps:
+    used = state.used
+    if used.steps >= limits.max_steps:
         return stop_for(StopReason.BUDGET_STEPS, detail=f"{limits.max_steps} steps are used up")
-    if limits.tokens is not None and state.usage.total_tokens >= limits.tokens:
+    if limits.tokens is not None and used.usage.total_tokens >= limits.tokens:
         return stop_for(
             StopReason.BUDGET_TOKENS,
-            detail=f"{state.usage.total_tokens} of {limits.tokens} tokens are used up",
+            detail=f"{used.usage.total_tokens} of {limits.tokens} tokens are used up",
         )
     if limits.cost_usd is not None:
         if state.cost_usd is None:
@@ -64,7 +71,7 @@ def used_up(limits: RunLimits, state: AgentState) -> Stop | None:
         if state.cost_usd >= limits.cost_usd:
             detail = f"${state.cost_usd:.4f} of ${limits.cost_usd:g} are used up"
             return stop_for(StopReason.BUDGET_COST, detail=detail)
-    if limits.tool_calls is not None and state.tool_calls >= limits.tool_calls:
+    if limits.tool_calls is not None and used.tool_calls >= limits.tool_calls:
         return stop_for(
             StopReason.BUDGET_TOOLS, detail=f"{limits.tool_calls} tool calls are used up"
         )
@@ -81,7 +88,7 @@ def answer_room(
     """
     rooms: list[int] = []
     if limits.tokens is not None:
-        used = state.usage.total_tokens
+        used = state.used.usage.total_tokens
         rooms.append(limits.tokens - used - prompt_tokens)
         if rooms[-1] < _LEAST_ANSWER:
             raise Stopped(

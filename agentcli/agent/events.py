@@ -104,10 +104,15 @@ class SessionStarted(Event):
 
 @dataclass(frozen=True, slots=True)
 class TaskGiven(Event):
-    """What the user wants; ``checks`` are shell commands that must succeed at the end."""
+    """What the user wants; ``checks`` are shell commands that must succeed at the end.
+
+    Without a text, the task stays and the checks are added to it. ``limits`` are the fields of
+    ``RunLimits`` that a later run of the session goes on with.
+    """
 
     text: str
     checks: tuple[str, ...] = ()
+    limits: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +270,16 @@ class StreamReset(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class CheckStarted(Event):
+    """One of the task's checks begins; ``round`` counts from 1 to ``rounds``."""
+
+    durable: ClassVar[bool] = False
+    command: str
+    round: int
+    rounds: int
+
+
+@dataclass(frozen=True, slots=True)
 class ToolProgress(Event):
     """Output of a running tool; ``stream`` is stdout or stderr."""
 
@@ -365,6 +380,8 @@ def _encode(value: Any) -> Any:
             return value.value
         case tuple():
             return list(value)
+        case Mapping():
+            return dict(value)
         case None | str() | int() | float():
             return value
         case _:  # a stream event inside a Delta

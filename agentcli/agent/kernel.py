@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from agentcli.agent.critics import Critic, Judgement, Review, review_all
 from agentcli.agent.events import (
     AnswerRejected,
     CheckFinished,
+    CheckStarted,
     Event,
     EventLog,
     MessageAdded,
@@ -51,6 +52,7 @@ from agentcli.errors import (
     AgentCLIError,
     CapabilityError,
     ContentFilterError,
+    InternalError,
     JournalError,
     Place,
     ProviderError,
@@ -68,8 +70,13 @@ from agentcli.messages import (
     user,
     without_thinking,
 )
-from agentcli.tools.base import STOP, ToolContext, ToolKind
+from agentcli.tools.base import STOP, ToolContext, ToolKind, ToolOutput
+from agentcli.tools.permissions import Mode
 from agentcli.tools.registry import Registry
+
+PLAN = Mode.PLAN.value
+
+Check = Callable[[ToolContext, str], Awaitable[ToolOutput]]
 
 _log = logging.getLogger("agentcli.kernel")
 
@@ -81,13 +88,17 @@ def _unpriced(info: ModelInfo) -> Price:
     return unknown
 
 
+async def _unchecked(context: ToolContext, command: str) -> ToolOutput:
+    raise InternalError(f"nothing is there to run the check {command!r}")
+
+
 @dataclass
 class Agent:
     """A model, tools and a workspace, ready to work on tasks.
 
     ``session`` is what the journal opens with; ``state`` is where a resumed session stands;
     ``fallbacks`` make the clients to go on with, in this order, when a model fails for good;
-    ``price_of`` gives a model's prices, and may take a while.
+    ``price_of`` gives a model's prices, and may take a while; ``check`` runs a check of a task.
     """
 
     client: LLMClient
@@ -104,6 +115,7 @@ class Agent:
     sampling: Sampling = field(default_factory=Sampling)
     fallbacks: Sequence[Callable[[], LLMClient]] = ()
     price_of: Callable[[ModelInfo], Price] = _unpriced
+    check: Check = _unchecked
     state: AgentState = field(default_factory=AgentState)
 
     def __post_init__(self) -> None:
@@ -294,32 +306,39 @@ class Agent:
 
     async def _finish(self, answer: str) -> Stop | None:
         """Run the checks; failed ones go back to the model a few times."""
-        failed: list[CheckFinished] = []
-        for command in self.state.checks:
-            check = await self._run_check(command)
-            await self._emit(check)
-            if not check.passed:
-                failed.append(check)
+        if self.state.checks and self.session.mode == PLAN:
+            await self._emit(Warned("the checks were not run: plan mode only reads"))
+            return stop_for(StopReason.FINAL, answer=answer)
+        failed = [check for check in await self._run_checks() if not check.passed]
         if not failed:
             return stop_for(StopReason.FINAL, answer=answer)
         if self._check_rounds < self.limits.check_rounds:
             self._check_rounds += 1
-            reports = "\n\n".join(
-                f"The check `{check.command}` failed (exit code {check.exit_code}):\n{check.output}"
-                for check in failed
-            )
+            reports = "\n\n".join(f"{_FAILED_CHECK}\n{check.output}" for check in failed)
             await self._emit(MessageAdded(user(f"{reports}\n\nThe task is not done yet.")))
             return None
         names = ", ".join(check.command for check in failed)
         return Stop(StopReason.FINAL, Status.UNSOLVED, answer, f"failed checks: {names}")
 
-    async def _run_check(self, command: str) -> CheckFinished:
-        result = await self.context.environment.exec(
-            ["/bin/sh", "-c", command], limits=self.context.check
-        )
-        output = "\n".join(part for part in (result.stdout, result.stderr, result.error) if part)
-        kept = output[-self.context.output_chars :]
-        return CheckFinished(command, result.success, result.exit_code, kept)
+    async def _run_checks(self) -> list[CheckFinished]:
+        done = []
+        # All reports together take no more room than one tool's result.
+        room = self.context.output_chars // max(1, len(self.state.checks))
+        for command in self.state.checks:
+            await self._emit(
+                CheckStarted(command, self._check_rounds + 1, self.limits.check_rounds + 1)
+            )
+            output = await self.check(replace(self.context, output_chars=room), command)
+            done.append(
+                CheckFinished(
+                    command,
+                    output.outcome is Outcome.OK,
+                    output.data.get("exit_code"),
+                    output.content,
+                )
+            )
+            await self._emit(done[-1])
+        return done
 
     # -- the run ----------------------------------------------------------------------------
 
@@ -347,8 +366,8 @@ class Agent:
                 await self._emit(MessageAdded(system(prompt)))
             for message in self.module.init_state(self.state):
                 await self._emit(MessageAdded(message))
-        if task:
-            await self._emit(TaskGiven(task, checks))
+        if task or checks:
+            await self._emit(TaskGiven(task, checks, self.limits.of_task()))
         # A process that died right after the task was given never told the model of it.
         told = user(self.state.task)
         if task or (self.state.task and told not in self.state.history):
@@ -449,7 +468,7 @@ class Agent:
     async def _before_tool(self, call: ToolCall) -> ToolResult | None:
         """The answer of the first hook that does not allow the call."""
         limit = self.limits.tool_calls
-        if limit is not None and self.state.tool_calls >= limit:
+        if limit is not None and self.state.used.tool_calls >= limit:
             text = f"not run: the budget of {limit} tool calls is used up"
             return ToolResult(call.id, call.name, text, Outcome.SKIPPED)
         for index, hook in enumerate(self.hooks):
@@ -479,6 +498,7 @@ class Agent:
 
 
 _NUDGE = "It was not used; answer again"
+_FAILED_CHECK = "A check of the task failed:"
 
 
 def _journal_failure(error: JournalError, place: Place) -> RunFinished:

@@ -136,8 +136,18 @@ class StepRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Totals:
+    """What has been used; cost in US dollars, None where it is not known."""
+
+    steps: int = 0
+    tool_calls: int = 0
+    usage: Usage = field(default_factory=Usage)
+    cost_usd: float | None = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class AgentState:
-    """Everything known about a run. ``step`` is the last complete step, 0 before the first."""
+    """Everything known about a session. ``step`` is the last complete one, 0 before the first."""
 
     session_id: str = ""
     workspace: str = ""
@@ -146,6 +156,7 @@ class AgentState:
     sandbox: str = ""
     task: str = ""
     checks: tuple[str, ...] = ()
+    limits: Mapping[str, float] = field(default_factory=dict)
     history: History[Message] = field(default_factory=History)
     records: History[StepRecord] = field(default_factory=History)
     step: int = 0
@@ -153,7 +164,9 @@ class AgentState:
     phase: Phase = Phase.EXPLORE
     usage: Usage = field(default_factory=Usage)
     cost_usd: float | None = 0.0
-    """US dollars of all calls; None once one of them has an unknown price."""
+    """US dollars of all calls of this run; None once one of them has an unknown price."""
+    before: Totals = field(default_factory=Totals)
+    """What the session had used when this run began; limits hold for a run."""
     retries: int = 0
     rejected: int = 0
     """Unusable answers in a row."""
@@ -185,6 +198,16 @@ class AgentState:
         return tuple(call for call in self.pending if call.id not in have)
 
     @property
+    def used(self) -> Totals:
+        """What this run has used."""
+        return Totals(
+            self.step - self.before.steps,
+            self.tool_calls - self.before.tool_calls,
+            self.usage - self.before.usage,
+            self.cost_usd,
+        )
+
+    @property
     def finished(self) -> bool:
         """Whether the run has ended."""
         return self.stop is not None
@@ -201,15 +224,25 @@ def fold(state: AgentState, event: Event) -> AgentState:
                 model=event.model,
                 mode=event.mode,
                 sandbox=event.sandbox,
+                before=Totals(state.step, state.tool_calls, state.usage),
+                cost_usd=0.0,
                 stop=None,
                 status=None,
+                answer="",
                 detail="",
                 error="",
                 place=None,
             )
+        case TaskGiven(text="", checks=more):
+            return replace(state, checks=(*state.checks, *more))
         case TaskGiven():
             return replace(
-                state, task=event.text, checks=event.checks, stop=None, status=None, answer=""
+                state,
+                task=event.text,
+                checks=event.checks,
+                limits=event.limits,
+                check_results=(),
+                files_changed=(),
             )
         case MessageAdded():
             return replace(state, history=state.history.append(event.message))

@@ -23,6 +23,7 @@ from agentcli.llm.openai import OpenAIChat
 from agentcli.messages import validate_history
 from agentcli.tools.base import Tool, ToolContext
 from agentcli.tools.registry import Registry
+from agentcli.tools.verify import verify
 from tests.server import Reply, ScriptedServer
 
 QUICK_RETRIES = RetryConfig(first_delay_s=0.01, max_delay_s=0.02)
@@ -94,6 +95,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Make]:
                 limits=limits or RunLimits(),
                 retry=QUICK_RETRIES,
                 state=state or AgentState(),
+                check=verify,
                 **options,
             )
             return Bench(agent, memory, server, tmp_path)

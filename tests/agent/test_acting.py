@@ -23,7 +23,7 @@ def waits(first: str, second: str) -> bool:
     for word in (first, second):
         name, _, path = word.partition(":")
         call = ToolCall("x", name, f'{{"path": "{path}"}}' if path else "{}")
-        accesses.append(access(call, SPECS.get(name)))
+        accesses.append(access(call, SPECS.get(name), "/work"))
     return must_wait(*accesses)
 
 
@@ -35,6 +35,8 @@ def waits(first: str, second: str) -> bool:
         ("edit:a", "edit:b", False),
         ("edit:a", "edit:a", True),
         ("edit:./a", "edit:a", True),
+        ("edit:x/../a", "edit:/work/a", True),
+        ("edit:../a", "edit:a", False),
         ("edit:a", "read:a", True),
         ("edit:a", "read:b", False),
         ("read:a", "edit:a", True),

@@ -57,7 +57,7 @@ RESULT = ToolResult(
 )
 DURABLE: list[Event] = [
     SessionStarted("s1", "/w", "openai:m", "auto", "full", ("shell@1", "grep@2"), "0.1.0"),
-    TaskGiven("fix it", ("pytest -q",)),
+    TaskGiven("fix it", ("pytest -q",), {"max_steps": 5}),
     MessageAdded(Message(Role.USER, (Text("see"), Image(b"\x89PNG", "image/png", "a.png")))),
     StepStarted(1),
     ModelAnswered(

@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from agentcli.agent.critics import Judgement, Review
 from agentcli.agent.events import (
     AnswerRejected,
     CheckFinished,
+    CheckStarted,
     Delta,
     Event,
     MemoryLog,
@@ -451,7 +453,8 @@ class TestChecks:
         result = await agent.run(checks=["test -e ok"])
         assert result.task_result == "done!" and result.state.status is Status.SOLVED
         assert [c.passed for c in result.state.check_results] == [True]
-        assert "`test -e ok` failed" in agent.server.requests[1].json["messages"][-1]["content"]
+        told = agent.server.requests[1].json["messages"][-1]["content"]
+        assert "check failed (exit code 1)\n$ test -e ok" in told
 
     async def test_a_check_that_never_passes_leaves_the_run_unsolved(self, bench: Make) -> None:
         agent = await bench(["done"] * 3, limits=RunLimits(check_rounds=2))
@@ -462,7 +465,52 @@ class TestChecks:
             ("echo why; false", False),
             ("true", True),
         }
-        assert any(isinstance(e, CheckFinished) and e.output == "why\n" for e in agent.log.events)
+        reports = [e.output for e in agent.log.events if isinstance(e, CheckFinished)]
+        assert "check failed (exit code 1)\n$ echo why; false\nwhy" in reports
+
+    async def test_checks_speak_the_language_of_the_shell_tool(self, bench: Make) -> None:
+        agent = await bench(["done"])
+        result = await agent.run(checks=["[[ 1 == 1 ]]"])
+        assert result.exit_code == 0
+
+    async def test_reports_of_several_checks_share_the_room_of_one_result(
+        self, bench: Make
+    ) -> None:
+        agent = await bench(["done"] * 2, limits=RunLimits(check_rounds=1))
+        await agent.run(checks=["seq 1 40000; false", "seq 1 50000; false"])
+        told = agent.server.requests[1].json["messages"][-1]["content"]
+        assert len(told) < 32_000 and "characters left out" in told and "\n1\n" in told
+
+    async def test_plan_mode_runs_none(self, bench: Make) -> None:
+        agent = await bench(["the plan"])
+        agent.agent.session = replace(agent.agent.session, mode="plan")
+        result = await agent.run(checks=["touch changed"])
+        assert result.exit_code == 0 and not (agent.workspace / "changed").exists()
+        assert any(isinstance(e, Warned) and "not run" in e.text for e in agent.log.events)
+
+    async def test_a_check_that_begins_is_told(self, bench: Make) -> None:
+        agent = await bench(["done"])
+        events = await agent.watch(agent.agent.start("go", checks=["true"]))
+        assert CheckStarted("true", 1, 4) in events
+
+
+class TestSessionsOfManyRuns:
+    async def test_limits_and_results_are_those_of_the_run(self, bench: Make) -> None:
+        calls = [Reply(calls=[call("write", path=f"f{n}", text="x")]) for n in range(3)]
+        first = await bench(calls, [WRITE], limits=RunLimits(max_steps=2))
+        before = (await first.run(checks=["false"])).state
+        assert before.used.steps == 2 and before.limits["max_steps"] == 2
+        second = await bench(
+            ["done"] * 2, log=first.log, state=before, limits=RunLimits(max_steps=2)
+        )
+        result = await second.agent.start("", checks=["true"]).result()
+        # The checks of the task hold, and one more; the run has its own count of steps.
+        assert result.state.checks == ("false", "true") and result.state.used.steps == 2
+        third = await bench(["done too"], log=first.log, state=result.state)
+        last = (await third.agent.start("another task").result()).state
+        assert last.check_results == () and last.files_changed == ()
+        assert last.used.steps == 1 and last.used.usage.total_tokens == 110
+        assert last.step == 5 and fold_all(first.log.events) == last
 
 
 class TestJournalFailures:

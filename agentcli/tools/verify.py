@@ -1,0 +1,21 @@
+"""A task's checks: command lines that must succeed, run as the tool ``shell`` would run them."""
+
+from __future__ import annotations
+
+from agentcli.errors import ToolError
+from agentcli.messages import Outcome
+from agentcli.tools.base import ToolContext, ToolOutput
+from agentcli.tools.report import QUIET, ending, told
+from agentcli.tools.shell import shell_argv
+
+
+async def verify(context: ToolContext, command: str) -> ToolOutput:
+    """Run one check; its output opens with the way it ended. One that cannot start has failed."""
+    result = await context.environment.exec(
+        shell_argv(command), limits=context.check, env=QUIET, on_output=context.progress
+    )
+    how = "passed" if result.success else f"failed ({ending(result, context.check.time_s)})"
+    try:
+        return told(result, f"check {how}", context.output_chars, command)
+    except ToolError as error:
+        return ToolOutput(f"check failed: {error.message}", Outcome.ERROR)
