@@ -101,7 +101,8 @@ def build(
     inside_home = _within(real_home, workspace)
     home = "/tmp/home" if inside_home else real_home
     path = _search_path(host.get("PATH", os.defpath), workspace, real_home, host)
-    folders = _toolchains(real_home, path, workspace)
+    activated = [host[name] for name in ("VIRTUAL_ENV", "CONDA_PREFIX") if name in host]
+    folders = _toolchains(real_home, path, workspace, activated)
     hidden = [os.path.join(real_home, name) for name in _HOME_SECRETS] if inside_home else []
     more = tuple(os.path.realpath(name) for name in read)
     survey = etc.survey()
@@ -181,13 +182,19 @@ def _pyenv_folders(root: str, workspace: str, host: Mapping[str, str]) -> list[s
     return found
 
 
-def _toolchains(home: str, path: str, workspace: str) -> list[str]:
-    """Folders with programs that are not in the system's own."""
+def _toolchains(home: str, path: str, workspace: str, activated: list[str]) -> list[str]:
+    """Folders with programs that are not in the system's own.
+
+    ``activated`` are environments of Python that the user has switched on.
+    """
     wanted = [os.path.join(home, name) for name in _TOOLCHAINS]
     wanted += [sys.prefix, sys.base_prefix, os.path.dirname(os.path.realpath(sys.executable))]
     for folder in path.split(os.pathsep):
         if _is_toolchain(folder, home):
             wanted += [folder, *_installation(folder)]
+            wanted += _environment_with_python(os.path.dirname(os.path.realpath(folder)))
+    for prefix in activated:
+        wanted += _environment_with_python(os.path.realpath(prefix))
     for name in (".venv", "venv"):
         wanted += _python_of(os.path.join(workspace, name))
     found: list[str] = []
@@ -212,10 +219,21 @@ def _installation(folder: str) -> list[str]:
     return [prefix] if name == "bin" and os.path.isdir(os.path.join(prefix, "lib")) else []
 
 
+def _environment_with_python(prefix: str) -> list[str]:
+    """A virtual or conda environment and the installation that its interpreter is a link to.
+
+    Without the latter the link leads nowhere inside, and ``python`` would silently be another.
+    """
+    marks = ("pyvenv.cfg", "conda-meta")
+    if not any(os.path.exists(os.path.join(prefix, mark)) for mark in marks):
+        return []
+    return [prefix, *_python_of(prefix)]
+
+
 def _python_of(environment: str) -> list[str]:
     """The installation behind a virtual environment, if it really is one.
 
-    The environment belongs to the workspace and may claim anything, so that the folder it names
+    The environment may belong to the workspace and claim anything, so that the folder it names
     must look like an installation of Python before it is shown.
     """
     found = []

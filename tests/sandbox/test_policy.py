@@ -91,6 +91,33 @@ def test_a_false_virtual_environment_shows_nothing(workspace: Path, tmp_path: Pa
     assert not any("secrets" in path for path in built.read)
 
 
+@pytest.mark.parametrize("activated", ["PATH", "VIRTUAL_ENV", "CONDA_PREFIX"])
+def test_an_activated_environment_is_shown_with_its_base(
+    workspace: Path, tmp_path: Path, activated: str
+) -> None:
+    base = tmp_path / "base"
+    (base / "lib/python3.11").mkdir(parents=True)
+    (base / "lib/python3.11/os.py").touch()
+    (base / "bin").mkdir()
+    (base / "bin/python3.11").touch(0o755)
+    environment = tmp_path / "home/.virtualenvs/x"
+    (environment / "bin").mkdir(parents=True)
+    (environment / "bin/python").symlink_to(base / "bin/python3.11")
+    mark = "conda-meta" if activated == "CONDA_PREFIX" else "pyvenv.cfg"
+    (environment / mark).touch()
+    value = f"{environment}/bin:/usr/bin" if activated == "PATH" else str(environment)
+    built = build(workspace, tmp_path / "home", **{activated: value})
+    assert {str(environment), str(base)} <= set(built.read)
+
+
+def test_a_folder_is_no_environment_because_a_variable_says_so(
+    workspace: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "home/Documents").mkdir(parents=True)
+    documents = str(tmp_path / "home/Documents")
+    assert documents not in build(workspace, tmp_path / "home", VIRTUAL_ENV=documents).read
+
+
 def test_a_false_git_link_shows_nothing(workspace: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     (other / "worktrees" / "x").mkdir(parents=True)
