@@ -24,6 +24,8 @@ from agentcli.tools.base import ToolContext, ToolKind, ToolSpec
 from agentcli.tools.registry import Registry
 
 _PARALLEL = 8
+_MAX_CALLS = 128
+"""Of one answer: more is a model that has lost its way, and the rest is not run."""
 _READS = (ToolKind.READ, ToolKind.SEARCH)
 
 
@@ -44,7 +46,7 @@ def access(call: ToolCall, spec: ToolSpec | None, root: str = "/") -> Access:
     try:
         arguments = json.loads(call.arguments)
         paths = frozenset(_normal(str(arguments[name]), root) for name in spec.path_arguments)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return Access(spec.kind, None)
     return Access(spec.kind, paths)
 
@@ -95,6 +97,11 @@ class Acting:
         Raises:
             JournalError: a start or an end could not be recorded; what still runs is killed.
         """
+        for call in calls[_MAX_CALLS:]:
+            text = f"not run: one answer may make {_MAX_CALLS} calls, this one made {len(calls)}"
+            skipped = ToolResult(call.id, call.name, text, Outcome.SKIPPED)
+            await self._emit(ToolFinished(step, skipped))
+        calls = calls[:_MAX_CALLS]
         root = self._context.environment.root
         accesses = [access(call, self._registry.spec(call.name), root) for call in calls]
         slots = asyncio.Semaphore(_PARALLEL)

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from enum import StrEnum
-from typing import Any, ClassVar, Protocol, get_type_hints
+from functools import cache
+from types import UnionType
+from typing import Any, ClassVar, Protocol, Union, get_args, get_origin, get_type_hints
 
 from agentcli.errors import Place
 from agentcli.llm.client import StreamEvent
@@ -359,9 +361,41 @@ def from_record(record: Mapping[str, Any]) -> Event:
         values = {
             name: _decode(hints[name], record[name]) for name in _NAMES[cls] if name in record
         }
-        return cls(**values)
+        event = cls(**values)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not an event: {error!r}") from error
+    for name in _NAMES[cls]:
+        if not _fits(getattr(event, name), hints[name]):
+            raise ValueError(f"not an event: {name} of {record['kind']} has a wrong type")
+    return event
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is what its annotation says, all the way down."""
+    if hint is Any:
+        return True
+    if hint is float or hint is int:
+        return type(value) is int or (hint is float and type(value) is float)
+    origin, options = get_origin(hint), get_args(hint)
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_fits(item, options[0]) for item in value)
+    if origin in (Union, UnionType):
+        return any(_fits(value, option) for option in options)
+    if origin is not None:
+        return isinstance(value, Mapping) and all(
+            type(key) is str and _fits(item, options[1]) for key, item in value.items()
+        )
+    if not isinstance(value, hint):
+        return False
+    return not is_dataclass(value) or all(
+        _fits(getattr(value, name), inner) for name, inner in _inner(type(value))
+    )
+
+
+@cache
+def _inner(cls: type) -> tuple[tuple[str, Any], ...]:
+    hints = get_type_hints(cls)
+    return tuple((each.name, hints[each.name]) for each in fields(cls))
 
 
 def _encode(value: Any) -> Any:

@@ -179,6 +179,21 @@ async def test_every_call_gets_a_result_whatever_it_is(bench: Make) -> None:
     assert result.exit_code == 0
 
 
+async def test_an_answer_with_hundreds_of_calls_is_cut_short(bench: Make) -> None:
+    calls = [call("echo", text=str(n)) for n in range(300)]
+    agent = await bench([Reply(calls=calls), "done"], [ECHO])
+    result = await agent.run()
+    outcomes = [m.result.outcome for m in result.state.history if m.role is Role.TOOL]
+    assert outcomes == [Outcome.OK] * 128 + [Outcome.SKIPPED] * 172
+    assert result.state.tool_calls == 128
+
+
+async def test_arguments_nested_beyond_measure_are_the_calls_own_fault(bench: Make) -> None:
+    agent = await bench([Reply(calls=[("write", "[" * 100_000)]), "done"], [WRITE])
+    result = await agent.run()
+    assert result.records[0].results[0].outcome is Outcome.ERROR and result.exit_code == 0
+
+
 async def test_a_tool_is_recorded_before_it_runs(bench: Make) -> None:
     seen: list[str] = []
 
