@@ -387,8 +387,9 @@ def _fits(value: Any, hint: Any) -> bool:
         )
     if not isinstance(value, hint):
         return False
-    return not is_dataclass(value) or all(
-        _fits(getattr(value, name), inner) for name, inner in _inner(type(value))
+    cls: type[Any] = type(value)
+    return not is_dataclass(cls) or all(
+        _fits(getattr(value, name), inner) for name, inner in _inner(cls)
     )
 
 

@@ -4,7 +4,8 @@ A line is written with one system call and is in the system's hands when ``appen
 killed process loses nothing and leaves at most one torn line, the last. The disk itself catches up
 in the background (a loss of power costs the last moments, as it does for the files that tools
 write) and is waited for at the end. The file is locked while its process lives. Lines carry a
-schema version, a number and the time (seconds since 1970). Values of known keys never reach it.
+schema version, a number and the time (seconds since 1970). Values of known keys never reach it:
+they are taken out of whatever was said, not out of what gives a line its form.
 """
 
 from __future__ import annotations
@@ -13,15 +14,25 @@ import asyncio
 import fcntl
 import json
 import os
+import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from agentcli.agent.events import Event, ToolStarted, from_record, to_record
 from agentcli.errors import JournalError
 
 SCHEMA = 1
 FILE_NAME = "events.jsonl"
+
+_REDACTED = "[redacted]"
+# What a session is found and folded by. A value that happens to be one of these is no secret.
+_STRUCTURE = {
+    *("kind", "role", "name", "id", "call_id", "session_id", "workspace", "model", "mode"),
+    *("sandbox", "tools", "version", "tool", "tool_kind", "outcome", "finish_reason", "status"),
+    *("stage", "phase", "previous", "media_type", "base64", "signature"),
+}
 
 
 class Journal:
@@ -36,16 +47,19 @@ class Journal:
 
     def __init__(self, path: Path, *, secrets: Iterable[str] = ()) -> None:
         self.path = path
-        self._secrets = [secret for secret in secrets if len(secret) >= 8]
+        self._secrets = _forms(secret for secret in secrets if len(secret) >= 8)
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
             self._fd = os.open(path, flags, 0o600)
         except OSError as error:
             raise JournalError(
                 f"cannot write the session journal {path}: {error.strerror}",
                 hint="set AGENTCLI_DATA_DIR to a folder that can be written",
             ) from error
+        if not stat.S_ISREG(os.fstat(self._fd).st_mode):
+            os.close(self._fd)
+            raise JournalError(f"cannot write the session journal {path}: not a regular file")
         if not _lock(self._fd):
             os.close(self._fd)
             raise JournalError(f"session {path.parent.name} is open in another process")
@@ -64,6 +78,8 @@ class Journal:
             self._count += 1
             if sync:
                 await asyncio.to_thread(os.fdatasync, self._fd)
+                if not os.fstat(self._fd).st_nlink:
+                    raise OSError(2, "it was deleted while the session went on")
             elif isinstance(event, ToolStarted) and (not self._sync or self._sync.done()):
                 loop = asyncio.get_running_loop()
                 self._sync = loop.run_in_executor(None, _sync_copy, os.dup(self._fd))
@@ -80,22 +96,67 @@ class Journal:
         os.close(self._fd)
 
     def _line(self, event: Event) -> bytes:
-        record = {"v": SCHEMA, "n": self._count, "t": round(time.time(), 3), **to_record(event)}
+        said = to_record(event)
+        if self._secrets:
+            said = self._redacted(said)
+        record = {"v": SCHEMA, "n": self._count, "t": round(time.time(), 3), **said}
         text = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
-        for secret in self._secrets:
-            text = text.replace(secret, "[redacted]")
         # Lone surrogates come from undecodable file names; JSON can only escape them.
         return text.encode("utf-8", errors="backslashreplace") + b"\n"
 
+    def _redacted(self, value: Any, *, free: bool = False) -> Any:
+        """The value without secrets; ``free``: inside a tool's own data no key is ours."""
+        match value:
+            case str():
+                for secret in self._secrets:
+                    value = value.replace(secret, _REDACTED)
+                return value
+            case list():
+                return [self._redacted(item, free=free) for item in value]
+            case Mapping():
+                return {
+                    key: item
+                    if not free and _is_structure(key, value)
+                    else self._arguments(item)
+                    if key == "arguments" and isinstance(item, str)
+                    else self._redacted(item, free=free or key == "data")
+                    for key, item in value.items()
+                }
+        return value
+
+    def _arguments(self, text: str) -> str:
+        """A call's JSON text: its values are redacted, its keys are not."""
+        if not any(secret in text for secret in self._secrets):
+            return text
+        try:
+            return json.dumps(self._redacted(json.loads(text), free=True), ensure_ascii=False)
+        except (ValueError, RecursionError):
+            return str(self._redacted(text))
+
     def _recover(self) -> tuple[int, int]:
         """Lines and bytes of the complete part; whatever is torn is set aside."""
-        data = self.path.read_bytes()
+        data = _read(self.path)
         end = data.rfind(b"\n") + 1
         if end < len(data):
             with open(self.path.with_suffix(".torn"), "ab") as torn:
                 torn.write(data[end:] + b"\n")
             os.ftruncate(self._fd, end)
         return data.count(b"\n"), end
+
+
+def _forms(secrets: Iterable[str]) -> list[str]:
+    """The secrets, the longest first, each also as it stands inside a JSON text."""
+    forms = {
+        form
+        for secret in secrets
+        for form in (secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1])
+    }
+    return sorted(forms, key=len, reverse=True)
+
+
+def _is_structure(key: str, record: Mapping[str, Any]) -> bool:
+    # Two events have a reason: of one it is a name, of the others words.
+    return key in _STRUCTURE or (key == "reason" and record.get("kind") == "run_finished")
 
 
 def _lock(fd: int, patience_s: float = 0.2) -> bool:
@@ -119,6 +180,24 @@ def _sync_copy(fd: int) -> None:
         os.close(fd)
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file for reading, and nothing that could block or never end.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(22, "not a regular file")
+    return open(fd, "rb")
+
+
+def _read(path: Path) -> bytes:
+    with open_regular(path) as file:
+        return file.read()
+
+
 def read_events(path: Path) -> Iterator[Event]:
     """The events of a journal, up to its last complete line.
 
@@ -126,7 +205,7 @@ def read_events(path: Path) -> Iterator[Event]:
         JournalError: no such file, a newer schema, or a line that is no event.
     """
     try:
-        data = path.read_bytes()
+        data = _read(path)
     except OSError as error:
         raise JournalError(f"cannot read {path}: {error.strerror}") from error
     end = data.rfind(b"\n") + 1
@@ -143,13 +222,15 @@ def parse_line(line: bytes, where: str) -> Event:
     try:
         record = json.loads(line)
         version = record["v"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise JournalError(f"{where}: not a journal line") from error
+    if type(version) is not int:
+        raise JournalError(f"{where}: not a journal line")
     if version > SCHEMA:
         raise JournalError(
             f"{where}: written by a newer agentcli (schema {version})", hint="update agentcli"
         )
     try:
         return from_record(record)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise JournalError(f"{where}: {error}") from error

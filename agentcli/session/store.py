@@ -16,7 +16,8 @@ import platformdirs
 from agentcli.agent.events import RunFinished, SessionStarted, TaskGiven
 from agentcli.agent.state import AgentState, fold_all
 from agentcli.errors import JournalError, UsageError
-from agentcli.session.journal import FILE_NAME, parse_line, read_events
+from agentcli.session.journal import FILE_NAME, open_regular, parse_line, read_events
+from agentcli.text import clip
 
 _TAIL_BYTES = 64 * 1024
 
@@ -61,7 +62,9 @@ def journal_path(session_id: str) -> Path:
     Raises:
         UsageError: the id could not be a session's.
     """
-    if not session_id or "/" in session_id or session_id.startswith("."):
+    wrong = not session_id or "/" in session_id or session_id.startswith(".")
+    if wrong or len(os.fsencode(session_id)) > 255 or "\0" in session_id:
+        session_id = clip(session_id, 60)
         raise UsageError(f"{session_id!r} is not a session id", hint="see: agentcli sessions list")
     return sessions_dir() / session_id / FILE_NAME
 
@@ -76,7 +79,10 @@ def load_state(session_id: str) -> AgentState:
     path = journal_path(session_id)
     if not path.exists():
         raise UsageError(f"there is no session {session_id}", hint="see: agentcli sessions list")
-    return fold_all(read_events(path))
+    try:
+        return fold_all(read_events(path))
+    except (ValueError, KeyError, TypeError) as error:
+        raise JournalError(f"{path}: its events do not fit together: {error!r}") from error
 
 
 def list_sessions(workspace: Path | None = None) -> list[SessionInfo]:
@@ -97,7 +103,7 @@ def _all() -> Iterator[SessionInfo]:
     for path in root.glob(f"*/{FILE_NAME}"):
         try:
             info = _info(path)
-        except (OSError, JournalError):
+        except Exception:  # whatever is wrong with one session must not stand in another's way
             continue
         if info is not None:
             yield info
@@ -105,7 +111,7 @@ def _all() -> Iterator[SessionInfo]:
 
 def _info(path: Path) -> SessionInfo | None:
     """Read only the head and the tail: journals can be long."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         head = _complete_lines(file.read(_TAIL_BYTES))
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - _TAIL_BYTES))

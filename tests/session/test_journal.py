@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,9 +12,20 @@ from pathlib import Path
 
 import pytest
 
-from agentcli.agent.events import MessageAdded, SessionStarted, StepStarted, TaskGiven, Warned
+from agentcli.agent.events import (
+    Event,
+    MessageAdded,
+    ModelAnswered,
+    SessionStarted,
+    StepStarted,
+    TaskGiven,
+    ToolFinished,
+    ToolStarted,
+    Warned,
+    to_record,
+)
 from agentcli.errors import JournalError, UsageError
-from agentcli.messages import user
+from agentcli.messages import FinishReason, ToolCall, ToolResult, Usage, assistant, user
 from agentcli.session import store
 from agentcli.session.journal import Journal, read_events
 
@@ -47,6 +60,51 @@ async def test_keys_are_redacted(path: Path) -> None:
     journal.close()
     assert "very-secret" not in path.read_text()
     assert list(read_events(path)) == [TaskGiven("my key is [redacted], keep it")]
+
+
+async def test_redaction_leaves_the_form_of_a_line(path: Path) -> None:
+    quoted = 'pass"word\\1'
+    words = ["/some/folder", "task_given", "20260101-1", "read_file", "arguments", "1234567890"]
+    journal = Journal(path, secrets=[*words, quoted])
+    call = ToolCall("20260101-1", "read_file", json.dumps({"arguments": quoted, "n": 1234567890}))
+    events: list[Event] = [
+        SessionStarted("20260101-1", "/some/folder", "openai:m", "auto", "full", (), "0.1.0"),
+        TaskGiven(f"go to /some/folder with {quoted}", limits={"tokens": 1234567890}),
+        ToolStarted(1, call, "read"),
+        ToolFinished(1, ToolResult("20260101-1", "read_file", quoted, data={"name": quoted})),
+    ]
+    for event in events:
+        await journal.append(event)
+    journal.close()
+    assert "word" not in path.read_text()
+    session, task, started, finished = read_events(path)
+    assert session == events[0]
+    assert task == TaskGiven("go to [redacted] with [redacted]", limits={"tokens": 1234567890})
+    arguments = '{"arguments": "[redacted]", "n": 1234567890}'
+    assert started == ToolStarted(1, ToolCall("20260101-1", "read_file", arguments), "read")
+    assert isinstance(finished, ToolFinished)
+    assert finished.result.content == "[redacted]"
+    assert finished.result.data == {"name": "[redacted]"}
+
+
+async def test_a_journal_that_was_deleted_meanwhile_is_an_error_at_the_end(path: Path) -> None:
+    journal = Journal(path)
+    await journal.append(STARTED, sync=True)
+    shutil.rmtree(path.parent)
+    await journal.append(StepStarted(1))
+    with pytest.raises(JournalError, match="deleted"):
+        await journal.append(Warned("the end"), sync=True)
+    journal.close()
+
+
+def test_only_regular_files_are_read(path: Path) -> None:
+    path.parent.mkdir()
+    os.mkfifo(path)
+    for file in (path, Path("/dev/zero"), path.parent):
+        with pytest.raises(JournalError, match="regular file"):
+            list(read_events(file))
+    with pytest.raises(JournalError, match="regular file"):
+        Journal(path)
 
 
 async def test_a_torn_last_line_is_ignored_then_set_aside(path: Path) -> None:
@@ -125,7 +183,16 @@ def test_a_folder_that_cannot_be_written_is_named() -> None:
         (b"garbage", "not a journal line"),
         (b'{"v":99,"kind":"step_started","step":1}', "newer agentcli"),
         (b'{"v":1,"kind":"moon_landing"}', "not an event"),
+        (b'{"v":"1","kind":"step_started","step":1}', "not a journal line"),
+        (b'{"v":null,"kind":"step_started","step":1}', "not a journal line"),
+        (b'{"v":1,"kind":["step_started"],"step":1}', "not an event"),
+        (b'{"v":1,"kind":"step_started","step":"1"}', "step of step_started"),
+        (b'{"v":1,"kind":"task_given","text":7}', "text of task_given"),
+        (b'{"v":1,"kind":"task_given","text":"","checks":[1]}', "checks of task_given"),
+        (b'{"v":1,"kind":"message_added","message":{"role":"user","parts":[[]]}}', "not an event"),
+        (b'{"v":1,"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "not a journal line"),
     ],
+    ids=lambda value: value[:40] if isinstance(value, bytes) else None,
 )
 def test_a_damaged_line_is_named(path: Path, line: bytes, complaint: str) -> None:
     path.parent.mkdir()
@@ -133,6 +200,18 @@ def test_a_damaged_line_is_named(path: Path, line: bytes, complaint: str) -> Non
     with pytest.raises(JournalError, match=complaint) as caught:
         list(read_events(path))
     assert "line 1" in caught.value.message
+
+
+@pytest.mark.parametrize("tokens", ["5", None, [1], 1.5, True])
+def test_tokens_that_are_no_numbers_are_named(path: Path, tokens: object) -> None:
+    record = to_record(
+        ModelAnswered(1, assistant("x"), FinishReason.STOP, Usage(5, output_tokens=1), 0.1, 1)
+    )
+    record["usage"]["input_tokens"] = tokens
+    path.parent.mkdir()
+    path.write_text(json.dumps({"v": 1, **record}) + "\n")
+    with pytest.raises(JournalError, match="usage of model_answered"):
+        list(read_events(path))
 
 
 class TestStore:
@@ -158,16 +237,38 @@ class TestStore:
         state = store.load_state("s1")
         assert state.task == "fix it" and [m.text for m in state.history] == ["fix it"]
 
-    @pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden", "none-such"])
+    @pytest.mark.parametrize(
+        "name", ["", "../x", "a/b", ".hidden", "none-such", "x" * 5000, "a\0b"], ids=ascii
+    )
     def test_a_wrong_id_is_refused(self, name: str) -> None:
         with pytest.raises(UsageError):
             store.load_state(name)
 
-    def test_a_damaged_journal_does_not_hide_the_others(self) -> None:
-        broken = store.journal_path("broken")
-        broken.parent.mkdir(parents=True)
-        broken.write_bytes(b"garbage\n")
-        assert store.list_sessions() == []
+    async def test_a_damaged_journal_does_not_hide_the_others(self) -> None:
+        damaged = [b"garbage\n", b'{"v":"1"}\n', b"[" * 60_000 + b"\n", b'{"v":1,"kind":{}}\n']
+        for number, content in enumerate(damaged):
+            broken = store.journal_path(f"broken{number}")
+            broken.parent.mkdir(parents=True)
+            broken.write_bytes(content)
+        fifo = store.journal_path("fifo")
+        fifo.parent.mkdir()
+        os.mkfifo(fifo)
+        journal = Journal(store.journal_path("s1"))
+        await journal.append(STARTED)
+        journal.close()
+        assert [info.id for info in store.list_sessions()] == ["s1"]
+
+    def test_results_without_their_calls_are_named(self) -> None:
+        path = store.journal_path("s1")
+        path.parent.mkdir(parents=True)
+        calls = assistant("", ToolCall("a", "read_file"))
+        events = [
+            ModelAnswered(1, calls, FinishReason.TOOL_CALLS, Usage(), 0.1, 1),
+            ToolFinished(1, ToolResult("b", "read_file", "x")),
+        ]
+        path.write_text("".join(json.dumps({"v": 1, **to_record(e)}) + "\n" for e in events))
+        with pytest.raises(JournalError, match="fit together"):
+            store.load_state("s1")
 
 
 def test_ids_are_distinct_and_sort_by_time() -> None:
