@@ -36,10 +36,10 @@ async def read_file(
     lines = split_lines(file.shown)
     total = len(lines)
     if not total:
-        return ToolOutput("[empty file]", paths=(path,))
+        return ToolOutput("[empty file]", paths=(path,), data=_lines(0, 0))
     if start > total:
         text = f"start={start} is past the end: {path} has {counted(total, 'line')}"
-        return ToolOutput(text, Outcome.ERROR, paths=(path,))
+        return ToolOutput(text, Outcome.ERROR, paths=(path,), data=_lines(0, total))
     notes = _encoding_notes(file)
     # What does not fit is left for the next call: a hole in the middle would deceive.
     room = context.output_chars - sum(len(note) + 1 for note in notes) - 100
@@ -53,7 +53,11 @@ async def read_file(
     end = start + len(shown) - 1
     if end < total:
         notes.append(f"[lines {start}-{end} of {total}; read on with start={end + 1}]")
-    return ToolOutput("\n".join(shown + notes), paths=(path,))
+    return ToolOutput("\n".join(shown + notes), paths=(path,), data=_lines(len(shown), total))
+
+
+def _lines(shown: int, total: int) -> dict[str, int]:
+    return {"lines": shown, "total_lines": total}
 
 
 def _encoding_notes(file: TextFile) -> list[str]:
@@ -76,7 +80,8 @@ async def list_dir(context: ToolContext, path: str = ".") -> ToolOutput:
         raise EnvironmentOpError(message, code=error.code) from error
     entries.sort(key=lambda entry: (entry.kind != "dir", entry.name))
     names = [f"{entry.name}/" if entry.kind == "dir" else entry.name for entry in entries]
-    return ToolOutput("\n".join(names) or "[empty folder]", paths=(path,))
+    text = "\n".join(names) or "[empty folder]"
+    return ToolOutput(text, paths=(path,), data={"entries": len(names)})
 
 
 async def write_file(context: ToolContext, path: str, content: str) -> ToolOutput:

@@ -36,12 +36,11 @@ def ending(result: ExecResult, time_s: float) -> str:
     return f"exit code {result.exit_code}"
 
 
-def output_of(result: ExecResult, limit: int) -> str:
+def output_of(stdout: str, stderr: str, limit: int) -> str:
     """Both streams as text of at most about ``limit`` characters; stderr after its own line.
 
     Each stream is cut on its own, so that neither pushes the other out.
     """
-    stdout, stderr = plain_output(result.stdout), plain_output(result.stderr)
     for_stderr = min(len(stderr), max(limit // 3, limit - len(stdout)))
     parts = [str(truncate(stdout, limit - for_stderr)).rstrip("\n")] if stdout.strip() else []
     if stderr.strip():
@@ -49,8 +48,22 @@ def output_of(result: ExecResult, limit: int) -> str:
     return "\n".join(parts)
 
 
-def told(result: ExecResult, first_line: str, limit: int, command: str = "") -> ToolOutput:
+def _line_count(text: str) -> int:
+    return text.rstrip("\n").count("\n") + 1 if text.strip() else 0
+
+
+def told(
+    result: ExecResult,
+    first_line: str,
+    limit: int,
+    command: str = "",
+    *,
+    notes: Sequence[str] = (),
+) -> ToolOutput:
     """A command's end as a tool's output: the first line, the command if named, what it printed.
+
+    ``notes`` stand before what it printed, each in brackets. ``lines`` of the data counts what it
+    printed before anything is cut.
 
     Raises:
         ToolError: the command was never started.
@@ -58,10 +71,15 @@ def told(result: ExecResult, first_line: str, limit: int, command: str = "") -> 
     if result.exit_code is None and not result.duration_s:
         reason = result.error or "it did not start"
         raise ToolError(f"{command} cannot be run: {reason}" if command else reason)
-    head = [first_line] + ([f"$ {command}"] if command else [])
+    head = [first_line, *([f"$ {command}"] if command else []), *(f"[{note}]" for note in notes)]
     room = max(0, limit - sum(len(line) + 1 for line in head) - 10)
-    text = output_of(result, room)
-    data: dict[str, Any] = {"exit_code": result.exit_code, "duration_s": result.duration_s}
+    stdout, stderr = plain_output(result.stdout), plain_output(result.stderr)
+    text = output_of(stdout, stderr, room)
+    data: dict[str, Any] = {
+        "exit_code": result.exit_code,
+        "duration_s": result.duration_s,
+        "lines": _line_count(stdout) + _line_count(stderr),
+    }
     if command:
         data["command"] = command
     if result.timed_out:

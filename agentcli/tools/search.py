@@ -25,11 +25,12 @@ async def glob(context: ToolContext, pattern: str, path: str = ".") -> ToolOutpu
     # One more than is shown: that is how to know that something is left out.
     found = await context.environment.glob(pattern, path, limit=MAX_PATHS + 1)
     rows = found[:MAX_PATHS]
+    data = {"entries": len(rows), "more": len(found) > MAX_PATHS}
     if not rows:
-        return ToolOutput(f"no file matches {pattern}", data={"matches": 0})
-    if len(found) > MAX_PATHS:
+        return ToolOutput(f"no file matches {pattern}", data=data)
+    if data["more"]:
         rows.append(f"[only the first {MAX_PATHS} files are shown]")
-    return ToolOutput("\n".join(rows), data={"matches": len(found)})
+    return ToolOutput("\n".join(rows), data=data)
 
 
 async def grep(
@@ -58,13 +59,14 @@ async def grep(
             raise ToolInputError(error.message, path="pattern") from error
         raise
     shown = found[:MAX_MATCHES]
+    data = {"matches": len(shown), "more": len(found) > MAX_MATCHES}
     if not shown:
-        return ToolOutput(f"no match for {pattern}", data={"matches": 0})
+        return ToolOutput(f"no match for {pattern}", data=data)
     rows = [_row(match) for match in shown]
-    if len(found) > MAX_MATCHES:
+    if data["more"]:
         rows.append(f"[only the first {MAX_MATCHES} matches are shown]")
     paths = tuple(dict.fromkeys(match.path for match in shown))
-    return ToolOutput("\n".join(rows), paths=paths, data={"matches": len(found)})
+    return ToolOutput("\n".join(rows), paths=paths, data=data)
 
 
 def _row(match: GrepMatch) -> str:

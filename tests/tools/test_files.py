@@ -214,3 +214,15 @@ async def test_writing_where_nothing_can_be_written(workspace: Path, call: Call)
         "error: file/below: file exists",
         'error: "path" is empty',
     ]
+
+
+async def test_totals_for_the_screen(workspace: Path, call: Call) -> None:
+    (workspace / "long").write_text("x\n" * 20)
+    (workspace / "none").touch()
+    assert (await call("read_file", path="long", start=5, limit=3)).data == {
+        "lines": 3,
+        "total_lines": 20,
+    }
+    assert (await call("read_file", path="long", start=21)).data["total_lines"] == 20
+    assert (await call("read_file", path="none")).data == {"lines": 0, "total_lines": 0}
+    assert (await call("list_dir")).data == {"entries": 2}

@@ -97,3 +97,12 @@ async def test_faults(call: Call, name: str, arguments: dict[str, str], start: s
 async def test_a_pattern_that_looks_like_an_option(workspace: Path, call: Call) -> None:
     (workspace / "a").write_text("run --help\n")
     assert (await call("grep", pattern="--help")).content == "a:1: run --help"
+
+
+async def test_totals_for_the_screen(workspace: Path, call: Call) -> None:
+    (workspace / "a").write_text("x\n" * 201)
+    (workspace / "b").write_text("y\n" * 200)
+    assert (await call("grep", pattern="x")).data == {"matches": 200, "more": True}
+    assert (await call("grep", pattern="y")).data == {"matches": 200, "more": False}
+    assert (await call("grep", pattern="z")).data == {"matches": 0, "more": False}
+    assert (await call("glob", pattern="*")).data == {"entries": 2, "more": False}

@@ -181,3 +181,14 @@ async def test_the_users_limits_hold_for_commands(context: ToolContext) -> None:
     assert await run(timeout_s=300) == "timed out after 0.5 s"
     program = ToolCall("1", "python", json.dumps({"code": "import time; time.sleep(60)"}))
     assert "timed out after 0.5 s" in (await Registry(TOOLS).dispatch(program, short)).content
+
+
+async def test_lines_are_counted_before_anything_is_cut(context: ToolContext) -> None:
+    narrow = replace(context, output_chars=300)
+
+    async def lines(command: str) -> object:
+        call = ToolCall("1", "shell", json.dumps({"command": command}))
+        return (await Registry(TOOLS).dispatch(call, narrow)).data["lines"]
+
+    assert await lines("seq 5000; echo one >&2") == 5001
+    assert await lines("true") == 0
