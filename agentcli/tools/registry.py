@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -173,9 +174,9 @@ class Registry:
             output = _failure(f"{call.name} broke: {type(error).__name__}: {error}", error)
         content = str(truncate(encodable(output.content), context.output_chars))
         diff = encodable(output.diff)
-        return ToolResult(
-            call.id, call.name, content, output.outcome, diff, output.paths, output.data
-        )
+        root = context.environment.root
+        paths = tuple(dict.fromkeys(_in_workspace(path, root) for path in output.paths))
+        return ToolResult(call.id, call.name, content, output.outcome, diff, paths, output.data)
 
     async def _carry_out(self, call: ToolCall, context: ToolContext) -> ToolOutput:
         arguments = self.arguments(call)
@@ -204,6 +205,13 @@ async def _execute(tool: Tool, context: ToolContext, arguments: Mapping[str, Any
     if isinstance(output, ToolOutput):
         return output
     raise TypeError(f"a tool gives text or a ToolOutput, not {type(output).__name__}")
+
+
+def _in_workspace(path: str, root: str) -> str:
+    """One name for one file, however the model spelt it: relative, if it is in the workspace."""
+    full = os.path.normpath(os.path.join(root, path))
+    inside = full == root or full.startswith(root.rstrip("/") + "/")
+    return os.path.relpath(full, root) if inside else full
 
 
 def _failure(message: str, error: Exception) -> ToolOutput:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -17,6 +18,7 @@ from agentcli.tools.base import Tool, ToolContext, ToolKind, ToolOutput, ToolSpe
 from agentcli.tools.builtin import builtin_tools
 from agentcli.tools.permissions import Mode, ModePermissions
 from agentcli.tools.registry import Registry, tool
+from tests.tools.conftest import Call
 
 OBJECT: Mapping[str, Any] = {"type": "object", "properties": {}}
 
@@ -344,3 +346,10 @@ def test_only_tools_that_only_look_may_be_retried() -> None:
         spec.kind.value for spec in Registry(builtin_tools()).specs if spec.retryable
     }
     assert kinds == {"read", "search"}
+
+
+async def test_a_file_has_one_name_however_it_is_spelt(workspace: Path, call: Call) -> None:
+    (workspace / "a").mkdir()
+    for path in ("a/b.py", "./a/b.py", "a/../a//b.py", f"{workspace.resolve()}/a/b.py"):
+        assert (await call("write_file", path=path, content=path)).paths == ("a/b.py",)
+    assert (await call("list_dir", path="./")).paths == (".",)
