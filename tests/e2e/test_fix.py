@@ -202,7 +202,8 @@ def test_a_stopped_session_goes_on(cli: Cli, server: ScriptedServer, repo: Path)
     (path,) = cli.journals()
     ended = cli.run(
         *("run", "--session", path.parent.name, "--model", "openai:scripted"),
-        *("--workspace", str(repo), "--output", "json"),
+        # The limits of before hold again, for this run, unless others are given.
+        *("--workspace", str(repo), "--output", "json", "--max-steps", "9"),
     )
     assert ended.code == 0, ended.err
     assert ended.json["session_id"] == path.parent.name
