@@ -19,6 +19,7 @@ import platformdirs
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 
 from agentcli.errors import ConfigError
+from agentcli.text import one_line
 
 PROJECT_FILE = Path(".agentcli") / "config.toml"
 PROJECT_KEYS = ("checks", "max_steps", "timeout_s")
@@ -151,7 +152,13 @@ def load(
 
     def add(layer: Mapping[str, Any], name: str) -> None:
         _check_keys(layer, Settings, name)
-        for key, value in _leaves(layer):
+        try:
+            leaves = list(_leaves(layer))
+        except RecursionError as error:
+            raise ConfigError(f"{name}: {_short(error)}") from error
+        for key, value in leaves:
+            for other in _replaced(values, key):
+                sources.pop(other, None)
             _set(values, key, value)
             sources[key] = name
 
@@ -192,6 +199,8 @@ def nearest(key: str, known: Sequence[str]) -> str:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
+        if file.exists() and not file.is_file() and not file.is_dir():
+            raise ConfigError(f"{file}: not a regular file")
         return tomllib.loads(file.read_bytes().decode("utf-8"))
     except FileNotFoundError:
         return {}
@@ -203,6 +212,8 @@ def _read(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{file}: {str(error)[:1].lower()}{str(error)[1:]}") from error
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, deep nesting
+        raise ConfigError(f"{file}: {_short(error)}") from error
 
 
 def _check_keys(
@@ -240,9 +251,11 @@ def _from_text(name: str, text: str) -> Any:
         return [word.strip() for word in text.split(",") if word.strip()]
     if name.startswith("checks__") or (field is not None and _takes_text(field.annotation)):
         return text
+    if "\n" in text:
+        return text
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 
@@ -263,6 +276,9 @@ def _validate(values: dict[str, Any], sources: Mapping[str, str]) -> Settings:
             (name for key, name in sources.items() if place == key or place.startswith(f"{key}.")),
             next((name for key, name in sources.items() if key.startswith(f"{place}.")), "?"),
         )
+        if first["type"] == "value_error":
+            what = first["msg"].removeprefix("Value error, ")
+            raise ConfigError(f"{source}: {place}: {what[:1].lower()}{what[1:]}") from error
         what = first["msg"].removeprefix("Input should be ")
         raise ConfigError(f"{source}: {place} should be {what}") from error
 
@@ -278,8 +294,26 @@ def _leaves(layer: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]
 def _set(values: dict[str, Any], key: str, value: Any) -> None:
     *path, last = key.split(".")
     for step in path:
-        values = values.setdefault(step, {})
+        if not isinstance(values.get(step), dict):
+            values[step] = {}
+        values = values[step]
     values[last] = value
+
+
+def _replaced(values: Mapping[str, Any], key: str) -> Iterator[str]:
+    """Keys whose values give way to this one: a section where a value is set, or the reverse."""
+    at: Any = values
+    path = key.split(".")
+    for depth, step in enumerate(path, start=1):
+        at = at.get(step) if isinstance(at, Mapping) else None
+        if depth < len(path) and at is not None and not isinstance(at, Mapping):
+            yield ".".join(path[:depth])
+    if isinstance(at, Mapping):
+        yield from (inner for inner, _ in _leaves(at, f"{key}."))
+
+
+def _short(error: Exception) -> str:
+    return "nested too deep" if isinstance(error, RecursionError) else one_line(str(error), 120)
 
 
 def _nested(key: str, value: Any) -> dict[str, Any]:

@@ -17,6 +17,7 @@ Make the parser accept empty input.
 
 from __future__ import annotations
 
+import stat
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,8 +29,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from agentcli.config import nearest
 from agentcli.errors import TaskError
+from agentcli.text import clip
 
 MAX_BYTES = 4 * 1024 * 1024
+
+# A shell's <(...) is a pipe with a writer; any other pipe may never get one.
+_STREAMS = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,22 +81,27 @@ def read(path: Path) -> Task:
     """Read a task file.
 
     Raises:
-        TaskError: it is missing, a folder, empty, not UTF-8, or its front matter is wrong.
+        TaskError: it is missing, no file, empty, not UTF-8, or its front matter is wrong.
     """
-    if path.is_dir():
-        raise TaskError(f"{path}: is a folder", hint="Name a Markdown file inside it")
     try:
+        kind = path.stat().st_mode
+        if stat.S_ISDIR(kind):
+            raise TaskError(f"{path}: is a folder", hint="Name a Markdown file inside it")
+        if not stat.S_ISREG(kind) and not str(path).startswith(_STREAMS):
+            raise TaskError(f"{path}: not a regular file", hint="Use - to read from stdin")
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
     except FileNotFoundError as error:
         raise TaskError(f"{path}: no such file", hint="Check the path, or use -p TEXT") from error
     except OSError as error:
-        raise TaskError(f"{path}: {error.strerror or error}") from error
+        raise TaskError(f"{clip(str(path), 200)}: {error.strerror or error}") from error
     return parse(raw, str(path))
 
 
 def read_stdin() -> Task:
     """Read a task from standard input; raises as ``read``."""
+    if sys.stdin is None:
+        raise TaskError("standard input is closed", hint="Name a TASK.md, or use -p TEXT")
     return parse(sys.stdin.buffer.read(MAX_BYTES + 1), "standard input")
 
 
@@ -187,10 +197,16 @@ def _front_matter(text: str, source: str) -> dict[str, Any]:
         raise TaskError(
             f"{source}:{line}: {what}", hint="Correct the YAML between the --- lines"
         ) from error
+    except RecursionError as error:
+        raise TaskError(f"{source}:2: the front matter is nested too deep") from error
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        # PyYAML passes on what int() and date() say of a number or a date that is none.
+        raise TaskError(f"{source}:2: a value of the front matter is wrong: {error}") from error
     if values is None:
         return {}
     if not isinstance(values, dict) or not isinstance(node, yaml.MappingNode):
         raise TaskError(f"{source}:2: the front matter is not a list of keys and values")
+    _refuse_duplicates(node, source)
     lines = {key.value: key.start_mark.line + 2 for key, _ in node.value}
     for key in values:
         if key not in _Front.model_fields:
@@ -207,6 +223,28 @@ def _front_matter(text: str, source: str) -> dict[str, Any]:
         fields["budget"] = Budget(**front.budget.model_dump())
     fields["resources"] = tuple(Resource(**item.model_dump()) for item in front.resources)
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def _refuse_duplicates(top: yaml.Node, source: str) -> None:
+    """YAML itself would take the last one, and say nothing."""
+    nodes, seen = [top], set()
+    while nodes:
+        node = nodes.pop()
+        if id(node) in seen:  # an alias
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            nodes += node.value
+        elif isinstance(node, yaml.MappingNode):
+            keys: set[str] = set()
+            for key, value in node.value:
+                nodes.append(value)
+                if isinstance(key, yaml.ScalarNode) and key.value in keys:
+                    raise TaskError(
+                        f'{source}:{key.start_mark.line + 2}: "{key.value}" is given twice',
+                        hint="Keep one of them",
+                    )
+                keys.add(str(key.value))
 
 
 def _fault(error: ValidationError, lines: Mapping[str, int], source: str) -> TaskError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -103,7 +104,13 @@ def test_environment_values_take_the_type_of_their_key(files: Files) -> None:
         ("providers = 3", "providers should be", ""),
         ("a = 1\nmodel = x", "at line 2", ""),
         ("fallback = [1]", "fallback.0 should be a valid string", ""),
+        ('[checks]\ntest = "a \'b"', "checks.test: no closing quotation", ""),
+        (f"model = {'[' * 5000}", "nested too deep", ""),
+        (f"model{'.a' * 5000} = 1", "", ""),
+        (f"max_steps = {'9' * 5000}", "", ""),
+        (f"timeout_s = 1{'0' * 400}", "timeout_s", ""),
     ],
+    ids=lambda value: ascii(value[:30]),
 )
 def test_wrong_settings_are_named_with_their_file(
     files: Files, text: str, message: str, hint: str
@@ -125,6 +132,28 @@ def test_wrong_variables_and_flags_are_named(files: Files) -> None:
         files.load(flags={"max_steps": -1})
 
 
+def test_a_value_and_a_section_of_one_name(files: Files) -> None:
+    both = {"AGENTCLI_MODEL": "a:b", "AGENTCLI_MODEL__X": "1"}
+    with pytest.raises(ConfigError, match="AGENTCLI_MODEL__X: model should be a valid string"):
+        files.load(both)
+    files.user.write_text("max_steps = 3")
+    files.project.write_text("[max_steps]\nx = 1")
+    with pytest.raises(ConfigError) as caught:
+        files.load()
+    assert caught.value.message == f"{files.project}: max_steps should be a valid integer"
+    files.user.write_text("[max_steps]\nx = 1")
+    files.project.write_text("max_steps = 3")
+    settings = files.load()
+    assert (settings.max_steps, settings.source("max_steps.x")) == (3, "default")
+
+
+@pytest.mark.parametrize("text", ["1\nx=2", "9" * 5000, "[" * 5000], ids=ascii)
+def test_a_variable_that_is_no_number(files: Files, text: str) -> None:
+    with pytest.raises(ConfigError, match="AGENTCLI_MAX_STEPS: max_steps should be") as caught:
+        files.load({"AGENTCLI_MAX_STEPS": text})
+    assert len(caught.value.line()) < 200
+
+
 def test_files_that_cannot_be_read(files: Files) -> None:
     files.user.write_bytes(b"model = '\xff'")
     with pytest.raises(ConfigError, match="not UTF-8"):
@@ -132,6 +161,10 @@ def test_files_that_cannot_be_read(files: Files) -> None:
     files.user.unlink()
     files.user.mkdir()
     with pytest.raises(ConfigError, match="directory"):
+        files.load()
+    os.mkfifo(files.project)
+    files.user.rmdir()
+    with pytest.raises(ConfigError, match="not a regular file"):
         files.load()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -76,10 +77,17 @@ WRONG = {
     "model: !!python/object:os.system x": (2, "could not determine a constructor", "YAML"),
     "- a\n- b": (2, "not a list of keys", ""),
     "1: 2": (2, 'unknown key "1"', "There are: model"),
+    "max_steps: 2001-99-99": (2, "month must be in 1..12", ""),
+    f"max_steps: {'9' * 5000}": (2, "is wrong", ""),
+    'max_steps: !!int ""': (2, "is wrong", ""),
+    f"checks: {'[' * 3000}{']' * 3000}": (2, "nested too deep", ""),
+    "model: a\nmax_steps: 1\nmodel: b": (4, '"model" is given twice', ""),
+    "budget:\n  tokens: 1\n  tokens: 2": (4, '"tokens" is given twice', ""),
+    "resources:\n- {path: a, path: b}": (3, '"path" is given twice', ""),
 }
 
 
-@pytest.mark.parametrize("text", WRONG)
+@pytest.mark.parametrize("text", WRONG, ids=lambda text: ascii(text[:40]))
 def test_wrong_front_matter_is_named_with_its_line(text: str) -> None:
     line, what, hint = WRONG[text]
     with pytest.raises(TaskError) as caught:
@@ -115,3 +123,21 @@ def test_files(tmp_path: Path) -> None:
         read(tmp_path)
     with pytest.raises(TaskError, match="longer than"):
         parse(b"x" * (4 * 1024 * 1024 + 1), "t")
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "task.md")
+    for path in (tmp_path / "task.md", Path("/dev/zero")):
+        with pytest.raises(TaskError, match="not a regular file"):
+            read(path)
+    with pytest.raises(TaskError, match="File name too long") as caught:
+        read(tmp_path / ("x" * 5000))
+    assert len(caught.value.line()) < 300
+
+
+def test_a_pipe_of_the_shell_is_read() -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"Do it.")
+    os.close(writer)
+    assert read(Path(f"/dev/fd/{reader}")).instruction == "Do it."
+    os.close(reader)
