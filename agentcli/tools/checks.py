@@ -5,11 +5,28 @@ A command of the configuration goes before everything that is found.
 
 from __future__ import annotations
 
-from agentcli.environments.base import Environment
+import re
+from dataclasses import replace
+
+from agentcli.environments.base import Environment, ExecResult
 from agentcli.errors import EnvironmentOpError, ToolError
-from agentcli.tools.base import ToolContext, ToolOutput
+from agentcli.messages import Outcome
+from agentcli.text import plain_output
+from agentcli.tools.base import FAILED, ToolContext, ToolOutput
 from agentcli.tools.commands import Command, command_to_build, command_to_lint, command_to_test
 from agentcli.tools.report import QUIET, ending, shown_command, told
+
+_NOTHING_RAN = re.compile(
+    # unittest's report; tests that are all skipped are another matter.
+    r"^Ran 0 tests in [\d.]+s\s+(?:OK|NO TESTS RAN)$"
+    # pytest's
+    r"|^(?:=+ )?(?:no tests ran|no tests collected)\b",
+    re.MULTILINE,
+)
+_SOME_RAN = re.compile(r"^Ran [1-9]\d* tests? in |\b[1-9]\d* (?:passed|failed)\b", re.MULTILINE)
+_PYTEST_FOUND_NONE = 5
+# pytest's "2 failed, 1 error" and unittest's "failures=2, errors=1".
+_COUNTED = re.compile(r"\b(\d+) (?:failed|errors?)\b|\b(?:failures|errors)=(\d+)")
 
 
 async def run_tests(context: ToolContext, path: str | None = None) -> ToolOutput:
@@ -66,14 +83,40 @@ async def _run(context: ToolContext, what: str, command: Command) -> ToolOutput:
         env={**QUIET, "CI": "1", **command.env},
         on_output=context.progress,
     )
-    if result.success:
+    nothing_ran = what == "tests" and _nothing_ran(command, result)
+    if nothing_ran:
+        verdict = "tests failed (no tests were run)"
+    elif result.success:
         verdict = f"{what} passed"
     elif result.timed_out:
         verdict = f"{what} {ending(result, context.check.time_s)}"
     else:
         verdict = f"{what} failed ({ending(result, context.check.time_s)})"
     shown = command.shown or shown_command(command.argv, command.env)
-    return told(result, verdict, context.output_chars, shown)
+    output = told(result, verdict, context.output_chars, shown, notes=command.notes)
+    if (failed := _failed(result)) is not None:
+        output = replace(output, data={**output.data, FAILED: failed})
+    return replace(output, outcome=Outcome.FAILED) if nothing_ran else output
+
+
+def _failed(result: ExecResult) -> int | None:
+    """How many tests failed, by the last line of counts; None where they did not all run."""
+    if result.exit_code != 1:
+        return None
+    for line in reversed(f"{result.stdout}\n{result.stderr}".splitlines()):
+        if counts := _COUNTED.findall(line):
+            return sum(int(one or other) for one, other in counts)
+    return None
+
+
+def _nothing_ran(command: Command, result: ExecResult) -> bool:
+    """Whether a run that ended as if all were well, or as for none found, tested nothing."""
+    if result.exit_code == _PYTEST_FOUND_NONE and "pytest" in command.argv:
+        return True
+    if result.exit_code not in (0, _PYTEST_FOUND_NONE):
+        return False
+    printed = f"{plain_output(result.stdout)}\n{plain_output(result.stderr)}"
+    return bool(_NOTHING_RAN.search(printed)) and not _SOME_RAN.search(printed)
 
 
 async def _checked(environment: Environment, path: str | None) -> str | None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import posixpath
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from agentcli.environments.base import Environment
 from agentcli.errors import ToolError
 from agentcli.sandbox.limits import CHECK
+from agentcli.text import counted
 from agentcli.tools.project import (
     Project,
     has_sources_in_src,
@@ -15,9 +18,12 @@ from agentcli.tools.project import (
     only_unittest,
     python_test_files,
 )
-from agentcli.tools.python import find_python, shown_python
+from agentcli.tools.python import find_python, own_venv, shown_python
 from agentcli.tools.report import QUIET, shown_command
+from agentcli.tools.unittests import discoveries
 
+# One run of several; Python 3.12's code for "no tests" counts only when all runs have none.
+_EACH = "{} || {{ code=$?; [ $code -eq 5 ] || status=$code; }}"
 _PYTEST = ("-m", "pytest", "-q", "--tb=short", "--no-header", "-p", "no:cacheprovider")
 # Leaves out hidden folders.
 _COMPILE = ("-m", "compileall", "-q", "-f", "-x", r"/\.|/node_modules/", ".")
@@ -32,11 +38,15 @@ trap 'rm -rf "$PYTHONPYCACHEPREFIX"' EXIT
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command and how it is shown to the model, where that differs."""
+    """A command and how it is shown to the model, where that differs.
+
+    ``notes`` are what the model should know of the choice.
+    """
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
     shown: str = ""
+    notes: tuple[str, ...] = ()
 
 
 async def command_to_test(environment: Environment, path: str | None = None) -> Command | None:
@@ -47,9 +57,19 @@ async def command_to_test(environment: Environment, path: str | None = None) -> 
     """
     project = await look_at(environment)
     files = await python_test_files(environment)
-    python_tests = bool(files) or project.configures_pytest or (path or "").endswith(".py")
-    if python_tests and (project.is_python or project.configures_pytest or path):
-        return await _python_tests(environment, project, files, path)
+    other = _other_tests(project, None)
+    wanted = bool(files) or project.configures_pytest or (path or "").endswith(".py")
+    if wanted and (other is None or project.is_python or project.configures_pytest or path):
+        command = await _python_tests(environment, project, files, path)
+        return command if path or other is None else _also_found(command, other)
+    if other is not None and path is None and files:
+        count = counted(len(files), "Python test file")
+        return replace(other, notes=(f"also found: {count} (not run)",))
+    return _other_tests(project, path)
+
+
+def _other_tests(project: Project, path: str | None) -> Command | None:
+    """How tests in other languages than Python are run."""
     if "Cargo.toml" in project.names:
         return _whole(Command(("cargo", "test")), path)
     if "go.mod" in project.names:
@@ -58,46 +78,77 @@ async def command_to_test(environment: Environment, path: str | None = None) -> 
         return _script(project, "test", path)
     if "test" in project.targets:
         return _whole(Command(("make", "test")), path)
-    if python_tests:
-        return await _python_tests(environment, project, files, path)
     return None
+
+
+def _also_found(command: Command, other: Command) -> Command:
+    if other.argv[0] == "make":  # which mostly runs these very tests
+        return command
+    note = f"also found: {shown_command(other.argv)} (not run)"
+    return replace(command, notes=(*command.notes, note))
 
 
 async def _python_tests(
     environment: Environment, project: Project, files: list[str], path: str | None
 ) -> Command:
     env = {"PYTHONPATH": "src"} if await has_sources_in_src(environment, project) else {}
-    if project.configures_pytest or not await only_unittest(environment):
+    plain = await only_unittest(environment)
+    venv = await own_venv(environment)
+    notes: list[str] = []
+    if project.configures_pytest or not plain:
         interpreter = await find_python(environment, "pytest")
-        if interpreter is not None:
-            return _python_command(interpreter, (*_PYTEST, *([path] if path else [])), env)
+        passed_over = venv if not _is_in(venv, interpreter) else ""
+        starts = not passed_over or _is_in(venv, await find_python(environment))
+        if interpreter is not None and not (plain and passed_over and starts):
+            if passed_over:
+                notes.append(f"{_lack(venv, 'pytest', starts)}; ran with {interpreter}")
+            arguments = (*_PYTEST, *([path] if path else []))
+            return _python_command(interpreter, arguments, env, passed_over, notes)
+        if starts:
+            notes.append(_lack(venv, "pytest", starts))
     interpreter = await find_python(environment)
     if interpreter is None:
         raise ToolError("no Python interpreter was found in this environment")
-    return _python_command(interpreter, await _unittest(environment, files, path), env)
+    passed_over = venv if not _is_in(venv, interpreter) else ""
+    if passed_over:
+        notes.append(f"{_lack(venv, '', False)}; ran with {interpreter}")
+    runs = [
+        _python_command(interpreter, ("-m", "unittest", *run), env, passed_over)
+        for run in await _unittest(environment, files, path)
+    ]
+    if len(runs) == 1:
+        return replace(runs[0], notes=tuple(notes))
+    shown = "; ".join(run.shown for run in runs)
+    script = "\n".join(_EACH.format(shlex.join(run.argv)) for run in runs)
+    argv = ("/bin/sh", "-c", f"status=0\n{script}\nexit $status")
+    return Command(argv, env, shown, tuple(notes))
+
+
+def _is_in(venv: str, interpreter: str | None) -> bool:
+    """Whether it is the virtual environment's own; without one, whatever there is will do."""
+    return not venv or (interpreter or "").startswith(f"{venv}/")
+
+
+def _lack(venv: str, module: str, starts: bool) -> str:
+    if not starts:
+        return f"{venv}/bin/python does not start"
+    return f"{module} is not installed{f' in {venv}' if venv else ''}"
 
 
 async def _unittest(
     environment: Environment, files: list[str], path: str | None
-) -> tuple[str, ...]:
+) -> list[tuple[str, ...]]:
     if path is not None and ".py" in path:
         file, *names = path.split("::")
         if not names:
-            return ("-m", "unittest", file)
+            return [(file,)]
         module = file.removeprefix("./").removesuffix(".py").replace("/", ".")
-        return ("-m", "unittest", ".".join([module, *names]))
-    folder = path
-    if folder is None:
-        folders = {file.split("/")[0] if "/" in file else "" for file in files}
-        folder = folders.pop() if len(folders) == 1 else ""
-    discover = ["-m", "unittest", "discover"]
-    if folder:
-        discover += ["-s", folder]
-        if await environment.stat(f"{folder}/__init__.py") is not None:
-            discover += ["-t", "."]
-    if files and all(file.endswith("_test.py") for file in files):
-        discover += ["-p", "*_test.py"]
-    return tuple(discover)
+        return [(".".join([module, *names]),)]
+    found = await environment.glob("**/__init__.py", limit=5000)
+    packages = {file.rpartition("/")[0] for file in found} - {""}
+    if path is not None:
+        path = posixpath.relpath(path, environment.root if path.startswith("/") else ".")
+    return discoveries(files, packages, path)
 
 
 async def command_to_build(environment: Environment) -> Command | None:
@@ -190,7 +241,12 @@ def _whole(command: Command, path: str | None) -> Command:
 
 
 def _python_command(
-    interpreter: str, arguments: tuple[str, ...], env: Mapping[str, str] | None = None
+    interpreter: str,
+    arguments: tuple[str, ...],
+    env: Mapping[str, str] | None = None,
+    passed_over: str = "",
+    notes: Sequence[str] = (),
 ) -> Command:
-    shown = shown_command((shown_python(interpreter), *arguments), env)
-    return Command((interpreter, *arguments), env or {}, shown)
+    """``passed_over`` is the workspace's virtual environment if the interpreter is not its own."""
+    shown = shown_command((shown_python(interpreter, passed_over), *arguments), env)
+    return Command((interpreter, *arguments), env or {}, shown, tuple(notes))

@@ -15,6 +15,8 @@ from agentcli.errors import EnvironmentOpError
 TEST_FILES = "**/{test_*,*_test}.py"
 _MAKEFILES = ("GNUmakefile", "makefile", "Makefile")  # make's own order
 _NPM_PLACEHOLDER = "no test specified"
+_NAME = r"(?:[A-Za-z0-9_./%-]|\$\(\w+\)|\$\{\w+\})+"
+_RULE = re.compile(rf"^({_NAME}(?:[ \t]+{_NAME})*)[ \t]*::?(?![:=])", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +85,7 @@ async def look_at(environment: Environment) -> Project:
         pyproject=_toml(await text("pyproject.toml")),
         sections=frozenset(re.findall(r"^\[([^\]\n]+)\]", ini, re.MULTILINE)),
         scripts=_scripts(await text("package.json")),
-        targets=frozenset(
-            re.findall(r"^([A-Za-z0-9_.-]+)\s*::?(?!=)", await text(makefile), re.MULTILINE)
-        ),
+        targets=_targets(await text(makefile)),
     )
 
 
@@ -94,6 +94,12 @@ def _toml(text: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError:
         return {}
+
+
+def _targets(makefile: str) -> frozenset[str]:
+    """A rule may name several targets, also over several lines."""
+    rules: list[str] = _RULE.findall(re.sub(r"\\\r?\n", " ", makefile))
+    return frozenset(name for rule in rules for name in rule.split())
 
 
 def _scripts(text: str) -> frozenset[str]:

@@ -11,6 +11,7 @@ from agentcli.tools.base import ToolContext, ToolOutput
 from agentcli.tools.report import QUIET, ending, told
 
 _VENVS = (".venv/bin/python", "venv/bin/python")
+_OTHERS = ("python", "python3", sys.executable)
 
 # Tries each interpreter and prints the first that runs and has the module.
 _PROBE = """
@@ -31,15 +32,28 @@ async def find_python(environment: Environment, module: str = "") -> str | None:
     The workspace's own virtual environment goes before what is on PATH, and that before the
     interpreter that agentcli itself runs on.
     """
-    candidates = (*_VENVS, "python", "python3", sys.executable)
+    candidates = (*_VENVS, *_OTHERS)
     argv = ("/bin/sh", "-c", _PROBE, "sh", module, *candidates)
     result = await environment.exec(argv, limits=Limits(time_s=30.0), env=QUIET)
     return result.stdout.strip() or None if result.success else None
 
 
-def shown_python(interpreter: str) -> str:
-    """The interpreter as it is named to the model: one of the workspace by its path."""
-    return interpreter if interpreter in _VENVS else "python"
+def shown_python(interpreter: str, venv: str = "") -> str:
+    """The interpreter as it is named to the model.
+
+    One of the workspace by its path, and so is one that was taken although the workspace has a
+    virtual environment, ``venv``; else just ``python``.
+    """
+    return interpreter if venv or interpreter in _VENVS else "python"
+
+
+async def own_venv(environment: Environment) -> str:
+    """The workspace's virtual environment, ``.venv`` or ``venv``, or nothing."""
+    for program in _VENVS:
+        # A link that leads nowhere counts: that the environment is broken is to be said.
+        if await environment.stat(program) is not None:
+            return program.split("/")[0]
+    return ""
 
 
 async def python(context: ToolContext, code: str) -> ToolOutput:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import sys
+import venv as venv_module
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -137,6 +140,116 @@ async def test_unittest_of_one_path(fill: Fill, call: Call, path: str, arguments
     assert "Ran 1 test" in result.content
 
 
+@pytest.mark.parametrize(
+    ("files", "runs"),
+    [
+        (["tests/unit/test_a.py"], ["-s tests/unit"]),
+        (["alpha/tests/test_a.py", "beta/tests/test_a.py"], ["-s alpha/tests", "-s beta/tests"]),
+        (["test_a.py", "tests/test_b.py"], ["", "-s tests"]),
+        (["test_a.py", "more/__init__.py", "more/test_b.py"], [""]),
+        (
+            ["a/test_a.py", "a/sub/__init__.py", "a/sub/test_b.py", "b/test_c.py"],
+            ["-s a", "-s b"],
+        ),
+        (
+            ["p/q/__init__.py", "p/q/test_a.py", "t/a_test.py"],
+            ["-s p/q -t p", "-s t -p '*_test.py'"],
+        ),
+        (["-t/u/test_a.py"], ["-s ./-t/u"]),
+    ],
+)
+async def test_unittest_finds_tests_in_folders_that_are_no_packages(
+    fill: Fill, call: Call, files: list[str], runs: list[str]
+) -> None:
+    fill({"calc.py": CALC, **{name: UNITTEST for name in files}})
+    fill({name: "" for name in files if name.endswith("__init__.py")})
+    result = await call("run_tests")
+    shown = "; ".join(f"python -m unittest discover {run}".rstrip() for run in runs)
+    assert lines(result)[:2] == ["tests passed", f"$ {shown}"]
+    count = sum("test_" in name or "_test" in name for name in files)
+    assert sum(int(n) for n in re.findall(r"Ran (\d+) test", result.content)) == count
+
+
+async def test_one_failure_among_several_runs_fails(fill: Fill, call: Call) -> None:
+    fill({"calc.py": CALC, "b/tests/test_b.py": UNITTEST})
+    fill({"a/tests/test_a.py": UNITTEST.replace("4", "5")})
+    result = await call("run_tests")
+    assert lines(result)[0] == "tests failed (exit code 1)"
+    assert result.outcome is Outcome.FAILED and result.content.count("Ran 1 test") == 2
+    result = await call("run_tests", path="b")
+    assert lines(result)[:2] == ["tests passed", "$ python -m unittest discover -s b/tests"]
+
+
+@pytest.mark.parametrize(
+    ("files", "path"),
+    [
+        ({"test_calc.py": "import unittest\n"}, None),
+        ({"test_calc.py": UNITTEST, "docs/x": ""}, "docs"),
+        ({"test_calc.py": "x = 1\n"}, None),  # pytest
+        ({"test_calc.py": TEST, "calc.py": CALC, "conftest.py": "", "docs/x": ""}, "docs"),
+        ({"Makefile": "test:\n\t@python -m unittest discover\n"}, None),
+    ],
+)
+async def test_no_test_was_run(
+    fill: Fill, call: Call, files: dict[str, str], path: str | None
+) -> None:
+    fill(files)
+    result = await call("run_tests", **({"path": path} if path else {}))
+    assert result.outcome is Outcome.FAILED
+    assert lines(result)[0] == "tests failed (no tests were run)"
+
+
+async def test_skipped_tests_are_no_failure(fill: Fill, call: Call) -> None:
+    skipped = "import unittest\n\n\n@unittest.skip('later')\nclass T(unittest.TestCase):\n"
+    fill({"test_a.py": skipped + "    def test_a(self):\n        pass\n"})
+    assert lines(await call("run_tests"))[0] == "tests passed"
+    broken = "    @classmethod\n    def setUpClass(cls):\n        raise ValueError\n"
+    fill({"test_a.py": UNITTEST.replace("    def", broken + "    def", 1), "calc.py": CALC})
+    assert lines(await call("run_tests"))[0] == "tests failed (exit code 1)"
+
+
+# A virtual environment of the workspace that cannot run the tests
+
+
+@pytest.fixture
+def venv(workspace: Path) -> Path:
+    """A virtual environment without pytest, but with a module that only it has."""
+    folder = workspace / ".venv"
+    venv_module.create(folder, symlinks=True)
+    (next(folder.glob("lib/python*/site-packages")) / "own.py").write_text("")
+    return folder
+
+
+async def test_unittest_runs_with_the_workspaces_own_interpreter(
+    venv: Path, fill: Fill, call: Call
+) -> None:
+    fill({"test_calc.py": f"import own\n{UNITTEST}", "calc.py": CALC, "conftest.py": ""})
+    result = await call("run_tests")
+    assert lines(result)[:3] == [
+        "tests passed",
+        "$ .venv/bin/python -m unittest discover",
+        "[pytest is not installed in .venv]",
+    ]
+
+
+@pytest.mark.parametrize("broken", [False, True])
+async def test_another_interpreter_than_the_workspaces_own_is_named(
+    venv: Path, fill: Fill, call: Call, broken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentcli.tools.python._OTHERS", (sys.executable,))
+    fill({"test_calc.py": TEST, "calc.py": CALC})
+    if broken:
+        (venv / "bin/python").unlink()
+        (venv / "bin/python").symlink_to("nowhere")
+    result = await call("run_tests")
+    reason = ".venv/bin/python does not start" if broken else "pytest is not installed in .venv"
+    assert lines(result)[:3] == [
+        "tests passed",
+        PYTEST.replace("python", sys.executable, 1),
+        f"[{reason}; ran with {sys.executable}]",
+    ]
+
+
 async def test_unittest_fails(fill: Fill, call: Call) -> None:
     fill({"calc.py": CALC.replace("x + x", "x"), "test_calc.py": UNITTEST})
     result = await call("run_tests")
@@ -192,6 +305,48 @@ async def test_a_path_narrows_other_tests(
 ) -> None:
     fill(files)
     assert await planned(context, path) == command
+
+
+@pytest.mark.parametrize(
+    ("files", "note"),
+    [
+        ({"pyproject.toml": "", "test_x.py": ""}, "also found: npm run test (not run)"),
+        ({"test_x.py": ""}, "also found: 1 Python test file (not run)"),
+        ({"pyproject.toml": ""}, None),
+    ],
+)
+async def test_tests_of_another_language_are_named(
+    fill: Fill, context: ToolContext, files: dict[str, str], note: str | None
+) -> None:
+    fill({"package.json": '{"scripts": {"test": "jest"}}', **files})
+    command = await command_to_test(context.environment)
+    assert command is not None and command.notes == ((note,) if note else ())
+
+
+async def test_the_answer_says_what_was_not_run(fill: Fill, call: Call) -> None:
+    fill({"package.json": '{"scripts": {"test": "jest"}}', "setup.cfg": "", "calc.py": CALC})
+    fill({"test_calc.py": UNITTEST})
+    result = await call("run_tests")
+    assert lines(result)[2] == "[also found: npm run test (not run)]"
+
+
+@pytest.mark.parametrize(
+    ("makefile", "found"),
+    [
+        ("test check: build\n", True),
+        ("check \\\n  test: build\n", True),
+        ("$(BIN) test::\n", True),
+        ("test check := build\n", False),
+        ("test ::= build\n", False),
+        ("check: test\n\ttest: x\n", False),
+    ],
+)
+async def test_rules_with_several_targets(
+    fill: Fill, context: ToolContext, makefile: str, found: bool
+) -> None:
+    fill({"Makefile": makefile})
+    command = await command_to_test(context.environment)
+    assert (command is not None and command.argv == ("make", "test")) is found
 
 
 async def test_make_takes_no_path(fill: Fill, call: Call) -> None:
