@@ -122,7 +122,7 @@ def _workspace(policy: Policy, files_only: bool) -> list[str]:
         # A mount point cannot be renamed or removed, so nobody can put another .git in its place.
         line += ["--bind" if os.path.isdir(git) else "--ro-bind", git, git]
     for folder in policy.write:
-        for name in ("config", "hooks"):
+        for name in ("config", "hooks", "config.worktree", "commondir", "gitdir"):
             line += ["--ro-bind-try", f"{folder}/{name}", f"{folder}/{name}"]
     for name in PROTECTED if files_only else OBEYED:
         path = os.path.join(policy.workspace, name)

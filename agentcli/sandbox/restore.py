@@ -2,8 +2,9 @@
 
 Covers: git's hooks and configuration (``config``, ``config.worktree``, ``commondir``), ``.envrc``,
     folders of editors and assistants, ``.mcp.json``, ``.agentcli``, and a bare repository planted
-    where git would find it; also what was missing before the command. Whatever is taken away goes
-    to a quarantine folder outside the workspace, nothing is destroyed.
+    where git would find it; also what was missing before the command; the same in every folder
+    below (``nested.py``), where what git itself writes may stay and removals are left alone.
+    Whatever is taken away goes to a quarantine folder outside the workspace, nothing is destroyed.
 Does not cover: the project's own sources, build files and test configuration, which are what the
     command is meant to change; what another command does while this one is being checked.
 
@@ -22,6 +23,15 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from agentcli.sandbox.nested import (
+    NAMES,
+    Kind,
+    Nested,
+    harmless_git_file,
+    naming_programs,
+    without_programs,
+)
+
 OBEYED = (
     *(".git/hooks", ".git/config", ".git/config.worktree", ".git/commondir", ".agentcli"),
     *(".envrc", ".vscode", ".idea", ".mcp.json", ".devcontainer", ".cursor", ".claude", ".zed"),
@@ -31,18 +41,8 @@ OBEYED = (
 
 _LARGEST = 4 << 20  # bytes of one file that is kept for putting it back
 _MOST = 2000  # files of one folder
-
-# What `git init` and ordinary work write; other keys can name programs that git then runs.
-_HARMLESS_SECTIONS = frozenset({"user", "remote", "branch", "submodule"})
-_HARMLESS_KEYS = frozenset(
-    {
-        *("core.repositoryformatversion", "core.filemode", "core.bare", "core.logallrefupdates"),
-        *("core.ignorecase", "core.symlinks", "core.precomposeunicode", "core.autocrlf"),
-        *("extensions.objectformat", "extensions.refstorage", "gc.auto"),
-        *("init.defaultbranch", "pull.rebase", "push.default"),
-    }
-)
-_NAMING_PROGRAMS = frozenset({"uploadpack", "receivepack", "vcs", "proxy", "update"})
+_MOST_LINES = 50  # of a report
+_TOO_MANY = "too many files"
 
 
 class _Entry(NamedTuple):
@@ -62,7 +62,9 @@ class Guard:
         self.quarantine = quarantine
         self._running = 0
         self._before: dict[str, _Entry] = {}
-        self._bare_before: set[str] = set()
+        self._nested = Nested(root)
+        self._nested_before: dict[str, tuple[_Entry, Kind]] = {}
+        self._said_cut = False
         self._git_before: tuple[int, int] | None = None
 
     def begin(self) -> None:
@@ -70,14 +72,21 @@ class Guard:
         if self._running == 0:
             self._git_before = _identity(self._full(".git"))
             self._before = dict(self._look())
-            self._bare_before = set(_bare_folders(self.root))
+            self._nested_before = self._look_below()
         self._running += 1
 
     def approve(self, path: str) -> None:
         """A file tool has just written this path with the user's consent."""
         relative = os.path.relpath(os.path.join(self.root, path), self.root)
-        if self._running and _is_obeyed(relative):
-            self._before.update(self._look())
+        if not self._running or not _is_obeyed(relative):
+            return
+        # Only this path and the folders it is in: what a command planted meanwhile stays unknown.
+        for found, entry in self._look():
+            if found == relative or relative.startswith(found + "/"):
+                self._before[found] = entry
+        for found, known in self._look_below().items():
+            if found == relative or relative.startswith(found + "/"):
+                self._nested_before[found] = known
 
     def end(self, read_only: bool) -> list[str]:
         """A command has ended; returns one line for each path that was put back.
@@ -100,9 +109,82 @@ class Guard:
                     entry.data,
                 ):
                     said.append(self._put_back(path, entry))
-        for folder in sorted(set(_bare_folders(self.root)) - self._bare_before):
-            said.append(self._remove(os.path.join(folder, "HEAD")))
-        return [line for line in said if line]
+        said += self._check_below()
+        said = [line for line in said if line]
+        if len(said) > _MOST_LINES:
+            said[_MOST_LINES:] = [f"{len(said) - _MOST_LINES} more paths likewise"]
+        return said
+
+    def _check_below(self) -> list[str]:
+        """The same in the folders below; what is gone there cannot harm and stays gone."""
+        said = []
+        after = self._look_below()
+        # A folder that was moved brings what was in it along.
+        moved = {
+            (entry.signature[0], entry.data)
+            for path, (entry, _) in self._nested_before.items()
+            if path not in after
+        }
+        for path in sorted(after, key=lambda p: (p.count("/"), p)):
+            entry, kind = after[path]
+            before = self._nested_before.get(path)
+            old = before[0] if before is not None else None
+            if old is not None and old[:2] + old[3:] == entry[:2] + entry[3:]:
+                continue
+            same = (entry.signature[0], entry.data)
+            if old is None and entry.data is not None and same in moved:
+                continue
+            if self._harmless_below(path, entry, kind, old):
+                continue
+            if not os.path.lexists(self._full(path)):
+                continue  # went with its folder
+            if old is not None:
+                said.append(self._put_back(path, old))
+            elif kind == "config" and isinstance(entry.data, bytes):
+                said.append(self._clean(path, entry.data))
+            else:
+                said.append(self._remove(path))
+        if self._nested.cut and not self._said_cut:
+            self._said_cut = True
+            said.append("too many folders: repositories in the deepest ones are not watched")
+        return said
+
+    def _look_below(self) -> dict[str, tuple[_Entry, Kind]]:
+        found: dict[str, tuple[_Entry, Kind]] = {}
+        for base, kind in self._nested.find().items():
+            for path, entry in self._look_at(base):
+                found[path] = (entry, kind)
+        return found
+
+    def _harmless_below(self, path: str, entry: _Entry, kind: Kind, old: _Entry | None) -> bool:
+        if stat.S_ISDIR(entry.kind):
+            return kind == "hooks" and entry.data is None
+        if kind == "hooks":
+            return stat.S_ISREG(entry.kind) and path.endswith(".sample")
+        if not isinstance(entry.data, bytes):
+            return False
+        if kind == "config":
+            inside = os.path.dirname(self._full(path))
+            bad = naming_programs(entry.data, inside, self.root)
+            known: set[str] | None = set()
+            if old is not None and isinstance(old.data, bytes):
+                known = naming_programs(old.data, inside, self.root)
+            return bad is not None and known is not None and bad <= known
+        if kind == "gitfile":
+            return self._nested.git_folder(path) is not None  # which is watched, then
+        return harmless_git_file(kind, path, entry.data)
+
+    def _clean(self, path: str, data: bytes) -> str:
+        """Let a new repository keep the harmless part of its configuration."""
+        said = self._remove(path)
+        full = self._full(path)
+        kept = without_programs(data, os.path.dirname(full), self.root)
+        try:
+            with open(full, "xb") as file:
+                file.write(kept)
+        except OSError:
+            return said
+        return said.replace("removed, as", "lines that name programs removed, as")
 
     def _check_git(self) -> list[str]:
         """A repository that was moved away comes back; nothing else may stand in its place."""
@@ -143,6 +225,8 @@ class Guard:
                 continue
             signature = (info.st_ino, info.st_size, info.st_ctime_ns)
             known = self._before.get(current)
+            if known is None and current in self._nested_before:
+                known = self._nested_before[current][0]
             data: bytes | str | None = None
             if known is not None and known.signature == signature:
                 data = known.data  # unchanged: nobody but the kernel sets a change time
@@ -152,19 +236,23 @@ class Guard:
                 with contextlib.suppress(OSError), open(full, "rb") as file:
                     data = file.read()
             if stat.S_ISDIR(info.st_mode):
+                data = None
                 with contextlib.suppress(OSError):
-                    pending += [f"{current}/{name}" for name in os.listdir(full)]
+                    names = os.listdir(full)
+                    if len(names) > _MOST:  # some would not be seen
+                        data = _TOO_MANY
+                    pending += [f"{current}/{name}" for name in names[:_MOST]]
             kind, mode = stat.S_IFMT(info.st_mode), stat.S_IMODE(info.st_mode)
             yield current, _Entry(kind, mode, signature, data)
 
     def _harmless(self, path: str, entry: _Entry) -> bool:
         """Whether a new path can stay: what git itself lays down in a new repository."""
         if path == ".git/hooks":
-            return stat.S_ISDIR(entry.kind)
+            return stat.S_ISDIR(entry.kind) and entry.data is None
         if path.startswith(".git/hooks/"):
             return stat.S_ISREG(entry.kind) and path.endswith(".sample")
         if path == ".git/config":
-            return isinstance(entry.data, bytes) and _harmless_config(entry.data)
+            return isinstance(entry.data, bytes) and naming_programs(entry.data) == set()
         return False
 
     def _remove(self, path: str) -> str:
@@ -181,7 +269,7 @@ class Guard:
         parent = os.path.dirname(full)
         if os.path.islink(parent):
             return ""  # the parent itself is put back first, being sorted before
-        if os.path.lexists(full) and not (stat.S_ISDIR(entry.kind) and os.path.isdir(full)):
+        if os.path.lexists(full) and not (stat.S_ISDIR(entry.kind) and _can_stay(full)):
             target = self._set_aside(full, path)
             kept = f" (the changed one is kept as {target})" if target else ""
         try:
@@ -207,9 +295,15 @@ class Guard:
         try:
             os.makedirs(os.path.dirname(target), mode=0o700)
             shutil.move(full, target)
+            return target
+        except OSError:
+            pass
+        beside = f"{full}.{stamp}.agentcli"  # a pipe or the like cannot go to another disk
+        try:
+            os.rename(full, beside)
         except OSError:
             return None
-        return target
+        return beside
 
 
 def _identity(path: str) -> tuple[int, int] | None:
@@ -221,43 +315,12 @@ def _identity(path: str) -> tuple[int, int] | None:
     return stat.S_IFMT(info.st_mode), info.st_ino
 
 
+def _can_stay(folder: str) -> bool:
+    """Whether this is a folder whose every file was looked at."""
+    return os.path.isdir(folder) and len(os.listdir(folder)) <= _MOST
+
+
 def _is_obeyed(path: str) -> bool:
-    return any(path == name or path.startswith(name + "/") for name in OBEYED)
-
-
-def _bare_folders(root: str) -> Iterator[str]:
-    """Folders (relative, two levels deep) that git would take for a bare repository."""
-    pending = [("", 0)]
-    while pending:
-        folder, depth = pending.pop()
-        try:
-            with os.scandir(os.path.join(root, folder)) as found:
-                entries = {entry.name: entry for entry in found}
-        except OSError:
-            continue
-        if entries.keys() >= {"HEAD", "objects", "refs"}:
-            yield folder
-        if depth < 2 and len(entries) < _MOST:
-            for name, entry in entries.items():
-                if name not in (".git", "objects", "refs") and entry.is_dir(follow_symlinks=False):
-                    pending.append((os.path.join(folder, name), depth + 1))
-
-
-def _harmless_config(data: bytes) -> bool:
-    section = ""
-    for line in data.decode("utf-8", "replace").splitlines():
-        line = line.strip()
-        if not line or line[0] in "#;":
-            continue
-        if line.startswith("["):
-            header, _, rest = line[1:].partition("]")
-            section = header.split()[0].lower() if header.split() else ""
-            if rest.strip():
-                return False  # a key on the header's line: legal, but nobody writes it
-            continue
-        key = line.partition("=")[0].strip().lower()
-        if line.endswith("\\") or key in _NAMING_PROGRAMS:
-            return False
-        if section not in _HARMLESS_SECTIONS and f"{section}.{key}" not in _HARMLESS_KEYS:
-            return False
-    return True
+    if any(path == name or path.startswith(name + "/") for name in OBEYED):
+        return True
+    return not NAMES.union({".git"}).isdisjoint(path.split("/"))

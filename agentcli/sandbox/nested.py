@@ -1,0 +1,219 @@
+"""What the host would obey below the workspace's top: other repositories, editors' folders.
+
+The host's plain ``git status`` looks into every repository that it meets in the tree, and with it
+into that repository's configuration. A whole walk is too slow to be done before and after each
+command, so a folder whose change time is as before is not listed again: nobody but the kernel sets
+a change time, and every name that comes or goes in a folder changes it.
+
+Covers: ``.git`` (folder, file, link) in every folder, ``.git/modules``, ``.git/worktrees``,
+    folders that are a bare repository, and the names in ``NAMES``.
+Does not cover: what lies beyond the first ``MOST`` folders (``cut`` says so); ``NAMES`` in folders
+    of dependencies, which nobody opens as a project and which are full of them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+Kind = Literal["config", "hooks", "commondir", "gitfile", "bare", "other"]
+
+NAMES = frozenset(
+    {
+        *(".envrc", ".vscode", ".idea", ".mcp.json", ".devcontainer", ".cursor", ".claude"),
+        *(".zed", ".fleet", ".sublime-project", ".gdbinit", ".lldbinit", ".vimrc", ".exrc"),
+        *(".nvimrc", ".agentcli"),
+    }
+)
+MOST = 50_000  # folders of one workspace
+_DEPENDENCIES = frozenset({"node_modules", ".venv", "venv", "site-packages", "vendor"})
+_SETTLED_NS = 100_000_000  # clocks of file systems are coarse: younger changes may look alike
+
+# What `git init`, `git clone` and ordinary work write; other keys can name programs for git to run.
+_HARMLESS_SECTIONS = frozenset({"user", "remote", "branch", "submodule"})
+_HARMLESS_KEYS = frozenset(
+    {
+        *("core.repositoryformatversion", "core.filemode", "core.bare", "core.logallrefupdates"),
+        *("core.ignorecase", "core.symlinks", "core.precomposeunicode", "core.autocrlf"),
+        *("extensions.objectformat", "extensions.refstorage", "extensions.worktreeconfig"),
+        *("gc.auto", "init.defaultbranch", "pull.rebase", "push.default"),
+    }
+)
+# "promisor" makes git fetch by itself, from wherever the file says.
+_NAMING_PROGRAMS = frozenset({"uploadpack", "receivepack", "vcs", "proxy", "update", "promisor"})
+
+
+class _Folder(NamedTuple):
+    """One folder as it was listed."""
+
+    signature: tuple[int, int]
+    below: tuple[str, ...]
+    watched: tuple[tuple[str, Kind], ...]
+
+
+class Nested:
+    """The watched paths of one workspace, found again quickly."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.cut = False
+        self._known: dict[str, _Folder] = {}
+
+    def find(self) -> dict[str, Kind]:
+        """Paths relative to the workspace, whether or not they are there, and what each is."""
+        found: dict[str, Kind] = {}
+        known: dict[str, _Folder] = {}
+        pending = [""]
+        place = 0
+        while place < len(pending) and place < MOST:  # by level: near ones count more
+            path = pending[place]
+            place += 1
+            folder = self._folder(path)
+            if folder is None:
+                continue
+            known[path] = folder
+            found.update(folder.watched)
+            pending += folder.below
+            for name, kind in folder.watched:
+                if kind == "gitfile" and (target := self.git_folder(name)) is not None:
+                    found.update(_git_paths(target))
+        self.cut = place < len(pending)
+        self._known = known
+        return found
+
+    def git_folder(self, path: str) -> str | None:
+        """The folder in the workspace that a ``.git`` file leads to (relative), or None."""
+        full = os.path.join(self.root, path)
+        try:
+            with open(os.open(full, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW), "rb") as file:
+                data = file.read(8192)
+        except OSError:
+            return None
+        if not data.startswith(b"gitdir: ") or b"\0" in data:
+            return None
+        named = os.fsdecode(data[8:].rstrip(b"\r\n"))
+        target = os.path.realpath(os.path.join(os.path.dirname(full), named))
+        below = os.path.relpath(target, os.path.realpath(self.root))
+        return None if below.startswith("..") or below == "." else below
+
+    def _folder(self, path: str) -> _Folder | None:
+        full = os.path.join(self.root, path)
+        try:
+            info = os.lstat(full)
+            signature = (info.st_ino, info.st_ctime_ns)
+            known = self._known.get(path)
+            if known is not None and known.signature == signature:
+                return known
+            folder = self._list(path, full, signature)
+        except OSError:
+            return None
+        if time.time_ns() - info.st_ctime_ns < _SETTLED_NS:
+            return folder._replace(signature=(0, 0))  # to be listed again next time
+        return folder
+
+    def _list(self, path: str, full: str, signature: tuple[int, int]) -> _Folder:
+        below: list[str] = []
+        watched: list[tuple[str, Kind]] = []
+        names = set()
+        prefix = path + "/" if path else ""
+        parts = path.split("/")
+        inside_git = ".git" in parts  # only modules and worktrees of a repository are entered
+        plain = not inside_git and _DEPENDENCIES.isdisjoint(parts)
+        with os.scandir(full) as entries:
+            for entry in entries:
+                name = entry.name
+                names.add(name)
+                if name == ".git":
+                    if entry.is_dir(follow_symlinks=False):
+                        watched += _git_paths(prefix + name)
+                        below += [f"{prefix}.git/modules", f"{prefix}.git/worktrees"]
+                    elif path:  # at the top the guard itself looks
+                        watched.append((prefix + name, _kind_of(entry)))
+                elif name in NAMES:
+                    if plain and path:
+                        watched.append((prefix + name, "other"))
+                elif entry.is_dir(follow_symlinks=False):
+                    if not inside_git or name not in ("objects", "refs", "logs", "hooks", "info"):
+                        below.append(prefix + name)
+                elif inside_git and entry.is_symlink():
+                    watched.append((prefix + name, "other"))
+        bare = "HEAD" in names and ("commondir" in names or {"objects", "refs"} <= names)
+        if path and (bare or (inside_git and "HEAD" in names)):
+            watched += _git_paths(path)
+        if bare and not inside_git and path.count("/") < 2:
+            watched.append((prefix + "HEAD", "bare"))
+        return _Folder(signature, tuple(below), tuple(watched))
+
+
+def _kind_of(entry: os.DirEntry[str]) -> Kind:
+    return "gitfile" if entry.is_file(follow_symlinks=False) else "other"
+
+
+def _git_paths(folder: str) -> Iterator[tuple[str, Kind]]:
+    """What git obeys in its own folder, and links that could stand for a part of it."""
+    if folder == ".git":
+        return  # the guard itself looks
+    yield f"{folder}/config", "config"
+    yield f"{folder}/config.worktree", "config"
+    yield f"{folder}/hooks", "hooks"
+    yield f"{folder}/commondir", "commondir"
+
+
+def harmless_git_file(kind: Kind, path: str, data: bytes) -> bool:
+    """Whether a ``commondir`` is the one of a linked worktree."""
+    worktree = os.path.basename(os.path.dirname(os.path.dirname(path))) == "worktrees"
+    return kind == "commondir" and worktree and data.strip() == b"../.."
+
+
+def naming_programs(data: bytes, inside: str = "", root: str = "") -> set[str] | None:
+    """The lines of a git configuration that are not known to be harmless, each with its section.
+
+    None: written as nobody writes it, so that lines cannot be told apart. ``inside`` is the folder
+    it lies in: a working tree (``core.worktree``) counts as harmless if it lies in ``root``.
+    """
+    section = ""
+    header = ""
+    found = set()
+    for raw in data.decode("utf-8", "replace").split("\n"):  # git knows no other line end
+        line = raw.strip(" \t\r")
+        if not line or line[0] in "#;":
+            continue
+        if line.startswith("["):
+            match = re.fullmatch(r'\[([A-Za-z0-9.-]+)(\s+"[^"\\\]]*")?\]', line)
+            if match is None:
+                return None
+            header, section = line, match[1].lower()
+            continue
+        key, _, value = line.partition("=")
+        key = key.strip(" \t").lower()
+        if line.endswith("\\") or not re.fullmatch(r"[a-z][a-z0-9-]*", key):
+            return None
+        full = f"{section}.{key}"
+        if full == "core.worktree" and inside:
+            target = os.path.realpath(os.path.join(inside, value.strip(" \t")))
+            if target.startswith(os.path.realpath(root) + "/"):
+                continue
+        if key in _NAMING_PROGRAMS or (
+            section not in _HARMLESS_SECTIONS and full not in _HARMLESS_KEYS
+        ):
+            found.add(f"{header} {line}")
+    return found
+
+
+def without_programs(data: bytes, inside: str, root: str) -> bytes:
+    """A configuration of ours with only those lines that are harmless; empty if not to be told."""
+    bad = naming_programs(data, inside, root)
+    if bad is None:
+        return b""
+    kept = []
+    header = ""
+    for raw in data.decode("utf-8", "surrogateescape").split("\n"):
+        line = raw.strip(" \t\r").encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        if line.startswith("["):
+            header = line
+        if f"{header} {line}" not in bad:
+            kept.append(raw)
+    return "\n".join(kept).encode("utf-8", "surrogateescape")
