@@ -46,6 +46,8 @@ from agentcli.agent.module import Act, AgentModule, CodingAgent, Decision, Final
 from agentcli.agent.phase import phase_of
 from agentcli.agent.recovery import TOOL_RETRIES, RetryConfig
 from agentcli.agent.run import Run, RunResult
+from agentcli.agent.search import Copies, Search
+from agentcli.agent.stagnation import REPEATS, stagnant
 from agentcli.agent.state import AgentState, exit_code, fold
 from agentcli.agent.stop import Stop, Stopped, stop_by, stop_for
 from agentcli.errors import (
@@ -117,6 +119,7 @@ class Agent:
     price_of: Callable[[ModelInfo], Price] = _unpriced
     check: Check = _unchecked
     state: AgentState = field(default_factory=AgentState)
+    copies: Copies | None = None
 
     def __post_init__(self) -> None:
         self._emitting = asyncio.Lock()
@@ -131,6 +134,9 @@ class Agent:
             self._foreign = without_thinking(self.state.history)
         self._acting = Acting(
             self.tools, self.context, self._emit, self._before_tool, self.tool_retry
+        )
+        self._search = (
+            Search(self.tools, self.context, self.copies, self._emit) if self.copies else None
         )
         self._asking = Asking(self._emit, self.retry, self.limits, self.price_of)
 
@@ -187,6 +193,10 @@ class Agent:
                 await self._fall_back(step, error)
                 continue
             response = answer.response
+            if self._search is not None:
+                response = await self._search.better(
+                    self.client, self._request(), step, self.state, response
+                )
             if problem := _unusable(response):
                 await self._reject(step, problem, answer)
                 continue
@@ -241,6 +251,9 @@ class Agent:
             return await self._finish(decision.answer)
         if (reason := self.module.should_stop(self.state)) is not None:
             return stop_for(reason)
+        if stagnant(self.state):
+            detail = f"the same faulty call {REPEATS} times in a row"
+            return stop_for(StopReason.STAGNATION, detail=detail)
         return None
 
     # -- deciding ---------------------------------------------------------------------------

@@ -101,8 +101,9 @@ class History(Generic[T]):
         return grown
 
     def since(self, start: int) -> list[T]:
-        """The items from ``start`` on."""
-        return self._items[start : self._length]
+        """The items from ``start`` on; a negative one counts from the end."""
+        first = start if start >= 0 else max(0, self._length + start)
+        return self._items[first : self._length]
 
     def __len__(self) -> int:
         return self._length

@@ -194,6 +194,20 @@ async def test_arguments_nested_beyond_measure_are_the_calls_own_fault(bench: Ma
     assert result.records[0].results[0].outcome is Outcome.ERROR and result.exit_code == 0
 
 
+async def test_the_same_faulty_call_again_and_again_ends_the_run(bench: Make) -> None:
+    wrong, right = Reply(calls=[call("echo", text=7)]), Reply(calls=[call("echo", text="x")])
+    agent = await bench([wrong, wrong, right, wrong, wrong, wrong, "never"], [ECHO])
+    result = await agent.run()
+    assert result.state.stop is StopReason.STAGNATION and result.step_count == 6
+    assert result.exit_code == 1 and "3 times" in result.state.detail
+
+
+async def test_the_same_good_call_may_be_made_for_ever(bench: Make) -> None:
+    same = Reply(calls=[call("shell", command="false")])
+    agent = await bench([*[same] * 6, "done"], [SHELL])
+    assert (await agent.run()).task_result == "done"
+
+
 async def test_a_tool_is_recorded_before_it_runs(bench: Make) -> None:
     seen: list[str] = []
 

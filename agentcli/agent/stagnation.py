@@ -1,0 +1,29 @@
+"""When a run goes in circles: the same calls failing with the same words, again and again."""
+
+from __future__ import annotations
+
+from agentcli.agent.state import AgentState
+from agentcli.messages import Message, Outcome, ToolResult
+
+REPEATS = 3
+
+
+def stagnant(state: AgentState) -> bool:
+    """Whether this step and those before it made the same calls, and all of them were faulty.
+
+    Only errors count: a command that fails or succeeds alike each time may be waiting for
+    something.
+    """
+    if state.step_decision is None or len(state.records) < REPEATS - 1:
+        return False
+    recent = [(record.decision, record.results) for record in state.records.since(1 - REPEATS)]
+    steps = [*recent, (state.step_decision, state.step_results)]
+    signs = {_sign(decision, results) for decision, results in steps}
+    return len(signs) == 1 and None not in signs
+
+
+def _sign(decision: Message | None, results: tuple[ToolResult, ...]) -> object:
+    if decision is None or not results or any(r.outcome is not Outcome.ERROR for r in results):
+        return None
+    calls = tuple((call.name, call.arguments) for call in decision.calls)
+    return calls, tuple(result.content for result in results)
