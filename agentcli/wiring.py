@@ -24,6 +24,7 @@ from agentcli.agent.module import AgentModule, CodingAgent
 from agentcli.agent.recovery import RetryConfig
 from agentcli.agent.state import AgentState
 from agentcli.config import Settings, user_folder
+from agentcli.environments.copies import copied
 from agentcli.environments.host import HostEnvironment
 from agentcli.errors import CapabilityError, ConfigError, TaskError
 from agentcli.llm import registry
@@ -83,11 +84,13 @@ async def open_agent(
     command, check = _tool_limits(settings)
     tools = builtin_tools(prompts, command=command, check=check)
     module: AgentModule = CodingAgent(prompts)
+    search = False
     if registry.split_name(name)[0] in (registry.EMBEDDED, registry.LOCAL):
         # A small model knows its tools from training, and reads no prompt about them.
         tools = [tool for tool in tools if tool.spec.name in _LEARNT]
         tools += [calculator_tool(), decline_tool()]
         module = AgentModule()
+        search = True
     tools = _chosen(tools, task.tools if task else ())
     state = store.load_state(session_id) if session_id else AgentState()
     _check_session(state, root)
@@ -142,6 +145,9 @@ async def open_agent(
                 functools.partial(_connect, fallback, settings) for fallback in settings.fallback
             ],
             state=state,
+            copies=functools.partial(copied, root, wanted=_LEVELS[settings.sandbox])
+            if search
+            else None,
         )
         try:
             yield agent

@@ -213,6 +213,19 @@ class PhaseChanged(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class CandidateTried(Event):
+    """An edit was made on a copy of the workspace and checked there.
+
+    ``failures`` counts the tests that fail after it; None: it broke more than tests.
+    """
+
+    step: int
+    call: ToolCall
+    failures: int | None
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class StepFinished(Event):
     """A step is complete."""
 

@@ -5,11 +5,12 @@ threads live and die here.
 
     in    load      path, context, threads                          once, first
           generate  id, conversation, tokens, max_tokens, temperature, top_p, seed, tools, inline,
-                    begun
+                    begun, samples
           cancel    id                                              stops within one token
           text      id, text                                        answers an ``ask``
     out   ready     context, dtype, threads, load_s
           token     id, token
+          row       id, tokens, logprob           one of several samples, whole; mean of its tokens
           ask       id, tool, arguments      which text must an argument be copied from?
           end       id, finish, prompt, reused, output, prefill_s, decode_s
           error     id, error, message, hint
@@ -36,6 +37,7 @@ from agentcli.errors import AgentCLIError, ModelError
 from agentcli.inference.constrain import Grammar
 from agentcli.inference.engine import Engine, Generation
 from agentcli.inference.sampling import Sampling
+from agentcli.inference.speculate import Lookup
 from agentcli.inference.threads import fastest_threads
 from agentcli.inference.turn import (
     CALL_START,
@@ -135,31 +137,40 @@ class Host:
         """One answer, token by token."""
         number: int = request["id"]
         wire = self._wire
+        samples: int = request.get("samples", 0)
         generation = self._engine.generate(
             request["tokens"],
+            num_samples=samples or 1,
             max_tokens=request.get("max_tokens"),
             sampling=Sampling(
                 temperature=request.get("temperature", 0.0),
                 top_p=request.get("top_p", 1.0),
                 seed=request.get("seed", 0),
+                logprobs=0 if samples else None,
             ),
             constraint=self._constraint(request),
+            # Edits repeat what was read: drafts from the text so far are mostly right.
+            lookup=None if samples else Lookup(),
             cache=self._cache(request["conversation"]),
             cancelled=lambda: wire.cancelled(number),
         )
-        for (token,), _ in generation:
-            wire.send("token", id=number, token=token)
+        for column, _ in generation:
+            if not samples:
+                wire.send("token", id=number, token=column[0])
+        for row in generation.rows if samples else ():
+            mean = sum(logprob for logprob, _ in row.logprobs) / max(1, len(row.logprobs))
+            wire.send("row", id=number, tokens=row.generated, logprob=mean)
         self._end(number, generation)
 
     def _end(self, number: int, generation: Generation) -> None:
-        (row,) = generation.rows
+        row = generation.rows[0]
         self._wire.send(
             "end",
             id=number,
             finish=row.finish,
             prompt=row.n_prompt,
             reused=generation.reused,
-            output=len(row.generated),
+            output=sum(len(row.generated) for row in generation.rows),
             prefill_s=generation.prefill_s,
             decode_s=generation.decode_s,
         )

@@ -7,9 +7,9 @@ is visible as an event.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from agentcli.errors import StreamBrokenError
 from agentcli.messages import (
@@ -149,6 +149,15 @@ class LLMClient(Protocol):
 
     async def aclose(self) -> None:
         """Close connections or processes."""
+        ...
+
+
+@runtime_checkable
+class Proposes(Protocol):
+    """A client that can answer one request in several ways at once."""
+
+    async def propose(self, request: ChatRequest, count: int) -> Sequence[ChatResponse]:
+        """Different whole answers, the likeliest first, drawn as ``request.sampling`` says."""
         ...
 
 

@@ -28,6 +28,7 @@ from agentcli.llm.chat_format import (
 )
 from agentcli.llm.client import (
     ChatRequest,
+    ChatResponse,
     Finished,
     ModelInfo,
     StreamEvent,
@@ -92,27 +93,19 @@ class LocalClient:
         self._python_end = tokenizer.special_id("<|python_end|>")
         self._conversations: OrderedDict[str, _Conversation] = OrderedDict()
 
+    @classmethod
+    def sharing(cls, other: LocalClient) -> LocalClient:
+        """Another client of the same engine process, which stays the other's to end."""
+        return cls(other.info, other._tokenizer, other._engine, owns=False)
+
     async def stream(self, request: ChatRequest) -> AsyncIterator[StreamEvent]:
         """See ``LLMClient.stream``."""
         conversation = self._conversation(request.conversation)
-        tokens = self._prompt(request, conversation)
-        sampling = request.sampling
-        room = (self.info.context_window or 0) - len(tokens)
-        wanted = {
-            "conversation": request.conversation,
-            "tokens": tokens,
-            "max_tokens": min(room, sampling.max_tokens or room),
-            "temperature": sampling.temperature or 0.0,
-            "top_p": 1.0 if sampling.top_p is None else sampling.top_p,
-            "seed": sampling.seed or 0,
-            "tools": [_offered(tool) for tool in request.tools if tool.name != INLINE_TOOL],
-            "inline": any(tool.name == INLINE_TOOL for tool in request.tools),
-            "begun": False,
-        }
+        wanted = self._wanted(request, conversation)
         parser = self._format.parser()
         fold = StreamFold()
         sampled: list[int] = []
-        usage = Usage(input_tokens=len(tokens))
+        usage = Usage(input_tokens=len(wanted["tokens"]))
         async with aclosing(self._engine.generate(wanted, request.argument_text)) as events:
             async for event in events:
                 if event["event"] == "token":
@@ -128,6 +121,49 @@ class LocalClient:
                 yield UsageDelta(usage)
             yield delta
         conversation.turns[_said(fold.response().message)] = sampled
+
+    async def propose(self, request: ChatRequest, count: int) -> list[ChatResponse]:
+        """See ``Proposes.propose``; likelihood is a token's mean, whatever the temperature."""
+        conversation = self._conversation(request.conversation)
+        wanted = {**self._wanted(request, conversation), "samples": count}
+        wanted["max_tokens"] = min(wanted["max_tokens"], ANSWER_TOKENS)
+        found: dict[_Said, tuple[float, ChatResponse]] = {}
+        async with aclosing(self._engine.generate(wanted, request.argument_text)) as events:
+            async for event in events:
+                if event["event"] != "row":
+                    continue
+                fold = StreamFold()
+                parser = self._format.parser()
+                for token in event["tokens"]:
+                    for delta in parser.feed(token):
+                        fold.add(delta)
+                for delta in self._ending(parser, event["tokens"]):
+                    fold.add(delta)
+                response = fold.response()
+                if response.finish_reason is FinishReason.LENGTH:
+                    continue
+                said = _said(response.message)
+                conversation.turns[said] = event["tokens"]
+                found.setdefault(said, (event["logprob"], response))
+        ranked = sorted(found.values(), key=lambda pair: -pair[0])
+        return [response for _, response in ranked]
+
+    def _wanted(self, request: ChatRequest, conversation: _Conversation) -> dict[str, Any]:
+        """The request as the engine process reads it."""
+        tokens = self._prompt(request, conversation)
+        sampling = request.sampling
+        room = (self.info.context_window or 0) - len(tokens)
+        return {
+            "conversation": request.conversation,
+            "tokens": tokens,
+            "max_tokens": min(room, sampling.max_tokens or room),
+            "temperature": sampling.temperature or 0.0,
+            "top_p": 1.0 if sampling.top_p is None else sampling.top_p,
+            "seed": sampling.seed or 0,
+            "tools": [_offered(tool) for tool in request.tools if tool.name != INLINE_TOOL],
+            "inline": any(tool.name == INLINE_TOOL for tool in request.tools),
+            "begun": False,
+        }
 
     async def count_tokens(self, request: ChatRequest) -> int:
         """Exactly the tokens that ``stream`` would send."""

@@ -15,6 +15,10 @@ STOP = "stop"
 """Key of a result's ``data``: the reason to end the run with; its content is then the answer."""
 
 
+FAILED = "failed"
+"""Key of a check's ``data``: how many tests failed, where that is known."""
+
+
 class ToolKind(StrEnum):
     """What a tool does to the world; phases, caps and parallelism read this, never a name."""
 

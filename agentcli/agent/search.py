@@ -1,0 +1,171 @@
+"""Search with verification: several edits are tried on a copy, and the first that passes is kept.
+
+When the last check failed and the model answers with an edit, that edit and others that the model
+proposes, the likeliest first, are each made on a copy of the workspace, where the check that
+failed runs again. An edit that passes becomes the model's answer; where none does, one after which
+fewer tests fail. The others leave no trace in the workspace.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field, replace
+
+from agentcli.agent.events import CandidateTried, Event, StopReason
+from agentcli.agent.state import AgentState
+from agentcli.agent.stop import Stopped, stop_for
+from agentcli.environments.base import Environment
+from agentcli.errors import EnvironmentOpError
+from agentcli.llm.client import ChatRequest, ChatResponse, LLMClient, Proposes
+from agentcli.messages import Outcome, ToolCall, ToolResult
+from agentcli.tools.base import FAILED, ToolContext, ToolKind
+from agentcli.tools.registry import Registry
+
+# How many to ask for at a time, and how freely they are drawn.
+ROUNDS = ((12, 0.8), (16, 1.2))
+
+Copies = Callable[[], AbstractAsyncContextManager[Environment]]
+
+
+@dataclass
+class Search:
+    """``copies`` opens a copy of the workspace; ``tries`` bounds a whole run."""
+
+    tools: Registry
+    context: ToolContext
+    copies: Copies
+    emit: Callable[[Event], Awaitable[None]]
+    tries: int = 30
+    _before: dict[str, bytes] = field(default_factory=dict)
+
+    async def better(
+        self,
+        client: LLMClient,
+        request: ChatRequest,
+        step: int,
+        state: AgentState,
+        response: ChatResponse,
+    ) -> ChatResponse:
+        """The answer to go on with: ``response`` itself unless it is an edit to be tried.
+
+        Raises:
+            Stopped: all tries are used up; the workspace is as it was before the first edit.
+        """
+        failing = self._failing_check(state)
+        if failing is None or not isinstance(client, Proposes) or self._edit(response) is None:
+            return response
+        check, failed = failing
+        best: tuple[int, ChatResponse] | None = None
+        async with self.copies() as copy:
+            tried: set[str] = set()
+            async for candidate in self._candidates(client, request, response):
+                call = self._edit(candidate)
+                if call is None or call.arguments in tried:
+                    continue
+                if self.tries <= 0:
+                    break
+                tried.add(call.arguments)
+                self.tries -= 1
+                left = await self._try(copy, step, call, check)
+                if left == 0:
+                    best = (0, candidate)
+                    break
+                if left is not None and left < (best[0] if best else failed):
+                    best = (left, candidate)
+        if best is None:
+            await self._restore()
+            raise Stopped(
+                stop_for(
+                    StopReason.TRIES_USED_UP,
+                    detail=f"none of {len(tried)} edits made the tests pass; nothing was changed",
+                )
+            )
+        await self._remember(best[1])
+        return best[1]
+
+    async def _candidates(
+        self, client: Proposes, request: ChatRequest, first: ChatResponse
+    ) -> AsyncIterator[ChatResponse]:
+        yield first
+        for number, (count, temperature) in enumerate(ROUNDS):
+            sampling = replace(request.sampling, temperature=temperature, seed=number + 1)
+            for proposal in await client.propose(replace(request, sampling=sampling), count):
+                yield proposal
+
+    async def _try(
+        self, copy: Environment, step: int, call: ToolCall, check: ToolCall
+    ) -> int | None:
+        """How many tests fail after the edit; None where that is not known. Undoes the edit."""
+        started = time.monotonic()
+        context = replace(self.context, environment=copy)
+        paths = self._paths(call)
+        before = {path: await _read(copy, path) for path in paths}
+        edit = await self.tools.dispatch(call, context)
+        left: int | None = None
+        if edit.outcome is Outcome.OK:
+            left = _failures(await self.tools.dispatch(check, context))
+        for path, data in before.items():
+            if data is not None:
+                await copy.write(path, data)
+        await self.emit(CandidateTried(step, call, left, time.monotonic() - started))
+        return left
+
+    def _failing_check(self, state: AgentState) -> tuple[ToolCall, int] | None:
+        """The last check and how many tests it said fail, if it failed."""
+        calls = {call.id: call for message in state.history for call in message.calls}
+        for message in reversed(tuple(state.history)):
+            for part in message.parts:
+                if not isinstance(part, ToolResult) or part.call_id not in calls:
+                    continue
+                spec = self.tools.spec(part.name)
+                if spec is not None and spec.kind is ToolKind.CHECK:
+                    failed = _failures(part)
+                    return (calls[part.call_id], failed) if failed else None
+        return None
+
+    def _edit(self, response: ChatResponse) -> ToolCall | None:
+        """The one edit that an answer consists of, or None."""
+        calls = response.message.calls
+        if len(calls) != 1 or response.cut_calls:
+            return None
+        spec = self.tools.spec(calls[0].name)
+        return calls[0] if spec is not None and spec.kind is ToolKind.EDIT else None
+
+    def _paths(self, call: ToolCall) -> tuple[str, ...]:
+        spec = self.tools.spec(call.name)
+        try:
+            arguments = json.loads(call.arguments)
+        except ValueError:
+            return ()
+        names = spec.path_arguments if spec else ()
+        return tuple(arguments[name] for name in names if isinstance(arguments.get(name), str))
+
+    async def _remember(self, response: ChatResponse) -> None:
+        call = self._edit(response)
+        for path in self._paths(call) if call else ():
+            data = await _read(self.context.environment, path)
+            if data is not None:
+                self._before.setdefault(path, data)
+
+    async def _restore(self) -> None:
+        for path, data in self._before.items():
+            await self.context.environment.write(path, data)
+        self._before.clear()
+
+
+async def _read(environment: Environment, path: str) -> bytes | None:
+    try:
+        return await environment.read(path)
+    except EnvironmentOpError:
+        return None
+
+
+def _failures(result: ToolResult) -> int | None:
+    """0 for a check that passed; None where it is not known how many tests failed."""
+    if result.outcome is Outcome.OK:
+        return 0
+    failed = result.data.get(FAILED)
+    return failed if isinstance(failed, int) and failed > 0 else None

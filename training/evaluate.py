@@ -1,0 +1,212 @@
+"""Runs held-out tasks through the real agent and counts what it solves.
+
+    python -m training.cases --out DIR --count 100 --seed 1
+    python -m training.evaluate DIR [--kinds repair question] [--limit 50] [--tries 1] [--out F]
+
+Each task gets a copy of its files; a few are under way at a time, all with one loaded model. A
+repair counts as solved when, at the end, all tests pass in the sandbox and no test file has
+changed; ``first`` when the first edit made the next test run pass. Intervals are Wilson's at 95 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import math
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from agentcli.agent.events import StopReason, ToolFinished, ToolStarted
+from agentcli.agent.kernel import Agent
+from agentcli.config import Settings
+from agentcli.llm.local import LocalClient, connect
+from agentcli.messages import Outcome
+from agentcli.sandbox.limits import Limits
+from agentcli.tools.base import ToolKind
+from agentcli.wiring import open_agent
+from training.quick_session import is_test_file
+
+MAX_STEPS = 24
+TIME_S = 600.0
+TESTS = ("-m", "pytest", "-q", "-x", "--no-header", "-p", "no:cacheprovider")
+
+
+@dataclass(frozen=True)
+class Score:
+    """What came of one task; ``first`` is None where nothing was edited."""
+
+    name: str
+    kind: str
+    solved: bool
+    first: bool | None
+    stop: str
+    steps: int
+    seconds: float
+    answer: str
+    tries: int = 0
+
+
+async def attempt(
+    name: str, task: dict[str, Any], client: LocalClient, settings: Settings
+) -> Score:
+    """One task from its files to its score."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        for path, text in task["files"].items():
+            target = root / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text)
+        started = time.monotonic()
+        async with open_agent(
+            settings, workspace=root, model="embedded", mode="auto", client=client
+        ) as agent:
+            run = agent.start(task["prompt"])
+            watch = _Watch()
+            async for event in run:
+                watch.see(event)
+            result = await run.result()
+            seconds = time.monotonic() - started
+            solved = await _solved(task, agent, root, result.state.stop, result.task_result)
+        return Score(
+            name,
+            task["kind"],
+            solved,
+            watch.first,
+            str(result.state.stop),
+            result.step_count,
+            seconds,
+            result.task_result,
+            watch.tries,
+        )
+
+
+class _Watch:
+    """Whether the first edit was right."""
+
+    def __init__(self) -> None:
+        self.first: bool | None = None
+        self.tries = 0
+        self._kinds: dict[str, str] = {}
+        self._edited = False
+
+    def see(self, event: object) -> None:
+        if type(event).__name__ == "CandidateTried":
+            self.tries += 1
+        if isinstance(event, ToolStarted):
+            self._kinds[event.call.id] = event.tool_kind
+        elif isinstance(event, ToolFinished) and self.first is None:
+            kind = self._kinds.get(event.result.call_id)
+            if kind == ToolKind.EDIT and event.result.outcome is Outcome.OK:
+                self._edited = True
+            elif kind == ToolKind.CHECK and self._edited:
+                self.first = event.result.outcome is Outcome.OK
+
+
+async def _solved(
+    task: dict[str, Any], agent: Agent, root: Path, stop: StopReason | None, answer: str
+) -> bool:
+    match task["kind"]:
+        case "question":
+            said = answer.lower()
+            return bool(answer) and all(text.lower() in said for text in task["must"])
+        case "decline":
+            return stop is StopReason.DECLINED
+    expected = {path: text for path, text in task["files"].items() if is_test_file(path)}
+    if task["gone"]:
+        expected = {p: text for p, text in task["files_after"].items() if is_test_file(p)}
+        if any(task["gone"] in path.read_text() for path in root.rglob("*.py")):
+            return False
+    if any((root / path).read_text() != text for path, text in expected.items()):
+        return False
+    result = await agent.context.environment.exec(
+        (sys.executable, *TESTS), limits=Limits(time_s=120.0)
+    )
+    return result.success
+
+
+def wilson(hits: int, count: int) -> tuple[float, float]:
+    """The 95 % interval of a share."""
+    if not count:
+        return 0.0, 1.0
+    z, share = 1.96, hits / count
+    middle = share + z * z / (2 * count)
+    width = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    scale = 1 + z * z / count
+    return (middle - width) / scale, (middle + width) / scale
+
+
+def table(scores: Iterable[Score]) -> str:
+    """A line a kind, in Markdown."""
+    by_kind: dict[str, list[Score]] = {}
+    for score in scores:
+        by_kind.setdefault(score.kind, []).append(score)
+    lines = ["| kind | tasks | solved | first edit right | median time |", "|---|---|---|---|---|"]
+    for kind, found in by_kind.items():
+        firsts = [score for score in found if not kind.startswith(("question", "decline"))]
+        first = _share(sum(s.first is True for s in firsts), len(firsts)) if firsts else ""
+        seconds = statistics.median(score.seconds for score in found)
+        solved = _share(sum(score.solved for score in found), len(found))
+        lines.append(f"| {kind} | {len(found)} | {solved} | {first} | {seconds:.0f} s |")
+    return "\n".join(lines)
+
+
+def _share(hits: int, count: int) -> str:
+    low, high = wilson(hits, count)
+    return f"{hits / max(count, 1):.0%} ({low:.0%} to {high:.0%})"
+
+
+async def evaluate(cases: Sequence[Path], settings: Settings, at_once: int, out: Path) -> None:
+    """All cases; scores go to ``out`` as they come, the table to stdout."""
+    client = connect(None, settings)
+    slots = asyncio.Semaphore(at_once)
+    scores: list[Score] = []
+    with out.open("a", encoding="utf-8") as file:
+
+        async def one(folder: Path) -> None:
+            async with slots:
+                task = json.loads((folder / "task.json").read_text())
+                shared = LocalClient.sharing(client)
+                score = await attempt(folder.name, task, shared, settings)
+                scores.append(score)
+                file.write(json.dumps(asdict(score)) + "\n")
+                file.flush()
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for folder in cases:
+                    group.create_task(one(folder))
+        finally:
+            await client.aclose()
+            print(table(sorted(scores, key=lambda score: score.name)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("cases", type=Path)
+    parser.add_argument("--kinds", nargs="+", default=[])
+    parser.add_argument("--limit", type=int, default=0, help="tasks of each kind")
+    parser.add_argument("--at-once", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path("build/evaluation.jsonl"))
+    args = parser.parse_args()
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    chosen: dict[str, list[Path]] = {}
+    for folder in sorted(path.parent for path in args.cases.glob("*/task.json")):
+        chosen.setdefault(folder.name.rpartition("-")[0], []).append(folder)
+    kinds = args.kinds or list(chosen)
+    cases = [folder for kind in kinds for folder in chosen[kind][: args.limit or None]]
+    with tempfile.TemporaryDirectory() as data:
+        os.environ["AGENTCLI_DATA_DIR"] = data  # journals
+        settings = Settings(max_steps=MAX_STEPS, timeout_s=TIME_S)
+        asyncio.run(evaluate(cases, settings, args.at_once, args.out))
+
+
+if __name__ == "__main__":
+    main()
