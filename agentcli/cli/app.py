@@ -101,6 +101,7 @@ def call(arguments: list[str] | None) -> int:
 
 
 def _usage(error: ClickUsageError) -> str:
-    message = error.format_message().rstrip(".")
+    # Typer hands on how its own libraries begin.
+    message = error.format_message().rstrip(".").replace(": Value error, ", ": ")
     command = error.ctx.command_path if error.ctx else "agentcli"
     return f"{message}. See: {command} --help" if message else f"see: {command} --help"

@@ -14,11 +14,14 @@ INTERRUPTED = 130
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code of the table in README.md."""
     try:
+        _fill_closed()
         return _guarded(arguments)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        return _reader_left()
+        return 1  # whoever read our output has enough
+    finally:
+        _drain()
 
 
 def unsupported(platform: str) -> str:
@@ -38,6 +41,9 @@ def _guarded(arguments: list[str] | None) -> int:
     if complaint := unsupported(sys.platform):
         show_error(complaint)
         return 2
+    if sys.stdout is None:
+        show_error("cannot write the output: stdout is closed")
+        return 5
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -52,20 +58,45 @@ def _guarded(arguments: list[str] | None) -> int:
         return error.exit_code
     except BrokenPipeError:
         raise
-    except Exception:
-        show_error(save_traceback())
+    except Exception as error:
+        if isinstance(error, OSError) and _cannot_write():
+            show_error(f"cannot write the output: {error.strerror}")
+        else:
+            show_error(save_traceback())
         return 5
 
 
-def _reader_left() -> int:
-    # Whoever read our output has enough. Python would complain once more at its exit.
-    devnull = os.open(os.devnull, os.O_WRONLY)
+def _fill_closed() -> None:
+    """A stream that is closed must not become the next file that is opened, such as a journal."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
+def _cannot_write() -> bool:
+    """Whether it was the output that failed: what could not be written still waits."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except OSError:
+            return True
+    return False
+
+
+def _drain() -> None:
+    """What cannot be written is dropped here, or Python complains of it once more at its exit."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            devnull = os.open(os.devnull, os.O_WRONLY)
             os.dup2(devnull, stream.fileno())
-    return 1
+            os.close(devnull)
 
 
 if __name__ == "__main__":

@@ -93,7 +93,8 @@ def run(
     """Work on a task until its checks pass.
 
     Progress goes to stderr, the answer to stdout. Exit codes: 0 solved, 1 not solved or a limit
-    was met, 2 wrong usage, 3 the provider failed, 4 no sandbox, 5 internal error, 130 interrupted.
+    was met, 2 wrong usage, 3 the provider failed, 4 no sandbox, 5 internal error or output or
+    journal that cannot be written, 130 interrupted.
     """
     if timeout is not None and not timeout > 0:
         raise typer.BadParameter("must be more than 0", param_hint="'--timeout'")

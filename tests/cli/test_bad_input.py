@@ -218,6 +218,11 @@ def test_options_that_make_no_sense(
     assert named in ended.error
 
 
+def test_a_mode_without_a_user_says_what_is_possible(cli: Cli) -> None:
+    ended = run(cli, "-p", "x", "--mode", "ask")
+    assert ended.error.startswith("Invalid value for '--mode': 'ask' is not one of 'auto', 'plan'")
+
+
 def test_an_unknown_output_format(cli: Cli, task: str) -> None:
     ended = cli.run("run", task, "--output", "xml")
     assert ended.code == 2

@@ -91,6 +91,38 @@ def test_a_reader_that_leaves(cli: Cli) -> None:
     process.stderr.close()
 
 
+@pytest.mark.parametrize(
+    ("redirection", "code", "err"),
+    [
+        (">&-", 5, "agentcli: error: cannot write the output: stdout is closed\n"),
+        (">/dev/full", 5, "agentcli: error: cannot write the output: No space left on device\n"),
+        (">&- 2>&-", 5, ""),
+        (">/dev/full 2>&1", 5, ""),
+        ("2>&-", 0, ""),
+        ("<&-", 0, ""),
+    ],
+)
+@pytest.mark.parametrize("command", ["tools", "--version", "run -p Hi --model openai:m"])
+def test_streams_that_cannot_be_written(
+    cli: Cli, serve: Serve, workspace: Path, redirection: str, code: int, err: str, command: str
+) -> None:
+    cli.server = serve([Reply(text="Hello.")]).url
+    ended = subprocess.run(
+        ["sh", "-c", f"{BIN}/agentcli {command} {redirection}"],
+        cwd=workspace,
+        env=cli.env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == code
+    assert ended.stderr.endswith(err) if "run" in command else ended.stderr == err, ended.stderr
+    assert "Traceback" not in ended.stderr and "agentcli: error" not in ended.stdout
+    assert code or ended.stdout
+    assert not list(cli.home.rglob("crash-*"))
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_any_encoding_of_the_terminal(
     cli: Cli, serve: Serve, workspace: Path, encoding: str
