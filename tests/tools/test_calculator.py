@@ -1,0 +1,57 @@
+"""The calculator evaluates arithmetic and counts, and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from agentcli.errors import ToolInputError
+from agentcli.tools.calculator import calculate
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ("6*3", "18"),
+        ("10/4", "2.5"),
+        ("-(2 + 3) * 4", "-20"),
+        ("15*80/100", "12.0"),
+        (" 1.5 - .5 ", "1.0"),
+        ("'banana'.count('a')", "3"),
+        ('"a.b".count(".")', "1"),
+    ],
+)
+def test_what_it_can(expression: str, value: str) -> None:
+    assert calculate(expression) == value
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "2**10",
+        "9**9**9",
+        "7 % 3",
+        "7 // 2",
+        "1/0",
+        "True + 1",
+        "1j * 2",
+        "'a' * 9",
+        "'a' + 'b'",
+        "abs(3)",
+        "__import__('os').system('true')",
+        "'a'.upper()",
+        "'a'.count('a', 0)",
+        "'{}'.format(1)",
+        "[1, 2]",
+        "x",
+        "1 if 1 else 2",
+        "(lambda: 1)()",
+        "",
+        "(" * 300,
+        "1" * 201,
+        "9e99 * 9e99",
+        "1; 2",
+    ],
+)
+def test_what_it_refuses(expression: str) -> None:
+    with pytest.raises(ToolInputError):
+        calculate(expression)
