@@ -91,7 +91,8 @@ def test_what_is_planted_below_is_gone_again(script: str, gone: str, place: Plac
 
 def test_a_git_file_leads_only_to_what_is_watched(place: Place) -> None:
     place.run(
-        f"{SUB} && mkdir -p x/y/z && mv sub/.git x/y/z/odd && echo 'gitdir: ../x/y/z/odd' > sub/.git"
+        f"{SUB} && mkdir -p x/y/z && "
+        "mv sub/.git x/y/z/odd && echo 'gitdir: ../x/y/z/odd' > sub/.git"
     )
     said = place.run("git -C sub config core.pager evil")
     assert [line.partition(":")[0] for line in said] == ["x/y/z/odd/config"]
