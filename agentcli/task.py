@@ -1,7 +1,7 @@
 """The task file: Markdown, the instruction, below optional YAML front matter.
 
 ---
-model: openai:gpt-5
+model: openai:gpt-6.2-sol
 max_steps: 40
 budget: {tokens: 200000, cost: 1.5, time_s: 900}
 tools: [read_file, search_replace, run_tests]

@@ -24,9 +24,11 @@ from rich.text import Text
 from agentcli.agent.events import (
     AnswerRejected,
     CheckFinished,
+    CheckStarted,
     Delta,
     Event,
     ModelAnswered,
+    ModelChanged,
     Phase,
     PhaseChanged,
     RetryScheduled,
@@ -44,16 +46,19 @@ from agentcli.agent.events import (
 )
 from agentcli.cli.render import Summary, summary_lines, write_answer
 from agentcli.cli.wording import (
+    call_lines,
     check_line,
+    check_output,
     describe_call,
     diff_lines,
     duration,
     fold_result,
+    model_changed,
     session_lines,
 )
 from agentcli.llm.client import TextDelta, ThinkingDelta, ToolCallStart
 from agentcli.messages import Outcome, ToolCall, Usage
-from agentcli.text import clip, escape, one_line, plain_output
+from agentcli.text import clip, counted, escape, one_line, plain_output
 
 _STYLES = {
     Outcome.OK: "green",
@@ -82,6 +87,7 @@ class _Now:
 
     text: list[str] = field(default_factory=list)
     activity: str = "starting"
+    check: tuple[str, float] | None = None
     running: dict[str, _Running] = field(default_factory=dict)
     phase: Phase = Phase.EXPLORE
     step: int = 0
@@ -96,6 +102,7 @@ class LiveRenderer:
         self._answer = answer
         self._now = _Now()
         self._calls: dict[str, ToolCall] = {}
+        self._model = ""
         self._started = time.monotonic()
         self._spinner = Spinner("line" if self._console.options.ascii_only else "dots")
         # Rich's own ticking thread can print between another thread's look at the screen and its
@@ -145,9 +152,13 @@ class LiveRenderer:
     def _show(self, event: Event) -> None:
         now = self._now
         match event:
-            case SessionStarted():
+            case SessionStarted(model=model):
+                self._model = model
                 for line in session_lines(event):
                     self._console.print(Text(line, style="dim"))
+            case ModelChanged(model=model):
+                self._note(model_changed(self._model, event))
+                self._model = model
             case StepStarted(step):
                 now.step = step
             case StageStarted(stage=stage):
@@ -174,8 +185,13 @@ class LiveRenderer:
                     running.output = (running.output + data)[-_TAIL_BYTES:]
             case ToolFinished():
                 self._tool(event)
+            case CheckStarted(command=command):
+                now.check = (command, time.monotonic())
             case CheckFinished(passed=passed):
+                now.check = None
                 self._console.print(Text(check_line(event), style="green" if passed else "red"))
+                for line in check_output(event):
+                    self._dim(line)
             case Warned(text):
                 self._note(f"warning: {text}")
             case RunFinished():
@@ -206,14 +222,21 @@ class LiveRenderer:
         call = self._calls.get(result.call_id, ToolCall("", result.name))
         folded = fold_result(result, running.kind if running else "")
         style = _STYLES[result.outcome]
-        name, _, arguments = describe_call(call, self._console.width - 4).partition(" ")
+        first, *code = call_lines(call, self._console.width - 4)
+        name, _, arguments = first.partition(" ")
         line = Text.assemble((f"{self._mark()} ", style), (name, "bold"), " ", arguments)
         self._console.print(line)
+        for shown in code:
+            self._console.print(Text(shown))
         mark = "" if result.outcome is Outcome.OK else f" [{result.outcome}]"
         self._dim(f"  {folded.headline}{mark} ({duration(event.duration_s)})", style)
-        self._omitted(folded.omitted if folded.lines else 0)
+        omitted = folded.omitted if folded.lines else 0
+        if folded.tail:
+            self._omitted(omitted, "earlier line")
         for shown in folded.lines:
             self._dim(f"  {shown}")
+        if not folded.tail:
+            self._omitted(omitted)
         if result.diff:
             self._diff(result.diff)
 
@@ -224,9 +247,9 @@ class LiveRenderer:
             self._console.print(Text(f"  {line}", style=style))
         self._omitted(folded.omitted)
 
-    def _omitted(self, count: int) -> None:
+    def _omitted(self, count: int, noun: str = "more line") -> None:
         if count:
-            self._dim(f"  … {count} more lines")
+            self._dim(f"  … {counted(count, noun)}")
 
     def _dim(self, text: str, style: str = "dim") -> None:
         self._console.print(Text(text, style=style))
@@ -258,7 +281,12 @@ class LiveRenderer:
 
     def _bar(self) -> RenderableType:
         now = self._now
-        facts = [now.activity, str(now.phase), f"step {now.step}"]
+        activity = now.activity
+        if now.check is not None:
+            command, since = now.check
+            took = duration(time.monotonic() - since)
+            activity = f"checking: {one_line(escape(command), 60)} ({took})"
+        facts = [activity, str(now.phase), f"step {now.step}"]
         facts.append(f"{now.usage.input_tokens:,} in, {now.usage.output_tokens:,} out")
         facts.append(duration(time.monotonic() - self._started))
         bar = Table.grid(padding=(0, 1))

@@ -14,13 +14,16 @@ from typing import Any, Protocol, TextIO
 from agentcli.agent.events import (
     AnswerRejected,
     CheckFinished,
+    CheckStarted,
     Event,
     ModelAnswered,
+    ModelChanged,
     PhaseChanged,
     RetryScheduled,
     RunFinished,
     SessionStarted,
     Status,
+    StopReason,
     ToolFinished,
     ToolStarted,
     Warned,
@@ -28,17 +31,19 @@ from agentcli.agent.events import (
 )
 from agentcli.agent.state import AgentState
 from agentcli.cli.wording import (
+    call_lines,
     check_line,
-    describe_call,
+    check_output,
     diff_lines,
     duration,
     fold_result,
+    model_changed,
     session_lines,
     usage_line,
 )
 from agentcli.errors import Place
 from agentcli.messages import Outcome, ToolCall
-from agentcli.text import encodable, escape, one_line
+from agentcli.text import counted, encodable, escape, one_line
 
 
 class Output(StrEnum):
@@ -81,12 +86,17 @@ class PlainRenderer:
         self._log = log
         self._answer = answer
         self._calls: dict[str, tuple[ToolCall, str]] = {}
+        self._model = ""
 
     def event(self, event: Event) -> None:
         """Write the lines of one event; deltas and progress have none."""
         match event:
-            case SessionStarted():
+            case SessionStarted(model=model):
+                self._model = model
                 self._lines(*session_lines(event))
+            case ModelChanged(model=model):
+                self._lines(model_changed(self._model, event))
+                self._model = model
             case PhaseChanged():
                 self._lines(f"phase {event.phase}")
             case ModelAnswered(message=message):
@@ -105,8 +115,10 @@ class PlainRenderer:
                     f"attempt {event.attempt} failed, the next in {duration(event.delay_s)}: "
                     f"{one_line(escape(event.error), 200)}"
                 )
+            case CheckStarted(command=command):
+                self._lines(f"> check: {one_line(escape(command), 200)}")
             case CheckFinished():
-                self._lines(check_line(event))
+                self._lines(check_line(event), *check_output(event))
             case Warned(text):
                 self._lines(f"warning: {escape(text)}")
 
@@ -124,19 +136,23 @@ class PlainRenderer:
         call, kind = self._calls.pop(result.call_id, (ToolCall("", result.name), ""))
         folded = fold_result(result, kind)
         mark = "" if result.outcome is Outcome.OK else f" [{result.outcome}]"
-        self._lines(
-            f"> {describe_call(call)}", f"  {folded.headline}{mark} ({duration(event.duration_s)})"
-        )
-        self._omitted(folded.omitted if folded.lines else 0)
+        first, *code = call_lines(call)
+        took = duration(event.duration_s)
+        self._lines(f"> {first}", *code, f"  {folded.headline}{mark} ({took})")
+        omitted = folded.omitted if folded.lines else 0
+        if folded.tail:
+            self._omitted(omitted, "earlier line")
         self._lines(*(f"  {line}" for line in folded.lines))
+        if not folded.tail:
+            self._omitted(omitted)
         if result.diff:
             diff = diff_lines(result.diff)
             self._lines(*(f"  {line}" for line in diff.lines))
             self._omitted(diff.omitted)
 
-    def _omitted(self, count: int) -> None:
+    def _omitted(self, count: int, noun: str = "more line") -> None:
         if count:
-            self._lines(f"  ... {count} more lines")
+            self._lines(f"  ... {counted(count, noun)}")
 
     def _lines(self, *lines: str) -> None:
         self._log.write("".join(f"{line}\n" for line in lines))
@@ -185,8 +201,9 @@ class StreamRenderer:
 
 
 def result_object(summary: Summary) -> dict[str, Any]:
-    """What ``--output json`` prints."""
+    """What ``--output json`` prints; steps, usage and cost are this run's, not its session's."""
     state = summary.state
+    used = state.used
     return {
         "status": str(state.status or Status.FAILED),
         "stop_reason": str(state.stop or ""),
@@ -194,9 +211,9 @@ def result_object(summary: Summary) -> dict[str, Any]:
         "detail": state.detail,
         "error": _error(state),
         "session_id": state.session_id,
-        "steps": state.step,
-        "usage": {field.name: getattr(state.usage, field.name) for field in fields(state.usage)},
-        "cost_usd": state.cost_usd,
+        "steps": steps_of(state),
+        "usage": {field.name: getattr(used.usage, field.name) for field in fields(used.usage)},
+        "cost_usd": used.cost_usd,
         "files_changed": list(state.files_changed),
         "checks": [
             {"command": check.command, "passed": check.passed, "exit_code": check.exit_code}
@@ -214,12 +231,22 @@ def _error(state: AgentState) -> dict[str, Any] | None:
     return {"type": state.error, **asdict(place)}
 
 
+def steps_of(state: AgentState) -> int:
+    """The steps of this run; one that was cut short counts as well."""
+    return state.used.steps + (state.running_step > state.step)
+
+
 def summary_lines(summary: Summary) -> list[str]:
     """What a run came to, for people; what was shown already is not repeated."""
     state = summary.state
-    facts = [f"{state.status}", f"{state.stop}", f"{state.step} steps", usage_line(state.usage)]
-    if state.cost_usd:
-        facts.append(f"${state.cost_usd:.4f}")
+    used = state.used
+    facts = [str(state.status)]
+    told = {(Status.SOLVED, StopReason.FINAL), (Status.CANCELLED, StopReason.CANCELLED)}
+    if (state.status, state.stop) not in told:
+        facts.append(str(state.stop))
+    facts += [counted(steps_of(state), "step"), usage_line(used.usage)]
+    if used.cost_usd:
+        facts.append(f"${used.cost_usd:.4f}")
     facts.append(duration(summary.duration_s))
     lines = [" · ".join(facts)]
     # A provider's or an internal failure is told as an error of its own.

@@ -23,7 +23,7 @@ from agentcli.cli.render import Output, Renderer, Summary
 from agentcli.cli.signals import Interruption, interruptible
 from agentcli.config import Settings
 from agentcli.errors import UsageError, WorkspaceError
-from agentcli.session.store import interrupted, load_state
+from agentcli.session.store import find_session, interrupted, load_state
 from agentcli.task import Task
 from agentcli.wiring import open_agent
 
@@ -59,7 +59,7 @@ def run(
         str | None, typer.Option("-p", "--prompt", help="The task itself.", metavar="TEXT")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="PROVIDER:NAME, such as openai:gpt-5.", metavar="MODEL")
+        str | None, typer.Option(help="PROVIDER:NAME, such as openai:gpt-6.2-sol.", metavar="MODEL")
     ] = None,
     workspace: Annotated[
         Path | None,
@@ -87,7 +87,8 @@ def run(
         bool, typer.Option("--no-sandbox", help="Run tools with your own rights.")
     ] = False,
     session: Annotated[
-        str | None, typer.Option(help="Go on with this session.", metavar="ID")
+        str | None,
+        typer.Option(help="Go on with this session: its id, or its beginning.", metavar="ID"),
     ] = None,
 ) -> int:
     """Work on a task until its checks pass.
@@ -101,9 +102,10 @@ def run(
     if max_cost is not None and not max_cost > 0:
         raise typer.BadParameter("must be more than 0", param_hint="'--max-cost'")
     if model is not None and not model.strip():
-        raise typer.BadParameter("is empty; name one, such as openai:gpt-5", param_hint="'--model'")
+        raise typer.BadParameter("is empty; name one, such as openai:gpt-6.2-sol", param_hint="'--model'")
     if any(not command.strip() for command in check or ()):
         raise typer.BadParameter("a check cannot be empty", param_hint="'--check'")
+    session = find_session(session) if session else None
     before = load_state(session) if session else None
     given = _task(task, prompt, before)
     folder = _workspace(workspace, before, writes=mode is not RunMode.PLAN)
@@ -173,10 +175,12 @@ def _workspace(given: Path | None, before: AgentState | None, *, writes: bool) -
             with tempfile.TemporaryFile(dir=folder):
                 pass
     except OSError as error:
-        doing = "written" if folder.is_dir() else "used"
+        there = folder.is_dir()
+        doing = "written" if there else "used"
+        plan = ", or use --mode plan" if writes and there else ""
         raise WorkspaceError(
             f"the workspace {folder} cannot be {doing}: {error.strerror}",
-            hint="Name another one with --workspace" + (", or use --mode plan" if writes else ""),
+            hint=f"Name another one with --workspace{plan}",
         ) from error
     return folder
 

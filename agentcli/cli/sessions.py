@@ -8,12 +8,19 @@ from typing import Annotated
 
 import typer
 
+from agentcli.agent.events import RunFinished, TaskGiven
 from agentcli.agent.state import AgentState, fold
-from agentcli.cli.render import PlainRenderer, Summary
-from agentcli.errors import UsageError
+from agentcli.cli.render import PlainRenderer, Summary, steps_of
+from agentcli.cli.wording import describe_call, usage_line
 from agentcli.session.journal import read_events
-from agentcli.session.store import SessionInfo, journal_path, list_sessions
-from agentcli.text import escape, one_line
+from agentcli.session.store import (
+    Condition,
+    SessionInfo,
+    find_session,
+    journal_path,
+    list_sessions,
+)
+from agentcli.text import counted, escape, one_line
 
 app = typer.Typer(
     help="List the sessions on this machine and show one.",
@@ -42,24 +49,37 @@ def show(
     session_id: Annotated[str, typer.Argument(help="The id, or its beginning.")],
 ) -> None:
     """Show what happened in a session, and what it came to."""
-    path = journal_path(_full_id(session_id))
+    full_id = find_session(session_id)
     renderer = PlainRenderer(sys.stdout, sys.stdout)
     state = AgentState()
-    for event in read_events(path):
+    for event in read_events(journal_path(full_id)):
         state = fold(state, event)
         renderer.event(event)
-    spent = sum(record.duration_s for record in state.records)
-    renderer.finish(Summary(state, 0, spent))
+        match event:
+            case TaskGiven(text) if text:
+                print(escape(f"task: {text}"))
+            case RunFinished():
+                renderer.finish(Summary(state, event.exit_code, _spent(state)))
+    if not state.finished:
+        _show_open(full_id, state)
 
 
-def _full_id(given: str) -> str:
-    if journal_path(given).exists():
-        return given
-    ids = [session.id for session in list_sessions() if session.id.startswith(given)]
-    if len(ids) == 1:
-        return ids[0]
-    what = f"{len(ids)} sessions begin with {given}" if ids else f"there is no session {given}"
-    raise UsageError(what, hint="See: agentcli sessions list")
+def _spent(state: AgentState) -> float:
+    """Seconds of this run's steps."""
+    return sum(each.duration_s for each in state.records if each.step > state.before.steps)
+
+
+def _show_open(session_id: str, state: AgentState) -> None:
+    """A run without its end: whether it goes on, and what it was about to do."""
+    conditions = {each.id: each.condition for each in list_sessions()}
+    condition = conditions.get(session_id, Condition.INTERRUPTED)
+    for call in state.unresolved:
+        began = "began, and has no result" if call.id in state.started else "was not begun"
+        print(f"> {describe_call(call)}\n  {began}")
+    steps = counted(steps_of(state), "step")
+    print(f"{condition} · {steps} · {usage_line(state.used.usage)}")
+    if condition is Condition.INTERRUPTED:
+        print(f"go on with: agentcli run --session {session_id}")
 
 
 def _line(session: SessionInfo) -> str:

@@ -10,15 +10,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agentcli.agent.events import CheckFinished, SessionStarted
+from agentcli.agent.events import CheckFinished, ModelChanged, SessionStarted
 from agentcli.messages import Outcome, ToolCall, ToolResult, Usage
 from agentcli.text import clip, counted, escape, one_line, plain_output
 
 MAX_DIFF_LINES = 40
 MAX_OUTPUT_LINES = 6
 MAX_ERROR_LINES = 4
+MAX_CODE_LINES = 8
+_MAX_WIDTH = 200
 
 _SHOWN_BARE = ("path", "pattern", "command", "code", "expression", "query", "url")
+_VERBATIM = ("command", "code")
 _NOT_SHOWN = ("content", "old", "new")
 _READ_KINDS = ("read", "search", "plan")
 _LEVELS = {
@@ -30,34 +33,70 @@ _LEVELS = {
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """A result made short: a headline, some lines of it, and how many lines are left out."""
+    """A result made short: a headline, some lines of it, and how many lines are left out.
+
+    ``tail``: what is left out stands before the lines, else after them.
+    """
 
     headline: str
     lines: tuple[str, ...] = ()
     omitted: int = 0
+    tail: bool = False
 
 
 def describe_call(call: ToolCall, width: int = 100) -> str:
     """A call in one line: its name and the arguments that tell most."""
+    arguments = _arguments(call)
+    if arguments is None:
+        return one_line(escape(f"{call.name} {call.arguments[: width * 4]}"), width)
+    return _described(call.name, arguments, width)
+
+
+def call_lines(call: ToolCall, width: int = 100) -> list[str]:
+    """A call with the first lines of its command or code as they are, indented."""
+    arguments = _arguments(call) or {}
+    for name in _VERBATIM:
+        text = arguments.get(name)
+        if isinstance(text, str) and "\n" in text.strip("\n"):
+            rest = {other: value for other, value in arguments.items() if other != name}
+            lines = text.strip("\n").split("\n")
+            shown = [escape(clip(line, width)) for line in lines[:MAX_CODE_LINES]]
+            more = len(lines) - len(shown)
+            return [
+                _described(call.name, rest, width),
+                *(f"    {line}" for line in shown),
+                *([f"    … {counted(more, 'more line')}"] if more else []),
+            ]
+    return [describe_call(call, width)]
+
+
+def _arguments(call: ToolCall) -> Mapping[str, Any] | None:
     try:
         arguments = json.loads(call.arguments or "{}")
-    except ValueError:
-        return one_line(escape(f"{call.name} {call.arguments}"), width)
-    if not isinstance(arguments, Mapping):
-        return one_line(escape(f"{call.name} {call.arguments}"), width)
-    bare = [
-        _value(arguments[name]) for name in _SHOWN_BARE if arguments.get(name) not in (None, "")
-    ]
-    named = [
-        f"{name}={_value(value)}"
-        for name, value in arguments.items()
-        if name not in _SHOWN_BARE and name not in _NOT_SHOWN and value is not None
-    ]
-    return one_line(escape(" ".join([call.name, *bare, *named])), width)
+    except (ValueError, RecursionError):
+        return None
+    return arguments if isinstance(arguments, Mapping) else None
 
 
-def _value(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+def _described(name: str, arguments: Mapping[str, Any], width: int) -> str:
+    words = [one_line(escape(name), width)]
+    for key in _SHOWN_BARE:
+        if (value := arguments.get(key)) not in (None, ""):
+            words.append(_value(key, value, width))
+    for key, value in arguments.items():
+        if key not in _SHOWN_BARE and key not in _NOT_SHOWN and value is not None:
+            words.append(f"{_value('', key, width)}={_value(key, value, width)}")
+    return clip(" ".join(word for word in words if word), width)
+
+
+def _value(name: str, value: Any, width: int) -> str:
+    try:
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    except RecursionError:
+        text = "…"
+    if name in _VERBATIM:  # blanks may matter here, and be where something hides
+        return escape(text[: width * 4]).replace("\n", r"\n")
+    return one_line(escape(text[: width * 4]), width)
 
 
 def fold_result(result: ToolResult, kind: str) -> Folded:
@@ -65,21 +104,43 @@ def fold_result(result: ToolResult, kind: str) -> Folded:
     lines = escape(plain_output(result.content)).rstrip("\n").split("\n")
     if result.outcome is Outcome.OK and kind in _READ_KINDS:
         first = clip(lines[0].replace("\t", "  "), 100)
-        return Folded(first if len(lines) == 1 else counted(len(lines), "line"))
-    headline = clip(lines[0], 200)
-    rest = [clip(line, 200) for line in lines[1:] if line.strip()]
-    if result.outcome in (Outcome.OK, Outcome.FAILED):
-        shown = rest[-MAX_OUTPUT_LINES:] if kind not in ("edit", *_READ_KINDS) else []
-    else:
+        return Folded(first if len(lines) == 1 else _count(result.data, len(lines)))
+    headline = clip(lines[0], _MAX_WIDTH)
+    rest = [clip(line, _MAX_WIDTH) for line in lines[1:] if line.strip()]
+    if result.outcome not in (Outcome.OK, Outcome.FAILED):
         shown = rest[:MAX_ERROR_LINES]
-    return Folded(headline, tuple(shown), len(rest) - len(shown))
+        return Folded(headline, tuple(shown), len(rest) - len(shown))
+    shown = rest[-MAX_OUTPUT_LINES:] if kind not in ("edit", *_READ_KINDS) else []
+    # What the tool cut from the middle was printed all the same.
+    omitted = max(len(rest), _number(result.data, "lines") or 0) - len(shown)
+    return Folded(headline, tuple(shown), omitted, tail=bool(shown))
+
+
+def _count(data: Mapping[str, Any], lines: int) -> str:
+    """How much was read or found: the tool knows better than a count of what it told."""
+    more = ", and there are more" if data.get("more") is True else ""
+    if (matches := _number(data, "matches")) is not None:
+        return counted(matches, "match", "matches") + more
+    if (entries := _number(data, "entries")) is not None:
+        return counted(entries, "entry", "entries") + more
+    shown = _number(data, "lines")
+    total = _number(data, "total_lines")
+    if shown is not None and total is not None and shown < total:
+        return f"{shown:,} of {counted(total, 'line')}"
+    return counted(lines if shown is None else shown, "line")
+
+
+def _number(data: Mapping[str, Any], key: str) -> int | None:
+    value = data.get(key)
+    return value if type(value) is int else None
 
 
 def diff_lines(diff: str) -> Folded:
     """A unified diff without its file header, cut to a length that fits a screen."""
-    lines = [line.rstrip("\r") for line in escape(diff).rstrip("\n").split("\n")]
+    lines = [line.rstrip("\r") for line in diff.rstrip("\n").split("\n")]
     body = [line for line in lines if not line.startswith(("--- ", "+++ "))]
-    return Folded("", tuple(body[:MAX_DIFF_LINES]), max(0, len(body) - MAX_DIFF_LINES))
+    shown = [clip(escape(clip(line, _MAX_WIDTH)), _MAX_WIDTH) for line in body[:MAX_DIFF_LINES]]
+    return Folded("", tuple(shown), max(0, len(body) - MAX_DIFF_LINES))
 
 
 def session_lines(session: SessionStarted) -> list[str]:
@@ -114,3 +175,17 @@ def check_line(check: CheckFinished) -> str:
     ended = "passed" if check.passed else "failed"
     code = "" if check.passed or check.exit_code is None else f" (exit code {check.exit_code})"
     return escape(f"check {ended}{code}: {check.command}")
+
+
+def check_output(check: CheckFinished) -> list[str]:
+    """The end of what a failed check printed."""
+    if check.passed:
+        return []
+    lines = [line for line in escape(plain_output(check.output)).split("\n") if line.strip()]
+    return [f"  {clip(line, _MAX_WIDTH)}" for line in lines[-MAX_OUTPUT_LINES:]]
+
+
+def model_changed(before: str, change: ModelChanged) -> str:
+    """Which model gave up, why, and which one takes its place."""
+    reason = one_line(change.reason, _MAX_WIDTH)
+    return escape(f"model {before} failed: {reason}; going on with {change.model}")

@@ -69,6 +69,21 @@ def journal_path(session_id: str) -> Path:
     return sessions_dir() / session_id / FILE_NAME
 
 
+def find_session(given: str) -> str:
+    """The id of a session that is named by its id or by a beginning that only it has.
+
+    Raises:
+        UsageError: there is none, or more than one.
+    """
+    if journal_path(given).exists():
+        return given
+    ids = [session.id for session in list_sessions() if session.id.startswith(given)]
+    if len(ids) == 1:
+        return ids[0]
+    what = f"{len(ids)} sessions begin with {given}" if ids else f"there is no session {given}"
+    raise UsageError(what, hint="See: agentcli sessions list")
+
+
 def load_state(session_id: str) -> AgentState:
     """The state at the session's last complete event.
 

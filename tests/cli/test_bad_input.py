@@ -175,7 +175,7 @@ def test_front_matter_that_is_wrong(cli: Cli, tmp_path: Path, front: str, named:
 def test_a_workspace_that_does_not_exist(cli: Cli, task: str, tmp_path: Path) -> None:
     ended = run(cli, task, "--model", "openai:x", "--workspace", str(tmp_path / "nowhere"))
     assert ended.code == 2
-    assert str(tmp_path / "nowhere") in ended.error
+    assert str(tmp_path / "nowhere") in ended.error and "plan" not in ended.error
 
 
 def test_a_workspace_that_is_a_file(cli: Cli, task: str) -> None:

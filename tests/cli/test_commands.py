@@ -37,14 +37,39 @@ def test_a_session_is_shown(cli: Cli, session: str) -> None:
     ended = cli.run("sessions", "show", session[:-2])
     assert ended.code == 0
     for part in (
+        "task: Write\na file.\n",
         "I write.\n",
         "> write_file a.txt\n  created a.txt (1 line)",
         r"  +\x1b[2Jhello",
         "\nWritten.\n",
-        "solved · final · 2 steps",
+        "solved · 2 steps",
     ):
         assert part in ended.out
     assert "\x1b" not in ended.out
+
+
+def test_a_session_without_its_end_is_shown(cli: Cli, session: str) -> None:
+    (path,) = cli.journals()
+    lines = path.read_bytes().splitlines(keepends=True)
+    started = next(n for n, line in enumerate(lines) if b'"tool_started"' in line)
+    path.write_bytes(b"".join(lines[: started + 1]))
+    ended = cli.run("sessions", "show", session)
+    assert "> write_file a.txt\n  began, and has no result\ninterrupted · 1 step · " in ended.out
+    assert f"go on with: agentcli run --session {session}\n" in ended.out
+    assert "None" not in ended.out
+
+
+def test_a_session_goes_on_by_the_beginning_of_its_id(
+    cli: Cli, serve: Serve, session: str, workspace: Path
+) -> None:
+    cli.server = serve([Reply(text="More.")]).url
+    arguments = ["-p", "More.", "--session", session[:-2], "--output", "json"]
+    ended = cli.run("run", *arguments)
+    assert ended.code == 0, ended.err
+    assert (ended.json["session_id"], ended.json["steps"]) == (session, 1)
+    shown = cli.run("sessions", "show", session).out
+    assert shown.index("Written.\nsolved · 2 steps") < shown.index("task: More.\n")
+    assert "More.\nsolved · 1 step · " in shown
 
 
 def test_no_session_yet(cli: Cli) -> None:

@@ -7,6 +7,7 @@ import io
 import pyte
 import pytest
 
+from agentcli.agent.events import CheckFinished, CheckStarted
 from agentcli.cli.live import LiveRenderer
 from tests.cli.events import HOSTILE, run_events, summary
 
@@ -52,12 +53,12 @@ def test_the_whole_run(terminal: Terminal) -> None:
         "● read_file stats.py start=3\n  2 lines (0.0 s)",
         "● search_replace stats.py",
         "  -    old\n  +    new",
-        "● run_tests\n  tests failed (exit code 1) [failed] (1 min 5 s)\n  … 15 more lines",
+        "● run_tests\n  tests failed (exit code 1) [failed] (1 min 5 s)\n  … 15 earlier lines",
         "attempt 1 failed: the server is busy",
         "answer not used: the answer was empty",
         "Use List<int> and <T>.",
         "check passed: pytest -q",
-        "solved · final · 3 steps",
+        "solved · 3 steps",
         "changed stats.py",
     ):
         assert expected in screen
@@ -122,3 +123,16 @@ def test_the_cursor_is_shown_again(terminal: Terminal) -> None:
     play(terminal)
     written = terminal.getvalue()
     assert written.rfind("\x1b[?25h") > written.rfind("\x1b[?25l") >= 0
+
+
+def test_a_running_check_stands_below(terminal: Terminal) -> None:
+    renderer = LiveRenderer(terminal, answer=None)
+    renderer.event(CheckStarted("pytest -q", 1, 3))
+    renderer._live.refresh()
+    assert "checking: pytest -q (0" in terminal.screen()
+    renderer.event(CheckFinished("pytest -q", False, 1, "1 failed\n"))
+    renderer._live.refresh()
+    screen = terminal.screen()
+    renderer.close()
+    assert "check failed (exit code 1): pytest -q\n  1 failed" in screen
+    assert "checking" not in screen

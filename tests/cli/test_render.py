@@ -6,9 +6,24 @@ import io
 import json
 import re
 
-from agentcli.agent.events import RunFinished, Status, StopReason
-from agentcli.cli.render import JsonRenderer, PlainRenderer, Renderer, StreamRenderer
-from tests.cli.events import HOSTILE, SESSION, run_events, summary
+from agentcli.agent.events import (
+    CheckFinished,
+    CheckStarted,
+    ModelChanged,
+    RunFinished,
+    Status,
+    StepStarted,
+    StopReason,
+)
+from agentcli.cli.render import (
+    JsonRenderer,
+    PlainRenderer,
+    Renderer,
+    StreamRenderer,
+    result_object,
+    summary_lines,
+)
+from tests.cli.events import HOSTILE, READ, SESSION, answered, run_events, summary
 
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]")
 
@@ -31,10 +46,12 @@ def test_plain_lines() -> None:
         "> search_replace stats.py\n  replaced 1 occurrence in stats.py at line 4 (0.0 s)" in text
     )
     assert "  @@ -1,2 +1,2 @@\n   def median():\n  -    old\n  +    new\nphase edit\n" in text
-    assert "tests failed (exit code 1) [failed] (1 min 5 s)\n  ... 15 more lines\n  line 14" in text
+    assert (
+        "tests failed (exit code 1) [failed] (1 min 5 s)\n  ... 15 earlier lines\n  line 14" in text
+    )
     assert "attempt 1 failed, the next in 2.0 s: the server is busy\n" in text
     assert "answer not used: the answer was empty\nwarning: a hook failed\n" in text
-    assert "check passed: pytest -q\nsolved · final · 3 steps · 3,010 tokens in (1,200" in text
+    assert "check passed: pytest -q\nsolved · 3 steps · 3,010 tokens in (1,200" in text
     assert f"session {SESSION.session_id}: agentcli sessions show {SESSION.session_id}\n" in text
     assert "go on with" not in text
     assert not CONTROL.search(text)
@@ -52,6 +69,35 @@ def test_a_run_that_can_go_on_says_how() -> None:
     PlainRenderer(log, io.StringIO()).finish(summary([SESSION, stopped], 1))
     assert "3 steps are used up\n" in log.getvalue()
     assert f"go on with: agentcli run --session {SESSION.session_id}\n" in log.getvalue()
+
+
+def test_a_later_run_of_a_session_is_counted_alone() -> None:
+    more = [
+        SESSION,
+        StepStarted(4),
+        answered(4, "x", READ),
+        RunFinished(StopReason.CANCELLED, Status.CANCELLED, "", "", 130),
+    ]
+    whole = summary([*run_events(), *more], 130)
+    assert summary_lines(whole)[0].startswith("cancelled · 1 step · 1,000 tokens in")
+    value = result_object(whole)
+    assert (value["steps"], value["usage"]["input_tokens"]) == (1, 1000)
+
+
+def test_checks_and_a_change_of_the_model_are_told() -> None:
+    log = io.StringIO()
+    renderer = PlainRenderer(log, io.StringIO())
+    for event in (
+        SESSION,
+        ModelChanged(1, "b:2", "no credit"),
+        CheckStarted("pytest -q", 1, 3),
+        CheckFinished("pytest -q", False, 1, "E  assert 1\n1 failed\n"),
+    ):
+        renderer.event(event)
+    assert log.getvalue().endswith(
+        "model fake:m failed: no credit; going on with b:2\n> check: pytest -q\n"
+        "check failed (exit code 1): pytest -q\n  E  assert 1\n  1 failed\n"
+    )
 
 
 def test_json_is_one_object() -> None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentcli.agent.events import CheckFinished
+from agentcli.agent.events import CheckFinished, ModelChanged
 from agentcli.cli.wording import (
     MAX_DIFF_LINES,
     Folded,
+    call_lines,
     check_line,
+    check_output,
     describe_call,
     diff_lines,
     duration,
     fold_result,
+    model_changed,
     usage_line,
 )
 from agentcli.messages import Outcome, ToolCall, ToolResult, Usage
@@ -25,7 +30,10 @@ from agentcli.messages import Outcome, ToolCall, ToolResult, Usage
     [
         ("read_file", '{"path": "a b.py", "start": 3, "limit": null}', "read_file a b.py start=3"),
         ("grep", '{"path": "src", "pattern": "def x"}', "grep src def x"),
-        ("shell", '{"command": "ls -l\\n| wc"}', "shell ls -l | wc"),
+        ("shell", '{"command": "ls -l\\n| wc"}', "shell ls -l\\n| wc"),
+        ("shell", '{"command": "a  b    #\\tc"}', "shell a  b    #\tc"),
+        ("odd", "[" * 5000, "odd " + "[" * 95 + "…"),
+        ("odd", '{"x": ' + "[" * 900 + "]" * 900 + "}", "odd x=" + "[" * 93 + "…"),
         ("write_file", '{"path": "a", "content": "long\\n"}', "write_file a"),
         ("run_tests", "", "run_tests"),
         ("run_tests", '{"path": "a', 'run_tests {"path": "a'),
@@ -57,7 +65,41 @@ def test_what_was_read_is_only_counted() -> None:
 def test_of_output_the_end_is_shown() -> None:
     content = "exit code 1\n" + "\n".join(str(number) for number in range(10)) + "\n\n"
     folded = fold_result(result(content, Outcome.FAILED), "run")
-    assert folded == Folded("exit code 1", ("4", "5", "6", "7", "8", "9"), 4)
+    assert folded == Folded("exit code 1", ("4", "5", "6", "7", "8", "9"), 4, tail=True)
+
+
+def test_what_the_tool_counted_is_shown() -> None:
+    def told(kind: str, **data: object) -> Folded:
+        return fold_result(ToolResult("1", "t", "a\nb\nc", data=data), kind)
+
+    assert told("read", lines=30, total_lines=420).headline == "30 of 420 lines"
+    assert told("read", lines=30, total_lines=30).headline == "30 lines"
+    assert told("search", matches=1, more=False).headline == "1 match"
+    assert told("search", matches=200, more=True).headline == "200 matches, and there are more"
+    assert told("read", entries=2).headline == "2 entries"
+    assert told("run", lines=5000).omitted == 4998
+
+
+def test_a_command_of_several_lines_is_shown_as_it_is() -> None:
+    command = "if x:\n    rm  -r  a\x1b\n" + "\n".join(f"line{n}" for n in range(10))
+    call = ToolCall("1", "shell", json.dumps({"command": command, "timeout_s": 5}))
+    first, *lines = call_lines(call)
+    assert first == "shell timeout_s=5"
+    assert lines[:2] == ["    if x:", r"        rm  -r  a\x1b"]
+    assert lines[-2:] == ["    line5", "    … 4 more lines"]
+
+
+def test_long_lines_of_a_diff_are_cut() -> None:
+    (line,) = diff_lines("+" + "x\x00" * 1_000_000).lines
+    assert len(line) <= 200
+
+
+def test_another_model_and_a_failed_check() -> None:
+    change = ModelChanged(1, "b:2", "no\ncredit")
+    assert model_changed("a:1", change) == "model a:1 failed: no credit; going on with b:2"
+    output = "".join(f"{n}\n\n" for n in range(9))
+    assert check_output(CheckFinished("c", False, 1, output)) == [f"  {n}" for n in range(3, 9)]
+    assert check_output(CheckFinished("c", True, 0, output)) == []
 
 
 def test_of_an_error_the_beginning_is_shown() -> None:

@@ -28,7 +28,7 @@ def test_the_demo(cli: Cli) -> None:
         "REPLAYED from examples/fix-median/recording.jsonl; no model is asked",
         "$ agentcli run examples/fix-median/task.md --model replay:",
         "tests failed (exit code 1)",
-        "solved · final",
+        "solved · ",
         "$ git --no-pager diff\n",
         "\n+    return (ordered[middle - 1] + ordered[middle]) / 2\n",
         "$ python -m pytest",
