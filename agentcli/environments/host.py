@@ -144,7 +144,11 @@ class HostEnvironment(WorkerFiles):
         """Say what a launcher inside the sandbox could only say less clearly."""
         folder = os.path.join(self.root, cwd or ".")
         if not os.path.isdir(folder):
-            return f"{cwd}: no such folder"
+            named = cwd or f"{self.root} (the workspace)"
+            return f"{named}: no such folder"
+        # Linux allows 32 pages for one argument; the whole line has its own, far larger limit.
+        if any(len(os.fsencode(one)) >= 32 * os.sysconf("SC_PAGE_SIZE") for one in argv):
+            return "the command is longer than the system allows; put it into a file and run that"
         path = (env or {}).get("PATH") or self._ready().policy.path
         program = argv[0] if "/" not in argv[0] else os.path.join(folder, argv[0])
         if shutil.which(program, path=path) is None:

@@ -38,6 +38,7 @@ HEAD = struct.Struct("!II")
 LARGEST = 256 * 1024 * 1024  # bytes of one file that are handed over
 LONGEST_LINE = 1000  # characters of one matching line
 PATIENCE_S = 60  # for one operation
+SEARCH_S = 8  # for a search by expressions that may backtrack; other requests wait behind it
 
 
 class Refused(Exception):
@@ -86,6 +87,8 @@ class Worker:
             return None, read_upto(file, LARGEST if limit is None else min(limit, LARGEST))
 
     def do_write(self, request: Request, data: bytes) -> Answer:
+        if request["path"].endswith("/"):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         # Links are followed by name first, as the new file replaces what they lead to.
         target = os.path.realpath(self.path(request["path"]))
         expect = None
@@ -146,12 +149,17 @@ class Worker:
         return found[: request["limit"]], b""
 
     def do_grep(self, request: Request, data: bytes) -> Answer:
+        if "\0" in request["pattern"] + (request.get("glob") or ""):
+            raise Refused("EINVAL", "pattern: cannot hold a zero byte")
         start = self.path(request.get("path") or ".")
-        os.stat(start)
+        info = os.stat(start)
+        if not stat.S_ISDIR(info.st_mode):
+            regular(info, request.get("path") or ".")
         if self.ripgrep:
             matches = self.ripgrep_search(self.ripgrep, start, request)
             if matches is not None:
                 return matches, b""
+        signal.setitimer(signal.ITIMER_REAL, SEARCH_S)
         flags = re.IGNORECASE if request.get("ignore_case") else 0
         try:
             expression = re.compile(request["pattern"], flags)
@@ -181,12 +189,19 @@ class Worker:
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
         found: list[list[Any]] = []
+        begun = b""
         assert process.stdout is not None
         try:
             for line in process.stdout:
                 name, separator, rest = line.partition(b"\0")
                 number, _, text = rest.partition(b":")
-                if not separator or not number.isdigit():
+                if not separator:  # the beginning of a name that holds a line's end, or a message
+                    begun += line
+                    continue
+                begun, whole = b"", begun + name
+                if whole != name and os.path.lexists(whole):
+                    name = whole
+                if not number.isdigit():
                     continue
                 found.append([self.relative(os.fsdecode(name)), int(number), shown(text)])
                 if len(found) >= request["limit"]:
@@ -244,6 +259,15 @@ def regular(info: os.stat_result, name: str) -> None:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if not stat.S_ISREG(info.st_mode):
         raise Refused("EINVAL", f"{name}: not a regular file")
+
+
+def open_regular(path: str) -> BinaryIO:
+    """Open for reading; a pipe is refused (OSError) without waiting for its writer."""
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "not a regular file")
+    return file
 
 
 def read_upto(file: BinaryIO, limit: int) -> bytes:
@@ -310,7 +334,7 @@ def search_file(
     full: str, name: str, expression: Pattern[str], found: list[list[Any]], limit: int
 ) -> None:
     try:
-        with open(full, "rb") as file:
+        with open_regular(full) as file:
             start = file.read(8192)
             if b"\0" in start:
                 return  # binary
@@ -422,7 +446,7 @@ def rules_in(folder: str) -> list[Rule]:
 def read_rules(path: str, folder: str) -> list[Rule]:
     """Rules of one file: (expression, negated, folders only, folder it stands in)."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             lines = file.read(1 << 20).decode("utf-8", "replace").splitlines()
     except OSError:
         return []
@@ -486,7 +510,10 @@ def respond(worker: Worker, request: Request, data: bytes) -> Answer:
             signal.setitimer(signal.ITIMER_REAL, 0)
         return {"id": number, "ok": value}, data
     except Refused as error:
-        return {"id": number, "error": [error.code, str(error)]}, b""
+        message = str(error)
+        if error.code == "ETIMEDOUT" and request.get("op") == "grep":
+            message += "; a simpler pattern, or a search in fewer files, is faster"
+        return {"id": number, "error": [error.code, message]}, b""
     except OSError as error:
         code = errno.errorcode.get(error.errno or 0, "EIO")
         message = f"{request.get('path') or '.'}: {reason(error)}"
@@ -505,7 +532,7 @@ def reason(error: OSError) -> str:
 
 
 def too_slow(number: int, frame: object) -> None:
-    raise Refused("ETIMEDOUT", f"gave up after {PATIENCE_S} s")
+    raise Refused("ETIMEDOUT", "gave up, as it took too long")
 
 
 def main(root: str, ripgrep: str, contain: str) -> None:

@@ -10,6 +10,7 @@ from agentcli.messages import Outcome
 from agentcli.text import clip_line, counted
 from agentcli.tools.base import ToolContext, ToolOutput
 from agentcli.tools.diff import unified_diff
+from agentcli.tools.names import meant_name, obeyed_note, shown_name
 from agentcli.tools.textfile import TextFile, decode, dominant_newline, split_lines
 
 MAX_FILE_BYTES = 32 * 1024 * 1024
@@ -32,6 +33,7 @@ async def read_file(
         start: The first line to show, counted from 1.
         limit: The most lines to show.
     """
+    path = meant_name(path)
     file = decode(await load(context, path), path)
     lines = split_lines(file.shown)
     total = len(lines)
@@ -72,6 +74,7 @@ async def list_dir(context: ToolContext, path: str = ".") -> ToolOutput:
     Args:
         path: The folder, relative to the workspace.
     """
+    path = meant_name(path)
     try:
         entries = await context.environment.list_dir(path)
     except EnvironmentOpError as error:
@@ -79,7 +82,7 @@ async def list_dir(context: ToolContext, path: str = ".") -> ToolOutput:
         message = f"{path}: {reasons[error.code]}" if error.code in reasons else error.message
         raise EnvironmentOpError(message, code=error.code) from error
     entries.sort(key=lambda entry: (entry.kind != "dir", entry.name))
-    names = [f"{entry.name}/" if entry.kind == "dir" else entry.name for entry in entries]
+    names = [shown_name(e.name) + ("/" if e.kind == "dir" else "") for e in entries]
     text = "\n".join(names) or "[empty folder]"
     return ToolOutput(text, paths=(path,), data={"entries": len(names)})
 
@@ -93,11 +96,15 @@ async def write_file(context: ToolContext, path: str, content: str) -> ToolOutpu
     """
     if not path:
         raise ToolInputError('"path" is empty', path="path")
+    path = meant_name(path)
+    if path.endswith("/"):
+        raise ToolInputError(f"{path} is a folder's path, not a file's", path="path")
     lines = counted(len(split_lines(content)), "line")
     if await context.environment.stat(path) is None:
         await context.environment.write(path, content.encode("utf-8"))
         diff = unified_diff(None, content, path)
-        return ToolOutput(f"created {path} ({lines})", diff=diff, paths=(path,))
+        text = f"created {shown_name(path)} ({lines}){obeyed_note(path)}"
+        return ToolOutput(text, diff=diff, paths=(path,))
     before = await load(context, path)
     file = decode(before, path)
     after = like(file, content.removeprefix("\ufeff") if file.bom else content)
@@ -108,7 +115,8 @@ async def write_file(context: ToolContext, path: str, content: str) -> ToolOutpu
         data = after.encode("utf-8")
     await context.environment.write(path, data, expect=before)
     diff = await asyncio.to_thread(unified_diff, file.shown, after, path)
-    return ToolOutput(f"wrote {path} ({lines})", diff=diff, paths=(path,))
+    text = f"wrote {shown_name(path)} ({lines}){obeyed_note(path)}"
+    return ToolOutput(text, diff=diff, paths=(path,))
 
 
 def like(file: TextFile, content: str) -> str:

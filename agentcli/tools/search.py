@@ -6,6 +6,7 @@ from agentcli.environments.base import GrepMatch
 from agentcli.errors import EnvironmentOpError, ToolInputError
 from agentcli.text import clip_line
 from agentcli.tools.base import ToolContext, ToolOutput
+from agentcli.tools.names import meant_name, shown_name
 
 MAX_PATHS = 500
 MAX_MATCHES = 200
@@ -23,8 +24,8 @@ async def glob(context: ToolContext, pattern: str, path: str = ".") -> ToolOutpu
     if not pattern:
         raise ToolInputError('"pattern" is empty', path="pattern")
     # One more than is shown: that is how to know that something is left out.
-    found = await context.environment.glob(pattern, path, limit=MAX_PATHS + 1)
-    rows = found[:MAX_PATHS]
+    found = await context.environment.glob(pattern, meant_name(path), limit=MAX_PATHS + 1)
+    rows = [shown_name(name) for name in found[:MAX_PATHS]]
     data = {"entries": len(rows), "more": len(found) > MAX_PATHS}
     if not rows:
         return ToolOutput(f"no file matches {pattern}", data=data)
@@ -52,10 +53,14 @@ async def grep(
         raise ToolInputError('"pattern" is empty', path="pattern")
     try:
         found = await context.environment.grep(
-            pattern, path, glob=glob, ignore_case=ignore_case, limit=MAX_MATCHES + 1
+            pattern,
+            meant_name(path),
+            glob=glob,
+            ignore_case=ignore_case,
+            limit=MAX_MATCHES + 1,
         )
     except EnvironmentOpError as error:
-        if error.code == "EINVAL":
+        if error.code == "EINVAL" and error.message.startswith("pattern: "):
             raise ToolInputError(error.message, path="pattern") from error
         raise
     shown = found[:MAX_MATCHES]
@@ -71,4 +76,4 @@ async def grep(
 
 def _row(match: GrepMatch) -> str:
     text = match.text.rstrip("\r\n")
-    return f"{match.path}:{match.line}: {clip_line(text, LINE_CHARS)}"
+    return f"{shown_name(match.path)}:{match.line}: {clip_line(text, LINE_CHARS)}"

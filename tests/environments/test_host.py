@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from agentcli.environments.base import Environment, opened
 from agentcli.environments.host import HostEnvironment
+from agentcli.environments.worker import Worker, respond, too_slow
 from agentcli.errors import EnvironmentOpError, SandboxError, WorkspaceError
 from agentcli.sandbox.confine import Level
 from agentcli.sandbox.limits import MIB, Limits
@@ -342,3 +344,33 @@ def test_workspace_must_be_a_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(WorkspaceError):
         HostEnvironment(tmp_path / "file")
+
+
+async def test_pipes_do_not_stop_a_search(host: HostEnvironment, workspace: Path) -> None:
+    os.mkfifo(workspace / "pipe")
+    os.mkfifo(workspace / ".gitignore")
+    (workspace / "a").write_text("x\n")
+    assert await code_of(host.grep("x", "pipe")) == "EINVAL"
+    assert await host.glob("*") == ["a"]
+    # A look-ahead is what ripgrep refuses and Python's own search takes.
+    assert [match.path for match in await host.grep("(?=x)")] == ["a"]
+
+
+async def test_an_expression_that_never_ends_is_given_up(workspace: Path) -> None:
+    (workspace / "a").write_text("a" * 60 + "!\n")
+    worker = Worker(str(workspace))
+    before = signal.signal(signal.SIGALRM, too_slow)
+    try:
+        answer, _ = respond(worker, {"id": 1, "op": "grep", "pattern": "(a|a)*$", "limit": 9}, b"")
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        os.chdir("/")
+    assert answer["error"][0] == "ETIMEDOUT" and "simpler pattern" in answer["error"][1]
+
+
+async def test_what_cannot_start_says_why(host: HostEnvironment, workspace: Path) -> None:
+    result = await host.exec(["sh", "-c", ": " + "x" * 200_000])
+    assert result.error is not None and result.error.startswith("the command is longer than")
+    workspace.rmdir()
+    result = await host.exec(["true"])
+    assert result.error == f"{workspace} (the workspace): no such folder"

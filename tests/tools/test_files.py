@@ -226,3 +226,27 @@ async def test_totals_for_the_screen(workspace: Path, call: Call) -> None:
     assert (await call("read_file", path="long", start=21)).data["total_lines"] == 20
     assert (await call("read_file", path="none")).data == {"lines": 0, "total_lines": 0}
     assert (await call("list_dir")).data == {"entries": 2}
+
+
+async def test_a_name_cannot_forge_another(workspace: Path, call: Call) -> None:
+    for name in ("new\nline", "\x1b[31mred", 'a"b', "ünï code"):
+        (workspace / name).write_text("x\n")
+    listed = (await call("list_dir")).content.split("\n")
+    assert sorted(listed) == sorted(['"new\\nline"', '"\\u001b[31mred"', '"a\\"b"', "ünï code"])
+    assert sorted((await call("glob", pattern="*")).content.split("\n")) == sorted(listed)
+    assert '"new\\nline":1: x' in (await call("grep", pattern="x")).content.split("\n")
+    for name in listed:  # and what is shown can be asked for
+        assert (await call("read_file", path=name)).content == "1\tx"
+
+
+async def test_a_folder_path_is_no_file(workspace: Path, call: Call) -> None:
+    result = await call("write_file", path="trail/", content="x")
+    assert result.outcome is Outcome.ERROR and "trail/ is a folder's path" in result.content
+    assert not (workspace / "trail").exists()
+
+
+@pytest.mark.parametrize("path", [".envrc", "a/.vscode/tasks.json"])
+async def test_what_the_host_obeys_is_pointed_out(path: str, call: Call) -> None:
+    result = await call("write_file", path=path, content="x")
+    assert "[note: the user's shell, editor or git may run or obey this file]" in result.content
+    assert "note" not in (await call("write_file", path="a/b.py", content="x")).content

@@ -85,6 +85,8 @@ async def test_a_long_line_is_clipped(workspace: Path, call: Call) -> None:
         ("grep", {"pattern": "("}, "error: pattern: "),
         ("grep", {"pattern": ""}, 'error: "pattern" is empty'),
         ("grep", {"pattern": "x", "path": "nowhere"}, "error: nowhere: no such file"),
+        ("grep", {"pattern": "a\0b"}, "error: pattern: cannot hold a zero byte"),
+        ("grep", {"pattern": "x", "path": "/dev/zero"}, "error: /dev/zero: not a regular file"),
         ("glob", {"pattern": ""}, 'error: "pattern" is empty'),
         ("glob", {"pattern": "*", "path": "nowhere"}, "error: nowhere: "),
     ],
