@@ -9,9 +9,10 @@ fewer tests fail. The others leave no trace in the workspace.
 from __future__ import annotations
 
 import json
+import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field, replace
 
 from agentcli.agent.events import CandidateTried, Event, StopReason
@@ -24,8 +25,13 @@ from agentcli.messages import Outcome, ToolCall, ToolResult
 from agentcli.tools.base import FAILED, ToolContext, ToolKind
 from agentcli.tools.registry import Registry
 
-# How many to ask for at a time, and how freely they are drawn.
-ROUNDS = ((12, 0.8), (16, 1.2))
+PATIENCE = 12
+"""Edits that are tried on for the right one, once there is one after which fewer tests fail."""
+
+_GUARDED = re.compile(
+    r"(^|/)(tests?/|test_[^/]*$|conftest\.py$|(pytest|tox)\.ini$|setup\.cfg$|pyproject\.toml$)"
+    r"|_test\.\w+$"
+)
 
 Copies = Callable[[], AbstractAsyncContextManager[Environment]]
 
@@ -59,22 +65,23 @@ class Search:
             return response
         check, failed = failing
         best: tuple[int, ChatResponse] | None = None
-        async with self.copies() as copy:
-            tried: set[str] = set()
-            async for candidate in self._candidates(client, request, response):
+        tried: set[str] = set()
+        async with (
+            self.copies() as copy,
+            aclosing(self._candidates(client, request, response)) as candidates,
+        ):
+            async for candidate in candidates:
                 call = self._edit(candidate)
-                if call is None or call.arguments in tried:
+                if call is None or call.arguments in tried or self._is_guarded(call):
                     continue
-                if self.tries <= 0:
+                if self.tries <= 0 or (best is not None and len(tried) >= PATIENCE):
                     break
                 tried.add(call.arguments)
-                self.tries -= 1
                 left = await self._try(copy, step, call, check)
-                if left == 0:
-                    best = (0, candidate)
-                    break
                 if left is not None and left < (best[0] if best else failed):
                     best = (left, candidate)
+                if left == 0:
+                    break
         if best is None:
             await self._restore()
             raise Stopped(
@@ -84,15 +91,23 @@ class Search:
                 )
             )
         await self._remember(best[1])
-        return best[1]
+        # What was asked and counted is the first answer; the others cost no request.
+        return replace(best[1], usage=response.usage)
 
     async def _candidates(
         self, client: Proposes, request: ChatRequest, first: ChatResponse
-    ) -> AsyncIterator[ChatResponse]:
+    ) -> AsyncGenerator[ChatResponse, None]:
+        """The model's own answer, then others of edits alone."""
         yield first
-        for number, (count, temperature) in enumerate(ROUNDS):
-            sampling = replace(request.sampling, temperature=temperature, seed=number + 1)
-            for proposal in await client.propose(replace(request, sampling=sampling), count):
+        edits = tuple(
+            tool
+            for tool in request.tools
+            if (spec := self.tools.spec(tool.name)) and spec.kind is ToolKind.EDIT
+        )
+        # Different tokens may say the same, so that more are asked for than are tried.
+        proposals = client.propose(replace(request, tools=edits), 3 * self.tries)
+        async with aclosing(proposals) as others:  # type: ignore[type-var]
+            async for proposal in others:
                 yield proposal
 
     async def _try(
@@ -104,9 +119,10 @@ class Search:
         paths = self._paths(call)
         before = {path: await _read(copy, path) for path in paths}
         edit = await self.tools.dispatch(call, context)
-        left: int | None = None
-        if edit.outcome is Outcome.OK:
-            left = _failures(await self.tools.dispatch(check, context))
+        if edit.outcome is not Outcome.OK:
+            return None  # it changed nothing, and is not counted
+        self.tries -= 1
+        left = _failures(await self.tools.dispatch(check, context))
         for path, data in before.items():
             if data is not None:
                 await copy.write(path, data)
@@ -133,6 +149,10 @@ class Search:
             return None
         spec = self.tools.spec(calls[0].name)
         return calls[0] if spec is not None and spec.kind is ToolKind.EDIT else None
+
+    def _is_guarded(self, call: ToolCall) -> bool:
+        """Whether it would change what it is measured by: tests and their configuration."""
+        return any(_GUARDED.search(path) for path in self._paths(call))
 
     def _paths(self, call: ToolCall) -> tuple[str, ...]:
         spec = self.tools.spec(call.name)

@@ -5,12 +5,12 @@ threads live and die here.
 
     in    load      path, context, threads                          once, first
           generate  id, conversation, tokens, max_tokens, temperature, top_p, seed, tools, inline,
-                    begun, samples
+                    begun, count
           cancel    id                                              stops within one token
           text      id, text                                        answers an ``ask``
     out   ready     context, dtype, threads, load_s
           token     id, token
-          row       id, tokens, logprob           one of several samples, whole; mean of its tokens
+          proposal  id, tokens, logprob      one of ``count`` answers, whole; mean of its tokens
           ask       id, tool, arguments      which text must an argument be copied from?
           end       id, finish, prompt, reused, output, prefill_s, decode_s
           error     id, error, message, hint
@@ -28,6 +28,7 @@ import sys
 import time
 from collections import OrderedDict, deque
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ import torch
 from agentcli.errors import AgentCLIError, ModelError
 from agentcli.inference.constrain import Grammar
 from agentcli.inference.engine import Engine, Generation
+from agentcli.inference.propose import propose
 from agentcli.inference.sampling import Sampling
 from agentcli.inference.speculate import Lookup
 from agentcli.inference.threads import fastest_threads
@@ -137,30 +139,44 @@ class Host:
         """One answer, token by token."""
         number: int = request["id"]
         wire = self._wire
-        samples: int = request.get("samples", 0)
+        if request.get("count"):
+            self._propose(request)
+            return
         generation = self._engine.generate(
             request["tokens"],
-            num_samples=samples or 1,
             max_tokens=request.get("max_tokens"),
             sampling=Sampling(
                 temperature=request.get("temperature", 0.0),
                 top_p=request.get("top_p", 1.0),
                 seed=request.get("seed", 0),
-                logprobs=0 if samples else None,
             ),
             constraint=self._constraint(request),
             # Edits repeat what was read: drafts from the text so far are mostly right.
-            lookup=None if samples else Lookup(),
+            lookup=Lookup(),
             cache=self._cache(request["conversation"]),
             cancelled=lambda: wire.cancelled(number),
         )
-        for column, _ in generation:
-            if not samples:
-                wire.send("token", id=number, token=column[0])
-        for row in generation.rows if samples else ():
-            mean = sum(logprob for logprob, _ in row.logprobs) / max(1, len(row.logprobs))
-            wire.send("row", id=number, tokens=row.generated, logprob=mean)
+        for (token,), _ in generation:
+            wire.send("token", id=number, token=token)
         self._end(number, generation)
+
+    def _propose(self, request: Mapping[str, Any]) -> None:
+        """Several answers that are calls, each sent when it is whole."""
+        number: int = request["id"]
+        wire, made = self._wire, 0
+        proposals = propose(
+            self._engine,
+            request["tokens"],
+            self._constraint(request),
+            self._cache(request["conversation"]),
+            opening=(self.loaded.tokenizer.special_id(CALL_START),),
+            max_tokens=request["max_tokens"],
+            cancelled=lambda: wire.cancelled(number),
+        )
+        for proposal in islice(proposals, request["count"]):
+            made += 1
+            wire.send("proposal", id=number, tokens=proposal.tokens, logprob=proposal.logprob)
+        wire.send("end", id=number, finish="stop", count=made)
 
     def _end(self, number: int, generation: Generation) -> None:
         row = generation.rows[0]

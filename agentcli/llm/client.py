@@ -7,7 +7,7 @@ is visible as an event.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -156,8 +156,8 @@ class LLMClient(Protocol):
 class Proposes(Protocol):
     """A client that can answer one request in several ways at once."""
 
-    async def propose(self, request: ChatRequest, count: int) -> Sequence[ChatResponse]:
-        """Different whole answers, the likeliest first, drawn as ``request.sampling`` says."""
+    def propose(self, request: ChatRequest, count: int) -> AsyncIterator[ChatResponse]:
+        """Different whole answers, the likeliest first. Each is a call of an offered tool."""
         ...
 
 

@@ -71,7 +71,7 @@ class EngineProcess:
     async def generate(
         self, request: Mapping[str, Any], text_of: TextOf | None = None
     ) -> AsyncGenerator[dict[str, Any], None]:
-        """``token`` or ``row`` events as they come, and ``end``. Closing the iterator stops the engine.
+        """``token`` or ``proposal`` events and ``end``; closing the iterator stops the engine.
 
         Raises:
             ContextWindowError: the prompt does not fit.
@@ -89,7 +89,7 @@ class EngineProcess:
             while not ended:
                 event = await answers.get()
                 match event["event"]:
-                    case "token" | "row":
+                    case "token" | "proposal":
                         yield event
                     case "ask":
                         text = None

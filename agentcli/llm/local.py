@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import codecs
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -122,31 +122,24 @@ class LocalClient:
             yield delta
         conversation.turns[_said(fold.response().message)] = sampled
 
-    async def propose(self, request: ChatRequest, count: int) -> list[ChatResponse]:
-        """See ``Proposes.propose``; likelihood is a token's mean, whatever the temperature."""
+    async def propose(self, request: ChatRequest, count: int) -> AsyncGenerator[ChatResponse, None]:
+        """See ``Proposes.propose``; different tokens may say the same."""
         conversation = self._conversation(request.conversation)
-        wanted = {**self._wanted(request, conversation), "samples": count}
+        wanted = {**self._wanted(request, conversation), "count": count}
         wanted["max_tokens"] = min(wanted["max_tokens"], ANSWER_TOKENS)
-        found: dict[_Said, tuple[float, ChatResponse]] = {}
         async with aclosing(self._engine.generate(wanted, request.argument_text)) as events:
             async for event in events:
-                if event["event"] != "row":
+                if event["event"] != "proposal":
                     continue
-                fold = StreamFold()
-                parser = self._format.parser()
+                fold, parser = StreamFold(), self._format.parser()
                 for token in event["tokens"]:
                     for delta in parser.feed(token):
                         fold.add(delta)
-                for delta in self._ending(parser, event["tokens"]):
+                for delta in parser.finish():
                     fold.add(delta)
                 response = fold.response()
-                if response.finish_reason is FinishReason.LENGTH:
-                    continue
-                said = _said(response.message)
-                conversation.turns[said] = event["tokens"]
-                found.setdefault(said, (event["logprob"], response))
-        ranked = sorted(found.values(), key=lambda pair: -pair[0])
-        return [response for _, response in ranked]
+                conversation.turns.setdefault(_said(response.message), event["tokens"])
+                yield response
 
     def _wanted(self, request: ChatRequest, conversation: _Conversation) -> dict[str, Any]:
         """The request as the engine process reads it."""
