@@ -27,6 +27,9 @@ SECCOMP_FD, GITCONFIG_FD = 11, 12
 PROTECTED = (".git/config", ".git/hooks", ".git/config.worktree", ".git/commondir", ".agentcli")
 """Read-only for file tools too; commands may not write any of OBEYED."""
 
+GIT_OBEYED = ("config", "hooks", "config.worktree", "commondir", "gitdir")
+"""Read-only in a repository's folder outside the workspace, where they exist."""
+
 TMP_BYTES = 1 << 30
 SHM_BYTES = 512 << 20
 
@@ -122,7 +125,7 @@ def _workspace(policy: Policy, files_only: bool) -> list[str]:
         # A mount point cannot be renamed or removed, so nobody can put another .git in its place.
         line += ["--bind" if os.path.isdir(git) else "--ro-bind", git, git]
     for folder in policy.write:
-        for name in ("config", "hooks", "config.worktree", "commondir", "gitdir"):
+        for name in GIT_OBEYED:
             line += ["--ro-bind-try", f"{folder}/{name}", f"{folder}/{name}"]
     for name in PROTECTED if files_only else OBEYED:
         path = os.path.join(policy.workspace, name)

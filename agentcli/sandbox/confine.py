@@ -259,7 +259,7 @@ def _namespaces(policy: Policy, scratch: str, files_only: bool) -> dict[str, obj
     links = {path: os.readlink(path) for path in policy.system if os.path.islink(path)}
     links["/var/tmp"] = "../tmp"
     closed = [os.path.join(policy.workspace, name) for name in _closed(files_only)]
-    closed += [f"{folder}/{name}" for folder in policy.write for name in ("config", "hooks")]
+    closed += [f"{folder}/{name}" for folder in policy.write for name in bwrap.GIT_OBEYED]
     return {
         "network": policy.network != "full",
         "base": f"{scratch}/base",

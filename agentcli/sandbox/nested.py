@@ -30,6 +30,7 @@ NAMES = frozenset(
 )
 MOST = 50_000  # folders of one workspace
 _DEPENDENCIES = frozenset({"node_modules", ".venv", "venv", "site-packages", "vendor"})
+_OF_GIT = frozenset({"objects", "refs", "logs", "hooks", "info"})
 _SETTLED_NS = 100_000_000  # clocks of file systems are coarse: younger changes may look alike
 
 # What `git init`, `git clone` and ordinary work write; other keys can name programs for git to run.
@@ -136,10 +137,11 @@ class Nested:
                     if plain and path:
                         watched.append((prefix + name, "other"))
                 elif entry.is_dir(follow_symlinks=False):
-                    if not inside_git or name not in ("objects", "refs", "logs", "hooks", "info"):
-                        below.append(prefix + name)
+                    below.append(prefix + name)
                 elif inside_git and entry.is_symlink():
                     watched.append((prefix + name, "other"))
+        if inside_git and "HEAD" in names:  # a submodule may bear one of these names, though
+            below = [one for one in below if os.path.basename(one) not in _OF_GIT]
         bare = "HEAD" in names and ("commondir" in names or {"objects", "refs"} <= names)
         if path and (bare or (inside_git and "HEAD" in names)):
             watched += _git_paths(path)

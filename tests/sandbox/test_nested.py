@@ -103,6 +103,16 @@ def test_a_git_file_leads_only_to_what_is_watched(place: Place) -> None:
     assert "evil" not in (place.root / ".git/modules/sub/config").read_text()
 
 
+def test_submodules_of_any_name_are_watched(place: Place) -> None:
+    place.run(SUB)
+    plant = "mkdir -p .git/modules; cp -r sub/.git .git/modules/{0}; echo x > .git/modules/{0}/{1}"
+    for name in ("hooks", "objects", "a"):
+        said = place.run(plant.format(name, "hooks/pre-commit"))
+        assert [line.partition(":")[0] for line in said] == [
+            f".git/modules/{name}/hooks/pre-commit"
+        ]
+
+
 def test_what_was_there_comes_back(place: Place) -> None:
     (place.root / "a").mkdir()
     (place.root / "a/.envrc").write_text("mine")
