@@ -93,6 +93,25 @@ def arguments(
     return line
 
 
+def git_mounts(policy: Policy) -> dict[str, bool]:
+    """What of outside repositories is mounted once more, outer first; whether it can be written.
+
+    The folders among it are mount points only so that none can be renamed and replaced.
+    """
+    found: dict[str, bool] = {}
+    for folder in policy.write:
+        found.update({f"{folder}/{name}": False for name in GIT_OBEYED})
+        trees = f"{folder}/worktrees"
+        if not os.path.isfile(f"{folder}/HEAD") or not os.path.isdir(trees):
+            continue
+        found[trees] = True
+        for tree in sorted(os.listdir(trees)):
+            if os.path.isfile(f"{trees}/{tree}/commondir"):
+                found[f"{trees}/{tree}"] = True
+                found.update({f"{trees}/{tree}/{name}": False for name in GIT_OBEYED})
+    return found
+
+
 def _tmpfs(path: str, size: int, old: bool) -> list[str]:
     return ["--tmpfs", path] if old else ["--size", str(size), "--tmpfs", path]
 
@@ -124,9 +143,8 @@ def _workspace(policy: Policy, files_only: bool) -> list[str]:
     if os.path.exists(git) and not os.path.islink(git):
         # A mount point cannot be renamed or removed, so nobody can put another .git in its place.
         line += ["--bind" if os.path.isdir(git) else "--ro-bind", git, git]
-    for folder in policy.write:
-        for name in GIT_OBEYED:
-            line += ["--ro-bind-try", f"{folder}/{name}", f"{folder}/{name}"]
+    for path, writable in git_mounts(policy).items():
+        line += ["--bind-try" if writable else "--ro-bind-try", path, path]
     for name in PROTECTED if files_only else OBEYED:
         path = os.path.join(policy.workspace, name)
         if os.path.exists(path) and not os.path.islink(path):

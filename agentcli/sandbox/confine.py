@@ -259,7 +259,6 @@ def _namespaces(policy: Policy, scratch: str, files_only: bool) -> dict[str, obj
     links = {path: os.readlink(path) for path in policy.system if os.path.islink(path)}
     links["/var/tmp"] = "../tmp"
     closed = [os.path.join(policy.workspace, name) for name in _closed(files_only)]
-    closed += [f"{folder}/{name}" for folder in policy.write for name in bwrap.GIT_OBEYED]
     return {
         "network": policy.network != "full",
         "base": f"{scratch}/base",
@@ -270,6 +269,7 @@ def _namespaces(policy: Policy, scratch: str, files_only: bool) -> dict[str, obj
         "again": {
             os.path.join(policy.workspace, ".git"): True,
             **dict.fromkeys(closed, False),
+            **bwrap.git_mounts(policy),
         },
         "hidden": list(policy.hidden),
     }

@@ -286,6 +286,24 @@ async def test_git_configuration_cannot_be_replaced(where: str, confine: Confine
     assert not (confined.root / ".git" / "hooks" / "pre-commit").exists()
 
 
+@pytest.mark.parametrize("level", LEVELS)
+async def test_a_linked_worktree_cannot_be_led_elsewhere(
+    level: str, confine: Confine, workspace: Path, tmp_path: Path
+) -> None:
+    main = tmp_path / "main"
+    commit = ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty"]
+    subprocess.run(["git", "init", "-q", main], check=True)
+    subprocess.run(["git", "-C", main, *commit, "-m", "x"], check=True)
+    subprocess.run(["git", "-C", main, "worktree", "add", "-q", workspace], check=True)
+    place = await confine(level)
+    assert (await place.shell("git status")).success
+    await place.shell(
+        "cd $(git rev-parse --git-dir) && for name in commondir gitdir; do echo evil > $name; done; "
+        "cd .. && mv repo old; cd .. && mv worktrees old"
+    )
+    assert subprocess.run(["git", "-C", workspace, "status"], capture_output=True).returncode == 0
+
+
 async def test_bombs(confined: Confined) -> None:
     fork = "import os\nwhile True:\n try: os.fork()\n except OSError: pass"
     result = await confined.python(fork, limits=Limits(time_s=10, tasks=100))
