@@ -1,0 +1,76 @@
+"""The embedded model at work: real tasks, real tools, no network, the same again."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.running import Cli, pytest_ini, repository
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("torch") is None,
+    reason="models on this machine need the extra 'local'",
+)
+
+FILES = {
+    "shop/__init__.py": "",
+    "shop/prices.py": (
+        '"""Prices."""\n\nVAT_PERCENT = 19\n\n\n'
+        "def total(prices):\n    return sum(prices)\n\n\n"
+        "def cheapest(prices):\n    return max(prices)\n"
+    ),
+    "tests/test_prices.py": (
+        "from shop.prices import cheapest, total\n\n\n"
+        "def test_total():\n    assert total([1, 2, 3]) == 6\n\n\n"
+        "def test_cheapest():\n    assert cheapest([3, 1, 2]) == 1\n"
+    ),
+    **pytest_ini(),
+}
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    # Without a key and a configuration the embedded model is the default.
+    return Cli(tmp_path, extra={"OPENAI_API_KEY": ""})
+
+
+def ask(cli: Cli, workspace: Path, text: str, code: int = 0) -> dict[str, object]:
+    ended = cli.run(
+        "run", "-p", text, "--output", "json", "--workspace", str(workspace), timeout=300
+    )
+    assert ended.code == code, ended.err + ended.out
+    answer: dict[str, object] = ended.json
+    print(json.dumps(answer))
+    return answer
+
+
+def test_a_fault_is_repaired(cli: Cli, workspace: Path) -> None:
+    repository(workspace, FILES)
+    answer = ask(cli, workspace, "the tests fail, fix it")
+    assert answer["status"] == "solved"
+    assert answer["files_changed"] == ["shop/prices.py"]
+    changed = (workspace / "shop/prices.py").read_text()
+    assert changed == FILES["shop/prices.py"].replace("max", "min")
+
+
+def test_questions_and_the_same_again(cli: Cli, workspace: Path) -> None:
+    repository(workspace, FILES)
+    first = ask(cli, workspace, "where is cheapest defined?")
+    assert "shop/prices.py" in str(first["final_answer"])
+    again = ask(cli, workspace, "where is cheapest defined?")
+    assert again["final_answer"] == first["final_answer"]
+
+
+def test_arithmetic(cli: Cli, workspace: Path) -> None:
+    assert "144" in str(ask(cli, workspace, "what is 12 * 12?")["final_answer"])
+
+
+def test_what_is_beyond_it_is_declined(cli: Cli, workspace: Path) -> None:
+    repository(workspace, FILES)
+    answer = ask(cli, workspace, "add OAuth login with Google", code=1)
+    assert answer["stop_reason"] == "declined"
+    assert str(answer["final_answer"]).strip()
+    assert answer["files_changed"] == []
