@@ -343,6 +343,8 @@ async def _send(
     pause_s: float = 0.0,
 ) -> None:
     length = sum(map(len, pieces))
+    if status in (204, 304):  # these have no body
+        pieces, chunked, length = [], False, 0
     framing = "transfer-encoding: chunked" if chunked else f"content-length: {length}"
     lines = [f"HTTP/1.1 {status} Scripted", f"content-type: {content_type}", framing]
     lines += [f"{name}: {value}" for name, value in headers.items()]

@@ -222,7 +222,9 @@ async def test_request_as_it_is_sent() -> None:
     assert roles == ["system", "user", "system", "assistant", "tool", "user"]
     assert [m["content"] for m in body["messages"]][3:] == ["", "", "invalid ? text"]
     assert body["messages"][1]["content"][1]["image_url"]["url"] == "data:image/png;base64,iVBORw=="
-    assert body["messages"][3]["tool_calls"][0]["function"]["arguments"] == '{"path": "a"'
+    # Many servers take the arguments apart, and fail at what is no JSON object.
+    arguments = body["messages"][3]["tool_calls"][0]["function"]["arguments"]
+    assert json.loads(arguments) == {"INVALID_JSON": '{"path": "a"'}
     assert body["tools"][0]["function"]["name"] == "read_file"
     assert body["stream_options"] == {"include_usage": True}
     limits = {k: body[k] for k in ("max_tokens", "temperature", "seed", "stop")}

@@ -49,7 +49,12 @@ async def test_request() -> None:
         {"type": "message", "role": "system", "content": "s"},
         {"type": "message", "role": "user", "content": "go"},
         {"type": "message", "role": "assistant", "content": "Look."},
-        {"type": "function_call", "call_id": "c1", "name": "read_file", "arguments": "{"},
+        {
+            "type": "function_call",
+            "call_id": "c1",
+            "name": "read_file",
+            "arguments": '{"INVALID_JSON":"{"}',
+        },
         {"type": "function_call_output", "call_id": "c1", "output": ""},
     ]
     assert body["store"] is False and body["include"] == ["reasoning.encrypted_content"]

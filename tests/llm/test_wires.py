@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import itertools
 import json
 from collections.abc import Callable
@@ -391,4 +392,69 @@ async def test_an_image_counts_as_an_image(wire: str) -> None:
     async with ScriptedServer([]) as server:
         client = client_for(wire, server)
         assert 1000 < await client.count_tokens(ask(user("look", photo))) < 3000
+        await client.aclose()
+
+
+ODD = [
+    b'{"choices":[{"message":{"content":[{"thinking":5}],"reasoning_details":5}}]}',
+    b'{"choices":[{"message":{"content":"a"}}],"usage":{"prompt_tokens":1e999}}',
+    b'{"output":[null,5,{"type":"message","content":[null]},{"type":"reasoning","summary":[null]}]}',
+    b'{"content":[null,5,{"type":"tool_use","input":"x"}],"stop_reason":5,"usage":5}',
+    b"[" * 100_000,
+    b"null",
+    b'{"choices":[{"message":{"content":"\xff"}}]}',
+]
+
+
+@every_wire
+@pytest.mark.parametrize("body", ODD, ids=range(len(ODD)))
+async def test_no_odd_answer_is_an_internal_error(wire: str, body: bytes) -> None:
+    with pytest.raises(errors.StreamBrokenError):
+        await answer(wire, Reply(body=body, stream=False))
+
+
+@every_wire
+@pytest.mark.parametrize("way", ["reset_after", "close_after"])
+async def test_the_status_counts_when_the_body_of_an_error_breaks_off(wire: str, way: str) -> None:
+    with pytest.raises(errors.AuthenticationError):
+        await answer(wire, broken(Reply(status=401, body=b'{"error": {'), way, 5))
+
+
+@every_wire
+async def test_reasoning_of_another_wire_stays_away(wire: str) -> None:
+    foreign = Thinking("", data='{"provider":"else","extra_content":{"a":1}}')
+    said = Message(Role.ASSISTANT, (foreign, ToolCall("c", "read_file", "{}")))
+    request = ask(user("go"), said, tool(ToolResult("c", "read_file", "x")))
+    await answer(wire, Reply(text="ok"), request)
+
+
+async def test_the_older_form_of_a_call() -> None:
+    older = {"function_call": {"name": "read_file", "arguments": "{}"}}
+    choice = {"message": {"content": None, **older}, "finish_reason": "function_call"}
+    body = json.dumps({"choices": [choice]}).encode()
+    response = await answer("chat", Reply(body=body, stream=False))
+    assert [call.name for call in response.message.calls] == ["read_file"]
+
+
+@every_wire
+@pytest.mark.parametrize("streaming", [True, False])
+async def test_a_compressed_answer(wire: str, streaming: bool) -> None:
+    format_ = wire_of(PATHS[wire])
+    assert format_ is not None
+    reply, request = Reply(text="Grüße 🎉"), {"model": "m", "stream": streaming}
+    body = format_.stream(reply, request) if streaming else format_.body(reply, request)
+    packed = Reply(body=gzip.compress(body), headers={"content-encoding": "gzip"}, split=7)
+    response = await answer(wire, packed, streaming=streaming)
+    assert response.message == assistant("Grüße 🎉")
+
+
+@every_wire
+@pytest.mark.parametrize(
+    "url", ["https://127.0.0.1:{port}/v1", "http://no-such-host.invalid/v1", "http://[::1]:1/v1"]
+)
+async def test_what_cannot_be_reached(wire: str, url: str) -> None:
+    with ScriptedServer([]) as server:
+        client = CLIENTS[wire](INFO, "sk-secret", url.format(port=server.port))
+        with pytest.raises(errors.ConnectError, match="cannot reach test at "):
+            await chat(client, ask())
         await client.aclose()
