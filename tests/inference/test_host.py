@@ -49,7 +49,7 @@ class Client:
         self._number += 1
         asked = {"conversation": "c", "tokens": tokens, "max_tokens": 20, "tools": [LOOK]}
         self.send("generate", id=self._number, **asked | fields)
-        said = []
+        said: list[int] = []
         while True:
             event = self.receive()
             assert event["id"] == self._number

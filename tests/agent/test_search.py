@@ -1,0 +1,137 @@
+"""Search with verification: on a real workspace, real copies and real test runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from agentcli.agent.events import CandidateTried, MemoryLog, SessionStarted, StopReason
+from agentcli.agent.kernel import Agent
+from agentcli.agent.module import AgentModule
+from agentcli.agent.run import RunResult
+from agentcli.environments.copies import copied
+from agentcli.environments.host import HostEnvironment
+from agentcli.llm.client import ChatRequest, ChatResponse, ModelInfo
+from agentcli.llm.replay import Replay
+from agentcli.messages import FinishReason, ToolCall, Usage, assistant
+from agentcli.tools.base import ToolContext
+from agentcli.tools.builtin import builtin_tools
+from agentcli.tools.registry import Registry
+from tests.running import pytest_ini
+
+FILES = {
+    "calc.py": "def low(a, b):\n    return max(a, b)\n\n\ndef high(a, b):\n    return min(a, b)\n",
+    "test_calc.py": (
+        "from calc import high, low\n\n\n"
+        "def test_low():\n    assert low(1, 2) == 1\n\n\n"
+        "def test_high():\n    assert high(1, 2) == 2\n"
+    ),
+    **pytest_ini(),
+}
+RUN: tuple[str, dict[str, object]] = ("run_tests", {})
+
+
+def edit(old: str, new: str, path: str = "calc.py") -> tuple[str, dict[str, object]]:
+    return "search_replace", {"path": path, "old": old, "new": new}
+
+
+RIGHT = edit("return max(a, b)", "return min(a, b)")
+ALSO = edit("def high(a, b):\n    return min", "def high(a, b):\n    return max")
+
+
+def answer(made: tuple[str, dict[str, object]] | str) -> ChatResponse:
+    if isinstance(made, str):
+        return ChatResponse(assistant(made), FinishReason.STOP, Usage(5, 0, 0, 5))
+    call = ToolCall("c", made[0], json.dumps(made[1]))
+    return ChatResponse(assistant("", call), FinishReason.TOOL_CALLS, Usage(5, 0, 0, 5))
+
+
+class Model(Replay):
+    """Plays answers, and proposes others."""
+
+    def __init__(self, script: Sequence[ChatResponse], others: Sequence[ChatResponse]) -> None:
+        super().__init__(ModelInfo("scripted", "replay"), script)
+        self.others = others
+        self.asked: list[ChatRequest] = []
+
+    async def propose(self, request: ChatRequest, count: int) -> AsyncGenerator[ChatResponse, None]:
+        self.asked.append(request)
+        for other in self.others:
+            yield other
+
+
+Work = Callable[..., Awaitable[tuple[RunResult, MemoryLog, Model]]]
+
+
+@pytest.fixture
+async def work(tmp_path: Path) -> AsyncIterator[Work]:
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+    async with AsyncExitStack() as stack:
+
+        async def run(script: list, others: list) -> tuple[RunResult, MemoryLog, Model]:  # type: ignore[type-arg]
+            environment = HostEnvironment(tmp_path)
+            await environment.start()
+            stack.push_async_callback(environment.aclose)
+            model = Model([answer(one) for one in script], [answer(one) for one in others])
+            log = MemoryLog()
+            agent = Agent(
+                client=model,
+                tools=Registry(builtin_tools()),
+                context=ToolContext(environment),
+                log=log,
+                session=SessionStarted("s", str(tmp_path), "m", "auto", "none", (), "0"),
+                module=AgentModule(),
+                copies=partial(copied, tmp_path),
+            )
+            return await agent.start("fix it").result(), log, model
+
+        yield run
+
+
+def tried(log: MemoryLog) -> list[int | None]:
+    return [event.failures for event in log.events if isinstance(event, CandidateTried)]
+
+
+async def test_the_first_that_passes_is_kept(work: Work, tmp_path: Path) -> None:
+    (tmp_path / "calc.py").write_text(FILES["calc.py"].replace("return min", "return  max"))
+    wrong = edit("return max(a, b)", "return a + b")
+    broken = edit("return max(a, b)", "return (")
+    same = edit("return max(a, b)", "return max(a, b)")
+    result, log, model = await work([RUN, wrong, RUN, "Fixed."], [wrong, broken, same, RIGHT])
+    assert result.state.stop is StopReason.FINAL
+    assert "return min(a, b)" in (tmp_path / "calc.py").read_text()
+    assert tried(log) == [1, None, 0]  # neither a repetition nor what changes nothing counts
+    assert [tool.name for tool in model.asked[0].tools] == ["search_replace", "write_file"]
+    assert result.state.files_changed == ("calc.py",)
+
+
+async def test_two_faults_are_mended_one_after_the_other(work: Work, tmp_path: Path) -> None:
+    result, log, _ = await work([RUN, RIGHT, RUN, ALSO, RUN, "Both."], [])
+    assert result.state.stop is StopReason.FINAL
+    assert tried(log) == [1, 0]
+    text = (tmp_path / "calc.py").read_text()
+    assert text.index("return min") < text.index("def high") < text.index("return max")
+
+
+async def test_used_up_tries_leave_the_workspace_as_it_was(work: Work, tmp_path: Path) -> None:
+    wrong = [edit("return max(a, b)", f"return a * {n}") for n in (7, 8, 9)]
+    cheat = edit("assert low(1, 2) == 1", "assert True", "test_calc.py")
+    result, log, _ = await work([RUN, wrong[0]], [cheat, *wrong])
+    assert result.state.stop is StopReason.TRIES_USED_UP
+    assert result.exit_code == 1
+    assert tried(log) == [2, 2, 2]  # the edit of a test was not even tried
+    for name, text in FILES.items():
+        assert (tmp_path / name).read_text() == text
+
+
+async def test_an_edit_is_not_tried_where_no_check_has_failed(work: Work, tmp_path: Path) -> None:
+    result, log, model = await work([RIGHT, "Done."], [])
+    assert result.state.stop is StopReason.FINAL
+    assert tried(log) == []
+    assert model.asked == []
