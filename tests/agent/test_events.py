@@ -10,6 +10,7 @@ import pytest
 from agentcli.agent import events
 from agentcli.agent.events import (
     AnswerRejected,
+    CandidateTried,
     CheckFinished,
     Delta,
     Event,
@@ -74,6 +75,9 @@ DURABLE: list[Event] = [
     ToolStarted(1, CALL, "read"),
     ToolFinished(1, RESULT, 0.125),
     PhaseChanged(1, Phase.EXPLORE, Phase.EDIT),
+    CandidateTried(1, CALL, 2, 0.5),
+    CandidateTried(1, ToolCall("c1", "edit", '{"path": "a"}'), 2, 0.5),
+    CandidateTried(1, ToolCall("c1", "edit"), None, 0.5),
     StepFinished(1, 2.0),
     CheckFinished("pytest -q", False, 1, "1 failed"),
     Warned("hook failed"),
