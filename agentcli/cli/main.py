@@ -18,13 +18,21 @@ def main(arguments: list[str] | None = None) -> int:
     gc.set_threshold(50_000, 20, 50)
     try:
         _fill_closed()
-        return _guarded(arguments)
+        code = _guarded(arguments)
     except KeyboardInterrupt:
-        return INTERRUPTED
+        code = INTERRUPTED
     except BrokenPipeError:
-        return 1  # whoever read our output has enough
+        code = 1  # whoever read our output has enough
     finally:
         _drain()
+    if arguments is None:
+        # All that must be closed has been closed by whoever opened it; to take apart what an SDK
+        # has imported would cost a tenth of a second.
+        import logging
+
+        logging.shutdown()
+        os._exit(code)
+    return code
 
 
 def unsupported(platform: str) -> str:
