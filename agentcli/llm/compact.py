@@ -19,7 +19,11 @@ MAX_NAMES = 5
 MAX_MATCHES = 30
 
 _CHECKS = ("run_tests", "run_build", "run_lint")
-_BLOCK = re.compile(r"_{3,} (?P<name>.+?) _{3,}$|(?:FAIL|ERROR): (?P<case>\S+)(?P<where>.*)$")
+_BLOCK = re.compile(r"_{2,} (?P<name>.+?) _{2,}$|(?:FAIL|ERROR): (?P<case>\S+)(?P<where>.*)$")
+# pytest's subtests are told apart by what stands in brackets; one of a test is enough.
+_SUBTESTS_TOO = re.compile(r", \d+ subtests \w+")
+_SUBTEST = re.compile(r"SUBFAILED(?:\(.*\)|\[.*\]) (?=\S+::)")
+_PARAMETERS = re.compile(r" (?:\(.*\)|\[.*\])$")
 _SECTION = re.compile(r"={3,} .* ={3,}$")
 _RULE = re.compile(r"[=\-]{20,}$|!{3,}.*!{3,}$")
 _NAMED = re.compile(r"(FAILED|ERROR) (\S.*?)(?: - .*)?$")
@@ -88,7 +92,7 @@ def _check(content: str) -> str:
     inside = False
     ran = 0
     for line in lines:
-        line = line.rstrip()
+        line = _SUBTEST.sub("FAILED ", _SUBTESTS_TOO.sub("", line.rstrip()))
         if found := _COUNTS.match(line):
             counts.append(found[1])
             inside = False
@@ -99,9 +103,14 @@ def _check(content: str) -> str:
         elif _SECTION.match(line):
             inside = False
         elif (found := _NAMED.match(line)) and not line.startswith(("ERROR: ", "FAILED (")):
-            names.append(f"{found[1]} {found[2]}")
+            if (named := f"{found[1]} {found[2]}") not in names:
+                names.append(named)
         elif found := _BLOCK.match(line):
-            blocks.append([found["name"] or found["case"]])
+            name = _PARAMETERS.sub("", found["name"] or "") or found["case"]
+            if blocks and blocks[-1][0] == name and found["name"]:
+                inside = False
+                continue
+            blocks.append([name])
             if found["case"]:
                 names.append(_unittest_name(found["case"], found["where"]))
             inside = True

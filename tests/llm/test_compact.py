@@ -144,3 +144,31 @@ def test_long_results() -> None:
     matches = compact("grep", "\n".join(f"a.py:{n}: x" for n in range(100)))
     assert matches.count("\n") == MAX_MATCHES
     assert compact("read_file", "1\tshort") == "1\tshort"
+
+
+SUBTESTS = """tests failed (exit code 1)
+$ python -m pytest
+_______ ScoreTest.test_straights (category='small straight', dice=[1, 2]) _______
+test_dice.py:10: in check
+    self.assertEqual(score(dice), want)
+E   AssertionError: 0 != 30
+__ ScoreTest.test_straights (category='large straight', dice=[5, 2]) __
+test_dice.py:10: in check
+    self.assertEqual(score(dice), want)
+E   AssertionError: 0 != 40
+=========================== short test summary info ============================
+SUBFAILED(category='small straight', dice=[1, 2]) test_dice.py::ScoreTest::test_straights - A...
+SUBFAILED(category='large straight', dice=[5, 2]) test_dice.py::ScoreTest::test_straights - A...
+2 failed, 8 passed, 3 subtests passed in 4.31s"""
+
+
+def test_subtests_are_one_failure() -> None:
+    assert compact("run_tests", SUBTESTS).split("\n") == [
+        "tests failed (exit code 1)",
+        "ScoreTest.test_straights",
+        "test_dice.py:10: in check",
+        "    self.assertEqual(score(dice), want)",
+        "E   AssertionError: 0 != 30",
+        "FAILED test_dice.py::ScoreTest::test_straights",
+        "2 failed, 8 passed",
+    ]
