@@ -22,7 +22,7 @@ from agentcli.environments.base import Environment
 from agentcli.errors import EnvironmentOpError
 from agentcli.llm.client import ChatRequest, ChatResponse, LLMClient, Proposes
 from agentcli.messages import Outcome, ToolCall, ToolResult
-from agentcli.tools.base import FAILED, ToolContext, ToolKind
+from agentcli.tools.base import BROKEN, FAILED, ToolContext, ToolKind
 from agentcli.tools.registry import Registry
 
 PATIENCE = 12
@@ -120,13 +120,15 @@ class Search:
         before = {path: await _read(copy, path) for path in paths}
         edit = await self.tools.dispatch(call, context)
         if edit.outcome is not Outcome.OK:
-            return None  # it changed nothing, and is not counted
-        self.tries -= 1
-        left = _failures(await self.tools.dispatch(check, context))
+            return None  # it changed nothing: that is no try, nor is what cannot be parsed
+        left = None
+        if not edit.data.get(BROKEN):
+            self.tries -= 1
+            left = _failures(await self.tools.dispatch(check, context))
+            await self.emit(CandidateTried(step, call, left, time.monotonic() - started))
         for path, data in before.items():
             if data is not None:
                 await copy.write(path, data)
-        await self.emit(CandidateTried(step, call, left, time.monotonic() - started))
         return left
 
     def _failing_check(self, state: AgentState) -> tuple[ToolCall, int] | None:

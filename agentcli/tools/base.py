@@ -19,6 +19,10 @@ FAILED = "failed"
 """Key of a check's ``data``: how many tests failed, where that is known."""
 
 
+BROKEN = "broken"
+"""Key of an edit's ``data``: True where a file that could be parsed no longer can."""
+
+
 class ToolKind(StrEnum):
     """What a tool does to the world; phases, caps and parallelism read this, never a name."""
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import warnings
 from bisect import bisect_left
 
 from agentcli.errors import ToolError, ToolInputError
 from agentcli.messages import Outcome
-from agentcli.tools.base import ToolContext, ToolOutput
+from agentcli.tools.base import BROKEN, ToolContext, ToolOutput
 from agentcli.tools.diff import unified_diff
 from agentcli.tools.files import load
 from agentcli.tools.nearest import explain_miss
 from agentcli.tools.textfile import decode, dominant_newline
 
+MAX_PARSED = 200_000
+"""Most characters of a file whose syntax is looked at."""
 MAX_PLACES = 20
 """Most line numbers that an answer lists."""
 
@@ -57,8 +61,28 @@ async def search_replace(
         f"replaced {len(places)} {noun} in {path} {_listed(lines)}",
         diff=await asyncio.to_thread(unified_diff, file.text, after, path),
         paths=(path,),
-        data={"occurrences": len(places)},
+        data={
+            "occurrences": len(places),
+            **({BROKEN: True} if _breaks(path, file.text, after) else {}),
+        },
     )
+
+
+def _breaks(path: str, before: str, after: str) -> bool:
+    """Whether a Python file had valid syntax before an edit and no longer has."""
+    if not path.endswith(".py") or len(after) > MAX_PARSED:
+        return False
+    return _parses(before) and not _parses(after)
+
+
+def _parses(text: str) -> bool:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes and comparisons, in code that is not ours
+            ast.parse(text)
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return False
+    return True
 
 
 def _plain(text: str) -> str:
