@@ -102,7 +102,9 @@ def run(
     if max_cost is not None and not max_cost > 0:
         raise typer.BadParameter("must be more than 0", param_hint="'--max-cost'")
     if model is not None and not model.strip():
-        raise typer.BadParameter("is empty; name one, such as openai:gpt-6.2-sol", param_hint="'--model'")
+        raise typer.BadParameter(
+            "is empty; name one, such as openai:gpt-6.2-sol", param_hint="'--model'"
+        )
     if any(not command.strip() for command in check or ()):
         raise typer.BadParameter("a check cannot be empty", param_hint="'--check'")
     session = find_session(session) if session else None
