@@ -3,7 +3,7 @@
     python -m training.cases --out DIR --count 100 --seed 1
     python -m training.evaluate DIR [--kinds repair question] [--limit 50] [--tries 1] [--out F]
 
-Each task gets a copy of its files; a few are under way at a time, all with one loaded model. A
+Each task gets a copy of its files; a few are under way at a time, each with its engine process. A
 repair counts as solved when, at the end, all tests pass in the sandbox and no test file has
 changed; ``first`` when the first edit made the next test run pass. Intervals are Wilson's at 95 %.
 """
@@ -165,26 +165,29 @@ def _share(hits: int, count: int) -> str:
 
 async def evaluate(cases: Sequence[Path], settings: Settings, at_once: int, out: Path) -> None:
     """All cases; scores go to ``out`` as they come, the table to stdout."""
-    client = connect(None, settings)
-    slots = asyncio.Semaphore(at_once)
+    free: asyncio.Queue[LocalClient] = asyncio.Queue()
+    clients = [connect(None, settings) for _ in range(at_once)]
+    for client in clients:
+        free.put_nowait(client)
     scores: list[Score] = []
     with out.open("a", encoding="utf-8") as file:
 
         async def one(folder: Path) -> None:
-            async with slots:
-                task = json.loads((folder / "task.json").read_text())
-                shared = LocalClient.sharing(client)
-                score = await attempt(folder.name, task, shared, settings)
-                scores.append(score)
-                file.write(json.dumps(asdict(score)) + "\n")
-                file.flush()
+            client = await free.get()
+            task = json.loads((folder / "task.json").read_text())
+            score = await attempt(folder.name, task, LocalClient.sharing(client), settings)
+            free.put_nowait(client)
+            scores.append(score)
+            file.write(json.dumps(asdict(score)) + "\n")
+            file.flush()
 
         try:
             async with asyncio.TaskGroup() as group:
                 for folder in cases:
                     group.create_task(one(folder))
         finally:
-            await client.aclose()
+            for client in clients:
+                await client.aclose()
             print(table(sorted(scores, key=lambda score: score.name)))
 
 

@@ -8,6 +8,7 @@ threads live and die here.
                     begun, count
           cancel    id                                              stops within one token
           text      id, text                                        answers an ``ask``
+          more      id                                              a proposal was taken
     out   ready     context, dtype, threads, load_s
           token     id, token
           proposal  id, tokens, logprob      one of ``count`` answers, whole; mean of its tokens
@@ -54,6 +55,7 @@ from agentcli.model.kv_cache import KVCache
 from agentcli.model.pack import can_pack
 
 KEPT = 4  # conversations whose caches stay
+AHEAD = 2  # proposals that are made before they are wanted: whoever tries them needs the processor
 
 
 class Closed(Exception):
@@ -176,6 +178,8 @@ class Host:
         for proposal in islice(proposals, request["count"]):
             made += 1
             wire.send("proposal", id=number, tokens=proposal.tokens, logprob=proposal.logprob)
+            if made > AHEAD:
+                wire.next("more", number)
         wire.send("end", id=number, finish="stop", count=made)
 
     def _end(self, number: int, generation: Generation) -> None:

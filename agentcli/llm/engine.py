@@ -89,8 +89,11 @@ class EngineProcess:
             while not ended:
                 event = await answers.get()
                 match event["event"]:
-                    case "token" | "proposal":
+                    case "token":
                         yield event
+                    case "proposal":
+                        yield event
+                        self._send({"op": "more", "id": number})
                     case "ask":
                         text = None
                         if text_of is not None:
@@ -105,8 +108,9 @@ class EngineProcess:
         finally:
             if not ended:
                 self._send({"op": "cancel", "id": number})
-                # One that waits for a text would wait for ever.
+                # One that waits for an answer would wait for ever.
                 self._send({"op": "text", "id": number, "text": None})
+                self._send({"op": "more", "id": number})
             del self._answers[number]
 
     async def aclose(self) -> None:

@@ -151,6 +151,7 @@ def test_proposals_are_different_calls(client: Client, tokenizer: Tokenizer) -> 
     found = []
     while (event := client.receive())["event"] == "proposal":
         found.append(tokenizer.decode(event["tokens"]))
+        client.send("more", id=number)
     assert event["event"] == "end"
     assert len(found) == len(set(found)) == 4
     for text in found:
