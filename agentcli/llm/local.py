@@ -17,10 +17,11 @@ from typing import Any
 
 import agentcli.embedded
 from agentcli.config import Settings
-from agentcli.errors import ContextWindowError
+from agentcli.errors import ConfigError, ContextWindowError
 from agentcli.llm.chat_format import (
     INLINE_ARGUMENT,
     INLINE_TOOL,
+    SPECIAL_TOKENS,
     NanochatFormat,
     NanochatParser,
     arguments_text,
@@ -56,14 +57,22 @@ def connect(path: Path | None, settings: Settings) -> LocalClient:
 
     Raises:
         CheckpointError: the folder has no readable tokenizer or configuration.
+        ConfigError: the model is of a family whose conversations are not known here.
     """
     folder = path or EMBEDDED
+    config = read_json(folder / "config.json")
+    tokenizer = load_tokenizer(folder)
+    if "model" not in config or not set(SPECIAL_TOKENS) <= set(tokenizer.special):
+        raise ConfigError(
+            f"{folder}: a model that was not trained with agentcli's tools",
+            hint="Serve it with ollama or vllm, and name it ollama:NAME or vllm:NAME",
+        )
     info = ModelInfo(
         id="" if path is None else str(path),
         provider="embedded" if path is None else "local",
-        context_window=int(read_json(folder / "config.json")["model"]["sequence_len"]),
+        context_window=int(config["model"]["sequence_len"]),
     )
-    return LocalClient(info, load_tokenizer(folder), EngineProcess(folder))
+    return LocalClient(info, tokenizer, EngineProcess(folder))
 
 
 @dataclass

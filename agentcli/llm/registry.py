@@ -246,10 +246,5 @@ def _connect_local(path: Path | None, settings: Settings) -> LLMClient:
             "models on this machine need the extra 'local'",
             hint="Install agentcli[local], or set ANTHROPIC_API_KEY or OPENAI_API_KEY",
         )
-    if importlib.util.find_spec("agentcli.llm.local") is None:
-        raise ConfigError(
-            "this version has no models of its own yet",
-            hint="Name one with --model, such as openai:gpt-6.2-sol, and set its provider's key",
-        )
     client: LLMClient = importlib.import_module("agentcli.llm.local").connect(path, settings)
     return client

@@ -8,6 +8,7 @@ import signal
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -15,9 +16,9 @@ import pytest
 import pytest_asyncio
 
 from agentcli.config import Settings
-from agentcli.errors import ContextWindowError, ServerError
+from agentcli.errors import ConfigError, ContextWindowError, ServerError
 from agentcli.llm.client import ChatRequest, Finished, Sampling, UsageDelta, chat
-from agentcli.llm.local import LocalClient, connect
+from agentcli.llm.local import EMBEDDED, LocalClient, connect
 from agentcli.messages import (
     FinishReason,
     Message,
@@ -168,6 +169,16 @@ async def test_a_crash_is_told_and_the_next_request_has_a_new_process() -> None:
         assert (await chat(client, asked)).message.calls
     finally:
         await client.aclose()
+
+
+async def test_a_model_of_another_family_is_refused(tmp_path: Path) -> None:
+    settings = json.loads((EMBEDDED / "tokenizer_config.json").read_text())
+    del settings["special_tokens"]["<|call_start|>"]
+    (tmp_path / "config.json").write_text((EMBEDDED / "config.json").read_text())
+    (tmp_path / "tokenizer.tiktoken").write_bytes((EMBEDDED / "tokenizer.tiktoken").read_bytes())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    with pytest.raises(ConfigError, match="not trained with agentcli's tools"):
+        connect(tmp_path, Settings())
 
 
 async def test_cancelling_leaves_the_client_usable(client: LocalClient) -> None:
