@@ -1,9 +1,9 @@
 """Search with verification: several edits are tried on a copy, and the first that passes is kept.
 
-When the last check failed and the model answers with an edit, that edit and others that the model
-proposes, the likeliest first, are each made on a copy of the workspace, where the check that
-failed runs again. An edit that passes becomes the model's answer; where none does, one after which
-fewer tests fail. The others leave no trace in the workspace.
+When the last check failed, or none was made yet and there is one that fails, and the model answers
+with an edit: that edit and others that it proposes, the likeliest first, are each made on a copy of
+the workspace, where the check runs again. An edit that passes becomes the model's answer; where
+none does, one after which fewer tests fail. The others leave no trace in the workspace.
 """
 
 from __future__ import annotations
@@ -60,16 +60,22 @@ class Search:
         Raises:
             Stopped: all tries are used up; the workspace is as it was before the first edit.
         """
-        failing = self._failing_check(state)
-        if failing is None or not isinstance(client, Proposes) or self._edit(response) is None:
+        if not isinstance(client, Proposes) or self._edit(response) is None:
             return response
-        check, failed = failing
+        check, failed = self._last_check(state)
+        if check is None or failed == 0:
+            return response
         best: tuple[int, ChatResponse] | None = None
         tried: set[str] = set()
         async with (
             self.copies() as copy,
             aclosing(self._candidates(client, request, response)) as candidates,
         ):
+            if failed is None:
+                context = replace(self.context, environment=copy)
+                failed = _failures(await self.tools.dispatch(check, context))
+                if not failed:
+                    return response
             async for candidate in candidates:
                 call = self._edit(candidate)
                 if call is None or call.arguments in tried or self._is_guarded(call):
@@ -131,8 +137,11 @@ class Search:
                 await copy.write(path, data)
         return left
 
-    def _failing_check(self, state: AgentState) -> tuple[ToolCall, int] | None:
-        """The last check and how many tests it said fail, if it failed."""
+    def _last_check(self, state: AgentState) -> tuple[ToolCall | None, int | None]:
+        """The last check and how many tests it said fail.
+
+        Where none was made yet: the one there is, and None. Where it is of no use: None and None.
+        """
         calls = {call.id: call for message in state.history for call in message.calls}
         for message in reversed(tuple(state.history)):
             for part in message.parts:
@@ -140,9 +149,11 @@ class Search:
                     continue
                 spec = self.tools.spec(part.name)
                 if spec is not None and spec.kind is ToolKind.CHECK:
-                    failed = _failures(part)
-                    return (calls[part.call_id], failed) if failed else None
-        return None
+                    return calls[part.call_id], _failures(part) or 0
+        checks = [spec for spec in self.tools.specs if spec.kind is ToolKind.CHECK]
+        if len(checks) != 1 or checks[0].parameters.get("required"):
+            return None, None
+        return ToolCall("search", checks[0].name), None
 
     def _edit(self, response: ChatResponse) -> ToolCall | None:
         """The one edit that an answer consists of, or None."""
