@@ -23,26 +23,12 @@ from pathlib import Path
 
 import tokenizers
 
+from agentcli.llm.chat_format import SPECIAL_TOKENS
 from agentcli.model.tokenizer import TiktokenTokenizer
 from training.tool_text import tool_texts
 
 HOME = Path(__file__).parent.parent / "agentcli" / "embedded"
 VOCAB_SIZE = 8192
-SPECIAL_TOKENS = [
-    "<|bos|>",
-    "<|user_start|>",
-    "<|user_end|>",
-    "<|assistant_start|>",
-    "<|assistant_end|>",
-    "<|python_start|>",
-    "<|python_end|>",
-    "<|output_start|>",
-    "<|output_end|>",
-    "<|system_start|>",
-    "<|system_end|>",
-    "<|call_start|>",
-    "<|call_end|>",
-]
 # Ids without a meaning yet, so that a later vocabulary can name them without moving any other.
 RESERVED = 19
 TOOL_ROUNDS = 6  # each makes tools' output out of a third of the files
@@ -96,7 +82,7 @@ def _byte_chars() -> dict[int, str]:
 
 
 def save(ranks: dict[bytes, int], folder: Path) -> None:
-    names = SPECIAL_TOKENS + [f"<|reserved_{i}|>" for i in range(RESERVED)]
+    names = [*SPECIAL_TOKENS, *(f"<|reserved_{i}|>" for i in range(RESERVED))]
     special = {name: len(ranks) + i for i, name in enumerate(names)}
     tokenizer = TiktokenTokenizer(ranks, PATTERN, special, bos="<|bos|>", eos="<|assistant_end|>")
     folder.mkdir(parents=True, exist_ok=True)

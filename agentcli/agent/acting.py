@@ -143,7 +143,11 @@ class Acting:
             await self._emit(ToolFinished(step, answered))
             return
         spec = self._registry.spec(call.name)
-        await self._emit(ToolStarted(step, call, spec.kind.value if spec else ""))
+        # What may change files must be known to have started even after a loss of power.
+        await self._emit(
+            ToolStarted(step, call, spec.kind.value if spec else ""),
+            sync=spec is not None and spec.kind.changes_files,
+        )
         started = time.monotonic()
         async with _Progress(call.id, self._emit) as progress:
             context = replace(self._context, call_id=call.id, progress=progress)

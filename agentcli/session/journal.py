@@ -1,11 +1,11 @@
 """The event log on disk: one append-only file of JSON lines, and the truth about a session.
 
 A line is written with one system call and is in the system's hands when ``append`` returns: a
-killed process loses nothing and leaves at most one torn line, the last. The disk itself catches up
-in the background (a loss of power costs the last moments, as it does for the files that tools
-write) and is waited for at the end. The file is locked while its process lives. Lines carry a
-schema version, a number and the time (seconds since 1970). Values of known keys never reach it:
-they are taken out of whatever was said, not out of what gives a line its form.
+killed process loses nothing and leaves at most one torn line, the last. What must outlast a loss of
+power (the start of a tool that may change files, and the end) is waited for on the disk. The file
+is locked while its process lives. Lines carry a schema version, a number and the time (seconds
+since 1970). Values of known keys never reach it: they are taken out of whatever was said, not out
+of what gives a line its form.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from agentcli.agent.events import Event, ToolStarted, from_record, to_record
+from agentcli.agent.events import Event, from_record, to_record
 from agentcli.errors import JournalError
 
 SCHEMA = 1
@@ -64,7 +64,6 @@ class Journal:
             os.close(self._fd)
             raise JournalError(f"session {path.parent.name} is open in another process")
         self._count, self._size = self._recover()
-        self._sync: asyncio.Future[None] | None = None
 
     async def append(self, event: Event, *, sync: bool = False) -> None:
         """Write one event; it is in the file before this first gives up control."""
@@ -80,9 +79,6 @@ class Journal:
                 await asyncio.to_thread(os.fdatasync, self._fd)
                 if not os.fstat(self._fd).st_nlink:
                     raise OSError(2, "it was deleted while the session went on")
-            elif isinstance(event, ToolStarted) and (not self._sync or self._sync.done()):
-                loop = asyncio.get_running_loop()
-                self._sync = loop.run_in_executor(None, _sync_copy, os.dup(self._fd))
         except OSError as error:
             raise JournalError(
                 f"cannot write the session journal {self.path}: {error.strerror}",
@@ -91,7 +87,7 @@ class Journal:
 
     def close(self) -> None:
         """Let go of the file and its lock."""
-        # A copy may still be on its way to the disk, and would hold the lock with it.
+        # A sync that was cancelled may still be under way, and would hold the lock with it.
         fcntl.flock(self._fd, fcntl.LOCK_UN)
         os.close(self._fd)
 
@@ -170,14 +166,6 @@ def _lock(fd: int, patience_s: float = 0.2) -> bool:
             if time.monotonic() > end:
                 return False
             time.sleep(0.005)
-
-
-def _sync_copy(fd: int) -> None:
-    """Bring the file to the disk; on a copy, since the journal may be closed meanwhile."""
-    try:
-        os.fdatasync(fd)
-    finally:
-        os.close(fd)
 
 
 def open_regular(path: Path) -> BinaryIO:

@@ -215,7 +215,7 @@ async def test_a_tool_is_recorded_before_it_runs(bench: Make) -> None:
         async def append(self, event: Event, *, sync: bool = False) -> None:
             await super().append(event, sync=sync)
             if isinstance(event, ToolStarted):
-                seen.append(event.call.name)
+                seen.append(f"{event.call.name} {'synced' if sync else 'written'}")
 
     async def look(context: ToolContext) -> str:
         """Look."""
@@ -226,7 +226,7 @@ async def test_a_tool_is_recorded_before_it_runs(bench: Make) -> None:
     agent = await bench(script, tools, log=Log())
     result = await agent.run()
     contents = [m.result.content for m in result.state.history if m.role is Role.TOOL]
-    assert contents == ["look", "look, change"]
+    assert contents == ["look written", "look written, change synced"]
 
 
 async def test_output_shows_while_the_tool_runs(bench: Make) -> None:
