@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Protocol
 
 from agentcli.messages import ToolCall
+from agentcli.tools.approval import Answer, Approval, Ask
 from agentcli.tools.base import ToolKind, ToolSpec
-
-Ask = Callable[[ToolSpec, ToolCall, Mapping[str, Any]], Awaitable[str | None]]
-"""Asks the user about one call. Answers None to allow it, or the reason why it is refused."""
 
 
 class Permissions(Protocol):
@@ -71,7 +69,10 @@ class ModePermissions:
             return f"plan mode is read only, and {spec.name} is not; put it into the plan instead"
         if self._ask is None:
             return f"{spec.name} needs approval in {self.mode} mode, and nobody can be asked"
-        return await self._ask(spec, call, arguments)
+        reply = await self._ask(Approval(spec, call, arguments))
+        if reply.answer is Answer.NO:
+            return f"the user said no: {reply.reason}" if reply.reason else "the user said no"
+        return None
 
 
 class AllowAll:

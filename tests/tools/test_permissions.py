@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import pytest
 
 from agentcli.messages import ToolCall
+from agentcli.tools.approval import Answer, Approval, Reply
 from agentcli.tools.base import ToolKind, ToolSpec
 from agentcli.tools.permissions import AllowAll, Mode, ModePermissions
 
@@ -30,9 +28,9 @@ def spec(kind: ToolKind) -> ToolSpec:
 async def test_what_each_mode_allows(mode: str, free: str, asked: str) -> None:
     questions: list[str] = []
 
-    async def ask(spec: ToolSpec, call: ToolCall, arguments: Mapping[str, Any]) -> str | None:
-        questions.append(spec.kind.value)
-        return "the user said no"
+    async def ask(approval: Approval) -> Reply:
+        questions.append(approval.spec.kind.value)
+        return Reply(Answer.NO)
 
     permissions = ModePermissions(Mode(mode), ask)
     answers = {kind.value: await permissions.permit(spec(kind), CALL, {}) for kind in ToolKind}
@@ -42,8 +40,8 @@ async def test_what_each_mode_allows(mode: str, free: str, asked: str) -> None:
 
 
 async def test_a_user_may_allow_it() -> None:
-    async def ask(spec: ToolSpec, call: ToolCall, arguments: Mapping[str, Any]) -> str | None:
-        return None
+    async def ask(approval: Approval) -> Reply:
+        return Reply(Answer.ONCE)
 
     assert await ModePermissions(Mode.ASK, ask).permit(spec(ToolKind.RUN), CALL, {}) is None
 
