@@ -19,6 +19,7 @@ from agentcli import __version__
 from agentcli.agent.budget import RunLimits
 from agentcli.agent.events import ModelAnswered, SessionStarted
 from agentcli.agent.hooks import Hook
+from agentcli.agent.instructions import Instructions
 from agentcli.agent.kernel import Agent
 from agentcli.agent.module import AgentModule, CodingAgent
 from agentcli.agent.recovery import RetryConfig
@@ -35,11 +36,12 @@ from agentcli.sandbox.limits import MIB, Limits
 from agentcli.session import store
 from agentcli.session.journal import Journal, read_events
 from agentcli.task import Task
+from agentcli.tools.approval import Ask
 from agentcli.tools.base import Checks, Tool, ToolContext
 from agentcli.tools.builtin import builtin_tools
 from agentcli.tools.calculator import calculator_tool
 from agentcli.tools.decline import decline_tool
-from agentcli.tools.permissions import Ask, Mode, ModePermissions
+from agentcli.tools.permissions import Mode, ModePermissions
 from agentcli.tools.registry import Registry
 from agentcli.tools.verify import verify
 
@@ -83,13 +85,11 @@ async def open_agent(
     prompts = Prompts.standard(user=user_folder() / "prompts")
     command, check = _tool_limits(settings)
     tools = builtin_tools(prompts, command=command, check=check)
-    module: AgentModule = CodingAgent(prompts)
     search = False
     if registry.split_name(name)[0] in (registry.EMBEDDED, registry.LOCAL):
         # A small model knows its tools from training, and reads no prompt about them.
         tools = [tool for tool in tools if tool.spec.name in _LEARNT]
         tools += [calculator_tool(), decline_tool()]
-        module = AgentModule()
         search = True
     tools = _chosen(tools, task.tools if task else ())
     state = store.load_state(session_id) if session_id else AgentState()
@@ -109,6 +109,11 @@ async def open_agent(
             await asyncio.gather(starting, return_exceptions=True)
             raise
         await starting
+        module = AgentModule()
+        if not search:
+            instructions = Instructions(environment, user_folder())
+            await instructions.load()
+            module = CodingAgent(prompts, instructions)
         new_id = session_id or store.new_session_id()
         journal = Journal(store.journal_path(new_id), secrets=_secrets(os.environ))
         stack.callback(journal.close)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from agentcli.agent.events import StopReason
+from agentcli.agent.instructions import Instructions
 from agentcli.agent.state import AgentState
 from agentcli.messages import Message, ToolCall, ToolResult
 from agentcli.prompts import Prompts
@@ -70,16 +71,30 @@ class AgentModule:
 class CodingAgent(AgentModule):
     """Works on a repository until the task is done."""
 
-    def __init__(self, prompts: Prompts | None = None) -> None:
+    def __init__(
+        self, prompts: Prompts | None = None, instructions: Instructions | None = None
+    ) -> None:
         self._prompts = prompts or Prompts.standard()
+        self._instructions = instructions
 
     def build_system_prompt(self, state: AgentState) -> str:
-        """The prompt ``system`` with the facts of this session."""
+        """The prompt ``system`` with the facts of this session and the project's instructions."""
         facts = {
             "workspace": state.workspace,
             "platform": f"{platform.system()} {platform.machine()}",
             "sandbox": state.sandbox,
             "mode": state.mode,
         }
-        prompt = self._prompts.render("system", facts)
-        return f"{prompt}\n\n{self._prompts.get('plan')}" if state.mode == "plan" else prompt
+        parts = [self._prompts.render("system", facts)]
+        if state.mode == "plan":
+            parts.append(self._prompts.get("plan"))
+        if self._instructions and self._instructions.opening:
+            parts.append(self._instructions.opening)
+        return "\n\n".join(parts)
+
+    async def reduce(self, state: AgentState, results: Sequence[ToolResult]) -> str:
+        """The instructions of folders in which these results are the first."""
+        if self._instructions is None:
+            return ""
+        paths = [path for result in results for path in result.paths]
+        return await self._instructions.near(paths, (message.text for message in state.history))

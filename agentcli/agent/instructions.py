@@ -1,0 +1,125 @@
+"""What a project tells agents in AGENTS.md, or in CLAUDE.md where a folder has no AGENTS.md.
+
+The files of the workspace's root, of the folders above it up to the repository's root, and the
+user's own belong to the system prompt. Those of folders further down are told when a tool first
+touches a file there. Where two of them differ the nearest to the file holds (agents.md).
+
+Files in the workspace are read through the environment: a link in a stranger's repository must
+not carry a secret of the user's to the provider.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from agentcli.environments.base import Environment
+from agentcli.errors import AgentCLIError
+from agentcli.text import truncate
+
+NAMES = ("AGENTS.md", "CLAUDE.md")
+MOST_CHARS = 32_000
+"""Of one file that is told; the rest of a longer one is left out, and said to be."""
+
+_HEADER = "Instructions of {path}"
+
+
+class Instructions:
+    """The instructions for one workspace. ``user_folder`` holds the user's own for all projects.
+
+    ``opening`` is what belongs to the system prompt, once ``load`` has read it.
+    """
+
+    def __init__(self, environment: Environment, user_folder: Path | None = None) -> None:
+        self._environment = environment
+        self._user_folder = user_folder
+        self._looked_in = {"", "."}
+        self.opening = ""
+
+    async def load(self) -> None:
+        """Read what belongs to the system prompt, the farthest first."""
+        found = list(_outside(self._user_folder, Path(self._environment.root)))
+        if own := await self._of_folder(""):
+            found.append(own)
+        self.opening = "\n\n".join(_told(path, text) for path, text in found)
+
+    async def near(self, paths: Iterable[str], history: Iterable[str]) -> str:
+        """What folders below the root say of these files and was not told yet.
+
+        ``paths`` are relative to the workspace, ``history`` the texts that the model has read:
+        a resumed session does not hear the same twice.
+        """
+        folders = [folder for path in paths for folder in _folders(path)]
+        new = [folder for folder in dict.fromkeys(folders) if folder not in self._looked_in]
+        self._looked_in.update(new)
+        found = [own for folder in new if (own := await self._of_folder(folder))]
+        if not found:
+            return ""
+        heard = tuple(history)
+        return "\n\n".join(
+            _told(path, text)
+            for path, text in found
+            if not any(_HEADER.format(path=path) in earlier for earlier in heard)
+        )
+
+    async def _of_folder(self, folder: str) -> tuple[str, str] | None:
+        for name in NAMES:
+            path = posixpath.join(folder, name)
+            try:
+                data = await self._environment.read(path, max_bytes=4 * MOST_CHARS)
+            except AgentCLIError:
+                continue  # not there, not a file, or not to be read from inside
+            if text := _readable(data):
+                return path, text
+        return None
+
+
+def _outside(user_folder: Path | None, root: Path) -> Iterator[tuple[str, str]]:
+    """The user's own, then those above the workspace within its repository."""
+    above = []
+    if not (root / ".git").exists():
+        for folder in root.parents:
+            above.append(folder)
+            if (folder / ".git").exists():
+                break
+        else:
+            above = []  # no repository: what lies above has nothing to do with this project
+    for folder in [*([user_folder] if user_folder else []), *reversed(above)]:
+        for name in NAMES:
+            if text := _read_plain(folder / name):
+                yield str(folder / name), text
+                break
+
+
+def _read_plain(path: Path) -> str:
+    """The text of a file that is no link; empty where there is none."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return ""
+        return _readable(file.read(4 * MOST_CHARS))
+
+
+def _readable(data: bytes) -> str:
+    if b"\0" in data:
+        return ""
+    return str(truncate(data.decode("utf-8-sig", errors="replace").strip(), MOST_CHARS))
+
+
+def _told(path: str, text: str) -> str:
+    return f"{_HEADER.format(path=path)}\n\n{text}"
+
+
+def _folders(path: str) -> Iterator[str]:
+    """The folders below the root that hold a file, the outermost first."""
+    if path.startswith(("/", "../")):
+        return
+    parts = posixpath.normpath(path).split("/")[:-1]
+    for depth in range(1, len(parts) + 1):
+        yield "/".join(parts[:depth])
