@@ -35,6 +35,7 @@ FLOORS = (
     "tools",
     "agent",
     "session",
+    "wording",
     "wiring",
     "tui",
     "cli",

@@ -45,7 +45,10 @@ from agentcli.agent.events import (
     Warned,
 )
 from agentcli.cli.render import Summary, summary_lines, write_answer
-from agentcli.cli.wording import (
+from agentcli.llm.client import TextDelta, ThinkingDelta, ToolCallStart
+from agentcli.messages import Outcome, ToolCall, Usage
+from agentcli.text import clip, counted, escape, one_line, plain_output
+from agentcli.wording import (
     call_lines,
     check_line,
     check_output,
@@ -56,9 +59,6 @@ from agentcli.cli.wording import (
     model_changed,
     session_lines,
 )
-from agentcli.llm.client import TextDelta, ThinkingDelta, ToolCallStart
-from agentcli.messages import Outcome, ToolCall, Usage
-from agentcli.text import clip, counted, escape, one_line, plain_output
 
 _STYLES = {
     Outcome.OK: "green",

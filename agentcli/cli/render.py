@@ -30,7 +30,10 @@ from agentcli.agent.events import (
     to_record,
 )
 from agentcli.agent.state import AgentState
-from agentcli.cli.wording import (
+from agentcli.errors import Place
+from agentcli.messages import Outcome, ToolCall
+from agentcli.text import counted, encodable, escape, one_line
+from agentcli.wording import (
     call_lines,
     check_line,
     check_output,
@@ -41,9 +44,6 @@ from agentcli.cli.wording import (
     session_lines,
     usage_line,
 )
-from agentcli.errors import Place
-from agentcli.messages import Outcome, ToolCall
-from agentcli.text import counted, encodable, escape, one_line
 
 
 class Output(StrEnum):

@@ -11,7 +11,6 @@ import typer
 from agentcli.agent.events import RunFinished, TaskGiven
 from agentcli.agent.state import AgentState, fold
 from agentcli.cli.render import PlainRenderer, Summary, steps_of
-from agentcli.cli.wording import describe_call, usage_line
 from agentcli.session.journal import read_events
 from agentcli.session.store import (
     Condition,
@@ -21,6 +20,7 @@ from agentcli.session.store import (
     list_sessions,
 )
 from agentcli.text import counted, escape, one_line
+from agentcli.wording import describe_call, usage_line
 
 app = typer.Typer(
     help="List the sessions on this machine and show one.",

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentcli.agent.events import CheckFinished, ModelChanged
-from agentcli.cli.wording import (
+from agentcli.messages import Outcome, ToolCall, ToolResult, Usage
+from agentcli.wording import (
     MAX_DIFF_LINES,
     Folded,
     call_lines,
@@ -22,7 +23,6 @@ from agentcli.cli.wording import (
     model_changed,
     usage_line,
 )
-from agentcli.messages import Outcome, ToolCall, ToolResult, Usage
 
 
 @pytest.mark.parametrize(
