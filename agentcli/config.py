@@ -73,13 +73,20 @@ class CheckSettings(_Section):
 
 
 class LimitSettings(_Section):
-    """What tools may use. Times in seconds, memory in MiB, output in characters."""
+    """What tools may use. Times in seconds, memory and disk in MiB, output in characters."""
 
     command_time_s: Seconds = 120.0
     check_time_s: Seconds = 600.0
     memory_mib: Positive = 2048
+    """Of each process, and of all that one command starts."""
     tasks: Positive = 1024
+    disk_mib: Positive = 2048
+    """Growth of the disk by one command; no single file can be larger either."""
+    open_files: Positive = 4096
+    output_mib: Positive = 1
+    """Kept of each stream, its start and its end."""
     output_chars: Positive = 30_000
+    """What the model is shown of it."""
 
 
 class Settings(_Section):
@@ -170,7 +177,7 @@ def load(
         if not trusted and (refused := [key for key in layer if key not in PROJECT_KEYS]):
             notices.append(
                 f"{file}: {', '.join(refused)} left out: a project may only set "
-                f"{', '.join(PROJECT_KEYS)}. Set the rest in {user_file}"
+                f"{', '.join(PROJECT_KEYS)} until it is trusted (agentcli trust)"
             )
             layer = {key: value for key, value in layer.items() if key in PROJECT_KEYS}
         add(layer, str(file))

@@ -32,7 +32,7 @@ from agentcli.llm import registry
 from agentcli.llm.client import ChatResponse, LLMClient, Sampling
 from agentcli.prompts import Prompts
 from agentcli.sandbox.confine import Level
-from agentcli.sandbox.limits import MIB, Limits
+from agentcli.sandbox.limits import Limits, of_settings
 from agentcli.session import store
 from agentcli.session.journal import Journal, read_events
 from agentcli.task import Task
@@ -225,12 +225,8 @@ def _limits(settings: Settings, task: Task, before: Mapping[str, float]) -> RunL
 
 def _tool_limits(settings: Settings) -> tuple[Limits, Limits]:
     """For commands and for checks."""
-    chosen = settings.limits
-    common = Limits(memory_bytes=chosen.memory_mib * MIB, tasks=chosen.tasks)
-    return (
-        replace(common, time_s=chosen.command_time_s),
-        replace(common, time_s=chosen.check_time_s),
-    )
+    command = of_settings(settings.limits)
+    return command, replace(command, time_s=settings.limits.check_time_s)
 
 
 def _secrets(environ: os._Environ[str]) -> list[str]:

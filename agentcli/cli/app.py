@@ -21,7 +21,9 @@ from agentcli.errors import UsageError
 COMMANDS = {
     "run": "Work on a task until its checks pass.",
     "sessions": "List the sessions on this machine and show one.",
+    "sandbox": "Run a command as the model's commands are run.",
     "tools": "Show the tools that a model is given.",
+    "trust": "Obey a project's own settings, servers, commands and hooks.",
     "doctor": "Say what works on this machine, and what does not.",
 }
 

@@ -11,6 +11,7 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from errno import E2BIG, EACCES, ENOENT
 from importlib.machinery import SourceFileLoader
 
 from agentcli.environments.base import ExecResult, Output
@@ -25,6 +26,8 @@ from agentcli.sandbox.process import SandboxProcess, Supervisor
 from agentcli.sandbox.restore import Guard
 
 _CODE_FD = 9
+_TOO_LONG = "the command is longer than the system allows; put it into a file and run that"
+_LAUNCHERS_OWN = 128 * 1024  # bytes
 _BOOT = f"import marshal; exec(marshal.load(open({_CODE_FD}, 'rb')))"
 
 
@@ -104,13 +107,16 @@ class HostEnvironment(WorkerFiles):
         env: Mapping[str, str] | None = None,
         stdin: bytes | None = None,
         on_output: Output | None = None,
+        exact: bool = False,
     ) -> ExecResult:
-        """Run a command in the workspace; see ``Environment.exec``."""
+        """Run a command in the workspace; see ``Environment.exec``, and ``Launch`` for ``exact``."""
         sandbox = self._ready()
         problem = self._cannot_start(argv, cwd, env)
         if problem is not None:
-            return ExecResult(success=False, exit_code=None, error=problem)
+            number, text = problem
+            return ExecResult(success=False, exit_code=None, error=text, errno=number)
         launch = sandbox.launch(argv, cwd=cwd, env=env, limits=limits, stdin=stdin)
+        launch = replace(launch, exact=exact)
         guard = self._guard
         assert guard is not None
         guard.begin()
@@ -140,19 +146,20 @@ class HostEnvironment(WorkerFiles):
 
     def _cannot_start(
         self, argv: Sequence[str], cwd: str | None, env: Mapping[str, str] | None
-    ) -> str | None:
-        """Say what a launcher inside the sandbox could only say less clearly."""
+    ) -> tuple[int, str] | None:
+        """Say what a launcher inside the sandbox could only say less clearly, with its errno."""
         folder = os.path.join(self.root, cwd or ".")
         if not os.path.isdir(folder):
             named = cwd or f"{self.root} (the workspace)"
-            return f"{named}: no such folder"
-        # Linux allows 32 pages for one argument; the whole line has its own, far larger limit.
-        if any(len(os.fsencode(one)) >= 32 * os.sysconf("SC_PAGE_SIZE") for one in argv):
-            return "the command is longer than the system allows; put it into a file and run that"
-        path = (env or {}).get("PATH") or self._ready().policy.path
+            return ENOENT, f"{named}: no such folder"
+        variables = {**self._ready().policy.env, **(env or {})}
+        if _too_long(argv, variables):
+            return E2BIG, _TOO_LONG
         program = argv[0] if "/" not in argv[0] else os.path.join(folder, argv[0])
-        if shutil.which(program, path=path) is None:
-            return f"{argv[0]}: no such program"
+        if shutil.which(program, path=variables["PATH"]) is None:
+            if "/" in argv[0] and os.path.exists(program):
+                return EACCES, f"{argv[0]}: not a program that can be run"
+            return ENOENT, f"{argv[0]}: no such program"
         return None
 
     async def _worker(self) -> WorkerLink:
@@ -187,6 +194,21 @@ class HostEnvironment(WorkerFiles):
                 raise SandboxError(f"the file worker does not start: {detail[-1]}") from error
             self._link = link
             return link
+
+
+def _too_long(argv: Sequence[str], env: Mapping[str, str]) -> bool:
+    """Whether the system would refuse a command for its length alone.
+
+    Linux allows 32 pages for one argument, and a quarter of the stack for all of them with the
+    environment; some of that is left for the launcher's own line, which names every mount.
+    """
+    sizes = [len(os.fsencode(one)) + 1 for one in argv]
+    all_sizes = sizes + [len(os.fsencode(f"{name}={value}")) + 1 for name, value in env.items()]
+    pointers = 8 * len(all_sizes)
+    return (
+        max(sizes) > 32 * os.sysconf("SC_PAGE_SIZE")
+        or sum(all_sizes) + pointers > os.sysconf("SC_ARG_MAX") - _LAUNCHERS_OWN
+    )
 
 
 def _interpreter() -> str:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the supervisor's client does without pydantic
+    from agentcli.config import LimitSettings
 
 MIB = 1024 * 1024
 
@@ -28,3 +32,16 @@ class Limits:
 COMMAND = Limits()
 CHECK = Limits(time_s=600.0)
 IN_STREAM = Limits(time_s=5.0, memory_bytes=256 * MIB, tasks=32, file_bytes=64 * MIB)
+
+
+def of_settings(chosen: LimitSettings) -> Limits:
+    """The limits of one command as the user has set them."""
+    return Limits(
+        time_s=chosen.command_time_s,
+        memory_bytes=chosen.memory_mib * MIB,
+        tasks=chosen.tasks,
+        file_bytes=chosen.disk_mib * MIB,
+        disk_bytes=chosen.disk_mib * MIB,
+        open_files=chosen.open_files,
+        output_bytes=chosen.output_mib * MIB,
+    )

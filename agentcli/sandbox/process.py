@@ -46,7 +46,8 @@ class ExecResult:
     was ended by a limit or never ran; ``error`` then says why in one line. ``truncated`` means
     that the middle of a long output was left out, where a line in the text says how much.
     Bytes that are not UTF-8 are shown as U+FFFD. ``restored`` has one line for each path that the
-    command changed although the host would obey it, and that was put back.
+    command changed although the host would obey it, and that was put back. ``errno`` is the
+    system's error number where the command could not be started, else 0.
     """
 
     success: bool
@@ -59,6 +60,7 @@ class ExecResult:
     truncated: bool = False
     duration_s: float = 0.0
     restored: tuple[str, ...] = ()
+    errno: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,8 @@ class Launch:
     numbers to bytes that the command can read there. The mechanisms: ``seccomp`` is a BPF
     program, ``landlock`` its rules, ``namespaces`` what ``namespaces.enter`` takes, ``confine``
     drops capabilities and forbids new privileges. ``disk_path`` is where growth of the disk is
-    watched; ``time_s`` of 0 in ``limits`` means no end.
+    watched; ``time_s`` of 0 in ``limits`` means no end. A reader of the output is also shown
+    samples of what is left out, unless ``exact``: then it gets what the result will hold.
     """
 
     argv: tuple[str, ...]
@@ -86,6 +89,7 @@ class Launch:
     namespaces: Mapping[str, Any] | None = None
     confine: bool = False
     disk_path: str | None = None
+    exact: bool = False
 
 
 class SandboxProcess:
@@ -129,12 +133,11 @@ class SandboxProcess:
     def _output(self, kind: int, payload: bytes) -> None:
         name = _NAMES[kind & ~protocol.MARKS]
         if kind & protocol.GAP:
-            line = f"\n[... {int(payload)} bytes left out ...]\n"
-            self._parts[name].append(line.encode())
-            return
+            payload = f"\n[... {int(payload)} bytes left out ...]\n".encode()
         if not kind & protocol.SAMPLE:
             self._parts[name].append(payload)
-        if self._on_output is not None and not kind & protocol.TAIL:
+        unseen = protocol.SAMPLE if self._launch.exact else protocol.TAIL | protocol.GAP
+        if self._on_output is not None and not kind & unseen:
             try:
                 self._on_output(name, payload)
             except Exception as error:  # a reader's fault must not stop the other commands
@@ -176,6 +179,7 @@ class SandboxProcess:
             memory_exceeded=memory_exceeded,
             truncated=bool(verdict.get("dropped")),
             duration_s=float(verdict.get("duration_s", 0.0)),
+            errno=int(verdict.get("errno", 0)),
         )
         if not self._done.done():
             self._done.set_result(result)

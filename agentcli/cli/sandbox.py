@@ -1,0 +1,158 @@
+"""``agentcli sandbox exec``: one command, confined as the tools' commands are.
+
+Exit codes: the command's own, 128 + n after its death by signal n; 124 it was ended after
+``--timeout``, 126 it cannot be run, 127 it was not found, 137 a limit ended it; 2 wrong usage,
+4 the level is not to be had; 130 and 143 agentcli itself was interrupted or terminated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import sys
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from errno import ENOENT
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from agentcli import config
+from agentcli.cli.errors import show_error, show_note
+from agentcli.cli.signals import interruptible
+from agentcli.config import Settings
+from agentcli.environments.base import ExecResult
+from agentcli.environments.host import HostEnvironment
+from agentcli.errors import WorkspaceError
+from agentcli.sandbox.confine import Level
+from agentcli.sandbox.limits import of_settings
+from agentcli.text import escape
+
+app = typer.Typer(
+    help="Run commands as the model's commands are run.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+TIMED_OUT, CANNOT_RUN, NOT_FOUND, OVER_LIMIT = 124, 126, 127, 137
+
+
+class SandboxLevel(StrEnum):
+    """What ``--level`` can be."""
+
+    FULL = "full"
+    REDUCED = "reduced"
+
+
+@app.callback()
+def _sandbox() -> None:
+    pass
+
+
+@app.command("exec", context_settings={"allow_interspersed_args": False})
+def execute(
+    command: Annotated[list[str], typer.Argument(metavar="CMD [ARGS]...", show_default=False)],
+    workspace: Annotated[
+        Path, typer.Option(help="The folder that it may write, and starts in.", metavar="DIR")
+    ] = Path(),
+    timeout: Annotated[
+        float | None,
+        typer.Option(help="End it after this many seconds; default: 120.", metavar="S"),
+    ] = None,
+    level: Annotated[
+        SandboxLevel | None, typer.Option(help="The level that must hold; default: the best.")
+    ] = None,
+) -> int:
+    """Run one command in the sandbox.
+
+    Its output and its exit status are passed on, its stdin is empty. Exit codes of its own: 124
+    ended after the time-out, 126 cannot be run, 127 not found, 137 ended by a limit; 2 wrong
+    usage, 4 no sandbox, 130 interrupted.
+    """
+    if timeout is not None and not timeout > 0:
+        raise typer.BadParameter("must be more than 0", param_hint="'--timeout'")
+    if not workspace.is_dir():
+        raise WorkspaceError(f"the workspace {workspace} is not a folder")
+    flags = {"sandbox": level.value if level else None, "limits.command_time_s": timeout}
+    settings = config.load(workspace, flags=flags)
+    return asyncio.run(_run(command, workspace, settings))
+
+
+async def _run(command: Sequence[str], workspace: Path, settings: Settings) -> int:
+    limits = of_settings(settings.limits)
+    wanted: Level | None = None if settings.sandbox == "auto" else settings.sandbox
+    environment = HostEnvironment(workspace, wanted=wanted)
+    passing = _Passing()
+    task = asyncio.current_task()
+    assert task is not None
+    with interruptible(task.cancel) as interruption:
+        try:
+            await environment.start(worker=False)
+            if environment.reason and wanted is None:
+                show_note(f"sandbox level {environment.level}: {environment.reason}")
+            passing.failed = task.cancel
+            result = await environment.exec(command, limits=limits, on_output=passing, exact=True)
+        except asyncio.CancelledError:
+            if passing.error is not None:
+                raise passing.error from None
+            if interruption.exit_code is None:
+                raise
+            return interruption.exit_code
+        finally:
+            await environment.aclose()
+    passing.flush()
+    if result.truncated:
+        show_note("a part of the output was left out; limits.output_mib says how much is kept")
+    for line in result.restored:
+        show_note(line)
+    return _exit_code(result)
+
+
+def _exit_code(result: ExecResult) -> int:
+    if result.exit_code is not None:
+        return result.exit_code
+    show_error(result.error or "the command was killed")
+    if result.errno:
+        return NOT_FOUND if result.errno == ENOENT else CANNOT_RUN
+    return TIMED_OUT if result.timed_out else OVER_LIMIT
+
+
+class _Passing:
+    """Hands output on as it comes: bytes as they are, but what reaches a terminal is escaped."""
+
+    def __init__(self) -> None:
+        self.error: OSError | None = None
+        self.failed: Callable[[], object] = lambda: None
+        """Called once when nobody takes the output any more."""
+        self._decoders = {
+            name: codecs.getincrementaldecoder("utf-8")("backslashreplace")
+            for name, stream in (("stdout", sys.stdout), ("stderr", sys.stderr))
+            if stream.isatty()
+        }
+
+    def __call__(self, name: str, data: bytes) -> None:
+        if self.error is not None:
+            return
+        try:
+            self._write(name, data)
+        except OSError as error:
+            self.error = error
+            self.failed()
+
+    def flush(self) -> None:
+        """Write what was held back as half a character."""
+        for name in self._decoders:
+            self._write(name, b"", final=True)
+        if self.error is not None:
+            raise self.error
+
+    def _write(self, name: str, data: bytes, *, final: bool = False) -> None:
+        stream = sys.stdout if name == "stdout" else sys.stderr
+        decoder = self._decoders.get(name)
+        if decoder is not None:
+            stream.write(escape(decoder.decode(data, final)))
+        else:
+            stream.buffer.write(data)
+        stream.flush()
