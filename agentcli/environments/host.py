@@ -109,7 +109,7 @@ class HostEnvironment(WorkerFiles):
         on_output: Output | None = None,
         exact: bool = False,
     ) -> ExecResult:
-        """Run a command in the workspace; see ``Environment.exec``, and ``Launch`` for ``exact``."""
+        """Run a command in the workspace; see ``Environment.exec``, for ``exact`` ``Launch``."""
         sandbox = self._ready()
         problem = self._cannot_start(argv, cwd, env)
         if problem is not None:
