@@ -24,6 +24,7 @@ FLOORS = (
     "messages",
     "text",
     "config",
+    "trust",
     "prompts",
     "task",
     "embedded",

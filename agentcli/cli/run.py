@@ -25,6 +25,7 @@ from agentcli.config import Settings
 from agentcli.errors import UsageError, WorkspaceError
 from agentcli.session.store import find_session, interrupted, load_state
 from agentcli.task import Task
+from agentcli.trust import is_trusted
 from agentcli.wiring import open_agent
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -121,7 +122,7 @@ def run(
         "mode": mode.value if mode else None,
         "sandbox": "none" if no_sandbox else None,
     }
-    settings = config.load(folder, flags=flags)
+    settings = config.load(folder, flags=flags, trusted=is_trusted(folder))
     # The command line goes before the task's front matter, and that before the session so far.
     given = replace(
         given,

@@ -1,0 +1,32 @@
+"""``agentcli trust``: which folders' project files are obeyed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from agentcli.trust import distrust, trust, trusted_folders
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command("trust")
+def command(
+    folder: Annotated[Path, typer.Argument(help="The project; without it: the current folder.")] = (
+        Path()
+    ),
+    remove: Annotated[bool, typer.Option("--remove", help="Trust it no longer.")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="Show the trusted folders.")] = False,
+) -> None:
+    """Obey a project's own settings, MCP servers, commands and hooks, here and below."""
+    if list_:
+        for path in trusted_folders():
+            print(path)
+    elif remove:
+        gone = distrust(folder)
+        print(f"{folder.resolve()} is {'no longer' if gone else 'not among the folders'} trusted")
+    else:
+        new = trust(folder)
+        print(f"{folder.resolve()} is {'now' if new else 'already'} trusted")
