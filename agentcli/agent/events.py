@@ -119,9 +119,10 @@ class TaskGiven(Event):
 
 @dataclass(frozen=True, slots=True)
 class MessageAdded(Event):
-    """A system or user message joins the history."""
+    """A system or user message joins the history; ``mode`` is the mode that it tells of."""
 
     message: Message
+    mode: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +184,13 @@ class ModelChanged(Event):
     step: int
     model: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModeChanged(Event):
+    """From here on calls are permitted as another mode says."""
+
+    mode: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +272,75 @@ class RunFinished(Event):
     exit_code: int = 0
     error: str = ""
     place: Place | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """Messages of the history from ``first`` to before ``end``, and what is shown for them.
+
+    None shows nothing. Numbers count from 0.
+    """
+
+    first: int
+    end: int
+    message: Message | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Compacted(Event):
+    """From here on the model is shown less; the history itself stays whole.
+
+    ``replaced`` is all that is not shown as it was said, in order; it takes the place of what an
+    earlier compaction replaced. ``passes`` names the processors that made it shorter. Tokens are
+    those of a whole request.
+    """
+
+    step: int
+    cause: str
+    tokens_before: int
+    tokens_after: int
+    passes: tuple[str, ...]
+    replaced: tuple[Replaced, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CompactionUndone(Event):
+    """The model is shown again what it was shown before the last compaction."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixBroken(Event):
+    """A request does not begin as the one before: ``tokens_lost`` (about) are read anew.
+
+    ``cause``: model, tools, prompt, compaction, history, or expired where nothing has changed and
+    the provider no longer held it.
+    """
+
+    step: int
+    cause: str
+    tokens_lost: int
+
+
+@dataclass(frozen=True, slots=True)
+class SoftCapReached(Event):
+    """Something was used so much that one should look; fires once a run for each ``cap``."""
+
+    step: int
+    cap: str
+    used: float
+    limit: float
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUsed(Event):
+    """A model was asked for something beside the steps, such as a summary: its tokens count."""
+
+    step: int
+    purpose: str
+    usage: Usage
+    cost_usd: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -420,14 +497,14 @@ def _encode(value: Any) -> Any:
             return result_to_json(value)
         case ToolCall():
             return {"id": value.id, "name": value.name, "arguments": value.arguments}
-        case Usage() | Place():
-            return {each.name: getattr(value, each.name) for each in fields(value)}
+        case Usage() | Place() | Replaced():
+            return {each.name: _encode(getattr(value, each.name)) for each in fields(value)}
         case bytes():
             return value.decode("utf-8", errors="replace")
         case StrEnum():
             return value.value
         case tuple():
-            return list(value)
+            return [_encode(item) for item in value]
         case Mapping():
             return dict(value)
         case None | str() | int() | float():
@@ -446,8 +523,15 @@ def _decode(hint: Any, value: Any) -> Any:
         return result_from_json(value)
     if hint is ToolCall or hint is Usage:
         return hint(**value)
+    if hint is Replaced:
+        message = value["message"]
+        shown = None if message is None else from_json(message)
+        return Replaced(value["first"], value["end"], shown)
     if hint == Place | None:
         return None if value is None else Place(**value)
     if isinstance(hint, type) and issubclass(hint, StrEnum):
         return hint(value)
-    return tuple(value) if isinstance(value, list) else value
+    if isinstance(value, list):
+        (item, *_) = get_args(hint) or (Any,)
+        return tuple(_decode(item, each) for each in value)
+    return value

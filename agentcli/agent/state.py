@@ -9,10 +9,14 @@ from typing import Generic, TypeVar
 from agentcli.agent.events import (
     AnswerRejected,
     CheckFinished,
+    Compacted,
+    CompactionUndone,
     Event,
     MessageAdded,
+    ModeChanged,
     ModelAnswered,
     ModelChanged,
+    ModelUsed,
     Phase,
     PhaseChanged,
     RetryScheduled,
@@ -26,8 +30,18 @@ from agentcli.agent.events import (
     ToolFinished,
     ToolStarted,
 )
+from agentcli.agent.view import shown
 from agentcli.errors import Place
-from agentcli.messages import Message, Outcome, ToolCall, ToolResult, Usage, tool
+from agentcli.messages import (
+    Message,
+    Outcome,
+    Role,
+    ToolCall,
+    ToolResult,
+    Usage,
+    tool,
+    without_thinking,
+)
 from agentcli.tools.base import ToolKind
 
 T = TypeVar("T")
@@ -154,11 +168,20 @@ class AgentState:
     workspace: str = ""
     model: str = ""
     mode: str = ""
+    told_mode: str = ""
+    """The mode that the model was last told of."""
     sandbox: str = ""
     task: str = ""
     checks: tuple[str, ...] = ()
     limits: Mapping[str, float] = field(default_factory=dict)
     history: History[Message] = field(default_factory=History)
+    view: History[Message] = field(default_factory=History)
+    """The history as the model is shown it: compacted, without the thoughts of other models."""
+    compactions: tuple[Compacted, ...] = ()
+    foreign: int = 0
+    """So many messages of the history are from before the model changed."""
+    context_tokens: int = 0
+    """What the last request and its answer took of the context window."""
     records: History[StepRecord] = field(default_factory=History)
     step: int = 0
     running_step: int = 0
@@ -218,6 +241,8 @@ def fold(state: AgentState, event: Event) -> AgentState:
     """The state after one more durable event; transient events leave it as it is."""
     match event:
         case SessionStarted():
+            if state.model not in ("", event.model):
+                state = _changed_model(state)
             return replace(
                 state,
                 session_id=event.session_id,
@@ -227,6 +252,7 @@ def fold(state: AgentState, event: Event) -> AgentState:
                 sandbox=event.sandbox,
                 before=Totals(state.step, state.tool_calls, state.usage),
                 cost_usd=0.0,
+                rejected=0,
                 stop=None,
                 status=None,
                 answer="",
@@ -246,7 +272,10 @@ def fold(state: AgentState, event: Event) -> AgentState:
                 files_changed=(),
             )
         case MessageAdded():
-            return replace(state, history=state.history.append(event.message))
+            told = state.mode if event.message.role is Role.SYSTEM else event.mode
+            return replace(_said(state, event.message), told_mode=told or state.told_mode)
+        case ModeChanged():
+            return replace(state, mode=event.mode)
         case StepStarted():
             return replace(
                 state,
@@ -258,8 +287,8 @@ def fold(state: AgentState, event: Event) -> AgentState:
             )
         case ModelAnswered():
             return replace(
-                state,
-                history=state.history.append(event.message),
+                _said(state, event.message),
+                context_tokens=event.usage.total_tokens,
                 usage=state.usage + event.usage,
                 cost_usd=_sum(state.cost_usd, event.cost_usd),
                 step_usage=state.step_usage + event.usage,
@@ -288,7 +317,21 @@ def fold(state: AgentState, event: Event) -> AgentState:
                 step_usage=state.step_usage + event.usage,
             )
         case ModelChanged():
-            return replace(state, model=event.model)
+            return replace(_changed_model(state), model=event.model)
+        case ModelUsed():
+            return replace(
+                state,
+                usage=state.usage + event.usage,
+                cost_usd=_sum(state.cost_usd, event.cost_usd),
+                step_usage=state.step_usage + event.usage,
+            )
+        case Compacted():
+            compactions = (*state.compactions, event)
+            return _viewed(replace(state, compactions=compactions), event.tokens_after)
+        case CompactionUndone() if state.compactions:
+            undone = state.compactions[-1]
+            state = replace(state, compactions=state.compactions[:-1])
+            return _viewed(state, undone.tokens_before)
         case ToolStarted():
             return replace(
                 state,
@@ -339,6 +382,26 @@ def _sum(known: float | None, more: float | None) -> float | None:
     return None if known is None or more is None else known + more
 
 
+def _said(state: AgentState, *messages: Message) -> AgentState:
+    history, view = state.history, state.view
+    for message in messages:
+        history, view = history.append(message), view.append(message)
+    return replace(state, history=history, view=view)
+
+
+def _changed_model(state: AgentState) -> AgentState:
+    """What was said so far is read by another model from here on."""
+    return replace(state, view=History(without_thinking(state.view)), foreign=len(state.history))
+
+
+def _viewed(state: AgentState, tokens: int) -> AgentState:
+    """The view made anew, after a compaction or its undoing."""
+    replaced = state.compactions[-1].replaced if state.compactions else ()
+    own = (*without_thinking(state.history.since(0)[: state.foreign]),)
+    messages = (*own, *state.history.since(state.foreign))
+    return replace(state, view=History(shown(messages, replaced)), context_tokens=tokens)
+
+
 def _add_result(state: AgentState, result: ToolResult) -> AgentState:
     results = (*state.results, result)
     changes = state.started.get(result.call_id) == EDIT and result.outcome is Outcome.OK
@@ -354,7 +417,5 @@ def _add_result(state: AgentState, result: ToolResult) -> AgentState:
         return state
     # Calls may end in any order; the history has their results in the order of the calls.
     by_id = {result.call_id: result for result in results}
-    history = state.history
-    for call in state.pending:
-        history = history.append(tool(by_id[call.id]))
-    return replace(state, history=history, pending=(), results=(), started={})
+    state = _said(state, *(tool(by_id[call.id]) for call in state.pending))
+    return replace(state, pending=(), results=(), started={})

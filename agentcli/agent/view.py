@@ -1,0 +1,27 @@
+"""What a model is shown of a history: stretches may be left out or replaced by one message."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from agentcli.agent.events import Replaced
+from agentcli.messages import Message
+
+
+def stretches(messages: Sequence[Message], replaced: Iterable[Replaced]) -> Iterator[Replaced]:
+    """The whole history as stretches: those replaced, and between them one for each message."""
+    at = 0
+    for stretch in replaced:
+        for number in range(at, stretch.first):
+            yield Replaced(number, number + 1, messages[number])
+        yield stretch
+        at = stretch.end
+    for number in range(at, len(messages)):
+        yield Replaced(number, number + 1, messages[number])
+
+
+def shown(messages: Sequence[Message], replaced: Iterable[Replaced]) -> Iterator[Message]:
+    """The messages that are shown of a history, in order."""
+    for stretch in stretches(messages, replaced):
+        if stretch.message is not None:
+            yield stretch.message
