@@ -188,7 +188,7 @@ def test_a_project_sets_harmless_keys_only(files: Files) -> None:
     assert (settings.max_steps, settings.checks.test) == (7, ("make", "test"))
     (notice,) = settings.notices
     assert "model, sandbox, mode, providers left out" in notice
-        assert str(files.project) in notice and "agentcli trust" in notice
+    assert str(files.project) in notice and "agentcli trust" in notice
 
 
 def test_a_trusted_project_is_obeyed(files: Files) -> None:
