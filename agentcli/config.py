@@ -13,10 +13,18 @@ import shlex
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 import platformdirs
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
 
 from agentcli.errors import ConfigError
 from agentcli.text import one_line
@@ -62,6 +70,39 @@ class ProviderSettings(_Section):
     """Off for servers that cannot stream tool calls."""
     context_window: Positive | None = None
     """Tokens that its models take, where it cannot be known otherwise."""
+
+
+class McpServerSettings(_Section):
+    """A server of tools: a program (``command``, ``args``, ``env``) or an address (``url``).
+
+    ``${NAME}`` and ``${NAME:-default}`` in its texts are filled from the environment.
+    """
+
+    command: Command = ()
+    args: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
+    env: dict[str, str] = Field(default_factory=dict)
+    """Variables that it gets beside HOME, PATH and the like; it sees no others."""
+    url: str | None = None
+    """Of a streamable HTTP endpoint."""
+    headers: dict[str, str] = Field(default_factory=dict)
+    tools: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
+    """Only these of its tools; without it: all."""
+    enabled: bool = True
+    startup_timeout_s: Seconds = 20.0
+    timeout_s: Seconds = 60.0
+    """Seconds for one call."""
+
+    @model_validator(mode="after")
+    def _one_way_to_reach_it(self) -> Self:
+        if bool(self.command) == bool(self.url):
+            raise ValueError("needs either command or url")
+        return self
+
+
+class McpSettings(_Section):
+    """Servers by name, as in ``[mcp.servers.NAME]`` (modelcontextprotocol.io)."""
+
+    servers: dict[str, McpServerSettings] = Field(default_factory=dict)
 
 
 class CheckSettings(_Section):
@@ -117,6 +158,7 @@ class Settings(_Section):
     """The level that must hold; auto takes the best that works."""
     offline: bool = False
     output: Literal["text", "json", "stream-json"] = "text"
+    mcp: McpSettings = Field(default_factory=McpSettings)
     checks: CheckSettings = Field(default_factory=CheckSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
 
@@ -136,6 +178,10 @@ class Settings(_Section):
         """(key, value, source) of every value, in order."""
         for key, value in _leaves(self.model_dump()):
             yield key, value, self.source(key)
+
+
+_NAMED_SECTIONS = {"providers": ProviderSettings, "servers": McpServerSettings}
+"""Keys whose values are sections under names of the user's own."""
 
 
 def load(
@@ -192,6 +238,12 @@ def load(
     return settings
 
 
+def cache_folder(environ: Mapping[str, str] | None = None) -> Path:
+    """Where what can be made again lives; ``AGENTCLI_CACHE_DIR`` overrides the platform's."""
+    root = (os.environ if environ is None else environ).get(f"{_PREFIX}CACHE_DIR")
+    return Path(root) if root else platformdirs.user_cache_path("agentcli", appauthor=False)
+
+
 def user_folder(environ: Mapping[str, str] | None = None) -> Path:
     """Where the user's configuration lives; ``AGENTCLI_CONFIG_DIR`` overrides the platform's."""
     root = (os.environ if environ is None else environ).get(f"{_PREFIX}CONFIG_DIR")
@@ -236,10 +288,10 @@ def _check_keys(
             continue
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             _check_keys(value, field.annotation, name, f"{at}{key}.")
-        elif key == "providers":
-            for provider, inner in value.items():
+        elif key in _NAMED_SECTIONS:
+            for entry, inner in value.items():
                 if isinstance(inner, Mapping):
-                    _check_keys(inner, ProviderSettings, name, f"{at}{key}.{provider}.")
+                    _check_keys(inner, _NAMED_SECTIONS[key], name, f"{at}{key}.{entry}.")
 
 
 def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, str, Any]]:
