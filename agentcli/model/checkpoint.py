@@ -23,17 +23,13 @@ from torch import Tensor
 
 from agentcli.errors import CheckpointError, ModelError
 from agentcli.model.config import ModelConfig
+from agentcli.model.folder import INT8_ROWS, OWN_TYPE, ModelFolder, open_folder
 from agentcli.model.gpt import GPT, Attention
 from agentcli.model.pack import pack_model, suited_dtype
 from agentcli.model.quantize import Scheme, quantize_model
 from agentcli.model.rope import Rotary
 from agentcli.model.tensor_file import expand_rows, read_safetensors, write_safetensors
-from agentcli.model.tokenizer import Tokenizer, load_tokenizer, read_json
-
-# model_type of agentcli's own config.json.
-OWN_TYPE = "agentcli"
-# Its ``storage`` where matrices are int8 with a scale a row; they are expanded while they load.
-INT8_ROWS = "int8 rows"
+from agentcli.model.tokenizer import Tokenizer
 
 
 @dataclass
@@ -72,26 +68,23 @@ def load_model(
     cannot be saved). Raises CheckpointError for missing, damaged, unsafe or misshapen files, naming
     the file or tensor, and ModelError for models that cannot be run.
     """
-    folder = Path(path).expanduser()
-    if not folder.exists():
-        raise CheckpointError(f"{folder}: no such file or folder")
-    if (folder / "config.json").exists():
-        loaded = _load_folder(folder, dtype, device, context, fused)
-    else:
-        loaded = _load_nanochat(folder, dtype, device, context, fused)
+    folder = open_folder(path, context=context)
+    load = _load_nanochat if folder.kind == "nanochat" else _load_safetensors
+    tokenizer = folder.load_tokenizer()
+    loaded = LoadedModel(
+        load(folder, dtype, device, fused),
+        tokenizer,
+        folder.family,
+        folder.path,
+        folder.chat_template,
+        folder.stop_ids(tokenizer),
+        dict(folder.generation),
+    )
     if quantize is not None:
         quantize_model(loaded.model, quantize)
     elif pack:
         pack_model(loaded.model)
     return loaded
-
-
-def read_config(path: str | Path) -> ModelConfig:
-    """The configuration of a model folder, without its weights."""
-    folder = Path(path).expanduser()
-    if (folder / "config.json").exists():
-        return _config_of(read_json(folder / "config.json"))
-    return _nanochat_config(read_json(_meta_of(_nanochat_file(folder))))
 
 
 def save_model(
@@ -123,41 +116,20 @@ def save_model(
 # --- folders with a config.json ----------------------------------------------------------------
 
 
-def _load_folder(
-    folder: Path,
+def _load_safetensors(
+    folder: ModelFolder,
     dtype: torch.dtype | Literal["auto"] | None,
     device: torch.device | str,
-    context: int | None,
     fused: bool,
-) -> LoadedModel:
-    data = read_json(folder / "config.json")
-    config = _with_context(_config_of(data), context)
-    tokenizer = load_tokenizer(folder)
-    files = _weight_files(folder)
+) -> GPT:
+    data, config = folder.data, folder.config
     model = _empty_model(config, _wanted(dtype, _dtype_of(data), device), device, fused)
-    own = data.get("model_type") == OWN_TYPE
-    tensors: Iterable[tuple[str, Tensor]] = chain.from_iterable(map(read_safetensors, files))
+    tensors: Iterable[tuple[str, Tensor]]
+    tensors = chain.from_iterable(map(read_safetensors, folder.weights))
     if data.get("storage") == INT8_ROWS:
         tensors = expand_rows(tensors)
-    fill(model, tensors, None if own else hf_names(config))
-    generation_file = folder / "generation_config.json"
-    generation = read_json(generation_file) if generation_file.exists() else {}
-    family = config.family
-    return LoadedModel(
-        model,
-        tokenizer,
-        family,
-        folder,
-        _chat_template(folder),
-        _stop_ids(tokenizer, data, generation, family),
-        generation,
-    )
-
-
-def _config_of(data: Mapping[str, Any]) -> ModelConfig:
-    if data.get("model_type") == OWN_TYPE:
-        return ModelConfig.from_dict(data["model"])
-    return ModelConfig.from_hf(data)
+    fill(model, tensors, None if folder.kind == "own" else hf_names(config))
+    return model
 
 
 def _dtype_of(data: Mapping[str, Any]) -> torch.dtype:
@@ -174,60 +146,6 @@ def _wanted(
     dtype: torch.dtype | Literal["auto"] | None, stored: torch.dtype, device: torch.device | str
 ) -> torch.dtype:
     return suited_dtype(device, stored) if dtype == "auto" else dtype or stored
-
-
-def _with_context(config: ModelConfig, context: int | None) -> ModelConfig:
-    if context is None:
-        return config
-    if context < 1:
-        raise ModelError(f"a context of {context} tokens is not possible")
-    return replace(config, sequence_len=context)
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        names = sorted(set(read_json(index).get("weight_map", {}).values()))
-        # A name is a file of this folder, whatever an index claims.
-        if any(Path(name).name != name for name in names):
-            raise CheckpointError(f"{index}: names files outside the folder")
-        files = [folder / name for name in names]
-    else:
-        files = sorted(folder.glob("*.safetensors"))
-    missing = [file.name for file in files if not file.exists()]
-    if missing:
-        raise CheckpointError(f"{folder}: {', '.join(missing)} is missing")
-    if not files:
-        raise CheckpointError(
-            f"{folder}: no safetensors files", hint="pickled .bin weights are not loaded"
-        )
-    return files
-
-
-def _chat_template(folder: Path) -> str | None:
-    """A file of its own in newer folders, a setting of the tokenizer in older ones."""
-    for name in ("chat_template.jinja", "chat_template.json"):
-        file = folder / name
-        if file.exists():
-            text = file.read_text(encoding="utf-8")
-            return text if file.suffix == ".jinja" else json.loads(text).get("chat_template")
-    settings = folder / "tokenizer_config.json"
-    template = read_json(settings).get("chat_template") if settings.exists() else None
-    if isinstance(template, list):  # several, by name
-        named = {entry.get("name"): entry.get("template") for entry in template}
-        template = named.get("tool_use") or named.get("default")
-    return template
-
-
-def _stop_ids(
-    tokenizer: Tokenizer, data: Mapping[str, Any], generation: Mapping[str, Any], family: str
-) -> frozenset[int]:
-    stops: set[int] = set()
-    for value in (generation.get("eos_token_id"), data.get("eos_token_id"), tokenizer.eos_id):
-        stops.update(value if isinstance(value, list) else [value] if value is not None else [])
-    if family == "nanochat" and tokenizer.bos_id is not None:
-        stops.add(tokenizer.bos_id)  # a new document begins
-    return frozenset(stops)
 
 
 # --- names -------------------------------------------------------------------------------------
@@ -358,20 +276,14 @@ def _empty_model(
 
 # --- nanochat ----------------------------------------------------------------------------------
 
-_TRAININGS = ("chatrl_checkpoints", "chatsft_checkpoints", "base_checkpoints")  # newest first
-_MODEL_FILE = re.compile(r"model_(\d+)\.pt")
-
 
 def _load_nanochat(
-    path: Path,
+    folder: ModelFolder,
     dtype: torch.dtype | Literal["auto"] | None,
     device: torch.device | str,
-    context: int | None,
     fused: bool,
-) -> LoadedModel:
-    file = _nanochat_file(path)
-    config = _with_context(_nanochat_config(read_json(_meta_of(file))), context)
-    tokenizer = load_tokenizer(_nanochat_tokenizer(file.parent))
+) -> GPT:
+    (file,) = folder.weights
     try:
         state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except OSError as error:
@@ -382,49 +294,11 @@ def _load_nanochat(
     if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
         raise CheckpointError(f"{file}: holds no tensors by name")
     state = {_plain_name(name): tensor for name, tensor in state.items()}
-    config = _fit_old_files(config, state)
+    config = _fit_old_files(folder.config, state)
     stored = state.get("transformer.wte.weight", torch.empty(0, dtype=torch.bfloat16))
     model = _empty_model(config, _wanted(dtype, stored.dtype, device), device, fused)
     fill(model, state.items())
-    stops = _stop_ids(tokenizer, {}, {}, "nanochat")
-    return LoadedModel(model, tokenizer, "nanochat", file.parent, None, stops)
-
-
-def _nanochat_file(path: Path) -> Path:
-    """From a file, a folder of one model, of models by tag, or nanochat's base folder.
-
-    Takes reinforced over chat over base models, the largest d<N> tag, the last step.
-    """
-    if path.is_file():
-        return path
-    for training in _TRAININGS:
-        if (path / training).is_dir():
-            return _nanochat_file(path / training)
-    steps = {int(m[1]): f for f in path.iterdir() if (m := _MODEL_FILE.fullmatch(f.name))}
-    if steps:
-        return steps[max(steps)]
-    tags = {int(m[1]): f for f in path.iterdir() if (m := re.fullmatch(r"d(\d+)", f.name))}
-    if tags:
-        return _nanochat_file(tags[max(tags)])
-    raise CheckpointError(f"{path}: no model", hint="expected config.json or model_<step>.pt")
-
-
-def _meta_of(file: Path) -> Path:
-    match = _MODEL_FILE.fullmatch(file.name)
-    if match is None:
-        raise CheckpointError(f"{file}: not a nanochat checkpoint (model_<step>.pt)")
-    return file.with_name(f"meta_{match[1]}.json")
-
-
-def _nanochat_config(meta: Mapping[str, Any]) -> ModelConfig:
-    settings = meta.get("model_config")
-    if not isinstance(settings, dict):
-        raise CheckpointError("meta_<step>.json: model_config is missing")
-    try:
-        # Files older than the setting were trained with full context.
-        return ModelConfig.nanochat(**{"window_pattern": "L", **settings})
-    except TypeError as error:
-        raise CheckpointError(f"meta_<step>.json: {error}") from None
+    return model
 
 
 def _fit_old_files(config: ModelConfig, state: dict[str, Tensor]) -> ModelConfig:
@@ -439,11 +313,3 @@ def _fit_old_files(config: ModelConfig, state: dict[str, Tensor]) -> ModelConfig
     has_smear = "smear_gate.weight" in state
     has_values = any(name.startswith("value_embeds.") for name in state)
     return replace(config, smear=has_smear, value_embeds=has_values)
-
-
-def _nanochat_tokenizer(folder: Path) -> Path:
-    """Beside the model, or in the base folder's ``tokenizer``: base/<training>/<tag>/."""
-    for candidate in (folder, folder / "tokenizer", *(p / "tokenizer" for p in folder.parents[:2])):
-        if (candidate / "tokenizer.pkl").exists() or (candidate / "tokenizer.tiktoken").exists():
-            return candidate
-    raise CheckpointError(f"{folder}: no tokenizer", hint="expected tokenizer/tokenizer.pkl")

@@ -1,15 +1,13 @@
 """ModelConfig: everything that distinguishes one decoder-only transformer from another.
 
 One GPT class (gpt.py) runs every family; what differs is said here as data. ``nanochat`` builds
-the architecture of karpathy/nanochat; ``from_hf`` reads a Hugging Face ``config.json`` through
-the table of families at the end of the file.
+the architecture of karpathy/nanochat; families.py reads a Hugging Face ``config.json``.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -179,7 +177,18 @@ class ModelConfig:
                 fields[name] = _rope_from_dict(fields[name])
         for name in ("windows", "layers_without_rope"):
             fields[name] = tuple(fields.get(name, ()))
-        return _construct(cls, fields)
+        return cls.from_fields(fields)
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> ModelConfig:
+        """Raises ModelError for unknown or missing fields."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(fields) - known):
+            raise ModelError(f"model config: unknown fields {', '.join(unknown)}")
+        try:
+            return cls(**fields)
+        except TypeError as error:
+            raise ModelError(f"model config: {error}") from None
 
     @classmethod
     def nanochat(
@@ -233,24 +242,6 @@ class ModelConfig:
             backout=True,
         )
 
-    @classmethod
-    def from_hf(cls, data: Mapping[str, Any]) -> ModelConfig:
-        """Reads the contents of a Hugging Face ``config.json``.
-
-        Raises ModelError, naming the family or the field, for what no family here can run.
-        """
-        # Multimodal folders keep the language model's settings one level down.
-        text = {**data, **data.get("text_config", {})}
-        model_type = str(text.get("model_type", ""))
-        reader = FAMILIES.get(model_type)
-        if reader is None:
-            known = ", ".join(sorted(FAMILIES))
-            raise ModelError(f"unknown model family {model_type!r}; known are {known}")
-        try:
-            return _construct(cls, {"family": model_type, **reader(text)})
-        except KeyError as error:
-            raise ModelError(f"config.json of family {model_type}: {error} is missing") from None
-
 
 def nanochat_windows(pattern: str, n_layer: int, sequence_len: int) -> tuple[int | None, ...]:
     """Windows from a pattern of S and L; None where a window covers the whole context."""
@@ -270,243 +261,3 @@ def _rope_from_dict(data: Mapping[str, Any]) -> RopeConfig:
             scaling[name] = tuple(scaling.get(name, ()))
         fields["scaling"] = RopeScaling(**scaling)
     return RopeConfig(**fields)
-
-
-def _construct(cls: type[ModelConfig], fields: Mapping[str, Any]) -> ModelConfig:
-    known = {field.name for field in dataclasses.fields(cls)}
-    if unknown := sorted(set(fields) - known):
-        raise ModelError(f"model config: unknown fields {', '.join(unknown)}")
-    try:
-        return cls(**fields)
-    except TypeError as error:
-        raise ModelError(f"model config: {error}") from None
-
-
-# --- Hugging Face families ---------------------------------------------------------------------
-# Each reader turns a config.json into fields of ModelConfig. Settings that a reader does not
-# name do not change the equations (dropout, initialisers, token ids).
-
-HfConfig = Mapping[str, Any]
-
-ACTIVATIONS: dict[str, MlpKind] = {
-    "silu": "silu_gate",
-    "swish": "silu_gate",
-    "gelu_pytorch_tanh": "gelu_gate",
-    "gelu_new": "gelu_gate",
-}
-
-
-def _llama(hf: HfConfig) -> dict[str, Any]:
-    n_head = int(hf["num_attention_heads"])
-    head_dim = int(hf.get("head_dim") or hf["hidden_size"] // n_head)
-    activation = str(hf.get("hidden_act") or hf.get("hidden_activation") or "silu")
-    if activation not in ACTIVATIONS:
-        raise ModelError(f"config.json: unknown activation {activation!r}")
-    return {
-        "vocab_size": int(hf["vocab_size"]),
-        "sequence_len": int(hf.get("max_position_embeddings", 2048)),
-        "n_layer": int(hf["num_hidden_layers"]),
-        "n_head": n_head,
-        "n_kv_head": int(hf.get("num_key_value_heads") or n_head),
-        "n_embd": int(hf["hidden_size"]),
-        "head_dim": head_dim,
-        "n_hidden": int(hf["intermediate_size"]),
-        "rope": _rope(hf, head_dim),
-        "tied": bool(hf.get("tie_word_embeddings", False)),
-        "norm_eps": float(hf.get("rms_norm_eps", 1e-6)),
-        "qkv_bias": bool(hf.get("attention_bias", False)),
-        "out_bias": bool(hf.get("attention_bias", False)),
-        "mlp": ACTIVATIONS[activation],
-        "mlp_bias": bool(hf.get("mlp_bias", False)),
-    }
-
-
-def _mistral(hf: HfConfig) -> dict[str, Any]:
-    return {**_llama(hf), "windows": _windows(hf, ["sliding_attention"] * _layers(hf))}
-
-
-def _qwen2(hf: HfConfig) -> dict[str, Any]:
-    first = int(hf.get("max_window_layers", 28))
-    types = ["full_attention" if i < first else "sliding_attention" for i in range(_layers(hf))]
-    sliding = bool(hf.get("use_sliding_window", False))
-    return {
-        **_llama(hf),
-        "qkv_bias": True,
-        "out_bias": False,
-        "windows": _windows(hf, types) if sliding else (),
-    }
-
-
-def _qwen3(hf: HfConfig) -> dict[str, Any]:
-    bias = bool(hf.get("attention_bias", False))
-    fields = {**_qwen2(hf), "qkv_bias": bias, "out_bias": bias, "qk_norm": "before_rope"}
-    if not hf.get("head_dim"):
-        # Qwen3's head width is its own setting, 128 unless the file says otherwise.
-        fields |= {"head_dim": 128, "rope": _rope(hf, 128)}
-    return fields
-
-
-def _gemma(hf: HfConfig) -> dict[str, Any]:
-    head_dim = int(hf.get("head_dim") or 256)
-    return {
-        **_llama({**hf, "head_dim": head_dim}),
-        "mlp": "gelu_gate",  # the files say "gelu"; the models were trained with the tanh form
-        "tied": bool(hf.get("tie_word_embeddings", True)),
-        "norm": "one_plus_weight",
-        "embed_scale": math.sqrt(hf["hidden_size"]),
-    }
-
-
-def _gemma2(hf: HfConfig) -> dict[str, Any]:
-    types = [("sliding_attention", "full_attention")[i % 2] for i in range(_layers(hf))]
-    return {
-        **_gemma(hf),
-        "post_norms": True,
-        "attention_scale": float(hf.get("query_pre_attn_scalar") or 256) ** -0.5,
-        "attention_softcap": float(hf.get("attn_logit_softcapping", 50.0) or 0.0),
-        "logit_softcap": float(hf.get("final_logit_softcapping", 30.0) or 0.0),
-        "windows": _windows({"sliding_window": 4096, **hf}, types),
-    }
-
-
-def _gemma3(hf: HfConfig) -> dict[str, Any]:
-    if hf.get("use_bidirectional_attention"):
-        raise ModelError("config.json: an encoder (use_bidirectional_attention) cannot generate")
-    head_dim = int(hf.get("head_dim") or 256)
-    every = int(hf.get("sliding_window_pattern") or 6)
-    types = [
-        "full_attention" if (i + 1) % every == 0 else "sliding_attention"
-        for i in range(_layers(hf))
-    ]
-    wide, local = _gemma3_ropes(hf, head_dim)
-    return {
-        **_gemma2({**hf, "layer_types": hf.get("layer_types") or types}),
-        "attention_softcap": float(hf.get("attn_logit_softcapping") or 0.0),
-        "logit_softcap": float(hf.get("final_logit_softcapping") or 0.0),
-        "qk_norm": "before_rope",
-        "rope": wide,
-        "rope_sliding": local,
-        "sequence_len": int(hf.get("max_position_embeddings", 131_072)),
-    }
-
-
-def _phi3(hf: HfConfig) -> dict[str, Any]:
-    settings = hf.get("rope_parameters") or hf.get("rope_scaling")
-    if settings and settings.get("rope_type", settings.get("type")) in {"su", "yarn"}:
-        # Early Phi-3 files call LongRoPE by these names.
-        hf = {**hf, "rope_scaling": {**settings, "rope_type": "longrope"}, "rope_parameters": None}
-    fields = _llama(hf)
-    return {
-        **fields,
-        "windows": _windows(hf, ["sliding_attention"] * _layers(hf)),
-        "norm_eps": float(hf.get("rms_norm_eps", 1e-5)),
-    }
-
-
-def _smollm3(hf: HfConfig) -> dict[str, Any]:
-    every = int(hf.get("no_rope_layer_interval", 4))
-    # 1 means "this layer rotates", despite the name.
-    rotates = hf.get("no_rope_layers") or [int((i + 1) % every != 0) for i in range(_layers(hf))]
-    return {
-        **_llama(hf),
-        "tied": bool(hf.get("tie_word_embeddings", True)),
-        "layers_without_rope": tuple(i for i, on in enumerate(rotates) if not on),
-        "windows": _windows(hf, []) if hf.get("use_sliding_window") else (),
-    }
-
-
-def _layers(hf: HfConfig) -> int:
-    return int(hf["num_hidden_layers"])
-
-
-def _windows(hf: HfConfig, default_types: list[str]) -> tuple[int | None, ...]:
-    """HF counts the query itself in its window; ModelConfig does not."""
-    window = hf.get("sliding_window")
-    types = hf.get("layer_types") or default_types
-    if not window or not types:
-        return ()
-    return tuple(int(window) - 1 if kind == "sliding_attention" else None for kind in types)
-
-
-def _rope(hf: HfConfig, head_dim: int, default_base: float = 10_000.0) -> RopeConfig:
-    """Old spelling: rope_theta and rope_scaling. New: rope_parameters holds both."""
-    settings = {**(hf.get("rope_scaling") or {}), **(hf.get("rope_parameters") or {})}
-    base = settings.get("rope_theta") or hf.get("rope_theta") or default_base
-    fraction = settings.get("partial_rotary_factor") or hf.get("partial_rotary_factor") or 1.0
-    return RopeConfig(float(base), int(head_dim * fraction), _scaling(hf, settings))
-
-
-def _gemma3_ropes(hf: HfConfig, head_dim: int) -> tuple[RopeConfig, RopeConfig]:
-    """(for full layers, for sliding layers); only the former are ever scaled."""
-    new = hf.get("rope_parameters") or {}
-    if "full_attention" in new or "sliding_attention" in new:
-        wide = {"rope_theta": 1e6, **new.get("full_attention", {})}
-        local = {"rope_theta": 1e4, **new.get("sliding_attention", {})}
-        bare = {**hf, "rope_scaling": None}
-        return (
-            _rope({**bare, "rope_parameters": wide}, head_dim),
-            _rope({**bare, "rope_parameters": local}, head_dim),
-        )
-    local_base = float(hf.get("rope_local_base_freq") or 10_000.0)
-    return _rope(hf, head_dim, default_base=1e6), RopeConfig(local_base, head_dim)
-
-
-def _scaling(hf: HfConfig, settings: Mapping[str, Any]) -> RopeScaling | None:
-    kind = settings.get("rope_type", settings.get("type", "default"))
-    context = int(hf.get("max_position_embeddings", 2048))
-    # The place of this number changed over time; Phi-3 keeps it outside the RoPE settings.
-    original = (
-        settings.get("original_max_position_embeddings")
-        or hf.get("original_max_position_embeddings")
-        or context
-    )
-    factor = float(settings.get("factor") or context / original)
-    if kind in ("default", None):
-        return None
-    if kind == "linear":
-        return RopeScaling("linear", factor)
-    if kind == "llama3":
-        return RopeScaling(
-            "llama3",
-            factor,
-            int(original),
-            low_freq_factor=float(settings["low_freq_factor"]),
-            high_freq_factor=float(settings["high_freq_factor"]),
-        )
-    attention_factor = settings.get("attention_factor")
-    if kind == "yarn":
-        return RopeScaling(
-            "yarn",
-            factor,
-            int(original),
-            beta_fast=float(settings.get("beta_fast") or 32),
-            beta_slow=float(settings.get("beta_slow") or 1),
-            truncate=bool(settings.get("truncate", True)),
-            mscale=settings.get("mscale"),
-            mscale_all_dim=settings.get("mscale_all_dim"),
-            attention_factor=attention_factor,
-        )
-    if kind == "longrope":
-        return RopeScaling(
-            "longrope",
-            factor,
-            int(original),
-            attention_factor=attention_factor,
-            short_factors=tuple(settings["short_factor"]),
-            long_factors=tuple(settings["long_factor"]),
-        )
-    raise ModelError(f"config.json: unknown RoPE scaling {kind!r}")
-
-
-FAMILIES: dict[str, Callable[[HfConfig], dict[str, Any]]] = {
-    "llama": _llama,  # Llama 2 and 3, SmolLM, SmolLM 2 and many more
-    "mistral": _mistral,
-    "qwen2": _qwen2,
-    "qwen3": _qwen3,
-    "gemma": _gemma,
-    "gemma2": _gemma2,
-    "gemma3_text": _gemma3,
-    "gemma3": _gemma3,
-    "phi3": _phi3,
-    "smollm3": _smollm3,
-}

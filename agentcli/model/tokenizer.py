@@ -11,17 +11,25 @@ from __future__ import annotations
 import base64
 import codecs
 import json
-import pickle
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import tiktoken
 import tokenizers
 
 from agentcli.errors import CheckpointError, ModelError
+from agentcli.model.tokenizer_json import (
+    bytes_of,
+    decoder_kind,
+    mark_control_tokens,
+    strips_first_space,
+)
+from agentcli.model.tokenizer_pickle import read_encoding
+
+# A control character merges with nothing: what follows it is within a text.
+_SEPARATOR = "\x02"
 
 # nanochat numbers these after the merges, in this order.
 NANOCHAT_SPECIAL = (
@@ -34,17 +42,6 @@ NANOCHAT_SPECIAL = (
     "<|python_end|>",
     "<|output_start|>",
     "<|output_end|>",
-)
-
-# Added tokens that files do not mark as special, although models read them as control.
-_TOOL_TAGS = ("tool_call", "tool_response", "tools", "think")
-_BRACKET_TAGS = ("AVAILABLE_TOOLS", "TOOL_RESULTS", "INST", "SYSTEM_PROMPT", "THINK")
-CONTROL_TOKENS = frozenset(
-    [
-        *(f"<{slash}{tag}>" for tag in _TOOL_TAGS for slash in ("", "/")),
-        *(f"[{slash}{tag}]" for tag in _BRACKET_TAGS for slash in ("", "/")),
-        *("[TOOL_CALLS]", "[TOOL_CONTENT]", "[ARGS]", "[CALL_ID]"),
-    ]
 )
 
 
@@ -221,7 +218,7 @@ class HfTokenizer(Tokenizer):
 
         Raises CheckpointError for kinds of tokenizers that have no bytes per token.
         """
-        data = _mark_control_tokens(data)
+        data = mark_control_tokens(data)
         self._json = json.dumps(data, ensure_ascii=False)
         self._settings = dict(settings or {})
         try:
@@ -237,12 +234,12 @@ class HfTokenizer(Tokenizer):
         self.special = {token.content: i for i, token in added.items() if token.special}
         vocab = self._template.get_vocab(with_added_tokens=True)
         self.vocab_size = 1 + max(vocab.values())
-        kind = _decoder_kind(data)
+        kind = decoder_kind(data)
         self._bytes = [b""] * self.vocab_size
         for text, token in vocab.items():
             literal = token in added
-            self._bytes[token] = text.encode() if literal else _bytes_of(text, kind)
-        self.strips_first_space = _strips_first_space(data)
+            self._bytes[token] = text.encode() if literal else bytes_of(text, kind)
+        self.strips_first_space = strips_first_space(data)
         self.bos_id = self._id_of(self._settings.get("bos_token"))
         self.eos_id = self._id_of(self._settings.get("eos_token"))
         self.prompt_prefix = self._prefix()
@@ -254,7 +251,6 @@ class HfTokenizer(Tokenizer):
     def encode_inner(self, text: str) -> list[int]:
         if not self.strips_first_space:
             return self.encode(text)
-        # A control character merges with nothing: what follows it is within a text.
         ids = self.encode(_SEPARATOR + text)
         at = next(i for i, token in enumerate(ids) if self._bytes[token].endswith(b"\x02"))
         return ids[at + 1 :]
@@ -314,136 +310,15 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     )
 
 
-# --- nanochat's pickle -------------------------------------------------------------------------
-
-
-class _PickledEncoding:
-    """Stands in for tiktoken.core.Encoding; takes its state and runs nothing."""
-
-    state: Any = None
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-
-class _EncodingUnpickler(pickle.Unpickler):
-    """Admits the one class that such a file needs, as a stand-in, and refuses all else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in {("tiktoken.core", "Encoding"), ("tiktoken", "Encoding")}:
-            return _PickledEncoding
-        raise CheckpointError(f"tokenizer.pkl wants to load {module}.{name}: refused")
-
-    def persistent_load(self, pid: Any) -> Any:
-        raise CheckpointError("tokenizer.pkl refers to objects outside itself: refused")
-
-
 def load_nanochat_pickle(path: Path) -> TiktokenTokenizer:
     """Reads nanochat's pickled tiktoken Encoding without running anything in it.
 
     Raises CheckpointError for files that need more than that, or hold something else.
     """
-    try:
-        with path.open("rb") as file:
-            state = _unpickle_state(file)
-    except OSError as error:
-        raise CheckpointError(f"{path}: {error.strerror}") from None
-    except CheckpointError:
-        raise
-    except Exception as error:  # a damaged pickle fails in any way
-        raise CheckpointError(f"{path}: damaged ({error!r})") from None
-    ranks, special, pattern = _encoding_parts(path, state)
+    ranks, special, pattern = read_encoding(path)
     bos = next((text for text in ("<|bos|>", "<|endoftext|>") if text in special), None)
     eos = "<|assistant_end|>" if "<|assistant_end|>" in special else bos
     return TiktokenTokenizer(ranks, pattern, special, bos=bos, eos=eos)
-
-
-def _encoding_parts(
-    path: Path, state: Mapping[str, Any]
-) -> tuple[dict[bytes, int], dict[str, int], str]:
-    """The parts of an encoding, checked to be of the types they must be."""
-    ranks, special = state.get("mergeable_ranks"), state.get("special_tokens")
-    pattern = state.get("pat_str")
-    if (
-        isinstance(pattern, str)
-        and isinstance(ranks, dict)
-        and isinstance(special, dict)
-        and all(isinstance(k, bytes) and isinstance(v, int) for k, v in ranks.items())
-        and all(isinstance(k, str) and isinstance(v, int) for k, v in special.items())
-    ):
-        return ranks, special, pattern
-    raise CheckpointError(f"{path}: holds no tiktoken encoding")
-
-
-def _unpickle_state(file: IO[bytes]) -> dict[str, Any]:
-    loaded = _EncodingUnpickler(file).load()
-    state = loaded.state if isinstance(loaded, _PickledEncoding) else None
-    if not isinstance(state, dict):
-        raise CheckpointError("tokenizer.pkl holds no tiktoken encoding of its own")
-    return state
-
-
-# --- tokenizer.json ----------------------------------------------------------------------------
-
-
-def _mark_control_tokens(data: Mapping[str, Any]) -> dict[str, Any]:
-    added = [
-        {**token, "special": True} if token.get("content") in CONTROL_TOKENS else token
-        for token in data.get("added_tokens") or ()
-    ]
-    return {**data, "added_tokens": added}
-
-
-def _components(part: Any) -> list[dict[str, Any]]:
-    """A component of tokenizer.json, its sequences flattened."""
-    if not part:
-        return []
-    if part.get("type") == "Sequence":
-        inner = part.get("decoders") or part.get("pretokenizers") or part.get("normalizers") or ()
-        return [leaf for child in inner for leaf in _components(child)]
-    return [part]
-
-
-def _decoder_kind(data: Mapping[str, Any]) -> str:
-    kinds = {part["type"] for part in _components(data.get("decoder"))}
-    if "ByteLevel" in kinds:
-        return "byte_level"
-    if kinds & {"ByteFallback", "Metaspace", "Replace"}:
-        return "byte_fallback"
-    raise CheckpointError(f"tokenizer.json: unknown decoder {sorted(kinds) or 'none'}")
-
-
-def _strips_first_space(data: Mapping[str, Any]) -> bool:
-    for part in _components(data.get("decoder")):
-        if part["type"] == "Strip" and part.get("content") == " " and part.get("start"):
-            return True
-        if part["type"] == "Metaspace":
-            return bool(part.get("prepend_scheme", "always") != "never")
-    return False
-
-
-def _byte_alphabet() -> dict[str, int]:
-    """GPT-2's printable stand-ins: every byte has a character that is no space or control."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    alphabet = {chr(byte): byte for byte in printable}
-    rest = (byte for byte in range(256) if byte not in set(printable))
-    alphabet.update((chr(0x100 + i), byte) for i, byte in enumerate(rest))
-    return alphabet
-
-
-_ALPHABET = _byte_alphabet()
-_SEPARATOR = "\x02"
-_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
-
-
-def _bytes_of(text: str, kind: str) -> bytes:
-    if kind == "byte_level":
-        if all(char in _ALPHABET for char in text):
-            return bytes(_ALPHABET[char] for char in text)
-        return text.encode()
-    if match := _BYTE_TOKEN.fullmatch(text):
-        return bytes([int(match[1], 16)])
-    return text.replace("\u2581", " ").encode()
 
 
 def read_json(path: Path) -> dict[str, Any]:

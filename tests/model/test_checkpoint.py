@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from agentcli.errors import CheckpointError, ModelError
-from agentcli.model.checkpoint import load_model, read_config, save_model
+from agentcli.model.checkpoint import load_model, save_model
 from agentcli.model.config import ModelConfig
+from agentcli.model.folder import read_config
 from agentcli.model.gpt import GPT
 from agentcli.model.tensor_file import expand_rows, read_safetensors, write_safetensors
 from tests.model.families import CASES, Case, make_oracle, random_tokens, save_oracle

@@ -1,0 +1,212 @@
+"""What a model folder says of its model, read without torch and without the weights.
+
+Three kinds: Hugging Face (``config.json``, safetensors), agentcli's own (``config.json`` with a
+ModelConfig) and nanochat (``model_<step>.pt`` with ``meta_<step>.json``, a tokenizer nearby).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from agentcli.errors import CheckpointError, ModelError
+from agentcli.model.config import ModelConfig
+from agentcli.model.families import config_from_hf
+from agentcli.model.tokenizer import Tokenizer, load_tokenizer, read_json
+
+# model_type of agentcli's own config.json.
+OWN_TYPE = "agentcli"
+# Its ``storage`` where matrices are int8 with a scale a row; they are expanded while they load.
+INT8_ROWS = "int8 rows"
+
+_TRAININGS = ("chatrl_checkpoints", "chatsft_checkpoints", "base_checkpoints")  # newest first
+_MODEL_FILE = re.compile(r"model_(\d+)\.pt")
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A model that has not been loaded.
+
+    ``data`` is config.json, or nanochat's meta file; ``generation`` generation_config.json, or
+    empty; ``chat_template`` is Jinja, None where the files have none.
+    """
+
+    path: Path
+    kind: Literal["hf", "own", "nanochat"]
+    config: ModelConfig
+    data: Mapping[str, Any]
+    weights: tuple[Path, ...]
+    tokenizer_folder: Path
+    chat_template: str | None = None
+    generation: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def family(self) -> str:
+        return self.config.family
+
+    def load_tokenizer(self) -> Tokenizer:
+        """Raises CheckpointError if there is none, or if it is damaged or unsafe."""
+        return load_tokenizer(self.tokenizer_folder)
+
+    def stop_ids(self, tokenizer: Tokenizer) -> frozenset[int]:
+        """The tokens that end an answer."""
+        stops: set[int] = set()
+        ends = (self.generation.get("eos_token_id"), self.data.get("eos_token_id"))
+        for value in (*ends, tokenizer.eos_id):
+            stops.update(value if isinstance(value, list) else [value] if value is not None else [])
+        if self.family == "nanochat" and tokenizer.bos_id is not None:
+            stops.add(tokenizer.bos_id)  # a new document begins
+        return frozenset(stops)
+
+
+def open_folder(path: str | Path, *, context: int | None = None) -> ModelFolder:
+    """Reads a model folder, or a nanochat ``model_<step>.pt``; ``context`` replaces its own.
+
+    Raises CheckpointError for missing or damaged files, ModelError for models that cannot be run.
+    """
+    folder = Path(path).expanduser()
+    if not folder.exists():
+        raise CheckpointError(f"{folder}: no such file or folder")
+    found = _hf_folder(folder) if (folder / "config.json").exists() else _nanochat_folder(folder)
+    if context is None:
+        return found
+    if context < 1:
+        raise ModelError(f"a context of {context} tokens is not possible")
+    return replace(found, config=replace(found.config, sequence_len=context))
+
+
+def read_config(path: str | Path) -> ModelConfig:
+    """The configuration of a model folder."""
+    folder = Path(path).expanduser()
+    if (folder / "config.json").exists():
+        return _config_of(read_json(folder / "config.json"))
+    return _nanochat_config(read_json(_meta_of(_nanochat_file(folder))))
+
+
+# --- folders with a config.json ----------------------------------------------------------------
+
+
+def _hf_folder(folder: Path) -> ModelFolder:
+    data = read_json(folder / "config.json")
+    generation_file = folder / "generation_config.json"
+    return ModelFolder(
+        folder,
+        "own" if data.get("model_type") == OWN_TYPE else "hf",
+        _config_of(data),
+        data,
+        _weight_files(folder),
+        folder,
+        _chat_template(folder),
+        read_json(generation_file) if generation_file.exists() else {},
+    )
+
+
+def _config_of(data: Mapping[str, Any]) -> ModelConfig:
+    if data.get("model_type") != OWN_TYPE:
+        return config_from_hf(data)
+    if not isinstance(data.get("model"), dict):
+        raise CheckpointError("config.json: model is missing")
+    return ModelConfig.from_dict(data["model"])
+
+
+def _weight_files(folder: Path) -> tuple[Path, ...]:
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        names = sorted(set(read_json(index).get("weight_map", {}).values()))
+        # A name is a file of this folder, whatever an index claims.
+        if any(Path(name).name != name for name in names):
+            raise CheckpointError(f"{index}: names files outside the folder")
+        files = [folder / name for name in names]
+    else:
+        files = sorted(folder.glob("*.safetensors"))
+    missing = [file.name for file in files if not file.exists()]
+    if missing:
+        raise CheckpointError(f"{folder}: {', '.join(missing)} is missing")
+    if not files:
+        raise CheckpointError(
+            f"{folder}: no safetensors files", hint="pickled .bin weights are not loaded"
+        )
+    return tuple(files)
+
+
+def _chat_template(folder: Path) -> str | None:
+    """A file of its own in newer folders, a setting of the tokenizer in older ones."""
+    for name in ("chat_template.jinja", "chat_template.json"):
+        file = folder / name
+        if file.exists():
+            try:
+                text = file.read_text(encoding="utf-8")
+                return text if file.suffix == ".jinja" else json.loads(text).get("chat_template")
+            except (ValueError, AttributeError) as error:
+                raise CheckpointError(f"{file}: no chat template ({error})") from None
+    settings = folder / "tokenizer_config.json"
+    template = read_json(settings).get("chat_template") if settings.exists() else None
+    if isinstance(template, list):  # several, by name
+        named = {entry.get("name"): entry.get("template") for entry in template}
+        template = named.get("tool_use") or named.get("default")
+    return template
+
+
+# --- nanochat ----------------------------------------------------------------------------------
+
+
+def _nanochat_folder(path: Path) -> ModelFolder:
+    file = _nanochat_file(path)
+    meta = read_json(_meta_of(file))
+    return ModelFolder(
+        file.parent,
+        "nanochat",
+        _nanochat_config(meta),
+        meta,
+        (file,),
+        _nanochat_tokenizer(file.parent),
+    )
+
+
+def _nanochat_file(path: Path) -> Path:
+    """From a file, a folder of one model, of models by tag, or nanochat's base folder.
+
+    Takes reinforced over chat over base models, the largest d<N> tag, the last step.
+    """
+    if path.is_file():
+        return path
+    for training in _TRAININGS:
+        if (path / training).is_dir():
+            return _nanochat_file(path / training)
+    steps = {int(m[1]): f for f in path.iterdir() if (m := _MODEL_FILE.fullmatch(f.name))}
+    if steps:
+        return steps[max(steps)]
+    tags = {int(m[1]): f for f in path.iterdir() if (m := re.fullmatch(r"d(\d+)", f.name))}
+    if tags:
+        return _nanochat_file(tags[max(tags)])
+    raise CheckpointError(f"{path}: no model", hint="expected config.json or model_<step>.pt")
+
+
+def _meta_of(file: Path) -> Path:
+    match = _MODEL_FILE.fullmatch(file.name)
+    if match is None:
+        raise CheckpointError(f"{file}: not a nanochat checkpoint (model_<step>.pt)")
+    return file.with_name(f"meta_{match[1]}.json")
+
+
+def _nanochat_config(meta: Mapping[str, Any]) -> ModelConfig:
+    settings = meta.get("model_config")
+    if not isinstance(settings, dict):
+        raise CheckpointError("meta_<step>.json: model_config is missing")
+    try:
+        # Files older than the setting were trained with full context.
+        return ModelConfig.nanochat(**{"window_pattern": "L", **settings})
+    except TypeError as error:
+        raise CheckpointError(f"meta_<step>.json: {error}") from None
+
+
+def _nanochat_tokenizer(folder: Path) -> Path:
+    """Beside the model, or in the base folder's ``tokenizer``: base/<training>/<tag>/."""
+    for candidate in (folder, folder / "tokenizer", *(p / "tokenizer" for p in folder.parents[:2])):
+        if (candidate / "tokenizer.pkl").exists() or (candidate / "tokenizer.tiktoken").exists():
+            return candidate
+    raise CheckpointError(f"{folder}: no tokenizer", hint="expected tokenizer/tokenizer.pkl")
