@@ -21,6 +21,7 @@ from agentcli.llm.client import (
     StreamEvent,
     StreamFold,
 )
+from agentcli.llm.tokens import estimate, message_tokens
 from agentcli.messages import Usage
 
 _PRICES_WAIT_S = 0.1
@@ -135,7 +136,7 @@ class Asking:
         self, client: LLMClient, request: ChatRequest, state: AgentState
     ) -> tuple[ChatRequest, int]:
         """The request with its answer bounded by the budgets, and the tokens of its prompt."""
-        tokens = await client.count_tokens(request)
+        tokens = (await client.count_tokens(request)).tokens
         price = await asyncio.shield(self._load_price(client.info, wait_s=0.0))
         room = answer_room(self._limits, state, tokens, price)
         wanted = request.sampling.max_tokens
@@ -172,7 +173,5 @@ def exhausted(error: ProviderError, attempts: int) -> ProviderError:
 
 def _estimate(response: ChatResponse, prompt_tokens: int) -> Usage:
     """Tokens of an answer whose provider counts none, so that a budget of tokens holds."""
-    message = response.message
-    written = len(message.text) + len(message.thinking)
-    written += sum(len(call.name) + len(call.arguments) for call in message.calls)
-    return Usage(input_tokens=prompt_tokens, output_tokens=1 + written // 4)
+    written = round(message_tokens(response.message, estimate))
+    return Usage(input_tokens=prompt_tokens, output_tokens=written)

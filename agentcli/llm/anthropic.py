@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, Unpack, cast
 
 import anthropic
@@ -14,7 +14,7 @@ from agentcli.llm.catalog import ANTHROPIC_URL, MESSAGES, Endpoint, Options
 from agentcli.llm.client import ChatRequest, ModelInfo
 from agentcli.llm.remote import RemoteModel
 from agentcli.llm.sdk_errors import connection_error, status_error
-from agentcli.llm.transport import bodiless_error, http_client
+from agentcli.llm.transport import Answer, bodiless_error, http_client
 from agentcli.llm.wire_cache import Encoded, WireCache, dumps
 
 MAX_TOKENS = 32_000
@@ -53,7 +53,6 @@ class AnthropicMessages(RemoteModel):
     def _body(self, request: ChatRequest, history: Encoded) -> bytes:
         sampling = request.sampling
         options: dict[str, Any] = {
-            "model": self.info.id,
             "stream": self._streaming,
             "max_tokens": sampling.max_tokens or self.info.max_output or MAX_TOKENS,
             "temperature": sampling.temperature,
@@ -61,8 +60,12 @@ class AnthropicMessages(RemoteModel):
             "stop_sequences": list(sampling.stop) or None,
         }
         given = {name: value for name, value in options.items() if value is not None}
+        return self._prompt(request, history, given)
+
+    def _prompt(self, request: ChatRequest, history: Encoded, given: Mapping[str, Any]) -> bytes:
+        """What is counted, with other fields before it."""
         system, messages = history_wire(history)
-        parts = [dumps(given)[:-1]]
+        parts = [dumps({"model": self.info.id, **given})[:-1]]
         if request.tools:
             tools = self._cache.tools(request.tools)
             # Without a system prompt the tools are the stable prefix.
@@ -71,10 +74,22 @@ class AnthropicMessages(RemoteModel):
             parts.append(b',"system":' + system)
         return b"".join([*parts, b',"messages":', messages, b"}"])
 
+    async def _counted(self, request: ChatRequest, history: Encoded) -> int | None:
+        body = self._prompt(request, history, {})
+        answer = Answer(await self._send("/v1/messages/count_tokens", body), self._origin)
+        try:
+            tokens = (await answer.body()).get("input_tokens")
+        finally:
+            await answer.aclose()
+        return tokens if type(tokens) is int else None
+
     async def _post(self, body: bytes) -> httpx2.Response:
+        return await self._send("/v1/messages", body)
+
+    async def _send(self, path: str, body: bytes) -> httpx2.Response:
         try:
             response = await self._client.post(
-                "/v1/messages",
+                path,
                 content=body,
                 cast_to=httpx2.Response,
                 stream=True,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from agentcli.errors import StreamBrokenError
+from agentcli.llm.tokens import TokenCount
 from agentcli.messages import (
     FinishReason,
     Message,
@@ -27,7 +28,10 @@ from agentcli.messages import (
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What is known of a model. ``context_window`` and ``max_output`` in tokens; None: unknown."""
+    """What is known of a model. ``context_window`` and ``max_output`` in tokens; None: unknown.
+
+    ``fits_itself``: its client keeps a long conversation within the window.
+    """
 
     id: str
     provider: str
@@ -35,6 +39,7 @@ class ModelInfo:
     max_output: int | None = None
     images: bool = False
     priced_by: str = ""
+    fits_itself: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +148,16 @@ class LLMClient(Protocol):
         """The answer as it comes, ending with ``Finished``. Raises ``ProviderError``."""
         ...
 
-    async def count_tokens(self, request: ChatRequest) -> int:
-        """Prompt tokens of the request; an estimate where the provider offers no count."""
+    async def count_tokens(self, request: ChatRequest, *, exact: bool = False) -> TokenCount:
+        """Prompt tokens of the request. With ``exact`` the provider may be asked for them.
+
+        Raises:
+            ProviderError: it was asked, and did not answer.
+        """
+        ...
+
+    def size_of(self, message: Message) -> int:
+        """About the tokens of one message."""
         ...
 
     async def aclose(self) -> None:

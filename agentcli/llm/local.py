@@ -40,6 +40,7 @@ from agentcli.llm.client import (
     UsageDelta,
 )
 from agentcli.llm.engine import EngineProcess
+from agentcli.llm.tokens import TokenCount
 from agentcli.llm.window import fitted
 from agentcli.messages import FinishReason, Message, Role, ToolDefinition, Usage
 from agentcli.model.tokenizer import Tokenizer, load_tokenizer, read_json
@@ -71,6 +72,7 @@ def connect(path: Path | None, settings: Settings) -> LocalClient:
         id="" if path is None else str(path),
         provider="embedded" if path is None else "local",
         context_window=int(config["model"]["sequence_len"]),
+        fits_itself=True,
     )
     return LocalClient(info, tokenizer, EngineProcess(folder))
 
@@ -167,9 +169,14 @@ class LocalClient:
             "begun": False,
         }
 
-    async def count_tokens(self, request: ChatRequest) -> int:
+    async def count_tokens(self, request: ChatRequest, *, exact: bool = False) -> TokenCount:
         """Exactly the tokens that ``stream`` would send."""
-        return len(self._prompt(request, self._conversation(request.conversation)))
+        tokens = len(self._prompt(request, self._conversation(request.conversation)))
+        return TokenCount(tokens, exact=True)
+
+    def size_of(self, message: Message) -> int:
+        """The tokens of one message, as it stands."""
+        return len(self._format.segments([message])[0].tokens)
 
     async def aclose(self) -> None:
         """End the engine process, if it is this client's own."""
@@ -211,7 +218,7 @@ class LocalClient:
             [len(piece) for piece in pieces],
             room,
             short=conversation.short,
-            size_of=lambda message: len(self._format.segments([message])[0].tokens),
+            size_of=self.size_of,
         )
         tokens = [token for piece in self._pieces(messages, conversation) for token in piece]
         if not is_open(messages):

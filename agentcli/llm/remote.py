@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
@@ -12,10 +13,15 @@ import httpx2
 from agentcli.errors import BadRequestError
 from agentcli.llm.catalog import Endpoint
 from agentcli.llm.client import ChatRequest, StreamEvent, UsageDelta
+from agentcli.llm.meter import Meter
 from agentcli.llm.sdk_errors import Origin, broken_error, overflow
+from agentcli.llm.tokens import TokenCount
 from agentcli.llm.transport import DONE, Answer
 from agentcli.llm.wire_cache import Encoded, WireCache
+from agentcli.messages import Message
 
+LONG = 20_000
+"""Tokens of a conversation from which on an OpenAI model's own vocabulary is loaded for it."""
 _MALFORMED = (TypeError, AttributeError, ValueError, LookupError, ArithmeticError, RecursionError)
 
 
@@ -63,7 +69,9 @@ class RemoteModel(ABC):
             endpoint.api_key,
         )
         self._cache = cache
-        self._bytes_per_token = 4.0
+        self._meter = Meter(endpoint.info.id)
+        self._tools = b"", 0.0
+        self._sharpening: asyncio.Task[None] | None = None
 
     @abstractmethod
     def _body(self, request: ChatRequest, history: Encoded) -> bytes:
@@ -81,6 +89,10 @@ class RemoteModel(ABC):
     async def aclose(self) -> None:
         """Close the connection."""
 
+    async def _counted(self, request: ChatRequest, history: Encoded) -> int | None:
+        """The provider's own count; None where it offers none."""
+        return None
+
     async def stream(self, request: ChatRequest) -> AsyncIterator[StreamEvent]:
         """The answer as it comes, ending with ``Finished``. Raises ``ProviderError``."""
         history = self._cache.messages(request.conversation, request.messages)
@@ -88,7 +100,8 @@ class RemoteModel(ABC):
         try:
             response = await self._post(body)
         except BadRequestError as error:
-            raise overflow(error, self._tokens(request, history), self.info) from error
+            tokens = self._meter.request(self._size(request, history))
+            raise overflow(error, tokens, self.info) from error
         answer = Answer(response, self._origin)
         try:
             reader = self._reader(history.call_ids)
@@ -115,21 +128,44 @@ class RemoteModel(ABC):
         except _MALFORMED as error:
             raise broken_error(self._origin, f"it is malformed ({error})") from error
 
-    async def count_tokens(self, request: ChatRequest) -> int:
-        """An estimate from the size of the request, calibrated by the answers so far."""
+    async def count_tokens(self, request: ChatRequest, *, exact: bool = False) -> TokenCount:
+        """See ``LLMClient.count_tokens``."""
         history = self._cache.messages(request.conversation, request.messages)
-        return max(1, round(self._tokens(request, history)))
+        if exact:
+            if (counted := await self._counted(request, history)) is not None:
+                return TokenCount(counted, exact=True)
+            await self._sharpen()
+        elif self._meter.sharper and self._size(request, history) > LONG:
+            self._sharpen()
+        return TokenCount(self._meter.request(self._size(request, history)), exact=False)
 
-    def _tokens(self, request: ChatRequest, history: Encoded) -> float:
-        return self._size(request, history) / self._bytes_per_token
+    def size_of(self, message: Message) -> int:
+        """See ``LLMClient.size_of``."""
+        return self._meter.corrected(self._meter.message(message))
 
-    def _size(self, request: ChatRequest, history: Encoded) -> int:
-        tools = len(self._cache.tools(request.tools)) if request.tools else 0
-        return tools + sum(history.sizes)
+    def _sharpen(self) -> asyncio.Task[None]:
+        """Load the model's vocabulary, if there is one, beside everything else."""
+
+        async def sharpen() -> None:
+            if self._meter.sharper:
+                await asyncio.to_thread(self._meter.sharpen)
+                await self._cache.measure(self._meter.message)
+                self._tools = b"", 0.0
+
+        if self._sharpening is None:
+            self._sharpening = asyncio.create_task(sharpen())
+        return self._sharpening
+
+    def _size(self, request: ChatRequest, history: Encoded) -> float:
+        """The request's tokens as they are counted here."""
+        wire = self._cache.tools(request.tools) if request.tools else b""
+        if self._tools[0] is not wire:
+            self._tools = wire, self._meter.text(wire.decode())
+        return self._tools[1] + sum(history.sizes)
 
     def _noted(self, event: StreamEvent, request: ChatRequest, history: Encoded) -> StreamEvent:
         if isinstance(event, UsageDelta) and event.usage.input_tokens > 0:
-            self._bytes_per_token = self._size(request, history) / event.usage.input_tokens
+            self._meter.report(self._size(request, history), event.usage.input_tokens)
         return event
 
 

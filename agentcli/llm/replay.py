@@ -18,7 +18,8 @@ from agentcli.llm.client import (
     ToolCallStart,
     UsageDelta,
 )
-from agentcli.messages import Text, Thinking, ToolCall
+from agentcli.llm.tokens import TokenCount, estimate, message_tokens
+from agentcli.messages import Message, Text, Thinking, ToolCall
 
 
 class Replay:
@@ -47,10 +48,15 @@ class Replay:
         for event in events_of(answer):
             yield event
 
-    async def count_tokens(self, request: ChatRequest) -> int:
+    async def count_tokens(self, request: ChatRequest, *, exact: bool = False) -> TokenCount:
         """What the next answer was recorded with."""
         place = min(self._next, len(self._answers) - 1)
-        return self._answers[place].usage.input_tokens if self._answers else 0
+        tokens = self._answers[place].usage.input_tokens if self._answers else 0
+        return TokenCount(tokens, exact=False)
+
+    def size_of(self, message: Message) -> int:
+        """An estimate."""
+        return round(message_tokens(message, estimate))
 
     async def aclose(self) -> None:
         """Nothing to close."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import operator
 from collections import OrderedDict
@@ -10,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentcli.errors import InternalError
-from agentcli.messages import Image, Message, Role, ToolDefinition
+from agentcli.llm.tokens import estimate, message_tokens
+from agentcli.messages import Message, Role, ToolDefinition
 
 _CONVERSATIONS = 16
-_IMAGE_BYTES = 6000  # about 1,500 tokens, whatever the file's size
 
 
 def dumps(value: Any) -> bytes:
@@ -26,13 +27,13 @@ def dumps(value: Any) -> bytes:
 class Encoded:
     """A conversation as far as it is encoded.
 
-    ``wires`` are the messages in the provider's form, ``sizes`` what each counts for in bytes (an
-    image not by its own), ``call_ids`` all ids that calls have had.
+    ``wires`` are the messages in the provider's form, ``sizes`` the tokens of each, ``call_ids``
+    all ids that calls have had.
     """
 
     messages: list[Message] = field(default_factory=list)
     wires: list[bytes] = field(default_factory=list)
-    sizes: list[int] = field(default_factory=list)
+    sizes: list[float] = field(default_factory=list)
     open_after: list[frozenset[str]] = field(default_factory=list)
     call_ids: set[str] = field(default_factory=set)
 
@@ -43,7 +44,10 @@ class Encoded:
 
 
 class WireCache:
-    """Encodes conversations and tool definitions; what was encoded before is not done again."""
+    """Encodes conversations and tool definitions; what was encoded before is not done again.
+
+    ``measure`` gives the tokens of a message; each is measured once.
+    """
 
     def __init__(
         self,
@@ -52,6 +56,7 @@ class WireCache:
     ) -> None:
         self._encode = encode
         self._encode_tools = encode_tools
+        self._measure: Callable[[Message], float] = lambda m: message_tokens(m, estimate)
         self._conversations: OrderedDict[str, Encoded] = OrderedDict()
         self._tools: tuple[Sequence[ToolDefinition], bytes] | None = None
 
@@ -79,6 +84,18 @@ class WireCache:
             known = self._tools = (tools, self._encode_tools(tools))
         return known[1]
 
+    async def measure(self, measure: Callable[[Message], float]) -> None:
+        """Measure in another way from here on; what was measured before is done again, in a thread.
+
+        A quarter of a million tokens take about a quarter of a second.
+        """
+        self._measure = measure
+        for encoded in list(self._conversations.values()):
+            messages = list(encoded.messages)
+            sizes = await asyncio.to_thread(lambda known=messages: list(map(measure, known)))
+            same = _common(messages, encoded.messages)  # it may have changed meanwhile
+            encoded.sizes[:same] = sizes[:same]
+
     def _add(self, encoded: Encoded, message: Message) -> None:
         message.validate()
         pending = encoded.open_after[-1] if encoded.open_after else frozenset[str]()
@@ -95,14 +112,8 @@ class WireCache:
         wire = self._encode(message)
         encoded.messages.append(message)
         encoded.wires.append(wire)
-        encoded.sizes.append(len(wire) - _surplus(message))
+        encoded.sizes.append(self._measure(message))
         encoded.open_after.append(pending)
-
-
-def _surplus(message: Message) -> int:
-    """Bytes of images beyond what their tokens would take as text."""
-    sizes = [len(part.data) * 4 // 3 for part in message.parts if isinstance(part, Image)]
-    return sum(sizes) - len(sizes) * _IMAGE_BYTES
 
 
 def _common(known: Sequence[Message], messages: Sequence[Message]) -> int:

@@ -24,6 +24,7 @@ from agentcli.llm.client import (
     UsageDelta,
     chat,
 )
+from agentcli.llm.tokens import TokenCount
 from agentcli.messages import FinishReason, Message, Text, Thinking, ToolCall, Usage, assistant
 
 STOP = Finished(FinishReason.STOP)
@@ -152,7 +153,10 @@ class Recorded:
         for event in self.events:
             yield event
 
-    async def count_tokens(self, request: ChatRequest) -> int:
+    async def count_tokens(self, request: ChatRequest, *, exact: bool = False) -> TokenCount:
+        return TokenCount(0, exact=True)
+
+    def size_of(self, message: Message) -> int:
         return 0
 
     async def aclose(self) -> None:

@@ -145,7 +145,7 @@ async def test_old_results_are_left_out_where_the_window_is_full(client: LocalCl
     messages = [user("explain")]
     for number in range(8):
         messages += call(number, "read_file", "x = 1\n" * 900, path=f"f{number}.py")
-    tokens = await client.count_tokens(request(messages, "long"))
+    tokens = (await client.count_tokens(request(messages, "long"))).tokens
     assert tokens <= 4096 - 600
     with pytest.raises(ContextWindowError):
         await client.count_tokens(request([user("word " * 5000)], "longer"))

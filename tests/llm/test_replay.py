@@ -49,7 +49,7 @@ async def test_answers_come_back_as_they_were() -> None:
 
 async def test_the_end_of_the_recording() -> None:
     client = Replay(INFO, ANSWERS[2:3], source="fix.jsonl")
-    assert await client.count_tokens(ASK) == 1
+    assert (await client.count_tokens(ASK)).tokens == 1
     await chat(client, ASK)
     with pytest.raises(ProviderError, match=r"fix\.jsonl holds 1 answers"):
         await chat(client, ASK)

@@ -391,7 +391,7 @@ async def test_an_image_counts_as_an_image(wire: str) -> None:
     photo = Image(bytes(3_000_000), "image/png")
     async with ScriptedServer([]) as server:
         client = client_for(wire, server)
-        assert 1000 < await client.count_tokens(ask(user("look", photo))) < 3000
+        assert 1000 < (await client.count_tokens(ask(user("look", photo)))).tokens < 3000
         await client.aclose()
 
 
