@@ -1,7 +1,8 @@
 """Layer B: a system-call filter (seccomp BPF), built here for x86_64 and aarch64.
 
 Covers: calls of a foreign architecture (killed); new namespaces, mounts, chroot; bpf, perf,
-    io_uring, userfaultfd, keyrings; attaching to other processes and reading their memory;
+    io_uring, userfaultfd, keyrings; reading other processes' memory; attaching to them, unless
+    the command has process ids of its own, where debuggers and leak checkers need it;
     open_by_handle_at; kernel modules, kexec, reboot, swap, clocks; set-user-id and set-group-id
     bits by chmod or at creation; device nodes; pushing input into a terminal; socket families that
     the network policy does not name.
@@ -202,8 +203,11 @@ def _sockets(families: Iterable[int]) -> list[tuple[int, int, int, int]]:
     return [*body, _returning(ERRNO | errno.EPERM)]
 
 
-def build(families: Iterable[int], machine: str | None = None) -> bytes:
-    """The filter as ``struct sock_filter[]``; ``families`` are the permitted socket families."""
+def build(families: Iterable[int], machine: str | None = None, *, attach: bool = False) -> bytes:
+    """The filter as ``struct sock_filter[]``; ``families`` are the permitted socket families.
+
+    ``attach`` permits ptrace of processes that run already: for a command that sees only its own.
+    """
     machine = machine or os.uname().machine
     column = list(_ARCHITECTURES).index(machine)
     program = _Program()
@@ -217,7 +221,7 @@ def build(families: Iterable[int], machine: str | None = None) -> bytes:
     bodies = {
         "clone": _refuse_if_any(0, _NEW_NAMESPACES_CLONE),
         "unshare": _refuse_if_any(0, _NEW_NAMESPACES),
-        "ptrace": _refuse_if_one_of(0, (_PTRACE_ATTACH, _PTRACE_SEIZE)),
+        "ptrace": _refuse_if_one_of(0, () if attach else (_PTRACE_ATTACH, _PTRACE_SEIZE)),
         "ioctl": _refuse_if_one_of(1, _TERMINAL_REQUESTS),
         "socket": _sockets(families),
         "mknod": _node(1),
