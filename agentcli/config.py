@@ -30,7 +30,7 @@ from agentcli.errors import ConfigError
 from agentcli.text import one_line
 
 PROJECT_FILE = Path(".agentcli") / "config.toml"
-PROJECT_KEYS = ("checks", "max_steps", "timeout_s")
+PROJECT_KEYS = ("checks", "max_steps", "timeout_s", "permissions.ask", "permissions.deny")
 """What a project's file may set without trust: nothing that spends, sends or unlocks."""
 
 _PREFIX = "AGENTCLI_"
@@ -113,6 +113,20 @@ class CheckSettings(_Section):
     lint: Command = ()
 
 
+Texts = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+
+
+class PermissionSettings(_Section):
+    """Rules such as ``shell(git status:*)``; those of all layers hold together.
+
+    Deny wins over ask, and ask over allow.
+    """
+
+    allow: Texts = ()
+    ask: Texts = ()
+    deny: Texts = ()
+
+
 class LimitSettings(_Section):
     """What tools may use. Times in seconds, memory and disk in MiB, output in characters."""
 
@@ -158,6 +172,9 @@ class Settings(_Section):
     """The level that must hold; auto takes the best that works."""
     offline: bool = False
     output: Literal["text", "json", "stream-json"] = "text"
+    env: Annotated[str, Field(pattern=r"^(host|docker:\S+|ssh:\S+)$")] = "host"
+    """Where tools act: ``host``, ``docker:IMAGE`` or ``ssh:HOST[:FOLDER]``."""
+    permissions: PermissionSettings = Field(default_factory=PermissionSettings)
     mcp: McpSettings = Field(default_factory=McpSettings)
     checks: CheckSettings = Field(default_factory=CheckSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
@@ -212,6 +229,11 @@ def load(
         for key, value in leaves:
             for other in _replaced(values, key):
                 sources.pop(other, None)
+            before = values.get("permissions", {}).get(key.removeprefix("permissions."))
+            if key.startswith("permissions.") and isinstance(before, list):
+                # Rules add up: a layer above must not silence what one below forbids.
+                value = before + value if isinstance(value, list) else value
+                name = f"{sources.get(key)}, {name}"
             _set(values, key, value)
             sources[key] = name
 
@@ -220,13 +242,13 @@ def load(
         file = workspace / PROJECT_FILE
         layer = _read(file)
         _check_keys(layer, Settings, str(file))
-        if not trusted and (refused := [key for key in layer if key not in PROJECT_KEYS]):
+        kept = layer if trusted else _harmless(layer)
+        if refused := [key for key in _tops(layer) if key not in _tops(kept)]:
             notices.append(
                 f"{file}: {', '.join(refused)} left out: a project may only set "
                 f"{', '.join(PROJECT_KEYS)} until it is trusted (agentcli trust)"
             )
-            layer = {key: value for key, value in layer.items() if key in PROJECT_KEYS}
-        add(layer, str(file))
+        add(kept, str(file))
     for variable, key, value in _from_environment(environ):
         add(_nested(key, value), variable)
     for key, value in (flags or {}).items():
@@ -236,6 +258,26 @@ def load(
     settings._sources = sources
     settings._notices = tuple(notices)
     return settings
+
+
+def _tops(layer: Mapping[str, Any]) -> list[str]:
+    """Its keys as trust speaks of them: by the top one, but for permissions."""
+    found: list[str] = []
+    for key, value in layer.items():
+        inner = value if key == "permissions" and isinstance(value, Mapping) else None
+        found += [key] if inner is None else [f"{key}.{name}" for name in inner]
+    return found
+
+
+def _harmless(layer: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a project's file holds without trust."""
+    kept: dict[str, Any] = {key: value for key, value in layer.items() if key in PROJECT_KEYS}
+    rules = layer.get("permissions")
+    if isinstance(rules, Mapping):
+        kept["permissions"] = {
+            key: value for key, value in rules.items() if f"permissions.{key}" in PROJECT_KEYS
+        }
+    return kept
 
 
 def cache_folder(environ: Mapping[str, str] | None = None) -> Path:

@@ -51,12 +51,15 @@ NEVER_SEES: Mapping[str, frozenset[str]] = {
 }
 """What stays apart, even where the floors would allow it."""
 
-LAZY = ("cli/", "wiring.py", "llm/registry.py", "model/attention.py", "tools/mcp.py")
+LAZY = (
+    *("cli/", "wiring.py", "llm/registry.py", "model/attention.py", "tools/mcp/"),
+    "tools/command_line.py",  # tree-sitter takes 30 ms, which most sessions never need
+)
 """Where an import may stand inside a function."""
 
 STARTS_PROCESSES = (
     "sandbox/",
-    "tools/mcp.py",  # the SDK starts the servers
+    "tools/mcp/",  # servers, which are the user's own programs
     "environments/worker.py",  # itself in a sandbox, where it runs ripgrep
 )
 
@@ -456,7 +459,7 @@ BROKEN = (
         imports_are_lazy_only_in_a_few_places,
         "tools/x.py",
         IN_FUNCTION.format("importlib.import_module(name)"),
-        "tools/mcp.py",
+        "tools/mcp/server.py",
     ),
     Broken(libraries_have_their_places, "llm/x.py", "import torch.nn", "model/x.py"),
     Broken(libraries_have_their_places, "agent/x.py", "from openai import OpenAI", "llm/x.py"),
@@ -466,7 +469,7 @@ BROKEN = (
         processes_start_only_in_the_sandbox,
         "cli/x.py",
         IN_FUNCTION.format("from subprocess import run"),
-        "tools/mcp.py",
+        "tools/mcp/server.py",
     ),
     Broken(processes_start_only_in_the_sandbox, "tui/x.py", "import os\nos.system('ls')"),
     Broken(processes_start_only_in_the_sandbox, "tui/x.py", "from os import execvp"),

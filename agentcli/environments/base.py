@@ -9,13 +9,23 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from agentcli.sandbox.limits import Limits
 from agentcli.sandbox.process import ExecResult
 
-__all__ = ["DirEntry", "Environment", "ExecResult", "FileStat", "GrepMatch", "Output", "opened"]
+__all__ = [
+    "DirEntry",
+    "Effect",
+    "Environment",
+    "ExecResult",
+    "FileStat",
+    "GrepMatch",
+    "Output",
+    "WorkspaceCopy",
+    "opened",
+]
 
 Output = Callable[[str, bytes], None]
 """Called with ``"stdout"`` or ``"stderr"`` and the bytes, as they arrive."""
@@ -48,6 +58,23 @@ class GrepMatch:
     path: str
     line: int
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What became of some paths: a name in only one of the two was made or removed.
+
+    Entries are as ``environments/entries.py`` writes them. ``outside``: not a tool's doing.
+    """
+
+    before: Mapping[str, str] = field(default_factory=dict)
+    after: Mapping[str, str] = field(default_factory=dict)
+    outside: bool = False
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """All of them, sorted."""
+        return tuple(sorted({*self.before, *self.after}))
 
 
 class Environment(Protocol):
@@ -116,6 +143,34 @@ class Environment(Protocol):
 
     async def aclose(self) -> None:
         """Kill what still runs and let go of everything."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What was changed on a copy: a unified diff for people, and the paths, relative and sorted.
+
+    Binary files, modes and kinds are told of in git's words. Paths that are not UTF-8 hold
+    surrogates, as Python's file names do.
+    """
+
+    diff: str
+    paths: tuple[str, ...]
+
+
+class WorkspaceCopy(Environment, Protocol):
+    """A copy of a workspace, as if it were the workspace itself."""
+
+    async def effect(self) -> Effect:
+        """What differs from the workspace as it was copied."""
+        ...
+
+    async def commit(self) -> Effect:
+        """Bring the effect into the workspace: all of it, or nothing.
+
+        Raises:
+            EnvironmentOpError: code ``CONFLICT``: a path that it touches has changed meanwhile.
+        """
         ...
 
 

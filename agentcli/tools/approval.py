@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 from agentcli.messages import ToolCall
 from agentcli.tools.base import ToolSpec
@@ -60,3 +60,23 @@ class Reply:
 
 Ask = Callable[[Approval], Awaitable[Reply]]
 """Asks the user about one call. It is never called while another question is open."""
+
+
+class Trial(Protocol):
+    """A call that can be run on a copy of the workspace before it is allowed."""
+
+    async def run(self) -> tuple[str, str]:
+        """Run it there; returns its effect (see ``Approval``) and what the tool answered.
+
+        Raises:
+            AgentCLIError: there can be no copy.
+        """
+        ...
+
+    async def commit(self) -> None:
+        """Bring the effect into the workspace.
+
+        Raises:
+            EnvironmentOpError: code ``CONFLICT``: the workspace has changed meanwhile.
+        """
+        ...

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from agentcli.environments.base import Environment
+from agentcli.environments.base import Environment, WorkspaceCopy
 from agentcli.messages import Outcome, ToolDefinition
 from agentcli.sandbox.limits import CHECK, COMMAND, Limits
 
@@ -46,7 +47,8 @@ class ToolSpec:
     ``requires`` names environment operations; ``retryable`` is for idempotent tools only;
     ``text_of`` maps an argument to the path argument of whose file it must be a piece;
     ``path_arguments`` name the files that a call touches, so that edits of one file wait for each
-    other; ``timeout_s`` bounds one call in seconds.
+    other; ``command_argument`` holds a command line, which rules are then about; ``timeout_s``
+    bounds one call in seconds.
     """
 
     name: str
@@ -59,6 +61,7 @@ class ToolSpec:
     retryable: bool = False
     text_of: Mapping[str, str] = field(default_factory=dict)
     path_arguments: tuple[str, ...] = ()
+    command_argument: str = ""
     timeout_s: float = 120.0
 
     def definition(self) -> ToolDefinition:
@@ -98,6 +101,8 @@ class ToolContext:
     """What a command may use,"""
     check: Limits = CHECK
     """and what run_tests, run_build, run_lint and the task's checks may."""
+    copies: Callable[[], AbstractAsyncContextManager[WorkspaceCopy]] | None = None
+    """Opens a copy of the workspace, where the environment has copies."""
     output_chars: int = 30_000
     """Most characters of one result that the model is shown."""
 

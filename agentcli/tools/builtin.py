@@ -39,7 +39,7 @@ _TABLE: tuple[tuple[ToolFunction, ToolKind, Mapping[str, Any]], ...] = (
     (run_tests, ToolKind.CHECK, _CHECKS),
     (run_build, ToolKind.CHECK, _CHECKS),
     (run_lint, ToolKind.CHECK, _CHECKS),
-    (shell, ToolKind.RUN, {"requires": _PROCESS}),
+    (shell, ToolKind.RUN, {"requires": _PROCESS, "command_argument": "command"}),
     (python, ToolKind.RUN, {"requires": _PROCESS}),
 )
 

@@ -9,6 +9,7 @@ goes wrong with a tool is told to the model, never raised. Only cancellation pas
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import os
 import re
@@ -24,6 +25,7 @@ from agentcli.tools.files import load
 from agentcli.tools.permissions import AllowAll, Permissions
 from agentcli.tools.schema import Validator, parse_arguments, schema_of
 from agentcli.tools.textfile import decode
+from agentcli.tools.trial import CopyTrial
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")  # what all providers accept
 
@@ -98,6 +100,7 @@ class Registry:
             raise ConfigError(f"tool {spec.name} depends on {', '.join(missing)}, not registered")
         properties = spec.parameters.get("properties", {})
         named = [*spec.path_arguments, *spec.text_of, *spec.text_of.values()]
+        named += [spec.command_argument] if spec.command_argument else []
         unknown = sorted({name for name in named if name not in properties})
         if unknown:
             raise ConfigError(f"tool {spec.name} has no argument {', '.join(unknown)}")
@@ -184,10 +187,18 @@ class Registry:
         lacking = tool.spec.requires - context.environment.operations
         if lacking:
             raise ToolInputError(f"{call.name} needs {', '.join(sorted(lacking))}, not to be had")
-        refusal = await self.permissions.permit(tool.spec, call, arguments)
+        context = replace(context, call_id=call.id)
+        if context.copies is None or not tool.spec.kind.changes_files or not tool.spec.requires:
+            refusal = await self.permissions.permit(tool.spec, call, arguments)
+        else:
+            work = functools.partial(_execute, tool, arguments=arguments)
+            async with CopyTrial(work, context) as trial:
+                refusal = await self.permissions.permit(tool.spec, call, arguments, trial)
+            if trial.answer is not None and refusal is None:
+                return trial.answer
         if refusal is not None:
             return ToolOutput(f"denied: {refusal}", Outcome.DENIED)
-        return await _execute(tool, replace(context, call_id=call.id), arguments)
+        return await _execute(tool, context, arguments)
 
 
 async def _execute(tool: Tool, context: ToolContext, arguments: Mapping[str, Any]) -> ToolOutput:

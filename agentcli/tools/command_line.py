@@ -1,0 +1,430 @@
+"""A command line taken apart: every command in it, and whether it was understood for certain.
+
+Covers: pipelines, lists, subshells, groups, loops, conditions, command and process substitution,
+    here-documents, assignments before a command, redirections, ``bash -c``, and commands that run
+    another one (``env``, ``xargs``, ``find -exec``, ``timeout``, ...).
+Does not cover: what programs do of themselves. ``python -c`` or ``make`` may run anything; the
+    sandbox, not this, is what holds them.
+
+What is not understood is said to be so, with a reason; nothing is guessed.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tree_sitter import Node, Parser
+
+Words = tuple[str | None, ...]
+"""Words after quotes are taken off; None is one (or several, or none) that only bash can know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One command. ``shown`` is its text; ``words`` begin with the program.
+
+    ``writes`` and ``reads`` are files of redirections; None among them is one not known.
+    ``after_cd``: the folder has changed before, so that a relative program may be another.
+    """
+
+    shown: str
+    words: Words
+    writes: tuple[str | None, ...] = ()
+    reads: tuple[str | None, ...] = ()
+    after_cd: bool = False
+
+    @property
+    def program(self) -> str | None:
+        """The program's name without its folder, or None where it is not known."""
+        first = self.words[0] if self.words else None
+        return None if first is None else first.rpartition("/")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class CommandLine:
+    """``unclear`` says why it may do other things than its segments say; empty: it does not.
+
+    ``hidden``: it may even run commands that are not among the segments.
+    """
+
+    segments: tuple[Segment, ...]
+    unclear: str = ""
+    hidden: bool = False
+
+
+# Grammar nodes that hold others and add nothing of their own.
+_FRAMES = frozenset(
+    (
+        *("program", "list", "pipeline", "subshell", "compound_statement", "comment"),
+        *("if_statement", "elif_clause", "else_clause", "negated_command", "do_group"),
+        *("for_statement", "c_style_for_statement", "while_statement"),
+        *("case_statement", "case_item", "extglob_pattern", "regex"),
+        *("command_substitution", "process_substitution", "variable_assignments", "array"),
+        *("heredoc_redirect", "heredoc_start", "heredoc_body", "heredoc_content", "heredoc_end"),
+        *("herestring_redirect", "file_descriptor", "test_command", "test_operator"),
+        *("unary_expression", "binary_expression", "parenthesized_expression"),
+        *("postfix_expression", "ternary_expression", "arithmetic_expansion", "subscript"),
+        *("word", "number", "string", "string_content", "raw_string", "concatenation"),
+        *("ansi_c_string", "translated_string", "simple_expansion", "expansion"),
+        *("variable_name", "special_variable_name"),
+    )
+)
+# Where bash evaluates a value as arithmetic, and so runs a command that stands in its subscript.
+_EVALUATES = re.compile(r"\(\(|\$\[|\w\[|\[\[.*\s-(eq|ne|lt|le|gt|ge|v)\b|\b(let|test)\b.*\[", re.S)
+_BRINGS_TEXT = re.compile(r"`|\$\([^(]|\b(read|mapfile|readarray)\b|\$'|\\[$`]")
+
+# Variables that lead no program elsewhere.
+_HARMLESS_VARIABLES = re.compile(
+    r"LANG|LC_[A-Z]+|TZ|TERM|NO_COLOR|FORCE_COLOR|COLUMNS|LINES|CI|DEBUG|VERBOSE|RUST_BACKTRACE"
+    r"|RUST_LOG|NODE_ENV|PYTHONUNBUFFERED|PYTHONDONTWRITEBYTECODE|PYTHONHASHSEED|PYTHONUTF8"
+)
+# Unquoted, these become other words, or several.
+_EXPANDS = re.compile(r"[*?\[\]]|^~|=~|\{.*(,|\.\.).*\}", re.S)
+_NO_TARGET = frozenset(("/dev/null", "/dev/stdout", "/dev/stderr"))
+_WRITING = frozenset((">", ">>", ">|", "&>", "&>>", "<>"))
+_DEPTH = 8
+_LONGEST = 20_000
+
+SHELLS = frozenset(("sh", "bash", "dash", "zsh", "ksh", "ash", "fish"))
+# How many words of options each takes: those with a value, and those without.
+_WRAPPERS: dict[str, tuple[str, str]] = {
+    "command": ("", ""),
+    "builtin": ("", ""),
+    "exec": ("-a", "-c -l"),
+    "nohup": ("", ""),
+    "setsid": ("", "-w -f -c --wait --fork --ctty"),
+    "time": ("", "-p"),
+    "nice": ("-n --adjustment", ""),
+    "ionice": ("-c -n --class --classdata", "-t --ignore"),
+    "stdbuf": ("-i -o -e --input --output --error", ""),
+    "timeout": ("-s -k --signal --kill-after", "--foreground --preserve-status -v --verbose"),
+    "env": ("-u --unset", "-i - --ignore-environment"),
+    "xargs": (
+        "-n -P -I -L -d -s -E --max-args --max-procs --replace --max-lines --delimiter",
+        "-0 -r -t --null --no-run-if-empty --verbose",
+    ),
+    "sudo": ("-u -g --user --group", "-n -E -H --non-interactive --preserve-env"),
+    "doas": ("-u", "-n"),
+}
+_MOVES = frozenset(("cd", "pushd", "popd"))
+_UNSEEN = frozenset(("eval", "trap", "coproc", "parallel", "watch", "script"))
+"""Run text that is put together elsewhere."""
+_FIND_RUNS = frozenset(("-exec", "-execdir", "-ok", "-okdir"))
+_FIND_CHANGES = frozenset(("-delete", "-fls", "-fprint", "-fprint0", "-fprintf"))
+
+
+def parse(line: str) -> CommandLine:
+    """Take a command line of bash apart."""
+    reading = _Reading()
+    reading.line(line, 0)
+    found = reading.segments
+    if reading.loops and any(segment.program in _MOVES for segment in found):
+        found = [replace(segment, after_cd=True) for segment in found]
+    return CommandLine(tuple(found), reading.unclear, reading.hidden)
+
+
+_parser: Parser | None = None
+
+
+def _tree(text: str) -> Any:
+    # Both cost 30 ms, and most sessions never ask about a command.
+    import tree_sitter
+    import tree_sitter_bash
+
+    global _parser
+    if _parser is None:
+        _parser = tree_sitter.Parser(tree_sitter.Language(tree_sitter_bash.language()))
+    return _parser.parse(text.encode())
+
+
+@dataclass
+class _Reading:
+    """What has been read so far. ``unclear`` keeps the first reason, hidden commands before all."""
+
+    segments: list[Segment] = field(default_factory=list)
+    unclear: str = ""
+    hidden: bool = False
+    moved: bool = False
+    loops: bool = False
+
+    def doubt(self, reason: str, *, hidden: bool = True) -> None:
+        if not self.unclear or (hidden and not self.hidden):
+            self.unclear = reason
+        self.hidden = self.hidden or hidden
+
+    def line(self, text: str, depth: int) -> None:
+        if re.search(r"[\ud800-\udfff]", text):
+            return self.doubt("it is not UTF-8")
+        # The grammar takes any white space for a gap between words, bash only these three.
+        if re.search(r"[^\S \t\n]|[\x00-\x08\x0e-\x1f\x7f\x85\u180e\u200b\ufeff]", text):
+            return self.doubt("it holds unusual white space or control characters")
+        if depth > _DEPTH or len(text) > _LONGEST:
+            return self.doubt("it is nested too deep or too long")
+        root = _tree(text).root_node
+        if root.has_error:
+            self.doubt("it is not valid, or not understood as bash")
+        if _EVALUATES.search(text) and _BRINGS_TEXT.search(text):
+            self.doubt("arithmetic may run text that it is given")
+        self.visit(root, depth)
+
+    def visit(self, node: Node, depth: int) -> None:
+        kind = node.type
+        if kind == "command":
+            return self.command(node, node, depth)
+        if kind == "redirected_statement":
+            return self.redirected(node, depth)
+        if kind in ("declaration_command", "function_definition", "unset_command"):
+            self.doubt("it changes what later commands mean", hidden=False)
+        elif kind == "for_statement":
+            self.loops = True
+            self.assigned(node.child_by_field_name("variable"))
+        elif kind == "variable_assignment":
+            self.assigned(node.child_by_field_name("name"))
+        elif kind == "file_redirect":
+            # Of a compound command; those of simple ones belong to their segment.
+            writes, reads = _files(node)
+            if writes or reads:
+                self.segments.append(Segment(_text(node), (), writes, reads))
+        elif kind in ("while_statement", "c_style_for_statement"):
+            self.loops = True
+        elif kind not in _FRAMES:
+            self.doubt(f"{kind.replace('_', ' ').lower()} is not understood")
+        if kind == "heredoc_redirect" and not _expands(node):
+            return
+        if kind not in ("raw_string", "comment") and re.search(r"`|[$<>]\(", _own_text(node)):
+            self.doubt("a substitution in it is not understood")
+        if kind == "subshell":
+            moved = self.moved
+            self.visit_all(node, depth)
+            self.moved = moved
+            return
+        self.visit_all(node, depth)
+
+    def assigned(self, name: Node | None) -> None:
+        """Small names are a script's own: no program reads them."""
+        text = _text(name) if name is not None else ""
+        if not re.fullmatch(r"[a-z_][a-z0-9_]*", text) and not _harmless(text):
+            self.doubt(f"it sets {text or 'a variable'}", hidden=False)
+
+    def visit_all(self, node: Node, depth: int) -> None:
+        for child in node.named_children:
+            self.visit(child, depth)
+
+    def redirected(self, node: Node, depth: int) -> None:
+        body = node.child_by_field_name("body")
+        if body is not None and body.type == "command":
+            self.command(body, node, depth)
+            for child in node.named_children:
+                if child.type == "file_redirect":
+                    self.visit_all(child, depth)
+                elif child != body:  # a here-document may hold commands
+                    self.visit(child, depth)
+            return
+        self.visit_all(node, depth)
+
+    def command(self, node: Node, whole: Node, depth: int) -> None:
+        """One simple command: ``whole`` is it with its redirections."""
+        words: list[str | None] = []
+        for child in node.children:
+            if not child.is_named:  # a lone dash, an equals sign
+                if child.type not in ("(", ")"):
+                    words.append(_text(child))
+                continue
+            if child.type == "command_name":
+                words.append(_literal(child.named_children[0]) if child.named_children else None)
+            elif child.type == "variable_assignment":
+                name = child.child_by_field_name("name")
+                text = _text(name) if name is not None else ""
+                if not _harmless(text):
+                    self.doubt(f"it sets {text or 'a variable'} for the command", hidden=False)
+            elif not child.type.endswith("_redirect") and child.type != "comment":
+                words.append(_literal(child))
+            if child.type != "file_redirect":
+                self.visit_all(child, depth)
+        writes: list[str | None] = []
+        reads: list[str | None] = []
+        for holder in {node.id: node, whole.id: whole}.values():
+            for child in holder.named_children:
+                if child.type == "file_redirect":
+                    more_writes, more_reads = _files(child)
+                    writes += more_writes
+                    reads += more_reads
+        text = re.sub(r"\\\n", " ", _text(whole)).strip()
+        self.add(Segment(text, tuple(words), tuple(writes), tuple(reads), self.moved), depth)
+
+    def add(self, segment: Segment, depth: int) -> None:
+        """A command, or what it leads to where it only runs another."""
+        words, program = segment.words, segment.program
+        if program is None:
+            self.segments.append(segment)
+            return self.doubt("which program it runs is not known before it runs")
+        if program in _UNSEEN:
+            self.segments.append(segment)
+            return self.doubt(f"what {program} runs is not known before it runs")
+        if program in _WRAPPERS:
+            return self.wrapped(segment, depth)
+        if program in SHELLS:
+            return self.shell(segment, depth)
+        self.segments.append(segment)
+        if program in _MOVES:
+            self.moved = True
+        if program == "find":
+            self.find(words, segment, depth)
+
+    def wrapped(self, segment: Segment, depth: int) -> None:
+        program = segment.program or ""
+        if program in ("sudo", "doas"):
+            self.doubt(f"{program} takes other rights", hidden=False)
+        with_value, without = (set(names.split()) for names in _WRAPPERS[program])
+        words = list(segment.words[1:])
+        while words:
+            word = words[0]
+            if word is None:
+                break
+            if program == "env" and re.match(r"\w+=", word):
+                if not _harmless(word.partition("=")[0]):
+                    self.doubt(f"it sets {word.partition('=')[0]} for the command", hidden=False)
+                words.pop(0)
+            elif word == "--":
+                words.pop(0)
+                break
+            elif word in without:
+                words.pop(0)
+            elif word in with_value:
+                del words[:2]
+            elif word.startswith("-"):
+                # A value joined on: -n5, -oL, --signal=KILL.
+                name = word.partition("=")[0] if word.startswith("--") else word[:2]
+                if name not in with_value and not (program == "nice" and word[1:].isdigit()):
+                    self.segments.append(segment)
+                    return self.doubt(f"option {word} of {program} is not known")
+                words.pop(0)
+            else:
+                break
+        if program == "timeout" and words:
+            words.pop(0)
+        if program == "xargs":
+            words.append(None)  # what it reads
+            if len(words) == 1:
+                words = ["echo", None]
+        if not words:  # ``env`` alone shows variables, ``exec > file`` only redirects
+            self.segments.append(segment)
+            return
+        if depth >= _DEPTH:
+            return self.doubt("it is nested too deep")
+        self.add(replace(segment, words=tuple(words)), depth + 1)
+
+    def shell(self, segment: Segment, depth: int) -> None:
+        words = list(segment.words[1:])
+        takes_text = False
+        while words and words[0] is not None and words[0].startswith(("-", "+")):
+            option = words.pop(0) or ""
+            if option == "--":
+                break
+            if option in ("--login", "--norc", "--noprofile", "--posix"):
+                continue
+            if not re.fullmatch(r"[-+][abcefhilnuvxo]+", option):
+                self.segments.append(segment)
+                return self.doubt(f"option {option} of {segment.program} is not known")
+            takes_text = takes_text or "c" in option
+            if "o" in option and words:
+                words.pop(0)
+        if not takes_text:
+            self.segments.append(segment)
+            if not words:
+                self.doubt(f"{segment.program} runs what it reads")
+            return
+        text = words[0] if words else None
+        if text is None:
+            self.segments.append(segment)
+            return self.doubt(f"what {segment.program} -c runs is not known before it runs")
+        if segment.writes or segment.reads:
+            self.segments.append(replace(segment, words=()))
+        moved = self.moved
+        self.line(text, depth + 1)
+        self.moved = moved
+
+    def find(self, words: Words, segment: Segment, depth: int) -> None:
+        index = 1
+        while index < len(words):
+            word = words[index]
+            index += 1
+            if word is None:
+                self.doubt("options of find are not known before it runs")
+            elif word in _FIND_CHANGES:
+                self.segments.append(Segment(f"find {word}", ("find", word)))
+            elif word in _FIND_RUNS:
+                end = index
+                while end < len(words) and words[end] not in (";", "+"):
+                    end += 1
+                inner: Words = tuple(
+                    None if w is None or "{}" in w else w for w in words[index:end]
+                )
+                index = end + 1
+                if not inner or depth >= _DEPTH:
+                    self.doubt("what find runs is not understood")
+                else:
+                    self.add(replace(segment, words=inner, writes=(), reads=()), depth + 1)
+
+
+def _harmless(name: str) -> bool:
+    return _HARMLESS_VARIABLES.fullmatch(name) is not None
+
+
+def _own_text(node: Node) -> str:
+    """What none of its parts covers: the grammar overlooks some substitutions."""
+    text, at, own = node.text or b"", node.start_byte, []
+    for child in node.children:
+        own.append(text[at - node.start_byte : child.start_byte - node.start_byte])
+        at = child.end_byte
+    own.append(text[at - node.start_byte :])
+    return b"\0".join(own).decode("utf-8", "replace")
+
+
+def _text(node: Node) -> str:
+    return (node.text or b"").decode("utf-8", "replace")
+
+
+def _literal(node: Node) -> str | None:
+    """A word's value, or None where it depends on what bash makes of it."""
+    text = _text(node)
+    if node.type == "concatenation":
+        # A leading tilde and braces are seen only in the whole.
+        parts = [_literal(child) for child in node.children]
+        if None in parts or re.search(r"\{.*(,|\.\.).*\}", text, re.S):
+            return None
+        return "".join(part for part in parts if part is not None)
+    if node.type == "raw_string":
+        return text[1:-1]
+    if node.type == "string":
+        if any(child.type != "string_content" for child in node.named_children):
+            return None
+        return re.sub(r"\\([\\\"$`])", r"\1", text[1:-1].replace("\\\n", ""))
+    if node.type in ("word", "number") and not node.named_children:
+        if _EXPANDS.search(re.sub(r"\\.", "", text)) and text not in ("[", "]"):
+            return None
+        return re.sub(r"\\(.)", r"\1", text.replace("\\\n", ""))
+    return None
+
+
+def _expands(heredoc: Node) -> bool:
+    """Whether its body is subject to expansion: not so where a part of its mark is quoted."""
+    starts = [child for child in heredoc.children if child.type == "heredoc_start"]
+    return not starts or re.search(r"['\"\\]", _text(starts[0])) is None
+
+
+def _files(redirect: Node) -> tuple[tuple[str | None, ...], tuple[str | None, ...]]:
+    """Files that a redirection writes, and those that it reads."""
+    operator = next((child.type for child in redirect.children if not child.is_named), "")
+    targets = [
+        _literal(child) for child in redirect.named_children if child.type != "file_descriptor"
+    ]
+    if operator in (">&", "<&"):
+        numbers = all(target is not None and re.fullmatch(r"\d+-?|-", target) for target in targets)
+        return ((), ()) if numbers else (tuple(targets), ())
+    if operator in _WRITING:
+        return tuple(target for target in targets if target not in _NO_TARGET), ()
+    return (), tuple(target for target in targets if target != "/dev/null")

@@ -1,0 +1,229 @@
+"""Judging one call by the rules: what they say, and which rule would allow the like of it."""
+
+from __future__ import annotations
+
+import posixpath
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from agentcli.tools.base import ToolKind, ToolSpec
+from agentcli.tools.command_line import SHELLS, CommandLine, Segment, parse
+from agentcli.tools.names import meant_name
+from agentcli.tools.rules import PREFIX, Rule, Rules, begins, matches_path, may_mean
+
+READS, WRITES = "read_file", "write_file"
+"""Tools whose rules hold for redirections as well."""
+
+# They do nothing of themselves; a folder of their own changes what relative names mean.
+_NEUTRAL = frozenset(("cd", "true", "false", ":", "echo", "pwd", "test", "[", "exit", "sleep"))
+# The word after these says what they do.
+_TWO_WORDS = frozenset(
+    (
+        *("git", "gh", "npm", "pnpm", "yarn", "bun", "cargo", "rustup", "go", "dotnet", "gradle"),
+        *("mvn", "pip", "pip3", "uv", "poetry", "hatch", "pdm", "conda", "make", "just", "docker"),
+        *("podman", "kubectl", "apt", "brew"),
+    )
+)
+_THREE_WORDS = frozenset((("npm", "run"), ("pnpm", "run"), ("yarn", "run"), ("uv", "run")))
+_INTERPRETERS = frozenset(("python", "python3", "node", "ruby", "perl", "php", "deno", "Rscript"))
+# Here the arguments are what matters, so that only the whole command is proposed.
+_NO_PREFIX = frozenset(
+    (
+        *("rm", "rmdir", "mv", "dd", "chmod", "chown", "kill", "pkill", "killall", "ssh", "scp"),
+        *("curl", "wget", "read", "source", ".", "alias", "set", "shopt", "hash", "enable", "find"),
+    )
+)
+
+
+class Verdict(StrEnum):
+    """What rules say of a call."""
+
+    ALLOW = "allow"
+    ASK = "ask"
+    DENY = "deny"
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """``verdict`` is None where no rule says anything; ``reason`` says why, for model and user.
+
+    ``segments`` are a command line's commands, those first that nothing allows; ``proposal`` is
+    the rule that would allow the like of it.
+    """
+
+    verdict: Verdict | None
+    reason: str = ""
+    segments: tuple[str, ...] = ()
+    proposal: Rule | None = None
+
+
+def judge(
+    rules: Rules, spec: ToolSpec, arguments: Mapping[str, Any], root: str, *, free_edits: bool
+) -> Judgement:
+    """What the rules say of a call. ``free_edits``: files may be written without asking."""
+    command = arguments.get(spec.command_argument) if spec.command_argument else None
+    if isinstance(command, str):
+        return _judge_command(rules, spec.name, command, root, free_edits)
+    paths = _paths(spec, arguments)
+    for verdict, listed in ((Verdict.DENY, rules.deny), (Verdict.ASK, rules.ask)):
+        for rule in listed:
+            if rule.names(spec.name) and _touches(rule, paths, root):
+                return Judgement(verdict, _because(verdict, rule), (), None)
+    for rule in rules.allow:
+        if not rule.names(spec.name) or not (rule.pattern is None or paths):
+            continue
+        if all(matches_path(rule, path, root, surely=True) for path in paths):
+            return Judgement(Verdict.ALLOW, _because(Verdict.ALLOW, rule))
+    return Judgement(None, proposal=_proposal_for_paths(spec, paths, root))
+
+
+def _touches(rule: Rule, paths: list[str], root: str) -> bool:
+    # A pattern on a tool that names no path cannot be judged, and so holds.
+    return not paths or any(matches_path(rule, path, root, surely=False) for path in paths)
+
+
+def _because(verdict: Verdict, rule: Rule, what: str = "") -> str:
+    doing = {Verdict.DENY: "refuses", Verdict.ASK: "asks about", Verdict.ALLOW: "allows"}[verdict]
+    return f"the rule {rule} {doing} {what or 'it'}"
+
+
+def _paths(spec: ToolSpec, arguments: Mapping[str, Any]) -> list[str]:
+    given = [arguments.get(name) for name in spec.path_arguments]
+    return [meant_name(path) for path in given if isinstance(path, str)]
+
+
+def _proposal_for_paths(spec: ToolSpec, paths: list[str], root: str) -> Rule | None:
+    if spec.kind is not ToolKind.EDIT:
+        return Rule(spec.name)
+    if len(paths) != 1:
+        return None
+    path = posixpath.normpath(paths[0])
+    if posixpath.isabs(path):
+        path = posixpath.relpath(path, root)
+    folder = posixpath.dirname(path)
+    if path.startswith("..") or any(letter in path for letter in "*?[]{}\\()"):
+        return None
+    return Rule(spec.name, f"{folder}/**" if folder else f"/{path}")
+
+
+def _judge_command(rules: Rules, tool: str, command: str, root: str, free_edits: bool) -> Judgement:
+    about = Rules(
+        *(
+            tuple(rule for rule in listed if rule.names(tool))
+            for listed in (rules.allow, rules.ask, rules.deny)
+        )
+    )
+    for rule in about.deny:
+        if rule.pattern is None:
+            return Judgement(Verdict.DENY, _because(Verdict.DENY, rule))
+    line = parse(command)
+    shown = tuple(segment.shown for segment in line.segments)
+    judged = _forbidden(rules, about, line, root)
+    if judged is not None:
+        return Judgement(*judged, shown)
+    for rule in about.allow:
+        if rule.pattern is None:
+            return Judgement(Verdict.ALLOW, _because(Verdict.ALLOW, rule), shown)
+    open_ = [one for one in line.segments if not _allowed(one, rules, about, root, free_edits)]
+    if not open_ and not line.unclear and line.segments:
+        return Judgement(Verdict.ALLOW, "rules allow every part of it", shown)
+    proposal = None
+    if len(open_) == 1 and not line.unclear:
+        proposal = _proposal(tool, open_[0], about, root, free_edits, rules)
+    first = tuple(dict.fromkeys(segment.shown for segment in (*open_, *line.segments)))
+    return Judgement(None, line.unclear, first, proposal)
+
+
+def _forbidden(
+    rules: Rules, about: Rules, line: CommandLine, root: str
+) -> tuple[Verdict, str] | None:
+    """Deny, else ask, where a rule is about one of the segments or a file that it redirects to."""
+    asked: tuple[Verdict, str] | None = None
+    for verdict, listed, every in (
+        (Verdict.DENY, about.deny, rules.deny),
+        (Verdict.ASK, about.ask, rules.ask),
+    ):
+        for segment in line.segments:
+            for rule in listed:
+                surely, perhaps = may_mean(rule, segment)
+                if surely:
+                    return verdict, _because(verdict, rule, segment.shown)
+                if perhaps and asked is None:
+                    asked = Verdict.ASK, f"it may be what the rule {rule} is about"
+            for name, files in ((WRITES, segment.writes), (READS, segment.reads)):
+                for rule in every:
+                    if not rule.names(name):
+                        continue
+                    for file in files:
+                        path = _place(file, segment)
+                        if path is None:
+                            asked = asked or (Verdict.ASK, f"the rule {rule} may be about its file")
+                        elif matches_path(rule, path, root, surely=False):
+                            return verdict, _because(verdict, rule, segment.shown)
+        if line.hidden and listed and asked is None:
+            asked = Verdict.ASK, f"the rule {listed[0]} cannot be applied: {line.unclear}"
+    return asked
+
+
+def _place(file: str | None, segment: Segment) -> str | None:
+    """The file, if it is known which one it is."""
+    if file is None or (segment.after_cd and not file.startswith("/")):
+        return None
+    return file
+
+
+def _allowed(segment: Segment, rules: Rules, about: Rules, root: str, free_edits: bool) -> bool:
+    for file in segment.writes:
+        path = _place(file, segment)
+        if path is None:
+            return False
+        if not free_edits and not _written(path, rules, root):
+            return False
+    if not segment.words or segment.words[0] in _NEUTRAL:
+        return True
+    return any(begins(rule, segment) for rule in about.allow)
+
+
+def _written(path: str, rules: Rules, root: str) -> bool:
+    return any(
+        rule.names(WRITES) and matches_path(rule, path, root, surely=True) for rule in rules.allow
+    )
+
+
+def _proposal(
+    tool: str, segment: Segment, about: Rules, root: str, free_edits: bool, rules: Rules
+) -> Rule | None:
+    """A rule wide enough to be of use again, and no wider."""
+    words = segment.words
+    program = words[0] if words else None
+    if segment.writes and not all(_place(file, segment) for file in segment.writes):
+        return None
+    if segment.writes and not free_edits:
+        # The command and the file each need a rule; one at a time.
+        alone = Segment(segment.shown, words, (), segment.reads, segment.after_cd)
+        fine = _allowed(alone, rules, about, root, free_edits)
+        files = [file for file in segment.writes if file and not _written(file, rules, root)]
+        plain = files and not any(letter in files[0] for letter in "*?[]{}\\()")
+        return Rule(WRITES, f"/{files[0]}") if fine and len(files) == 1 and plain else None
+    if program is None or segment.program in SHELLS:
+        return None
+    if segment.after_cd and "/" in program:
+        return None
+    count = 1
+    if program in _TWO_WORDS:
+        count = 3 if words[:2] in _THREE_WORDS else 2
+    elif program in _INTERPRETERS:
+        if len(words) < 2 or words[1] is None or words[1] in ("-c", "-e", "-", "-p", "-r"):
+            return None
+        count = 3 if words[1] == "-m" else 2
+    exact = program in _NO_PREFIX
+    wanted = words if exact else words[:count]
+    if len(wanted) < count or None in wanted:
+        return None
+    if not exact and any(word.startswith("-") for word in wanted[2:] if word):
+        return None
+    text = shlex.join(word for word in wanted if word is not None)
+    return Rule(tool, text if exact else f"{text}{PREFIX}")

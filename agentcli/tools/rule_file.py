@@ -1,0 +1,90 @@
+"""The rules that a user has agreed to once and for all, one file for each project.
+
+They lie in the user's configuration folder, where no project and no tool can write. The file is
+written by this module alone; a user may read it, and delete lines or the whole of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import tempfile
+import tomllib
+from pathlib import Path
+
+from filelock import FileLock
+
+from agentcli.errors import ConfigError
+from agentcli.tools.rules import Rule, Rules, parse_rule
+
+_HEAD = """\
+# Allowed for good when agentcli asked. Delete what shall be asked about again.
+# agentcli rewrites this file: rules of your own belong into config.toml.
+"""
+
+
+class RuleFile:
+    """The saved rules of one workspace below ``folder``."""
+
+    def __init__(self, folder: Path, workspace: str) -> None:
+        name = re.sub(r"[^A-Za-z0-9._-]", "_", os.path.basename(workspace))[:40]
+        digest = hashlib.sha256(os.fsencode(workspace)).hexdigest()[:12]
+        self.path = folder / "permissions" / f"{name}-{digest}.toml"
+        self._workspace = workspace
+
+    def read(self) -> Rules:
+        """What is saved; nothing where there is no file.
+
+        Raises:
+            ConfigError: the file cannot be read.
+        """
+        try:
+            found = tomllib.loads(self.path.read_bytes().decode())
+            allow = found.get("allow", [])
+            if not isinstance(allow, list) or not all(isinstance(rule, str) for rule in allow):
+                raise ValueError('"allow" should be a list of rules')
+        except FileNotFoundError:
+            return Rules()
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"{self.path}: {error}", hint="Mend it, or delete it and be asked anew"
+            ) from error
+        return Rules(allow=tuple(parse_rule(rule) for rule in allow))
+
+    def add(self, rule: Rule) -> None:
+        """Save one more; the file is replaced in one step, and sessions do not lose each other's.
+
+        Raises:
+            ConfigError: it cannot be read or written.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with FileLock(f"{self.path}.lock"):
+                rules = self.read().allow
+                if rule not in rules:
+                    self._write((*rules, rule))
+        except OSError as error:
+            raise ConfigError(f"{self.path}: {error.strerror or error}") from error
+
+    def _write(self, rules: tuple[Rule, ...]) -> None:
+        lines = "".join(f"    {_quoted(str(rule))},\n" for rule in rules)
+        text = f"{_HEAD}workspace = {_quoted(self._workspace)}\nallow = [\n{lines}]\n"
+        descriptor, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=".")
+        try:
+            with open(descriptor, "w", encoding="utf-8", errors="replace") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(descriptor)
+            os.replace(temporary, self.path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+
+
+def _quoted(text: str) -> str:
+    """A basic string of TOML, which is one of JSON but for DEL."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,0 +1,60 @@
+"""One call run on a copy of the workspace, so that a user can approve what it does."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import replace
+
+from agentcli.environments.base import WorkspaceCopy
+from agentcli.errors import AgentCLIError, SandboxError
+from agentcli.messages import Outcome
+from agentcli.tools.base import ToolContext, ToolOutput
+
+
+class CopyTrial:
+    """See ``approval.Trial``. ``answer`` is the result that stands for the call once committed.
+
+    ``work`` carries the call out in a context. Use it as an async context manager: the copy is
+    gone at the end, committed or not.
+    """
+
+    def __init__(
+        self, work: Callable[[ToolContext], Awaitable[ToolOutput]], context: ToolContext
+    ) -> None:
+        self.answer: ToolOutput | None = None
+        self._work = work
+        self._context = context
+        self._stack = AsyncExitStack()
+        self._copy: WorkspaceCopy | None = None
+        self._output = ToolOutput("")
+
+    async def __aenter__(self) -> CopyTrial:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._stack.aclose()
+
+    async def run(self) -> tuple[str, str]:
+        """See ``approval.Trial.run``."""
+        if self._context.copies is None:
+            raise SandboxError("there are no copies of this environment")
+        try:
+            copy = await self._stack.enter_async_context(self._context.copies())
+        except OSError as error:
+            raise SandboxError(f"the workspace cannot be copied: {error}") from error
+        try:
+            self._output = await self._work(replace(self._context, environment=copy))
+        except AgentCLIError as error:
+            self._output = ToolOutput(f"error: {error.line()}", Outcome.ERROR)
+        effect = await copy.effect()
+        paths = tuple(dict.fromkeys((*self._output.paths, *effect.paths)))
+        self._output = replace(self._output, diff=effect.diff, paths=paths)
+        self._copy = copy
+        return effect.diff, self._output.content
+
+    async def commit(self) -> None:
+        """See ``approval.Trial.commit``."""
+        assert self._copy is not None
+        await self._copy.commit()
+        self.answer = self._output
