@@ -212,15 +212,3 @@ class _Progress:
         while self._waiting:
             stream, data = self._waiting.pop(0)
             await self._emit(ToolProgress(self._call_id, stream, data))
-
-
-def interrupted(call: ToolCall, started: bool) -> ToolResult:
-    """The result of a call that a cancellation met."""
-    if started:
-        return ToolResult(
-            call.id,
-            call.name,
-            "interrupted before its end; what it did so far is unknown",
-            Outcome.CANCELLED,
-        )
-    return ToolResult(call.id, call.name, "not started: the run was stopped", Outcome.SKIPPED)

@@ -67,6 +67,10 @@ class AgentModule:
         """A condition of the agent's own for ending the run."""
         return None
 
+    def announce_mode(self, told: str, mode: str) -> str:
+        """What the model must know when the mode is no longer the one it was told of."""
+        return ""
+
 
 class CodingAgent(AgentModule):
     """Works on a repository until the task is done."""
@@ -91,6 +95,12 @@ class CodingAgent(AgentModule):
         if self._instructions and self._instructions.opening:
             parts.append(self._instructions.opening)
         return "\n\n".join(parts)
+
+    def announce_mode(self, told: str, mode: str) -> str:
+        """Entering and leaving plan mode; the others differ in what the user is asked."""
+        if mode == "plan" and told != "plan":
+            return self._prompts.get("plan")
+        return self._prompts.get("plan_over") if told == "plan" and mode != "plan" else ""
 
     async def reduce(self, state: AgentState, results: Sequence[ToolResult]) -> str:
         """The instructions of folders in which these results are the first."""

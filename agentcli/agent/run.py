@@ -42,7 +42,7 @@ class Run:
         self._ended = False
         self._work: asyncio.Task[None] | None = None
         self._driver: asyncio.Task[RunResult] | None = None
-        self._steered: list[str] = []
+        self._steered: deque[str] = deque()
 
     def attach(self, work: asyncio.Task[None], driver: asyncio.Task[RunResult]) -> None:
         """Bind the kernel's tasks; the kernel does this once."""
@@ -82,19 +82,23 @@ class Run:
         """Say something to the agent; it reads it at the start of its next step."""
         self._steered.append(text)
 
-    def take_steered(self) -> list[str]:
-        """What was said since the last time; for the kernel."""
-        taken, self._steered = self._steered, []
-        return taken
+    def next_steered(self) -> str | None:
+        """The first thing that was said and is not read yet; for the kernel."""
+        return self._steered.popleft() if self._steered else None
 
     @property
     def has_steered(self) -> bool:
         """Whether something was said that the agent has not read yet."""
         return bool(self._steered)
 
+    @property
+    def ended(self) -> bool:
+        """Whether the end has come; what is steered from here on is read by the next run."""
+        return self._ended
+
     async def put(self, event: Event) -> None:
         """Hand an event to the reader, waiting while it is too far behind; for the kernel."""
-        if self._join(event):
+        if self._ended or self._join(event):
             return
         while len(self._buffer) >= _MAX_BUFFERED and not self._discard:
             self._space.clear()

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from dataclasses import dataclass
 
-from agentcli.agent.events import Status, StopReason
-from agentcli.agent.state import STATUS_OF
-from agentcli.errors import AgentCLIError, Place
+from agentcli.agent.events import RunFinished, Status, StopReason
+from agentcli.agent.state import STATUS_OF, exit_code
+from agentcli.errors import (
+    AgentCLIError,
+    CapabilityError,
+    JournalError,
+    Place,
+    ProviderError,
+    SandboxError,
+)
+
+_log = logging.getLogger("agentcli.kernel")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +45,43 @@ def stop_for(reason: StopReason, *, answer: str = "", detail: str = "") -> Stop:
     return Stop(reason, STATUS_OF[reason], answer, detail)
 
 
-def stop_by(reason: StopReason, error: AgentCLIError, place: Place) -> Stop:
-    """A stop that an error led to; it arose in ``place`` unless it says otherwise."""
+def stop_of(error: BaseException, place: Place) -> Stop:
+    """What an error that came out of a step means for the run; it arose in ``place`` unless it
+    says otherwise."""
+    match error:
+        case Stopped():
+            return error.stop
+        case asyncio.CancelledError():
+            return stop_for(StopReason.CANCELLED, detail="interrupted")
+        case ProviderError():
+            return _by(StopReason.PROVIDER_FAILED, error, place)
+        case CapabilityError() | SandboxError():
+            return _by(StopReason.ENV_CAPABILITY_MISMATCH, error, place)
+        case AgentCLIError():
+            return _by(StopReason.UNRECOVERABLE_ERROR, error, place)
+        case _:
+            _log.error("internal error", exc_info=error)
+            return stop_for(StopReason.UNRECOVERABLE_ERROR, detail=f"internal error: {error!r}")
+
+
+def finished(stop: Stop) -> RunFinished:
+    """The event that a stop ends its run with."""
+    return RunFinished(
+        stop.reason,
+        stop.status,
+        stop.answer,
+        stop.detail,
+        exit_code(stop.reason, stop.status),
+        stop.error,
+        stop.place,
+    )
+
+
+def unrecorded(error: JournalError, place: Place) -> RunFinished:
+    """The end of a run whose end could not be recorded."""
+    return finished(_by(StopReason.UNRECOVERABLE_ERROR, error, place))
+
+
+def _by(reason: StopReason, error: AgentCLIError, place: Place) -> Stop:
     name = type(error).__name__
     return Stop(reason, STATUS_OF[reason], "", error.line(), name, error.place or place)

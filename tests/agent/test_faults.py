@@ -202,5 +202,9 @@ class TestFallback:
         state = dataclasses.replace(first.agent.state, model="anthropic:other")
         second = await bench(["two"], state=state)
         await second.agent.start("again").result()
-        asked = second.agent._request()
-        assert not any(isinstance(p, Thinking) for m in asked.messages[:2] for p in m.parts)
+        assert not any(isinstance(p, Thinking) for m in second.agent.state.view for p in m.parts)
+        assert [m["content"] for m in second.server.requests[0].json["messages"]] == [
+            "do it",
+            "one",
+            "again",
+        ]

@@ -81,5 +81,5 @@ async def test_steering_is_read_once() -> None:
     run.steer("left")
     run.steer("right")
     assert run.has_steered
-    assert run.take_steered() == ["left", "right"]
-    assert not run.has_steered and run.take_steered() == []
+    assert [run.next_steered(), run.next_steered()] == ["left", "right"]
+    assert not run.has_steered and run.next_steered() is None

@@ -1,0 +1,169 @@
+"""Getting from the models an answer that can be used: what else comes is rejected and asked again.
+
+A model that fails for good is replaced by the next fallback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from agentcli.agent.asking import Answer, Asking
+from agentcli.agent.budget import RunLimits
+from agentcli.agent.events import (
+    AnswerRejected,
+    MessageAdded,
+    ModelAnswered,
+    ModelChanged,
+    StopReason,
+    Warned,
+)
+from agentcli.agent.search import Search
+from agentcli.agent.stop import Stopped, stop_for
+from agentcli.agent.stream import Stream
+from agentcli.errors import AgentCLIError, ContentFilterError, ProviderError
+from agentcli.llm.client import ChatRequest, ChatResponse, LLMClient, Sampling
+from agentcli.messages import FinishReason, Message, ToolCall, user
+from agentcli.tools.base import ToolContext
+from agentcli.tools.registry import Registry
+
+_NUDGE = "It was not used; answer again"
+
+
+class Answering:
+    """``client`` is the model that answers; ``fallbacks`` make those that follow when it fails."""
+
+    def __init__(
+        self,
+        client: LLMClient,
+        fallbacks: Sequence[Callable[[], LLMClient]],
+        asking: Asking,
+        stream: Stream,
+        tools: Registry,
+        context: ToolContext,
+        *,
+        limits: RunLimits,
+        sampling: Sampling,
+        search: Search | None = None,
+    ) -> None:
+        self.client = client
+        self._fallbacks = list(fallbacks)
+        self._asking = asking
+        self._stream = stream
+        self._tools = tools
+        self._context = context
+        self._limits = limits
+        self._sampling = sampling
+        self._search = search
+        self._call_ids = {call.id for said in stream.state.history for call in said.calls}
+
+    async def answer(self, step: int) -> Message:
+        """The next usable answer, which has joined the history.
+
+        Raises:
+            Stopped: a budget is used up, or no answer was usable.
+            ProviderError: the last model failed for good.
+        """
+        while True:
+            request, state = self._request(), self._stream.state
+            try:
+                answer = await self._asking.ask(self.client, request, step, state)
+            except ProviderError as error:
+                await self._fall_back(step, error)
+                continue
+            response = answer.response
+            if self._search is not None:
+                response = await self._search.better(
+                    self.client, self._request(), step, self._stream.state, response
+                )
+            if problem := _unusable(response):
+                await self._reject(step, problem, answer)
+                continue
+            message = self._with_unique_ids(response.message)
+            await self._stream.emit(
+                ModelAnswered(
+                    step,
+                    message,
+                    response.finish_reason,
+                    response.usage,
+                    answer.first_token_s,
+                    answer.duration_s,
+                    answer.cost_usd,
+                )
+            )
+            return message
+
+    async def replace(self, client: LLMClient) -> None:
+        """Go on with another model; the one before is closed."""
+        before, self.client = self.client, client
+        await before.aclose()
+
+    def _request(self) -> ChatRequest:
+        state = self._stream.state
+        return ChatRequest(
+            tuple(state.view),
+            self._tools.definitions(),
+            self._sampling,
+            conversation=state.session_id,
+            argument_text=self._text_of,
+        )
+
+    async def _text_of(self, tool: str, arguments: Mapping[str, Any]) -> str | None:
+        return await self._tools.text_of(tool, arguments, self._context)
+
+    async def _fall_back(self, step: int, error: ProviderError) -> None:
+        """Go on with the next model that can be had, or raise ``error`` where there is none."""
+        while self._fallbacks:
+            make = self._fallbacks.pop(0)
+            try:
+                client = await asyncio.to_thread(make)  # it may have an SDK to import
+            except AgentCLIError as missing:
+                warning = f"a fallback cannot be used: {missing.line()}"
+                await self._stream.emit(Warned(warning))
+                continue
+            name = f"{client.info.provider}:{client.info.id}"
+            await self._stream.emit(ModelChanged(step, name, error.message))
+            await self.replace(client)
+            return
+        raise error
+
+    async def _reject(self, step: int, problem: str, answer: Answer) -> None:
+        emit = self._stream.emit
+        await emit(AnswerRejected(step, problem, answer.response.usage, answer.cost_usd))
+        if answer.response.finish_reason is FinishReason.CONTENT_FILTER:
+            raise ContentFilterError(problem, provider=self.client.info.provider)
+        tries = self._stream.state.rejected
+        if tries >= self._limits.rejected_answers:
+            detail = f"no usable answer after {tries} tries: {problem}"
+            raise Stopped(stop_for(StopReason.PROVIDER_FAILED, detail=detail))
+        await emit(MessageAdded(user(f"{problem[0].upper()}{problem[1:]}. {_NUDGE}")))
+
+    def _with_unique_ids(self, message: Message) -> Message:
+        """Rename calls whose id is empty or used already: results are paired by id."""
+        parts = list(message.parts)
+        for place, part in enumerate(parts):
+            if not isinstance(part, ToolCall):
+                continue
+            name, count = part.id, 1
+            while not name or name in self._call_ids:
+                count += 1
+                name = f"{part.id or 'call'}-{self._stream.state.running_step}-{count}"
+            self._call_ids.add(name)
+            if name != part.id:
+                parts[place] = replace(part, id=name)
+        return replace(message, parts=tuple(parts))
+
+
+def _unusable(response: ChatResponse) -> str | None:
+    """What is wrong with an answer, or None."""
+    if response.finish_reason is FinishReason.CONTENT_FILTER:
+        return "the answer was stopped by the provider's content filter"
+    if response.cut_calls:
+        return "your last answer reached the token limit inside a tool call, which was not run"
+    if response.finish_reason is FinishReason.LENGTH:
+        return "your last answer was cut off at the token limit; it must be shorter"
+    if not response.message.calls and not response.message.text.strip():
+        return "your last answer was empty"
+    return None

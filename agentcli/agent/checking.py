@@ -1,0 +1,70 @@
+"""A task's checks: run when the model says that it is done; failed ones go back to it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import TypeAlias
+
+from agentcli.agent.events import CheckFinished, CheckStarted, MessageAdded, StopReason, Warned
+from agentcli.agent.state import Status
+from agentcli.agent.stop import Stop, stop_for
+from agentcli.agent.stream import Stream
+from agentcli.messages import Outcome, user
+from agentcli.tools.base import ToolContext, ToolOutput
+from agentcli.tools.permissions import Mode
+
+Check: TypeAlias = Callable[[ToolContext, str], Awaitable[ToolOutput]]
+
+_FAILED = "A check of the task failed:"
+
+
+class Checking:
+    """``check`` runs one check; ``rounds`` bounds how often failures go back to the model."""
+
+    def __init__(self, check: Check, context: ToolContext, stream: Stream, rounds: int) -> None:
+        self._check = check
+        self._context = context
+        self._stream = stream
+        self._rounds = rounds
+        self._round = 0
+
+    def begin(self) -> None:
+        """A new run has all its rounds before it."""
+        self._round = 0
+
+    async def finish(self, answer: str) -> Stop | None:
+        """The end with ``answer``, or None where the model was told what still fails."""
+        state = self._stream.state
+        if state.checks and state.mode == Mode.PLAN.value:
+            await self._stream.emit(Warned("the checks were not run: plan mode only reads"))
+            return stop_for(StopReason.FINAL, answer=answer)
+        failed = [check for check in await self._run_all() if not check.passed]
+        if not failed:
+            return stop_for(StopReason.FINAL, answer=answer)
+        if self._round < self._rounds:
+            self._round += 1
+            reports = "\n\n".join(f"{_FAILED}\n{check.output}" for check in failed)
+            await self._stream.emit(MessageAdded(user(f"{reports}\n\nThe task is not done yet.")))
+            return None
+        names = ", ".join(check.command for check in failed)
+        return Stop(StopReason.FINAL, Status.UNSOLVED, answer, f"failed checks: {names}")
+
+    async def _run_all(self) -> list[CheckFinished]:
+        done = []
+        checks = self._stream.state.checks
+        # All reports together take no more room than one tool's result.
+        room = self._context.output_chars // max(1, len(checks))
+        for command in checks:
+            await self._stream.emit(CheckStarted(command, self._round + 1, self._rounds + 1))
+            output = await self._check(replace(self._context, output_chars=room), command)
+            done.append(
+                CheckFinished(
+                    command,
+                    output.outcome is Outcome.OK,
+                    output.data.get("exit_code"),
+                    output.content,
+                )
+            )
+            await self._stream.emit(done[-1])
+        return done

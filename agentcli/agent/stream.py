@@ -1,0 +1,118 @@
+"""Where things happen: an event is recorded in the log first, then folded, then shown.
+
+Hooks and the reader of the run see the same events in the same order. What a hook breaks is told
+once and stops nothing; what the log cannot record ends the run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from dataclasses import replace
+
+from agentcli.agent.events import Event, EventLog, PhaseChanged, ToolFinished, ToolStarted, Warned
+from agentcli.agent.hooks import Allow, Deny, Hook
+from agentcli.agent.phase import phase_of
+from agentcli.agent.run import Run
+from agentcli.agent.state import AgentState, fold
+from agentcli.errors import JournalError
+from agentcli.messages import Outcome, ToolCall, ToolResult
+from agentcli.tools.base import ToolKind
+
+
+class Stream:
+    """``state`` is the fold of all that was emitted; ``run`` is whose reader is shown it."""
+
+    def __init__(self, log: EventLog, hooks: Sequence[Hook], state: AgentState) -> None:
+        self.state = state
+        self.run: Run | None = None
+        self._log = log
+        self._hooks = hooks
+        self._failed_hooks: set[int] = set()
+        self._emitting = asyncio.Lock()
+
+    async def emit(self, event: Event, *, sync: bool = False) -> None:
+        """Record, fold and show one event. Parallel tools wait for each other here.
+
+        Raises:
+            JournalError: it could not be recorded, and is not folded.
+        """
+        async with self._emitting:
+            if event.durable:
+                try:
+                    await self._log.append(event, sync=sync)
+                except asyncio.CancelledError:
+                    self.state = fold(self.state, event)  # it is recorded all the same
+                    raise
+                self.state = fold(self.state, event)
+            await self._show(event)
+            if (moved := self._phase_change(event)) is not None:
+                await self._log.append(moved)
+                self.state = fold(self.state, moved)
+                await self._show(moved)
+
+    async def tell(self, event: Event) -> None:
+        """Fold and show an event that the log can no longer take."""
+        self.state = fold(self.state, event)
+        await self._show(event)
+
+    async def verdict(self, call: ToolCall) -> ToolResult | None:
+        """The answer of the first hook that does not allow the call; None where all do."""
+        for index, hook in enumerate(self._hooks):
+            try:
+                verdict = await hook.before_tool(call, self.state)
+            except Exception as error:
+                async with self._emitting:
+                    await self._report(index, hook, error)
+                continue
+            match verdict:
+                case Allow():
+                    continue
+                case Deny(reason):
+                    return ToolResult(call.id, call.name, f"denied: {reason}", Outcome.DENIED)
+                case _:
+                    return replace(verdict.result, call_id=call.id, name=call.name)
+        return None
+
+    async def resolve_calls(self) -> None:
+        """Give every open call its result, so that the history is well-formed."""
+        for call in self.state.unresolved:
+            result = _interrupted(call, call.id in self.state.started)
+            await self.emit(ToolFinished(self.state.running_step, result))
+
+    async def _show(self, event: Event) -> None:
+        if self.run is not None:
+            await self.run.put(event)
+        for index, hook in enumerate(self._hooks):
+            try:
+                await hook.on_event(event, self.state)
+            except Exception as error:
+                await self._report(index, hook, error)
+
+    async def _report(self, index: int, hook: Hook, error: Exception) -> None:
+        if index in self._failed_hooks:
+            return
+        self._failed_hooks.add(index)
+        warned = Warned(f"hook {type(hook).__name__} failed: {error!r}")
+        with contextlib.suppress(JournalError):
+            await self._log.append(warned)
+        if self.run is not None:
+            await self.run.put(warned)
+
+    def _phase_change(self, event: Event) -> PhaseChanged | None:
+        if not isinstance(event, ToolStarted) or not event.tool_kind:
+            return None
+        edited = bool(self.state.files_changed)
+        phase = phase_of(self.state.phase, ToolKind(event.tool_kind), edited=edited)
+        if phase is self.state.phase:
+            return None
+        return PhaseChanged(event.step, self.state.phase, phase)
+
+
+def _interrupted(call: ToolCall, started: bool) -> ToolResult:
+    """The result of a call that a cancellation met."""
+    if started:
+        text = "interrupted before its end; what it did so far is unknown"
+        return ToolResult(call.id, call.name, text, Outcome.CANCELLED)
+    return ToolResult(call.id, call.name, "not started: the run was stopped", Outcome.SKIPPED)
