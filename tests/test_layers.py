@@ -23,6 +23,7 @@ FLOORS = (
     "errors",
     "messages",
     "text",
+    "diff",
     "config",
     "trust",
     "prompts",

@@ -7,10 +7,10 @@ import asyncio
 import warnings
 from bisect import bisect_left
 
+from agentcli.diff import unified_diff
 from agentcli.errors import ToolError, ToolInputError
 from agentcli.messages import Outcome
 from agentcli.tools.base import BROKEN, ToolContext, ToolOutput
-from agentcli.tools.diff import unified_diff
 from agentcli.tools.files import load
 from agentcli.tools.nearest import explain_miss
 from agentcli.tools.textfile import decode, dominant_newline

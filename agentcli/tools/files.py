@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated
 
+from agentcli.diff import unified_diff
 from agentcli.errors import EnvironmentOpError, ToolError, ToolInputError
 from agentcli.messages import Outcome
 from agentcli.text import clip_line, counted
 from agentcli.tools.base import ToolContext, ToolOutput
-from agentcli.tools.diff import unified_diff
 from agentcli.tools.names import meant_name, obeyed_note, shown_name
 from agentcli.tools.textfile import TextFile, decode, dominant_newline, split_lines
 

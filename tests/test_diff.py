@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from unidiff.patch import PatchSet
 
-from agentcli.tools.diff import unified_diff
+from agentcli.diff import unified_diff
 
 
 def test_no_change_is_no_diff() -> None:
