@@ -18,6 +18,8 @@ class Limits:
     ``time_s`` in seconds of wall clock; ``memory_bytes`` per process and for the whole tree;
     ``file_bytes`` the largest file written and
     ``disk_bytes`` all growth of the disk; ``output_bytes`` kept per stream (start and end).
+    With ``hard_memory`` a process may not even reserve more than that: an allocation fails where
+    it is made, but sanitizers and some runtimes, which reserve far more than they use, cannot run.
     """
 
     time_s: float = 120.0
@@ -27,11 +29,14 @@ class Limits:
     disk_bytes: int = 2048 * MIB
     open_files: int = 4096
     output_bytes: int = MIB
+    hard_memory: bool = False
 
 
 COMMAND = Limits()
 CHECK = Limits(time_s=600.0)
-IN_STREAM = Limits(time_s=5.0, memory_bytes=256 * MIB, tasks=32, file_bytes=64 * MIB)
+IN_STREAM = Limits(
+    time_s=5.0, memory_bytes=256 * MIB, tasks=32, file_bytes=64 * MIB, hard_memory=True
+)
 
 
 def of_settings(chosen: LimitSettings) -> Limits:

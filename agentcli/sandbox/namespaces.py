@@ -70,6 +70,7 @@ def _continue_in_child() -> None:
     if child == 0:
         return
     os.closerange(0, 1 << 20)
+    linux.drop_capabilities()  # the command sees this process, and may be of the same user
     while True:
         pid, status = os.waitpid(-1, 0)
         if pid == child:

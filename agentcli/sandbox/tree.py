@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import stat
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -74,13 +75,15 @@ class Usage:
     """What a set of processes uses together.
 
     ``memory`` is resident bytes (shared file pages not counted), ``tasks`` counts threads,
-    ``written`` is bytes sent towards the disk by the living and by children they waited for.
+    ``written`` is bytes sent towards the disk by the living and by children they waited for;
+    ``hidden``: some process does not let that be read.
     """
 
     def __init__(self, pids: list[int]) -> None:
         self.memory = 0
         self.tasks = 0
         self.written = 0
+        self.hidden = False
         for pid in pids:
             try:
                 with open(f"/proc/{pid}/statm", "rb") as file:
@@ -91,14 +94,30 @@ class Usage:
                 continue
             self.tasks += _field(status, b"Threads:")
             # Anonymous and shared-memory pages cost memory; mapped files can be dropped again.
-            kib = _field(status, b"RssAnon:") + _field(status, b"RssShmem:")
+            kib = sum(_field(status, name) for name in (b"RssAnon:", b"RssShmem:", b"VmSwap:"))
             self.memory += kib * 1024 if kib else (int(fields[1]) - int(fields[2])) * _PAGE
             try:
                 with open(f"/proc/{pid}/io", "rb") as file:
                     io = file.read()
+            except PermissionError:
+                self.hidden = True
+                continue
             except OSError:
                 continue
             self.written += _field(io, b"\nwrite_bytes:") - _field(io, b"cancelled_write_bytes:")
+
+
+def unnamed_bytes(pids: list[int]) -> int:
+    """Bytes on disk of files that are open and were removed, or never had a name."""
+    found: dict[tuple[int, int], int] = {}
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            for name in os.listdir(f"/proc/{pid}/fd"):
+                with contextlib.suppress(OSError):
+                    info = os.stat(f"/proc/{pid}/fd/{name}")
+                    if stat.S_ISREG(info.st_mode) and info.st_nlink == 0:
+                        found[info.st_dev, info.st_ino] = info.st_blocks * 512
+    return sum(found.values())
 
 
 def _field(text: bytes, name: bytes) -> int:

@@ -1,0 +1,173 @@
+"""Layer C in the kernel: a control group per command, where this user may make one.
+
+Covers: memory of the whole tree, with what only files in memory hold (memfd, /tmp, /dev/shm), and
+    the number of its tasks; both exactly, as the kernel itself refuses or ends what goes beyond.
+Does not cover: time, disk and output (the warden's); machines where the groups belong to someone
+    else: there the warden's samples alone hold the limits.
+
+Version 1 has a hierarchy for each resource: a group is made below this process's own in both. In
+version 2 a group with processes may have none below it that limits anything, so the new one is put
+beside this process's own, if the group above gives memory and pids on; nothing existing is changed.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from typing import NamedTuple
+
+_PREFIX = "agentcli-"
+
+
+class Place(NamedTuple):
+    """The folders in which groups can be made; in version 2 they are the same one."""
+
+    memory: str
+    tasks: str
+    version: int
+
+
+def find(own: str = "/proc/self/cgroup", mounts: str = "/proc/self/mountinfo") -> Place | None:
+    """Where this process may make groups, or None."""
+    try:
+        with open(own) as file:
+            lines = [line.rstrip("\n").split(":", 2) for line in file]
+        with open(mounts) as file:
+            mounted = list(_mounts(file.read()))
+    except (OSError, ValueError):
+        return None
+    found: dict[str, str] = {}
+    for _, controllers, path in lines:
+        for name in ("memory", "pids"):
+            if name in controllers.split(","):
+                found[name] = _folder(mounted, path, name)
+    if _usable(found.get("memory", "")) and _usable(found.get("pids", "")):
+        return Place(found["memory"], found["pids"], 1)
+    for _, controllers, path in lines:
+        if not controllers:
+            above = os.path.dirname(_folder(mounted, path, "") or "/")
+            if _usable(above) and {"memory", "pids"} <= _given_on(above):
+                return Place(above, above, 2)
+    return None
+
+
+def _mounts(text: str) -> list[tuple[str, str, str]]:
+    """(what of the hierarchy is mounted, where, its options) of every mounted hierarchy."""
+    found = []
+    for line in text.splitlines():
+        before, _, after = line.partition(" - ")
+        kind, _, options = after.split(" ", 2)
+        if kind in ("cgroup", "cgroup2"):
+            root, point = before.split(" ")[3:5]
+            found.append((root, point, options if kind == "cgroup" else ""))
+    return found
+
+
+def _folder(mounted: list[tuple[str, str, str]], path: str, controller: str) -> str:
+    for root, point, options in mounted:
+        right = controller in options.split(",") if controller else not options
+        below = os.path.relpath(path, root)
+        if right and not below.startswith(".."):
+            return os.path.normpath(os.path.join(point, below))
+    return ""
+
+
+def _usable(folder: str) -> bool:
+    return bool(folder) and os.access(folder, os.W_OK) and os.access(f"{folder}/cgroup.procs", 2)
+
+
+def _given_on(folder: str) -> set[str]:
+    return set(_read(f"{folder}/cgroup.subtree_control").split())
+
+
+class Group:
+    """The group of one command; made empty, filled by ``enter`` in its first process."""
+
+    def __init__(self, place: Place, name: str) -> None:
+        """Make it; raises OSError."""
+        self.version = place.version
+        self.memory = os.path.join(place.memory, name)
+        self.tasks = os.path.join(place.tasks, name)
+        self._folders = dict.fromkeys((self.memory, self.tasks))
+        for folder in self._folders:
+            os.mkdir(folder)
+
+    def enter(self) -> None:
+        """Put this process into it, and so all that it will start; raises OSError."""
+        for folder in self._folders:
+            _write(f"{folder}/cgroup.procs", "0")
+
+    def limit(self, memory_bytes: int, tasks: int) -> None:
+        """Hold the limits from now on; raises OSError."""
+        size = str(memory_bytes)
+        if self.version == 1:
+            _write(f"{self.memory}/memory.limit_in_bytes", size)
+            swap = f"{self.memory}/memory.memsw.limit_in_bytes"
+        else:
+            _write(f"{self.memory}/memory.max", size)
+            swap, size = f"{self.memory}/memory.swap.max", "0"
+        with contextlib.suppress(OSError):  # kernels without accounting of swap have no such file
+            _write(swap, size)
+        _write(f"{self.tasks}/pids.max", str(tasks))
+
+    def out_of_memory(self) -> bool:
+        """Whether the kernel has ended a process of it for its memory."""
+        name = "memory.oom_control" if self.version == 1 else "memory.events"
+        return _counter(f"{self.memory}/{name}", "oom_kill") > 0
+
+    def out_of_tasks(self) -> bool:
+        """Whether the kernel has refused it another task."""
+        return _counter(f"{self.tasks}/pids.events", "max") > 0
+
+    def remove(self) -> None:
+        """Let go of it once no process is left in it."""
+        for folder in self._folders:
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
+
+
+@functools.cache
+def _place() -> Place | None:
+    place = find()
+    for folder in {place.memory, place.tasks} if place else ():
+        for name in os.listdir(folder):
+            # What a killed warden could not remove; a group that is in use cannot be removed.
+            if name.startswith(_PREFIX) and not os.path.exists(f"/proc/{name[len(_PREFIX) :]}"):
+                with contextlib.suppress(OSError):
+                    os.rmdir(f"{folder}/{name}")
+    return place
+
+
+def create() -> Group | None:
+    """A group for a command of this process, or None where there can be none."""
+    place = _place()
+    if place is None:
+        return None
+    try:
+        return Group(place, f"{_PREFIX}{os.getpid()}")
+    except OSError:
+        return None
+
+
+def _counter(path: str, name: str) -> int:
+    for line in _read(path).splitlines():
+        word, _, value = line.partition(" ")
+        if word == name:
+            return int(value)
+    return 0
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path) as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w") as file:
+        file.write(text)
