@@ -24,7 +24,7 @@ from agentcli.agent.kernel import Agent
 from agentcli.agent.module import AgentModule, CodingAgent
 from agentcli.agent.recovery import RetryConfig
 from agentcli.agent.state import AgentState
-from agentcli.config import Settings, user_folder
+from agentcli.config import McpServerSettings, Settings, cache_folder, user_folder
 from agentcli.environments.copies import copied
 from agentcli.environments.host import HostEnvironment
 from agentcli.errors import CapabilityError, ConfigError, TaskError
@@ -41,9 +41,11 @@ from agentcli.tools.base import Checks, Tool, ToolContext
 from agentcli.tools.builtin import builtin_tools
 from agentcli.tools.calculator import calculator_tool
 from agentcli.tools.decline import decline_tool
+from agentcli.tools.mcp.servers import PROJECT_SERVERS, McpServers, project_servers
 from agentcli.tools.permissions import Mode, ModePermissions
 from agentcli.tools.registry import Registry
 from agentcli.tools.verify import verify
+from agentcli.trust import is_trusted
 
 _SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$")
 # What the embedded model was trained with, beside calculator and decline.
@@ -91,7 +93,6 @@ async def open_agent(
         tools = [tool for tool in tools if tool.spec.name in _LEARNT]
         tools += [calculator_tool(), decline_tool()]
         search = True
-    tools = _chosen(tools, task.tools if task else ())
     state = store.load_state(session_id) if session_id else AgentState()
     _check_session(state, root)
 
@@ -110,10 +111,23 @@ async def open_agent(
             raise
         await starting
         module = AgentModule()
+        notices: list[str] = []
         if not search:
+            if configured := mcp_settings(settings, root, notices):
+                servers = McpServers(
+                    configured,
+                    folder=str(root),
+                    cache=cache_folder() / "mcp",
+                    environ=os.environ,
+                    offline=settings.offline,
+                    notices=notices,
+                )
+                stack.push_async_callback(servers.aclose)
+                tools += await servers.tools()
             instructions = Instructions(environment, user_folder())
             await instructions.load()
             module = CodingAgent(prompts, instructions)
+        tools = _chosen(tools, task.tools if task else ())
         new_id = session_id or store.new_session_id()
         journal = Journal(store.journal_path(new_id), secrets=_secrets(os.environ))
         stack.callback(journal.close)
@@ -149,11 +163,13 @@ async def open_agent(
             fallbacks=[
                 functools.partial(_connect, fallback, settings) for fallback in settings.fallback
             ],
+            connect=functools.partial(_connect, settings=settings),
             state=state,
             copies=functools.partial(copied, root, wanted=_LEVELS[settings.sandbox])
             if search
             else None,
         )
+        agent.notices = notices
         try:
             yield agent
         finally:
@@ -171,6 +187,20 @@ def read_recording(path: Path) -> list[ChatResponse]:
         for event in read_events(path)
         if isinstance(event, ModelAnswered)
     ]
+
+
+def mcp_settings(
+    settings: Settings, root: Path, notices: list[str]
+) -> dict[str, McpServerSettings]:
+    """The MCP servers of the settings, and of the project where it is trusted."""
+    servers = dict(settings.mcp.servers)
+    if (root / PROJECT_SERVERS).exists():
+        if is_trusted(root):
+            return project_servers(root) | servers
+        notices.append(
+            f"{PROJECT_SERVERS} is left out: this folder is not trusted (agentcli trust)"
+        )
+    return servers
 
 
 def _connect(name: str, settings: Settings) -> LLMClient:

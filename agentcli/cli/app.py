@@ -19,10 +19,12 @@ from agentcli import __version__
 from agentcli.errors import UsageError
 
 COMMANDS = {
+    "chat": "Talk with the agent about the code in a folder.",
     "run": "Work on a task until its checks pass.",
     "sessions": "List the sessions on this machine and show one.",
     "sandbox": "Run a command as the model's commands are run.",
     "tools": "Show the tools that a model is given.",
+    "mcp": "Connect to the MCP servers and list their tools.",
     "trust": "Obey a project's own settings, servers, commands and hooks.",
     "doctor": "Say what works on this machine, and what does not.",
 }

@@ -217,6 +217,9 @@ async def _work(job: Job, interruption: Interruption) -> int:
             mode=job.mode,
             session_id=job.session,
         ) as agent:
+            for notice in agent.notices:
+                show_note(notice)
+            agent.notices.clear()
             work = agent.start(job.task.instruction, checks=job.task.checks)
             interruption.cancel = work.cancel
             result = await _show(work, renderer)

@@ -1,0 +1,239 @@
+"""One MCP server: its connection, and what it offers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import re
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from agentcli import __version__
+from agentcli.config import McpServerSettings
+from agentcli.errors import ConfigError, ToolError
+from agentcli.text import escape, one_line
+from agentcli.tools.mcp.transport import End, filled, http, is_loopback, stdio
+
+if TYPE_CHECKING:
+    from mcp import Client
+    from mcp.client._transport import TransportStreams
+
+_MOST_FAILURES = 3
+_MOST_PAGES = 50
+_CLOSING_S = 4.0
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a server has: tools as (name, description, schema, read only), resources, prompts."""
+
+    tools: tuple[tuple[str, str, Mapping[str, Any], bool], ...] = ()
+    resources: bool = False
+    prompts: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass
+class Server:
+    """One server: connected when it is first needed, and again when its connection was lost."""
+
+    name: str
+    settings: McpServerSettings
+    folder: str
+    environ: Mapping[str, str]
+    offline: bool = False
+    on_offer: Callable[[Offer], None] | None = None
+    """Told what a server offers that was described from memory, once it has been connected."""
+    _connection: _Connection | None = field(default=None, init=False)
+    _connecting: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
+    _failures: int = field(default=0, init=False)
+
+    @property
+    def fingerprint(self) -> str:
+        """A name for this configuration, for what is remembered of it."""
+        told = json.dumps([self.settings.model_dump(mode="json"), self.folder], sort_keys=True)
+        return f"{re.sub('[^A-Za-z0-9_-]', '_', self.name)}-{digest(told)}"
+
+    @property
+    def connected(self) -> bool:
+        """Whether it runs and answers now."""
+        return self._connection is not None and not self._connection.ended
+
+    async def use(self, work: Callable[[Client], Coroutine[Any, Any, _T]]) -> _T:
+        """Do something with the connected server, within its time.
+
+        Raises:
+            ToolError: it cannot be reached, failed or was too slow; one line that says which.
+        """
+        connection = await self._connected()
+        seconds = self.settings.timeout_s
+        working = asyncio.ensure_future(work(connection.client))
+        lost = connection.lost
+        try:
+            async with asyncio.timeout(seconds):
+                await asyncio.wait({working, lost}, return_when=asyncio.FIRST_COMPLETED)
+                if not working.done():
+                    raise ToolError(self._line(connection.last_words or "the connection ended"))
+                return await working
+        except TimeoutError:
+            raise ToolError(self._line(f"did not answer within {seconds:g} s")) from None
+        except (ToolError, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            why = connection.last_words if connection.ended else ""
+            raise ToolError(self._line(why or _reason(error))) from error
+        finally:
+            working.cancel()
+            if connection.ended and self._connection is connection:
+                self._connection = None
+
+    async def offer(self) -> Offer:
+        """What the server has.
+
+        Raises:
+            ToolError: it cannot be reached, or its lists are not what they should be.
+        """
+        return await self.use(_ask_offer)
+
+    async def aclose(self) -> None:
+        """End the connection, and the server's process with it."""
+        if self._connection is not None:
+            await self._connection.aclose()
+            self._connection = None
+
+    async def _connected(self) -> _Connection:
+        async with self._connecting:
+            if self._connection is not None and not self._connection.ended:
+                return self._connection
+            if self._failures >= _MOST_FAILURES:
+                raise ToolError(self._line(f"failed {_MOST_FAILURES} times and is left alone"))
+            self._failures += 1
+            connection = _Connection(self)
+            try:
+                async with asyncio.timeout(self.settings.startup_timeout_s):
+                    await connection.open()
+            except TimeoutError:
+                await connection.aclose()
+                seconds = f"{self.settings.startup_timeout_s:g}"
+                raise ToolError(self._line(f"was not ready within {seconds} s")) from None
+            except BaseException as error:
+                await connection.aclose()
+                if isinstance(error, Exception):
+                    raise ToolError(self._line(connection.last_words or _reason(error))) from error
+                raise
+            self._connection = connection
+        if self.on_offer:
+            told, self.on_offer = self.on_offer, None
+            with contextlib.suppress(ToolError):
+                told(await self.offer())
+        self._failures = 0
+        return connection
+
+    def _line(self, what: str) -> str:
+        return f"MCP server {self.name}: {escape(one_line(what, 300))}"
+
+    def transport(self, end: End) -> AbstractAsyncContextManager[TransportStreams]:
+        """The wire to this server.
+
+        Raises:
+            ConfigError: its address may not be reached when offline, or a variable is not set.
+        """
+        settings = self.settings
+        if settings.command:
+            return stdio(settings, self.folder, self.environ, end)
+        url = filled(settings.url or "", self.environ)
+        if self.offline and not is_loopback(url):
+            raise ConfigError(f"{url} is not on this machine, and offline is set")
+        headers = {key: filled(text, self.environ) for key, text in settings.headers.items()}
+        return http(url, headers)
+
+
+class _Connection:
+    """A session with a server in a task of its own: its contexts must end in the same task."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._end = End()
+        self._ready: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
+        self.lost = asyncio.ensure_future(self._hold())
+
+    async def open(self) -> None:
+        """Wait until the server is ready; raises what went wrong."""
+        await asyncio.shield(self._ready)
+
+    @property
+    def client(self) -> Client:
+        """The SDK's client, once open."""
+        return self._ready.result()
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more is to be had from it."""
+        return self._end.came.is_set() or self.lost.done()
+
+    @property
+    def last_words(self) -> str:
+        """The last that a server wrote before its end, if that is known."""
+        return self._end.words
+
+    async def aclose(self) -> None:
+        """End the session and wait for it."""
+        self._end.came.set()
+        if not self._ready.done():
+            self.lost.cancel()
+        await asyncio.wait({self.lost}, timeout=_CLOSING_S)
+        if self._ready.done() and not self._ready.cancelled():
+            self._ready.exception()  # seen, so that asyncio does not complain of it
+
+    async def _hold(self) -> None:
+        from mcp import Client
+        from mcp_types import Implementation
+
+        try:
+            transport = self._server.transport(self._end)
+            name = Implementation(name="agentcli", version=__version__)
+            async with Client(transport, cache=None, client_info=name) as client:
+                self._ready.set_result(client)
+                await self._end.came.wait()
+        except (Exception, asyncio.CancelledError) as error:
+            if not self._ready.done():
+                failure = error if isinstance(error, Exception) else ConnectionError("ended")
+                self._ready.set_exception(failure)
+
+
+async def _ask_offer(client: Client) -> Offer:
+    capabilities = client.server_capabilities
+    tools: list[tuple[str, str, Mapping[str, Any], bool]] = []
+    prompts: list[tuple[str, str]] = []
+    cursor = None
+    for _ in range(_MOST_PAGES if capabilities.tools else 0):
+        page = await client.list_tools(cursor=cursor)
+        for one in page.tools:
+            hints = one.annotations
+            read_only = bool(hints and hints.read_only_hint)
+            tools.append((one.name, one.description or "", dict(one.input_schema), read_only))
+        cursor = page.next_cursor
+        if not cursor:
+            break
+    if capabilities.prompts:
+        listed = (await client.list_prompts()).prompts
+        prompts = [(one.name, one.description or "") for one in listed]
+    return Offer(tuple(tools), bool(capabilities.resources), tuple(prompts))
+
+
+def _reason(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, ModuleNotFoundError):
+        return "the extra is missing: pip install 'agentcli[mcp]'"
+    if isinstance(error, FileNotFoundError) and error.filename:
+        return f"{error.filename} was not found"
+    return str(error) or type(error).__name__
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

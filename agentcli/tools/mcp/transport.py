@@ -1,0 +1,203 @@
+"""The wires to an MCP server: a process's pipes, or streamable HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import os
+import re
+import signal
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from agentcli.config import McpServerSettings
+from agentcli.errors import ConfigError
+
+if TYPE_CHECKING:
+    from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+    from mcp.client._transport import TransportStreams
+    from mcp.shared.message import SessionMessage
+
+_MOST_LINE = 16 * 1024 * 1024
+_MOST_NONSENSE = 100
+_GRACE_S = 1.0
+_ENVIRONMENT = ("HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "USER")
+_VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
+
+
+class End:
+    """Of a server: ``came`` is set when nothing more is to be had from it, ``words`` say why."""
+
+    def __init__(self) -> None:
+        self.came = asyncio.Event()
+        self.words = ""
+
+
+@asynccontextmanager
+async def http(url: str, headers: Mapping[str, str]) -> AsyncIterator[TransportStreams]:
+    import httpx2
+    from mcp.client.streamable_http import streamable_http_client
+
+    async with (
+        httpx2.AsyncClient(headers=dict(headers), timeout=30) as client,
+        streamable_http_client(url, http_client=client, max_sse_event_size=_MOST_LINE) as streams,
+    ):
+        yield streams
+
+
+@asynccontextmanager
+async def stdio(
+    settings: McpServerSettings, folder: str, environ: Mapping[str, str], end: End
+) -> AsyncIterator[TransportStreams]:
+    """JSON-RPC lines over a process's pipes.
+
+    Not the SDK's own transport, which lets one endless line grow without bound and gives the
+    server our stderr.
+    """
+    import anyio
+    from mcp.shared.message import SessionMessage
+
+    process = await _started(settings, folder, environ)
+    inbox, read = anyio.create_memory_object_stream[SessionMessage | Exception](0)
+    write, outbox = anyio.create_memory_object_stream[SessionMessage](0)
+    listening = asyncio.ensure_future(_listen(process, end))
+    tasks = [
+        listening,
+        asyncio.ensure_future(_receive(process, inbox, listening, end)),
+        asyncio.ensure_future(_send(process, outbox)),
+    ]
+    try:
+        yield read, write
+    finally:
+        for stream in (read, write):
+            stream.close()
+        await _end(process)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _receive(
+    process: asyncio.subprocess.Process,
+    inbox: MemoryObjectSendStream[SessionMessage | Exception],
+    listening: asyncio.Future[None],
+    end: End,
+) -> None:
+    """Hand on the server's messages until it ends or misbehaves."""
+    import anyio
+    from mcp.shared.message import SessionMessage
+    from mcp_types import jsonrpc_message_adapter
+
+    assert process.stdout
+    nonsense = 0
+    async with inbox:
+        try:
+            while line := await process.stdout.readline():
+                try:
+                    message = jsonrpc_message_adapter.validate_json(line, by_name=False)
+                except ValueError:  # a greeting on the wrong stream is forgiven
+                    nonsense += bool(line.strip())
+                    if nonsense > _MOST_NONSENSE:
+                        end.words = "writes what is not JSON-RPC"
+                        return
+                    continue
+                await inbox.send(SessionMessage(message))
+            await asyncio.wait({listening}, timeout=_GRACE_S)
+            said = f": {end.words}" if end.words else ""
+            try:
+                code = await asyncio.wait_for(process.wait(), _GRACE_S)
+                end.words = f"ended with exit code {code}{said}"
+            except TimeoutError:
+                end.words = f"closed its output{said}"
+        except ValueError:
+            end.words = f"sent a line of over {_MOST_LINE >> 20} MiB"
+        except (anyio.ClosedResourceError, anyio.BrokenResourceError):
+            pass  # the session is over
+        finally:
+            end.came.set()
+
+
+async def _send(
+    process: asyncio.subprocess.Process, outbox: MemoryObjectReceiveStream[SessionMessage]
+) -> None:
+    assert process.stdin
+    async with outbox:
+        async for message in outbox:
+            text = message.message.model_dump_json(by_alias=True, exclude_unset=True)
+            try:
+                process.stdin.write(text.encode() + b"\n")
+                await process.stdin.drain()
+            except OSError:
+                return  # whoever receives sees the end
+
+
+async def _listen(process: asyncio.subprocess.Process, end: End) -> None:
+    """Keep the last line of what it complains of."""
+    assert process.stderr
+    while data := await process.stderr.read(4096):
+        if lines := data.decode(errors="replace").strip().splitlines():
+            end.words = lines[-1]
+
+
+async def _started(
+    settings: McpServerSettings, folder: str, environ: Mapping[str, str]
+) -> asyncio.subprocess.Process:
+    environment = {name: environ[name] for name in _ENVIRONMENT if name in environ}
+    environment |= {key: filled(text, environ) for key, text in settings.env.items()}
+    argv = [filled(word, environ) for word in (*settings.command, *settings.args)]
+    pipe = asyncio.subprocess.PIPE
+    return await asyncio.create_subprocess_exec(
+        *argv,
+        stdin=pipe,
+        stdout=pipe,
+        stderr=pipe,
+        cwd=folder,
+        env=environment,
+        limit=_MOST_LINE,
+        start_new_session=True,
+    )
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Close its input, then ask its group to end, then kill it (the specification's order)."""
+    assert process.stdin
+    process.stdin.close()
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), _GRACE_S)
+            break
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)  # what it started and left behind
+    # A descendant in a session of its own may hold the pipes for ever; nothing public closes them.
+    process._transport.close()  # type: ignore[attr-defined]
+
+
+def filled(text: str, environ: Mapping[str, str]) -> str:
+    """``${NAME}`` and ``${NAME:-default}`` from the environment.
+
+    Raises:
+        ConfigError: a variable is not set and has no default.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        name, default = match[1], match[2]
+        if name in environ:
+            return environ[name]
+        if default is None:
+            raise ConfigError(f"the variable {name} is not set")
+        return str(default)
+
+    return _VARIABLE.sub(value, text)
+
+
+def is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

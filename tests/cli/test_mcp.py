@@ -1,0 +1,52 @@
+"""MCP servers from the settings and from a project's file, in a whole run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.conftest import Serve
+from tests.running import Cli
+from tests.server import Reply
+from tests.tools.test_mcp import SMALL
+
+
+def configure(cli: Cli, name: str, *argv: str) -> None:
+    folder = cli.home / ".config" / "agentcli"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "config.toml").open("a") as file:
+        file.write(f"[mcp.servers.{name}]\ncommand = {json.dumps(argv)}\n")
+
+
+def test_a_run_uses_a_configured_server(cli: Cli, serve: Serve, workspace: Path) -> None:
+    configure(cli, "small", *SMALL)
+    configure(cli, "gone", "not-there-at-all")
+    server = serve([Reply(calls=[("mcp__small__add", {"a": 2, "b": 3})]), Reply(text="Five.")])
+    cli.server = server.url
+    arguments = ["-p", "add", "--model", "openai:m", "--workspace", str(workspace)]
+    ended = cli.run("run", *arguments, "--output", "stream-json")
+    assert ended.code == 0, ended.err
+    assert "note: MCP server gone: not-there-at-all was not found" in ended.err
+    offered = [tool["function"]["name"] for tool in server.requests[0].json["tools"]]
+    assert "mcp__small__add" in offered
+    (told,) = [m for m in server.requests[1].json["messages"] if m["role"] == "tool"]
+    assert told["content"] == "5"
+
+
+def test_a_projects_servers_need_trust(cli: Cli, workspace: Path) -> None:
+    servers = {"mcpServers": {"mine": {"command": SMALL[0], "args": list(SMALL[1:])}}}
+    (workspace / ".mcp.json").write_text(json.dumps(servers))
+    refused = cli.run("mcp", "--workspace", str(workspace))
+    assert ".mcp.json is left out: this folder is not trusted (agentcli trust)" in refused.out
+    assert "mcp__mine__add" not in refused.out
+    assert cli.run("trust", str(workspace)).code == 0
+    listed = cli.run("mcp", "--workspace", str(workspace))
+    assert listed.code == 0, listed.err
+    assert "mcp__mine__add" in listed.out
+
+
+def test_listing_says_which_cannot_be_reached(cli: Cli, workspace: Path) -> None:
+    assert "no MCP server is configured" in cli.run("mcp", "--workspace", str(workspace)).out
+    configure(cli, "gone", "not-there-at-all")
+    ended = cli.run("mcp", "--workspace", str(workspace))
+    assert (ended.code, ended.out) == (1, "MCP server gone: not-there-at-all was not found\n")

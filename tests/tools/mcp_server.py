@@ -1,0 +1,86 @@
+"""A small MCP server in the 2025-11-25 protocol, by hand: one by the SDK is slow to start."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from typing import Any
+
+TEXT = {"type": "string"}
+NUMBER = {"type": "number"}
+
+
+def schema(**properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+TOOLS = [
+    {
+        "name": "add",
+        "description": "Add two numbers.",
+        "inputSchema": schema(a=NUMBER, b=NUMBER),
+        "annotations": {"readOnlyHint": True},
+    },
+    {"name": "variable", "description": "A variable.", "inputSchema": schema(name=TEXT)},
+    {"name": "fail", "description": "Always fails.", "inputSchema": schema()},
+    {"name": "sleep", "description": "Takes its time.", "inputSchema": schema(seconds=NUMBER)},
+    {"name": "die", "description": "Ends the server.", "inputSchema": schema()},
+]
+
+
+def call(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    failed = False
+    match name:
+        case "add":
+            text = f"{arguments['a'] + arguments['b']:g}"
+        case "variable":
+            text = os.environ.get(arguments["name"], "unset")
+        case "sleep":
+            time.sleep(arguments["seconds"])
+            text = "awake"
+        case "die":
+            print("out of luck", file=sys.stderr, flush=True)
+            os._exit(7)
+        case _:
+            text, failed = "it had to fail", True
+    return {"content": [{"type": "text", "text": text}], "isError": failed}
+
+
+def answer(method: str, params: dict[str, Any]) -> dict[str, Any] | None:
+    match method:
+        case "initialize":
+            return {
+                "protocolVersion": "2025-11-25",
+                "capabilities": {"tools": {}, "resources": {}, "prompts": {}},
+                "serverInfo": {"name": "small", "version": "1"},
+            }
+        case "tools/list":
+            return {"tools": TOOLS}
+        case "tools/call":
+            return call(params["name"], params.get("arguments") or {})
+        case "resources/list":
+            return {"resources": [{"uri": "note://today", "name": "note"}]}
+        case "resources/read":
+            return {"contents": [{"uri": params["uri"], "text": "buy milk"}]}
+        case "prompts/list":
+            return {"prompts": [{"name": "review", "description": "Ask for a review."}]}
+        case "prompts/get":
+            text = f"Please review {params['arguments']['what']}."
+            return {"messages": [{"role": "user", "content": {"type": "text", "text": text}}]}
+    return None
+
+
+def reply(request: dict[str, Any]) -> None:
+    result = answer(request["method"], request.get("params") or {})
+    outcome = {"error": {"code": -32601, "message": "no such method"}}
+    told = {"jsonrpc": "2.0", "id": request["id"], **({"result": result} if result else outcome)}
+    print(json.dumps(told), flush=True)
+
+
+for line in sys.stdin:
+    request = json.loads(line)
+    if "id" in request:
+        threading.Thread(target=reply, args=(request,), daemon=True).start()

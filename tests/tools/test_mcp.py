@@ -1,0 +1,252 @@
+"""MCP servers: their tools on the one dispatch path, and every way in which they can fail."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import sys
+import urllib.request
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from agentcli.config import McpServerSettings
+from agentcli.errors import ConfigError, ToolError
+from agentcli.messages import Outcome, ToolCall, ToolResult
+from agentcli.tools.base import ToolContext, ToolKind
+from agentcli.tools.mcp.servers import McpServers, project_servers, tool_name
+from agentcli.tools.registry import Registry
+
+SMALL = (sys.executable, "-I", str(Path(__file__).with_name("mcp_server.py")))
+NODE = Path(__file__).resolve().parents[2] / ".venv" / "npm" / "node_modules" / ".bin"
+
+SDK = (sys.executable, str(Path(__file__).with_name("mcp_sdk_server.py")))
+
+Settings = McpServerSettings
+
+
+@asynccontextmanager
+async def opened(
+    folder: Path, environ: Mapping[str, str] | None = None, **servers: McpServerSettings
+) -> AsyncIterator[McpServers]:
+    found = McpServers(
+        servers, folder=str(folder), cache=folder / "cache", environ=environ or os.environ
+    )
+    try:
+        yield found
+    finally:
+        await found.aclose()
+
+
+async def call(
+    servers: McpServers, context: ToolContext, name: str, /, **arguments: object
+) -> ToolResult:
+    registry = Registry(await servers.tools())
+    return await registry.dispatch(ToolCall("1", name, json.dumps(arguments)), context)
+
+
+async def test_a_servers_tools_take_the_dispatch_path(tmp_path: Path, context: ToolContext) -> None:
+    async with opened(tmp_path, small=Settings(command=SMALL)) as servers:
+        kinds = {tool.spec.name: tool.spec.kind for tool in await servers.tools()}
+        assert kinds["mcp__small__add"] is ToolKind.READ  # as its annotations say
+        assert kinds["mcp__small__fail"] is ToolKind.RUN
+        assert (await call(servers, context, "mcp__small__add", a=2, b=3)).content == "5"
+        wrong = await call(servers, context, "mcp__small__add", a="two", b=3)
+        assert wrong.outcome is Outcome.ERROR and '"a"' in wrong.content
+        failed = await call(servers, context, "mcp__small__fail")
+        assert failed.outcome is Outcome.ERROR and "it had to fail" in failed.content
+        assert servers.notices == []
+
+
+async def test_resources_and_prompts(tmp_path: Path, context: ToolContext) -> None:
+    async with opened(tmp_path, small=Settings(command=SMALL)) as servers:
+        listed = await call(servers, context, "mcp_resource", server="small")
+        assert "note://today" in listed.content
+        read = await call(servers, context, "mcp_resource", server="small", uri="note://today")
+        assert read.content == "buy milk"
+        assert await servers.prompt("small", "review", {"what": "a.py"}) == "Please review a.py."
+        with pytest.raises(ToolError, match="there is no MCP server other"):
+            await servers.read("other", "note://today")
+
+
+async def test_a_server_sees_no_variable_but_those_it_is_given(
+    tmp_path: Path, context: ToolContext
+) -> None:
+    environ = {**os.environ, "OPENAI_API_KEY": "sk-secret", "MINE": "filled"}
+    small = Settings(command=SMALL, env={"GIVEN": "${MINE} ${ABSENT:-default}"})
+    async with opened(tmp_path, environ, small=small) as servers:
+        secret = await call(servers, context, "mcp__small__variable", name="OPENAI_API_KEY")
+        assert secret.content == "unset"
+        given = await call(servers, context, "mcp__small__variable", name="GIVEN")
+        assert given.content == "filled default"
+
+
+async def test_what_a_server_has_is_remembered_and_it_starts_when_first_called(
+    tmp_path: Path, context: ToolContext
+) -> None:
+    small = Settings(command=SMALL)
+    async with opened(tmp_path, small=small) as servers:
+        first = [tool.spec for tool in await servers.tools()]
+    async with opened(tmp_path, small=small) as servers:
+        assert [tool.spec for tool in await servers.tools()] == first
+        assert not servers.servers["small"].connected
+        assert (await call(servers, context, "mcp__small__add", a=1, b=1)).content == "2"
+        assert servers.servers["small"].connected
+    (kept,) = (tmp_path / "cache").glob("*.json")
+    kept.write_text(json.dumps({"tools": [], "prompts": [], "resources": True}))
+    async with opened(tmp_path, small=small) as servers:
+        assert [tool.spec.name for tool in await servers.tools()] == ["mcp_resource"]
+        assert await servers.read("small", "note://today") == "buy milk"
+        assert "other tools than when last seen" in servers.notices[0]
+    async with opened(tmp_path, small=small) as servers:
+        assert [tool.spec for tool in await servers.tools()] == first
+
+
+async def test_one_that_dies_says_so_once_and_is_started_anew(
+    tmp_path: Path, context: ToolContext
+) -> None:
+    async with opened(tmp_path, small=Settings(command=SMALL)) as servers:
+        died = await call(servers, context, "mcp__small__die")
+        assert died.outcome is Outcome.ERROR
+        assert died.content == "error: MCP server small: ended with exit code 7: out of luck"
+        assert (await call(servers, context, "mcp__small__add", a=1, b=1)).content == "2"
+
+
+async def test_one_that_is_slow_costs_its_time_and_goes_on(
+    tmp_path: Path, context: ToolContext
+) -> None:
+    async with opened(tmp_path, small=Settings(command=SMALL, timeout_s=1.0)) as servers:
+        await servers.tools()
+        late = await call(servers, context, "mcp__small__sleep", seconds=60)
+        assert late.content == "error: MCP server small: did not answer within 1 s"
+        assert (await call(servers, context, "mcp__small__add", a=1, b=1)).content == "2"
+
+
+@pytest.mark.parametrize(
+    ("command", "complaint"),
+    [
+        (("not-there-at-all",), "not-there-at-all was not found"),
+        (("sh", "-c", "echo no licence >&2; exit 3"), "ended with exit code 3: no licence"),
+        (("sleep", "60"), "was not ready within 0.7 s"),
+        (("yes",), "writes what is not JSON-RPC"),
+        (("cat", "/dev/zero"), "sent a line of over 16 MiB"),
+        (("sh", "-c", "echo $MISSING ${MISSING}"), "the variable MISSING is not set"),
+        (("sh", "-c", "exec >&-; sleep 60"), "closed its output"),
+    ],
+)
+async def test_one_that_cannot_be_had_costs_one_line(
+    command: tuple[str, ...], complaint: str, tmp_path: Path
+) -> None:
+    # The flood needs longer than the others to be one.
+    patience = 0.7 if command[0] == "sleep" else 20.0
+    bad = Settings(command=command, startup_timeout_s=patience)
+    async with opened(tmp_path, bad=bad, small=Settings(command=SMALL)) as servers:
+        names = [tool.spec.name for tool in await servers.tools()]
+        assert "mcp__small__add" in names
+        assert not any("bad" in name for name in names)
+        (notice,) = servers.notices
+        assert notice.startswith("MCP server bad: ") and complaint in notice
+
+
+async def test_one_that_keeps_failing_is_left_alone(tmp_path: Path) -> None:
+    async with opened(tmp_path, bad=Settings(command=("false",))) as servers:
+        for _ in range(3):
+            with pytest.raises(ToolError, match="exit code 1"):
+                await servers.read("bad", "x://y")
+        with pytest.raises(ToolError, match="failed 3 times and is left alone"):
+            await servers.read("bad", "x://y")
+
+
+async def test_no_process_is_left_behind(tmp_path: Path) -> None:
+    mark = tmp_path / "pid"
+    line = f"sleep 61 & echo $! > {mark}; exec {' '.join(SMALL)}"
+    async with opened(tmp_path, small=Settings(command=("sh", "-c", line))) as servers:
+        await servers.tools()
+    with pytest.raises(ProcessLookupError):
+        for _ in range(50):
+            os.kill(int(mark.read_text()), 0)
+            await asyncio.sleep(0.1)
+
+
+async def test_over_http(tmp_path: Path, context: ToolContext) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = await asyncio.create_subprocess_exec(*SDK, str(port))
+    try:
+        url = f"http://127.0.0.1:{port}/mcp"
+        await _listening(url)
+        async with opened(tmp_path, far=Settings(url=url)) as servers:
+            assert (await call(servers, context, "mcp__far__add", a=2, b=2)).content == "4"
+            assert await servers.read("far", "note://today") == "buy milk"
+    finally:
+        server.kill()
+        await server.wait()
+
+
+async def test_offline_keeps_servers_elsewhere_out(tmp_path: Path) -> None:
+    far = {"far": Settings(url="https://mcp.example.com/mcp")}
+    servers = McpServers(
+        far, folder=str(tmp_path), cache=tmp_path, environ=os.environ, offline=True
+    )
+    assert await servers.tools() == []
+    assert "offline is set" in servers.notices[0]
+    await servers.aclose()
+
+
+def test_a_projects_file(tmp_path: Path) -> None:
+    assert project_servers(tmp_path) == {}
+    file = tmp_path / ".mcp.json"
+    file.write_text(
+        json.dumps({"mcpServers": {"a": {"type": "stdio", "command": "a b", "args": ["c"]}}})
+    )
+    assert project_servers(tmp_path) == {"a": Settings(command=("a b",), args=("c",))}
+    for text in ("{", "{}", '{"mcpServers": {"a": {}}}', '{"mcpServers": {"a": 1}}'):
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=r"\.mcp\.json"):
+            project_servers(tmp_path)
+
+
+def test_names_fit_every_provider() -> None:
+    assert tool_name("my.server", "do it!") == "mcp__my_server__do_it_"
+    long = [tool_name("s", "x" * 100 + end) for end in "ab"]
+    assert len(set(long)) == 2 and max(map(len, long)) <= 64
+
+
+@pytest.mark.skipif(not NODE.is_dir(), reason="the servers that others wrote are not installed")
+async def test_servers_that_others_wrote(tmp_path: Path, context: ToolContext) -> None:
+    (tmp_path / "a.txt").write_text("hello")
+    memory = {"MEMORY_FILE_PATH": str(tmp_path / "memory.jsonl")}
+    async with opened(
+        tmp_path,
+        everything=Settings(command=(str(NODE / "mcp-server-everything"),)),
+        files=Settings(command=(str(NODE / "mcp-server-filesystem"), str(tmp_path))),
+        memory=Settings(command=(str(NODE / "mcp-server-memory"),), env=memory),
+    ) as servers:
+        echo = await call(servers, context, "mcp__everything__echo", message="hi")
+        assert echo.content == "Echo: hi"
+        read = "mcp__files__read_text_file"
+        assert (await call(servers, context, read, path=str(tmp_path / "a.txt"))).content == "hello"
+        outside = await call(servers, context, read, path="/etc/passwd")
+        assert outside.outcome is Outcome.ERROR
+        entity = {"name": "x", "entityType": "y", "observations": ["z"]}
+        await call(servers, context, "mcp__memory__create_entities", entities=[entity])
+        graph = await call(servers, context, "mcp__memory__read_graph")
+        assert '"observations"' in graph.content and '"z"' in graph.content
+        assert await servers.list_resources("everything")
+        assert servers.notices == []
+
+
+async def _listening(url: str) -> None:
+    for _ in range(100):
+        try:
+            await asyncio.to_thread(urllib.request.urlopen, url, timeout=1)
+        except urllib.error.HTTPError:
+            return  # it answers, if only to refuse
+        except OSError:
+            await asyncio.sleep(0.1)
+    raise AssertionError(f"nothing at {url}")
