@@ -83,7 +83,7 @@ class HostEnvironment(WorkerFiles):
             if worker:
                 await self._worker()
         sandbox = self._ready()
-        self._guard = Guard(self.root, policy.quarantine)
+        self._guard = Guard(policy.place, policy.quarantine)
         self.level, self.reason = sandbox.level, sandbox.reason
 
     async def aclose(self) -> None:
@@ -115,14 +115,19 @@ class HostEnvironment(WorkerFiles):
         if problem is not None:
             number, text = problem
             return ExecResult(success=False, exit_code=None, error=text, errno=number)
-        launch = sandbox.launch(argv, cwd=cwd, env=env, limits=limits, stdin=stdin)
-        launch = replace(launch, exact=exact)
         guard = self._guard
         assert guard is not None
         guard.begin()
         restored: list[str] = []
         try:
-            result = await self._supervisor.exec(launch, on_output)
+            plain = stdin is None and not exact
+            said = sandbox.line(argv, cwd=cwd, env=env, limits=limits) if plain else None
+            if said is not None:
+                process = self._supervisor.say(*said, limits, on_output)
+            else:
+                launch = sandbox.launch(argv, cwd=cwd, env=env, limits=limits, stdin=stdin)
+                process = self._supervisor.spawn(replace(launch, exact=exact), on_output)
+            result = await process.wait()
         finally:
             restored = guard.end(read_only=sandbox.keeps_read_only)
         if not restored:
@@ -137,7 +142,12 @@ class HostEnvironment(WorkerFiles):
         """Replace a file in one step; see ``Environment.write``."""
         await super().write(path, data, expect=expect, create_parents=create_parents)
         if self._guard is not None:
-            self._guard.approve(path)
+            self._guard.approve(os.path.relpath(os.path.join(self.root, path), self.root))
+
+    @property
+    def mounts(self) -> bool:
+        """Whether tools see file systems of their own, and so a copy in the workspace's place."""
+        return self._ready().keeps_read_only
 
     def _ready(self) -> Sandbox:
         if self._sandbox is None:
@@ -149,6 +159,8 @@ class HostEnvironment(WorkerFiles):
     ) -> tuple[int, str] | None:
         """Say what a launcher inside the sandbox could only say less clearly, with its errno."""
         folder = os.path.join(self.root, cwd or ".")
+        if self._ready().policy.copy:
+            return None  # the copy and what is shown beside it are one folder only inside
         if not os.path.isdir(folder):
             named = cwd or f"{self.root} (the workspace)"
             return ENOENT, f"{named}: no such folder"

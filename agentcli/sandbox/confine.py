@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import Literal
 
 from agentcli.errors import SandboxError
-from agentcli.sandbox import bwrap, landlock, seccomp
+from agentcli.sandbox import ahead, bwrap, landlock, seccomp
 from agentcli.sandbox.limits import COMMAND, Limits
 from agentcli.sandbox.policy import Policy
 from agentcli.sandbox.process import ExecResult, Launch, Supervisor
@@ -44,6 +44,7 @@ class Sandbox:
         self._old = old
         self.own_namespaces = False
         self._scratch: str | None = None
+        self._sources = ahead.Sources()
 
     def launch(
         self,
@@ -109,6 +110,24 @@ class Sandbox:
             confine=True,
         )
 
+    def line(
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        limits: Limits = COMMAND,
+    ) -> tuple[Launch, bytes] | None:
+        """The same as a template and its line, for ``Supervisor.say``; None if it cannot be."""
+        folder = os.path.normpath(os.path.join(self.policy.workspace, cwd or "."))
+        inside = None if folder == self.policy.workspace else folder
+        line = ahead.line(argv, inside, env or {})
+        if line is None:
+            return None
+        launch = self.launch((ahead.SHELL,), limits=replace(limits, time_s=0))
+        paths = ahead.sources(launch.argv, launch.namespaces, launch.landlock)
+        return replace(launch, made_of=self._sources.number(paths)), line
+
     @property
     def keeps_read_only(self) -> bool:
         """Whether commands see what the host obeys (``restore.OBEYED``) read-only."""
@@ -116,6 +135,7 @@ class Sandbox:
 
     def close(self) -> None:
         """Remove the private folders of the reduced level."""
+        self._sources.close()
         scratch, self._scratch = self._scratch, None
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)

@@ -20,7 +20,7 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,7 @@ class Launch:
     drops capabilities and forbids new privileges. ``disk_path`` is where growth of the disk is
     watched; ``time_s`` of 0 in ``limits`` means no end. A reader of the output is also shown
     samples of what is left out, unless ``exact``: then it gets what the result will hold.
+    ``made_of`` is a number that changes with the files and folders it shows (``ahead.Sources``).
     """
 
     argv: tuple[str, ...]
@@ -90,6 +91,7 @@ class Launch:
     confine: bool = False
     disk_path: str | None = None
     exact: bool = False
+    made_of: int = 0
 
 
 class SandboxProcess:
@@ -202,6 +204,7 @@ class Supervisor:
         self._commands: dict[int, SandboxProcess] = {}
         self._next = 1
         self._fault = ""
+        self._template: Launch | None = None
 
     def start(self) -> None:
         """Start the process; returns at once. Calling it again while it runs does nothing.
@@ -234,6 +237,7 @@ class Supervisor:
         self._decoder = protocol.Decoder()
         self._outbox.clear()
         self._fault = ""
+        self._template = None
 
     async def exec(self, launch: Launch, on_output: Output | None = None) -> ExecResult:
         """Run a command to its end.
@@ -246,6 +250,27 @@ class Supervisor:
 
     def spawn(self, launch: Launch, on_output: Output | None = None) -> SandboxProcess:
         """Start a command; must be called in a running event loop."""
+        process = self._new_process(launch, on_output)
+        self._send_launch(protocol.SPAWN, process._number, launch)
+        return process
+
+    def say(
+        self, template: Launch, line: bytes, limits: Limits, on_output: Output | None = None
+    ) -> SandboxProcess:
+        """Start a command by its line in a shell that may wait for it already; see ``ahead.py``.
+
+        ``template`` is the shell's launch; ``limits`` are the command's own, and differ from the
+        template's in nothing but the time.
+        """
+        process = self._new_process(replace(template, limits=limits), on_output)
+        if template != self._template:
+            self._send_launch(protocol.TEMPLATE, 0, template)
+            self._template = template
+        order = {"line": line.decode("utf-8", "surrogateescape"), "limits": asdict(limits)}
+        self._send(protocol.LINE, process._number, json.dumps(order).encode(), [])
+        return process
+
+    def _new_process(self, launch: Launch, on_output: Output | None) -> SandboxProcess:
         self.start()
         self._attach()
         number = self._next
@@ -253,6 +278,9 @@ class Supervisor:
         process = SandboxProcess(self, number, launch)
         process._on_output = on_output
         self._commands[number] = process
+        return process
+
+    def _send_launch(self, kind: int, number: int, launch: Launch) -> None:
         files = dict(launch.files)
         if launch.stdin is not None:
             files[0] = launch.stdin
@@ -273,8 +301,7 @@ class Supervisor:
         }
         # Duplicates, as the frame may leave only after the caller has closed its own.
         passed = [os.dup(descriptor) for descriptor in launch.fds.values()] + list(made.values())
-        self._send(protocol.SPAWN, number, json.dumps(request).encode(), passed)
-        return process
+        self._send(kind, number, json.dumps(request).encode(), passed)
 
     async def aclose(self) -> None:
         """End all commands and the supervisor; returns when it is gone."""

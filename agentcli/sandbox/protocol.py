@@ -1,8 +1,9 @@
 """The frames between agentcli and its supervisor.
 
 A frame is ``length, kind, number`` (big-endian u32, u8, u32) and a payload of ``length`` bytes;
-``number`` names the command. To the supervisor: SPAWN (JSON; descriptors travel beside it as
-SCM_RIGHTS) and KILL. From it: READY, output, EXIT (JSON) and FAULT (text, before it ends).
+``number`` names the command. To the supervisor: SPAWN and TEMPLATE (JSON; descriptors travel
+beside them as SCM_RIGHTS), LINE (JSON; for the last TEMPLATE, see ``ahead.py``) and KILL. From it:
+READY, output, EXIT (JSON) and FAULT (text, before it ends).
 
 An output frame is STDOUT or STDERR, perhaps with one mark: SAMPLE is for show and not part of the
 result, GAP (its payload is a decimal number) says how many bytes were left out, TAIL follows it.
@@ -16,7 +17,7 @@ import struct
 from collections.abc import Iterator
 
 READY, STDOUT, STDERR, EXIT, FAULT = 1, 2, 3, 4, 5
-SPAWN, KILL = 6, 7
+SPAWN, KILL, TEMPLATE, LINE = 6, 7, 8, 9
 SAMPLE, GAP, TAIL = 0x10, 0x20, 0x40
 MARKS = SAMPLE | GAP | TAIL
 

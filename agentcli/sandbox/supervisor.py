@@ -3,7 +3,8 @@
 agentcli speaks to it over a socket pair in frames; see ``protocol.py``. For each command it makes
 pipes, forks a warden (``warden.py``), forwards output while it arrives, and reports the end. The
 beginning of a long output goes through at once; of the rest only the end is kept, and a sample is
-shown now and then, so that a flood of output costs agentcli nothing.
+shown now and then, so that a flood of output costs agentcli nothing. Between commands it makes the
+next sandbox ahead (``ahead.py``).
 
 It ends, and its wardens with it, when the socket closes, when agentcli ends in any way (kill -9
 too), or on SIGTERM.
@@ -26,66 +27,55 @@ import select
 import signal
 import socket
 import sys
-import time
 from typing import Any
 
 from agentcli.sandbox import linux, protocol
+from agentcli.sandbox.streams import Stream
 from agentcli.sandbox.warden import Warden
 
 CHUNK = 65536
 BACKLOG = 4 * 1024 * 1024
-IDLE_MS = 5  # without an event, before the next warden is forked ahead
-SAMPLE_EVERY_S = 0.1
-SAMPLE_BYTES = 8192
-
-
-class _Stream:
-    """One output stream: passes its beginning through and keeps its end."""
-
-    def __init__(self, descriptor: int, kind: int, keep: int) -> None:
-        self.descriptor = descriptor
-        self.kind = kind
-        self.head_left = keep - keep // 2
-        self.tail_size = keep // 2
-        self.tail = bytearray()
-        self.dropped = 0
-        self.sampled_at = 0.0
-
-    def take(self, data: bytes) -> tuple[bytes, bytes]:
-        """Split new bytes into what goes through at once and a sample of the rest to show."""
-        head, rest = data[: self.head_left], data[self.head_left :]
-        self.head_left -= len(head)
-        if not rest:
-            return head, b""
-        self.tail += rest
-        excess = len(self.tail) - self.tail_size
-        if excess > self.tail_size:  # cut seldom: each cut moves the whole tail
-            del self.tail[:excess]
-            self.dropped += excess
-        now = time.monotonic()
-        if now - self.sampled_at < SAMPLE_EVERY_S:
-            return head, b""
-        self.sampled_at = now
-        return head, rest[-SAMPLE_BYTES:]
-
-    def end(self) -> bytes:
-        """The kept end; ``dropped`` is final afterwards."""
-        excess = len(self.tail) - self.tail_size
-        if excess > 0:
-            del self.tail[:excess]
-            self.dropped += excess
-        return bytes(self.tail)
+IDLE_MS = 3  # without an event, before what the next command needs is made ahead
 
 
 class _Command:
     """A running command: its warden, its streams, and the warden's report so far."""
 
-    def __init__(self, number: int, warden: int, report: int, streams: list[_Stream]) -> None:
+    def __init__(self, number: int, warden: int, report: int, streams: list[Stream]) -> None:
         self.number = number
         self.warden = warden
         self.report = report
         self.streams = streams
         self.said = b""
+
+
+class _Waiting:
+    """A shell that has started and waits for its one line, with its warden and its streams."""
+
+    def __init__(self, warden: Warden, line: int, streams: list[Stream]) -> None:
+        self.warden = warden
+        self.streams = streams
+        self._line = line
+
+    def says(self, line: bytes) -> bool:
+        """Hand over the line, which fits into the pipe; False if nobody is there to read it."""
+        try:
+            os.write(self._line, line)
+        except BrokenPipeError:
+            return False
+        finally:
+            os.close(self._line)
+        return True
+
+    def close(self) -> None:
+        """Let it end unused, unless ``says`` was called."""
+        os.close(self._line)
+        self.discard()
+
+    def discard(self) -> None:
+        self.warden.close()
+        for descriptor in (self.warden.report, *(stream.descriptor for stream in self.streams)):
+            os.close(descriptor)
 
 
 class _Supervisor:
@@ -97,6 +87,9 @@ class _Supervisor:
         self.commands: dict[int, _Command] = {}
         self.wardens: set[int] = set()
         self.spare: Warden | None = None
+        self.template: dict[str, Any] | None = None
+        self.template_fds: list[int] = []
+        self.waiting: _Waiting | None = None
         self.poll = select.poll()
         self.handlers: dict[int, Any] = {}
         self.running = True
@@ -120,9 +113,9 @@ class _Supervisor:
             self._watch(os.pidfd_open(self.parent), select.POLLIN, self._stop)
         self._send(protocol.READY, 0, b"")
         while self.running:
-            ready = self.poll.poll(IDLE_MS if self.spare is None else None)
-            if not ready and self.spare is None:
-                self.spare = self._new_warden()
+            ready = self.poll.poll(None if self._is_prepared() else IDLE_MS)
+            if not ready:
+                self._prepare()
             for descriptor, event in ready:
                 handler = self.handlers.get(descriptor)
                 if descriptor == self.link.fileno() and event & select.POLLOUT:
@@ -159,35 +152,99 @@ class _Supervisor:
             self.running = False
             return
         for kind, number, payload in self.decoder.feed(data):
-            if kind == protocol.SPAWN:
-                self._spawn(number, json.loads(payload))
-            elif kind == protocol.KILL:
-                self._kill(number)
+            match kind:
+                case protocol.SPAWN:
+                    self._spawn(number, json.loads(payload))
+                case protocol.TEMPLATE:
+                    self._take_template(json.loads(payload))
+                case protocol.LINE:
+                    self._run_line(number, json.loads(payload))
+                case protocol.KILL:
+                    self._kill(number)
 
     def _spawn(self, number: int, launch: dict[str, Any]) -> None:
-        targets = launch["fds"]
-        passed, self.passed = self.passed[: len(targets)], self.passed[len(targets) :]
-        fds = dict(zip(targets, passed, strict=True))
+        passed = self._take_passed(launch)
+        warden, streams = self._start(launch, dict(zip(launch["fds"], passed, strict=True)))
+        for descriptor in passed:
+            os.close(descriptor)
+        self._follow(number, warden, streams, launch)
+
+    def _take_passed(self, launch: dict[str, Any]) -> list[int]:
+        count = len(launch["fds"])
+        passed, self.passed = self.passed[:count], self.passed[count:]
+        return passed
+
+    def _take_template(self, launch: dict[str, Any]) -> None:
+        self._forget_template()
+        self.template, self.template_fds = launch, self._take_passed(launch)
+
+    def _forget_template(self) -> None:
+        if self.waiting is not None:
+            self.waiting.close()
+        for descriptor in self.template_fds:
+            os.close(descriptor)
+        self.template, self.template_fds, self.waiting = None, [], None
+
+    def _run_line(self, number: int, order: dict[str, Any]) -> None:
+        assert self.template is not None
+        line = order["line"].encode("utf-8", "surrogateescape")
+        waiting, self.waiting = self.waiting, None
+        if waiting is None or not waiting.says(line):
+            if waiting is not None:
+                waiting.discard()
+            waiting = self._new_waiting(self.template)
+            waiting.says(line)
+        launch = {**self.template, "limits": order["limits"]}
+        self._follow(number, waiting.warden, waiting.streams, launch)
+
+    def _new_waiting(self, template: dict[str, Any]) -> _Waiting:
+        reader, writer = os.pipe()
+        # Opened anew, as each reader needs a place of its own in the file.
+        files = [os.open(f"/proc/self/fd/{one}", os.O_RDONLY) for one in self.template_fds]
+        fds = dict(zip(template["fds"], files, strict=True))
+        warden, streams = self._start(template, {**fds, 0: reader})
+        for descriptor in (reader, *files):
+            os.close(descriptor)
+        return _Waiting(warden, writer, streams)
+
+    def _is_prepared(self) -> bool:
+        return self.spare is not None and (self.template is None or self.waiting is not None)
+
+    def _prepare(self) -> None:
+        """One thing at a time, as commands may be under way."""
+        if self.template is not None and self.waiting is None:
+            self.waiting = self._new_waiting(self.template)
+        else:
+            self.spare = self._new_warden()
+
+    def _start(self, launch: dict[str, Any], fds: dict[int, int]) -> tuple[Warden, list[Stream]]:
+        """Start a process that nobody watches yet; ``fds`` are the descriptors given to it."""
         streams = []
-        opened = list(passed)
-        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        opened.append(null)
+        opened = [os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)]
+        given = dict(fds)
         for target in (0, 1, 2):
-            if target in fds:
+            if target in given:
                 continue
             if target == 0 or not launch["capture"]:
-                fds[target] = null
+                given[target] = opened[0]
                 continue
             reader, writer = os.pipe()
             opened.append(writer)
             os.set_blocking(reader, False)
-            fds[target] = writer
+            given[target] = writer
             kind = protocol.STDOUT if target == 1 else protocol.STDERR
-            streams.append(_Stream(reader, kind, launch["limits"]["output_bytes"]))
+            streams.append(Stream(reader, kind, launch["limits"]["output_bytes"]))
         warden, self.spare = self.spare or self._new_warden(), None
-        warden.start(launch, fds)
+        warden.give(launch, given)
         for descriptor in opened:
             os.close(descriptor)
+        return warden, streams
+
+    def _follow(
+        self, number: int, warden: Warden, streams: list[Stream], launch: dict[str, Any]
+    ) -> None:
+        """From now on it is a command, whose output is passed on and whose limits hold."""
+        warden.watch(launch["limits"], launch.get("disk_path"))
         command = _Command(number, warden.pid, warden.report, streams)
         self.commands[number] = command
         self._watch(warden.report, select.POLLIN, lambda: self._on_report(command))
@@ -207,7 +264,7 @@ class _Supervisor:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(command.warden, signal.SIGTERM)
 
-    def _read(self, command: _Command, stream: _Stream) -> bool:
+    def _read(self, command: _Command, stream: Stream) -> bool:
         """Read once; False when there is nothing (more) to read."""
         try:
             data = os.read(stream.descriptor, CHUNK)
@@ -226,10 +283,10 @@ class _Supervisor:
 
     def _on_report(self, command: _Command) -> None:
         data = os.read(command.report, CHUNK)
-        if data:
-            command.said += data
+        command.said += data
+        if data and not data.endswith(b"\n"):
             return
-        # The warden is gone, and with it every process of the command.
+        # No process of the command is left: the warden says so, or is gone itself.
         self._forget(command.report)
         counts = []
         for stream in command.streams:
@@ -305,6 +362,7 @@ class _Supervisor:
 
     def _end_all(self) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        self._forget_template()
         if self.spare is not None:
             self.spare.close()
         for pid in self.wardens:

@@ -37,7 +37,7 @@ class Warden:
 
     Both are forked ahead of time, since forking an interpreter and touching its memory again is
     the larger part of a command's start. ``report`` is read by the supervisor: one JSON object,
-    then the end when no process of the command is left.
+    and a line's end, when no process of the command is left.
     """
 
     def __init__(self) -> None:
@@ -55,22 +55,25 @@ class Warden:
         launch.close()
         os.close(report)
 
-    def start(self, launch: dict[str, Any], fds: dict[int, int]) -> None:
-        """Start the command; ``fds`` maps its descriptor numbers to open descriptors of ours."""
-        limits = {"limits": launch["limits"], "disk_path": launch.get("disk_path")}
-        _write_all(self._order, json.dumps(limits).encode())
+    def give(self, launch: dict[str, Any], fds: dict[int, int]) -> None:
+        """Start the process; ``fds`` maps its descriptor numbers to open descriptors of ours."""
         text = json.dumps({**launch, "fds": list(fds)}).encode()
         data = memoryview(_LENGTH.pack(len(text)) + text)
-        sent = socket.send_fds(self._launch, [data], list(fds.values()))
-        if sent < len(data):
-            self._launch.sendall(data[sent:])
-        self.close()
+        with self._launch:
+            sent = socket.send_fds(self._launch, [data], list(fds.values()))
+            if sent < len(data):
+                self._launch.sendall(data[sent:])
+
+    def watch(self, limits: dict[str, Any], disk_path: str | None) -> None:
+        """From now on time counts, and every other limit."""
+        order = {"limits": limits, "disk_path": disk_path}
+        _write_all(self._order, json.dumps(order).encode())
+        os.close(self._order)
 
     def close(self) -> None:
-        """Let go; a warden that has no command ends by itself then."""
-        if not self._launch._closed:  # type: ignore[attr-defined]
-            self._launch.close()
-            os.close(self._order)
+        """Instead of ``watch``: it ends, and whatever it was given with it."""
+        self._launch.close()
+        os.close(self._order)
 
 
 def _run(order: int, launch: socket.socket, report: int, parent: int) -> NoReturn:
@@ -104,8 +107,9 @@ def _serve(
     with contextlib.suppress(OSError):  # only root can; a fork bomb takes the processor from others
         os.setpriority(os.PRIO_PROCESS, 0, -10)
     text = os.read(order, 65536)  # small enough to come in one piece
-    if not text:
-        return  # never needed; the child sees the same
+    if not text:  # never needed
+        tree.kill_descendants(me)
+        return
     started = time.monotonic()
     verdict = _watch(json.loads(text), main, started)
     if "status" not in verdict:  # else it is reaped, and its number may be another's
@@ -292,7 +296,8 @@ def _set_limits(limits: dict[str, Any]) -> None:
 
 
 def _say(report: int, value: dict[str, Any]) -> None:
-    _write_all(report, json.dumps(value).encode())
+    # The end of the line lets the supervisor go on without waiting for the end of this process.
+    _write_all(report, json.dumps(value).encode() + b"\n")
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
