@@ -4,7 +4,8 @@ It is the subreaper of the command, so whatever the command leaves behind falls 
 other command's warden. It holds the clock, watches memory, tasks and disk, and ends when nothing
 of the tree is left. It dies with the supervisor, and the command dies with it.
 
-Covers: time-outs; memory, tasks and disk growth of the whole tree (sampled); daemons that left the
+Covers: time-outs; memory, tasks and disk growth of the whole tree (sampled; memory and tasks by the
+    kernel itself where ``cgroup.py`` can have it so); daemons that left the
     group or the session; the supervisor's own death.
 Does not cover: what happens between two samples (20 ms at first, then 50 ms) unless cgroups or
     the per-process limits stop it.
@@ -26,7 +27,7 @@ import struct
 import time
 from typing import Any, NoReturn
 
-from agentcli.sandbox import landlock, linux, namespaces, seccomp, tree
+from agentcli.sandbox import cgroup, landlock, linux, namespaces, seccomp, tree
 
 _LENGTH = struct.Struct("!I")
 _WATCHED = frozenset({signal.SIGCHLD, signal.SIGTERM})
@@ -98,10 +99,11 @@ def _serve(
     order: int, launch: socket.socket, report: int, failure: int, child_failure: int
 ) -> None:
     me = os.getpid()
+    group = cgroup.create()
     main = os.fork()
     if main == 0:
         os.close(report)
-        _become(launch, child_failure, me)
+        _become(launch, child_failure, me, group)
     os.close(child_failure)
     launch.close()
     with contextlib.suppress(OSError):  # only root can; a fork bomb takes the processor from others
@@ -109,9 +111,11 @@ def _serve(
     text = os.read(order, 65536)  # small enough to come in one piece
     if not text:  # never needed
         tree.kill_descendants(me)
+        if group is not None:
+            group.remove()
         return
     started = time.monotonic()
-    verdict = _watch(json.loads(text), main, started)
+    verdict = _watch(json.loads(text), main, started, group)
     if "status" not in verdict:  # else it is reaped, and its number may be another's
         tree.kill_namespace(main)
     tree.kill_descendants(me)
@@ -122,11 +126,17 @@ def _serve(
         verdict["errno"] = int(code)
     verdict["duration_s"] = time.monotonic() - started
     _say(report, verdict)
+    if group is not None:
+        group.remove()
 
 
-def _watch(launch: dict[str, Any], main: int, started: float) -> dict[str, Any]:
+def _watch(
+    launch: dict[str, Any], main: int, started: float, group: cgroup.Group | None
+) -> dict[str, Any]:
     """Wait for the command's end, or for a reason to end it."""
     limits = launch["limits"]
+    if group is not None:
+        group.limit(limits["memory_bytes"], limits["tasks"])
     deadline = started + limits["time_s"] if limits.get("time_s") else None
     me = os.getpid()
     disk = _Disk(launch.get("disk_path"), limits["disk_bytes"])
@@ -141,10 +151,16 @@ def _watch(launch: dict[str, Any], main: int, started: float) -> dict[str, Any]:
         if caught is not None:
             status = _reap_until(main)
             if status is not None:
+                if os.WIFSIGNALED(status) and group is not None and group.out_of_memory():
+                    verdict["memory_exceeded"] = True
                 return {**verdict, "status": status}
             continue
         if deadline is not None and time.monotonic() >= deadline:
             return {**verdict, "timed_out": True}
+        if group is not None and group.out_of_memory():
+            return {**verdict, "memory_exceeded": True}
+        if group is not None and group.out_of_tasks():
+            return {**verdict, "exceeded": f"more than {limits['tasks']} tasks"}
         pids = tree.descendants(me, limits["tasks"])
         if len(pids) > limits["tasks"]:  # before looking closer at each, which takes long
             return {**verdict, "exceeded": f"more than {limits['tasks']} tasks"}
@@ -153,7 +169,7 @@ def _watch(launch: dict[str, Any], main: int, started: float) -> dict[str, Any]:
             return {**verdict, "memory_exceeded": True}
         if usage.tasks > limits["tasks"]:
             return {**verdict, "exceeded": f"more than {limits['tasks']} tasks"}
-        if disk.exceeded(usage.written):
+        if disk.exceeded(usage, pids):
             return {**verdict, "exceeded": f"more than {limits['disk_bytes']} bytes written"}
         # A tree that grows fast is looked at again soon: a fork bomb doubles within milliseconds.
         pause = 0.01 if len(pids) > max(2 * seen, 32) else 0.05 if len(pids) < 200 else 0.1
@@ -161,12 +177,13 @@ def _watch(launch: dict[str, Any], main: int, started: float) -> dict[str, Any]:
 
 
 class _Disk:
-    """Growth of the disk: bytes written by the tree that also went missing from free space."""
+    """Growth of the disk: what went missing from free space, if it was this tree that took it."""
 
     def __init__(self, path: str | None, limit: int) -> None:
         self.path = path
         self.limit = limit
         self.free = self._free()
+        self.started = time.time() - 1  # file systems' clocks are coarse
 
     def _free(self) -> int:
         if not self.path:
@@ -177,8 +194,24 @@ class _Disk:
             return 0
         return info.f_bfree * info.f_frsize
 
-    def exceeded(self, written: int) -> bool:
-        return written > self.limit and self.free - self._free() > self.limit
+    def exceeded(self, usage: tree.Usage, pids: list[int]) -> bool:
+        if self.free - self._free() <= self.limit:
+            return False
+        # Space can also be had without writing (fallocate), and a process can hide what it writes.
+        return usage.hidden or max(usage.written, self._grown(pids)) > self.limit
+
+    def _grown(self, pids: list[int]) -> int:
+        """Bytes of disk in files of the workspace that have changed since, or have no name."""
+        size = tree.unnamed_bytes(pids)
+        for folder, _, names in os.walk(self.path or ""):
+            for name in names:
+                with contextlib.suppress(OSError):
+                    info = os.lstat(f"{folder}/{name}")
+                    if info.st_ctime >= self.started:
+                        size += info.st_blocks * 512
+            if size > self.limit:
+                break
+        return size
 
 
 def _reap_until(main: int) -> int | None:
@@ -195,7 +228,7 @@ def _reap_until(main: int) -> int | None:
             status = value
 
 
-def _become(link: socket.socket, failure: int, parent: int) -> NoReturn:
+def _become(link: socket.socket, failure: int, parent: int, group: cgroup.Group | None) -> NoReturn:
     """Wait for the launch, then turn into the command; never returns."""
     step = "start"
     try:
@@ -203,6 +236,8 @@ def _become(link: socket.socket, failure: int, parent: int) -> NoReturn:
         linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(0)
+        if group is not None:
+            group.enter()
         # An exec resets handlers by itself, but what is ignored stays so.
         for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
@@ -285,9 +320,9 @@ def _set_limits(limits: dict[str, Any]) -> None:
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_FSIZE, limits["file_bytes"]),
         (resource.RLIMIT_NOFILE, limits["open_files"]),
-        # Not RLIMIT_AS: runtimes reserve far more address space than they use.
-        (resource.RLIMIT_DATA, limits["memory_bytes"]),
     ]
+    if limits["hard_memory"]:  # not RLIMIT_AS, which counts what is shared and read-only as well
+        wanted.append((resource.RLIMIT_DATA, limits["memory_bytes"]))
     for kind, value in wanted:
         _, hard = resource.getrlimit(kind)
         if hard != resource.RLIM_INFINITY:
