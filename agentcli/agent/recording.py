@@ -1,0 +1,56 @@
+"""What tools did to the workspace, as events: the ground of undo, redo, fork and replay."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from agentcli.agent.events import Warned, WorkspaceChanged, WorkspaceTaken
+from agentcli.agent.stream import Stream
+from agentcli.environments.base import Changes
+
+
+class Recorder(Protocol):
+    """Notices what changes in a workspace, and keeps what was there before."""
+
+    problem: str
+    """Why contents are not kept; empty while all is well."""
+
+    def taken(self) -> tuple[str, tuple[str, ...]] | None:
+        """The list of all files as they were at the start, and what it leaves out; once."""
+        ...
+
+    async def drain(self) -> Sequence[Changes]:
+        """What has changed since the last call, in order."""
+        ...
+
+
+class Recording:
+    """Emits what a recorder has noticed; without one, nothing."""
+
+    def __init__(self, recorder: Recorder | None, stream: Stream) -> None:
+        self._recorder = recorder
+        self._stream = stream
+        self._told = ""
+
+    async def note(self, step: int) -> None:
+        """Record what has changed since the last call as the doing of this step.
+
+        Raises:
+            JournalError: it could not be recorded.
+        """
+        recorder = self._recorder
+        if recorder is None:
+            return
+        found = await recorder.drain()
+        if (taken := recorder.taken()) is not None:
+            await self._stream.emit(WorkspaceTaken(*taken))
+        for changes in found:
+            await self._stream.emit(
+                WorkspaceChanged(step, changes.before, changes.after, changes.outside)
+            )
+        if recorder.problem and not self._told:
+            self._told = recorder.problem
+            await self._stream.emit(
+                Warned(f"not every change of files can be undone from here on: {self._told}")
+            )

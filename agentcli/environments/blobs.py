@@ -1,0 +1,149 @@
+"""Contents by their digest, in a folder of append-only pack files.
+
+One process writes one pack of its own, so that sessions that share a workspace never meet in a
+file. Beside ``NAME.pack`` stands ``NAME.idx``: records of digest, offset and length, written only
+once the bytes they speak of are in the system's hands. What is torn is not known, and no more.
+
+Nothing is compressed: for a repository of 50,000 files that is the difference between two seconds
+and eight (``bench/snapshots.py``), and the folder goes with the last session of its workspace.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import struct
+import threading
+import time
+from pathlib import Path
+from typing import BinaryIO
+
+from agentcli.errors import SnapshotError
+
+_RECORD = struct.Struct(">20sQQ")  # digest, offset, length
+
+
+def digest_of(data: bytes) -> str:
+    """40 hexadecimal digits."""
+    return hashlib.blake2b(data, digest_size=20).hexdigest()
+
+
+class Blobs:
+    """The contents kept in one folder. Safe to use from several threads."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._places: dict[str, tuple[Path, int, int]] = {}
+        self._lock = threading.Lock()
+        self._pack: BinaryIO | None = None
+        self._path = folder
+        self._size = 0
+        self._unwritten: list[bytes] = []
+        self.kept_bytes = 0
+        """Of all packs together."""
+        for path in sorted(folder.glob("*.idx")):
+            self._read_index(path)
+
+    def put(self, data: bytes) -> str:
+        """Keep some bytes; returns their digest. Call ``flush`` before relying on it.
+
+        Raises:
+            SnapshotError: they cannot be written.
+        """
+        digest = digest_of(data)
+        with self._lock:
+            if digest in self._places:
+                return digest
+            try:
+                pack = self._pack or self._open()
+                pack.write(data)
+            except OSError as error:
+                raise self._broken(error) from error
+            self._places[digest] = (self._path, self._size, len(data))
+            self._unwritten.append(_RECORD.pack(bytes.fromhex(digest), self._size, len(data)))
+            self._size += len(data)
+            self.kept_bytes += len(data)
+        return digest
+
+    def get(self, digest: str) -> bytes:
+        """The bytes of that digest.
+
+        Raises:
+            SnapshotError: they are not here, or no longer what they were.
+        """
+        self.flush()
+        place = self._places.get(digest)
+        if place is None:
+            raise SnapshotError(f"content {digest[:12]} was not kept")
+        path, offset, length = place
+        try:
+            with open(path, "rb") as pack:
+                pack.seek(offset)
+                data = pack.read(length)
+        except OSError as error:
+            raise SnapshotError(f"cannot read {path}: {error.strerror}") from error
+        if digest_of(data) != digest:
+            raise SnapshotError(f"{path}: content {digest[:12]} is damaged")
+        return data
+
+    def __contains__(self, digest: str) -> bool:
+        return digest in self._places
+
+    def flush(self) -> None:
+        """Hand everything to the system.
+
+        Raises:
+            SnapshotError: it cannot be written; what was not flushed is not kept.
+        """
+        with self._lock:
+            if self._pack is None or not self._unwritten:
+                return
+            try:
+                self._pack.flush()
+                with open(self._path.with_suffix(".idx"), "ab") as index:
+                    index.write(b"".join(self._unwritten))
+            except OSError as error:
+                raise self._broken(error) from error
+            self._unwritten.clear()
+
+    def close(self) -> None:
+        """Flush and let go of the pack."""
+        try:
+            self.flush()
+        finally:
+            if self._pack is not None:
+                self._pack.close()
+                self._pack = None
+
+    def _broken(self, error: OSError) -> SnapshotError:
+        """Give the pack up: nobody knows what of it was written."""
+        for record in self._unwritten:
+            self._places.pop(record[:20].hex(), None)
+        self._unwritten.clear()
+        pack, self._pack = self._pack, None
+        if pack is not None:
+            with contextlib.suppress(OSError):
+                pack.close()
+        return SnapshotError(f"cannot write {self.folder}: {error.strerror}")
+
+    def _open(self) -> BinaryIO:
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._path = self.folder / f"{time.time_ns():x}-{os.getpid()}.pack"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self._pack = open(os.open(self._path, flags, 0o600), "wb", 1 << 20)
+        self._size = 0
+        return self._pack
+
+    def _read_index(self, path: Path) -> None:
+        pack = path.with_suffix(".pack")
+        try:
+            size = pack.stat().st_size
+            data = path.read_bytes()
+        except OSError:
+            return
+        self.kept_bytes += size
+        whole = len(data) - len(data) % _RECORD.size
+        for digest, offset, length in _RECORD.iter_unpack(data[:whole]):
+            if offset + length <= size:
+                self._places[digest.hex()] = (pack, offset, length)

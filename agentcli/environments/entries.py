@@ -1,0 +1,202 @@
+"""One name of a workspace as a short text, and back: what stood there, and putting it there again.
+
+``file 644 DIGEST``, ``link 777 DIGEST`` (of its target), ``dir 755``; nothing at all is an empty
+text. ``-`` in place of a digest: the content is not kept (too large, unreadable). No link is ever
+followed on the way, so that a folder that was swapped for a link leads nowhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+from typing import NamedTuple
+
+from agentcli.environments.blobs import Blobs
+from agentcli.errors import SnapshotError
+
+LARGEST = 16 << 20
+"""Bytes of one file; the content of a larger one is not kept."""
+UNKEPT = "-"
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class Entry(NamedTuple):
+    """``mode`` holds the permission bits; ``digest`` is empty for a folder."""
+
+    kind: str
+    mode: int
+    digest: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Entry:
+        """Read what ``str`` wrote."""
+        kind, mode, *digest = text.split(" ")
+        return cls(kind, int(mode, 8), *digest)
+
+    @property
+    def kept(self) -> bool:
+        """Whether all of it can be put back."""
+        return self.digest != UNKEPT
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.mode:o} {self.digest}".rstrip()
+
+
+def open_folder(name: str, parent: int | None = None) -> int:
+    """A descriptor of a folder; a link in its place is refused (OSError)."""
+    return os.open(name, _FOLDER, dir_fd=parent)
+
+
+def open_below(root: str, folder: str, *, make: bool = False) -> int:
+    """A descriptor of a folder below ``root``, part by part; ``make`` adds what is missing.
+
+    Raises:
+        OSError: it is not there, or a part of it is not a folder.
+    """
+    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    for name in [part for part in folder.split("/") if part]:
+        try:
+            if make:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(name, 0o777, dir_fd=fd)
+            below = open_folder(name, fd)
+        finally:
+            os.close(fd)
+        fd = below
+    return fd
+
+
+def read_file(fd: int, name: str) -> tuple[os.stat_result, bytes | None]:
+    """A regular file's state and content; None where that is not kept.
+
+    Raises:
+        OSError: it is gone, or something else by now.
+    """
+    try:
+        file = os.open(name, _FILE, dir_fd=fd)
+    except PermissionError:
+        return os.stat(name, dir_fd=fd, follow_symlinks=False), None
+    try:
+        info = os.fstat(file)
+        if not stat.S_ISREG(info.st_mode):
+            raise OSError(22, "not a regular file")
+        if info.st_size > LARGEST:
+            return info, None
+        data = os.read(file, info.st_size)
+        while len(data) < info.st_size and (more := os.read(file, info.st_size - len(data))):
+            data += more
+        return info, data
+    finally:
+        os.close(file)
+
+
+def entry_of(fd: int, name: str, info: os.stat_result, blobs: Blobs) -> Entry | None:
+    """What stands under a name, its content kept; None for sockets and the like.
+
+    Raises:
+        OSError: it is gone, or cannot be kept.
+    """
+    if stat.S_ISDIR(info.st_mode):
+        return Entry("dir", stat.S_IMODE(info.st_mode))
+    if stat.S_ISLNK(info.st_mode):
+        return Entry("link", 0o777, blobs.put(os.fsencode(os.readlink(name, dir_fd=fd))))
+    if stat.S_ISREG(info.st_mode):
+        now, data = read_file(fd, name)
+        mode = stat.S_IMODE(now.st_mode)
+        return Entry("file", mode, UNKEPT if data is None else blobs.put(data))
+    return None
+
+
+def capture(root: str, path: str, blobs: Blobs) -> str:
+    """What stands at a path below ``root``, its content kept; empty for nothing."""
+    folder, _, name = path.rpartition("/")
+    try:
+        fd = open_below(root, folder)
+    except OSError:
+        return ""
+    try:
+        info = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        entry = entry_of(fd, name, info, blobs)
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    finally:
+        os.close(fd)
+    return str(entry) if entry else ""
+
+
+def put_back(root: str, path: str, text: str, blobs: Blobs) -> None:
+    """Make a path what ``text`` says. A folder that is not empty is not removed.
+
+    Raises:
+        SnapshotError: the content was not kept, or cannot be put there.
+    """
+    folder, _, name = path.rpartition("/")
+    try:
+        fd = open_below(root, folder, make=bool(text))
+    except FileNotFoundError:
+        return  # the folder is gone, and what was in it with it
+    except OSError as error:
+        raise _cannot(path, error) from error
+    try:
+        if text:
+            _write(fd, name, Entry.parse(text), blobs)
+        else:
+            _remove(fd, name)
+    except OSError as error:
+        raise _cannot(path, error) from error
+    finally:
+        os.close(fd)
+
+
+def _cannot(path: str, error: OSError) -> SnapshotError:
+    return SnapshotError(f"cannot put {path} back: {error.strerror}")
+
+
+def _remove(fd: int, name: str) -> None:
+    try:
+        os.unlink(name, dir_fd=fd)
+    except FileNotFoundError:
+        return
+    except (IsADirectoryError, PermissionError):  # the latter is what POSIX says of a folder
+        if not _is_folder(fd, name):
+            raise
+        with contextlib.suppress(OSError):  # somebody else's files are in it
+            os.rmdir(name, dir_fd=fd)
+
+
+def _write(fd: int, name: str, entry: Entry, blobs: Blobs) -> None:
+    if entry.kind == "dir":
+        if not _is_folder(fd, name):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=fd)
+            os.mkdir(name, 0o700, dir_fd=fd)
+        os.chmod(name, entry.mode, dir_fd=fd)
+        return
+    data = blobs.get(entry.digest)
+    temporary = f".{secrets.token_hex(8)}.agentcli"
+    try:
+        if entry.kind == "link":
+            os.symlink(os.fsdecode(data), temporary, dir_fd=fd)
+        else:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            with open(os.open(temporary, flags, 0o600, dir_fd=fd), "wb") as file:
+                file.write(data)
+                os.fchmod(file.fileno(), entry.mode)
+        if _is_folder(fd, name):
+            os.rmdir(name, dir_fd=fd)
+        os.rename(temporary, name, src_dir_fd=fd, dst_dir_fd=fd)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary, dir_fd=fd)
+        raise
+
+
+def _is_folder(fd: int, name: str) -> bool:
+    try:
+        return stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode)
+    except OSError:
+        return False

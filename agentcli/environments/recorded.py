@@ -1,0 +1,133 @@
+"""An environment whose changes to the workspace can be undone: each is noticed and kept."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+
+from agentcli.environments.base import (
+    Changes,
+    DirEntry,
+    Environment,
+    ExecResult,
+    FileStat,
+    GrepMatch,
+    Output,
+)
+from agentcli.environments.snapshots import Snapshots
+from agentcli.sandbox.limits import COMMAND, Limits
+
+
+class Recorded:
+    """Another environment, with a look at the workspace around all that may change it.
+
+    What had changed before a command or a write began was somebody else's doing.
+    """
+
+    def __init__(self, inner: Environment, snapshots: Snapshots) -> None:
+        self.inner = inner
+        self.snapshots = snapshots
+        self.root = inner.root
+        self.level = inner.level
+        self.operations = inner.operations
+        self._running = 0
+        self._found: list[Changes] = []
+
+    async def drain(self) -> list[Changes]:
+        """What has changed since the last call, in order.
+
+        A change that fell into no command and no write is taken for that of a tool with a way of
+        its own to the files, where it can be seen without looking at all of them.
+        """
+        if self.snapshots.begun and self.snapshots.watches:
+            await self._look(outside=False)
+        found, self._found = self._found, []
+        return found
+
+    async def start(self) -> None:
+        """Start the environment, and the first look at the workspace."""
+        await self.inner.start()
+        self.level = self.inner.level
+        self.snapshots.begin()
+
+    async def aclose(self) -> None:
+        """Close both."""
+        await self.inner.aclose()
+        await self.snapshots.aclose()
+
+    async def exec(
+        self,
+        argv: Sequence[str],
+        *,
+        limits: Limits = COMMAND,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: bytes | None = None,
+        on_output: Output | None = None,
+    ) -> ExecResult:
+        """Run a command; see ``Environment.exec``."""
+        # While another command runs, whatever changes is taken for its work.
+        await self._look(outside=not self._running)
+        self._running += 1
+        try:
+            return await self.inner.exec(
+                argv, limits=limits, cwd=cwd, env=env, stdin=stdin, on_output=on_output
+            )
+        finally:
+            self._running -= 1
+            await self._look(outside=False)
+
+    async def write(
+        self, path: str, data: bytes, *, expect: bytes | None = None, create_parents: bool = True
+    ) -> None:
+        """Replace a file; see ``Environment.write``."""
+        real = os.path.relpath(os.path.realpath(os.path.join(self.root, path)), self.root)
+        await self._look(outside=not self._running, near=real)
+        hidden = not real.startswith("../") and not self.snapshots.covers(real)
+        before = self.snapshots.capture(real) if hidden else ""
+        await self.inner.write(path, data, expect=expect, create_parents=create_parents)
+        await self._look(outside=False, near=real)
+        if hidden and not self.snapshots.covers(real):
+            after = self.snapshots.capture(real)
+            self._add(Changes({real: before} if before else {}, {real: after} if after else {}))
+
+    async def read(self, path: str, *, max_bytes: int | None = None) -> bytes:
+        """See ``Environment.read``."""
+        return await self.inner.read(path, max_bytes=max_bytes)
+
+    async def stat(self, path: str) -> FileStat | None:
+        """See ``Environment.stat``."""
+        return await self.inner.stat(path)
+
+    async def list_dir(self, path: str) -> list[DirEntry]:
+        """See ``Environment.list_dir``."""
+        return await self.inner.list_dir(path)
+
+    async def glob(self, pattern: str, path: str = ".", *, limit: int = 1000) -> list[str]:
+        """See ``Environment.glob``."""
+        return await self.inner.glob(pattern, path, limit=limit)
+
+    async def grep(
+        self,
+        pattern: str,
+        path: str = ".",
+        *,
+        glob: str | None = None,
+        ignore_case: bool = False,
+        limit: int = 200,
+    ) -> list[GrepMatch]:
+        """See ``Environment.grep``."""
+        return await self.inner.grep(pattern, path, glob=glob, ignore_case=ignore_case, limit=limit)
+
+    async def _look(self, *, outside: bool, near: str | None = None) -> None:
+        # To its end even when cancelled: what it finds would be lost.
+        await asyncio.shield(asyncio.ensure_future(self._looked(outside, near)))
+
+    async def _looked(self, outside: bool, near: str | None) -> None:
+        changes = await self.snapshots.changes(near)
+        self._add(Changes(changes.before, changes.after, outside))
+
+    def _add(self, changes: Changes) -> None:
+        if changes.paths:
+            self._found.append(changes)
