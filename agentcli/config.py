@@ -105,6 +105,22 @@ class McpSettings(_Section):
     servers: dict[str, McpServerSettings] = Field(default_factory=dict)
 
 
+class HookSettings(_Section):
+    """A command of the user's own at a moment of a session; see ``agentcli.user_hooks``."""
+
+    event: Literal["session_start", "before_tool", "after_tool", "stop"]
+    command: Command
+    match: str = "*"
+    """Names of tools, as a shell pattern."""
+    timeout_s: Seconds = 60.0
+
+    @model_validator(mode="after")
+    def _has_a_command(self) -> Self:
+        if not self.command:
+            raise ValueError("command is empty")
+        return self
+
+
 class CheckSettings(_Section):
     """Commands of run_tests, run_build and run_lint in place of those that are detected."""
 
@@ -125,6 +141,20 @@ class PermissionSettings(_Section):
     allow: Texts = ()
     ask: Texts = ()
     deny: Texts = ()
+
+
+class LocalSettings(_Section):
+    """How models on this machine are loaded; None leaves the choice to what is fast here."""
+
+    device: str | None = None
+    """cpu, cuda or cuda:1."""
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    quantize: Literal["int8", "int4"] | None = None
+    """Matrices in 8 or 4 bits."""
+    context: Positive | None = None
+    """Tokens of the context window, where it is not to be the model's own."""
+    threads: Positive | None = None
+    """Threads that compute; measured if left out."""
 
 
 class LimitSettings(_Section):
@@ -175,8 +205,11 @@ class Settings(_Section):
     env: Annotated[str, Field(pattern=r"^(host|docker:\S+|ssh:\S+)$")] = "host"
     """Where tools act: ``host``, ``docker:IMAGE`` or ``ssh:HOST[:FOLDER]``."""
     permissions: PermissionSettings = Field(default_factory=PermissionSettings)
+    hooks: Annotated[tuple[HookSettings, ...], BeforeValidator(_as_tuple)] = ()
+    """The user's commands, then the project's where it is trusted."""
     mcp: McpSettings = Field(default_factory=McpSettings)
     checks: CheckSettings = Field(default_factory=CheckSettings)
+    local: LocalSettings = Field(default_factory=LocalSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
 
     _sources: dict[str, str] = PrivateAttr(default_factory=dict)
@@ -199,6 +232,10 @@ class Settings(_Section):
 
 _NAMED_SECTIONS = {"providers": ProviderSettings, "servers": McpServerSettings}
 """Keys whose values are sections under names of the user's own."""
+
+
+_ADDED_UP = ("hooks", "permissions.allow", "permissions.ask", "permissions.deny")
+"""Lists to which each layer adds."""
 
 
 def load(
@@ -229,9 +266,8 @@ def load(
         for key, value in leaves:
             for other in _replaced(values, key):
                 sources.pop(other, None)
-            before = values.get("permissions", {}).get(key.removeprefix("permissions."))
-            if key.startswith("permissions.") and isinstance(before, list):
-                # Rules add up: a layer above must not silence what one below forbids.
+            if key in _ADDED_UP and isinstance(before := _get(values, key), list):
+                # A layer above must not silence what one below forbids.
                 value = before + value if isinstance(value, list) else value
                 name = f"{sources.get(key)}, {name}"
             _set(values, key, value)
@@ -399,6 +435,13 @@ def _set(values: dict[str, Any], key: str, value: Any) -> None:
             values[step] = {}
         values = values[step]
     values[last] = value
+
+
+def _get(values: Mapping[str, Any], key: str) -> Any:
+    at: Any = values
+    for step in key.split("."):
+        at = at.get(step) if isinstance(at, Mapping) else None
+    return at
 
 
 def _replaced(values: Mapping[str, Any], key: str) -> Iterator[str]:

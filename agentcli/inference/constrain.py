@@ -6,8 +6,9 @@ regular expression or Lark; masks come from ``llguidance.numpy`` as bits.
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -92,6 +93,39 @@ class GrammarConstraint:
             raise ModelError(f"grammar: {self._matcher.get_error()}")
 
 
+class Ended:
+    """Any of ``stop_ids`` may end what ``base`` lets the tokenizer's own end token end."""
+
+    def __init__(self, base: Constraint, tokenizer: Tokenizer, stop_ids: Collection[int]) -> None:
+        self._base = base
+        self._eos = end_token(tokenizer)
+        self._stops = sorted(stop_ids)
+
+    def allowed(self) -> Tensor | None:
+        allowed = self._base.allowed()
+        if allowed is None:
+            return None
+        allowed = allowed.clone()
+        allowed[[token for token in self._stops if token < len(allowed)]] = allowed[self._eos]
+        return allowed
+
+    def accept(self, token: int) -> None:
+        if token not in self._stops:
+            self._base.accept(token)
+
+    def rollback(self, count: int) -> None:
+        self._base.rollback(count)
+
+    def fork(self) -> Ended:
+        other = copy.copy(self)
+        other._base = self._base.fork()
+        return other
+
+    @property
+    def finished(self) -> bool:
+        return self._base.finished
+
+
 class Grammar:
     """A compiled grammar for one tokenizer; ``constraint()`` starts a row on it.
 
@@ -140,6 +174,14 @@ class Grammar:
         return self._first.deep_copy()
 
 
+def end_token(tokenizer: Tokenizer) -> int:
+    """The token that ends a sentence of a grammar."""
+    end = tokenizer.eos_id if tokenizer.eos_id is not None else tokenizer.bos_id
+    if end is None:
+        raise ModelError("grammars need a tokenizer with an end token")
+    return end
+
+
 class _Vocabulary:
     """A tokenizer as llguidance wants to see it."""
 
@@ -148,10 +190,7 @@ class _Vocabulary:
         self.tokens: Sequence[bytes] = [tokenizer.token_bytes(i) for i in range(vocab_size)]
         self.special_token_ids = sorted(token for token in special if token < vocab_size)
         self.bos_token_id = tokenizer.bos_id
-        eos = tokenizer.eos_id if tokenizer.eos_id is not None else tokenizer.bos_id
-        if eos is None:
-            raise ModelError("grammars need a tokenizer with an end token")
-        self.eos_token_id = eos
+        self.eos_token_id = end_token(tokenizer)
         self._encode = tokenizer.encode_inner
 
     def __call__(self, text: str) -> list[int]:

@@ -3,44 +3,49 @@
 Started by ``llm/engine.py``, spoken to over a socket in lines of JSON. torch, its memory and its
 threads live and die here.
 
-    in    load      path, context, threads                          once, first
-          generate  id, conversation, tokens, max_tokens, temperature, top_p, seed, tools, inline,
-                    begun, count
+    in    load      path, device, dtype, quantize, context, threads   once, first
+          generate  id, conversation, tokens, max_tokens, sampling, tools, inline, begun, count,
+                    syntax, thinking                                  a turn of an agent
+          complete  id, tokens, max_tokens, num_samples, sampling, schema, stop, python
           cancel    id                                              stops within one token
-          text      id, text                                        answers an ``ask``
+          text      id, text                                        answers an ``ask`` or ``run``
           more      id                                              a proposal was taken
-    out   ready     context, dtype, threads, load_s
+    out   ready     family, parameters, context, device, dtype, threads, load_s
           token     id, token
+          column    id, tokens, sampled      a token of each row; -1: that row has ended
           proposal  id, tokens, logprob      one of ``count`` answers, whole; mean of its tokens
           ask       id, tool, arguments      which text must an argument be copied from?
-          end       id, finish, prompt, reused, output, prefill_s, decode_s
+          run       id, source               what does this in-stream block give?
+          end       id, finish, finishes, prompt, held, reused, output, prefill_s, decode_s
           error     id, error, message, hint
 
-A conversation keeps its cache; a request's tokens are compared with it, and only what follows the
-longest common prefix is computed.
+A conversation keeps its cache; a request's tokens are compared with the ``held`` ones, and only
+what follows the longest common prefix is computed. A turn is masked by the grammar of ``syntax``
+(``calls.py``; empty: nanochat's), a completion by a JSON ``schema``.
 """
 
 from __future__ import annotations
 
 import json
-import select
 import socket
 import sys
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Mapping
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from agentcli.errors import AgentCLIError, ModelError
-from agentcli.inference.constrain import Grammar
+from agentcli.inference.calls import SYNTAXES, CallCursor
+from agentcli.inference.constrain import Constraint, Ended, Grammar
 from agentcli.inference.engine import Engine, Generation
 from agentcli.inference.propose import propose
+from agentcli.inference.row import InlineTools, ToolTags
 from agentcli.inference.sampling import Sampling
 from agentcli.inference.speculate import Lookup
+from agentcli.inference.substring import CopyConstraint
 from agentcli.inference.threads import fastest_threads
 from agentcli.inference.turn import (
     CALL_START,
@@ -49,118 +54,105 @@ from agentcli.inference.turn import (
     OfferedTool,
     TurnConstraint,
     call_grammar,
+    text_for,
 )
+from agentcli.inference.turn_grammar import turn_grammar
+from agentcli.inference.wire import STARTS, Closed, Wire
 from agentcli.model.checkpoint import LoadedModel, load_model
 from agentcli.model.kv_cache import KVCache
 from agentcli.model.pack import can_pack
 
 KEPT = 4  # conversations whose caches stay
 AHEAD = 2  # proposals that are made before they are wanted: whoever tries them needs the processor
-
-
-class Closed(Exception):
-    """The other side has gone."""
-
-
-class Wire:
-    """Lines of JSON over a socket, read ahead so that a cancellation is seen while decoding."""
-
-    def __init__(self, link: socket.socket) -> None:
-        self._link = link
-        self._buffer = bytearray()
-        self._waiting: deque[dict[str, Any]] = deque()
-
-    def send(self, event: str, **fields: Any) -> None:
-        try:
-            self._link.sendall(json.dumps({"event": event, **fields}).encode() + b"\n")
-        except OSError:
-            raise Closed from None
-
-    def next(self, op: str = "", number: int | None = None) -> dict[str, Any]:
-        """The next message, or the next of this kind and id; others keep their places."""
-        while True:
-            for at, message in enumerate(self._waiting):
-                if not op or (message["op"] == op and message.get("id") == number):
-                    del self._waiting[at]
-                    return message
-            self._read()
-
-    def cancelled(self, number: int) -> bool:
-        """Whether this request is to stop. Takes what has come in, and does not wait."""
-        while select.select([self._link], [], [], 0)[0]:
-            self._read()
-        return any(m["op"] == "cancel" and m["id"] == number for m in self._waiting)
-
-    def forget(self, number: int) -> None:
-        """Drop what is left of a request that has ended."""
-        kept = [m for m in self._waiting if m.get("id") != number or m["op"] == "generate"]
-        self._waiting = deque(kept)
-
-    def _read(self) -> None:
-        try:
-            data = self._link.recv(1 << 18)
-        except OSError:
-            data = b""
-        if not data:
-            raise Closed
-        *lines, rest = (self._buffer + data).split(b"\n")
-        self._buffer = bytearray(rest)
-        self._waiting.extend(json.loads(line) for line in lines)
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 
 
 class Host:
     """A loaded model and its conversations."""
 
-    def __init__(self, wire: Wire, path: Path, context: int | None, threads: int | None) -> None:
+    def __init__(self, wire: Wire, options: Mapping[str, Any]) -> None:
         started = time.perf_counter()
-        self.loaded = load(path, context)
+        self.loaded = load(options)
         self._wire = wire
-        tokenizer = self.loaded.tokenizer
+        tokenizer, model = self.loaded.tokenizer, self.loaded.model
         # The in-stream block ends an answer: its result comes with the next request.
-        ends = {tokenizer.special_id(END), tokenizer.special_id(PYTHON_END)}
-        stops = frozenset(self.loaded.stop_ids | ends)
-        self._engine = Engine(self.loaded.model, tokenizer, stop_ids=stops)
+        ends = {tokenizer.special[name] for name in (END, PYTHON_END) if name in tokenizer.special}
+        self._engine = Engine(model, tokenizer, stop_ids=self.loaded.stop_ids | ends)
         self._caches: OrderedDict[str, KVCache] = OrderedDict()
         self._grammars: dict[str, Grammar] = {}
         load_s = time.perf_counter() - started
+        threads = options.get("threads")
         if threads:
             torch.set_num_threads(threads)
         else:
-            threads = fastest_threads(self.loaded.model)
-        model = self.loaded.model
-        dtype = str(model.embedding_weight.dtype).removeprefix("torch.")
+            threads = fastest_threads(model)
         wire.send(
             "ready",
+            family=self.loaded.family,
+            parameters=model.count_parameters()["total"],
             context=model.config.sequence_len,
-            dtype=dtype,
+            device=str(model.device),
+            dtype=str(model.embedding_weight.dtype).removeprefix("torch."),
             threads=threads,
             load_s=load_s,
         )
 
     def generate(self, request: Mapping[str, Any]) -> None:
-        """One answer, token by token."""
-        number: int = request["id"]
-        wire = self._wire
+        """One turn of an agent, token by token, or several proposals for it."""
         if request.get("count"):
             self._propose(request)
             return
+        number: int = request["id"]
+        cache = self._cache(request["conversation"])
+        held = cache.length
         generation = self._engine.generate(
             request["tokens"],
             max_tokens=request.get("max_tokens"),
-            sampling=Sampling(
-                temperature=request.get("temperature", 0.0),
-                top_p=request.get("top_p", 1.0),
-                seed=request.get("seed", 0),
-            ),
+            sampling=_sampling(request),
             constraint=self._constraint(request),
             # Edits repeat what was read: drafts from the text so far are mostly right.
             lookup=Lookup(),
-            cache=self._cache(request["conversation"]),
-            cancelled=lambda: wire.cancelled(number),
+            cache=cache,
+            cancelled=lambda: self._wire.cancelled(number),
         )
         for (token,), _ in generation:
-            wire.send("token", id=number, token=token)
-        self._end(number, generation)
+            self._wire.send("token", id=number, token=token)
+        self._end(number, generation, held)
+
+    def complete(self, request: Mapping[str, Any]) -> None:
+        """Several continuations of a prompt, column by column."""
+        number: int = request["id"]
+        tokenizer, model = self.loaded.tokenizer, self.loaded.model
+        constraint: Constraint | None = None
+        if (schema := request.get("schema")) is not None:
+            grammar = Grammar.json_schema(schema, tokenizer, model.config.vocab_size)
+            constraint = Ended(grammar.constraint(), tokenizer, self.loaded.stop_ids)
+
+        def run(source: str) -> str | None:
+            self._wire.send("run", id=number, source=source)
+            result: str | None = self._wire.next("text", number)["text"]
+            return result
+
+        inline = InlineTools(ToolTags.nanochat(tokenizer), run) if request.get("python") else None
+        samples: int = request.get("num_samples", 1)
+        generation = Engine(model, tokenizer, stop_ids=self.loaded.stop_ids).generate(
+            request["tokens"],
+            num_samples=samples,
+            max_tokens=request.get("max_tokens"),
+            sampling=_sampling(request),
+            constraint=constraint,
+            tools=inline,
+            stop=request.get("stop", ()),
+            lookup=Lookup() if samples == 1 else None,
+            cancelled=lambda: self._wire.cancelled(number),
+        )
+        for tokens, sampled in generation:
+            self._wire.send("column", id=number, tokens=tokens, sampled=sampled)
+        self._end(number, generation, 0)
 
     def _propose(self, request: Mapping[str, Any]) -> None:
         """Several answers that are calls, each sent when it is whole."""
@@ -182,15 +174,17 @@ class Host:
                 wire.next("more", number)
         wire.send("end", id=number, finish="stop", count=made)
 
-    def _end(self, number: int, generation: Generation) -> None:
-        row = generation.rows[0]
+    def _end(self, number: int, generation: Generation, held: int) -> None:
+        rows = generation.rows
         self._wire.send(
             "end",
             id=number,
-            finish=row.finish,
-            prompt=row.n_prompt,
+            finish=rows[0].finish,
+            finishes=[row.finish for row in rows],
+            prompt=rows[0].n_prompt,
+            held=held,
             reused=generation.reused,
-            output=sum(len(row.generated) for row in generation.rows),
+            output=sum(len(row.generated) for row in rows),
             prefill_s=generation.prefill_s,
             decode_s=generation.decode_s,
         )
@@ -204,26 +198,37 @@ class Host:
             self._caches.popitem(last=False)
         return cache
 
-    def _constraint(self, request: Mapping[str, Any]) -> TurnConstraint:
+    def _constraint(self, request: Mapping[str, Any]) -> Constraint:
         number: int = request["id"]
-        tokenizer, model = self.loaded.tokenizer, self.loaded.model
+        tokenizer, vocab_size = self.loaded.tokenizer, self.loaded.model.config.vocab_size
         tools = [OfferedTool(**tool) for tool in request.get("tools", ())]
-        grammar = None
-        if tools:
-            key = json.dumps(request["tools"])
-            if key not in self._grammars:
-                self._grammars[key] = call_grammar(tools, tokenizer, model.config.vocab_size)
-            grammar = self._grammars[key]
 
         def text_of(tool: str, arguments: Mapping[str, str]) -> str | None:
             self._wire.send("ask", id=number, tool=tool, arguments=dict(arguments))
             text: str | None = self._wire.next("text", number)["text"]
             return text
 
+        name: str = request.get("syntax", "")
+        thinking = request.get("thinking", "")
+        key = json.dumps([name, thinking, request.get("tools", ())])
+        if name:
+            syntax = SYNTAXES[name]
+            if key not in self._grammars:
+                self._grammars[key] = turn_grammar(syntax, tools, tokenizer, vocab_size, thinking)
+            turn: Constraint = self._grammars[key].constraint()
+            if any(tool.text_of for tool in tools):
+                prefix = (syntax.arguments,) if syntax.arguments else ()
+                ask = text_for(tools, text_of, prefix)
+                turn = CopyConstraint(turn, tokenizer, ask, CallCursor(syntax))
+            return Ended(turn, tokenizer, self.loaded.stop_ids)
+        if CALL_START not in tokenizer.special:
+            raise ModelError(f"a {self.loaded.family} model that does not know agentcli's calls")
+        if tools and key not in self._grammars:
+            self._grammars[key] = call_grammar(tools, tokenizer, vocab_size)
         return TurnConstraint(
             tokenizer,
-            model.config.vocab_size,
-            grammar,
+            vocab_size,
+            self._grammars.get(key),
             tools,
             text_of,
             inline=bool(request.get("inline")),
@@ -231,19 +236,39 @@ class Host:
         )
 
 
-def load(path: Path, context: int | None) -> LoadedModel:
-    """In bfloat16 where the processor multiplies it as fast as it reads it, else as stored.
+def load(options: Mapping[str, Any]) -> LoadedModel:
+    """Without a dtype: bfloat16 where the device multiplies it as fast as it reads it, else as
+    stored. Without a device: the first CUDA device, else the processor.
 
-    Raises ModelError for a model that does not write calls as this process reads them.
+    Raises ModelError for a device that is not there, and what ``load_model`` raises.
     """
-    dtype = torch.bfloat16 if can_pack() else None
-    loaded = load_model(path, dtype=dtype or "auto", context=context)
-    if CALL_START not in loaded.tokenizer.special:
-        raise ModelError(
-            f"{path}: a {loaded.family} model that does not know agentcli's tool calls",
-            hint="Serve it with ollama or vllm and name it ollama:NAME or vllm:NAME",
-        )
-    return loaded
+    device = _device(options.get("device"))
+    name = options.get("dtype")
+    fast = device.type == "cuda" or (device.type == "cpu" and can_pack())
+    dtype = DTYPES[name] if name else torch.bfloat16 if fast else "auto"
+    return load_model(
+        options["path"],
+        dtype=dtype,  # type: ignore[arg-type]
+        device=device,
+        quantize=options.get("quantize"),
+        context=options.get("context"),
+    )
+
+
+def _device(name: str | None) -> torch.device:
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"device {name!r} cannot be used ({reason})", hint="Use cpu") from None
+    return device
+
+
+def _sampling(request: Mapping[str, Any]) -> Sampling:
+    return Sampling(**{"temperature": 0.0, "seed": 0, **request.get("sampling", {})})
 
 
 def serve(link: socket.socket) -> None:
@@ -251,17 +276,17 @@ def serve(link: socket.socket) -> None:
     wire = Wire(link)
     first = wire.next()
     try:
-        host = Host(wire, Path(first["path"]), first.get("context"), first.get("threads"))
+        host = Host(wire, first)
     except (AgentCLIError, MemoryError, OSError) as error:
         _report(wire, None, error)
         return
     while True:
         request = wire.next()
-        if request["op"] != "generate":
+        if request["op"] not in STARTS:
             continue
         number = request["id"]
         try:
-            host.generate(request)
+            host.generate(request) if request["op"] == "generate" else host.complete(request)
         except Closed:
             raise
         except Exception as error:

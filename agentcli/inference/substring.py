@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -19,17 +19,14 @@ import torch
 from torch import Tensor
 
 from agentcli.errors import ModelError
+from agentcli.inference.calls import QUOTE, Cursor, JsonCursor, Path
 from agentcli.inference.constrain import Constraint
 from agentcli.model.tokenizer import Tokenizer
-
-Path = tuple[str, ...]
 
 # Asked when a string value may begin: the keys that lead to it, and the strings written so far by
 # their paths. Returns the text that it must be copied from, or None for any string.
 TextFor = Callable[[Path, Mapping[Path, str]], str | None]
 
-QUOTE = 0x22
-_SPACE = frozenset(b" \t\r\n")
 AMBIGUOUS = -1
 
 
@@ -75,67 +72,10 @@ class UniqueSubstring:
 
 
 @dataclass
-class _Cursor:
-    """Where in a JSON text a row stands, byte by byte. Expects valid JSON: a grammar sees to it."""
-
-    keys: list[str | None] = field(default_factory=list)  # one per open object or list
-    expects: str = "value"  # value, key, colon or more (a comma or an end)
-    string: bytearray | None = None  # of the open string, escapes and all
-    strings: dict[Path, str] = field(default_factory=dict)
-
-    def path(self) -> Path:
-        return tuple(key for key in self.keys if key is not None)
-
-    def copy(self) -> _Cursor:
-        other = copy.copy(self)
-        other.keys, other.strings = list(self.keys), dict(self.strings)
-        other.string = None if self.string is None else bytearray(self.string)
-        return other
-
-    def feed(self, byte: int) -> None:
-        if self.string is not None:
-            self._in_string(byte)
-        elif byte == QUOTE:
-            self.string = bytearray()
-        elif byte in b"{[":
-            self.keys.append("" if byte == 0x7B else None)
-            self.expects = "key" if byte == 0x7B else "value"
-        elif byte in b"}]":
-            if self.keys:
-                self.keys.pop()
-            self.expects = "more"
-        elif byte == 0x3A:
-            self.expects = "value"
-        elif byte == 0x2C:
-            in_object = bool(self.keys) and self.keys[-1] is not None
-            self.expects = "key" if in_object else "value"
-        elif byte not in _SPACE and self.expects == "value":
-            self.expects = "more"  # a number or a word
-
-    def _in_string(self, byte: int) -> None:
-        assert self.string is not None
-        escapes = len(self.string) - len(self.string.rstrip(b"\\"))
-        if byte != QUOTE or escapes % 2:
-            self.string.append(byte)
-            return
-        try:
-            text = json.loads(b'"' + self.string + b'"')
-        except ValueError:
-            text = ""
-        if self.expects == "key":
-            self.keys[-1] = text
-            self.expects = "colon"
-        else:
-            self.strings[self.path()] = text
-            self.expects = "more"
-        self.string = None
-
-
-@dataclass
 class _Place:
     """A state that tokens can be tried on."""
 
-    cursor: _Cursor
+    cursor: Cursor
     source: UniqueSubstring | None = None  # of the value that is expected or open
     alive: tuple[int, ...] = ()
 
@@ -144,13 +84,22 @@ class _Place:
 
 
 class CopyConstraint:
-    """Narrows ``base``, a constraint whose language is JSON, in the strings that must be copied."""
+    """Narrows ``base`` in the strings that must be copied.
 
-    def __init__(self, base: Constraint, tokenizer: Tokenizer, text_for: TextFor) -> None:
+    Its language is JSON, or with ``cursor`` whatever that can follow.
+    """
+
+    def __init__(
+        self,
+        base: Constraint,
+        tokenizer: Tokenizer,
+        text_for: TextFor,
+        cursor: Cursor | None = None,
+    ) -> None:
         self._base = base
         self._vocabulary = _vocabulary(tokenizer)
         self._text_for = text_for
-        self._places = [_Place(_Cursor())]  # one per accepted token, for rollback
+        self._places = [_Place(cursor or JsonCursor())]  # one per accepted token, for rollback
         self._sources: dict[str, UniqueSubstring] = {}
         self._first: dict[UniqueSubstring, set[int]] = {}
 
@@ -163,7 +112,9 @@ class CopyConstraint:
             bits[list(self._continuations(place))] = True
             known = torch.from_numpy(bits)
             return known if allowed is None else known[: len(allowed)] & allowed[: len(known)]
-        if allowed is None or (cursor.string is not None and cursor.expects != "key"):
+        if allowed is None or cursor.outside:
+            return allowed
+        if cursor.string is not None and cursor.expects != "key":
             return allowed
         # Between values the grammar leaves few tokens; those that open a string are tried.
         allowed = allowed.clone()
@@ -174,7 +125,8 @@ class CopyConstraint:
 
     def accept(self, token: int) -> None:
         self._base.accept(token)
-        place = self._advanced(self._places[-1], self._vocabulary.of(token))
+        data = self._vocabulary.of(token) or self._vocabulary.special.get(token, b"")
+        place = self._advanced(self._places[-1], data)
         if place is None:
             raise ModelError(f"token {token} is no part of the text that is copied")
         self._places.append(place)
@@ -263,7 +215,8 @@ class _Vocabulary:
     """Tokens by their bytes."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        special = set(tokenizer.special.values())
+        special = {token: text.encode() for text, token in tokenizer.special.items()}
+        self.special = special
         self.size = tokenizer.vocab_size
         self._bytes = [b"" if i in special else tokenizer.token_bytes(i) for i in range(self.size)]
         self.by_bytes: dict[bytes, list[int]] = {}

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from agentcli.errors import ModelError
+from agentcli.inference.calls import Path
 from agentcli.inference.constrain import Constraint, Grammar
-from agentcli.inference.substring import CopyConstraint, Path
+from agentcli.inference.substring import CopyConstraint, TextFor
 from agentcli.model.tokenizer import Tokenizer
 
 CALL_START, CALL_END = "<|call_start|>", "<|call_end|>"
@@ -79,8 +80,9 @@ class TurnConstraint:
     ) -> None:
         self._tokenizer = tokenizer
         self._calls = calls
-        self._tools = {tool.name: tool for tool in tools}
-        self._text_of = text_of
+        self._text_for: TextFor | None = None
+        if text_of is not None and any(tool.text_of for tool in tools):
+            self._text_for = text_for(tools, text_of)
         self._inline = inline
         self._ids = {
             name: tokenizer.special_id(name)
@@ -164,15 +166,26 @@ class TurnConstraint:
     def _new_call(self) -> Constraint:
         assert self._calls is not None
         call: Constraint = self._calls.constraint()
-        if self._text_of is not None and any(tool.text_of for tool in self._tools.values()):
+        if self._text_for is not None:
             call = CopyConstraint(call, self._tokenizer, self._text_for)
         return call
 
-    def _text_for(self, path: Path, strings: Mapping[Path, str]) -> str | None:
-        tool = self._tools.get(strings.get(("name",), ""))
-        if tool is None or self._text_of is None or len(path) != 2 or path[0] != "arguments":
+
+def text_for(
+    tools: Sequence[OfferedTool], text_of: TextOf, prefix: Path = ("arguments",)
+) -> TextFor:
+    """What a ``CopyConstraint`` asks; ``prefix`` are the keys that lead to a call's arguments."""
+    known = {tool.name: tool for tool in tools}
+
+    def ask(path: Path, strings: Mapping[Path, str]) -> str | None:
+        tool = known.get(strings.get((), strings.get(("name",), "")))
+        if tool is None or not path or path[:-1] != prefix or path[-1] not in tool.text_of:
             return None
-        if path[1] not in tool.text_of:
-            return None
-        written = {key[1]: value for key, value in strings.items() if len(key) == 2}
-        return self._text_of(tool.name, written) or None
+        written = {
+            key[-1]: value
+            for key, value in strings.items()
+            if key and key[:-1] == prefix
+        }
+        return text_of(tool.name, written) or None
+
+    return ask

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from agentcli.config import LocalSettings
 from agentcli.errors import (
     ContextWindowError,
     EnvironmentOpError,
@@ -24,6 +25,9 @@ from agentcli.sandbox.process import Launch, SandboxProcess, Supervisor
 
 # Answers which text an argument must be copied from.
 TextOf = Callable[[str, Mapping[str, Any]], Awaitable[str | None]]
+# The result of an in-stream block's source; None: none.
+Run = Callable[[str], Awaitable[str | None]]
+_Answer = Callable[[Mapping[str, Any]], Awaitable[str | None]]
 
 _ROOT = str(Path(__file__).resolve().parents[2])
 _BOOT = (
@@ -40,13 +44,12 @@ _CRASHED = "the process of the local model ended unexpectedly"
 class EngineProcess:
     """One model in a process of its own. Many conversations may ask; they take turns.
 
-    ``ready`` is what the process said of itself: context, dtype, threads, load_s.
+    ``ready`` is what the process said of itself, see ``agentcli.inference.host``.
     """
 
-    def __init__(
-        self, path: Path, *, context: int | None = None, threads: int | None = None
-    ) -> None:
-        self._settings = {"path": str(path), "context": context, "threads": threads}
+    def __init__(self, path: Path, settings: LocalSettings | None = None) -> None:
+        options = settings or LocalSettings()
+        self._settings = {"path": str(path.absolute()), **options.model_dump()}
         self._supervisor = Supervisor()
         self._process: SandboxProcess | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -68,7 +71,7 @@ class EngineProcess:
                 return
             await self._start()
 
-    async def generate(
+    def generate(
         self, request: Mapping[str, Any], text_of: TextOf | None = None
     ) -> AsyncGenerator[dict[str, Any], None]:
         """``token`` or ``proposal`` events and ``end``; closing the iterator stops the engine.
@@ -78,6 +81,28 @@ class EngineProcess:
             ModelError: the request cannot be met.
             ServerError: the process died.
         """
+
+        async def answer(event: Mapping[str, Any]) -> str | None:
+            return await text_of(event["tool"], event["arguments"]) if text_of else None
+
+        return self._events("generate", request, answer)
+
+    def complete(
+        self, request: Mapping[str, Any], run: Run | None = None
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """``column`` events and ``end``; ``run`` gives the result of an in-stream block.
+
+        Raises as ``generate`` does.
+        """
+
+        async def answer(event: Mapping[str, Any]) -> str | None:
+            return await run(event["source"]) if run else None
+
+        return self._events("complete", request, answer)
+
+    async def _events(
+        self, op: str, request: Mapping[str, Any], answer: _Answer
+    ) -> AsyncGenerator[dict[str, Any], None]:
         await self.start()
         number = self._next
         self._next += 1
@@ -85,19 +110,17 @@ class EngineProcess:
         self._answers[number] = answers
         ended = False
         try:
-            self._send({"op": "generate", "id": number, **request})
+            self._send({"op": op, "id": number, **request})
             while not ended:
                 event = await answers.get()
                 match event["event"]:
-                    case "token":
+                    case "token" | "column":
                         yield event
                     case "proposal":
                         yield event
                         self._send({"op": "more", "id": number})
-                    case "ask":
-                        text = None
-                        if text_of is not None:
-                            text = await text_of(event["tool"], event["arguments"])
+                    case "ask" | "run":
+                        text = await answer(event)
                         self._send({"op": "text", "id": number, "text": text})
                     case "end":
                         ended = True

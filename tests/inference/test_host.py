@@ -118,8 +118,10 @@ def test_an_earlier_turn_that_changed_is_computed_anew(
 
 def test_same_seed_same_answer(client: Client, tokenizer: Tokenizer) -> None:
     tokens = prompt(tokenizer, "the tests fail")
-    options = {"temperature": 1.0, "tools": []}
-    answers = [client.ask(tokens, seed=seed, **options)[0] for seed in (7, 7, 8)]
+    answers = [
+        client.ask(tokens, tools=[], sampling={"temperature": 1.0, "seed": seed})[0]
+        for seed in (7, 7, 8)
+    ]
     assert answers[0] == answers[1] != answers[2]
 
 
@@ -136,7 +138,7 @@ def test_faults_are_told_and_the_process_goes_on(client: Client, tokenizer: Toke
     assert (end["event"], end["error"]) == ("error", "ModelError")
     _, end = client.ask([5] * 5000)
     assert (end["event"], end["error"]) == ("error", "ContextLengthError")
-    _, end = client.ask(prompt(tokenizer, "hello"), temperature=-1.0)
+    _, end = client.ask(prompt(tokenizer, "hello"), sampling={"temperature": -1.0})
     assert end["event"] == "error"
     _, end = client.ask(prompt(tokenizer, "hello"))
     assert end["event"] == "end"
