@@ -6,12 +6,13 @@ A model that fails for good is replaced by the next fallback.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from agentcli.agent.asking import Answer, Asking
 from agentcli.agent.budget import RunLimits
+from agentcli.agent.compacting import Compacting, Compaction
 from agentcli.agent.events import (
     AnswerRejected,
     MessageAdded,
@@ -20,10 +21,16 @@ from agentcli.agent.events import (
     StopReason,
     Warned,
 )
+from agentcli.agent.prefix import Prefix
 from agentcli.agent.search import Search
 from agentcli.agent.stop import Stopped, stop_for
 from agentcli.agent.stream import Stream
-from agentcli.errors import AgentCLIError, ContentFilterError, ProviderError
+from agentcli.errors import (
+    AgentCLIError,
+    ContentFilterError,
+    ContextWindowError,
+    ProviderError,
+)
 from agentcli.llm.client import ChatRequest, ChatResponse, LLMClient, Sampling
 from agentcli.messages import FinishReason, Message, ToolCall, user
 from agentcli.tools.base import ToolContext
@@ -40,6 +47,7 @@ class Answering:
         client: LLMClient,
         fallbacks: Sequence[Callable[[], LLMClient]],
         asking: Asking,
+        compacting: Compacting,
         stream: Stream,
         tools: Registry,
         context: ToolContext,
@@ -51,6 +59,8 @@ class Answering:
         self.client = client
         self._fallbacks = list(fallbacks)
         self._asking = asking
+        self._compacting = compacting
+        self._prefix = Prefix()
         self._stream = stream
         self._tools = tools
         self._context = context
@@ -64,16 +74,25 @@ class Answering:
 
         Raises:
             Stopped: a budget is used up, or no answer was usable.
+            BudgetError: the conversation cannot be made to fit the model's window.
             ProviderError: the last model failed for good.
         """
         while True:
+            await self._compacting.make_room(self.client, self._request())
             request, state = self._request(), self._stream.state
+            if broken := self._prefix.broken(self.client, request, state):
+                await self._stream.emit(broken)
             try:
                 answer = await self._asking.ask(self.client, request, step, state)
             except ProviderError as error:
+                too_long = isinstance(error, ContextWindowError)
+                if too_long and await self._compacting.force(self.client, request):
+                    continue
                 await self._fall_back(step, error)
                 continue
             response = answer.response
+            if expired := self._prefix.answered(response.usage, state):
+                await self._stream.emit(expired)
             if self._search is not None:
                 response = await self._search.better(
                     self.client, self._request(), step, self._stream.state, response
@@ -94,6 +113,12 @@ class Answering:
                 )
             )
             return message
+
+    async def compact(self, *, preview: bool, keep: Collection[int]) -> Compaction:
+        """See ``Compacting.compact``."""
+        return await self._compacting.compact(
+            self.client, self._request(), preview=preview, keep=keep
+        )
 
     async def replace(self, client: LLMClient) -> None:
         """Go on with another model; the one before is closed."""

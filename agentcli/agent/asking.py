@@ -82,7 +82,7 @@ class Asking:
                 if fold.begun:
                     await self._emit(StreamReset(step, error.message))
                 usage = fold.usage
-                cost = await self._cost(client.info, usage) if usage.total_tokens else None
+                cost = await self.cost(client.info, usage) if usage.total_tokens else None
                 await self._emit(
                     RetryScheduled(
                         step,
@@ -100,7 +100,7 @@ class Asking:
             if prompt_tokens and not response.usage.total_tokens:
                 response = replace(response, usage=_estimate(response, prompt_tokens))
                 return Answer(response, first_s, duration_s, None)
-            cost = await self._cost(client.info, response.usage)
+            cost = await self.cost(client.info, response.usage)
             return Answer(response, first_s, duration_s, cost)
 
     async def _stream(
@@ -156,7 +156,7 @@ class Asking:
             self._prices[info] = asyncio.create_task(load())
         return self._prices[info]
 
-    async def _cost(self, info: ModelInfo, usage: Usage) -> float | None:
+    async def cost(self, info: ModelInfo, usage: Usage) -> float | None:
         """US dollars; None where the price or the usage is not known."""
         price = await asyncio.shield(self._load_price(info))
         return price(usage) if usage.total_tokens else None

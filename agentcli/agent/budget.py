@@ -123,3 +123,42 @@ def _affordable(dollars: float, state: AgentState, prompt_tokens: int, price: Pr
         detail = f"the price of {state.model} is not known; bound its tokens instead"
         raise Stopped(stop_for(StopReason.BUDGET_COST, detail=detail))
     return int((dollars - prompt) * 1000 / thousand) if thousand > 0 else _ANY
+
+
+@dataclass(frozen=True, slots=True)
+class ContextLimits:
+    """Tokens of a request: from ``soft`` on it is made shorter, down to ``target`` where that can
+    be; more than ``hard`` is never sent."""
+
+    soft: int
+    hard: int
+    target: int
+
+
+@dataclass(frozen=True, slots=True)
+class ContextRules:
+    """How the limits follow from a model's context window, and what may be said instead.
+
+    ``reserve_tokens`` are kept for the answer; None: what the model may answer with, and at most a
+    quarter of the window. ``compact_at`` and ``compact_to`` are shares of the hard limit.
+    """
+
+    soft_tokens: int | None = None
+    hard_tokens: int | None = None
+    reserve_tokens: int | None = None
+    compact_at: float = 0.8
+    compact_to: float = 0.4
+
+    def limits(self, window: int | None, answer_tokens: int) -> ContextLimits | None:
+        """The limits for a window; None where nothing is known of it and nothing was said."""
+        hard = self.hard_tokens
+        if window is not None:
+            reserve = self.reserve_tokens or min(answer_tokens, window // 4)
+            room = max(1, window - reserve)
+            hard = min(hard or room, room)
+        if hard is None:
+            hard = self.soft_tokens
+        if hard is None:
+            return None
+        soft = min(self.soft_tokens or int(hard * self.compact_at), hard)
+        return ContextLimits(soft, hard, min(int(hard * self.compact_to), soft))

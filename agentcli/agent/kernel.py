@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from agentcli.agent.acting import Acting
 from agentcli.agent.answering import Answering
 from agentcli.agent.asking import Asking
-from agentcli.agent.budget import Price, RunLimits, used_up
+from agentcli.agent.budget import ContextRules, Price, RunLimits, used_up
 from agentcli.agent.checking import Check, Checking
+from agentcli.agent.compacting import Compacting, Compaction
 from agentcli.agent.critics import Critic, Judgement, Review, review_all
 from agentcli.agent.events import (
     EventLog,
@@ -33,6 +34,9 @@ from agentcli.agent.events import (
 )
 from agentcli.agent.hooks import Hook
 from agentcli.agent.module import Act, AgentModule, CodingAgent, Decision, Final, Wait
+from agentcli.agent.processors.base import Processor
+from agentcli.agent.processors.standard import STANDARD, processors_named
+from agentcli.agent.recording import Recorder, Recording
 from agentcli.agent.recovery import TOOL_RETRIES, RetryConfig
 from agentcli.agent.run import Run, RunResult
 from agentcli.agent.search import Copies, Search
@@ -72,12 +76,17 @@ class Agent:
         price_of: Callable[[ModelInfo], Price] | None = None,
         check: Check | None = None,
         copies: Copies | None = None,
+        recorder: Recorder | None = None,
+        rules: ContextRules | None = None,
+        processors: Sequence[Processor] | None = None,
     ) -> None:
         """``session`` is what the journal opens with; ``state`` where a resumed session stands.
 
         ``fallbacks`` make the clients to go on with, in this order, when a model fails for good;
         ``connect`` makes the client of a model that is chosen by name; ``price_of`` gives a
-        model's prices, and may take a while; ``check`` runs a check of a task.
+        model's prices, and may take a while; ``check`` runs a check of a task; ``rules`` and
+        ``processors`` say when and how a long conversation is made shorter; ``recorder`` notices
+        what becomes of files.
         """
         self.tools = tools
         self.context = context
@@ -94,13 +103,21 @@ class Agent:
         self._stage = ""
         emit = self.stream.emit
         self._acting = Acting(tools, context, emit, self._before_tool, tool_retry)
+        self._recording = Recording(recorder, self.stream)
         self._checking = Checking(
             check or _unchecked, context, self.stream, self.limits.check_rounds
+        )
+        asking = Asking(emit, retry or RetryConfig(), self.limits, price_of or _unpriced)
+        if processors is None:
+            processors = processors_named(STANDARD)
+        self._compacting = Compacting(
+            self.stream, asking, tools.purpose, rules or ContextRules(), processors
         )
         self._answering = Answering(
             client,
             fallbacks,
-            Asking(emit, retry or RetryConfig(), self.limits, price_of or _unpriced),
+            asking,
+            self._compacting,
             self.stream,
             tools,
             context,
@@ -163,6 +180,26 @@ class Agent:
             await self.stream.emit(ModelChanged(self.state.step, name, ""))
         await self._answering.replace(client)
 
+    async def compact(self, *, preview: bool = False, keep: Collection[int] = ()) -> Compaction:
+        """Show the model less of the conversation from here on; with ``preview`` only say what.
+
+        ``keep`` are numbers of messages of the history, from 0, that stay as they are.
+
+        Raises:
+            UsageError: a run is in progress, or no message has such a number.
+        """
+        self._check_idle("compact")
+        return await self._answering.compact(preview=preview, keep=keep)
+
+    async def uncompact(self) -> Compaction:
+        """Show the model again what it was shown before the last compaction.
+
+        Raises:
+            UsageError: a run is in progress, or nothing was compacted.
+        """
+        self._check_idle("uncompact")
+        return await self._compacting.undo()
+
     async def step(self) -> Stop | None:
         """One step; the stop that it led to, or None to go on."""
         number = self.state.step + 1
@@ -174,6 +211,7 @@ class Agent:
         await self._reduce(number, results)
         review = await self._critic(number)
         stop = await self._check_stop(number, decision, review)
+        await self._recording.note(number)
         await self.stream.emit(StepFinished(number, time.monotonic() - started))
         return stop
 
@@ -201,6 +239,7 @@ class Agent:
             case Act(calls):
                 await self._enter(step, Stage.ACT)
                 await self._acting.run(step, calls)
+                await self._recording.note(step)
                 return self.state.step_results
             case Final() | Wait():
                 return ()
@@ -306,6 +345,7 @@ class Agent:
         final = finished(stop)
         try:
             await self.stream.resolve_calls()
+            await self._recording.note(self.state.running_step)
             await self.stream.emit(final, sync=True)
         except JournalError as error:
             final = unrecorded(error, stop.place or self._place())

@@ -19,7 +19,9 @@ from agentcli.agent.events import (
     ModelUsed,
     Phase,
     PhaseChanged,
+    Replaced,
     RetryScheduled,
+    Rewound,
     RunFinished,
     SessionStarted,
     Status,
@@ -29,7 +31,10 @@ from agentcli.agent.events import (
     TaskGiven,
     ToolFinished,
     ToolStarted,
+    WorkspaceChanged,
+    WorkspaceTaken,
 )
+from agentcli.agent.phase import Progress, after
 from agentcli.agent.view import shown
 from agentcli.errors import Place
 from agentcli.messages import (
@@ -119,6 +124,12 @@ class History(Generic[T]):
         first = start if start >= 0 else max(0, self._length + start)
         return self._items[first : self._length]
 
+    def upto(self, length: int) -> History[T]:
+        """The history as it was when it had so many items; storage stays shared."""
+        older: History[T] = History.__new__(History)
+        older._items, older._length = self._items, min(length, self._length)
+        return older
+
     def __len__(self) -> int:
         return self._length
 
@@ -186,6 +197,8 @@ class AgentState:
     step: int = 0
     running_step: int = 0
     phase: Phase = Phase.EXPLORE
+    progress: Progress = field(default_factory=Progress)
+    """Where the calls that have ended lead; while others run, ``phase`` may be ahead of it."""
     usage: Usage = field(default_factory=Usage)
     cost_usd: float | None = 0.0
     """US dollars of all calls of this run; None once one of them has an unknown price."""
@@ -200,8 +213,20 @@ class AgentState:
     results: tuple[ToolResult, ...] = ()
     """Results of the pending calls, in the order they came."""
     started: Mapping[str, str] = field(default_factory=dict)
-    """Ids of pending calls whose tool has started, and the tool's kind."""
+    """Ids of pending calls whose tool has started, and what each is for (a tool's kind)."""
     files_changed: tuple[str, ...] = ()
+    changes: History[WorkspaceChanged] = field(default_factory=History)
+    """What happened to files, as far as it was not taken back."""
+    trees: tuple[tuple[int, str], ...] = ()
+    """Lists of all files, each with the number of changes before it."""
+    left_out: tuple[str, ...] = ()
+    """What those lists do not hold."""
+    marks: History[AgentState] = field(default_factory=History, compare=False, repr=False)
+    """Where the session can go back to: the state before each task and after each step."""
+    turn: bool = False
+    """Of a mark: whether it stands before a task, and not after a step."""
+    undone: tuple[Undone, ...] = field(default=(), compare=False, repr=False)
+    """What can be had again, the last undone first."""
     check_results: tuple[CheckFinished, ...] = ()
     stop: StopReason | None = None
     status: Status | None = None
@@ -222,6 +247,17 @@ class AgentState:
         return tuple(call for call in self.pending if call.id not in have)
 
     @property
+    def said(self) -> tuple[Message, ...]:
+        """The whole history, without the thoughts of other models than the one that reads it."""
+        own = without_thinking(self.history.since(0)[: self.foreign])
+        return (*own, *self.history.since(self.foreign))
+
+    @property
+    def replaced(self) -> tuple[Replaced, ...]:
+        """What of it the model is not shown as it was said."""
+        return self.compactions[-1].replaced if self.compactions else ()
+
+    @property
     def used(self) -> Totals:
         """What this run has used."""
         return Totals(
@@ -235,6 +271,14 @@ class AgentState:
     def finished(self) -> bool:
         """Whether the run has ended."""
         return self.stop is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """A state that was left by going back, and what going back did to files."""
+
+    state: AgentState
+    event: Rewound
 
 
 def fold(state: AgentState, event: Event) -> AgentState:
@@ -263,13 +307,16 @@ def fold(state: AgentState, event: Event) -> AgentState:
         case TaskGiven(text="", checks=more):
             return replace(state, checks=(*state.checks, *more))
         case TaskGiven():
+            state = _marked(state, turn=True)
             return replace(
                 state,
+                undone=(),
                 task=event.text,
                 checks=event.checks,
                 limits=event.limits,
                 check_results=(),
                 files_changed=(),
+                progress=Progress(),
             )
         case MessageAdded():
             told = state.mode if event.message.role is Role.SYSTEM else event.mode
@@ -279,6 +326,7 @@ def fold(state: AgentState, event: Event) -> AgentState:
         case StepStarted():
             return replace(
                 state,
+                undone=(),
                 running_step=event.step,
                 step_decision=None,
                 step_results=(),
@@ -335,7 +383,7 @@ def fold(state: AgentState, event: Event) -> AgentState:
         case ToolStarted():
             return replace(
                 state,
-                started={**state.started, event.call.id: event.tool_kind},
+                started={**state.started, event.call.id: event.purpose or event.tool_kind},
                 tool_calls=state.tool_calls + 1,
             )
         case ToolFinished():
@@ -355,7 +403,16 @@ def fold(state: AgentState, event: Event) -> AgentState:
                 state.step_retries,
                 event.duration_s,
             )
-            return replace(state, step=event.step, records=state.records.append(record))
+            state = replace(state, step=event.step, records=state.records.append(record))
+            return _marked(state)
+        case WorkspaceTaken():
+            trees = (*state.trees, (len(state.changes), event.tree))
+            return replace(state, trees=trees, left_out=event.left_out)
+        case WorkspaceChanged():
+            state = replace(state, changes=state.changes.append(event))
+            return state if event.outside else _changed(state, event)
+        case Rewound():
+            return _rewound(state, event)
         case RunFinished():
             return replace(
                 state,
@@ -396,21 +453,71 @@ def _changed_model(state: AgentState) -> AgentState:
 
 def _viewed(state: AgentState, tokens: int) -> AgentState:
     """The view made anew, after a compaction or its undoing."""
-    replaced = state.compactions[-1].replaced if state.compactions else ()
-    own = (*without_thinking(state.history.since(0)[: state.foreign]),)
-    messages = (*own, *state.history.since(state.foreign))
-    return replace(state, view=History(shown(messages, replaced)), context_tokens=tokens)
+    return replace(state, view=History(shown(state.said, state.replaced)), context_tokens=tokens)
+
+
+def _marked(state: AgentState, *, turn: bool = False) -> AgentState:
+    mark = replace(state, marks=History(), undone=(), turn=turn)
+    return replace(state, marks=state.marks.append(mark))
+
+
+def _changed(state: AgentState, event: WorkspaceChanged) -> AgentState:
+    known = set(state.files_changed)
+    new = [
+        path
+        for path in sorted({*event.before, *event.after})
+        if path not in known and (event.after.get(path) or event.before[path])[:3] != "dir"
+    ]
+    return replace(state, files_changed=(*state.files_changed, *new)) if new else state
+
+
+def _rewound(state: AgentState, event: Rewound) -> AgentState:
+    """Another state of the same session; what was used stays used."""
+    if event.redo:
+        target, marks = state.undone[0].state, state.undone[0].state.marks
+        undone = state.undone[1:]
+    else:
+        undone = (Undone(replace(state, undone=()), event), *state.undone)
+        if event.messages:
+            target, marks = state.marks[event.mark], state.marks.upto(event.mark + 1)
+            if not (event.before or event.after):  # the files stay as they are
+                target = replace(target, changes=state.changes, trees=state.trees)
+        else:
+            moved = WorkspaceChanged(state.step, event.before, event.after)
+            target, marks = replace(state, changes=state.changes.append(moved)), state.marks
+    if target.model != state.model:
+        target = _changed_model(target)
+    return replace(
+        target,
+        marks=marks,
+        undone=undone,
+        turn=False,
+        trees=tuple(tree for tree in target.trees if tree[0] <= len(target.changes)),
+        **{name: getattr(state, name) for name in _NEVER_UNDONE},
+        running_step=state.step,
+    )
+
+
+_NEVER_UNDONE = (
+    *("session_id", "workspace", "model", "mode", "sandbox", "records", "step", "usage"),
+    *("cost_usd", "before", "retries", "tool_calls"),
+)
 
 
 def _add_result(state: AgentState, result: ToolResult) -> AgentState:
     results = (*state.results, result)
-    changes = state.started.get(result.call_id) == EDIT and result.outcome is Outcome.OK
+    purpose = state.started.get(result.call_id)
+    changes = purpose == EDIT and result.outcome is Outcome.OK
     known = state.files_changed
     new_paths = tuple(p for p in result.paths if changes and p not in known)
+    progress = state.progress
+    if purpose:
+        progress = after(progress, ToolKind(purpose), result.outcome)
     state = replace(
         state,
         results=results,
         files_changed=known + new_paths,
+        progress=progress,
         step_results=(*state.step_results, result),
     )
     if len(results) < len(state.pending):

@@ -10,6 +10,7 @@ from agentcli.agent.events import RunFinished, Status, StopReason
 from agentcli.agent.state import STATUS_OF, exit_code
 from agentcli.errors import (
     AgentCLIError,
+    BudgetError,
     CapabilityError,
     JournalError,
     Place,
@@ -53,6 +54,8 @@ def stop_of(error: BaseException, place: Place) -> Stop:
             return error.stop
         case asyncio.CancelledError():
             return stop_for(StopReason.CANCELLED, detail="interrupted")
+        case BudgetError():
+            return _by(StopReason.BUDGET_TOKENS, error, place)
         case ProviderError():
             return _by(StopReason.PROVIDER_FAILED, error, place)
         case CapabilityError() | SandboxError():

@@ -1,0 +1,283 @@
+"""Keeps a conversation within its model's window: rarely, by much at once, and never silently.
+
+Nothing is lost: the journal keeps every message, and a compaction is an event that says what the
+model is shown instead. It can be looked at before, parts can be kept, and it can be undone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from agentcli.agent.asking import Asking
+from agentcli.agent.budget import ContextLimits, ContextRules
+from agentcli.agent.events import Compacted, CompactionUndone, ModelUsed, Replaced
+from agentcli.agent.processors.base import Conversation, Item, Processor
+from agentcli.agent.stream import Stream
+from agentcli.agent.view import stretches
+from agentcli.errors import BudgetError, DeadlineError, ProviderError, UsageError
+from agentcli.llm.client import ChatRequest, LLMClient, Sampling, chat
+from agentcli.messages import Message, Role, ToolCall, system, user
+from agentcli.text import truncate
+from agentcli.tools.base import ToolKind
+
+ANSWER_TOKENS = 32_000
+"""Kept for an answer where nobody says how long one may be."""
+SUMMARY_TOKENS = 8_000
+"""Most that a summary may take, with the thoughts that lead to it."""
+_SUMMARY_S = 300
+_SUMMARIZED_CHARS = 100_000
+"""Of what is summarized, where the window is not known."""
+_CHARS_PER_TOKEN = 2
+"""Few, so that it fits for sure."""
+_WORTH = 1.1
+"""How much a conversation must have grown before it is compacted again where that freed little."""
+_LEARNT = 0.9
+"""Of what a provider found too long: the most that it is sent from then on."""
+_LEAST_SHARE = 0.4
+"""Of its own size, what a conversation is made to when the user asks for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compaction:
+    """What a compaction leaves out, or would. Tokens are those of a whole request.
+
+    ``dropped`` are the messages that are not shown as they were said; ``passes`` names the
+    processors that made it shorter, of ``attempts`` that were tried. ``scores`` is what a
+    processor thought of the message with a number: less is left out first.
+    """
+
+    cause: str
+    tokens_before: int
+    tokens_after: int
+    passes: tuple[str, ...] = ()
+    attempts: int = 0
+    replaced: tuple[Replaced, ...] = ()
+    dropped: tuple[Message, ...] = ()
+    scores: Mapping[int, float] = field(default_factory=dict)
+
+
+class Compacting:
+    """``purpose`` tells what a call is for; ``processors`` are tried in their order."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        asking: Asking,
+        purpose: Callable[[ToolCall], ToolKind | None],
+        rules: ContextRules,
+        processors: Sequence[Processor],
+    ) -> None:
+        self._stream = stream
+        self._asking = asking
+        self._purpose = purpose
+        self._rules = rules
+        self._processors = tuple(processors)
+        self._learnt: dict[str, int] = {}
+        self._forced_step = -1
+        self._looked_at: tuple[int, tuple[int, ...], Compaction] | None = None
+
+    def limits(self, client: LLMClient, request: ChatRequest) -> ContextLimits | None:
+        """What a request to this model may take; None where its window is not known."""
+        info = client.info
+        windows = [w for w in (info.context_window, self._learnt.get(info.id)) if w is not None]
+        answer = request.sampling.max_tokens or info.max_output or ANSWER_TOKENS
+        return self._rules.limits(min(windows, default=None), answer)
+
+    async def make_room(self, client: LLMClient, request: ChatRequest) -> bool:
+        """Compact before the request is sent, if it comes near the limit; whether that was done.
+
+        Raises:
+            BudgetError: it is beyond the hard limit, however short it is made.
+        """
+        limits = None if client.info.fits_itself else self.limits(client, request)
+        if limits is None:
+            return False
+        tokens = (await client.count_tokens(request)).tokens
+        if tokens <= limits.soft:
+            return False
+        last = self._stream.state.compactions[-1:]
+        if tokens <= limits.hard and last and tokens < last[0].tokens_after * _WORTH:
+            return False
+        planned = await self._plan(client, request, tokens, limits.target, "near the limit")
+        if planned.tokens_after > limits.hard:
+            raise BudgetError(planned.tokens_after, limits.hard, planned.attempts)
+        return await self._carry_out(planned)
+
+    async def force(self, client: LLMClient, request: ChatRequest) -> bool:
+        """Compact what the provider found too long, once a step; whether it is shorter now."""
+        step = self._stream.state.running_step
+        if self._forced_step == step:
+            return False
+        self._forced_step = step
+        sizes = sum(client.size_of(message) for message in request.messages)
+        limits = self.limits(client, request)
+        sent = min(sizes, limits.hard) if limits else sizes
+        self._learnt[client.info.id] = max(1, int(sent * _LEARNT))
+        target = int(sent * self._rules.compact_to)
+        return await self._carry_out(
+            await self._plan(client, request, sizes, target, "beyond the context window")
+        )
+
+    async def compact(
+        self,
+        client: LLMClient,
+        request: ChatRequest,
+        *,
+        preview: bool = False,
+        keep: Collection[int] = (),
+    ) -> Compaction:
+        """Compact now. What was looked at with ``preview`` is what is done next.
+
+        ``keep`` are numbers of messages of the history, from 0, that stay as they are.
+
+        Raises:
+            UsageError: a number that no message has.
+        """
+        count = len(self._stream.state.history)
+        if wrong := sorted(number for number in keep if not 0 <= number < count):
+            raise UsageError(f"there is no message {wrong[0]}", hint=f"There are 0 to {count - 1}")
+        pins = tuple(sorted(keep))
+        planned = None
+        if self._looked_at is not None and self._looked_at[:2] == (count, pins):
+            planned = self._looked_at[2]
+        if planned is None:
+            tokens = (await client.count_tokens(request)).tokens
+            limits = self.limits(client, request)
+            target = int(tokens * _LEAST_SHARE)
+            if limits is not None:
+                target = min(target, limits.target)
+            planned = await self._plan(client, request, tokens, target, "asked for", pins)
+        self._looked_at = (count, pins, planned) if preview else None
+        if not preview:
+            await self._carry_out(planned)
+        return planned
+
+    async def undo(self) -> Compaction:
+        """Show the model again what it was shown before the last compaction.
+
+        Raises:
+            UsageError: nothing was compacted.
+        """
+        state = self._stream.state
+        if not state.compactions:
+            raise UsageError("nothing was compacted")
+        last = state.compactions[-1]
+        await self._stream.emit(CompactionUndone(state.running_step))
+        return Compaction("undone", last.tokens_after, last.tokens_before, replaced=last.replaced)
+
+    async def _carry_out(self, planned: Compaction) -> bool:
+        if not planned.passes:
+            return False
+        await self._stream.emit(
+            Compacted(
+                self._stream.state.running_step,
+                planned.cause,
+                planned.tokens_before,
+                planned.tokens_after,
+                planned.passes,
+                planned.replaced,
+            )
+        )
+        return True
+
+    async def _plan(
+        self,
+        client: LLMClient,
+        request: ChatRequest,
+        tokens: int,
+        target: int,
+        cause: str,
+        keep: Collection[int] = (),
+    ) -> Compaction:
+        """Try the processors in turn until the request is short enough."""
+        conversation = self._conversation(client, keep)
+        beside = max(0, tokens - conversation.tokens)  # the tools, and what the server adds
+        passes: list[str] = []
+        attempts = 0
+        for processor in self._processors:
+            if conversation.tokens + beside <= target:
+                break
+            attempts += 1
+            conversation = _with(conversation, conversation.items, max(0, target - beside))
+            items = await processor.process(conversation)
+            shorter = _with(conversation, items, conversation.target)
+            if shorter.tokens < conversation.tokens:  # else the pass was in vain, and is dropped
+                conversation = shorter
+                passes.append(processor.name)
+        said = self._stream.state.said
+        replaced = tuple(
+            Replaced(item.first, item.end, item.message)
+            for item in conversation.items
+            if item.end - item.first > 1 or item.message is not said[item.first]
+        )
+        dropped = [said[n] for each in replaced for n in range(each.first, each.end)]
+        return Compaction(
+            cause,
+            tokens,
+            conversation.tokens + beside,
+            tuple(passes),
+            attempts,
+            replaced,
+            tuple(dropped),
+            conversation.scores,
+        )
+
+    def _conversation(self, client: LLMClient, keep: Collection[int]) -> Conversation:
+        state = self._stream.state
+        said = state.said
+        shown = [each for each in stretches(said, state.replaced) if each.message is not None]
+        # A note or a summary is a user's message too, and none that a user wrote.
+        asked = [
+            each.first
+            for each in shown
+            if each.end - each.first == 1 and said[each.first].role is Role.USER
+        ]
+        pins = {*asked[:1], *asked[-1:], *keep}
+        pins.update(number for number in asked if said[number].text == state.task)
+        items = [
+            Item(
+                each.first,
+                each.end,
+                message,
+                client.size_of(message),
+                pinned=message.role is Role.SYSTEM
+                or any(each.first <= pin < each.end for pin in pins),
+            )
+            for each in shown
+            if (message := each.message) is not None
+        ]
+
+        async def summarize(prompt: str, text: str) -> str:
+            return await self._summary(client, prompt, text)
+
+        goal = " ".join([state.task, *(said[number].text for number in asked[-1:])])
+        return Conversation(tuple(items), 0, goal, client.size_of, self._purpose, summarize)
+
+    async def _summary(self, client: LLMClient, prompt: str, text: str) -> str:
+        """What the model writes down of a text; its tokens count.
+
+        Raises:
+            ProviderError: it did not answer, or said nothing.
+        """
+        state = self._stream.state
+        sampling = Sampling(max_tokens=SUMMARY_TOKENS)
+        request = ChatRequest((), sampling=sampling, conversation=f"{state.session_id}/summary")
+        limits = self.limits(client, request)
+        room = _SUMMARIZED_CHARS if limits is None else limits.soft * _CHARS_PER_TOKEN
+        messages = (system(prompt), user(str(truncate(text, room))))
+        try:
+            async with asyncio.timeout(_SUMMARY_S):
+                response = await chat(client, replace(request, messages=messages))
+        except TimeoutError as error:
+            raise DeadlineError(f"no summary within {_SUMMARY_S} s") from error
+        cost = await self._asking.cost(client.info, response.usage)
+        await self._stream.emit(ModelUsed(state.running_step, "summary", response.usage, cost))
+        if not response.message.text.strip():
+            raise ProviderError("the summary is empty", provider=client.info.provider)
+        return response.message.text
+
+
+def _with(conversation: Conversation, items: tuple[Item, ...], target: int) -> Conversation:
+    return replace(conversation, items=items, target=target)

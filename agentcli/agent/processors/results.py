@@ -1,0 +1,104 @@
+"""Tool results made shorter, and the calls that led to them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+
+from agentcli.agent.processors.base import Conversation, Item
+from agentcli.agent.processors.gist import gist
+from agentcli.messages import Message, Part, Role, Thinking, ToolCall, tool
+from agentcli.text import clip, truncate
+
+LEFT_OUT = "[left out; call it again if you need this]"
+_ARGUMENT_CHARS = 200
+"""Of each text in the arguments of a call whose result is left out."""
+
+
+@dataclass(frozen=True)
+class TruncateLongTools:
+    """Keeps the head and the tail of each result but the last ``kept``. ``chars`` in all."""
+
+    chars: int = 2000
+    kept: int = 4
+    name: str = "truncate_long_tools"
+
+    async def process(self, conversation: Conversation) -> tuple[Item, ...]:
+        """See ``Processor``."""
+        items = list(conversation.items)
+        for number, item in conversation.results(self.kept):
+            content = str(truncate(item.message.result.content, self.chars))
+            items[number] = _with_content(conversation, item, content)
+        return tuple(items)
+
+
+@dataclass(frozen=True)
+class CondenseResults:
+    """Keeps of each result but the last ``kept`` what its kind is worth; see ``gist``."""
+
+    kept: int = 4
+    name: str = "condense_results"
+
+    async def process(self, conversation: Conversation) -> tuple[Item, ...]:
+        """See ``Processor``."""
+        items = list(conversation.items)
+        calls = {call.id: call for item in items for call in item.message.calls}
+        for number, item in conversation.results(self.kept):
+            result = item.message.result
+            kind = conversation.purpose(calls[result.call_id])
+            content = gist(kind, result.content)
+            items[number] = _with_content(conversation, item, content)
+        return tuple(items)
+
+
+@dataclass(frozen=True)
+class KeepRecentToolCalls:
+    """Leaves out the results of all but the last ``kept`` calls, and what is long in the calls."""
+
+    kept: int = 8
+    name: str = "keep_recent_tool_calls"
+
+    async def process(self, conversation: Conversation) -> tuple[Item, ...]:
+        """See ``Processor``."""
+        items = list(conversation.items)
+        gone: set[str] = set()
+        for number, item in conversation.results(self.kept):
+            gone.add(item.message.result.call_id)
+            items[number] = _with_content(conversation, item, LEFT_OUT)
+        for number, item in enumerate(conversation.items):
+            ids = {call.id for call in item.message.calls}
+            if ids and ids <= gone and not item.pinned:
+                items[number] = conversation.changed(item, _shortened(item.message))
+        return tuple(items)
+
+
+def _with_content(conversation: Conversation, item: Item, content: str) -> Item:
+    result = item.message.result
+    if len(content) >= len(result.content):
+        return item
+    return conversation.changed(item, tool(replace(result, content=content, diff="")))
+
+
+def _shortened(message: Message) -> Message:
+    """An answer without its thoughts and with short arguments that are still valid JSON."""
+    parts: list[Part] = []
+    for part in message.parts:
+        if isinstance(part, ToolCall):
+            parts.append(replace(part, arguments=_short_arguments(part.arguments)))
+        elif not isinstance(part, Thinking):
+            parts.append(part)
+    return Message(Role.ASSISTANT, tuple(parts))
+
+
+def _short_arguments(text: str) -> str:
+    try:
+        arguments = json.loads(text)
+    except (ValueError, RecursionError):
+        return text if len(text) <= _ARGUMENT_CHARS else "{}"
+    if not isinstance(arguments, dict):
+        return text
+    short = {
+        name: clip(value, _ARGUMENT_CHARS) if isinstance(value, str) else value
+        for name, value in arguments.items()
+    }
+    return json.dumps(short, ensure_ascii=False)
