@@ -1,0 +1,309 @@
+"""What the commands behind ``/`` do, and ``!``: each a method, found by one table."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agentcli.environments.base import ExecResult
+from agentcli.errors import AgentCLIError, UsageError
+from agentcli.messages import ToolCall, ToolResult, Usage
+from agentcli.sandbox import terminal
+from agentcli.session import store
+from agentcli.text import clip, counted
+from agentcli.tools.permissions import Mode
+from agentcli.tools.report import QUIET, ending, told
+from agentcli.tools.shell import shell_argv
+from agentcli.tui import past
+from agentcli.tui.chooser import Choice
+from agentcli.tui.entries import Answered, Shown, Used
+from agentcli.tui.export import as_markdown, write_export
+from agentcli.tui.face import Face
+from agentcli.tui.keys import KEYS
+from agentcli.tui.numbers import short_number
+from agentcli.tui.themes import THEMES
+
+if TYPE_CHECKING:
+    from agentcli.agent.kernel import Agent
+
+Action = Callable[[str], Awaitable[None]]
+
+
+class Actions:
+    """See the module. What a user can do wrong is told on the screen, never raised."""
+
+    def __init__(self, face: Face) -> None:
+        self._face = face
+        self._table: dict[str, Action] = {
+            "help": self._help,
+            "model": self._model,
+            "mode": self._mode,
+            "compact": self._compact,
+            "resume": self._resume,
+            "new": self._new,
+            "diff": self._diff,
+            "cost": self._cost,
+            "trace": self._trace,
+            "tools": self._tools,
+            "theme": self._theme,
+            "copy": self._copy,
+            "export": self._export,
+            "quit": self._quit,
+            "history": self._history,
+            "editor": self._editor,
+        }
+
+    async def run(self, name: str, argument: str) -> None:
+        """Carry out one command."""
+        face = self._face
+        action = self._table.get(name)
+        try:
+            if action is not None:
+                await action(argument)
+            elif own := next((c for c in face.commands if c.name == name and c.text), None):
+                face.say(own.filled(argument))
+            else:
+                raise UsageError(f"there is no command /{name}", hint="/help lists them")
+        except AgentCLIError as error:
+            face.fail(error)
+
+    # -- the session -------------------------------------------------------------------------
+
+    async def show_past(self, session_id: str) -> None:
+        """Show the end of a session's transcript at once, and read the rest beside."""
+        path = store.journal_path(session_id)
+        try:
+            found = await asyncio.to_thread(past.tail, path)
+        except OSError:
+            return  # the agent will say what is wrong with it
+        for entry in found.entries:
+            self._face.added(entry)
+        if found.start:
+            earlier = await asyncio.to_thread(past.before, path, found.start)
+            self._face.earlier(earlier)
+
+    async def _resume(self, argument: str) -> None:
+        face = self._face
+        if argument:
+            face.open(store.find_session(argument))
+            return
+        workspace = str(face.options.workspace)
+        found = await asyncio.to_thread(store.list_sessions)
+        found = [info for info in found if info.task]
+        found.sort(key=lambda info: info.workspace != workspace)  # those of this folder first
+        if not found:
+            raise UsageError("there is no earlier session")
+        choices = [
+            Choice(
+                info.id,
+                clip(" ".join(info.task.split()), 70),
+                " · ".join(
+                    [
+                        f"{info.updated.astimezone():%d %b %H:%M}",
+                        info.outcome or str(info.condition),
+                        *([] if info.workspace == workspace else [info.workspace]),
+                    ]
+                ),
+            )
+            for info in found
+        ]
+        chosen = await face.choose("Go on with which session?", choices)
+        if chosen is not None:
+            face.open(chosen)
+
+    async def _new(self, argument: str) -> None:
+        self._face.open(None)
+
+    async def _model(self, argument: str) -> None:
+        face = self._face
+        name = argument
+        if not name:
+            seen = await asyncio.to_thread(store.list_sessions)
+            names = dict.fromkeys([face.standing.model, *(info.model for info in seen)])
+            choices = [Choice(name, name) for name in names if name]
+            chosen = await face.choose("Which model? (/model PROVIDER:NAME for others)", choices)
+            if chosen is None:
+                return
+            name = chosen
+        agent = face.conversation.agent if face.conversation else None
+        if agent is None:
+            face.open(face.options.session_id, model=name)
+            return
+        face.doing(f"connecting {name}")
+        try:
+            await agent.set_model(name)
+        finally:
+            face.doing("")
+
+    async def _mode(self, argument: str) -> None:
+        if not argument:
+            modes = [Choice(mode, mode.value, _MODES[mode]) for mode in Mode]
+            chosen = await self._face.choose("How much may happen without asking?", modes)
+            if chosen is not None:
+                await self._face.set_mode(chosen)
+            return
+        if argument not in list(Mode):
+            raise UsageError(f"there is no mode {argument}", hint=f"Modes: {', '.join(Mode)}")
+        await self._face.set_mode(Mode(argument))
+
+    async def _compact(self, argument: str) -> None:
+        agent = self._agent()
+        if not hasattr(agent, "compact"):
+            raise UsageError("this agent cannot shorten its conversation")
+        preview = argument == "preview"
+        self._face.doing("shortening the conversation")
+        try:
+            done = await agent.compact(preview=preview)
+        finally:
+            self._face.doing("")
+        if preview:
+            before, after = short_number(done.tokens_before), short_number(done.tokens_after)
+            self._face.tell(f"/compact would shorten {before} to {after} tokens")
+
+    # -- what there is to see ----------------------------------------------------------------
+
+    async def _help(self, argument: str) -> None:
+        keys = "\n".join(f"| `{key}` | {what} |" for key, what in KEYS)
+        commands = "\n".join(
+            f"| `/{c.name}{f' {c.argument}' if c.argument else ''}` | {c.summary} |"
+            for c in self._face.commands
+        )
+        text = f"| Key | |\n|---|---|\n{keys}\n\n| Command | |\n|---|---|\n{commands}"
+        self._face.added(Shown(text))
+
+    async def _diff(self, argument: str) -> None:
+        diffs = [
+            entry.result.diff
+            for entry in self._face.entries
+            if isinstance(entry, Used) and entry.result is not None and entry.result.diff
+        ]
+        if not diffs:
+            self._face.tell("no file was edited in this session")
+            return
+        self._face.added(Shown(f"**{counted(len(diffs), 'edit')}**", "".join(diffs)))
+
+    async def _cost(self, argument: str) -> None:
+        usage: Usage = self._face.standing.usage
+        cost = self._face.standing.cost_usd
+        known = "not known" if cost is None else f"${cost:.4f}"
+        rows = [
+            ("Read", f"{usage.input_tokens:,} tokens"),
+            ("of them cached", f"{usage.cached_tokens:,}"),
+            ("Written", f"{usage.output_tokens:,} tokens"),
+            ("of them reasoning", f"{usage.reasoning_tokens:,}"),
+            ("Cost", known),
+        ]
+        table = [f"| {what} | {number} |" for what, number in rows]
+        self._face.added(Shown("\n".join(["| | |", "|---|---|", *table])))
+
+    async def _trace(self, argument: str) -> None:
+        session = self._agent().session.session_id
+        path = store.journal_path(session)
+        self._face.added(Shown(f"Session `{session}`\n\nIts journal: `{path}`"))
+
+    async def _tools(self, argument: str) -> None:
+        rows = [
+            f"| `{spec.name}` | {spec.kind} | {spec.description.split(chr(10))[0][:90]} |"
+            for spec in self._agent().tools.specs
+        ]
+        self._face.added(Shown("\n".join(["| Tool | Kind | |", "|---|---|---|", *rows])))
+
+    async def _copy(self, argument: str) -> None:
+        for entry in reversed(self._face.entries):
+            if isinstance(entry, Answered) and entry.text.strip():
+                self._face.copy(entry.text.strip())
+                self._face.tell(f"copied {counted(len(entry.text.strip()), 'character')}")
+                return
+        raise UsageError("there is no answer to copy yet")
+
+    async def _export(self, argument: str) -> None:
+        session = self._agent().session.session_id
+        path = Path(argument or f"session-{session}.md").expanduser()
+        if not path.is_absolute():
+            path = self._face.options.workspace / path
+        text = as_markdown(self._face.entries, f"Session {session}")
+        await asyncio.to_thread(write_export, path, text)
+        self._face.tell(f"written to {path}")
+
+    async def _theme(self, argument: str) -> None:
+        names = [theme.name for theme in THEMES]
+        if argument:
+            if argument not in names:
+                raise UsageError(
+                    f"there is no theme {argument}", hint=f"Themes: {', '.join(names)}"
+                )
+            self._face.set_theme(argument)
+            return
+        chosen = await self._face.choose("Which colours?", [Choice(n, n) for n in names])
+        if chosen is not None:
+            self._face.set_theme(chosen)
+
+    async def _quit(self, argument: str) -> None:
+        self._face.leave()
+
+    # -- writing -----------------------------------------------------------------------------
+
+    async def _history(self, argument: str) -> None:
+        """Ctrl+R: put an earlier prompt into this one."""
+        texts = list(dict.fromkeys(reversed(self._face.typed_before)))
+        if not texts:
+            raise UsageError("nothing was written before")
+        choices = [Choice(text, clip(text, 200)) for text in texts]
+        chosen = await self._face.choose("What you wrote before", choices)
+        if chosen is not None:
+            self._face.write(chosen)
+
+    async def _editor(self, argument: str) -> None:
+        """Ctrl+G: go on writing in the user's editor."""
+        argv = terminal.editor()
+        with tempfile.TemporaryDirectory(prefix="agentcli-") as folder:
+            path = Path(folder) / "prompt.md"
+            path.write_text(self._face.writing, encoding="utf-8")
+            with self._face.outside():
+                code = terminal.run([*argv, str(path)], cwd=self._face.options.workspace)
+            if code != 0:
+                raise UsageError(f"{argv[0]} ended with exit code {code}; the prompt is as before")
+            self._face.write(path.read_text(encoding="utf-8", errors="replace").rstrip("\n"))
+
+    # -- the shell ---------------------------------------------------------------------------
+
+    async def shell(self, command: str) -> None:
+        """Run a command of the user's in the sandbox and show what it prints."""
+        if not command:
+            return
+        call = ToolCall(f"user-{time.monotonic_ns()}", "!", f'{{"command": {json.dumps(command)}}}')
+        used = Used(call, kind="run")
+        self._face.added(used)
+
+        def output(stream: str, data: bytes) -> None:
+            used.output = (used.output + data)[-16_384:]
+            self._face.changed(used)
+
+        context = self._agent().context
+        started = time.monotonic()
+        result: ExecResult = await context.environment.exec(
+            shell_argv(command), limits=context.command, env=QUIET, on_output=output
+        )
+        ended = told(result, ending(result, context.command.time_s), context.output_chars)
+        used.result = ToolResult(call.id, call.name, ended.content, ended.outcome, data=ended.data)
+        used.duration_s = time.monotonic() - started
+        self._face.changed(used)
+
+    def _agent(self) -> Agent:
+        conversation = self._face.conversation
+        if conversation is None or conversation.agent is None:
+            raise UsageError("the agent is not ready yet", hint="Wait a moment")
+        return conversation.agent
+
+
+_MODES = {
+    Mode.ASK: "asks before edits and commands",
+    Mode.EDITS: "edits without asking, asks before commands",
+    Mode.AUTO: "asks nothing; the sandbox holds",
+    Mode.PLAN: "reads only",
+}

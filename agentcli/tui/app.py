@@ -1,0 +1,495 @@
+"""The screen of ``agentcli chat``: composes the widgets and leads keys to where they belong.
+
+It never owns the agent's state: what happens comes in as events, what the user wants goes out
+through the ``Conversation``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
+
+from textual import events, on, work
+from textual.app import App, ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.widgets import Static, TextArea
+from textual.worker import Worker, WorkerState
+
+from agentcli.agent.events import Event, RunFinished
+from agentcli.agent.hooks import Hook
+from agentcli.agent.state import AgentState
+from agentcli.errors import AgentCLIError
+from agentcli.tools.approval import Answer, Approval, Ask, Reply
+from agentcli.tools.permissions import Mode
+from agentcli.tui.actions import Actions
+from agentcli.tui.approval import ApprovalPanel
+from agentcli.tui.chooser import Choice, Chooser
+from agentcli.tui.commands import BUILTIN, is_command, own_commands, split
+from agentcli.tui.completing import candidates, wants_files
+from agentcli.tui.completion import Completion
+from agentcli.tui.entries import Answered, Entry, Level, Thought, Told
+from agentcli.tui.face import Options
+from agentcli.tui.files import FileIndex
+from agentcli.tui.history import PromptHistory
+from agentcli.tui.presenter import Presenter, TUIHook
+from agentcli.tui.progress import ProgressLine
+from agentcli.tui.prompt import Prompt
+from agentcli.tui.standing import Standing
+from agentcli.tui.status_line import StatusLine
+from agentcli.tui.themes import THEMES
+from agentcli.tui.transcript import Transcript
+
+if TYPE_CHECKING:
+    from agentcli.agent.kernel import Agent
+    from agentcli.tui.conversation import Conversation
+
+T = TypeVar("T")
+
+_log = logging.getLogger("agentcli.tui")
+
+MARK = "\N{HEAVY RIGHT-POINTING ANGLE QUOTATION MARK ORNAMENT}"
+_TWICE_S = 1.0
+"""Two presses of a key within this are one wish."""
+_LONG_TURN_S = 15.0
+"""A turn that took longer rings when it ends."""
+
+
+class Start(Protocol):
+    """Makes a conversation, of a known session or of a new one. It may take its time: it runs in
+    a thread."""
+
+    def __call__(
+        self,
+        *,
+        session_id: str | None,
+        model: str | None,
+        mode: str | None,
+        hook: Hook,
+        ask: Ask,
+        ready: Callable[[Agent], None],
+        unsent: Callable[[str], None],
+    ) -> Conversation: ...
+
+
+class ChatApp(App[int]):
+    """See the module."""
+
+    CSS_PATH = "chat.tcss"
+    ENABLE_COMMAND_PALETTE = False
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+c", "clear_or_quit", "clear, twice: quit", priority=True),
+        Binding("ctrl+o", "expand", "fold and unfold output", priority=True),
+        Binding("ctrl+r", "search_history", "earlier prompts", priority=True),
+        Binding("ctrl+g", "edit_outside", "write in your editor", priority=True),
+        Binding("shift+tab", "next_mode", "next mode", priority=True),
+        Binding("escape", "escape", "interrupt, twice: rewind"),
+        Binding("pageup", "scroll(-1)", "up", priority=True),
+        Binding("pagedown", "scroll(1)", "down", priority=True),
+        Binding("ctrl+end", "end", "to the end", priority=True),
+    ]
+
+    def __init__(self, options: Options, start: Start) -> None:
+        super().__init__()
+        for theme in THEMES:
+            self.register_theme(theme)
+        self.theme = options.theme
+        self.options = options
+        self.start = start
+        self.conversation: Conversation | None = None
+        self.presenter = Presenter(self)
+        self.files = FileIndex()
+        self.standing = Standing(mode=options.mode)
+        self.commands = (*BUILTIN, *own_commands(options.command_folders))
+        self.transcript = Transcript()
+        self.progress = ProgressLine()
+        self.status = StatusLine()
+        self.completion = Completion()
+        self.prompt = Prompt(PromptHistory(options.history), self.completion)
+        self.actions = Actions(self)
+        self._pressed: dict[str, float] = {}
+        self._waiting: list[tuple[str, bool]] = []
+        self._title = ""
+
+    def compose(self) -> ComposeResult:
+        """Transcript, questions, progress, prompt, status; nothing floats."""
+        yield self.transcript
+        yield Vertical(id="panel")
+        yield self.progress
+        yield self.completion
+        with Horizontal(id="writing"):
+            yield Static(MARK, id="mark")
+            yield self.prompt
+        yield self.status
+
+    def on_mount(self) -> None:
+        """Ready to write at once; the agent opens beside."""
+        self.prompt.focus()
+        self._show_standing()
+        if self.options.prompt:
+            self.say(self.options.prompt, queue=False)
+        self.call_after_refresh(self.open, self.options.session_id)
+        if self.options.pick:
+            self.act("resume")
+
+    # -- the conversation --------------------------------------------------------------------
+
+    def open(self, session_id: str | None, *, model: str | None = None) -> None:
+        """Go on with a session, or begin a new one, in place of the one before."""
+        self._converse(session_id, model or self.options.model)
+
+    @work(group="conversation", exit_on_error=False)
+    async def _converse(self, session_id: str | None, model: str | None) -> None:
+        before = self.conversation
+        if before is not None:
+            before.close()
+            await self.workers.wait_for_complete([w for w in self.workers if w.group == "agent"])
+        self.presenter = Presenter(self)
+        await self.transcript.load([])
+        if session_id is not None:
+            await self.actions.show_past(session_id)
+        hook = TUIHook(self.presenter, self._happened)
+        try:
+            self.conversation = await asyncio.to_thread(
+                self.start,
+                session_id=session_id,
+                model=model,
+                mode=self.standing.mode,
+                hook=hook,
+                ask=self._ask,
+                ready=self._is_ready,
+                unsent=self.prompt.add_text,
+            )
+        except AgentCLIError as error:
+            self.fail(error)
+            return
+        self._live(self.conversation)
+
+    @work(group="agent", exit_on_error=False)
+    async def _live(self, conversation: Conversation) -> None:
+        try:
+            await conversation.live()
+        except AgentCLIError as error:
+            self.conversation = None
+            self.progress.doing("")
+            self.fail(error)
+
+    @on(Worker.StateChanged)
+    def _broken(self, event: Worker.StateChanged) -> None:
+        """A fault of our own in the background: tell it, and keep the user's text on the screen."""
+        if event.state is not WorkerState.ERROR:
+            return
+        error = event.worker.error
+        _log.error("worker %s", event.worker.name, exc_info=error)
+        if event.worker.group == "agent":
+            self.conversation = None
+        self.progress.doing("")
+        hint = "This is a bug; the log has the traceback. Your session is saved"
+        self.tell(f"internal error: {type(error).__name__}: {error}", Level.ERROR, hint)
+
+    def _is_ready(self, agent: Agent) -> None:
+        session, info = agent.session, agent.client.info
+        self.standing = replace(
+            self.standing,
+            model=session.model,
+            sandbox=session.sandbox,
+            usage=agent.state.usage,
+            cost_usd=agent.state.cost_usd,
+            window=info.context_window or 0,
+        )
+        self._show_standing()
+        for text, queue in self._waiting:
+            self.say(text, queue=queue)
+        self._waiting.clear()
+
+    def _happened(self, event: Event, state: AgentState) -> None:
+        conversation = self.conversation
+        info = conversation.agent.client.info if conversation and conversation.agent else None
+        self.standing = self.standing.after(event, state, info)
+        self._show_standing()
+        self.progress.where(state.phase, state.running_step, state.retries)
+        self.progress.queued(len(conversation.queue) if conversation else 0)
+        if isinstance(event, RunFinished):
+            self.files.forget()
+
+    def _show_standing(self) -> None:
+        self.status.show(self.standing)
+        busy = "● " if self.conversation is not None and self.conversation.busy else ""
+        self._set_title(f"{busy}agentcli · {self.options.workspace.name}")
+
+    async def _ask(self, approval: Approval) -> Reply:
+        """Ask the user; whatever he writes meanwhile refuses, with his words as the reason."""
+        panel = ApprovalPanel(approval)
+        self._set_title(f"? agentcli · {self.options.workspace.name}")
+        self.ring("agentcli asks for your approval")
+        await self.query_one("#panel").mount(panel)
+        try:
+            return await panel.reply()
+        finally:
+            await panel.remove()
+            self.prompt.focus()
+            self._show_standing()
+
+    # -- the view of the presenter -----------------------------------------------------------
+
+    def added(self, entry: Entry) -> None:
+        """A new last entry."""
+        self.transcript.added(entry)
+
+    def changed(self, entry: Entry) -> None:
+        """An entry's fields are not what they were."""
+        self.transcript.changed(entry)
+
+    def grew(self, entry: Answered | Thought, text: str) -> None:
+        """Text was added to the end of an entry."""
+        self.transcript.grew(entry, text)
+
+    def removed(self, entry: Entry) -> None:
+        """An entry is void."""
+        self.transcript.removed(entry)
+
+    def doing(self, what: str) -> None:
+        """What is being waited for; the end of a long turn rings."""
+        if not what and self.progress.elapsed_s > _LONG_TURN_S:
+            self.ring("agentcli has finished")
+        self.progress.doing(what)
+
+    # -- what the user does ------------------------------------------------------------------
+
+    @on(Prompt.Submitted)
+    def _submitted(self, event: Prompt.Submitted) -> None:
+        text = event.text
+        if is_command(text):
+            self.act(*split(text))
+        elif text.startswith("!"):
+            self._shell(text[1:].strip())
+        else:
+            self.say(text, queue=event.queue)
+
+    @work(group="action", exit_on_error=False)
+    async def act(self, name: str, argument: str = "") -> None:
+        """Carry out a command."""
+        await self.actions.run(name, argument)
+
+    @work(group="shell", exit_on_error=False)
+    async def _shell(self, command: str) -> None:
+        await self.actions.shell(command)
+
+    def say(self, text: str, *, queue: bool = False) -> None:
+        """Say something to the agent; an open question is answered no, with it as the reason."""
+        panels = self.query(ApprovalPanel)
+        if panels and not queue:
+            panels.first().answer(Answer.NO, text)
+            return
+        conversation = self.conversation
+        if conversation is None or conversation.agent is None:
+            self._waiting.append((text, queue))
+            self.progress.begin("starting the agent")
+            self.progress.queued(len(self._waiting))
+            return
+        self.call_later(self.transcript.show_end)
+        if not conversation.busy:
+            self.progress.begin("waiting for the model")
+        conversation.say(text, queue=queue)
+        self.progress.queued(len(conversation.queue) if conversation.busy else 0)
+
+    @on(Prompt.Quit)
+    def _quit(self) -> None:
+        self.leave()
+
+    @on(ApprovalPanel.Strayed)
+    async def _strayed(self, event: ApprovalPanel.Strayed) -> None:
+        key = event.key
+        if key.key == "backspace":
+            self.prompt.action_delete_left()
+        elif key.key == "enter":
+            self.prompt.submit()
+        elif key.character:
+            self.prompt.insert(key.character)
+
+    @on(TextArea.Changed, "#prompt")
+    def _typed(self) -> None:
+        text, before = self.prompt.text, self.prompt.before_cursor
+        self.query_one("#writing").set_class(text.startswith("!"), "-shell")
+        agent = self.conversation.agent if self.conversation else None
+        if wants_files(before) and agent is not None:
+            self.files.refresh(agent.context.environment)
+        self.completion.offer(*candidates(before, text, self.commands, self.files))
+
+    async def choose(
+        self,
+        title: str,
+        choices: Sequence[Choice[T]],
+        *,
+        look: Callable[[T], Content | None] | None = None,
+        query: str = "",
+    ) -> T | None:
+        """Let the user choose; None where he does not."""
+        chooser = Chooser(title, choices, look=look, query=query)
+        writing = self.query_one("#writing")
+        await self.query_one("#panel").mount(chooser)
+        writing.display = False
+        try:
+            return await chooser.chosen()
+        finally:
+            writing.display = True
+            await chooser.remove()
+            self.prompt.focus()
+
+    @property
+    def entries(self) -> Sequence[Entry]:
+        """The transcript so far."""
+        return self.transcript.entries
+
+    @property
+    def writing(self) -> str:
+        """What stands in the prompt."""
+        return self.prompt.text
+
+    @property
+    def typed_before(self) -> Sequence[str]:
+        """Earlier prompts, oldest first."""
+        return self.prompt.earlier.texts
+
+    def write(self, text: str) -> None:
+        """Put a text into the prompt."""
+        self.prompt.set_text(text)
+
+    def earlier(self, entries: Sequence[Entry]) -> None:
+        """Put entries before the first one."""
+        self.transcript.prepend(entries)
+
+    def set_theme(self, name: str) -> None:
+        """Other colours."""
+        self.theme = name
+
+    def copy(self, text: str) -> None:
+        """Put a text on the clipboard, by OSC 52."""
+        self.copy_to_clipboard(text)
+        self._hint("copied")
+
+    def outside(self) -> AbstractContextManager[None]:
+        """The terminal belongs to another program meanwhile."""
+        return self.suspend()
+
+    @work(group="leaving")
+    async def leave(self) -> None:
+        """End in order: the turn is interrupted, the journal has its end."""
+        if self.conversation is not None:
+            self.conversation.close()
+            await self.workers.wait_for_complete([w for w in self.workers if w.group == "agent"])
+        self.exit(0)
+
+    def tell(self, text: str, level: Level = Level.NOTE, hint: str = "") -> None:
+        """Say something in the transcript that is no part of the session."""
+        self.transcript.added(Told(text, level, hint))
+
+    def fail(self, error: AgentCLIError) -> None:
+        """Say what went wrong and what to do."""
+        self.tell(error.message, Level.ERROR, error.hint or "")
+
+    # -- keys --------------------------------------------------------------------------------
+
+    def _twice(self, key: str) -> bool:
+        now = time.monotonic()
+        again = now - self._pressed.get(key, -_TWICE_S) < _TWICE_S
+        self._pressed[key] = 0.0 if again else now
+        return again
+
+    def action_clear_or_quit(self) -> None:
+        """Ctrl+C: copy what is selected, else clear the prompt; twice leaves."""
+        if selected := self.screen.get_selected_text():
+            self.copy(selected)
+            self.screen.clear_selection()
+        elif choosers := self.query(Chooser):
+            choosers.first().leave()
+        elif self.prompt.text:
+            self.prompt.clear()
+        elif self._twice("ctrl+c"):
+            self.leave()
+        else:
+            self._hint("press ctrl+c again to quit")
+
+    def action_escape(self) -> None:
+        """Esc: interrupt; twice while nothing goes on: rewind."""
+        if self.conversation is not None and self.conversation.interrupt():
+            self.progress.doing("interrupting")
+        elif self._twice("escape"):
+            self.act("rewind")
+        else:
+            self._hint("press esc again to go back to an earlier message")
+
+    async def action_next_mode(self) -> None:
+        """Shift+Tab: the next mode."""
+        await self.set_mode(Mode(self.standing.mode).next)
+
+    async def set_mode(self, mode: Mode) -> None:
+        """How much may happen without asking."""
+        self.standing = replace(self.standing, mode=mode.value)
+        self._show_standing()
+        if self.conversation is not None:
+            await self.conversation.set_mode(mode)
+
+    def action_expand(self) -> None:
+        """Ctrl+O: show all output, or fold it."""
+        self.transcript.unfold(not self.transcript.expanded)
+
+    def action_scroll(self, direction: int) -> None:
+        """Page up and down through the transcript, wherever the focus is."""
+        if direction < 0:
+            self.transcript.scroll_page_up(animate=False)
+        else:
+            self.transcript.scroll_page_down(animate=False)
+
+    async def action_end(self) -> None:
+        """Ctrl+End: to the end, and follow it."""
+        await self.transcript.show_end()
+
+    def action_search_history(self) -> None:
+        """Ctrl+R: earlier prompts."""
+        self.act("history")
+
+    def action_edit_outside(self) -> None:
+        """Ctrl+G: write in the editor."""
+        self.act("editor")
+
+    # -- the terminal ------------------------------------------------------------------------
+
+    def _hint(self, text: str) -> None:
+        self.status.hint(text)
+        self.set_timer(_TWICE_S, lambda: self.status.hint(""))
+
+    def ring(self, text: str) -> None:
+        """Tell a user who looks elsewhere: bell, and a notification where the terminal has them."""
+        if self.options.notify and not self.app_focus_known_here():
+            self.bell()
+            self._write(f"\x1b]9;{text}\x07")
+
+    def app_focus_known_here(self) -> bool:
+        """Whether the terminal has said that it is looked at."""
+        return self._focused_by_terminal
+
+    _focused_by_terminal = False
+
+    def on_app_focus(self) -> None:
+        """The terminal is looked at."""
+        self._focused_by_terminal = True
+
+    def on_app_blur(self, event: events.AppBlur) -> None:
+        """The terminal is no longer looked at."""
+        self._focused_by_terminal = False
+
+    def _set_title(self, title: str) -> None:
+        if title != self._title:
+            self._title = title
+            self._write(f"\x1b]2;{title}\x07")
+
+    def _write(self, sequence: str) -> None:
+        if self._driver is not None and not self.is_headless:
+            self._driver.write(sequence)

@@ -1,0 +1,153 @@
+"""A list to choose from, with a search: sessions, models, earlier prompts, steps to go back to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from textual import events, on
+from textual.app import ComposeResult
+from textual.containers import VerticalGroup
+from textual.content import Content
+from textual.widgets import Input, OptionList, Static
+from textual.widgets.option_list import Option
+
+from agentcli.text import escape
+from agentcli.tui.fuzzy import score
+
+T = TypeVar("T")
+
+_MOST = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Choice(Generic[T]):
+    """``label`` is what is searched; ``detail`` stands beside it, muted."""
+
+    value: T
+    label: str
+    detail: str = ""
+
+
+class Chooser(VerticalGroup, Generic[T]):
+    """Stands in the place of the prompt until something is chosen, or Esc is pressed.
+
+    ``look`` is told what is marked, so that it can be previewed; what it returns is shown below.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        choices: Sequence[Choice[T]],
+        *,
+        look: Callable[[T], Content | None] | None = None,
+        query: str = "",
+    ) -> None:
+        super().__init__(id="chooser")
+        self._title = title
+        self._choices = list(choices)
+        self._shown: list[Choice[T]] = []
+        self._look = look
+        self._query = query
+        self._chosen: asyncio.Future[T | None] = asyncio.get_running_loop().create_future()
+
+    def compose(self) -> ComposeResult:
+        """Title, search, list, preview."""
+        yield Static(Content(self._title), classes="chooser-title")
+        yield Input(self._query, placeholder="type to search", compact=True)
+        yield OptionList(compact=True, markup=False)
+        yield Static(classes="chooser-preview")
+        yield Static("enter chooses · esc leaves", classes="chooser-keys")
+
+    def on_mount(self) -> None:
+        """Show all choices."""
+        self.query_one(".chooser-preview").display = False
+        self._filter(self._query)
+        self.query_one(Input).focus()
+
+    async def chosen(self) -> T | None:
+        """What was chosen; None: nothing."""
+        return await self._chosen
+
+    def leave(self) -> None:
+        """Choose nothing."""
+        self._end(None)
+
+    @on(Input.Changed)
+    def _search(self, event: Input.Changed) -> None:
+        event.stop()
+        self._filter(event.value)
+
+    @on(Input.Submitted)
+    def _enter(self, event: Input.Submitted) -> None:
+        event.stop()
+        self._choose()
+
+    @on(OptionList.OptionSelected)
+    def _click(self, event: OptionList.OptionSelected) -> None:
+        event.stop()
+        self._choose()
+
+    @on(OptionList.OptionHighlighted)
+    def _mark(self, event: OptionList.OptionHighlighted) -> None:
+        event.stop()
+        if self._look is None or event.option_index >= len(self._shown):
+            return
+        preview = self.query_one(".chooser-preview", Static)
+        content = self._look(self._shown[event.option_index].value)
+        preview.display = content is not None
+        if content is not None:
+            preview.update(content)
+
+    def on_key(self, event: events.Key) -> None:
+        """Arrows move through the list while the search has the focus."""
+        options = self.query_one(OptionList)
+        match event.key:
+            case "down" | "ctrl+n":
+                options.action_cursor_down()
+            case "up" | "ctrl+p":
+                options.action_cursor_up()
+            case "pagedown":
+                options.action_page_down()
+            case "pageup":
+                options.action_page_up()
+            case "escape" | "ctrl+c":
+                self.leave()
+            case _:
+                return
+        event.stop()
+        event.prevent_default()
+
+    def _filter(self, query: str) -> None:
+        words = query.lower().split()
+        ranked = [
+            (sum(score(word, f"{choice.label} {choice.detail}") for word in words), choice)
+            for choice in self._choices
+            if all(score(word, f"{choice.label} {choice.detail}") > 0 for word in words)
+        ]
+        if words:
+            ranked.sort(key=lambda item: -item[0])
+        self._shown = [choice for _, choice in ranked[:_MOST]]
+        options = self.query_one(OptionList)
+        options.clear_options()
+        options.add_options([Option(_row(choice)) for choice in self._shown])
+        if self._shown:
+            options.highlighted = 0
+
+    def _choose(self) -> None:
+        at = self.query_one(OptionList).highlighted
+        if at is not None and at < len(self._shown):
+            self._end(self._shown[at].value)
+
+    def _end(self, value: T | None) -> None:
+        if not self._chosen.done():
+            self._chosen.set_result(value)
+
+
+def _row(choice: Choice[T]) -> Content:
+    label = Content(escape(choice.label).replace("\n", " ⏎ "))
+    if not choice.detail:
+        return label
+    return Content.assemble(label, (f"  {escape(choice.detail)}", "$text-muted"))

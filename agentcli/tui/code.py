@@ -1,0 +1,53 @@
+"""Source code in calm colours."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pygments.token import Token
+from pygments.util import ClassNotFound
+from textual.content import Content
+from textual.highlight import HighlightTheme, highlight
+
+
+class CalmTheme(HighlightTheme):
+    """Few colours, no underlines: code is read, not admired."""
+
+    STYLES: ClassVar = {
+        Token.Comment: "$text 50% italic",
+        Token.Error: "",
+        Token.Keyword: "$secondary",
+        Token.Keyword.Constant: "$warning",
+        Token.Literal.Number: "$warning",
+        Token.Literal.String: "$success",
+        Token.Literal.String.Doc: "$text 60% italic",
+        Token.Literal.String.Escape: "$accent",
+        Token.Name.Attribute: "$accent",
+        Token.Name.Builtin: "$accent",
+        Token.Name.Class: "$primary",
+        Token.Name.Decorator: "$primary",
+        Token.Name.Exception: "$primary",
+        Token.Name.Function: "$primary",
+        Token.Name.Tag: "$secondary",
+        Token.Operator.Word: "$secondary",
+        Token.Generic.Deleted: "$error",
+        Token.Generic.Inserted: "$success",
+        Token.Generic.Heading: "$text-primary bold",
+        Token.Generic.Subheading: "$text-primary",
+    }
+
+
+_MAX_CHARS = 100_000
+
+
+def coloured(code: str, *, language: str | None = None, path: str | None = None) -> Content:
+    """Code with its colours; what is too long or of no known language stays plain.
+
+    ``code`` must be safe to show already (``agentcli.text.escape``), with its tabs expanded.
+    """
+    if len(code) > _MAX_CHARS or not (language or path):
+        return Content(code)
+    try:
+        return highlight(code, language=language, path=path, theme=CalmTheme)
+    except ClassNotFound:
+        return Content(code)

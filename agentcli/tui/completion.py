@@ -1,0 +1,80 @@
+"""The list above the prompt that completes commands and files while one types."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from textual.content import Content
+from textual.widgets import Static
+
+from agentcli.text import escape
+
+ROWS = 8
+"""Most candidates that are shown at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """``text`` takes the place of what was typed, ``after`` follows it; with ``send``, Enter sends
+    the prompt at once."""
+
+    text: str
+    detail: str = ""
+    after: str = " "
+    send: bool = False
+
+
+class Completion(Static):
+    """Never has the focus: the prompt passes its keys on."""
+
+    ALLOW_SELECT = False
+
+    def __init__(self) -> None:
+        super().__init__(id="completion")
+        self.display = False
+        self._candidates: Sequence[Candidate] = ()
+        self._at = 0
+        self.typed = 0
+        """How many characters before the cursor the chosen text replaces."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is something to choose."""
+        return bool(self._candidates)
+
+    @property
+    def chosen(self) -> Candidate:
+        """The marked candidate; only while open."""
+        return self._candidates[self._at]
+
+    def offer(self, candidates: Sequence[Candidate], typed: int) -> None:
+        """Show candidates, best first; none closes the list."""
+        self._candidates, self.typed, self._at = candidates, typed, 0
+        self._show()
+
+    def close(self) -> None:
+        """Show nothing."""
+        if self._candidates:
+            self.offer((), 0)
+
+    def move(self, by: int) -> None:
+        """Mark another one; after the last comes the first."""
+        self._at = (self._at + by) % len(self._candidates)
+        self._show()
+
+    def _show(self) -> None:
+        self.display = bool(self._candidates)
+        if not self._candidates:
+            return
+        room = max(len(candidate.text) for candidate in self._candidates)
+        lines = []
+        first = min(max(0, self._at - ROWS + 1), max(0, len(self._candidates) - ROWS))
+        for index, candidate in enumerate(self._candidates[first : first + ROWS], start=first):
+            marked = index == self._at
+            text = Content.styled(
+                f"{'▸' if marked else ' '} {escape(candidate.text):<{room}}",
+                "bold $primary" if marked else "",
+            )
+            lines.append(Content.assemble(text, (f"  {escape(candidate.detail)}", "$text-muted")))
+        self.update(Content("\n").join(lines))

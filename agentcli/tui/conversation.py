@@ -1,0 +1,145 @@
+"""An agent and its user: who speaks when, whatever the screen looks like.
+
+One task owns the agent from its opening to its end and works through what the user says, one turn
+after another. The screen only calls the methods here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from agentcli.agent.events import StopReason
+from agentcli.agent.hooks import Hook
+from agentcli.agent.kernel import Agent
+from agentcli.agent.run import Run, RunResult
+from agentcli.config import Settings
+from agentcli.tools.approval import Ask
+from agentcli.tools.permissions import Mode
+from agentcli.wiring import open_agent
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How a conversation begins; without a ``session_id`` as a new session."""
+
+    settings: Settings
+    workspace: Path
+    model: str | None = None
+    mode: str | None = None
+    session_id: str | None = None
+
+
+class Conversation:
+    """See the module. ``agent`` is None until it is ready.
+
+    ``unsent`` gets back what the user said to a turn that was interrupted before it was read.
+    """
+
+    def __init__(
+        self,
+        opening: Opening,
+        *,
+        hook: Hook,
+        ask: Ask,
+        ready: Callable[[Agent], None] = lambda agent: None,
+        unsent: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.opening = opening
+        self.agent: Agent | None = None
+        self.queue: deque[str] = deque()
+        self._hook = hook
+        self._ask = ask
+        self._ready = ready
+        self._unsent = unsent
+        self._run: Run | None = None
+        self._something = asyncio.Event()
+        self._closing = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether a turn is under way."""
+        return self._run is not None
+
+    async def live(self) -> None:
+        """Open the agent and work until ``close`` is called.
+
+        Raises:
+            AgentCLIError: the agent cannot be opened as asked.
+        """
+        opening = self.opening
+        async with AsyncExitStack() as stack:
+            agent = await stack.enter_async_context(
+                open_agent(
+                    opening.settings,
+                    workspace=opening.workspace,
+                    model=opening.model,
+                    mode=opening.mode,
+                    session_id=opening.session_id,
+                    hooks=(self._hook,),
+                    ask=self._ask,
+                )
+            )
+            self.agent = agent
+            self.opening = replace(opening, session_id=agent.session.session_id)
+            self._ready(agent)
+            try:
+                while not self._closing:
+                    if self.queue:
+                        await self._turn(agent, self.queue.popleft())
+                        continue
+                    self._something.clear()
+                    await self._something.wait()
+            finally:
+                self.agent = None
+
+    async def _turn(self, agent: Agent, text: str) -> RunResult:
+        run = self._run = agent.start(text)
+        try:
+            result = await run.result()
+        except asyncio.CancelledError:
+            run.cancel()
+            await run.result()
+            raise
+        finally:
+            self._run = None
+        if result.state.stop is StopReason.CANCELLED:
+            # What was said and not read goes back to the user; else the next turn reads it.
+            while (words := run.next_steered()) is not None:
+                self._unsent(words)
+            while self.queue:
+                self._unsent(self.queue.popleft())
+        return result
+
+    # -- what the user does ------------------------------------------------------------------
+
+    def say(self, text: str, *, queue: bool = False) -> None:
+        """Begin a turn; or steer the one under way, or with ``queue`` wait for its end."""
+        if self._run is not None and not queue:
+            self._run.steer(text)
+            return
+        self.queue.append(text)
+        self._something.set()
+
+    def interrupt(self) -> bool:
+        """End the turn at once; False where there is none."""
+        if self._run is None:
+            return False
+        self._run.cancel()
+        return True
+
+    async def set_mode(self, mode: Mode) -> None:
+        """How much may happen without asking, from the next call on."""
+        self.opening = replace(self.opening, mode=mode.value)
+        if self.agent is not None:
+            await self.agent.set_mode(mode)
+
+    def close(self) -> None:
+        """Let ``live`` return, after an end to the turn under way."""
+        self._closing = True
+        self.interrupt()
+        self._something.set()

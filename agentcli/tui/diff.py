@@ -1,0 +1,199 @@
+"""A unified diff as one widget: side by side where there is room, else unified, with colours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import zip_longest
+
+from textual import events
+from textual.content import Content
+from textual.widgets import Static
+
+from agentcli.text import escape
+from agentcli.tui.code import coloured
+
+SPLIT_WIDTH = 110
+"""Cells from which on both sides stand beside each other."""
+FOLDED_ROWS = 24
+_MAX_ROWS = 2000
+_HUNK = re.compile(r"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a diff: its sign, its number on the left, on the right, and its text.
+
+    A sign of ``@`` stands between hunks, one of ``f`` before a file.
+    """
+
+    sign: str
+    left: int
+    right: int
+    text: Content
+
+
+def rows_of(diff: str) -> list[Row]:
+    """The rows of a unified diff of one or several files."""
+    rows: list[Row] = []
+    path, hunk, left, right = "", list[str](), 0, 0
+    open_lines = 0  # of the hunk, so that a removed "-- " is not taken for a file's header
+
+    def close() -> None:
+        rows.extend(_rows(hunk, left, right, path))
+        hunk.clear()
+
+    for line in diff.split("\n"):
+        if line.startswith("--- ") and open_lines <= 0:
+            close()
+        elif line.startswith("+++ ") and open_lines <= 0:
+            path = line[4:].split("\t")[0].removeprefix("b/")
+            rows.append(Row("f", 0, 0, Content(escape(path))))
+        elif match := _HUNK.match(line):
+            close()
+            if rows and rows[-1].sign != "f":
+                rows.append(Row("@", 0, 0, Content("⋯")))
+            left, right = int(match[1]), int(match[3])
+            open_lines = int(match[2] or 1) + int(match[4] or 1)
+        elif line[:1] in ("+", "-", " ") and open_lines > 0:
+            hunk.append(line)
+            open_lines -= 2 if line[0] == " " else 1
+        if len(rows) + len(hunk) > _MAX_ROWS:
+            break
+    close()
+    return rows
+
+
+def _rows(hunk: list[str], left: int, right: int, path: str) -> Iterator[Row]:
+    """Number and colour the lines of one hunk; each side is coloured as a text of its own."""
+    texts = [escape(line[1:].rstrip("\r")).expandtabs(4) for line in hunk]
+    old = _coloured([t for line, t in zip(hunk, texts, strict=True) if line[0] != "+"], path)
+    new = _coloured([t for line, t in zip(hunk, texts, strict=True) if line[0] != "-"], path)
+    for line in hunk:
+        if line[0] == "-":
+            yield Row("-", left, 0, next(old))
+            left += 1
+        elif line[0] == "+":
+            yield Row("+", 0, right, next(new))
+            right += 1
+        else:
+            next(old)
+            yield Row(" ", left, right, next(new))
+            left, right = left + 1, right + 1
+
+
+def _coloured(lines: list[str], path: str) -> Iterator[Content]:
+    content = coloured("\n".join(lines), path=path)
+    found = content.split("\n", allow_blank=True)
+    # A lexer may drop a blank line at an end; the text is right whatever the colours.
+    return iter(found if len(found) == len(lines) else [Content(line) for line in lines])
+
+
+def unified(rows: Iterable[Row], width: int) -> list[Content]:
+    """One line for each row: number, sign, text; long lines are cut at ``width`` cells."""
+    rows = list(rows)
+    digits = len(str(max((max(row.left, row.right) for row in rows), default=0)))
+    lines = []
+    for row in rows:
+        if row.sign in "f@":
+            lines.append(_heading(row))
+            continue
+        number = f"{row.right or row.left:>{digits}}"
+        lines.append(_cell(number, row, width))
+    return lines
+
+
+def side_by_side(rows: Iterable[Row], width: int) -> list[Content]:
+    """Removed lines on the left beside those that take their place on the right."""
+    rows = list(rows)
+    digits = len(str(max((max(row.left, row.right) for row in rows), default=0)))
+    half = (width - 1) // 2
+    lines: list[Content] = []
+    removed: list[Row] = []
+    added: list[Row] = []
+
+    def flush() -> None:
+        for one, other in zip_longest(removed, added):
+            lines.append(_pair(one, other, digits, half))
+        removed.clear()
+        added.clear()
+
+    for row in rows:
+        if row.sign == "-":
+            removed.append(row)
+        elif row.sign == "+":
+            added.append(row)
+        else:
+            flush()
+            lines.append(_heading(row) if row.sign in "f@" else _pair(row, row, digits, half))
+    flush()
+    return lines
+
+
+def _heading(row: Row) -> Content:
+    return row.text.stylize("bold" if row.sign == "f" else "$text-muted")
+
+
+def _pair(one: Row | None, other: Row | None, digits: int, half: int) -> Content:
+    left = _cell(f"{one.left:>{digits}}", one, half) if one else _blank(half)
+    right = _cell(f"{other.right:>{digits}}", other, half) if other else _blank(half)
+    return Content(" ").join([left, right])
+
+
+def _blank(width: int) -> Content:
+    return Content.styled(" " * width, "on $foreground 3%")
+
+
+_STYLES = {"+": "on $success 14%", "-": "on $error 14%", " ": ""}
+_SIGNS = {"+": "$text-success", "-": "$text-error", " ": "$text-muted"}
+
+
+def _cell(number: str, row: Row, width: int) -> Content:
+    sign = row.sign
+    gutter = Content.styled(f"{number} {sign} ", _SIGNS[sign])
+    line = Content.assemble(gutter, row.text).truncate(width, ellipsis=True, pad=True)
+    return line.stylize_before(_STYLES[sign]) if _STYLES[sign] else line
+
+
+def counts(diff: str) -> tuple[int, int]:
+    """Lines added and removed."""
+    lines = diff.split("\n")
+    added = sum(line.startswith("+") and not line.startswith("+++ ") for line in lines)
+    removed = sum(line.startswith("-") and not line.startswith("--- ") for line in lines)
+    return added, removed
+
+
+class Diff(Static):
+    """See the module. Folded to its first rows unless ``expanded``."""
+
+    def __init__(self, diff: str, *, expanded: bool = False, titles: bool = False) -> None:
+        super().__init__(classes="diff")
+        self._rows = [row for row in rows_of(diff) if titles or row.sign != "f"]
+        self._expanded = expanded
+        self._shown: tuple[int, bool] | None = None
+
+    @property
+    def expanded(self) -> bool:
+        """Whether all rows are shown."""
+        return self._expanded
+
+    @expanded.setter
+    def expanded(self, value: bool) -> None:
+        self._expanded = value
+        self._show(self.size.width)
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Lay the rows out for the width there is."""
+        self._show(event.size.width)
+
+    def _show(self, width: int) -> None:
+        if not width or (width, self._expanded) == self._shown:
+            return
+        self._shown = (width, self._expanded)
+        layout = side_by_side if width >= SPLIT_WIDTH else unified
+        rows = self._rows if self._expanded else self._rows[:FOLDED_ROWS]
+        lines = layout(rows, width)
+        if hidden := len(self._rows) - len(rows):
+            lines.append(Content.styled(f"… {hidden} more lines (ctrl+o)", "$text-muted"))
+        self.update(Content("\n").join(lines))

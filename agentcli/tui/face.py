@@ -1,0 +1,135 @@
+"""What the commands may ask of the screen, so that they need not know it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from textual.content import Content
+
+from agentcli.errors import AgentCLIError
+from agentcli.tools.permissions import Mode
+from agentcli.tui.chooser import Choice
+from agentcli.tui.commands import Command
+from agentcli.tui.entries import Entry, Level
+from agentcli.tui.standing import Standing
+
+if TYPE_CHECKING:
+    from agentcli.tui.conversation import Conversation
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the screen is to be.
+
+    ``history`` is the file of earlier prompts; ``prompt`` is sent at once; ``command_folders``
+    hold the user's own commands; ``pick`` begins with the choice of a session.
+    """
+
+    workspace: Path
+    history: Path
+    model: str | None = None
+    mode: str = Mode.ASK.value
+    session_id: str | None = None
+    theme: str = "dark"
+    prompt: str = ""
+    command_folders: tuple[Path, ...] = ()
+    pick: bool = False
+    notify: bool = True
+    mouse: bool = True
+
+
+class Face(Protocol):
+    """The screen, as the commands see it."""
+
+    options: Options
+    conversation: Conversation | None
+    standing: Standing
+    commands: Sequence[Command]
+
+    @property
+    def entries(self) -> Sequence[Entry]:
+        """The transcript so far."""
+        ...
+
+    @property
+    def writing(self) -> str:
+        """What stands in the prompt."""
+        ...
+
+    @property
+    def typed_before(self) -> Sequence[str]:
+        """Earlier prompts, oldest first."""
+        ...
+
+    def write(self, text: str) -> None:
+        """Put a text into the prompt in place of what is there."""
+        ...
+
+    def added(self, entry: Entry) -> None:
+        """Show a new last entry."""
+        ...
+
+    def changed(self, entry: Entry) -> None:
+        """Show an entry anew."""
+        ...
+
+    def earlier(self, entries: Sequence[Entry]) -> None:
+        """Put entries before the first one."""
+        ...
+
+    def tell(self, text: str, level: Level = Level.NOTE, hint: str = "") -> None:
+        """Say something that is no part of the session."""
+        ...
+
+    def fail(self, error: AgentCLIError) -> None:
+        """Say what went wrong and what to do."""
+        ...
+
+    async def choose(
+        self,
+        title: str,
+        choices: Sequence[Choice[T]],
+        *,
+        look: Callable[[T], Content | None] | None = None,
+        query: str = "",
+    ) -> T | None:
+        """Let the user choose; None where he does not."""
+        ...
+
+    def say(self, text: str, *, queue: bool = False) -> None:
+        """Say something to the agent in the user's name."""
+        ...
+
+    def open(self, session_id: str | None, *, model: str | None = None) -> None:
+        """Go on with a session, or begin a new one."""
+        ...
+
+    async def set_mode(self, mode: Mode) -> None:
+        """How much may happen without asking."""
+        ...
+
+    def set_theme(self, name: str) -> None:
+        """Other colours."""
+        ...
+
+    def doing(self, what: str) -> None:
+        """What is being waited for; empty: nothing."""
+        ...
+
+    def copy(self, text: str) -> None:
+        """Put a text on the clipboard."""
+        ...
+
+    def outside(self) -> AbstractContextManager[None]:
+        """The terminal belongs to another program meanwhile."""
+        ...
+
+    def leave(self) -> None:
+        """End in order."""
+        ...

@@ -1,0 +1,66 @@
+"""What was said before, read from a session's journal: its end at once, the rest beside.
+
+The journal, not the model's shortened history, is what the user saw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from agentcli.agent.events import Event
+from agentcli.errors import AgentCLIError
+from agentcli.session.journal import open_regular, parse_line
+from agentcli.tui.entries import Entry
+from agentcli.tui.presenter import entries_of
+
+_TAIL_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """``entries`` of the journal from byte ``start`` on; 0 means that these are all."""
+
+    entries: list[Entry]
+    start: int
+
+
+def tail(path: Path, size: int = _TAIL_BYTES) -> Past:
+    """The last turns of a journal, of about ``size`` bytes.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open_regular(path) as file:
+        end = file.seek(0, 2)
+        start = max(0, end - size)
+        file.seek(start)
+        data = file.read()
+    if start:
+        skipped = data.find(b"\n") + 1
+        start, data = start + skipped, data[skipped:]
+        # A turn is shown from its beginning, where the tail holds one.
+        if (turn := data.find(b'"kind": "task_given"')) >= 0:
+            line = data.rfind(b"\n", 0, turn) + 1
+            start, data = start + line, data[line:]
+    return Past(entries_of(_events(data, path)), start)
+
+
+def before(path: Path, end: int) -> list[Entry]:
+    """The entries of a journal up to byte ``end``.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open_regular(path) as file:
+        return entries_of(_events(file.read(end), path))
+
+
+def _events(data: bytes, path: Path) -> Iterator[Event]:
+    """Complete lines; what is no event is left out, for the agent itself says what is wrong."""
+    for line in data[: data.rfind(b"\n") + 1].splitlines():
+        try:
+            yield parse_line(line, str(path))
+        except AgentCLIError:
+            continue

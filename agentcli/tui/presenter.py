@@ -1,0 +1,364 @@
+"""From the kernel's events to the transcript: one match, for a live run and for a journal alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from agentcli.agent.events import (
+    AnswerRejected,
+    CheckFinished,
+    CheckStarted,
+    Compacted,
+    CompactionUndone,
+    Delta,
+    Event,
+    MessageAdded,
+    ModeChanged,
+    ModelAnswered,
+    ModelChanged,
+    ModelUsed,
+    RetryScheduled,
+    RunFinished,
+    SessionStarted,
+    SoftCapReached,
+    Stage,
+    StageStarted,
+    Status,
+    StepStarted,
+    StopReason,
+    StreamReset,
+    TaskGiven,
+    ToolFinished,
+    ToolProgress,
+    ToolStarted,
+    Warned,
+)
+from agentcli.agent.hooks import Hook
+from agentcli.agent.state import AgentState
+from agentcli.llm.client import TextDelta, ThinkingDelta, ToolCallStart
+from agentcli.messages import Image, Message, Outcome, Role, ToolCall, Usage
+from agentcli.text import counted, one_line
+from agentcli.tui.entries import (
+    Answered,
+    Checked,
+    Entry,
+    Level,
+    Said,
+    Thought,
+    Told,
+    TurnEnded,
+    Used,
+)
+from agentcli.tui.numbers import short_number
+from agentcli.wording import duration, model_changed, usage_line
+
+_TAIL_BYTES = 16 * 1024
+
+
+class View(Protocol):
+    """Shows entries. Nothing here waits: a view that is slow catches up by itself."""
+
+    def added(self, entry: Entry) -> None:
+        """A new last entry."""
+        ...
+
+    def changed(self, entry: Entry) -> None:
+        """An entry's fields are not what they were."""
+        ...
+
+    def grew(self, entry: Answered | Thought, text: str) -> None:
+        """``text`` was added to the end of an entry's text."""
+        ...
+
+    def removed(self, entry: Entry) -> None:
+        """An entry is void."""
+        ...
+
+    def doing(self, what: str) -> None:
+        """What is being waited for; empty: nothing."""
+        ...
+
+
+class Presenter:
+    """Turns events into entries, in order. See the module."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._calls: dict[str, Used] = {}
+        self._streamed: list[Entry] = []
+        self._check: Checked | None = None
+        self._model = ""
+        self._task: str | None = None
+        self._own_words = False  # whether the next user message is agentcli's own
+        self._turn = _Turn()
+        self._thinking_since = 0.0
+
+    def present(self, event: Event) -> None:
+        """Show one event."""
+        match event:
+            case SessionStarted(model=model):
+                self._model, self._turn = model, _Turn()
+            case TaskGiven(text=text) if text:
+                self._task, self._own_words = text, False
+                self._add(Said(text))
+            case MessageAdded(message=message, mode=""):
+                self._message(message)
+            case StepStarted():
+                self._turn.steps += 1
+            case StageStarted(stage=stage):
+                if stage is Stage.DECIDE:
+                    self._view.doing("waiting for the model")
+            case Delta(delta=TextDelta(text)):
+                self._grow(Answered, text)
+                self._view.doing("writing")
+            case Delta(delta=ThinkingDelta(text)):
+                self._grow(Thought, text)
+                self._view.doing("thinking")
+            case Delta(delta=ToolCallStart(name=name)):
+                self._view.doing(f"preparing {name}")
+            case StreamReset():
+                self._drop_streamed()
+            case ModelAnswered():
+                self._answered(event)
+            case AnswerRejected(reason=reason):
+                self._drop_streamed()
+                self._own_words = True
+                self._turn.add(event.usage, event.cost_usd)
+                self._tell(f"answer not used: {reason}", Level.WARNING)
+            case RetryScheduled():
+                self._retry(event)
+            case ModelChanged(model=model, reason=reason):
+                if reason:
+                    self._tell(model_changed(self._model, event), Level.WARNING)
+                else:
+                    self._tell(f"{model} answers from here on", Level.NOTE)
+                self._model = model
+            case ModelUsed(usage=usage, cost_usd=cost):
+                self._turn.add(usage, cost)
+            case ModeChanged(mode=mode):
+                self._tell(f"mode {mode}", Level.NOTE)
+            case Compacted(tokens_before=before, tokens_after=after):
+                saved = f"{short_number(before)} → {short_number(after)} tokens"
+                self._tell(f"the conversation was shortened: {saved}", Level.NOTE)
+            case CompactionUndone():
+                self._tell("the conversation is whole again", Level.NOTE)
+            case SoftCapReached(cap=cap, used=used):
+                words = cap.replace("_", " ")
+                self._tell(f"{words}: {used:g} so far; have a look", Level.WARNING)
+            case ToolStarted(call=call, tool_kind=kind):
+                used = self._use(call)
+                used.kind = kind or "run"
+                self._view.changed(used)
+                self._view.doing(f"running {call.name}")
+            case ToolProgress(call_id=call_id, data=data):
+                if used := self._calls.get(call_id):
+                    used.output = (used.output + data)[-_TAIL_BYTES:]
+                    self._view.changed(used)
+            case ToolFinished(result=result, duration_s=seconds):
+                used = self._use(ToolCall(result.call_id, result.name))
+                used.result, used.duration_s = result, seconds
+                if used.kind == "edit" and result.outcome is Outcome.OK:
+                    self._turn.files.update(dict.fromkeys(result.paths))
+                self._view.changed(used)
+                self._view.doing("working")
+            case CheckStarted(command=command):
+                self._check = Checked(command)
+                self._add(self._check)
+                self._view.doing(f"checking: {one_line(command, 60)}")
+            case CheckFinished():
+                self._checked(event)
+            case Warned(text):
+                self._tell(text, Level.WARNING)
+            case RunFinished():
+                self._finished(event)
+
+    # -- parts of the match ------------------------------------------------------------------
+
+    def _message(self, message: Message) -> None:
+        if message.role is not Role.USER or self._task is None:
+            return
+        if message.text == self._task:
+            self._task = ""  # told by TaskGiven; the same words later are said anew
+            return
+        if self._own_words:
+            self._own_words = False
+            return
+        images = tuple(part.name or "image" for part in message.parts if isinstance(part, Image))
+        self._add(Said(message.text, images))
+
+    def _answered(self, event: ModelAnswered) -> None:
+        """Replace what was streamed by what the journal holds, part by part."""
+        message, streamed = event.message, list(self._streamed)
+        self._turn.add(event.usage, event.cost_usd)
+        thoughts = [entry for entry in streamed if isinstance(entry, Thought)]
+        texts = [entry for entry in streamed if isinstance(entry, Answered)]
+        if message.thinking.strip() and not thoughts:
+            self._add(Thought(message.thinking))
+        for thought in thoughts:
+            thought.streaming = False
+            thought.seconds = thought.seconds or event.duration_s
+            self._view.changed(thought)
+        if message.text.strip() and not texts:
+            self._add(Answered(message.text))
+        for text in texts:
+            text.streaming = False
+            if len(texts) == 1:
+                text.text = message.text
+            self._view.changed(text)
+        self._streamed.clear()
+        for call in message.calls:
+            self._use(call)
+
+    def _retry(self, event: RetryScheduled) -> None:
+        wait = duration(event.delay_s)
+        self._view.doing(f"waiting {wait} after an error")
+        what = f"{event.tool} failed" if event.tool else "the model's server failed"
+        error = one_line(event.error, 200)
+        self._tell(f"{what}; attempt {event.attempt + 1} in {wait}: {error}", Level.WARNING)
+
+    def _checked(self, event: CheckFinished) -> None:
+        check = self._check
+        if check is None or check.command != event.command:
+            check = Checked(event.command)
+            self._add(check)
+        check.result, self._check = event, None
+        self._own_words = not event.passed
+        self._view.changed(check)
+
+    def _finished(self, event: RunFinished) -> None:
+        for entry in self._streamed:  # an answer that was cut short stays readable
+            if isinstance(entry, Answered | Thought):
+                entry.streaming = False
+                self._view.changed(entry)
+        self._streamed.clear()
+        self._view.doing("")
+        if event.status is Status.FAILED:
+            self._tell(event.detail or str(event.reason), Level.ERROR)
+        elif event.reason not in (StopReason.FINAL, StopReason.CANCELLED, StopReason.DECLINED):
+            self._tell(f"stopped: {_reason(event)}", Level.WARNING)
+        elif event.status is Status.UNSOLVED and event.detail:
+            self._tell(event.detail, Level.WARNING)
+        self._add(
+            TurnEnded(
+                self._turn.facts(event.status),
+                event.status is Status.SOLVED,
+                tuple(self._turn.files),
+            )
+        )
+
+    # -- entries -----------------------------------------------------------------------------
+
+    def _add(self, entry: Entry) -> None:
+        self._view.added(entry)
+
+    def _tell(self, text: str, level: Level) -> None:
+        self._add(Told(text, level))
+
+    def _use(self, call: ToolCall) -> Used:
+        used = self._calls.get(call.id)
+        if used is None or used.result is not None:
+            used = self._calls[call.id] = Used(call)
+            self._add(used)
+        elif len(call.arguments) > len(used.call.arguments):
+            used.call = replace(used.call, arguments=call.arguments)
+        return used
+
+    def _grow(self, cls: type[Answered] | type[Thought], text: str) -> None:
+        last = self._streamed[-1] if self._streamed else None
+        if not isinstance(last, cls):
+            if not text.strip():
+                return
+            if isinstance(last, Thought):
+                last.streaming = False
+                last.seconds = time.monotonic() - self._thinking_since
+                self._view.changed(last)
+            self._thinking_since = time.monotonic()
+            last = cls(streaming=True)
+            self._streamed.append(last)
+            self._add(last)
+        assert isinstance(last, Answered | Thought)
+        last.text += text
+        self._view.grew(last, text)
+
+    def _drop_streamed(self) -> None:
+        for entry in self._streamed:
+            self._view.removed(entry)
+        self._streamed.clear()
+
+
+class TUIHook(Hook):
+    """Hands every event of an agent to a presenter, and the state after it to ``then``."""
+
+    def __init__(
+        self, presenter: Presenter, then: Callable[[Event, AgentState], None] | None = None
+    ) -> None:
+        self._presenter = presenter
+        self._then = then
+
+    async def on_event(self, event: Event, state: AgentState) -> None:
+        """Show the event."""
+        self._presenter.present(event)
+        if self._then is not None:
+            self._then(event, state)
+
+
+class _Collected:
+    """A view that only keeps the entries."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+
+    def added(self, entry: Entry) -> None:
+        self.entries.append(entry)
+
+    def changed(self, entry: Entry) -> None: ...
+
+    def grew(self, entry: Entry, text: str) -> None: ...
+
+    def removed(self, entry: Entry) -> None:
+        self.entries.remove(entry)
+
+    def doing(self, what: str) -> None: ...
+
+
+def entries_of(events: Iterable[Event]) -> list[Entry]:
+    """The entries of events that have happened."""
+    collected = _Collected()
+    presenter = Presenter(collected)
+    for event in events:
+        presenter.present(event)
+    return collected.entries
+
+
+@dataclass
+class _Turn:
+    """What one run has come to so far."""
+
+    since: float = field(default_factory=time.monotonic)
+    steps: int = 0
+    usage: Usage = field(default_factory=Usage)
+    cost_usd: float | None = 0.0
+    files: dict[str, None] = field(default_factory=dict)
+
+    def add(self, usage: Usage, cost_usd: float | None) -> None:
+        self.usage += usage
+        known = self.cost_usd is not None and cost_usd is not None
+        self.cost_usd = self.cost_usd + cost_usd if known else None  # type: ignore[operator]
+
+    def facts(self, status: Status) -> tuple[str, ...]:
+        facts = ["interrupted"] if status is Status.CANCELLED else []
+        facts += [counted(self.steps, "step"), usage_line(self.usage)]
+        if self.cost_usd:
+            facts.append(f"${self.cost_usd:.4f}")
+        seconds = time.monotonic() - self.since
+        if seconds >= 1:
+            facts.append(duration(seconds))
+        return tuple(facts)
+
+
+def _reason(event: RunFinished) -> str:
+    words = str(event.reason).replace("_", " ")
+    return f"{words}: {event.detail}" if event.detail else words

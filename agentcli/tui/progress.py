@@ -1,0 +1,107 @@
+"""The line above the prompt: what is being waited for and since when, and the phase of the work."""
+
+from __future__ import annotations
+
+import time
+
+from textual.content import Content
+from textual.timer import Timer
+
+from agentcli.agent.events import Phase
+from agentcli.text import escape
+from agentcli.tui.line import Line, spread
+from agentcli.wording import duration
+
+_FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+_TICK_S = 0.12
+
+
+class ProgressLine(Line):
+    """Moves only while something goes on; then it redraws one line, and lays out nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(id="progress")
+        self._what = ""
+        self._since = 0.0
+        self._frame = 0
+        self._phase: Phase | None = None
+        self._step = 0
+        self._retries = 0
+        self._queued = 0
+        self._timer: Timer | None = None
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the turn began."""
+        return time.monotonic() - self._since if self._what else 0.0
+
+    def begin(self, what: str) -> None:
+        """A turn begins."""
+        self._since = time.monotonic()
+        self.doing(what)
+
+    def doing(self, what: str) -> None:
+        """What is being waited for; empty ends the turn."""
+        if what and not self._what and not self._since:
+            self._since = time.monotonic()
+        if not what:
+            self._since = 0.0
+        self._what = what
+        if what and self._timer is None:
+            self._timer = self.set_interval(_TICK_S, self._tick)
+        elif not what and self._timer is not None:
+            self._timer.stop()
+            self._timer = None
+        self.refresh()
+
+    def where(self, phase: Phase, step: int, retries: int) -> None:
+        """Where the work is."""
+        if (phase, step, retries) != (self._phase, self._step, self._retries):
+            self._phase, self._step, self._retries = phase, step, retries
+            self.refresh()
+
+    def queued(self, count: int) -> None:
+        """How many messages wait for the end of the turn."""
+        self._queued = count
+        self.refresh()
+
+    def content(self, width: int) -> Content:
+        """Left what is going on, right the phases."""
+        return spread(self._left(), self._right(width), width)
+
+    def _left(self) -> Content:
+        if not self._what:
+            return Content("")
+        parts = [
+            Content.styled(f"{_FRAMES[self._frame]} ", "$primary"),
+            Content(escape(f"{self._what[0].upper()}{self._what[1:]}")),
+            Content.styled(f" · {duration(self.elapsed_s)} · esc interrupts", "$text-muted"),
+        ]
+        if self._queued:
+            parts.append(Content.styled(f" · {self._queued} queued", "$text-muted"))
+        return Content("").join(parts)
+
+    def _right(self, width: int) -> Content:
+        if self._phase is None:
+            return Content("")
+        reached = list(Phase).index(self._phase)
+        words = []
+        for index, phase in enumerate(Phase):
+            style = "$foreground 35%"
+            if index == reached:
+                style = "bold $primary" if self._what else "$primary"
+            elif index < reached:
+                style = "$foreground 60%"
+            if width >= 90 or index == reached:
+                words.append(Content.styled(str(phase), style))
+        bar = Content.styled(" → ", "$foreground 25%").join(words)
+        facts = []
+        if self._step:
+            facts.append(f"step {self._step}")
+        if self._retries:
+            facts.append(f"{self._retries} retries" if self._retries > 1 else "1 retry")
+        return Content("   ").join([bar, Content.styled(" · ".join(facts), "$text-muted")])
+
+    def _tick(self) -> None:
+        self._frame = (self._frame + 1) % len(_FRAMES)
+        self.refresh()

@@ -1,0 +1,135 @@
+"""Where the user writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from textual import events
+from textual.message import Message
+from textual.widgets import TextArea
+
+from agentcli.text import plain_output
+from agentcli.tui.completion import Completion
+from agentcli.tui.history import PromptHistory
+
+_NEWLINE = ("ctrl+j", "shift+enter", "alt+enter")
+
+
+class Prompt(TextArea):
+    """Several lines of text. Enter sends, Tab queues, Up and Down lead through the history.
+
+    A backslash before Enter makes a new line as well, for terminals that know no other way.
+    """
+
+    @dataclass
+    class Submitted(Message):
+        """The user sends ``text``; with ``queue`` for after the turn under way."""
+
+        text: str
+        queue: bool = False
+
+    @dataclass
+    class Quit(Message):
+        """Ctrl+D on an empty prompt."""
+
+    def __init__(self, history: PromptHistory, completion: Completion) -> None:
+        super().__init__(
+            id="prompt",
+            compact=True,
+            highlight_cursor_line=False,
+            placeholder="Ask, or / for commands, @ for files, ! for the shell",
+        )
+        self.cursor_blink = False  # a blinking cursor keeps an idle machine awake
+        self.earlier = history
+        self.completion = completion
+
+    def set_text(self, text: str) -> None:
+        """Replace the text and go to its end."""
+        self.text = text
+        self.move_cursor(self.document.end)
+
+    def add_text(self, text: str) -> None:
+        """Put text that was not sent back, before what is there."""
+        self.set_text(f"{text}\n{self.text}" if self.text.strip() else text)
+
+    @property
+    def before_cursor(self) -> str:
+        """The current line up to the cursor; empty while text is selected."""
+        row, column = self.cursor_location
+        return self.document.get_line(row)[:column] if self.selection.is_empty else ""
+
+    def submit(self, *, queue: bool = False) -> None:
+        """Send the text, if there is any."""
+        text = self.text.strip()
+        if text:
+            self.earlier.add(text)
+            self.clear()
+            self.post_message(self.Submitted(text, queue))
+
+    async def _on_key(self, event: events.Key) -> None:
+        if self._take(event.key):
+            event.stop()
+            event.prevent_default()
+            return
+        self.earlier.leave()
+        await super()._on_key(event)
+
+    async def _on_paste(self, event: events.Paste) -> None:
+        event.text = plain_output(event.text.replace("\r\n", "\n").replace("\r", "\n"))
+        await super()._on_paste(event)
+
+    def _take(self, key: str) -> bool:
+        """Whether the key means something here."""
+        if self.completion.is_open and self._complete(key):
+            return True
+        if key in _NEWLINE:
+            self.insert("\n")
+        elif key == "enter":
+            self._enter()
+        elif key == "tab":
+            self.submit(queue=True)
+        elif key == "ctrl+d" and not self.text:
+            self.post_message(self.Quit())
+        elif key == "up" and self.cursor_at_first_line:
+            return self._replace(self.earlier.earlier(self.text))
+        elif key == "down" and self.cursor_at_last_line:
+            return self._replace(self.earlier.later())
+        else:
+            return False
+        return True
+
+    def _enter(self) -> None:
+        if self.before_cursor.endswith("\\"):
+            self.action_delete_left()
+            self.insert("\n")
+        else:
+            self.submit()
+
+    def _replace(self, text: str | None) -> bool:
+        if text is None:
+            return False
+        self.set_text(text)
+        return True
+
+    def _complete(self, key: str) -> bool:
+        completion = self.completion
+        if key in ("up", "ctrl+p"):
+            completion.move(-1)
+        elif key in ("down", "ctrl+n"):
+            completion.move(1)
+        elif key == "escape":
+            completion.close()
+        elif key in ("tab", "enter"):
+            chosen = completion.chosen
+            whole = self.before_cursor.endswith(chosen.text) and key == "enter"
+            completion.close()
+            if whole:
+                return False  # all of it was typed: Enter sends
+            row, column = self.cursor_location
+            start = (row, column - completion.typed)
+            self.replace(chosen.text + chosen.after, start, (row, column))
+            if key == "enter" and chosen.send:
+                self.submit()
+        else:
+            return False
+        return True

@@ -1,0 +1,67 @@
+"""The line below the prompt: who answers, what it may do, what it has cost."""
+
+from __future__ import annotations
+
+from textual.content import Content
+
+from agentcli.text import clip, escape
+from agentcli.tui.line import Line, spread
+from agentcli.tui.numbers import short_number
+from agentcli.tui.standing import Standing
+
+_MODES = {"ask": "$success", "edits": "$warning", "auto": "$error", "plan": "$secondary"}
+
+
+class StatusLine(Line):
+    """See the module."""
+
+    def __init__(self) -> None:
+        super().__init__(id="status")
+        self._standing = Standing()
+        self._hint = ""
+
+    def show(self, standing: Standing) -> None:
+        """Say something else."""
+        if standing != self._standing:
+            self._standing = standing
+            self.refresh()
+
+    def hint(self, text: str) -> None:
+        """A word in place of the left side, such as what a second Ctrl+C does; empty ends it."""
+        if text != self._hint:
+            self._hint = text
+            self.refresh()
+
+    def content(self, width: int) -> Content:
+        """Left mode, model and sandbox; right what was used."""
+        now = self._standing
+        if self._hint:
+            return Content.styled(self._hint, "$warning")
+        model = escape(now.model) or "starting…"
+        left = [Content.styled(now.mode, f"bold {_MODES.get(now.mode, '')}".strip())]
+        left.append(Content(clip(model, max(12, width // 2 - 12))))
+        if now.sandbox and width >= 80:
+            style = "$error" if now.sandbox == "none" else "$text-muted"
+            left.append(Content.styled(f"sandbox {now.sandbox}", style))
+        muted = Content.styled(" · ", "$foreground 35%")
+        return spread(muted.join(left), muted.join(self._right(width)), width)
+
+    def _right(self, width: int) -> list[Content]:
+        now, usage = self._standing, self._standing.usage
+        facts = []
+        if now.rate:
+            facts.append(f"{now.rate:.0f} tok/s")
+        if usage.total_tokens and width >= 100:
+            cached = f" +{short_number(usage.cached_tokens)} cached" if usage.cached_tokens else ""
+            fresh = short_number(usage.fresh_tokens)
+            facts.append(f"{fresh}{cached} in, {short_number(usage.output_tokens)} out")
+        elif usage.total_tokens:
+            facts.append(f"{short_number(usage.total_tokens)} tok")
+        if now.cost_usd:
+            facts.append(f"${now.cost_usd:.2f}" if now.cost_usd >= 0.01 else "<$0.01")
+        right = [Content.styled(fact, "$text-muted") for fact in facts]
+        if now.context_used and now.window:
+            share = now.context_used / now.window
+            style = "$error" if share > 0.9 else "$warning" if share > 0.7 else "$text-muted"
+            right.append(Content.styled(f"context {share:.0%}", style))
+        return right
