@@ -200,7 +200,12 @@ class Settings(_Section):
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     sandbox: Literal["auto", "full", "reduced", "none"] = "auto"
     """The level that must hold; auto takes the best that works."""
+    network: Literal["none", "loopback", "allow", "full"] = "none"
+    """What commands reach: nothing, a loopback of their own, ``domains``, or what you reach."""
+    domains: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
+    """Hosts for the network ``allow``: example.com, *.example.com, 10.0.0.0/8, localhost:8000."""
     offline: bool = False
+    """agentcli reaches this machine only, and so do commands."""
     output: Literal["text", "json", "stream-json"] = "text"
     env: Annotated[str, Field(pattern=r"^(host|docker:\S+|ssh:\S+)$")] = "host"
     """Where tools act: ``host``, ``docker:IMAGE`` or ``ssh:HOST[:FOLDER]``."""
@@ -219,6 +224,12 @@ class Settings(_Section):
     def notices(self) -> tuple[str, ...]:
         """Lines to show: keys of an untrusted project file that were left out."""
         return self._notices
+
+    @property
+    def commands_network(self) -> Literal["none", "loopback", "allow", "full"]:
+        """``network``, unless ``offline`` forbids it."""
+        beyond = self.network in ("allow", "full")
+        return "none" if self.offline and beyond else self.network
 
     def source(self, key: str) -> str:
         """Which layer set a key such as ``checks.test``."""
@@ -384,7 +395,7 @@ def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, str, An
 def _from_text(name: str, text: str) -> Any:
     """A variable's text as the type of its key: words for lists, TOML for numbers and switches."""
     field = Settings.model_fields.get(name)
-    if name == "fallback":
+    if name in ("fallback", "domains"):
         return [word.strip() for word in text.split(",") if word.strip()]
     if name.startswith("checks__") or (field is not None and _takes_text(field.annotation)):
         return text

@@ -46,6 +46,15 @@ class SandboxLevel(StrEnum):
     REDUCED = "reduced"
 
 
+class CommandsNetwork(StrEnum):
+    """What ``--network`` can be."""
+
+    NONE = "none"
+    LOOPBACK = "loopback"
+    ALLOW = "allow"
+    FULL = "full"
+
+
 @app.callback()
 def _sandbox() -> None:
     pass
@@ -64,6 +73,13 @@ def execute(
     level: Annotated[
         SandboxLevel | None, typer.Option(help="The level that must hold; default: the best.")
     ] = None,
+    network: Annotated[
+        CommandsNetwork | None, typer.Option(help="What it reaches; default: none.")
+    ] = None,
+    domain: Annotated[
+        list[str] | None,
+        typer.Option(help="A host that --network allow lets through; repeatable.", metavar="HOST"),
+    ] = None,
 ) -> int:
     """Run one command in the sandbox.
 
@@ -75,7 +91,13 @@ def execute(
         raise typer.BadParameter("must be more than 0", param_hint="'--timeout'")
     if not workspace.is_dir():
         raise WorkspaceError(f"the workspace {workspace} is not a folder")
-    flags = {"sandbox": level.value if level else None, "limits.command_time_s": timeout}
+    flags: dict[str, object] = {
+        "sandbox": level.value if level else None,
+        "limits.command_time_s": timeout,
+        "network": network.value if network else None,
+    }
+    if domain:
+        flags["domains"] = domain
     settings = config.load(workspace, flags=flags)
     return asyncio.run(_run(command, workspace, settings))
 
@@ -83,7 +105,9 @@ def execute(
 async def _run(command: Sequence[str], workspace: Path, settings: Settings) -> int:
     limits = of_settings(settings.limits)
     wanted: Level | None = None if settings.sandbox == "auto" else settings.sandbox
-    environment = HostEnvironment(workspace, wanted=wanted)
+    environment = HostEnvironment(
+        workspace, wanted=wanted, network=settings.commands_network, domains=settings.domains
+    )
     passing = _Passing()
     task = asyncio.current_task()
     assert task is not None

@@ -9,7 +9,7 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from errno import E2BIG, EACCES, ENOENT
 from importlib.machinery import SourceFileLoader
@@ -17,12 +17,15 @@ from importlib.machinery import SourceFileLoader
 from agentcli.environments.base import ExecResult, Output
 from agentcli.environments.files import WorkerFiles
 from agentcli.environments.link import WorkerLink
-from agentcli.errors import EnvironmentOpError, SandboxError, WorkspaceError
-from agentcli.sandbox import bwrap
+from agentcli.errors import ConfigError, EnvironmentOpError, SandboxError, WorkspaceError
+from agentcli.sandbox import bwrap, proxy
 from agentcli.sandbox import policy as policies
 from agentcli.sandbox.confine import Level, Sandbox, prepare
+from agentcli.sandbox.destinations import Destinations
 from agentcli.sandbox.limits import COMMAND, Limits
+from agentcli.sandbox.policy import Network
 from agentcli.sandbox.process import SandboxProcess, Supervisor
+from agentcli.sandbox.proxy import Proxy
 from agentcli.sandbox.restore import Guard
 
 _CODE_FD = 9
@@ -35,7 +38,12 @@ class HostEnvironment(WorkerFiles):
     """One workspace on this machine.
 
     ``wanted`` asks for a level (None: the best that works); ``level`` and ``reason`` say which one
-    holds, and why it is not the full one. ``policy`` stands in for the default policy of ``root``.
+    holds, and why it is not the full one. ``policy`` stands in for the default policy of ``root``
+    with this ``network`` and, where it is ``allow``, these ``domains``.
+
+    Raises:
+        WorkspaceError: the root is no folder, or the whole file system.
+        ConfigError: the list of domains is empty or cannot be read.
     """
 
     operations = frozenset({"files", "process"})
@@ -47,6 +55,8 @@ class HostEnvironment(WorkerFiles):
         *,
         wanted: Level | None = None,
         policy: policies.Policy | None = None,
+        network: Network = "none",
+        domains: Sequence[str] = (),
     ) -> None:
         self.root = os.path.realpath(root)
         if not os.path.isdir(self.root):
@@ -57,6 +67,11 @@ class HostEnvironment(WorkerFiles):
         self.reason = ""
         self._wanted = wanted
         self._policy = policy
+        self._network: Network = policy.network if policy is not None else network
+        self._domains = tuple(policy.domains if policy is not None else domains)
+        self._proxy: Proxy | None = None
+        if self._network == "allow":
+            self._destinations = _destinations(self._domains)
         self._supervisor = supervisor or Supervisor()
         self._owns_supervisor = supervisor is None
         self._sandbox: Sandbox | None = None
@@ -72,7 +87,9 @@ class HostEnvironment(WorkerFiles):
             SandboxError: the level asked for is not to be had, or none is.
         """
         self._supervisor.start()
-        policy = self._policy or policies.build(self.root)
+        policy = self._policy or policies.build(
+            self.root, network=self._network, domains=self._domains
+        )
         if worker and self._wanted in (None, "full") and bwrap.program() is not None:
             # A worker that answers proves the level, and costs one start less than a probe first.
             self._sandbox = Sandbox(policy, "full")
@@ -85,6 +102,8 @@ class HostEnvironment(WorkerFiles):
         sandbox = self._ready()
         self._guard = Guard(policy.place, policy.quarantine)
         self.level, self.reason = sandbox.level, sandbox.reason
+        if self._network == "allow" and sandbox.level != "none":
+            self._proxy = Proxy(self._destinations)
 
     async def aclose(self) -> None:
         """End the worker, and the supervisor if it is this environment's own."""
@@ -93,6 +112,8 @@ class HostEnvironment(WorkerFiles):
             await link.aclose()
         if self._process is not None:
             await self._process.kill()
+        if self._proxy is not None:
+            await self._proxy.aclose()
         if self._owns_supervisor:
             await self._supervisor.aclose()
         if self._sandbox is not None:
@@ -120,14 +141,22 @@ class HostEnvironment(WorkerFiles):
         guard.begin()
         restored: list[str] = []
         try:
-            plain = stdin is None and not exact
+            plain = stdin is None and not exact and self._proxy is None
             said = sandbox.line(argv, cwd=cwd, env=env, limits=limits) if plain else None
-            if said is not None:
-                process = self._supervisor.say(*said, limits, on_output)
-            else:
-                launch = sandbox.launch(argv, cwd=cwd, env=env, limits=limits, stdin=stdin)
-                process = self._supervisor.spawn(replace(launch, exact=exact), on_output)
-            result = await process.wait()
+            with self._reach() as (reaching, fds):
+                if said is not None:
+                    process = self._supervisor.say(*said, limits, on_output)
+                else:
+                    launch = sandbox.launch(
+                        proxy.through(argv) if reaching else argv,
+                        cwd=cwd,
+                        env={**reaching, **(env or {})},
+                        limits=limits,
+                        stdin=stdin,
+                        fds=fds,
+                    )
+                    process = self._supervisor.spawn(replace(launch, exact=exact), on_output)
+                result = await process.wait()
         finally:
             restored = guard.end(read_only=sandbox.keeps_read_only)
         if not restored:
@@ -143,6 +172,19 @@ class HostEnvironment(WorkerFiles):
         await super().write(path, data, expect=expect, create_parents=create_parents)
         if self._guard is not None:
             self._guard.approve(os.path.relpath(os.path.join(self.root, path), self.root))
+
+    @contextlib.contextmanager
+    def _reach(self) -> Iterator[tuple[Mapping[str, str], Mapping[int, int]]]:
+        """A way to the listed domains for as long as a command runs: its variables and its end."""
+        if self._proxy is None:
+            yield {}, {}
+            return
+        gate, far = self._proxy.open()
+        try:
+            with far:
+                yield proxy.ENV, {proxy.LINK_FD: far.fileno()}
+        finally:
+            gate.close()
 
     @property
     def mounts(self) -> bool:
@@ -206,6 +248,15 @@ class HostEnvironment(WorkerFiles):
                 raise SandboxError(f"the file worker does not start: {detail[-1]}") from error
             self._link = link
             return link
+
+
+def _destinations(domains: Sequence[str]) -> Destinations:
+    if not domains:
+        raise ConfigError('network "allow" needs a list of domains', hint="Name some in domains")
+    try:
+        return Destinations(domains)
+    except ValueError as error:
+        raise ConfigError(f"domains: {error}") from error
 
 
 def _too_long(argv: Sequence[str], env: Mapping[str, str]) -> bool:

@@ -83,7 +83,7 @@ def arguments(
     mounts = {path: "--ro-bind" for path in policy.read}
     mounts.update({path: "--bind" for path in (*policy.write, policy.workspace)})
     for path in sorted(mounts):
-        line += [mounts[path], path, path]
+        line += [mounts[path], policy.place if path == policy.workspace else path, path]
     line += _workspace(policy, files_only)
     if files_only:
         for path in ("/tmp", "/dev/shm", *([] if policy.home == "/tmp/home" else [policy.home])):
@@ -139,16 +139,16 @@ def _hide(path: str) -> list[str]:
 
 def _workspace(policy: Policy, files_only: bool) -> list[str]:
     line: list[str] = []
-    git = os.path.join(policy.workspace, ".git")
-    if os.path.exists(git) and not os.path.islink(git):
+    there, git = os.path.join(policy.place, ".git"), os.path.join(policy.workspace, ".git")
+    if os.path.exists(there) and not os.path.islink(there) and not policy.copy:
         # A mount point cannot be renamed or removed, so nobody can put another .git in its place.
-        line += ["--bind" if os.path.isdir(git) else "--ro-bind", git, git]
+        line += ["--bind" if os.path.isdir(there) else "--ro-bind", there, git]
     for path, writable in git_mounts(policy).items():
         line += ["--bind-try" if writable else "--ro-bind-try", path, path]
     for name in PROTECTED if files_only else OBEYED:
-        path = os.path.join(policy.workspace, name)
+        path = os.path.join(policy.place, name)
         if os.path.exists(path) and not os.path.islink(path):
-            line += ["--ro-bind-try", path, path]
+            line += ["--ro-bind-try", path, os.path.join(policy.workspace, name)]
     for path in policy.hidden:
         line += _hide(path)
     return line

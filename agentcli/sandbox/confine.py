@@ -11,6 +11,7 @@ that works is taken unless one is asked for; that choice is the user's, never th
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import sys
@@ -75,7 +76,7 @@ class Sandbox:
             capture=capture,
             fds=fds or {},
             files=files,
-            disk_path=self.policy.workspace,
+            disk_path=self.policy.place,
         )
         if self.level == "full":
             executable = bwrap.program()
@@ -232,6 +233,8 @@ async def try_reduced(
         return None, f"no system-call filter for {os.uname().machine}"
     result: ExecResult | None = None
     for own_namespaces in (True, False):
+        if not own_namespaces and policy.network in ("loopback", "allow"):
+            return None, f"the kernel gives no namespaces, which network {policy.network} needs"
         sandbox = Sandbox(policy, "reduced", reason)
         sandbox.own_namespaces = own_namespaces
         launch = sandbox.launch(("/bin/sh", "-c", "exit 0"), limits=Limits(time_s=10))
@@ -250,23 +253,20 @@ def _first_line(result: ExecResult) -> str:
 
 def _filter(policy: Policy, level: Level, own_namespaces: bool) -> bytes:
     """Socket families by level: whatever could reach outside is not to be had."""
-    if level == "full" or own_namespaces:
+    apart = level == "full" or own_namespaces
+    if apart:
         families = [seccomp.AF_UNIX, seccomp.AF_INET, seccomp.AF_INET6, seccomp.AF_NETLINK]
     elif policy.network == "full":
         # No sockets in the file system: Landlock would let them reach the host's services.
         families = [seccomp.AF_INET, seccomp.AF_INET6, seccomp.AF_NETLINK]
     else:
         families = []
-    return _build(tuple(families))
+    return _build(tuple(families), apart)
 
 
-_BUILT: dict[tuple[int, ...], bytes] = {}
-
-
-def _build(families: tuple[int, ...]) -> bytes:
-    if families not in _BUILT:
-        _BUILT[families] = seccomp.build(families)
-    return _BUILT[families]
+@functools.cache
+def _build(families: tuple[int, ...], attach: bool) -> bytes:
+    return seccomp.build(families, attach=attach)
 
 
 def _namespaces(policy: Policy, scratch: str, files_only: bool) -> dict[str, object]:
@@ -275,7 +275,11 @@ def _namespaces(policy: Policy, scratch: str, files_only: bool) -> dict[str, obj
     binds = {path: (path, False) for path in (*system, *policy.read, "/sys/devices/system")}
     binds["/etc"] = (policy.etc, False)
     binds[policy.home] = (f"{scratch}/home", True)
-    binds.update({path: (path, True) for path in (*policy.write, policy.workspace)})
+    binds.update({path: (path, True) for path in policy.write})
+    binds[policy.workspace] = (policy.place, True)
+    if policy.network == "full" and os.path.islink("/etc/resolv.conf"):
+        target = os.path.realpath("/etc/resolv.conf")
+        binds[target] = (target, False)
     links = {path: os.readlink(path) for path in policy.system if os.path.islink(path)}
     links["/var/tmp"] = "../tmp"
     closed = [os.path.join(policy.workspace, name) for name in _closed(files_only)]
@@ -287,7 +291,7 @@ def _namespaces(policy: Policy, scratch: str, files_only: bool) -> dict[str, obj
         "tmpfs": {"/tmp": bwrap.TMP_BYTES, "/dev/shm": bwrap.SHM_BYTES},
         "binds": {path: bind for path, bind in binds.items() if path not in links},
         "again": {
-            os.path.join(policy.workspace, ".git"): True,
+            os.path.join(policy.workspace, ".git"): not policy.copy,
             **dict.fromkeys(closed, False),
             **bwrap.git_mounts(policy),
         },
@@ -304,11 +308,12 @@ def _rules(policy: Policy, private: list[str], own_namespaces: bool) -> dict[str
     etc = ("/etc",) if own_namespaces else policy.etc_shown  # its copy, or the real one in parts
     return {
         "read": [*policy.system, *policy.read, "/proc", "/sys/devices/system", *etc],
-        "list": ["/etc"],
+        # A root folder of one's own holds nothing that could not be read anyway.
+        "list": ["/" if own_namespaces else "/etc"],
         "write": [policy.workspace, *policy.write, *private],
         "devices": [
             f"/dev/{name}"
             for name in ("null", "zero", "full", "random", "urandom", "ptmx", "pts", "tty")
         ],
-        "tcp": own_namespaces or policy.network != "none",
+        "tcp": own_namespaces or policy.network == "full",
     }

@@ -18,9 +18,10 @@ from typing import Literal
 
 from agentcli.sandbox import etc
 
-Network = Literal["none", "loopback", "full"]
-"""``none`` and ``loopback`` are both a network of one's own that holds nothing but loopback, where
-the level can make one; without namespaces no socket at all is to be had."""
+Network = Literal["none", "loopback", "allow", "full"]
+"""``none`` and ``loopback`` are a network of one's own that holds nothing but loopback. Where the
+level can make none, ``none`` means no socket at all, and ``loopback`` is not to be had. ``allow``
+adds a proxy on that loopback, for the domains of a list; ``full`` is the host's own network."""
 
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/nix/store")
 
@@ -59,7 +60,8 @@ class Policy:
     """One workspace's rules. All paths are absolute and resolved.
 
     ``home`` is HOME inside; ``etc`` is the folder shown as /etc and ``etc_shown`` the same as a
-    list of real files; ``hidden`` is masked; ``quarantine`` takes what a command planted.
+    list of real files; ``hidden`` is masked; ``quarantine`` takes what a command planted. ``copy``
+    is a folder that stands in the workspace's place, where the level has mounts of its own.
     """
 
     workspace: str
@@ -72,8 +74,15 @@ class Policy:
     hidden: tuple[str, ...] = ()
     write: tuple[str, ...] = ()
     network: Network = "none"
+    domains: tuple[str, ...] = ()
     gitconfig: bytes = b""
     system: tuple[str, ...] = field(default=SYSTEM)
+    copy: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where the workspace's content is on the host."""
+        return self.copy or self.workspace
 
     @property
     def path(self) -> str:
@@ -85,6 +94,7 @@ def build(
     workspace: str,
     *,
     network: Network = "none",
+    domains: tuple[str, ...] = (),
     read: tuple[str, ...] = (),
     write: tuple[str, ...] = (),
     pass_env: tuple[str, ...] = (),
@@ -92,6 +102,7 @@ def build(
 ) -> Policy:
     """Work out the policy of a workspace.
 
+    ``domains`` counts for the network ``allow`` (``destinations.py`` says how they are written);
     ``read`` and ``write`` are further folders, ``pass_env`` further variables; ``host_env`` stands
     in for this process's environment.
     """
@@ -120,6 +131,7 @@ def build(
         hidden=tuple(name for name in hidden if os.path.exists(name)),
         write=tuple(os.path.realpath(name) for name in write) + _git_folders(workspace),
         network=network,
+        domains=domains,
         quarantine=_data_folder(host, real_home),
         gitconfig=_gitconfig(real_home),
     )

@@ -1,0 +1,77 @@
+"""``--offline``: agentcli's own process reaches nothing beyond this machine either.
+
+Covers: every connection, datagram and look-up of a name that Python code in this process makes,
+    whichever library makes it: an audit hook of the interpreter refuses it before the system is
+    asked. Loopback and sockets in the file system stay.
+Does not cover: other processes. Tools' commands have the sandbox's network policy, which offline
+    makes ``none`` where it would be ``allow`` or ``full``.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_CONNECTING = frozenset({"socket.connect", "socket.sendto", "socket.sendmsg"})
+_LOOKING_UP = frozenset({"socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"})
+
+_users = 0
+_hooked = False
+
+
+class OfflineError(PermissionError):
+    """A connection that was refused; an OSError, as libraries expect of a network."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__(errno.EPERM, f"offline: {host} is not on this machine")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine by its very name or address, without looking it up."""
+    host = host.partition("%")[0].strip("[]").rstrip(".").lower()
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return bool((mapped or address).is_loopback)
+
+
+@contextmanager
+def enforced() -> Iterator[None]:
+    """While this lasts, the whole process is offline."""
+    global _users, _hooked
+    if not _hooked:
+        _hooked = True
+        sys.addaudithook(_audit)  # for good, there is no way to take one off
+    _users += 1
+    try:
+        yield
+    finally:
+        _users -= 1
+
+
+def _audit(event: str, arguments: tuple[Any, ...]) -> None:
+    if not _users or not event.startswith("socket."):
+        return
+    if event in _CONNECTING:
+        address = arguments[1]
+        if not isinstance(address, tuple) or not isinstance(address[0], str):
+            return  # a socket in the file system, or one that is connected already
+        host = address[0]
+    elif event in _LOOKING_UP:
+        host = arguments[0]
+        if isinstance(host, bytes | bytearray):
+            host = host.decode("latin-1")
+        if not host:
+            return
+    else:
+        return
+    if not is_loopback(host) and host not in ("0.0.0.0", "::"):
+        raise OfflineError(host)
