@@ -17,6 +17,7 @@ from pathlib import Path
 
 from agentcli import __version__
 from agentcli.agent.budget import RunLimits
+from agentcli.agent.critics import Critic
 from agentcli.agent.events import ModelAnswered, SessionStarted
 from agentcli.agent.hooks import Hook
 from agentcli.agent.instructions import Instructions
@@ -27,10 +28,13 @@ from agentcli.agent.state import AgentState
 from agentcli.config import McpServerSettings, Settings, cache_folder, user_folder
 from agentcli.environments.copies import copied
 from agentcli.environments.host import HostEnvironment
+from agentcli.environments.recorded import Recorded
+from agentcli.environments.snapshots import Snapshots, folder_of
 from agentcli.errors import CapabilityError, ConfigError, TaskError
 from agentcli.llm import registry
 from agentcli.llm.client import ChatResponse, LLMClient, Sampling
 from agentcli.prompts import Prompts
+from agentcli.sandbox import offline
 from agentcli.sandbox.confine import Level
 from agentcli.sandbox.limits import Limits, of_settings
 from agentcli.session import store
@@ -46,6 +50,7 @@ from agentcli.tools.permissions import Mode, ModePermissions
 from agentcli.tools.registry import Registry
 from agentcli.tools.verify import verify
 from agentcli.trust import is_trusted
+from agentcli.user_hooks import UserHooks
 
 _SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$")
 # What the embedded model was trained with, beside calculator and decline.
@@ -97,7 +102,18 @@ async def open_agent(
     _check_session(state, root)
 
     async with AsyncExitStack() as stack:
-        environment = HostEnvironment(root, wanted=_LEVELS[settings.sandbox])
+        if settings.offline:
+            stack.enter_context(offline.enforced())
+        environment = Recorded(
+            HostEnvironment(
+                root,
+                wanted=_LEVELS[settings.sandbox],
+                network=settings.commands_network,
+                domains=settings.domains,
+            ),
+            Snapshots(str(root), folder_of(store.data_dir(), str(root))),
+            now=chosen_mode is not Mode.PLAN,
+        )
         stack.push_async_callback(environment.aclose)
         starting = asyncio.create_task(environment.start())
         await asyncio.sleep(0)  # the supervisor forks here, while there is no thread yet
@@ -129,6 +145,13 @@ async def open_agent(
             module = CodingAgent(prompts, instructions)
         tools = _chosen(tools, task.tools if task else ())
         new_id = session_id or store.new_session_id()
+        critics: list[Critic] = []
+        if settings.hooks:
+            commands = UserHooks(settings.hooks, str(root), os.environ)
+            stack.push_async_callback(commands.aclose)
+            hooks, critics = [*hooks, commands], [commands]
+            if not search:
+                instructions.add(await commands.at_start(new_id))
         journal = Journal(store.journal_path(new_id), secrets=_secrets(os.environ))
         stack.callback(journal.close)
         agent = Agent(
@@ -153,6 +176,7 @@ async def open_agent(
             ),
             module=module,
             hooks=hooks,
+            critics=critics,
             limits=_limits(settings, task or Task(""), state.limits),
             retry=RetryConfig(attempts=settings.retries + 1),
             price_of=registry.price_of,
@@ -168,6 +192,7 @@ async def open_agent(
             copies=functools.partial(copied, root, wanted=_LEVELS[settings.sandbox])
             if search
             else None,
+            recorder=environment,
         )
         agent.notices = notices
         try:

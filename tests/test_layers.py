@@ -38,6 +38,7 @@ FLOORS = (
     "agent",
     "session",
     "wording",
+    "user_hooks",
     "wiring",
     "tui",
     "cli",

@@ -46,6 +46,10 @@ class Instructions:
             found.append(own)
         self.opening = "\n\n".join(_told(path, text) for path, text in found)
 
+    def add(self, text: str) -> None:
+        """Something else that belongs to the system prompt."""
+        self.opening = "\n\n".join(filter(None, (self.opening, text)))
+
     async def near(self, paths: Iterable[str], history: Iterable[str]) -> str:
         """What folders below the root say of these files and was not told yet.
 

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from agentcli.config import McpServerSettings
 from agentcli.errors import ConfigError
+from agentcli.sandbox.outside import environment
 
 if TYPE_CHECKING:
     from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 _MOST_LINE = 16 * 1024 * 1024
 _MOST_NONSENSE = 100
 _GRACE_S = 1.0
-_ENVIRONMENT = ("HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "USER")
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
 
@@ -145,8 +145,7 @@ async def _listen(process: asyncio.subprocess.Process, end: End) -> None:
 async def _started(
     settings: McpServerSettings, folder: str, environ: Mapping[str, str]
 ) -> asyncio.subprocess.Process:
-    environment = {name: environ[name] for name in _ENVIRONMENT if name in environ}
-    environment |= {key: filled(text, environ) for key, text in settings.env.items()}
+    own = {key: filled(text, environ) for key, text in settings.env.items()}
     argv = [filled(word, environ) for word in (*settings.command, *settings.args)]
     pipe = asyncio.subprocess.PIPE
     return await asyncio.create_subprocess_exec(
@@ -155,7 +154,7 @@ async def _started(
         stdout=pipe,
         stderr=pipe,
         cwd=folder,
-        env=environment,
+        env=environment(environ) | own,
         limit=_MOST_LINE,
         start_new_session=True,
     )

@@ -1,0 +1,133 @@
+"""The user's commands: each moment, what they are told, and how they object."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentcli import config
+from agentcli.errors import ConfigError
+from tests.conftest import Serve
+from tests.running import Cli, Ended
+from tests.server import Reply
+
+EDIT = Reply(calls=[("write_file", {"path": "a.txt", "content": "hello\n"})])
+
+
+@pytest.fixture
+def hook(cli: Cli) -> Any:
+    """Adds a hook: a Python program that gets what it is told as ``told``."""
+
+    def add(event: str, program: str, **options: Any) -> None:
+        folder = cli.home / ".config" / "agentcli"
+        folder.mkdir(parents=True, exist_ok=True)
+        code = f"import json, os, sys\ntold = json.load(sys.stdin)\n{program}"
+        lines = {"event": event, "command": [sys.executable, "-c", code], **options}
+        with (folder / "config.toml").open("a") as file:
+            file.write("[[hooks]]\n")
+            file.writelines(f"{key} = {json.dumps(value)}\n" for key, value in lines.items())
+
+    return add
+
+
+@pytest.fixture
+def run(cli: Cli, workspace: Path) -> Any:
+    def start() -> Ended:
+        arguments = ["-p", "Write.", "--model", "openai:m", "--workspace", str(workspace)]
+        return cli.run("run", *arguments, "--output", "stream-json")
+
+    return start
+
+
+def test_the_start_joins_the_system_prompt_and_sees_no_secret(
+    cli: Cli, serve: Serve, hook: Any, run: Any
+) -> None:
+    hook("session_start", "print('Branch: main', os.environ.get('OPENAI_API_KEY'))")
+    server = serve([Reply(text="Done.")])
+    cli.server = server.url
+    assert run().code == 0
+    assert "Branch: main None" in server.requests[0].json["messages"][0]["content"]
+
+
+def test_a_call_is_denied_with_the_reason(
+    cli: Cli, serve: Serve, workspace: Path, hook: Any, run: Any
+) -> None:
+    hook(
+        "before_tool",
+        "sys.exit(f\"not {told['tool']['arguments']['path']}\" and "
+        "(print('never a.txt', file=sys.stderr), 2)[1])",
+        match="write_*",
+    )
+    server = serve([EDIT, Reply(text="Then not.")])
+    cli.server = server.url
+    assert run().code == 0
+    (result,) = [m for m in server.requests[1].json["messages"] if m["role"] == "tool"]
+    assert result["content"] == "denied: never a.txt"
+    assert not (workspace / "a.txt").exists()
+
+
+def test_the_model_hears_what_a_hook_says_of_a_result(
+    cli: Cli, serve: Serve, workspace: Path, hook: Any, run: Any
+) -> None:
+    program = "print(told['result']['paths'], 'not formatted', file=sys.stderr); sys.exit(2)"
+    hook("after_tool", program, match="write_file")
+    server = serve([EDIT, Reply(text="Done.")])
+    cli.server = server.url
+    assert run().code == 0
+    assert (workspace / "a.txt").read_text() == "hello\n"
+    last = server.requests[1].json["messages"][-1]
+    assert last["role"] == "user" and "['a.txt'] not formatted" in last["content"]
+
+
+def test_the_end_is_put_off_until_the_hook_is_content(
+    cli: Cli, serve: Serve, workspace: Path, hook: Any, run: Any
+) -> None:
+    hook("stop", "sys.exit(0 if os.path.exists('a.txt') else (print('no', file=sys.stderr), 2)[1])")
+    server = serve([Reply(text="Done."), EDIT, Reply(text="Now.")])
+    cli.server = server.url
+    ended = run()
+    assert ended.code == 0
+    assert "objects to stopping: no" in server.requests[1].json["messages"][-1]["content"]
+    assert ended.events[-1]["final_answer"] == "Now."
+
+
+def test_one_that_is_never_content_cannot_hold_the_end_for_ever(
+    cli: Cli, serve: Serve, hook: Any, run: Any
+) -> None:
+    hook("stop", "sys.exit(2)")
+    server = serve([Reply(text=f"Done {n}.") for n in range(4)])
+    cli.server = server.url
+    assert run().code == 0
+    assert len(server.requests) == 4
+
+
+@pytest.mark.parametrize("program", ["sys.exit(1)", "import time; time.sleep(60)"])
+def test_one_that_fails_is_reported_and_stops_nothing(
+    program: str, cli: Cli, serve: Serve, workspace: Path, hook: Any, run: Any
+) -> None:
+    hook("before_tool", program, timeout_s=0.5)
+    cli.server = serve([EDIT, Reply(text="Done.")]).url
+    ended = run()
+    assert ended.code == 0
+    assert (workspace / "a.txt").exists()
+    (warned,) = [event for event in ended.events if event["type"] == "warned"]
+    assert "hook" in warned["text"] and ("exit code 1" in ended.out or "0.5 s" in ended.out)
+
+
+def test_a_trusted_projects_hooks_join_the_users(tmp_path: Path) -> None:
+    user, project = tmp_path / "config.toml", tmp_path / ".agentcli" / "config.toml"
+    project.parent.mkdir()
+    user.write_text('hooks = [{event = "stop", command = "true"}]')
+    project.write_text('[[hooks]]\nevent = "stop"\ncommand = "make check"\n')
+    both = config.load(tmp_path, environ={}, user_file=user, trusted=True)
+    assert [hook.command for hook in both.hooks] == [("true",), ("make", "check")]
+    own = config.load(tmp_path, environ={}, user_file=user)
+    assert [hook.command for hook in own.hooks] == [("true",)]
+    assert "hooks left out" in own.notices[0]
+    user.write_text('hooks = [{event = "sometimes", command = "true"}]')
+    with pytest.raises(ConfigError, match=r"config\.toml: hooks\.0\.event"):
+        config.load(tmp_path, environ={}, user_file=user)
