@@ -144,9 +144,10 @@ class Acting:
             return
         spec = self._registry.spec(call.name)
         # What may change files must be known to have started even after a loss of power.
+        kind, purpose = spec.kind if spec else None, self._registry.purpose(call)
         await self._emit(
-            ToolStarted(step, call, spec.kind.value if spec else ""),
-            sync=spec is not None and spec.kind.changes_files,
+            ToolStarted(step, call, kind or "", (purpose or "") if purpose is not kind else ""),
+            sync=kind is not None and kind.changes_files,
         )
         started = time.monotonic()
         async with _Progress(call.id, self._emit) as progress:

@@ -195,11 +195,15 @@ class ModeChanged(Event):
 
 @dataclass(frozen=True, slots=True)
 class ToolStarted(Event):
-    """A tool is about to run; durable before it does."""
+    """A tool is about to run; durable before it does.
+
+    ``purpose`` is the kind of tool that would do the same, where a command line says so.
+    """
 
     step: int
     call: ToolCall
     tool_kind: str
+    purpose: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +235,45 @@ class CandidateTried(Event):
     call: ToolCall
     failures: int | None
     duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceTaken(Event):
+    """All files as they are before a run's first tool; ``tree`` is the digest of their list.
+
+    ``left_out`` is not in it: what the project ignores, and caches.
+    """
+
+    tree: str
+    left_out: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceChanged(Event):
+    """What tools did to files, commands included; ``outside``: what somebody else did meanwhile.
+
+    Both map paths to what stood and stands there (``environments/entries.py``); a path in only
+    one of them was made or removed.
+    """
+
+    step: int
+    before: Mapping[str, str]
+    after: Mapping[str, str]
+    outside: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rewound(Event):
+    """The session goes back to a mark (``AgentState.marks``), or with ``redo`` forth again.
+
+    ``before`` and ``after`` are what that did to files. Steps, usage and cost go on counting.
+    """
+
+    mark: int
+    before: Mapping[str, str]
+    after: Mapping[str, str]
+    redo: bool = False
+    messages: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,27 +1,82 @@
-"""The workflow phase, read from what kinds of tools were called and how they ended."""
+"""The workflow phase, read from what calls were for and how they ended.
+
+    explore   looking around
+    discover  reading, planning, and running what is there before anything was changed
+    edit      changing files, and the few looks that belong to it
+    validate  checking what was changed
+
+A check counts as validation only where an edit came before it. One that fails leaves the edit
+unproven: what is read then is discovering its cause, and the next edit leads to editing again. One
+that passes closes the round, and looking around begins another. Calls that were refused or never
+ran move nothing, nor do edits that changed nothing.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 from agentcli.agent.events import Phase
+from agentcli.messages import Outcome
 from agentcli.tools.base import ToolKind
 
+_GLANCES = 2
+"""Looks in a row that still belong to an edit or to a check that passed."""
+_NOT_RUN = (Outcome.DENIED, Outcome.SKIPPED, Outcome.CANCELLED)
 
-def phase_of(current: Phase, kind: ToolKind, *, edited: bool) -> Phase:
-    """The phase that a call of ``kind`` belongs to; ``edited``: a file has been changed already.
 
-    Looking around is exploring until something is read or checked; checks and commands validate
-    once there is an edit; reading again after that is discovering, until the next edit.
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """``unproven``: files have changed since the last check that passed.
+
+    ``looks`` counts those since the last call of another kind.
     """
+
+    phase: Phase = Phase.EXPLORE
+    unproven: bool = False
+    looks: int = 0
+
+
+def after(progress: Progress, kind: ToolKind, outcome: Outcome) -> Progress:
+    """Where the work is after a call that was for ``kind`` and ended with ``outcome``."""
+    if outcome in _NOT_RUN:
+        return progress
     match kind:
+        case ToolKind.EDIT if outcome is Outcome.OK:
+            return Progress(Phase.EDIT, unproven=True)
         case ToolKind.EDIT:
-            return Phase.EDIT
+            return progress
         case ToolKind.CHECK:
-            return Phase.VALIDATE if edited else Phase.DISCOVER
+            proves = progress.unproven or progress.phase is Phase.VALIDATE
+            phase = Phase.VALIDATE if proves else Phase.DISCOVER
+            return Progress(phase, unproven=progress.unproven and outcome is not Outcome.OK)
         case ToolKind.RUN:
-            return Phase.VALIDATE if edited else current
+            phase = Phase.VALIDATE if progress.unproven else progress.phase
+            return replace(progress, phase=phase, looks=0)
         case ToolKind.PLAN:
-            return Phase.DISCOVER
-        case ToolKind.READ:
-            return Phase.EDIT if current is Phase.EDIT else Phase.DISCOVER
-        case ToolKind.SEARCH:
-            return Phase.DISCOVER if current is Phase.VALIDATE else current
+            early = progress.phase is Phase.EXPLORE
+            return replace(progress, phase=Phase.DISCOVER if early else progress.phase)
+        case ToolKind.READ | ToolKind.SEARCH:
+            return _looked(progress, kind, outcome)
+
+
+def during(progress: Progress, kind: ToolKind) -> Phase:
+    """The phase while a call for ``kind`` runs, and its end is not known."""
+    return after(progress, kind, Outcome.OK).phase
+
+
+def _looked(progress: Progress, kind: ToolKind, outcome: Outcome) -> Progress:
+    looked = replace(progress, looks=progress.looks + 1)
+    match progress.phase:
+        case Phase.EXPLORE:
+            found = kind is ToolKind.READ and outcome is Outcome.OK
+            return replace(looked, phase=Phase.DISCOVER if found else Phase.EXPLORE)
+        case Phase.DISCOVER:
+            return looked
+        case Phase.VALIDATE if progress.unproven:
+            return replace(looked, phase=Phase.DISCOVER)
+        case Phase.EDIT | Phase.VALIDATE if looked.looks <= _GLANCES:
+            return looked
+        case Phase.EDIT:
+            return replace(looked, phase=Phase.DISCOVER)
+        case Phase.VALIDATE:
+            return replace(looked, phase=during(Progress(), kind))

@@ -11,9 +11,17 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 
-from agentcli.agent.events import Event, EventLog, PhaseChanged, ToolFinished, ToolStarted, Warned
+from agentcli.agent.events import (
+    Event,
+    EventLog,
+    PhaseChanged,
+    TaskGiven,
+    ToolFinished,
+    ToolStarted,
+    Warned,
+)
 from agentcli.agent.hooks import Allow, Deny, Hook
-from agentcli.agent.phase import phase_of
+from agentcli.agent.phase import during
 from agentcli.agent.run import Run
 from agentcli.agent.state import AgentState, fold
 from agentcli.errors import JournalError
@@ -101,13 +109,19 @@ class Stream:
             await self.run.put(warned)
 
     def _phase_change(self, event: Event) -> PhaseChanged | None:
-        if not isinstance(event, ToolStarted) or not event.tool_kind:
+        state = self.state
+        match event:
+            case ToolStarted(tool_kind=kind, purpose=purpose) if kind:
+                phase = during(state.progress, ToolKind(purpose or kind))
+            case ToolFinished() if state.started.keys() <= {r.call_id for r in state.results}:
+                phase = state.progress.phase
+            case TaskGiven():
+                phase = state.progress.phase
+            case _:
+                return None
+        if phase is state.phase:
             return None
-        edited = bool(self.state.files_changed)
-        phase = phase_of(self.state.phase, ToolKind(event.tool_kind), edited=edited)
-        if phase is self.state.phase:
-            return None
-        return PhaseChanged(event.step, self.state.phase, phase)
+        return PhaseChanged(state.running_step, state.phase, phase)
 
 
 def _interrupted(call: ToolCall, started: bool) -> ToolResult:

@@ -31,7 +31,7 @@ _REDACTED = "[redacted]"
 _STRUCTURE = {
     *("kind", "role", "name", "id", "call_id", "session_id", "workspace", "model", "mode"),
     *("sandbox", "tools", "version", "tool", "tool_kind", "outcome", "finish_reason", "status"),
-    *("stage", "phase", "previous", "media_type", "base64", "signature"),
+    *("stage", "phase", "previous", "purpose", "media_type", "base64", "signature"),
 }
 
 

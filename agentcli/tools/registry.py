@@ -23,6 +23,7 @@ from agentcli.text import encodable, one_line, truncate
 from agentcli.tools.base import Tool, ToolContext, ToolFunction, ToolKind, ToolOutput, ToolSpec
 from agentcli.tools.files import load
 from agentcli.tools.permissions import AllowAll, Permissions
+from agentcli.tools.purpose import purpose_of
 from agentcli.tools.schema import Validator, parse_arguments, schema_of
 from agentcli.tools.textfile import decode
 from agentcli.tools.trial import CopyTrial
@@ -122,6 +123,17 @@ class Registry:
         """What is known of the tool of that name, or None."""
         found = self._tools.get(name)
         return found.spec if found else None
+
+    def purpose(self, call: ToolCall) -> ToolKind | None:
+        """What a call is for: its tool's kind, or what the command line says that it runs."""
+        spec = self.spec(call.name)
+        if spec is None or not spec.command_argument:
+            return spec.kind if spec else None
+        try:
+            line = parse_arguments(call.arguments).get(spec.command_argument)
+        except ToolInputError:
+            return spec.kind
+        return purpose_of(line) if isinstance(line, str) else spec.kind
 
     @property
     def specs(self) -> tuple[ToolSpec, ...]:
