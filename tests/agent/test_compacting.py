@@ -1,0 +1,247 @@
+"""Long conversations: compacted near the limit and after a refusal, in the open, and undone."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+
+from agentcli.agent.budget import ContextLimits, ContextRules, RunLimits
+from agentcli.agent.events import (
+    Compacted,
+    CompactionUndone,
+    Event,
+    ModelUsed,
+    PrefixBroken,
+    StopReason,
+)
+from agentcli.agent.processors.base import NOTE, SUMMARY
+from agentcli.agent.processors.standard import processors_named
+from agentcli.agent.state import fold_all
+from agentcli.errors import UsageError
+from agentcli.messages import Role, Usage, validate_history
+from agentcli.tools.base import ToolContext, ToolKind
+from agentcli.tools.registry import tool
+from tests.agent.conftest import Bench, Make
+from tests.server import Reply, Request
+
+WINDOW = 8000
+CHEAP = processors_named(["truncate_long_tools=200", "keep_relevant", "keep_last_n"])
+
+
+async def look(context: ToolContext, at: str) -> str:
+    """Look at something."""
+    return f"{at}: " + "some text with words in it. " * 60
+
+
+LOOK = tool(look, ToolKind.READ)
+
+
+def counted(request: Request) -> int:
+    """What a provider would count: four bytes a token."""
+    return len(request.raw) // 4
+
+
+def answering(steps: int, *, text: str = "done") -> Any:
+    """A model that looks ``steps`` times; summaries are given when asked for."""
+    calls = iter(range(steps))
+
+    def reply(request: Request) -> Reply:
+        usage = Usage(input_tokens=counted(request), output_tokens=20)
+        if not request.json.get("tools"):
+            return Reply(text="NOTES: it was looked at many things", usage=usage)
+        number = next(calls, None)
+        if number is None:
+            return Reply(text=text, usage=usage)
+        return Reply(calls=[("look", {"at": f"place {number}"})], usage=usage)
+
+    return reply
+
+
+async def long_run(
+    make: Make, steps: int = 30, window: int | None = WINDOW, **options: Any
+) -> Bench:
+    made = await make([answering(steps)] * (2 * steps + 2), [LOOK], **options)
+    client = made.agent.client
+    client.info = dataclasses.replace(client.info, context_window=window)
+    return made
+
+
+def of(made: Bench, kind: type[Event]) -> list[Any]:
+    return [event for event in made.log.events if isinstance(event, kind)]
+
+
+async def test_a_conversation_longer_than_the_window_goes_on(bench: Make) -> None:
+    made = await long_run(bench)
+    result = await made.run("look around")
+    assert result.state.stop is StopReason.FINAL and result.step_count == 31
+    asked = [counted(request) for request in made.server.requests]
+    assert max(asked) < WINDOW < sum(len(m.text) for m in result.state.history) + 31 * 400
+    compacted = of(made, Compacted)
+    assert 1 <= len(compacted) <= 31 / 4  # rarely,
+    for event in compacted:  # by much at once,
+        assert event.cause == "near the limit"
+        assert event.tokens_after < 0.6 * event.tokens_before
+    for request in made.server.requests:  # and what matters stays
+        texts = [m.get("content") for m in request.json["messages"]]
+        assert "look around" in texts or not request.json.get("tools")
+
+
+async def test_the_journal_keeps_everything(bench: Make) -> None:
+    made = await long_run(bench)
+    result = await made.run("look around")
+    state = result.state
+    results = [m.result.content for m in state.history if m.role is Role.TOOL]
+    assert len(results) == 30 and all(len(content) > 1000 for content in results)
+    assert len(state.view) < len(state.history)
+    assert fold_all(made.log.events) == state
+
+
+async def test_between_compactions_the_prefix_stands(bench: Make) -> None:
+    made = await long_run(bench, processors=CHEAP)
+    await made.run("look around")
+    breaks = 0
+    for one, two in zip(made.server.requests, made.server.requests[1:], strict=False):
+        before, after = one.json["messages"], two.json["messages"]
+        breaks += after[: len(before)] != before
+    assert breaks == len(of(made, Compacted))
+    assert [event.cause for event in of(made, PrefixBroken)] == ["compaction"] * breaks
+    assert all(0 < event.tokens_lost < WINDOW for event in of(made, PrefixBroken))
+
+
+async def test_summaries_count_in_the_usage(bench: Make) -> None:
+    """The reference left them out of its totals."""
+    names = ["summarize_older_than_n=2"]
+    made = await long_run(bench, processors=processors_named(names))
+    result = await made.run("look around")
+    used = of(made, ModelUsed)
+    assert used and {event.purpose for event in used} == {"summary"}
+    assert result.state.usage.input_tokens == sum(map(counted, made.server.requests))
+    assert any(m.text.startswith(f"{SUMMARY}NOTES") for m in result.state.view)
+    assert sum(r.usage.total_tokens for r in result.records) == result.state.usage.total_tokens
+    prompts = [
+        r.json["messages"][0]["content"] for r in made.server.requests if "tools" not in r.json
+    ]
+    assert prompts and all("keep the notes of a programmer" in prompt for prompt in prompts)
+
+
+async def test_after_a_refusal_it_is_compacted_once_and_asked_again(bench: Make) -> None:
+    refusals: list[int] = []
+
+    def refusing(reply: Any) -> Any:
+        def answer(request: Request) -> Reply:
+            if counted(request) > 4000:
+                refusals.append(counted(request))
+                return Reply(status=400, code="context_length_exceeded")
+            answered: Reply = reply(request)
+            return answered
+
+        return answer
+
+    made = await bench([refusing(answering(30))] * 80, [LOOK], processors=CHEAP)
+    result = await made.run("look around")  # the window is not known before
+    assert result.state.stop is StopReason.FINAL and len(refusals) == 1
+    first, *rest = of(made, Compacted)
+    assert first.cause == "beyond the context window"
+    assert rest and {event.cause for event in rest} == {"near the limit"}
+
+
+async def test_a_refusal_that_stays_ends_the_run(bench: Make) -> None:
+    made = await bench([Reply(status=400, code="context_length_exceeded")] * 5, [LOOK])
+    result = await made.run("look around")
+    assert result.state.stop is StopReason.PROVIDER_FAILED
+    assert result.state.error == "ContextWindowError" and len(made.server.requests) == 1
+
+
+async def test_what_cannot_be_shortened_ends_with_what_was_tried(bench: Make) -> None:
+    made = await long_run(bench, window=1000, processors=CHEAP)
+    result = await made.run("word " * 4000)
+    assert made.server.requests == []
+    assert (result.state.stop, result.exit_code) == (StopReason.BUDGET_TOKENS, 1)
+    assert result.state.error == "BudgetError"
+    assert "750 are allowed (3 ways of shortening it were tried)" in result.state.detail
+
+
+async def test_each_pass_must_shrink_or_is_not_counted(bench: Make) -> None:
+    names = ["keep_last_n=500", "condense_results=500", "keep_last_n=4"]
+    made = await long_run(bench, processors=processors_named(names))
+    await made.run("look around")
+    assert {event.passes for event in of(made, Compacted)} == {("keep_last_n",)}
+
+
+async def test_preview_keep_and_undo(bench: Make) -> None:
+    made = await long_run(bench, 12, 100_000, processors=CHEAP)
+    result = await made.run("look around")
+    before = tuple(result.state.view)
+    planned = await made.agent.compact(preview=True, keep=[5])
+    assert tuple(made.agent.state.view) == before and not of(made, Compacted)
+    assert planned.dropped and planned.tokens_after < planned.tokens_before / 2
+    assert planned.scores  # of what the relevance processor looked at
+    done = await made.agent.compact(keep=[5])
+    assert done == planned
+    view = tuple(made.agent.state.view)
+    validate_history(view)
+    assert before[5] in view and before[1] in view and len(view) < len(before)
+    assert any(message not in view for message in before[2:10])
+    undone = await made.agent.uncompact()
+    assert (undone.tokens_before, undone.tokens_after) == (done.tokens_after, done.tokens_before)
+    assert tuple(made.agent.state.view) == before
+    assert fold_all(made.log.events) == made.agent.state
+    with pytest.raises(UsageError, match="nothing was compacted"):
+        await made.agent.uncompact()
+    with pytest.raises(UsageError, match="there is no message 500"):
+        await made.agent.compact(keep=[500])
+    assert [type(event) for event in made.log.events[-2:]] == [Compacted, CompactionUndone]
+
+
+async def test_an_earlier_compaction_comes_back_when_the_later_is_undone(bench: Make) -> None:
+    made = await long_run(bench, processors=CHEAP)
+    await made.run("look around")
+    views = [tuple(made.agent.state.view)]
+    await made.agent.compact()
+    await made.agent.uncompact()
+    assert tuple(made.agent.state.view) == views[0]
+    assert any(m.text.startswith(NOTE) for m in views[0])
+
+
+async def test_after_a_compaction_a_resumed_session_asks_the_same(bench: Make) -> None:
+    made = await long_run(bench, 12, 100_000, processors=CHEAP)
+    await made.run("look around")
+    await made.agent.compact()
+    state = fold_all(made.log.events)
+    again = await bench([answering(0)], [LOOK], state=state, log=made.log)
+    await again.agent.start("and now?").result()
+    asked = again.server.requests[0].json["messages"]
+    assert len(asked) == len(made.agent.state.view) + 1
+    assert len(json.dumps(asked)) < len(json.dumps(made.server.requests[-1].json["messages"])) / 2
+
+
+def test_limits_follow_from_the_window() -> None:
+    rules = ContextRules()
+    assert rules.limits(200_000, 32_000) == ContextLimits(134_400, 168_000, 67_200)
+    assert rules.limits(8_000, 32_000) == ContextLimits(4_800, 6_000, 2_400)
+    assert rules.limits(None, 32_000) is None
+    said = ContextRules(soft_tokens=12_000, hard_tokens=16_000, reserve_tokens=2_000)
+    assert said.limits(None, 1) == ContextLimits(12_000, 16_000, 6_400)
+    assert said.limits(10_000, 1) == ContextLimits(8_000, 8_000, 3_200)
+    assert said.limits(200_000, 1) == ContextLimits(12_000, 16_000, 6_400)
+
+
+async def test_limits_that_were_said_hold_where_the_window_is_larger(bench: Make) -> None:
+    rules = ContextRules(soft_tokens=2000, hard_tokens=3000)
+    made = await long_run(bench, 20, 200_000, processors=CHEAP, rules=rules)
+    await made.run("look around")
+    assert max(map(counted, made.server.requests)) <= 3000
+    assert of(made, Compacted)[0].tokens_before > 2000
+
+
+async def test_the_run_s_budget_holds_for_summaries_too(bench: Make) -> None:
+    names = ["summarize_older_than_n=2"]
+    made = await long_run(
+        bench, processors=processors_named(names), limits=RunLimits(tokens=40_000)
+    )
+    result = await made.run("look around")
+    assert result.state.stop is StopReason.BUDGET_TOKENS
+    assert result.state.usage.total_tokens >= sum(map(counted, made.server.requests))
