@@ -174,6 +174,24 @@ class LimitSettings(_Section):
     """What the model is shown of it."""
 
 
+class ContextSettings(_Section):
+    """How long conversations are kept within the model's context window. In tokens of a request."""
+
+    soft_tokens: Positive | None = None
+    """From here on a conversation is compacted; None: ``compact_at`` of the hard limit."""
+    hard_tokens: Positive | None = None
+    """More is never sent; None: the model's window less the reserve."""
+    reserve_tokens: Positive | None = None
+    """Kept for the answer; None: the longest answer, and at most a quarter of the window."""
+    compact_at: Annotated[float, Field(gt=0, le=1)] = 0.8
+    compact_to: Annotated[float, Field(gt=0, lt=1)] = 0.4
+    """Shares of the hard limit."""
+    processors: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] | None = None
+    """What makes a conversation shorter, in this order, until it is short enough."""
+    memory: Literal["none", "window", "summary", "search"] = "none"
+    """What the model is reminded of when it is no longer shown it."""
+
+
 class Settings(_Section):
     """All that can be configured; the docstrings of the fields are its reference."""
 
@@ -216,6 +234,7 @@ class Settings(_Section):
     checks: CheckSettings = Field(default_factory=CheckSettings)
     local: LocalSettings = Field(default_factory=LocalSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
+    context: ContextSettings = Field(default_factory=ContextSettings)
 
     _sources: dict[str, str] = PrivateAttr(default_factory=dict)
     _notices: tuple[str, ...] = PrivateAttr(default=())
