@@ -29,6 +29,8 @@
     │   ├── CheckpointError           2   missing, damaged or unsafe files
     │   └── ContextLengthError        2   more tokens than the context holds
     ├── BudgetError                   1   required, hard, attempts
+    ├── SnapshotError                 1   what a file was cannot be had or put back
+    │   └── ConflictError             1   files were changed by somebody else meanwhile
     ├── JournalError                  5   the journal cannot be written or read
     └── InternalError                 5   a broken promise inside agentcli
 
@@ -242,6 +244,18 @@ class BudgetError(AgentCLIError):
         self.required = required
         self.hard = hard
         self.attempts = attempts
+
+
+class SnapshotError(AgentCLIError):
+    """What a file held cannot be read back, or cannot be put back in its place."""
+
+
+class ConflictError(SnapshotError):
+    """Files are not as the session left them. ``paths`` says which, in order."""
+
+    def __init__(self, message: str, paths: tuple[str, ...], *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.paths = paths
 
 
 class JournalError(AgentCLIError):

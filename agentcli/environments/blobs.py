@@ -16,6 +16,7 @@ import os
 import struct
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -40,10 +41,9 @@ class Blobs:
         self._path = folder
         self._size = 0
         self._unwritten: list[bytes] = []
+        self._known = False
         self.kept_bytes = 0
         """Of all packs together."""
-        for path in sorted(folder.glob("*.idx")):
-            self._read_index(path)
 
     def put(self, data: bytes) -> str:
         """Keep some bytes; returns their digest. Call ``flush`` before relying on it.
@@ -53,7 +53,7 @@ class Blobs:
         """
         digest = digest_of(data)
         with self._lock:
-            if digest in self._places:
+            if digest in self.places():
                 return digest
             try:
                 pack = self._pack or self._open()
@@ -73,7 +73,8 @@ class Blobs:
             SnapshotError: they are not here, or no longer what they were.
         """
         self.flush()
-        place = self._places.get(digest)
+        with self._lock:
+            place = self.places().get(digest)
         if place is None:
             raise SnapshotError(f"content {digest[:12]} was not kept")
         path, offset, length = place
@@ -88,7 +89,15 @@ class Blobs:
         return data
 
     def __contains__(self, digest: str) -> bool:
-        return digest in self._places
+        return digest in self.places()
+
+    def places(self) -> Mapping[str, tuple[Path, int, int]]:
+        """Digest to pack, offset and length; read from the folder when it is first asked for."""
+        if not self._known:
+            self._known = True
+            for path in sorted(self.folder.glob("*.idx")):
+                self._read_index(path)
+        return self._places
 
     def flush(self) -> None:
         """Hand everything to the system.
@@ -131,7 +140,7 @@ class Blobs:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._path = self.folder / f"{time.time_ns():x}-{os.getpid()}.pack"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        self._pack = open(os.open(self._path, flags, 0o600), "wb", 1 << 20)
+        self._pack = os.fdopen(os.open(self._path, flags, 0o600), "wb", 1 << 20)
         self._size = 0
         return self._pack
 

@@ -25,7 +25,10 @@ class Recorded:
     What had changed before a command or a write began was somebody else's doing.
     """
 
-    def __init__(self, inner: Environment, snapshots: Snapshots) -> None:
+    def __init__(self, inner: Environment, snapshots: Snapshots, *, now: bool = True) -> None:
+        """``now``: take the first look at the start, and not only before the first change."""
+        self._now = now
+        self._told = False
         self.inner = inner
         self.snapshots = snapshots
         self.root = inner.root
@@ -46,10 +49,23 @@ class Recorded:
         return found
 
     async def start(self) -> None:
-        """Start the environment, and the first look at the workspace."""
+        """Start the environment, and the first look at the workspace beside what follows."""
         await self.inner.start()
         self.level = self.inner.level
-        self.snapshots.begin()
+        if self._now:
+            self.snapshots.begin()
+
+    @property
+    def problem(self) -> str:
+        """Why contents are not kept; empty while all is well."""
+        return self.snapshots.problem
+
+    def taken(self) -> tuple[str, tuple[str, ...]] | None:
+        """The list of all files as they were at the start, and what it leaves out; once."""
+        if self._told or not self.snapshots.taken:
+            return None
+        self._told = True
+        return self.snapshots.taken, self.snapshots.left_out
 
     async def aclose(self) -> None:
         """Close both."""

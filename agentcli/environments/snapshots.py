@@ -44,9 +44,14 @@ from agentcli.errors import SnapshotError
 
 _INDEX = "index.jsonl"
 _ROOM = 2 << 30  # bytes of one workspace that are kept at most, and a quarter of what is free
+_MOST = 400_000  # files of one workspace
 _RACY_NS = 50_000_000  # a file may change again within one tick of the clock that stamps it
 
 _Signature = tuple[int, int, int, int, int]  # size, mtime_ns, ctime_ns, inode, mode
+
+
+class _TooMany(Exception):
+    pass
 
 
 class _Node(NamedTuple):
@@ -79,6 +84,10 @@ class Snapshots:
         self._before: dict[str, str] = {}
         self._after: dict[str, str] = {}
         self._room = _ROOM
+        self._count = 0
+        self._off = False
+        self.taken = ""
+        """The digest of the list of all files as the first look found them."""
 
     # -- for the event loop -----------------------------------------------------------------
 
@@ -130,18 +139,25 @@ class Snapshots:
     def take(self) -> None:
         """Look at everything once; afterwards ``look`` tells what changed."""
         with self._lock:
+            self.blobs.places()  # tells how much is kept already
             free = shutil.disk_usage(_existing(self._folder)).free
             self._room = min(_ROOM - self.blobs.kept_bytes, free // 4)
             self._load()
-            self._all()
+            self._count = 0
+            try:
+                self._all()
+            except _TooMany:
+                self._give_up()
             self._before.clear()
             self._after.clear()
-            with self._keeping():
-                self._save()
+        if not self._closing and not self._off:
+            self.taken = self.tree()
 
     def look(self, folders: Iterable[str] | None = None) -> Changes:
         """What differs from the last look; ``folders`` are the only ones where it can be."""
         with self._lock:
+            if self._off:
+                return Changes()
             if folders is None:
                 self._all()
             else:
@@ -192,10 +208,19 @@ class Snapshots:
         with self._lock:
             self._watch.close()
             with self._keeping():
-                self._save()
+                if self.taken:
+                    self._save()
                 self.blobs.close()
 
     # -- looking ----------------------------------------------------------------------------
+
+    def _give_up(self) -> None:
+        """Keep only what file tools are about to change."""
+        self._off = True
+        self.problem = f"{self.root} holds more than {_MOST:,} files"
+        self._watch.close()
+        self._index.clear()
+        self._rules.clear()
 
     def _full(self, folder: str) -> str:
         return f"{self.root}/{folder}" if folder else self.root
@@ -238,6 +263,9 @@ class Snapshots:
         self._watch.add(fd, folder)  # first, so that nothing falls between
         with os.scandir(fd) as listing:
             items = list(listing)
+        self._count += len(items)
+        if self._count > _MOST and not self.taken:
+            raise _TooMany
         full = self._full(folder)
         before = self._rules.get(folder)
         has_rules = any(item.name in RULE_FILES for item in items)

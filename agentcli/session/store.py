@@ -44,11 +44,15 @@ class SessionInfo:
     updated: datetime
 
 
-def sessions_dir() -> Path:
-    """``$AGENTCLI_DATA_DIR/sessions``, else the platform's data folder."""
+def data_dir() -> Path:
+    """``$AGENTCLI_DATA_DIR``, else the platform's data folder."""
     root = os.environ.get("AGENTCLI_DATA_DIR")
-    base = Path(root) if root else platformdirs.user_data_path("agentcli", appauthor=False)
-    return base / "sessions"
+    return Path(root) if root else platformdirs.user_data_path("agentcli", appauthor=False)
+
+
+def sessions_dir() -> Path:
+    """Where each session has a folder of its own."""
+    return data_dir() / "sessions"
 
 
 def new_session_id() -> str:
