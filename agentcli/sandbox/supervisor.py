@@ -35,7 +35,7 @@ from agentcli.sandbox.warden import Warden
 
 CHUNK = 65536
 BACKLOG = 4 * 1024 * 1024
-IDLE_MS = 3  # without an event, before what the next command needs is made ahead
+IDLE_MS = 5  # of quiet while commands run, before what the next one needs is made ahead
 
 
 class _Command:
@@ -113,7 +113,8 @@ class _Supervisor:
             self._watch(os.pidfd_open(self.parent), select.POLLIN, self._stop)
         self._send(protocol.READY, 0, b"")
         while self.running:
-            ready = self.poll.poll(None if self._is_prepared() else IDLE_MS)
+            pause = None if self._is_prepared() else IDLE_MS if self.commands else 0
+            ready = self.poll.poll(pause)
             if not ready:
                 self._prepare()
             for descriptor, event in ready:
