@@ -16,17 +16,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from agentcli import __version__
-from agentcli.agent.budget import RunLimits
+from agentcli.agent.budget import ContextRules, RunLimits
 from agentcli.agent.critics import Critic
 from agentcli.agent.events import ModelAnswered, SessionStarted
 from agentcli.agent.hooks import Hook
 from agentcli.agent.instructions import Instructions
 from agentcli.agent.kernel import Agent
 from agentcli.agent.module import AgentModule, CodingAgent
+from agentcli.agent.processors.base import Processor
+from agentcli.agent.processors.standard import STANDARD, processors_named
 from agentcli.agent.recovery import RetryConfig
 from agentcli.agent.state import AgentState
-from agentcli.config import McpServerSettings, Settings, cache_folder, user_folder
-from agentcli.environments.copies import copied
+from agentcli.config import ContextSettings, McpServerSettings, Settings, cache_folder, user_folder
+from agentcli.environments.copies import copied, in_place
 from agentcli.environments.host import HostEnvironment
 from agentcli.environments.recorded import Recorded
 from agentcli.environments.snapshots import Snapshots, folder_of
@@ -41,13 +43,15 @@ from agentcli.session import store
 from agentcli.session.journal import Journal, read_events
 from agentcli.task import Task
 from agentcli.tools.approval import Ask
-from agentcli.tools.base import Checks, Tool, ToolContext
+from agentcli.tools.base import Checks, Copies, Tool, ToolContext
 from agentcli.tools.builtin import builtin_tools
 from agentcli.tools.calculator import calculator_tool
 from agentcli.tools.decline import decline_tool
 from agentcli.tools.mcp.servers import PROJECT_SERVERS, McpServers, project_servers
 from agentcli.tools.permissions import Mode, ModePermissions
 from agentcli.tools.registry import Registry
+from agentcli.tools.rule_file import RuleFile
+from agentcli.tools.rules import check_rules, parse_rules
 from agentcli.tools.verify import verify
 from agentcli.trust import is_trusted
 from agentcli.user_hooks import UserHooks
@@ -98,19 +102,21 @@ async def open_agent(
         tools = [tool for tool in tools if tool.spec.name in _LEARNT]
         tools += [calculator_tool(), decline_tool()]
         search = True
+    rules, processors = _context(settings.context, prompts, small=search)
     state = store.load_state(session_id) if session_id else AgentState()
     _check_session(state, root)
 
     async with AsyncExitStack() as stack:
         if settings.offline:
             stack.enter_context(offline.enforced())
+        host = HostEnvironment(
+            root,
+            wanted=_LEVELS[settings.sandbox],
+            network=settings.commands_network,
+            domains=settings.domains,
+        )
         environment = Recorded(
-            HostEnvironment(
-                root,
-                wanted=_LEVELS[settings.sandbox],
-                network=settings.commands_network,
-                domains=settings.domains,
-            ),
+            host,
             Snapshots(str(root), folder_of(store.data_dir(), str(root))),
             now=chosen_mode is not Mode.PLAN,
         )
@@ -156,13 +162,15 @@ async def open_agent(
         stack.callback(journal.close)
         agent = Agent(
             client=client,
-            tools=Registry(tools, ModePermissions(chosen_mode, ask)),
+            tools=Registry(tools, _permissions(settings, chosen_mode, ask, root, tools)),
             context=ToolContext(
                 environment,
                 checks=Checks(**settings.checks.model_dump()),
                 command=command,
                 check=check,
                 output_chars=settings.limits.output_chars,
+                copies=_copies(settings, root) if ask and host.mounts else None,
+                changing=environment.changing,
             ),
             log=journal,
             session=SessionStarted(
@@ -193,6 +201,8 @@ async def open_agent(
             if search
             else None,
             recorder=environment,
+            rules=rules,
+            processors=processors,
         )
         agent.notices = notices
         try:
@@ -226,6 +236,27 @@ def mcp_settings(
             f"{PROJECT_SERVERS} is left out: this folder is not trusted (agentcli trust)"
         )
     return servers
+
+
+def _permissions(
+    settings: Settings, mode: Mode, ask: Ask | None, root: Path, tools: Sequence[Tool]
+) -> ModePermissions:
+    """Rules of all layers and those saved for this project; ConfigError: one is not sound."""
+    listed = settings.permissions
+    saved = RuleFile(user_folder(), str(root))
+    rules = parse_rules(listed.allow, listed.ask, listed.deny) + saved.read()
+    check_rules(rules, [tool.spec for tool in tools])
+    return ModePermissions(mode, ask, rules=rules, root=str(root), save=saved.add)
+
+
+def _copies(settings: Settings, root: Path) -> Copies:
+    return functools.partial(
+        in_place,
+        root,
+        wanted=_LEVELS[settings.sandbox],
+        network=settings.commands_network,
+        domains=settings.domains,
+    )
 
 
 def _connect(name: str, settings: Settings) -> LLMClient:
@@ -276,6 +307,17 @@ def _limits(settings: Settings, task: Task, before: Mapping[str, float]) -> RunL
         cost_usd=budget.cost or before.get("cost_usd", settings.max_cost),
         tool_calls=budget.tool_calls or (int(calls) if calls else None),
     )
+
+
+def _context(
+    chosen: ContextSettings, prompts: Prompts, *, small: bool
+) -> tuple[ContextRules, tuple[Processor, ...]]:
+    """How conversations are made shorter; a ``small`` model is not trusted with a summary."""
+    rules = ContextRules(**chosen.model_dump(exclude={"processors", "memory"}))
+    if chosen.processors is not None:
+        return rules, processors_named(chosen.processors, prompts)
+    names = [name for name in STANDARD if not (small and name.startswith("summarize"))]
+    return rules, processors_named(names, prompts)
 
 
 def _tool_limits(settings: Settings) -> tuple[Limits, Limits]:
