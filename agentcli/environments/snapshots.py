@@ -39,8 +39,8 @@ from agentcli.environments.entries import (
     open_folder,
 )
 from agentcli.environments.ignoring import RULE_FILES, Ignoring
-from agentcli.environments.inotify import Watch
 from agentcli.errors import SnapshotError
+from agentcli.sandbox.inotify import Watch
 
 _INDEX = "index.jsonl"
 _ROOM = 2 << 30  # bytes of one workspace that are kept at most, and a quarter of what is free

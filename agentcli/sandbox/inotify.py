@@ -14,15 +14,22 @@ import sys
 _EVENT = struct.Struct("iIII")  # watch, mask, cookie, length of the name
 _MODIFY, _ATTRIB, _CLOSE_WRITE = 0x2, 0x4, 0x8
 _MOVED_FROM, _MOVED_TO, _CREATE, _DELETE = 0x40, 0x80, 0x100, 0x200
-_CHANGES = _MODIFY | _ATTRIB | _CLOSE_WRITE | _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE
+NAMES = _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE
+"""A name that comes or goes."""
+CHANGES = NAMES | _MODIFY | _ATTRIB | _CLOSE_WRITE
+"""The same, and what happens to a file itself."""
 _OVERFLOW, _IGNORED, _ONLY_FOLDERS = 0x4000, 0x8000, 0x01000000
 _NONBLOCK, _CLOEXEC = os.O_NONBLOCK, os.O_CLOEXEC
 
 
 class Watch:
-    """Watches folders that it is given; what lies below them is not watched by itself."""
+    """Watches folders that it is given; what lies below them is not watched by itself.
 
-    def __init__(self) -> None:
+    A folder that is gone counts as one in which something happened.
+    """
+
+    def __init__(self, events: int = CHANGES) -> None:
+        self._events = events
         self._fd = -1
         self._folders: dict[int, str] = {}
         self._lost = True
@@ -42,7 +49,7 @@ class Watch:
         if self._lost:
             return
         path = f"/proc/self/fd/{fd}".encode()
-        watch = self._libc.inotify_add_watch(self._fd, path, _CHANGES | _ONLY_FOLDERS)
+        watch = self._libc.inotify_add_watch(self._fd, path, self._events | _ONLY_FOLDERS)
         if watch < 0:
             self.close()
         else:
@@ -65,9 +72,10 @@ class Watch:
                 place += _EVENT.size + length
                 if mask & _OVERFLOW:
                     return self._after_overflow()
+                folder = self._folders.get(watch)
                 if mask & _IGNORED:
                     self._folders.pop(watch, None)
-                elif (folder := self._folders.get(watch)) is not None:
+                if folder is not None:
                     found.add(folder)
         return None if self._lost else found
 
