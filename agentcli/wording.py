@@ -10,7 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agentcli.agent.events import CheckFinished, ModelChanged, SessionStarted
+from agentcli.agent.events import (
+    CheckFinished,
+    Compacted,
+    CompactionUndone,
+    Event,
+    ModelChanged,
+    PrefixBroken,
+    SessionStarted,
+    SoftCapReached,
+)
 from agentcli.messages import Outcome, ToolCall, ToolResult, Usage
 from agentcli.text import clip, counted, escape, one_line, plain_output
 
@@ -156,6 +165,42 @@ def usage_line(usage: Usage) -> str:
     """Tokens in and out, and how much of the input came from a cache."""
     cached = f" ({usage.cached_tokens:,} cached)" if usage.cached_tokens else ""
     return f"{usage.input_tokens:,} tokens in{cached}, {usage.output_tokens:,} out"
+
+
+def step_line(step: int, usage: Usage, seconds: float) -> str:
+    """What a step took: the prompt as read from a cache and anew, and the answer."""
+    parts = f"{usage.cached_tokens:,} cached, {usage.fresh_tokens:,} fresh"
+    tokens = f"{usage.input_tokens:,} tokens in ({parts}), {usage.output_tokens:,} out"
+    return f"step {step} · {tokens} · {duration(seconds)}"
+
+
+_CAUSES = {
+    "model": "another model answers",
+    "tools": "the tools have changed",
+    "prompt": "the prompt has changed",
+    "compaction": "the conversation was compacted",
+    "history": "the conversation has changed",
+    "expired": "the provider no longer held them",
+}
+
+
+def context_note(event: Event) -> str | None:
+    """What happened to the conversation as the model reads it; None for other events."""
+    match event:
+        case Compacted():
+            return (
+                f"conversation compacted ({event.cause}): about {event.tokens_before:,} tokens "
+                f"are {event.tokens_after:,} now"
+            )
+        case CompactionUndone():
+            return "the last compaction is undone"
+        case PrefixBroken():
+            why = _CAUSES.get(event.cause, event.cause)
+            return f"about {counted(event.tokens_lost, 'token')} must be read anew: {why}"
+        case SoftCapReached():
+            cap = escape(event.cap.replace("_", " "))
+            return f"look twice: {cap} reached {event.used:g} (cap {event.limit:g})"
+    return None
 
 
 def duration(seconds: float) -> str:

@@ -433,6 +433,14 @@ class StageStarted(Event):
     stage: Stage
 
 
+def usage_of(event: Event) -> Usage:
+    """The tokens that an event tells of, whether its answer was used or not."""
+    match event:
+        case ModelAnswered() | AnswerRejected() | RetryScheduled() | ModelUsed():
+            return event.usage
+    return Usage()
+
+
 class EventLog(Protocol):
     """Where durable events go before anything that follows from them happens."""
 

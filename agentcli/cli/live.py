@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TextIO
 
@@ -37,12 +38,14 @@ from agentcli.agent.events import (
     Stage,
     StageStarted,
     Status,
+    StepFinished,
     StepStarted,
     StreamReset,
     ToolFinished,
     ToolProgress,
     ToolStarted,
     Warned,
+    usage_of,
 )
 from agentcli.cli.render import Summary, summary_lines, write_answer
 from agentcli.llm.client import TextDelta, ThinkingDelta, ToolCallStart
@@ -52,12 +55,14 @@ from agentcli.wording import (
     call_lines,
     check_line,
     check_output,
+    context_note,
     describe_call,
     diff_lines,
     duration,
     fold_result,
     model_changed,
     session_lines,
+    step_line,
 )
 
 _STYLES = {
@@ -92,6 +97,7 @@ class _Now:
     phase: Phase = Phase.EXPLORE
     step: int = 0
     usage: Usage = field(default_factory=Usage)
+    step_usage: Usage = field(default_factory=Usage)
 
 
 class LiveRenderer:
@@ -116,14 +122,18 @@ class LiveRenderer:
             redirect_stderr=False,
         )
         self._tick: asyncio.TimerHandle | None = None
+        self._held = False
 
     def event(self, event: Event) -> None:
         """Show one event; inside a running event loop what stands below goes on by itself."""
-        if not self._live.is_started:
-            self._live.start()
-            with contextlib.suppress(RuntimeError):
-                self._go_on(asyncio.get_running_loop())
+        if not self._live.is_started and not self._held:
+            self._begin()
         self._show(event)
+
+    def _begin(self) -> None:
+        self._live.start()
+        with contextlib.suppress(RuntimeError):
+            self._go_on(asyncio.get_running_loop())
 
     def _go_on(self, loop: asyncio.AbstractEventLoop) -> None:
         self._live.refresh()
@@ -141,6 +151,18 @@ class LiveRenderer:
         for line in rest:
             self._console.print(Text(line, style="dim" if line.startswith("session ") else ""))
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Take away what stands below while the user is asked."""
+        self._held, started = True, self._live.is_started
+        self.close()
+        try:
+            yield
+        finally:
+            self._held = False
+            if started:
+                self._begin()
+
     def close(self) -> None:
         """Take away what stands below and show the cursor again."""
         if self._tick is not None:
@@ -151,6 +173,9 @@ class LiveRenderer:
 
     def _show(self, event: Event) -> None:
         now = self._now
+        used = usage_of(event)
+        now.usage += used
+        now.step_usage += used
         match event:
             case SessionStarted(model=model):
                 self._model = model
@@ -160,7 +185,7 @@ class LiveRenderer:
                 self._note(model_changed(self._model, event))
                 self._model = model
             case StepStarted(step):
-                now.step = step
+                now.step, now.step_usage = step, Usage()
             case StageStarted(stage=stage):
                 now.activity = "thinking" if stage is Stage.DECIDE else "working"
             case PhaseChanged(phase=phase):
@@ -171,9 +196,8 @@ class LiveRenderer:
                 now.text.clear()
             case ModelAnswered():
                 self._answered(event)
-            case AnswerRejected(reason=reason, usage=usage):
+            case AnswerRejected(reason=reason):
                 now.text.clear()
-                now.usage += usage
                 self._note(f"answer not used: {reason}")
             case RetryScheduled():
                 now.activity = f"waiting {duration(event.delay_s)} after an error"
@@ -194,6 +218,10 @@ class LiveRenderer:
                     self._dim(line)
             case Warned(text):
                 self._note(f"warning: {text}")
+            case StepFinished(step=step, duration_s=took):
+                self._dim(step_line(step, now.step_usage, took))
+            case _ if note := context_note(event):
+                self._note(note)
             case RunFinished():
                 now.activity = "finishing"
 
@@ -209,7 +237,6 @@ class LiveRenderer:
 
     def _answered(self, event: ModelAnswered) -> None:
         self._now.text.clear()
-        self._now.usage += event.usage
         for call in event.message.calls:
             self._calls[call.id] = call
         if text := event.message.text.strip():

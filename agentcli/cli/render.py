@@ -7,6 +7,7 @@ answer and nothing else.
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from typing import Any, Protocol, TextIO
@@ -23,25 +24,30 @@ from agentcli.agent.events import (
     RunFinished,
     SessionStarted,
     Status,
+    StepFinished,
+    StepStarted,
     StopReason,
     ToolFinished,
     ToolStarted,
     Warned,
     to_record,
+    usage_of,
 )
 from agentcli.agent.state import AgentState
 from agentcli.errors import Place
-from agentcli.messages import Outcome, ToolCall
+from agentcli.messages import Outcome, ToolCall, Usage
 from agentcli.text import counted, encodable, escape, one_line
 from agentcli.wording import (
     call_lines,
     check_line,
     check_output,
+    context_note,
     diff_lines,
     duration,
     fold_result,
     model_changed,
     session_lines,
+    step_line,
     usage_line,
 )
 
@@ -78,6 +84,10 @@ class Renderer(Protocol):
         """Leave the terminal in order, whatever happened."""
         ...
 
+    def paused(self) -> AbstractContextManager[None]:
+        """While the user is asked, nothing is drawn over the question."""
+        ...
+
 
 class PlainRenderer:
     """Plain lines: progress to one stream, the answer to the other."""
@@ -87,9 +97,11 @@ class PlainRenderer:
         self._answer = answer
         self._calls: dict[str, tuple[ToolCall, str]] = {}
         self._model = ""
+        self._usage = Usage()
 
     def event(self, event: Event) -> None:
         """Write the lines of one event; deltas and progress have none."""
+        self._usage += usage_of(event)
         match event:
             case SessionStarted(model=model):
                 self._model = model
@@ -121,12 +133,22 @@ class PlainRenderer:
                 self._lines(check_line(event), *check_output(event))
             case Warned(text):
                 self._lines(f"warning: {escape(text)}")
+            case StepStarted():
+                self._usage = Usage()
+            case StepFinished(step=step, duration_s=took):
+                self._lines(step_line(step, self._usage, took))
+            case _ if note := context_note(event):
+                self._lines(note)
 
     def finish(self, summary: Summary) -> None:
         """Write the answer and what the run came to."""
         if summary.state.answer:
             write_answer(self._answer, summary.state.answer)
         self._lines(*summary_lines(summary))
+
+    def paused(self) -> AbstractContextManager[None]:
+        """Nothing is ever drawn over."""
+        return nullcontext()
 
     def close(self) -> None:
         """Nothing to put in order."""
@@ -172,6 +194,10 @@ class JsonRenderer:
         """Write the result."""
         _write_json(self._out, result_object(summary))
 
+    def paused(self) -> AbstractContextManager[None]:
+        """Nothing is ever drawn over."""
+        return nullcontext()
+
     def close(self) -> None:
         """Nothing to put in order."""
 
@@ -195,6 +221,10 @@ class StreamRenderer:
     def finish(self, summary: Summary) -> None:
         """Write the result."""
         _write_json(self._out, {"type": "result", **result_object(summary)})
+
+    def paused(self) -> AbstractContextManager[None]:
+        """Nothing is ever drawn over."""
+        return nullcontext()
 
     def close(self) -> None:
         """Nothing to put in order."""

@@ -9,8 +9,12 @@ import re
 from agentcli.agent.events import (
     CheckFinished,
     CheckStarted,
+    Compacted,
+    CompactionUndone,
     ModelChanged,
+    PrefixBroken,
     RunFinished,
+    SoftCapReached,
     Status,
     StepStarted,
     StopReason,
@@ -51,10 +55,36 @@ def test_plain_lines() -> None:
     )
     assert "attempt 1 failed, the next in 2.0 s: the server is busy\n" in text
     assert "answer not used: the answer was empty\nwarning: a hook failed\n" in text
-    assert "check passed: pytest -q\nsolved · 3 steps · 3,010 tokens in (1,200" in text
+    assert "check passed: pytest -q\nstep 3 · " in text
+    assert "\nsolved · 3 steps · 3,010 tokens in (1,200" in text
     assert f"session {SESSION.session_id}: agentcli sessions show {SESSION.session_id}\n" in text
     assert "go on with" not in text
     assert not CONTROL.search(text)
+
+
+def test_cached_and_fresh_tokens_are_shown_for_each_step() -> None:
+    log = io.StringIO()
+    play(PlainRenderer(log, io.StringIO()))
+    steps = [line for line in log.getvalue().split("\n") if line.startswith("step ")]
+    assert steps[0] == "step 1 · 1,000 tokens in (400 cached, 600 fresh), 50 out · 1.0 s"
+    assert [line.partition(" ·")[0] for line in steps] == ["step 1", "step 2", "step 3"]
+    assert "1,010 tokens in" in steps[2]  # with the answer that was not used
+
+
+def test_what_becomes_of_the_conversation_is_told() -> None:
+    log = io.StringIO()
+    renderer = PlainRenderer(log, io.StringIO())
+    renderer.event(Compacted(3, "near the limit", 134_000, 61_000, ("keep_last_n",), ()))
+    renderer.event(PrefixBroken(3, "compaction", 61_000))
+    renderer.event(CompactionUndone(3))
+    renderer.event(SoftCapReached(4, "tool_calls", 40, 40))
+    assert log.getvalue().split("\n") == [
+        "conversation compacted (near the limit): about 134,000 tokens are 61,000 now",
+        "about 61,000 tokens must be read anew: the conversation was compacted",
+        "the last compaction is undone",
+        "look twice: tool calls reached 40 (cap 40)",
+        "",
+    ]
 
 
 def test_only_the_answer_goes_to_stdout_and_as_it_is() -> None:
