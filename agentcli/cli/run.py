@@ -17,6 +17,7 @@ from agentcli import task as tasks
 from agentcli.agent.events import Status, StopReason
 from agentcli.agent.run import Run, RunResult
 from agentcli.agent.state import AgentState
+from agentcli.cli.asking import can_ask, on_terminal
 from agentcli.cli.errors import log_to_file, show_error, show_note
 from agentcli.cli.open import open_renderer
 from agentcli.cli.render import Output, Renderer, Summary
@@ -32,8 +33,10 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 class RunMode(StrEnum):
-    """What ``--mode`` can be: nobody is there to be asked."""
+    """What ``--mode`` can be. Without a terminal, what would ask is denied."""
 
+    ASK = "ask"
+    EDITS = "edits"
     AUTO = "auto"
     PLAN = "plan"
 
@@ -82,7 +85,7 @@ def run(
         typer.Option(help="A command that must succeed at the end; repeatable.", metavar="CMD"),
     ] = None,
     mode: Annotated[
-        RunMode | None, typer.Option(help="auto changes files, plan only reads.")
+        RunMode | None, typer.Option(help="Who is asked before tools act; plan only reads.")
     ] = None,
     no_sandbox: Annotated[
         bool, typer.Option("--no-sandbox", help="Run tools with your own rights.")
@@ -216,6 +219,7 @@ async def _work(job: Job, interruption: Interruption) -> int:
             model=job.task.model or job.settings.model,
             mode=job.mode,
             session_id=job.session,
+            ask=on_terminal(renderer.paused) if can_ask() else None,
         ) as agent:
             for notice in agent.notices:
                 show_note(notice)

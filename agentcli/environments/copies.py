@@ -16,7 +16,7 @@ import functools
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -30,7 +30,7 @@ from agentcli.environments.host import HostEnvironment
 from agentcli.errors import SandboxError
 from agentcli.sandbox import policy as policies
 from agentcli.sandbox.confine import Level
-from agentcli.sandbox.policy import Policy
+from agentcli.sandbox.policy import Network, Policy
 
 _PREFIX = "agentcli-copy-"
 _SHOWN = (".venv", "venv")
@@ -40,12 +40,14 @@ _SHOWN = (".venv", "venv")
 class CopiedWorkspace(HostEnvironment):
     """A copy at the workspace's place; see ``WorkspaceCopy``."""
 
-    def __init__(self, root: str, folder: str, before: tree.Tree, *, wanted: Level | None) -> None:
+    def __init__(
+        self, root: str, folder: str, before: tree.Tree, policy: Policy, *, wanted: Level | None
+    ) -> None:
         self._before = before
         self._folder = folder
         self._copied = tree.survey(folder, apart=tuple(before.apart)).entries
         _make_mount_points(root, folder, before)
-        super().__init__(root, wanted=wanted, policy=_policy(root, folder, before))
+        super().__init__(root, wanted=wanted, policy=_policy(policy, folder, before))
 
     async def effect(self) -> Effect:
         """See ``WorkspaceCopy.effect``."""
@@ -83,9 +85,15 @@ class CopiedWorkspace(HostEnvironment):
 
 @asynccontextmanager
 async def in_place(
-    root: str | os.PathLike[str], *, wanted: Level | None = None
+    root: str | os.PathLike[str],
+    *,
+    wanted: Level | None = None,
+    network: Network = "none",
+    domains: Sequence[str] = (),
 ) -> AsyncIterator[CopiedWorkspace]:
     """A copy of ``root`` that stands in its place and is gone afterwards, committed or not.
+
+    ``wanted``, ``network`` and ``domains`` are as in ``HostEnvironment``.
 
     Raises:
         SandboxError: the level has no mounts of its own, or the workspace is too large to copy.
@@ -98,7 +106,8 @@ async def in_place(
     try:
         os.mkdir(folder)
         before = await asyncio.to_thread(tree.copy, root, folder)
-        environment = CopiedWorkspace(root, folder, before, wanted=wanted)
+        policy = policies.build(root, network=network, domains=tuple(domains))
+        environment = CopiedWorkspace(root, folder, before, policy, wanted=wanted)
         await environment.start()
         if not environment.mounts:
             raise SandboxError(
@@ -191,8 +200,7 @@ def _make_mount_points(root: str, folder: str, before: tree.Tree) -> None:
                 pass
 
 
-def _policy(root: str, folder: str, before: tree.Tree) -> Policy:
-    policy = policies.build(root)
-    shown = tuple(os.path.join(root, name) for name in before.apart)
+def _policy(policy: Policy, folder: str, before: tree.Tree) -> Policy:
+    shown = tuple(os.path.join(policy.workspace, name) for name in before.apart)
     # A linked worktree's real repository can be read, and not written either.
     return replace(policy, read=policy.read + policy.write + shown, write=(), copy=folder)

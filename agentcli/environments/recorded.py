@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 
 from agentcli.environments.base import (
     Changes,
@@ -37,14 +38,15 @@ class Recorded:
         self._running = 0
         self._found: list[Changes] = []
 
-    async def drain(self) -> list[Changes]:
+    async def drain(self, *, outside: bool = False) -> list[Changes]:
         """What has changed since the last call, in order.
 
         A change that fell into no command and no write is taken for that of a tool with a way of
-        its own to the files, where it can be seen without looking at all of them.
+        its own to the files, unless ``outside``, and only where it can be seen without looking at
+        all of them.
         """
         if self.snapshots.begun and self.snapshots.watches:
-            await self._look(outside=False)
+            await self._look(outside=outside)
         found, self._found = self._found, []
         return found
 
@@ -90,6 +92,17 @@ class Recorded:
             return await self.inner.exec(
                 argv, limits=limits, cwd=cwd, env=env, stdin=stdin, on_output=on_output
             )
+        finally:
+            self._running -= 1
+            await self._look(outside=False)
+
+    @asynccontextmanager
+    async def changing(self) -> AsyncIterator[None]:
+        """Around what changes the workspace by another way than a command or a write."""
+        await self._look(outside=not self._running)
+        self._running += 1
+        try:
+            yield
         finally:
             self._running -= 1
             await self._look(outside=False)

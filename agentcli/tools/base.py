@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -22,6 +22,10 @@ FAILED = "failed"
 
 BROKEN = "broken"
 """Key of an edit's ``data``: True where a file that could be parsed no longer can."""
+
+
+PLAN = "plan"
+"""Key of a result's ``data``: the steps of a plan that was made."""
 
 
 class ToolKind(StrEnum):
@@ -89,6 +93,9 @@ class Checks:
     lint: tuple[str, ...] = ()
 
 
+Copies = Callable[[], AbstractAsyncContextManager[WorkspaceCopy]]
+
+
 @dataclass(frozen=True, slots=True)
 class ToolContext:
     """What a call may use. ``progress`` shows output while it arrives (``stdout``/``stderr``)."""
@@ -101,8 +108,10 @@ class ToolContext:
     """What a command may use,"""
     check: Limits = CHECK
     """and what run_tests, run_build, run_lint and the task's checks may."""
-    copies: Callable[[], AbstractAsyncContextManager[WorkspaceCopy]] | None = None
+    copies: Copies | None = None
     """Opens a copy of the workspace, where the environment has copies."""
+    changing: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
+    """Around bringing a copy's effect into the workspace."""
     output_chars: int = 30_000
     """Most characters of one result that the model is shown."""
 

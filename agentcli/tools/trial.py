@@ -56,5 +56,6 @@ class CopyTrial:
     async def commit(self) -> None:
         """See ``approval.Trial.commit``."""
         assert self._copy is not None
-        await self._copy.commit()
+        async with self._context.changing():
+            await self._copy.commit()
         self.answer = self._output

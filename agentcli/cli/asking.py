@@ -1,0 +1,138 @@
+"""Asking before a call runs, on the terminal of ``agentcli run``: one question, one key."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import termios
+import tty
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+from agentcli.diff import unified_diff
+from agentcli.text import clip, escape, plain_output
+from agentcli.tools.approval import Answer, Approval, Ask, Reply
+from agentcli.wording import call_lines
+
+GUARD_S = 0.3
+"""A key that comes sooner was pressed before the question could be read, and answers nothing."""
+_WIDTH = 200
+_DIFF_LINES, _OUTPUT_LINES = 200, 20
+
+_ANSWERS = {
+    "y": Answer.ONCE,
+    "a": Answer.SESSION,
+    "p": Answer.PREFIX,
+    "n": Answer.NO,
+    "\x1b": Answer.NO,
+    "c": Answer.COPY,
+}
+
+
+def can_ask() -> bool:
+    """Whether there is somebody: both the questions and the keys need a terminal."""
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
+
+
+def on_terminal(paused: Callable[[], AbstractContextManager[None]]) -> Ask:
+    """Asks on stderr and reads from stdin; ``paused`` holds back what else writes there."""
+
+    async def ask(approval: Approval) -> Reply:
+        with paused():
+            print("\n".join(_question(approval)), file=sys.stderr, flush=True)
+            answer = await _key(approval)
+            print(answer.value, file=sys.stderr, flush=True)
+        return Reply(answer)
+
+    return ask
+
+
+async def _key(approval: Approval) -> Answer:
+    """The first key that answers. Restores the terminal, whatever happens."""
+    loop = asyncio.get_running_loop()
+    answered: asyncio.Future[Answer] = loop.create_future()
+    descriptor = sys.stdin.fileno()
+    asked = loop.time()
+
+    def read() -> None:
+        data = os.read(descriptor, 64)
+        if not data:  # the terminal has gone
+            loop.remove_reader(descriptor)
+            if not answered.done():
+                answered.set_result(Answer.NO)
+            return
+        # An arrow key begins with Escape, but is not it.
+        key = data.decode("utf-8", "replace").lower()
+        answer = _ANSWERS.get(key)
+        if answer is None or loop.time() - asked < GUARD_S or answered.done():
+            return
+        if answer in _choices(approval):
+            answered.set_result(answer)
+
+    with _keys_at_once(descriptor):
+        loop.add_reader(descriptor, read)
+        try:
+            return await answered
+        finally:
+            loop.remove_reader(descriptor)
+
+
+@contextmanager
+def _keys_at_once(descriptor: int) -> Iterator[None]:
+    """Keys arrive as they are pressed, and are not shown; Ctrl+C stays a signal."""
+    before = termios.tcgetattr(descriptor)
+    tty.setcbreak(descriptor, termios.TCSADRAIN)
+    termios.tcflush(descriptor, termios.TCIFLUSH)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+def _choices(approval: Approval) -> dict[Answer, str]:
+    if approval.effect is not None:
+        return {Answer.ONCE: "(y) bring it over", Answer.NO: "(n) drop it"}
+    choices = {Answer.ONCE: "(y) once", Answer.SESSION: "(a) for this session"}
+    if approval.rule is not None:
+        choices[Answer.PREFIX] = f"(p) always: {clip(escape(str(approval.rule)), 60)}"
+    choices[Answer.NO] = "(n) no"
+    if approval.can_copy:
+        choices[Answer.COPY] = "(c) run it on a copy and show me"
+    return choices
+
+
+def _question(approval: Approval) -> list[str]:
+    lines = [""]
+    if approval.effect is None:
+        lines += [clip(line, _WIDTH) for line in call_lines(approval.call, _WIDTH)]
+        if len(approval.segments) > 1:
+            lines += [f"  · {clip(escape(segment), _WIDTH)}" for segment in approval.segments]
+    if approval.output is not None:
+        shown = escape(plain_output(approval.output)).rstrip("\n").split("\n")
+        lines += _cut(shown, _OUTPUT_LINES)
+    if diff := _diff(approval):
+        lines += _cut(escape(diff).rstrip("\n").split("\n"), _DIFF_LINES)
+    elif approval.effect is not None:
+        lines.append("It changed no file.")
+    head = "Bring over what it did on the copy?" if approval.effect is not None else "Allow it?"
+    lines.append(f"{head}  {'  '.join(_choices(approval).values())}")
+    return lines
+
+
+def _diff(approval: Approval) -> str:
+    """What it did on a copy, or what an edit would change as far as its arguments tell."""
+    if approval.effect is not None:
+        return approval.effect
+    given = approval.arguments
+    path, old, new = str(given.get("path", "")), given.get("old"), given.get("new")
+    if isinstance(old, str) and isinstance(new, str):
+        return unified_diff(old, new, path)
+    content = given.get("content")
+    return unified_diff(None, content, path) if isinstance(content, str) else ""
+
+
+def _cut(lines: list[str], most: int) -> list[str]:
+    if len(lines) <= most:
+        return lines
+    return [*lines[:most], f"… {len(lines) - most} more lines"]
