@@ -97,7 +97,7 @@ async def open_agent(
     command, check = _tool_limits(settings)
     tools = builtin_tools(prompts, command=command, check=check)
     search = False
-    if registry.split_name(name)[0] in (registry.EMBEDDED, registry.LOCAL):
+    if registry.learnt_its_tools(name):
         # A small model knows its tools from training, and reads no prompt about them.
         tools = [tool for tool in tools if tool.spec.name in _LEARNT]
         tools += [calculator_tool(), decline_tool()]

@@ -26,7 +26,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from agentcli.llm.chat_format import NanochatFormat
+from agentcli.llm.nanochat_format import NanochatFormat
 from training import denoise, questions, repairs
 from training.compose import compose
 from training.functions import mine_aside

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import tokenizers
 
-from agentcli.llm.chat_format import SPECIAL_TOKENS
+from agentcli.llm.nanochat_format import SPECIAL_TOKENS
 from agentcli.model.tokenizer import TiktokenTokenizer
 from training.tool_text import tool_texts
 

@@ -7,11 +7,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from agentcli.llm.chat_format import (
+from agentcli.llm.nanochat_format import (
     DECLINE_TOOL,
     INLINE_ARGUMENT,
     INLINE_TOOL,
-    ChatFormat,
+    NanochatFormat,
     arguments_text,
 )
 from agentcli.messages import Message, ToolCall, ToolResult, assistant, tool, user
@@ -155,7 +155,7 @@ class Conversation:
         call = ToolCall(f"call_{self.calls}", DECLINE_TOOL, arguments_text(reason=reason))
         self.messages.append(assistant("", call))
 
-    def tokens(self, form: ChatFormat) -> tuple[list[int], list[int]]:
+    def tokens(self, form: NanochatFormat) -> tuple[list[int], list[int]]:
         """(token ids, mask).
 
         Raises:

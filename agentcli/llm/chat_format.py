@@ -1,71 +1,18 @@
-"""Messages as tokens and tokens as stream events, for models whose tokens we handle ourselves.
+"""What turns conversations into tokens for models whose tokens we handle ourselves, and back.
 
-``NanochatFormat`` is the grammar of the embedded model and of nanochat's checkpoints, used word
-for word alike in training and in use::
-
-    conversation = <|bos|> [system] { user | turn | result }
-    system       = <|system_start|> text <|system_end|>
-    user         = <|user_start|> text <|user_end|>
-    turn         = <|assistant_start|> said { call } <|assistant_end|>
-    said         = { text | <|python_start|> expression <|python_end|> output }
-    call         = <|call_start|> {"name": "grep", "arguments": {"pattern": "x"}} <|call_end|>
-    result       = output                        one for each call of the turn, in their order
-    output       = <|output_start|> text <|output_end|>
-
-A turn is one answer of the model: text, or calls, or text and then calls. It always ends with
-``<|assistant_end|>``; after calls their results follow, then the next ``<|assistant_start|>``.
-A call is the JSON that ``json.dumps(..., ensure_ascii=False)`` writes, the keys of ``arguments``
-in the order of the tool's parameters. Tools are not described in the prompt: the model knows
-them from training. Results are shortened by ``agentcli.llm.compact`` before they are encoded.
-
-The in-stream block (``python_start`` to ``output_end``) is part of a turn: whoever decodes runs
-the expression and forces the output. In messages it is an assistant message that ends in one call
-of the tool ``INLINE_TOOL``, its result, and an assistant message that goes on.
-
-A model that cannot do what is asked calls ``DECLINE_TOOL`` with one argument, ``reason``: one
-honest sentence for the user and what to do instead.
-
-The mask is 1 for what the model itself must say: text, expressions, calls and the end marks.
+A ``Dialogue`` writes one family's conversations: agentcli's own (``nanochat_dialogue``), or those
+of a folder with a chat template (``template_dialogue``).
 """
 
 from __future__ import annotations
 
-import codecs
-import json
-import re
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
-from agentcli.llm.client import (
-    Finished,
-    StreamEvent,
-    TextDelta,
-    ToolCallDelta,
-    ToolCallEnd,
-    ToolCallStart,
-)
-from agentcli.llm.compact import compact
-from agentcli.messages import FinishReason, Message, Role, Text, ToolCall
-
-INLINE_TOOL = "calculator"
-INLINE_ARGUMENT = "expression"
-DECLINE_TOOL = "decline"
-SPECIAL_TOKENS = (
-    "<|bos|>",
-    "<|user_start|>",
-    "<|user_end|>",
-    "<|assistant_start|>",
-    "<|assistant_end|>",
-    "<|python_start|>",
-    "<|python_end|>",
-    "<|output_start|>",
-    "<|output_end|>",
-    "<|system_start|>",
-    "<|system_end|>",
-    "<|call_start|>",
-    "<|call_end|>",
-)
+from agentcli.llm.client import ChatRequest, StreamEvent
+from agentcli.messages import FinishReason, Message
 
 
 class TokenCodec(Protocol):
@@ -84,284 +31,82 @@ class TokenCodec(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """The tokens of one message; ``mask`` is 1 where the model speaks."""
-
-    tokens: list[int]
-    mask: list[int]
+_Kept = TypeVar("_Kept")
 
 
-@dataclass(frozen=True, slots=True)
-class Rendered:
-    """A whole conversation in tokens."""
+class Recent(Generic[_Kept]):
+    """What is kept of the conversations that were used last, by their names."""
 
-    tokens: list[int]
-    mask: list[int]
+    def __init__(self, new: Callable[[], _Kept], most: int = 16) -> None:
+        self._new = new
+        self._most = most
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+
+    def of(self, name: str) -> _Kept:
+        """What is kept of a conversation; new if there is nothing."""
+        found = self._kept.pop(name) if name in self._kept else self._new()
+        self._kept[name] = found
+        while len(self._kept) > self._most:
+            self._kept.popitem(last=False)
+        return found
 
 
 class ChatParser(Protocol):
     """Reads one answer token by token."""
 
-    done: bool
-
     def feed(self, token: int) -> list[StreamEvent]:
         """The events that this token completes."""
         ...
 
-    def finish(self) -> list[StreamEvent]:
-        """The events that are left when no more tokens come; the last one is ``Finished``."""
+    def finish(self, reason: FinishReason | None = None) -> list[StreamEvent]:
+        """The events that are left when no more tokens come; the last one is ``Finished``.
+
+        ``reason``: why the engine stopped, where it was not the model's own end.
+        """
         ...
 
 
-class ChatFormat(Protocol):
-    """How one family of models writes a conversation."""
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A conversation in tokens, the model's turn opened at the end.
 
-    stop_tokens: frozenset[int]
+    ``rewritten`` says why it does not go on from the tokens of the last request, if it does not.
+    ``pieces`` are the texts that the tokens stand for, in their order; ``thinking`` see
+    ``agentcli.inference.turn_grammar``.
+    """
 
-    def segments(
-        self, messages: Sequence[Message], *, silent: Collection[int] = ()
-    ) -> list[Segment]:
-        """The tokens of each message; messages numbered in ``silent`` get a mask of zeros."""
+    tokens: list[int]
+    rewritten: str = ""
+    pieces: tuple[tuple[str, list[int]], ...] = ()
+    thinking: str = ""
+
+
+class Dialogue(Protocol):
+    """One family's conversations. Keeps the tokens that the model said, by conversation."""
+
+    def prompt(self, request: ChatRequest, window: int) -> Prompt:
+        """The conversation within ``window`` tokens, room for an answer left.
+
+        Raises:
+            ContextWindowError: it does not fit.
+            ModelError: the model's template does not take it.
+        """
         ...
 
-    def render(
-        self, messages: Sequence[Message], *, answer: bool = False, silent: Collection[int] = ()
-    ) -> Rendered:
-        """All tokens; with ``answer`` the model's next turn is opened at the end."""
+    def turn(self, request: ChatRequest, prompt: Prompt) -> Mapping[str, Any]:
+        """What the engine process must know to mask the turn, see ``agentcli.inference.host``."""
         ...
 
-    def parser(self) -> ChatParser:
+    def parser(self, prompt: Prompt) -> ChatParser:
         """A reader for one answer."""
         ...
 
+    def said(
+        self, request: ChatRequest, prompt: Prompt, message: Message, tokens: Sequence[int]
+    ) -> None:
+        """The model answered with ``tokens``, which read as ``message``."""
+        ...
 
-@dataclass
-class _Pen:
-    """Collects tokens with their mask."""
-
-    codec: TokenCodec
-    tokens: list[int] = field(default_factory=list)
-    mask: list[int] = field(default_factory=list)
-
-    def mark(self, name: str, own: int = 0) -> None:
-        self.tokens.append(self.codec.special_id(name))
-        self.mask.append(own)
-
-    def text(self, text: str, own: int = 0) -> None:
-        ids = self.codec.encode(text)
-        self.tokens += ids
-        self.mask += [own] * len(ids)
-
-
-class NanochatFormat:
-    """The grammar in the module's docstring."""
-
-    def __init__(self, codec: TokenCodec) -> None:
-        self._codec = codec
-        self.stop_tokens = frozenset(
-            {codec.special_id("<|assistant_end|>"), codec.special_id("<|bos|>")}
-        )
-
-    def segments(
-        self, messages: Sequence[Message], *, silent: Collection[int] = ()
-    ) -> list[Segment]:
-        segments: list[Segment] = []
-        inline = False  # the turn of the message before is still open
-        for index, message in enumerate(messages):
-            pen = _Pen(self._codec)
-            if index == 0:
-                pen.mark("<|bos|>")
-            own = 0 if index in silent else 1
-            match message.role:
-                case Role.SYSTEM:
-                    _wrapped(pen, "system", message.text)
-                case Role.USER:
-                    _wrapped(pen, "user", message.text)
-                case Role.TOOL:
-                    result = message.result
-                    _wrapped(pen, "output", compact(result.name, result.content))
-                case Role.ASSISTANT:
-                    if not inline:
-                        pen.mark("<|assistant_start|>")
-                    inline = _is_inline(message)
-                    _turn(pen, message, inline, own)
-            segments.append(Segment(pen.tokens, pen.mask))
-        return segments
-
-    def render(
-        self, messages: Sequence[Message], *, answer: bool = False, silent: Collection[int] = ()
-    ) -> Rendered:
-        tokens: list[int] = []
-        mask: list[int] = []
-        for segment in self.segments(messages, silent=silent):
-            tokens += segment.tokens
-            mask += segment.mask
-        if answer and not is_open(messages):
-            tokens.append(self._codec.special_id("<|assistant_start|>"))
-            mask.append(0)
-        return Rendered(tokens, mask)
-
-    def parser(self) -> NanochatParser:
-        return NanochatParser(self._codec)
-
-
-def call_text(call: ToolCall) -> str:
-    """What stands between ``call_start`` and ``call_end``."""
-    name = json.dumps(call.name, ensure_ascii=False)
-    return f'{{"name": {name}, "arguments": {call.arguments or "{}"}}}'
-
-
-def arguments_text(**arguments: object) -> str:
-    """Arguments as the model writes them: keys in the order given."""
-    return json.dumps(arguments, ensure_ascii=False)
-
-
-def inline_source(call: ToolCall) -> str:
-    """The expression of an in-stream call, or its raw arguments when they are something else."""
-    try:
-        value = json.loads(call.arguments)
-    except ValueError:
-        return call.arguments
-    source = value.get(INLINE_ARGUMENT) if isinstance(value, dict) else None
-    return source if isinstance(source, str) else call.arguments
-
-
-def _is_inline(message: Message) -> bool:
-    calls = message.calls
-    return len(calls) == 1 and calls[0].name == INLINE_TOOL
-
-
-def is_open(messages: Sequence[Message]) -> bool:
-    """Whether the last turn goes on: its in-stream result was the last message."""
-    if len(messages) < 2 or messages[-1].role is not Role.TOOL:
-        return False
-    return messages[-2].role is Role.ASSISTANT and _is_inline(messages[-2])
-
-
-def _wrapped(pen: _Pen, kind: str, text: str) -> None:
-    pen.mark(f"<|{kind}_start|>")
-    pen.text(text)
-    pen.mark(f"<|{kind}_end|>")
-
-
-def _turn(pen: _Pen, message: Message, inline: bool, own: int) -> None:
-    for part in message.parts:
-        match part:
-            case Text(text):
-                pen.text(text, own)
-            case ToolCall() if inline:
-                pen.mark("<|python_start|>", own)
-                pen.text(inline_source(part), own)
-                pen.mark("<|python_end|>", own)
-            case ToolCall():
-                pen.mark("<|call_start|>", own)
-                pen.text(call_text(part), own)
-                pen.mark("<|call_end|>", own)
-            case _:  # thinking is not part of this grammar
-                pass
-    if not inline:
-        pen.mark("<|assistant_end|>", own)
-
-
-_CALL_HEAD = re.compile(r'\s*\{\s*"name"\s*:\s*"((?:[^"\\]|\\.)*)"\s*,\s*"arguments"\s*:\s*')
-
-
-class NanochatParser:
-    """Reads one answer of a model that speaks ``NanochatFormat``.
-
-    In-stream blocks give no events: whoever decodes runs them, and the kernel hears of them as
-    calls of ``INLINE_TOOL``. A call that is not what the grammar says comes out as it was written,
-    so that dispatch can tell the model what is wrong with it.
-    """
-
-    def __init__(self, codec: TokenCodec) -> None:
-        self._names = {codec.special_id(name): name for name in SPECIAL_TOKENS}
-        self._codec = codec
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._place = "text"  # or: call, python, output
-        self._call = ""  # text of the open call
-        self._sent = -1  # characters of the call that were looked at; -1: its head is not complete
-        self._calls = 0
-        self.done = False
-
-    def feed(self, token: int) -> list[StreamEvent]:
-        if self.done:
-            return []
-        name = self._names.get(token)
-        if name is not None:
-            return self._mark(name)
-        return list(self._text(self._decoder.decode(self._codec.token_bytes(token))))
-
-    def finish(self) -> list[StreamEvent]:
-        """The last events. Without an end mark the answer was cut: its open call stays open."""
-        events = list(self._text(self._decoder.decode(b"", final=True)))
-        if not self.done:
-            reason = FinishReason.LENGTH
-        else:
-            reason = FinishReason.TOOL_CALLS if self._calls else FinishReason.STOP
-        self.done = True
-        return [*events, Finished(reason)]
-
-    def _mark(self, name: str) -> list[StreamEvent]:
-        events = list(self._text(self._decoder.decode(b"", final=True)))
-        self._decoder.reset()
-        if name in ("<|assistant_end|>", "<|bos|>"):
-            if self._place == "call":
-                events += self._end_call()
-            self.done = True
-        elif name == "<|call_start|>":
-            self._place, self._call, self._sent = "call", "", -1
-        elif name == "<|call_end|>" and self._place == "call":
-            events += self._end_call()
-        elif name in ("<|python_start|>", "<|output_start|>"):
-            self._place = name[2:8]
-        elif name in ("<|python_end|>", "<|output_end|>"):
-            self._place = "text"
-        return events
-
-    def _text(self, text: str) -> Iterator[StreamEvent]:
-        if not text or self.done:
-            return
-        if self._place == "text":
-            yield TextDelta(text)
-        elif self._place == "call":
-            self._call += text
-            yield from self._call_progress()
-
-    def _call_progress(self) -> Iterator[StreamEvent]:
-        """Arguments as they come, one character behind: the last brace closes the call."""
-        if self._sent < 0:
-            head = _CALL_HEAD.match(self._call)
-            # A head that may still grow by white space is not complete.
-            if head is None or head.end() == len(self._call):
-                return
-            self._sent = head.end()
-            yield ToolCallStart(self._calls, self._id(), json.loads(f'"{head[1]}"'))
-        end = len(self._call.rstrip()) - 1
-        if end > self._sent:
-            yield ToolCallDelta(self._calls, self._call[self._sent : end])
-            self._sent = end
-
-    def _end_call(self) -> list[StreamEvent]:
-        events: list[StreamEvent] = []
-        rest = self._call[max(self._sent, 0) :].rstrip()
-        if self._sent < 0:
-            events.append(ToolCallStart(self._calls, self._id(), _name_of(self._call)))
-            if rest:
-                events.append(ToolCallDelta(self._calls, rest))
-        elif rest != "}" and rest:
-            events.append(ToolCallDelta(self._calls, rest))
-        events.append(ToolCallEnd(self._calls))
-        self._calls += 1
-        self._place = "text"
-        return events
-
-    def _id(self) -> str:
-        return f"call_{self._calls}"
-
-
-def _name_of(text: str) -> str:
-    """The name in a call that is not what the grammar says, as far as it can be read."""
-    found = re.search(r'"name"\s*:\s*"([^"\\]*)"', text)
-    return found[1] if found else "invalid_call"
+    def size_of(self, message: Message) -> int:
+        """The tokens of one message, about."""
+        ...

@@ -13,6 +13,7 @@ from __future__ import annotations
 import gc
 import importlib
 import importlib.util
+import json
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -39,6 +40,9 @@ from agentcli.llm.replay import Replay
 from agentcli.messages import Usage
 
 LOCAL, EMBEDDED, REPLAY = "local", "embedded", "replay"
+
+# What the extra ``local`` brings, and what is used of it first.
+_EXTRA = ("torch", "tokenizers", "llguidance", "jinja2", "safetensors", "numpy")
 
 _MODULES = {
     CHAT: "agentcli.llm.openai",
@@ -136,10 +140,47 @@ def connect(
         answers = read_recording(Path(model))
         return Replay(ModelInfo(model, REPLAY), answers, source=model)
     if provider in (LOCAL, EMBEDDED):
-        return _connect_local(Path(model).expanduser() if provider == LOCAL else None, settings)
+        local: LLMClient
+        local = importlib.import_module("agentcli.llm.local").connect(local_folder(name), settings)
+        return local
     endpoint = resolve(name, settings, environ)
     client: LLMClient = importlib.import_module(_MODULES[endpoint.api]).connect(endpoint)
     return client
+
+
+def local_folder(name: str) -> Path | None:
+    """The folder of a model on this machine; None for the embedded one.
+
+    Raises:
+        ConfigError: it is no such model, it is not there, or the extra is not installed.
+    """
+    provider, model = split_name(name)
+    if provider not in (LOCAL, EMBEDDED):
+        raise ConfigError(
+            f'"{name}" is no model on this machine', hint="Name local:PATH, or embedded"
+        )
+    path = Path(model).expanduser() if provider == LOCAL else None
+    if path is not None and not path.exists():
+        raise ConfigError(f"{path}: no such model", hint="Name a model's file or folder")
+    missing = [library for library in _EXTRA if importlib.util.find_spec(library) is None]
+    if missing:
+        raise ConfigError(
+            f"models on this machine need the extra 'local' ({', '.join(missing)} is missing)",
+            hint="pip install 'agentcli[local]', or set ANTHROPIC_API_KEY or OPENAI_API_KEY",
+        )
+    return path
+
+
+def learnt_its_tools(name: str) -> bool:
+    """Whether a model was trained with agentcli's own tools, and reads no prompt about them."""
+    provider, model = split_name(name)
+    if provider != LOCAL:
+        return provider == EMBEDDED
+    try:
+        config = json.loads((Path(model).expanduser() / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and config.get("model_type") == "agentcli"
 
 
 def price_of(info: ModelInfo) -> Callable[[Usage], float | None]:
@@ -236,15 +277,3 @@ def _is_address(url: str) -> bool:
 def _api(known: Provider, model: str) -> str:
     own = known.base_url.startswith(OPENAI_URL)
     return RESPONSES if own and known.api == CHAT and reasons(model) else known.api
-
-
-def _connect_local(path: Path | None, settings: Settings) -> LLMClient:
-    if path is not None and not path.exists():
-        raise ConfigError(f"{path}: no such model", hint="Name a model's file or folder")
-    if importlib.util.find_spec("torch") is None:
-        raise ConfigError(
-            "models on this machine need the extra 'local'",
-            hint="Install agentcli[local], or set ANTHROPIC_API_KEY or OPENAI_API_KEY",
-        )
-    client: LLMClient = importlib.import_module("agentcli.llm.local").connect(path, settings)
-    return client

@@ -58,6 +58,13 @@ class Tokenizer(ABC):
     eos_id: int | None
     prompt_prefix: tuple[int, ...]
 
+    @property
+    def named(self) -> Mapping[str, str]:
+        """Special tokens by the names that chat templates use, such as ``eos_token``."""
+        texts = {token: text for text, token in self.special.items()}
+        ids = {"bos_token": self.bos_id, "eos_token": self.eos_id}
+        return {name: texts[token] for name, token in ids.items() if token is not None}
+
     @abstractmethod
     def encode(self, text: str) -> list[int]:
         """Ordinary text: never yields a special token."""
@@ -243,6 +250,15 @@ class HfTokenizer(Tokenizer):
         self.bos_id = self._id_of(self._settings.get("bos_token"))
         self.eos_id = self._id_of(self._settings.get("eos_token"))
         self.prompt_prefix = self._prefix()
+
+    @property
+    def named(self) -> Mapping[str, str]:
+        found: dict[str, str] = {}
+        for name, token in self._settings.items():
+            text = token.get("content") if isinstance(token, Mapping) else token
+            if name.endswith("_token") and isinstance(text, str):
+                found[name] = text
+        return found
 
     def encode(self, text: str) -> list[int]:
         ids: list[int] = self._ordinary.encode(text, add_special_tokens=False).ids

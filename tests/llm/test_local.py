@@ -177,6 +177,8 @@ async def test_a_model_of_another_family_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text((EMBEDDED / "config.json").read_text())
     (tmp_path / "tokenizer.tiktoken").write_bytes((EMBEDDED / "tokenizer.tiktoken").read_bytes())
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    for name in EMBEDDED.glob("model*"):
+        (tmp_path / name.name).symlink_to(name)
     with pytest.raises(ConfigError, match="not trained with agentcli's tools"):
         connect(tmp_path, Settings())
 

@@ -6,14 +6,14 @@ import json
 
 import pytest
 
-from agentcli.llm.chat_format import (
+from agentcli.llm.client import Finished, StreamEvent, StreamFold, TextDelta, ToolCallDelta
+from agentcli.llm.nanochat_format import (
     DECLINE_TOOL,
     INLINE_TOOL,
     SPECIAL_TOKENS,
     NanochatFormat,
     arguments_text,
 )
-from agentcli.llm.client import Finished, StreamEvent, StreamFold, TextDelta, ToolCallDelta
 from agentcli.messages import (
     FinishReason,
     Message,

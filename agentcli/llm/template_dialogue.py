@@ -1,0 +1,312 @@
+"""Conversations with models that brought a chat template, in their family's own syntax of calls.
+
+A template may write earlier turns in other ways than the model said them. A conversation's log
+holds the text and the tokens of each prompt and each answer; as far as the newly rendered text
+repeats those texts, their tokens are taken, and only the rest is tokenised. What could not be
+taken, the engine process finds out by comparing tokens, and computes anew.
+
+Templates that know no tools are given them in the first user message, in Hermes' syntax.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agentcli.errors import ConfigError, ContextWindowError, ModelError
+from agentcli.inference.calls import SYNTAXES, THINK, CallScanner, CallSyntax, Piece
+from agentcli.llm.chat_format import Prompt, Recent
+from agentcli.llm.client import (
+    ChatRequest,
+    Finished,
+    StreamEvent,
+    TextDelta,
+    ThinkingDelta,
+    ToolCallDelta,
+    ToolCallEnd,
+    ToolCallStart,
+)
+from agentcli.llm.nanochat_dialogue import offered
+from agentcli.llm.templates import ChatTemplate
+from agentcli.messages import FinishReason, Image, Message, Role, Text, ToolCall, ToolDefinition
+from agentcli.model.folder import ModelFolder
+from agentcli.model.tokenizer import Tokenizer
+
+_TOOLS_PROMPT = """You can call tools. To call one, write nothing but its call, in this form:
+<tool_call>
+{"name": "NAME", "arguments": {"ARGUMENT": "VALUE"}}
+</tool_call>
+The tools, as JSON Schema:
+"""
+_MESSAGE_TOKENS = 8  # marks around a message, about
+
+
+@dataclass
+class _Conversation:
+    """``pieces``: text and tokens of prompts and answers in turn, an answer's without its end."""
+
+    pieces: tuple[tuple[str, list[int]], ...] = ()
+
+
+class TemplateDialogue:
+    """See ``Dialogue``.
+
+    Raises ConfigError for a folder without a template, or with calls in a syntax unknown here.
+    """
+
+    def __init__(self, folder: ModelFolder, tokenizer: Tokenizer) -> None:
+        source = folder.chat_template
+        if not source:
+            raise ConfigError(
+                f"{folder.path}: no chat template, so it cannot be talked to",
+                hint="A base model can be tried with agentcli generate",
+            )
+        self._tokenizer = tokenizer
+        self._stops = folder.stop_ids(tokenizer)
+        self._template = ChatTemplate(source, tokenizer)
+        self._name, self._native = _syntax_of(source)
+        self._syntax = SYNTAXES[self._name]
+        self._takes_system = self._says_system()
+        self._conversations = Recent(_Conversation)
+
+    def prompt(self, request: ChatRequest, window: int) -> Prompt:
+        tools = [_schema(tool) for tool in request.tools] if self._native else []
+        text = self._template.render(self._messages(request), tools=tools)
+        pieces, rewritten = self._follow(self._conversations.of(request.conversation), text)
+        tokens = [token for _, piece in pieces for token in piece]
+        if len(tokens) >= window:
+            raise ContextWindowError(
+                f"the conversation of {len(tokens)} tokens does not fit the window of {window}",
+                hint="Begin a new session, or give the model more with --context",
+                provider="local",
+            )
+        return Prompt(tokens, rewritten, pieces, self._thinking(text))
+
+    def turn(self, request: ChatRequest, prompt: Prompt) -> Mapping[str, Any]:
+        return {
+            "syntax": self._name,
+            "thinking": prompt.thinking,
+            "tools": [offered(tool) for tool in request.tools],
+        }
+
+    def parser(self, prompt: Prompt) -> CallParser:
+        opened = prompt.thinking == "open"
+        return CallParser(self._tokenizer, self._syntax, self._stops, thinking=opened)
+
+    def said(
+        self, request: ChatRequest, prompt: Prompt, message: Message, tokens: Sequence[int]
+    ) -> None:
+        kept = [token for token in tokens if token not in self._stops]
+        answer = (self._tokenizer.decode(kept), kept)
+        self._conversations.of(request.conversation).pieces = (*prompt.pieces, answer)
+
+    def size_of(self, message: Message) -> int:
+        """About the tokens of one message."""
+        texts = [_content(message), message.thinking, *(call.arguments for call in message.calls)]
+        return _MESSAGE_TOKENS + sum(len(self._tokenizer.encode(text)) for text in texts if text)
+
+    def _follow(
+        self, conversation: _Conversation, text: str
+    ) -> tuple[tuple[tuple[str, list[int]], ...], str]:
+        """The rendered text in pieces, known ones first; and why not all known ones were met."""
+        known, at, why = conversation.pieces, 0, ""
+        taken: list[tuple[str, list[int]]] = []
+        for number, piece in enumerate(known):
+            if not text.startswith(piece[0], at):
+                answer = number % 2 == 1
+                why = "the template rewrites an earlier answer" if answer else "messages changed"
+                if answer:  # its first token may merge with the end of what stands before it
+                    at -= len(taken.pop()[0])
+                break
+            taken.append(piece)
+            at += len(piece[0])
+        rest = text[at:]
+        if len(taken) % 2:  # the known prompt has no answer after it: they are one piece
+            before, _ = taken.pop()
+            rest = before + rest
+        return (*taken, (rest, self._template.encode(rest))), why
+
+    def _thinking(self, text: str) -> str:
+        """Whether the answer may begin with thinking, or the prompt has begun it."""
+        begin, end = THINK
+        if text.rstrip().endswith(begin):
+            return "open"
+        closed = text.rstrip().endswith(end)
+        return "may" if begin in self._template.source and not closed else ""
+
+    def _says_system(self) -> bool:
+        """Whether the template takes a system message at all."""
+        probe = [{"role": "system", "content": "probe"}, {"role": "user", "content": "x"}]
+        try:
+            return "probe" in self._template.render(probe)
+        except ModelError:
+            return False
+
+    def _messages(self, request: ChatRequest) -> list[dict[str, Any]]:
+        """The messages as templates want them; runs of one role are one message."""
+        rendered = _native if self._native else _as_text
+        messages: list[dict[str, Any]] = []
+        system = ""
+        for message in request.messages:
+            if message.role is Role.SYSTEM:
+                system = f"{system}\n\n{message.text}" if system else message.text
+                continue
+            one = rendered(message)
+            last = messages[-1] if messages else {}
+            if one["role"] == last.get("role") != "tool" and not _has_calls(one, last):
+                last["content"] = f"{last['content']}\n\n{one['content']}"
+            else:
+                messages.append(one)
+        if not self._native and request.tools:
+            tools = "\n".join(json.dumps(_schema(tool)) for tool in request.tools)
+            system = f"{system}\n\n{_TOOLS_PROMPT}{tools}".lstrip()
+        if system and self._takes_system:
+            return [{"role": "system", "content": system}, *messages]
+        if system and messages and messages[0]["role"] == "user":
+            messages[0]["content"] = f"{system}\n\n{messages[0]['content']}"
+        elif system:
+            messages.insert(0, {"role": "user", "content": system})
+        return messages
+
+
+def _syntax_of(template: str) -> tuple[str, bool]:
+    """How a template writes calls, and whether it does at all."""
+    if "[TOOL_CALLS]" in template:
+        return ("mistral_args" if "[ARGS]" in template else "mistral"), True
+    if "<tool_call>" in template:
+        if "<function=" in template:
+            raise ConfigError(
+                "the template writes calls as <function=NAME>, which is not read here",
+                hint="Serve the model with vllm and name it vllm:NAME",
+            )
+        return "hermes", True
+    if "<|python_tag|>" in template or ("ipython" in template and "parameters" in template):
+        return "llama3", True
+    return "hermes", False
+
+
+def _native(message: Message) -> dict[str, Any]:
+    if message.role is Role.TOOL:
+        result = message.result
+        return {
+            "role": "tool",
+            "name": result.name,
+            "content": result.content,
+            "tool_call_id": _call_id(result.call_id),
+        }
+    one: dict[str, Any] = {"role": message.role.value, "content": _content(message)}
+    if message.thinking:
+        one["reasoning_content"] = one["reasoning"] = message.thinking
+    if message.calls:
+        one["tool_calls"] = [
+            {
+                "id": _call_id(call.id),
+                "type": "function",
+                "function": {"name": call.name, "arguments": _arguments(call)},
+            }
+            for call in message.calls
+        ]
+    return one
+
+
+def _as_text(message: Message) -> dict[str, Any]:
+    """For templates without tools: calls and results are text."""
+    if message.role is Role.TOOL:
+        text = f"<tool_response>\n{message.result.content}\n</tool_response>"
+        return {"role": "user", "content": text}
+    parts = [_content(message)] if _content(message) else []
+    for call in message.calls:
+        value = json.dumps({"name": call.name, "arguments": _arguments(call)}, ensure_ascii=False)
+        parts.append(f"<tool_call>\n{value}\n</tool_call>")
+    return {"role": message.role.value, "content": "\n".join(parts)}
+
+
+def _has_calls(*messages: Mapping[str, Any]) -> bool:
+    return any("tool_calls" in message for message in messages)
+
+
+def _content(message: Message) -> str:
+    if message.role is Role.TOOL:
+        return message.result.content
+    parts = []
+    for part in message.parts:
+        match part:
+            case Text(text):
+                parts.append(text)
+            case Image(name=name):
+                parts.append(f"[image {name}]")
+            case _:
+                pass
+    return "".join(parts)
+
+
+def _arguments(call: ToolCall) -> Any:
+    """As an object, for templates write it with ``tojson``; what is no JSON stays text."""
+    try:
+        return json.loads(call.arguments or "{}")
+    except ValueError:
+        return call.arguments
+
+
+def _call_id(name: str) -> str:
+    """Mistral's templates insist on nine letters and digits."""
+    return hashlib.blake2b(name.encode("utf-8", "replace"), digest_size=5).hexdigest()[:9]
+
+
+def _schema(tool: ToolDefinition) -> dict[str, Any]:
+    function = {
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": dict(tool.parameters),
+    }
+    return {"type": "function", "function": function}
+
+
+class CallParser:
+    """Reads one answer in a family's syntax; see ``ChatParser``."""
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        syntax: CallSyntax,
+        stop_ids: frozenset[int],
+        *,
+        thinking: bool = False,
+    ) -> None:
+        marks = {syntax.open, syntax.close, syntax.name_end, *THINK}
+        self._silent = {i for text, i in tokenizer.special.items() if text not in marks}
+        self._silent |= stop_ids
+        self._text = tokenizer.stream()
+        self._scanner = CallScanner(syntax, thinking=thinking)
+        self._calls = 0
+
+    def feed(self, token: int) -> list[StreamEvent]:
+        if token in self._silent:
+            return []
+        return self._events(self._scanner.feed(self._text.push(token)))
+
+    def finish(self, reason: FinishReason | None = None) -> list[StreamEvent]:
+        events = self._events(self._scanner.feed(self._text.finish()))
+        events += self._events(self._scanner.finish())
+        ended = FinishReason.TOOL_CALLS if self._calls else FinishReason.STOP
+        return [*events, Finished(reason or ended)]
+
+    def _events(self, pieces: Iterable[Piece]) -> list[StreamEvent]:
+        events: list[StreamEvent] = []
+        for piece in pieces:
+            match piece.kind:
+                case "text":
+                    events.append(TextDelta(piece.text))
+                case "thinking":
+                    events.append(ThinkingDelta(piece.text))
+                case "name":
+                    events.append(ToolCallStart(self._calls, f"call_{self._calls}", piece.text))
+                case "arguments":
+                    events.append(ToolCallDelta(self._calls, piece.text))
+                case "end":
+                    events.append(ToolCallEnd(self._calls))
+                    self._calls += 1
+        return events

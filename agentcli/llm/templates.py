@@ -1,0 +1,166 @@
+"""Chat templates: a model's own Jinja, rendered in a sandbox, and the tokens of what comes out.
+
+A template is a program that came with the weights: it runs in Jinja's immutable sandbox, which
+lets it reach nothing but the values it is given. The environment is the one that ``transformers``
+gives (``apply_chat_template``): trimmed blocks, loop controls, ``tojson`` without HTML escapes,
+``raise_exception``, ``strftime_now`` and the tag ``generation``.
+
+Text within messages never becomes a special token: before rendering, every place where it spells
+one is broken by a character that occurs nowhere else, and that is taken out again afterwards.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jinja2
+from jinja2 import nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from agentcli.errors import ModelError
+from agentcli.model.tokenizer import Tokenizer
+
+# Unicode has set these code points aside for a program's own use; they are no characters.
+_GUARDS = [chr(point) for point in range(0xFDD0, 0xFDF0)]
+
+
+class _Generation(Extension):
+    """``{% generation %}`` marks what the model says, for training; here it says nothing."""
+
+    tags = {"generation"}  # noqa: RUF012 (jinja2 wants a set)
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+class ChatTemplate:
+    """One model's template, with its tokenizer.
+
+    Raises ModelError for a template that is no Jinja.
+    """
+
+    def __init__(self, source: str, tokenizer: Tokenizer) -> None:
+        self.source = source
+        self._tokenizer = tokenizer
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
+        )
+        environment.filters["tojson"] = _to_json
+        environment.globals["raise_exception"] = _raise_exception
+        environment.globals["strftime_now"] = _strftime_now
+        try:
+            self._template = environment.from_string(source)
+        except jinja2.TemplateError as error:
+            raise ModelError(f"the chat template is no valid Jinja: {error}") from None
+        texts = sorted(tokenizer.special, key=len, reverse=True)
+        self._special = re.compile("|".join(map(re.escape, texts)) or r"(?!)")
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] = (),
+        answer: bool = True,
+    ) -> str:
+        """The conversation as text for ``encode``; with ``answer`` the model's turn is opened.
+
+        Raises ModelError with what the template says of messages that it does not take.
+        """
+        given: Any = {"messages": list(messages), "tools": list(tools)}
+        guard = self._guard(given)
+        safe = _mapped(given, lambda text: self._special.sub(lambda m: _broken(m[0], guard), text))
+        try:
+            return self._template.render(
+                messages=safe["messages"],
+                tools=safe["tools"] or None,
+                documents=None,
+                add_generation_prompt=answer,
+                **self._tokenizer.named,
+            )
+        except Exception as error:  # a template is a program: anything may go wrong in it
+            raise ModelError(
+                f"the chat template does not take this conversation: {error}"
+            ) from None
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of rendered text, or of a part of it that begins at a special token."""
+        if not any(guard in text for guard in _GUARDS):
+            return self._tokenizer.encode_template(text)
+        tokens: list[int] = []
+        at = 0
+        for found in self._special.finditer(text):
+            tokens += self._ordinary(text[at : found.start()], first=at == 0)
+            tokens.append(self._tokenizer.special[found[0]])
+            at = found.end()
+        return tokens + self._ordinary(text[at:], first=at == 0)
+
+    def plain(self, text: str) -> str:
+        """Rendered text as a reader sees it."""
+        return _without_guards(text)
+
+    def _ordinary(self, text: str, *, first: bool) -> list[int]:
+        text = _without_guards(text)
+        encode = self._tokenizer.encode if first else self._tokenizer.encode_inner
+        return encode(text) if text else []
+
+    def _guard(self, given: Any) -> str:
+        """A character that no message holds."""
+        texts: list[str] = []
+        _mapped(given, texts.append)
+        free = [guard for guard in _GUARDS if not any(guard in text for text in texts)]
+        if not free:
+            raise ModelError("the conversation holds every code point that is set aside")
+        return free[0]
+
+
+def _broken(text: str, guard: str) -> str:
+    return text[0] + guard + text[1:]
+
+
+def _without_guards(text: str) -> str:
+    return text.translate(_NO_GUARDS)
+
+
+_NO_GUARDS = {ord(guard): None for guard in _GUARDS}
+
+
+def _mapped(value: Any, change: Any) -> Any:
+    """Every text within a JSON-like value changed, keys as well."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {change(key): _mapped(inner, change) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_mapped(inner, change) for inner in value]
+    return value
+
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+    )
+
+
+def _raise_exception(message: str) -> None:
+    raise jinja2.TemplateError(message)
+
+
+def _strftime_now(pattern: str) -> str:
+    return datetime.datetime.now().strftime(pattern)
