@@ -151,16 +151,14 @@ def _watch(
         if caught is not None:
             status = _reap_until(main)
             if status is not None:
-                if os.WIFSIGNALED(status) and group is not None and group.out_of_memory():
-                    verdict["memory_exceeded"] = True
+                if status != 0 and group is not None:
+                    verdict = _refused(group, limits) or verdict
                 return {**verdict, "status": status}
             continue
         if deadline is not None and time.monotonic() >= deadline:
             return {**verdict, "timed_out": True}
-        if group is not None and group.out_of_memory():
-            return {**verdict, "memory_exceeded": True}
-        if group is not None and group.out_of_tasks():
-            return {**verdict, "exceeded": f"more than {limits['tasks']} tasks"}
+        if group is not None and (refused := _refused(group, limits)):
+            return {**verdict, **refused}
         pids = tree.descendants(me, limits["tasks"])
         if len(pids) > limits["tasks"]:  # before looking closer at each, which takes long
             return {**verdict, "exceeded": f"more than {limits['tasks']} tasks"}
@@ -174,6 +172,15 @@ def _watch(
         # A tree that grows fast is looked at again soon: a fork bomb doubles within milliseconds.
         pause = 0.01 if len(pids) > max(2 * seen, 32) else 0.05 if len(pids) < 200 else 0.1
         seen = len(pids)
+
+
+def _refused(group: cgroup.Group, limits: dict[str, Any]) -> dict[str, Any]:
+    """What the kernel has refused the tree, as a verdict; empty if nothing."""
+    if group.out_of_memory():
+        return {"memory_exceeded": True}
+    if group.out_of_tasks():
+        return {"exceeded": f"more than {limits['tasks']} tasks"}
+    return {}
 
 
 class _Disk:

@@ -117,7 +117,7 @@ async def test_memory_of_the_tree(supervisor: Supervisor) -> None:
 
 
 async def test_memory_of_one_process(supervisor: Supervisor) -> None:
-    script = "x = bytearray(500 * 2**20)"
+    script = "x = bytearray(b'x') * (500 * 2**20)"
     limits = Limits(time_s=30, memory_bytes=128 * MIB)
     result = await run(supervisor, sys.executable, "-S", "-c", script, limits=limits)
     assert not result.success
