@@ -144,7 +144,7 @@ class Agent:
         Raises:
             UsageError: the run before has not ended.
         """
-        self._check_idle("start")
+        self.check_idle("start")
         if self._run is not None:  # a fallback may answer by now
             self.session = replace(self.session, model=self.state.model)
         before, run = self._run, Run()
@@ -171,7 +171,7 @@ class Agent:
             UsageError: a run is in progress.
             AgentCLIError: the model cannot be had; the one before stays.
         """
-        self._check_idle("change the model")
+        self.check_idle("change the model")
         if self._connect is None:
             raise ConfigError("models cannot be changed by name here")
         client = await asyncio.to_thread(self._connect, name)  # it may have an SDK to import
@@ -188,7 +188,7 @@ class Agent:
         Raises:
             UsageError: a run is in progress, or no message has such a number.
         """
-        self._check_idle("compact")
+        self.check_idle("compact")
         return await self._answering.compact(preview=preview, keep=keep)
 
     async def uncompact(self) -> Compaction:
@@ -197,7 +197,7 @@ class Agent:
         Raises:
             UsageError: a run is in progress, or nothing was compacted.
         """
-        self._check_idle("uncompact")
+        self.check_idle("uncompact")
         return await self._compacting.undo()
 
     async def step(self) -> Stop | None:
@@ -363,7 +363,12 @@ class Agent:
             raise InternalError("a step belongs to a run")
         return self._run
 
-    def _check_idle(self, doing: str) -> None:
+    def check_idle(self, doing: str) -> None:
+        """Make sure that no run is in progress; ``doing`` is what cannot be done beside one.
+
+        Raises:
+            UsageError: the run before has not ended.
+        """
         if self._run is not None and not self._run.ended:
             raise UsageError(
                 f"cannot {doing}: the run before has not ended",

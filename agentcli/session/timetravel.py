@@ -1,0 +1,300 @@
+"""Going back in a session and forth again: its messages and the files of its workspace together.
+
+A session is named by its id, or handed over as its live ``Agent`` between two runs. The journal
+stays append-only: to go back is an event like any other, and what was left can be had again until
+something new is done. The local model's cache follows by itself, by the longest common beginning.
+
+Nothing that somebody else changed meanwhile is overwritten without a word: such paths are refused
+by name, or with ``force`` set aside in a folder first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from agentcli.agent.events import Event, Rewound, WorkspaceChanged
+from agentcli.agent.kernel import Agent
+from agentcli.agent.state import AgentState
+from agentcli.environments.blobs import Blobs
+from agentcli.environments.recorded import Recorded
+from agentcli.environments.snapshots import folder_of
+from agentcli.errors import ConflictError, UsageError
+from agentcli.messages import Message
+from agentcli.session.journal import Journal
+from agentcli.session.moves import Move, carry_out, diff_of, going_back, going_forth, set_aside
+from agentcli.session.store import data_dir, find_session, journal_path, load_state
+from agentcli.text import counted
+
+Session = Agent | str
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """Where a session can go back to: the end of a step, or with ``turn`` before a task.
+
+    ``text`` is that task, or what the model said or called; ``files`` were changed in the step.
+    """
+
+    step: int
+    turn: bool
+    text: str
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """A path that is not as the session left it."""
+
+    path: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What going there would do. ``not_covered`` is left alone: ignored, or not kept."""
+
+    step: int
+    dropped: tuple[Message, ...]
+    restored: tuple[Message, ...]
+    diff: str
+    paths: tuple[str, ...]
+    conflicts: tuple[Conflict, ...]
+    not_covered: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Travelled:
+    """What was done. ``quarantine`` holds what others had written, where that gave way."""
+
+    step: int
+    paths: tuple[str, ...]
+    quarantine: Path | None = None
+
+
+def points(session: Session) -> list[Point]:
+    """Where the session can go back to, oldest first.
+
+    Raises:
+        UsageError: there is no such session.
+    """
+    state = _state(session)
+    marks = list(state.marks)
+    found = []
+    for mark, following in zip(marks, [*marks[1:], state], strict=True):
+        text, files = following.task, ()
+        if not mark.turn:
+            decision = mark.step_decision
+            text = "" if decision is None else decision.text.strip()
+            if decision is not None and not text:
+                text = ", ".join(call.name for call in decision.calls)
+            before = found and len(marks[len(found) - 1].changes)
+            files = _paths(mark.changes.since(before or 0))
+        found.append(Point(mark.step, mark.turn, text, files))
+    return found
+
+
+async def preview(session: Session, step: int | None = None, *, redo: bool = False) -> Preview:
+    """What ``rewind`` to the end of ``step`` would do, or ``undo`` without one, or ``redo``.
+
+    Raises:
+        UsageError: there is no such session or step, or nothing to undo or redo.
+    """
+    async with _opened(session, only_look=True) as place:
+        return await asyncio.to_thread(_preview, place, step, redo)
+
+
+async def undo(
+    session: Session, *, messages: bool = True, files: bool = True, force: bool = False
+) -> Travelled:
+    """Take back the last task and all that followed from it; see ``rewind``."""
+    return await _travel(session, None, messages=messages, files=files, force=force)
+
+
+async def rewind(
+    session: Session,
+    step: int,
+    *,
+    messages: bool = True,
+    files: bool = True,
+    force: bool = False,
+) -> Travelled:
+    """Go back to the end of a step, 0 being the start.
+
+    Raises:
+        UsageError: there is no such session or step, or a run is in progress.
+        ConflictError: files were changed by somebody else since; nothing was done.
+        SnapshotError: a file cannot be put back; nothing was done.
+        JournalError: it cannot be recorded, or another process has the session open.
+    """
+    return await _travel(session, step, messages=messages, files=files, force=force)
+
+
+async def redo(session: Session, *, force: bool = False) -> Travelled:
+    """Take the last undo or rewind back, as long as nothing new was done; see ``rewind``."""
+    return await _travel(session, None, redo=True, force=force)
+
+
+@dataclass
+class _Place:
+    """One session, opened to be moved."""
+
+    state: AgentState
+    blobs: Blobs
+    folder: Path
+    emit: Callable[[Event], Awaitable[None]]
+    settle: Callable[[], Awaitable[list[WorkspaceChanged]]]
+
+
+def _state(session: Session) -> AgentState:
+    return load_state(find_session(session)) if isinstance(session, str) else session.state
+
+
+@asynccontextmanager
+async def _opened(session: Session, *, only_look: bool = False) -> AsyncIterator[_Place]:
+    async def nothing() -> list[WorkspaceChanged]:
+        return []
+
+    if not isinstance(session, str):
+        if not only_look:
+            session.check_idle("go back or forth")
+        state, environment = session.state, session.context.environment
+        folder = journal_path(state.session_id).parent
+        if isinstance(environment, Recorded):
+
+            async def settle() -> list[WorkspaceChanged]:
+                found = await environment.drain(outside=True)
+                return [
+                    WorkspaceChanged(state.step, each.before, each.after, True) for each in found
+                ]
+
+            yield _Place(state, environment.snapshots.blobs, folder, session.stream.emit, settle)
+            return
+        blobs = Blobs(folder_of(data_dir(), state.workspace))
+        try:
+            yield _Place(state, blobs, folder, session.stream.emit, nothing)
+        finally:
+            blobs.close()
+        return
+    session = find_session(session)
+    state = load_state(session)
+    blobs = Blobs(folder_of(data_dir(), state.workspace))
+    journal = None if only_look else Journal(journal_path(session))
+
+    async def emit(event: Event) -> None:
+        if journal is not None:
+            await journal.append(event, sync=True)
+
+    try:
+        yield _Place(state, blobs, journal_path(session).parent, emit, nothing)
+    finally:
+        blobs.close()
+        if journal is not None:
+            journal.close()
+
+
+def _preview(place: _Place, step: int | None, redo: bool) -> Preview:
+    state, blobs = place.state, place.blobs
+    target, moves = _destination(place, step, redo)
+    history, other = list(state.history), list(target.history)
+    same = next(
+        (n for n, (a, b) in enumerate(zip(history, other, strict=False)) if a is not b and a != b),
+        min(len(history), len(other)),
+    )
+    left = [move.path for move in moves if not move.possible]
+    return Preview(
+        target.step,
+        tuple(history[same:]),
+        tuple(other[same:]),
+        diff_of(moves, blobs),
+        tuple(move.path for move in moves if move.possible),
+        _conflicts(moves),
+        (*left, *state.left_out),
+    )
+
+
+def _destination(place: _Place, step: int | None, redo: bool) -> tuple[AgentState, list[Move]]:
+    state = place.state
+    if redo:
+        if not state.undone:
+            raise UsageError("there is nothing to redo")
+        undone = state.undone[0]
+        moves = going_forth(state.workspace, undone.event.before, undone.event.after, place.blobs)
+        return undone.state, moves
+    target = state.marks[mark_of(state, step)]
+    changes = state.changes.since(len(target.changes))
+    return target, going_back(state.workspace, changes, place.blobs)
+
+
+def mark_of(state: AgentState, step: int | None) -> int:
+    """The number of the mark at the end of a step; without one, that before the last task.
+
+    Raises:
+        UsageError: there is none.
+    """
+    marks = list(state.marks)
+    if step is None:
+        here = len(state.history)
+        for number in range(len(marks) - 1, -1, -1):
+            if marks[number].turn and len(marks[number].history) < here:
+                return number
+        raise UsageError("there is nothing to undo")
+    if step == 0 and marks:
+        return 0
+    for number in range(len(marks) - 1, -1, -1):
+        if marks[number].step == step and not marks[number].turn:
+            return number
+    last = max((mark.step for mark in marks), default=0)
+    raise UsageError(f"there is no step {step} to go back to", hint=f"The last one is {last}")
+
+
+async def _travel(
+    session: Session,
+    step: int | None,
+    *,
+    redo: bool = False,
+    messages: bool = True,
+    files: bool = True,
+    force: bool = False,
+) -> Travelled:
+    async with _opened(session) as place:
+        for change in await place.settle():
+            await place.emit(change)
+        target, moves = await asyncio.to_thread(_destination, place, step, redo)
+        moves = moves if files else []
+        conflicts = _conflicts(moves)
+        if conflicts and not force:
+            raise ConflictError(
+                f"{counted(len(conflicts), 'file was', 'files were')} changed by somebody else: "
+                + ", ".join(f"{each.path} ({each.why})" for each in conflicts),
+                tuple(each.path for each in conflicts),
+                hint="With --force they give way, and are set aside in a folder",
+            )
+        quarantine = None
+        if conflicts:
+            contested = [move for move in moves if move.conflict]
+            quarantine = set_aside(contested, place.folder / "quarantine", place.blobs)
+        done = await asyncio.to_thread(carry_out, place.state.workspace, moves, place.blobs)
+        await place.settle()  # what was just written is nobody else's
+        await place.emit(
+            Rewound(
+                0 if redo else mark_of(place.state, step),
+                {move.path: move.now for move in done if move.now},
+                {move.path: move.target for move in done if move.target},
+                redo,
+                messages,
+            )
+        )
+        return Travelled(target.step, tuple(move.path for move in done), quarantine)
+
+
+def _conflicts(moves: list[Move]) -> tuple[Conflict, ...]:
+    return tuple(Conflict(move.path, move.conflict) for move in moves if move.conflict)
+
+
+def _paths(changes: list[WorkspaceChanged]) -> tuple[str, ...]:
+    own = [each for each in changes if not each.outside]
+    return tuple(sorted({path for each in own for path in (*each.before, *each.after)}))
