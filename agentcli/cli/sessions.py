@@ -64,6 +64,24 @@ def show(
         _show_open(full_id, state)
 
 
+@app.command()
+def compact(
+    session_id: Annotated[str, typer.Argument(help="The id, or its beginning.")],
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Only say what would be left out.")
+    ] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Undo the last compaction.")] = False,
+    keep: Annotated[
+        list[int] | None,
+        typer.Option(min=0, help="The number of a message that stays as it is.", metavar="N"),
+    ] = None,
+) -> None:
+    """Show the model less of a session from here on; the session itself stays whole."""
+    from agentcli.cli.compact import compact as work  # starts a sandbox: listing need not wait
+
+    work(find_session(session_id), preview=preview, undo=undo, keep=keep or [])
+
+
 def _spent(state: AgentState) -> float:
     """Seconds of this run's steps."""
     return sum(each.duration_s for each in state.records if each.step > state.before.steps)

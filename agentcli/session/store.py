@@ -13,7 +13,15 @@ from pathlib import Path
 
 import platformdirs
 
-from agentcli.agent.events import RunFinished, SessionStarted, TaskGiven
+from agentcli.agent.events import (
+    Compacted,
+    CompactionUndone,
+    Event,
+    ModelUsed,
+    RunFinished,
+    SessionStarted,
+    TaskGiven,
+)
 from agentcli.agent.state import AgentState, fold_all
 from agentcli.errors import JournalError, UsageError
 from agentcli.session.journal import FILE_NAME, open_regular, parse_line, read_events
@@ -147,7 +155,7 @@ def _info(path: Path) -> SessionInfo | None:
                 break
     if session is None:
         return None
-    ending = parse_line(tail[-1], str(path)) if tail and tail[-1].startswith(b"{") else None
+    ending = _ending(tail, str(path))
     condition, outcome = Condition.INTERRUPTED, ""
     if running:
         condition = Condition.RUNNING
@@ -164,6 +172,17 @@ def _info(path: Path) -> SessionInfo | None:
         outcome,
         updated,
     )
+
+
+def _ending(tail: list[bytes], where: str) -> Event | None:
+    """The last event of a run; a session may have been compacted since."""
+    for line in reversed(tail):
+        if not line.startswith(b"{"):
+            return None
+        event = parse_line(line, where)
+        if not isinstance(event, Compacted | CompactionUndone | ModelUsed):
+            return event
+    return None
 
 
 def _complete_lines(data: bytes) -> list[bytes]:

@@ -1,0 +1,69 @@
+"""``agentcli sessions compact``: show the model less of a session, or all of it again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+from agentcli import config
+from agentcli.agent.compacting import Compaction
+from agentcli.agent.state import AgentState
+from agentcli.messages import Message, Role
+from agentcli.session.store import load_state
+from agentcli.text import counted, escape, one_line
+from agentcli.trust import is_trusted
+from agentcli.wiring import open_agent
+
+
+def compact(session_id: str, *, preview: bool, undo: bool, keep: Sequence[int]) -> None:
+    """Do it, and print what it came to.
+
+    Raises:
+        AgentCLIError: no such session, its model cannot be had, nothing to undo.
+    """
+    state = load_state(session_id)
+    done = asyncio.run(_compact(session_id, state, preview=preview, undo=undo, keep=keep))
+    for line in _lines(done, state, preview=preview):
+        print(escape(line))
+
+
+async def _compact(
+    session_id: str, state: AgentState, *, preview: bool, undo: bool, keep: Sequence[int]
+) -> Compaction:
+    folder = Path(state.workspace)
+    settings = config.load(folder, trusted=is_trusted(folder))
+    async with open_agent(
+        settings, workspace=folder, model=state.model, mode=state.mode, session_id=session_id
+    ) as agent:
+        if undo:
+            return await agent.uncompact()
+        return await agent.compact(preview=preview, keep=keep)
+
+
+def _lines(done: Compaction, state: AgentState, *, preview: bool) -> list[str]:
+    tokens = f"about {done.tokens_before:,} tokens"
+    if done.cause == "undone":
+        return [f"undone: {tokens} are {done.tokens_after:,} again"]
+    if not done.passes:
+        return [f"nothing can be left out of {tokens}"]
+    lines: list[str] = []
+    if preview:
+        for stretch in done.replaced:
+            for number in range(stretch.first, stretch.end):
+                score = f" (score {done.scores[number]:g})" if number in done.scores else ""
+                lines.append(f"{number:>5}{score} {_said(state.history[number])}")
+    what = "would no longer be" if preview else "are no longer"
+    lines.append(
+        f"{counted(len(done.dropped), 'message')} of {len(state.history)} {what} shown as they "
+        f"were said: {tokens} {'would be' if preview else 'are'} {done.tokens_after:,}"
+    )
+    lines.append(f"by {', '.join(done.passes)}; the journal keeps everything")
+    return lines
+
+
+def _said(message: Message) -> str:
+    if message.role is Role.TOOL:
+        return f"{message.result.name}: {one_line(message.result.content, 60)}"
+    calls = ", ".join(call.name for call in message.calls)
+    return f"{message.role.value}: {one_line(message.text or calls, 60)}"
