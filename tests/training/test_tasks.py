@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agentcli.llm.chat_format import DECLINE_TOOL, NanochatFormat
+from agentcli.llm.nanochat_format import DECLINE_TOOL, NanochatFormat
 from agentcli.messages import Role, validate_history
 from training import questions, repairs, wording
 from training.candidates import candidates
