@@ -8,22 +8,31 @@ a chat are runs of one session, and each goes on with the history of those befor
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 
 from agentcli.agent.acting import Acting
 from agentcli.agent.answering import Answering
 from agentcli.agent.asking import Asking
-from agentcli.agent.budget import ContextRules, Price, RunLimits, used_up
-from agentcli.agent.checking import Check, Checking
+from agentcli.agent.behaviour import Behaviour
+from agentcli.agent.budget import ContextRules, Price, RunLimits, unpriced, used_up
+from agentcli.agent.caps import Caps, SoftCaps
+from agentcli.agent.checking import Check, Checking, unchecked
 from agentcli.agent.compacting import Compacting, Compaction
-from agentcli.agent.critics import Critic, Judgement, Review, review_all
+from agentcli.agent.criteria import Criterion, Moment, standard
+from agentcli.agent.critics import Critic, Judgement, Review
+from agentcli.agent.decision import Act, Branch, Decision, Final, Wait
 from agentcli.agent.events import (
+    BranchTaken,
+    Decided,
     EventLog,
+    MemoryLog,
     MessageAdded,
     ModeChanged,
     ModelChanged,
+    Recovered,
     SessionStarted,
     Stage,
     StageStarted,
@@ -33,23 +42,34 @@ from agentcli.agent.events import (
     TaskGiven,
 )
 from agentcli.agent.hooks import Hook
-from agentcli.agent.module import Act, AgentModule, CodingAgent, Decision, Final, Wait
 from agentcli.agent.processors.base import Processor
 from agentcli.agent.processors.standard import STANDARD, processors_named
 from agentcli.agent.recording import Recorder, Recording
-from agentcli.agent.recovery import TOOL_RETRIES, RetryConfig
+from agentcli.agent.recovery import TOOL_RETRIES, RecoveryPolicy, RetryConfig
+from agentcli.agent.reviewing import Reviewing
 from agentcli.agent.run import Run, RunResult
 from agentcli.agent.search import Copies, Search
-from agentcli.agent.stagnation import REPEATS, stagnant
+from agentcli.agent.sessions import session_of
 from agentcli.agent.state import AgentState
 from agentcli.agent.stop import Stop, Stopped, finished, stop_for, stop_of, unrecorded
 from agentcli.agent.stream import Stream
+from agentcli.environments.base import Nowhere
 from agentcli.errors import ConfigError, InternalError, JournalError, Place, UsageError
 from agentcli.llm.client import LLMClient, ModelInfo, Sampling
-from agentcli.messages import Image, Outcome, ToolCall, ToolResult, Usage, system, user
-from agentcli.tools.base import STOP, ToolContext, ToolOutput
+from agentcli.messages import (
+    Image,
+    Outcome,
+    ToolCall,
+    ToolResult,
+    assistant,
+    system,
+    user,
+)
+from agentcli.tools.base import Tool, ToolContext
 from agentcli.tools.permissions import Mode, ModePermissions
 from agentcli.tools.registry import Registry
+
+_log = logging.getLogger("agentcli.kernel")
 
 
 class Agent:
@@ -58,15 +78,17 @@ class Agent:
     def __init__(
         self,
         client: LLMClient,
-        tools: Registry,
-        context: ToolContext,
-        log: EventLog,
-        session: SessionStarted,
+        tools: Registry | Iterable[Tool] = (),
+        context: ToolContext | None = None,
+        log: EventLog | None = None,
+        session: SessionStarted | None = None,
         *,
         state: AgentState | None = None,
-        module: AgentModule | None = None,
+        module: Behaviour | None = None,
         hooks: Sequence[Hook] = (),
         critics: Sequence[Critic] = (),
+        criteria: Sequence[Criterion] = (),
+        recovery: RecoveryPolicy | None = None,
         limits: RunLimits | None = None,
         retry: RetryConfig | None = None,
         tool_retry: RetryConfig = TOOL_RETRIES,
@@ -77,10 +99,14 @@ class Agent:
         check: Check | None = None,
         copies: Copies | None = None,
         recorder: Recorder | None = None,
+        caps: Caps | None = None,
         rules: ContextRules | None = None,
         processors: Sequence[Processor] | None = None,
     ) -> None:
-        """``session`` is what the journal opens with; ``state`` where a resumed session stands.
+        """A client is enough; without ``context`` there is no workspace, without ``log`` no file.
+
+        ``session`` is what the journal opens with; ``state`` where a resumed session stands;
+        ``criteria`` end a run beside those that every run has.
 
         ``fallbacks`` make the clients to go on with, in this order, when a model fails for good;
         ``connect`` makes the client of a model that is chosen by name; ``price_of`` gives a
@@ -88,26 +114,35 @@ class Agent:
         ``processors`` say when and how a long conversation is made shorter; ``recorder`` notices
         what becomes of files.
         """
+        tools = tools if isinstance(tools, Registry) else Registry(tools)
+        context = context or ToolContext(Nowhere())
+        log = log or MemoryLog()
         self.tools = tools
         self.context = context
-        self.session = session
+        self.session = session or session_of(client, tools, context)
         self.limits = limits or RunLimits()
         self.log = log
         self.stream = Stream(log, hooks, state or AgentState())
         self.notices: list[str] = []
         """What the user should be told beside the events: a face shows it and takes it off."""
-        self._module = module or CodingAgent()
-        self._critics = tuple(critics)
+        self._module = module or Behaviour()
+        self._recovery = recovery or RecoveryPolicy()
         self._connect = connect
         self._run: Run | None = None
-        self._stage = ""
+        self._stage = Stage.OBSERVE
+        self._began = time.monotonic()
         emit = self.stream.emit
+        self._caps = SoftCaps(caps or Caps(), self.limits, tools.spec)
         self._acting = Acting(tools, context, emit, self._before_tool, tool_retry)
         self._recording = Recording(recorder, self.stream)
         self._checking = Checking(
-            check or _unchecked, context, self.stream, self.limits.check_rounds
+            check or unchecked, context, self.stream, self.limits.check_rounds
         )
-        asking = Asking(emit, retry or RetryConfig(), self.limits, price_of or _unpriced)
+        asking = Asking(emit, retry or RetryConfig(), self.limits, price_of or unpriced)
+        self._reviewing = Reviewing(critics, self.stream, asking)
+        self._criteria = standard(
+            self._checking, self._module, self.limits, context.environment, criteria
+        )
         if processors is None:
             processors = processors_named(STANDARD)
         self._compacting = Compacting(
@@ -152,6 +187,8 @@ class Agent:
             run.steer(text)  # said when the run before had ended already
         self._run = self.stream.run = run
         self._checking.begin()
+        self._began = time.monotonic()
+        self._caps.begin()
         work = asyncio.create_task(self._work(task, tuple(checks), tuple(images)))
         run.attach(work, asyncio.create_task(self._drive(run, work)))
         return run
@@ -212,6 +249,8 @@ class Agent:
         review = await self._critic(number)
         stop = await self._check_stop(number, decision, review)
         await self._recording.note(number)
+        for reached in self._caps.after_step(self.state):
+            await self.stream.emit(reached)
         await self.stream.emit(StepFinished(number, time.monotonic() - started))
         return stop
 
@@ -229,8 +268,20 @@ class Agent:
     async def _decide(self, step: int) -> Decision:
         await self._enter(step, Stage.DECIDE)
         decision = await self._module.decide(self.state)
-        if decision is not None:
-            return decision
+        if isinstance(decision, Branch):
+            scores = tuple(candidate.score for candidate in decision.candidates)
+            await self.stream.emit(BranchTaken(step, decision.best, scores))
+            decision = decision.candidates[decision.best].decision
+        match decision:
+            case Act(calls):
+                said = self._answering.with_unique_ids(assistant("", *calls))
+                await self.stream.emit(Decided(step, said))
+                return Act(said.calls)
+            case Final(answer):
+                await self.stream.emit(Decided(step, assistant(answer)))
+                return decision
+            case Wait():
+                return decision
         message = await self._answering.answer(step)
         return Act(message.calls) if message.calls else Final(message.text)
 
@@ -241,7 +292,7 @@ class Agent:
                 await self._acting.run(step, calls)
                 await self._recording.note(step)
                 return self.state.step_results
-            case Final() | Wait():
+            case _:
                 return ()
 
     async def _reduce(self, step: int, results: tuple[ToolResult, ...]) -> None:
@@ -250,10 +301,10 @@ class Agent:
             await self.stream.emit(MessageAdded(user(note)))
 
     async def _critic(self, step: int) -> Review:
-        if not self._critics:
+        if not self._reviewing:
             return Review()
         await self._enter(step, Stage.CRITIC)
-        return await review_all(self._critics, self.state)
+        return await self._reviewing.review(step)
 
     async def _check_stop(self, step: int, decision: Decision, review: Review) -> Stop | None:
         await self._enter(step, Stage.CHECK_STOP)
@@ -264,17 +315,8 @@ class Agent:
             return None
         if self._current.has_steered:
             return None
-        for result in self.state.step_results:
-            if result.data.get(STOP) == StopReason.DECLINED:
-                return stop_for(StopReason.DECLINED, answer=result.content)
-        if isinstance(decision, Final):
-            return await self._checking.finish(decision.answer)
-        if (reason := self._module.should_stop(self.state)) is not None:
-            return stop_for(reason)
-        if stagnant(self.state):
-            detail = f"the same faulty call {REPEATS} times in a row"
-            return stop_for(StopReason.STAGNATION, detail=detail)
-        return None
+        elapsed_s = time.monotonic() - self._began
+        return await self._criteria.met(Moment(self.state, decision, elapsed_s))
 
     async def _hear(self) -> None:
         """Hand over what was steered, one by one: a cancellation in between loses nothing."""
@@ -282,7 +324,7 @@ class Agent:
             await self.stream.emit(MessageAdded(user(text)))
 
     async def _enter(self, step: int, stage: Stage) -> None:
-        self._stage = stage.value
+        self._stage = stage
         await self.stream.emit(StageStarted(step, stage))
 
     async def _before_tool(self, call: ToolCall) -> ToolResult | None:
@@ -334,9 +376,24 @@ class Agent:
         except TimeoutError:
             if not deadline.expired():
                 raise
-            where = f"step {self.state.running_step} ({self._stage})"
+            where = f"step {self.state.running_step} ({self._stage.value})"
             detail = f"{where} took more than {self.limits.step_time_s:g} s"
             raise Stopped(stop_for(StopReason.BUDGET_TIME, detail=detail)) from None
+        except Stopped:
+            raise
+        except Exception as error:
+            count = self.state.recoveries + 1
+            if not self._recovery.covers(error, count):
+                raise
+            await self._recover(error, count)
+            return None
+
+    async def _recover(self, error: Exception, count: int) -> None:
+        """Leave the step that failed as it is, and well-formed; the next one has its number."""
+        _log.warning("recovering from an error in %s", self._stage, exc_info=error)
+        step, stage, limit = self.state.running_step, self._stage, self._recovery.limit
+        await self.stream.resolve_calls()
+        await self.stream.emit(Recovered(step, stage, repr(error), count, limit))
 
     async def _drive(self, run: Run, work: asyncio.Task[None]) -> RunResult:
         """Wait for the work and end the run, in a task that cancelling it does not reach."""
@@ -355,7 +412,7 @@ class Agent:
         return RunResult(state, state.records, state.step, final.answer, final.exit_code)
 
     def _place(self) -> Place:
-        return Place(self.state.running_step, self._stage)
+        return Place(self.state.running_step, self._stage.value)
 
     @property
     def _current(self) -> Run:
@@ -380,14 +437,3 @@ def _error_of(work: asyncio.Task[None]) -> BaseException:
     if work.cancelled():
         return asyncio.CancelledError()
     return work.exception() or InternalError("the run ended without a reason")
-
-
-def _unpriced(info: ModelInfo) -> Price:
-    def unknown(usage: Usage) -> None:
-        return None
-
-    return unknown
-
-
-async def _unchecked(context: ToolContext, command: str) -> ToolOutput:
-    raise InternalError(f"nothing is there to run the check {command!r}")
