@@ -145,7 +145,7 @@ def _workspace(policy: Policy, files_only: bool) -> list[str]:
         line += ["--bind" if os.path.isdir(there) else "--ro-bind", there, git]
     for path, writable in git_mounts(policy).items():
         line += ["--bind-try" if writable else "--ro-bind-try", path, path]
-    for name in PROTECTED if files_only else OBEYED:
+    for name in PROTECTED if files_only else (*OBEYED, *policy.obeyed):
         path = os.path.join(policy.place, name)
         if os.path.exists(path) and not os.path.islink(path):
             line += ["--ro-bind-try", path, os.path.join(policy.workspace, name)]

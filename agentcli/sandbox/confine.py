@@ -282,7 +282,7 @@ def _namespaces(policy: Policy, scratch: str, files_only: bool) -> dict[str, obj
         binds[target] = (target, False)
     links = {path: os.readlink(path) for path in policy.system if os.path.islink(path)}
     links["/var/tmp"] = "../tmp"
-    closed = [os.path.join(policy.workspace, name) for name in _closed(files_only)]
+    closed = [os.path.join(policy.workspace, name) for name in _closed(policy, files_only)]
     return {
         "network": policy.network != "full",
         "base": f"{scratch}/base",
@@ -299,8 +299,8 @@ def _namespaces(policy: Policy, scratch: str, files_only: bool) -> dict[str, obj
     }
 
 
-def _closed(files_only: bool) -> tuple[str, ...]:
-    return bwrap.PROTECTED if files_only else OBEYED
+def _closed(policy: Policy, files_only: bool) -> tuple[str, ...]:
+    return bwrap.PROTECTED if files_only else (*OBEYED, *policy.obeyed)
 
 
 def _rules(policy: Policy, private: list[str], own_namespaces: bool) -> dict[str, object]:

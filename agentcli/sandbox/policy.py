@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from agentcli.sandbox import etc
+from agentcli.sandbox import etc, startup
 
 Network = Literal["none", "loopback", "allow", "full"]
 """``none`` and ``loopback`` are a network of one's own that holds nothing but loopback. Where the
@@ -60,8 +60,9 @@ class Policy:
     """One workspace's rules. All paths are absolute and resolved.
 
     ``home`` is HOME inside; ``etc`` is the folder shown as /etc and ``etc_shown`` the same as a
-    list of real files; ``hidden`` is masked; ``quarantine`` takes what a command planted. ``copy``
-    is a folder that stands in the workspace's place, where the level has mounts of its own.
+    list of real files; ``hidden`` is masked, ``obeyed`` (relative to the workspace) read-only as
+    well as what always is; ``quarantine`` takes what a command planted. ``copy`` is a folder that
+    stands in the workspace's place, where the level has mounts of its own.
     """
 
     workspace: str
@@ -75,6 +76,7 @@ class Policy:
     write: tuple[str, ...] = ()
     network: Network = "none"
     domains: tuple[str, ...] = ()
+    obeyed: tuple[str, ...] = ()
     gitconfig: bytes = b""
     system: tuple[str, ...] = field(default=SYSTEM)
     copy: str = ""
@@ -128,6 +130,7 @@ def build(
         read=(*folders, *more),
         etc=shadow,
         etc_shown=tuple(etc.shown(survey)),
+        obeyed=startup.of_home(real_home, workspace) if inside_home else (),
         hidden=tuple(name for name in hidden if os.path.exists(name)),
         write=tuple(os.path.realpath(name) for name in write) + _git_folders(workspace),
         network=network,

@@ -4,6 +4,7 @@ Covers: git's hooks and configuration (``config``, ``config.worktree``, ``common
     folders of editors and assistants, ``.mcp.json``, ``.agentcli``, and a bare repository planted
     where git would find it; also what was missing before the command; the same in every folder
     below (``nested.py``), where what git itself writes may stay and removals are left alone.
+    A virtual environment that was there starts as before (``startup.py``).
     Whatever is taken away goes to a quarantine folder outside the workspace, nothing is destroyed.
 Does not cover: the project's own sources, build files and test configuration, which are what the
     command is meant to change; what another command does while this one is being checked.
@@ -23,6 +24,7 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from agentcli.sandbox import startup
 from agentcli.sandbox.nested import (
     NAMES,
     Kind,
@@ -57,14 +59,17 @@ class _Entry(NamedTuple):
 class Guard:
     """Watches one workspace. ``begin`` before a command, ``end`` after it; calls may overlap."""
 
-    def __init__(self, root: str, quarantine: str) -> None:
+    def __init__(self, root: str, quarantine: str, more: tuple[str, ...] = ()) -> None:
+        """``more`` are further paths like those of OBEYED."""
         self.root = root
         self.quarantine = quarantine
+        self._obeyed = (*OBEYED, *more)
         self._running = 0
         self._before: dict[str, _Entry] = {}
         self._nested = Nested(root)
         self._nested_before: dict[str, tuple[_Entry, Kind]] = {}
         self._said_cut = False
+        self._venvs_before: dict[str, dict[str, _Entry]] = {}
         self._git_before: tuple[int, int] | None = None
 
     def begin(self) -> None:
@@ -73,12 +78,17 @@ class Guard:
             self._git_before = _identity(self._full(".git"))
             self._before = dict(self._look())
             self._nested_before = self._look_below()
+            self._venvs_before = self._look_into_venvs()
         self._running += 1
 
     def approve(self, path: str) -> None:
         """A file tool has just written this path with the user's consent."""
         relative = os.path.relpath(os.path.join(self.root, path), self.root)
-        if not self._running or not _is_obeyed(relative):
+        venv = relative.partition("/")[0]
+        if self._running and venv in self._venvs_before:
+            entries = dict(self._look_at(relative))
+            self._venvs_before[venv].update(entries)
+        if not self._running or not self._is_obeyed(relative):
             return
         # Only this path and the folders it is in: what a command planted meanwhile stays unknown.
         for found, entry in self._look():
@@ -110,6 +120,7 @@ class Guard:
                 ):
                     said.append(self._put_back(path, entry))
         said += self._check_below()
+        said += self._check_venvs()
         said = [line for line in said if line]
         if len(said) > _MOST_LINES:
             said[_MOST_LINES:] = [f"{len(said) - _MOST_LINES} more paths likewise"]
@@ -148,6 +159,34 @@ class Guard:
             self._said_cut = True
             said.append("too many folders: repositories in the deepest ones are not watched")
         return said
+
+    def _check_venvs(self) -> list[str]:
+        """An environment that was there starts as before; a new one is what the command made."""
+        said = []
+        after = self._look_into_venvs()
+        for venv, before in self._venvs_before.items():
+            if not os.path.isdir(self._full(venv)):
+                continue
+            now = after.get(venv, {})
+            for path in sorted(before.keys() | now.keys()):
+                if path not in before:
+                    said.append(self._remove(path))
+                elif path not in now or now[path][:2] + now[path][3:] != (
+                    before[path][:2] + before[path][3:]
+                ):
+                    said.append(self._put_back(path, before[path]))
+        return said
+
+    def _look_into_venvs(self) -> dict[str, dict[str, _Entry]]:
+        return {
+            venv: {found: entry for path in paths for found, entry in self._look_at(path)}
+            for venv, paths in startup.of_venvs(self.root).items()
+        }
+
+    def _is_obeyed(self, path: str) -> bool:
+        if any(path == name or path.startswith(name + "/") for name in self._obeyed):
+            return True
+        return not NAMES.union({".git"}).isdisjoint(path.split("/"))
 
     def _look_below(self) -> dict[str, tuple[_Entry, Kind]]:
         found: dict[str, tuple[_Entry, Kind]] = {}
@@ -207,7 +246,7 @@ class Guard:
         return os.path.join(self.root, path)
 
     def _look(self) -> Iterator[tuple[str, _Entry]]:
-        for name in OBEYED:
+        for name in self._obeyed:
             parent = self._full(os.path.dirname(name))
             if os.path.isdir(parent) and not os.path.islink(parent):
                 yield from self._look_at(name)
@@ -318,9 +357,3 @@ def _identity(path: str) -> tuple[int, int] | None:
 def _can_stay(folder: str) -> bool:
     """Whether this is a folder whose every file was looked at."""
     return os.path.isdir(folder) and len(os.listdir(folder)) <= _MOST
-
-
-def _is_obeyed(path: str) -> bool:
-    if any(path == name or path.startswith(name + "/") for name in OBEYED):
-        return True
-    return not NAMES.union({".git"}).isdisjoint(path.split("/"))

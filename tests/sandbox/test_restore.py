@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -145,3 +147,50 @@ async def test_file_tools_cannot_write_hooks(place: Place) -> None:
         pytest.skip("only a mount namespace keeps a part of the workspace read-only")
     with pytest.raises(EnvironmentOpError):
         await place.environment.write(".git/hooks/pre-commit", b"evil")
+
+
+async def test_a_virtual_environment_starts_as_before(place: Place) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "venv", "--without-pip", place.root / ".venv"], check=True
+    )
+    venv = place.root / ".venv"
+    (site,) = venv.glob("lib/python3*/site-packages")
+    config = (venv / "pyvenv.cfg").read_text()
+    restored = await place.run(
+        "cd .venv; rm bin/python; echo evil > bin/python; chmod +x bin/python; "
+        "echo evil >> bin/activate; echo home=/evil > pyvenv.cfg; cd lib/python3*/site-packages; "
+        "echo evil > sitecustomize.py; echo fine > package.py"
+    )
+    assert len(restored) == 4
+    assert subprocess.run([venv / "bin/python", "-c", ""]).returncode == 0
+    assert "evil" not in (venv / "bin/activate").read_text()
+    assert (venv / "pyvenv.cfg").read_text() == config
+    assert sorted(path.name for path in site.iterdir()) == ["package.py"]
+    assert "evil" in place.kept()
+
+
+async def test_a_virtual_environment_can_be_made_and_removed(place: Place) -> None:
+    make = f"{os.path.realpath(sys.executable)} -m venv --without-pip .venv"
+    for script in (make, f"rm -r .venv; {make}", "rm -r .venv"):
+        assert await place.run(script) == ()
+    assert not (place.root / ".venv").exists()
+
+
+async def test_start_files_where_home_is_the_workspace(tmp_path: Path) -> None:
+    (tmp_path / ".bashrc").write_text("mine")
+    policy = policies.build(
+        str(tmp_path), host_env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    )
+    environment = HostEnvironment(tmp_path, policy=policy)
+    try:
+        await environment.start(worker=False)
+        script = (
+            "echo evil >> .bashrc; echo evil > .profile; mkdir -p .local/bin; echo > .local/bin/ls"
+        )
+        await environment.exec(["sh", "-c", script], limits=Limits(time_s=30))
+    except SandboxError as error:
+        pytest.skip(error.line())
+    finally:
+        await environment.aclose()
+    assert (tmp_path / ".bashrc").read_text() == "mine"
+    assert not (tmp_path / ".profile").exists() and not (tmp_path / ".local/bin/ls").exists()
