@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from agentcli.agent.events import RunFinished, TaskGiven
 from agentcli.agent.state import AgentState, fold
+from agentcli.cli.confirm import agreed
 from agentcli.cli.render import PlainRenderer, Summary, steps_of
+from agentcli.cli.table import table
+from agentcli.cli.travel import fork, redo, replay, rewind, undo
+from agentcli.errors import UsageError
+from agentcli.session.deletion import delete_session
+from agentcli.session.export import Format, exported
+from agentcli.session.finding import Hit, find_text
 from agentcli.session.journal import read_events
 from agentcli.session.store import (
     Condition,
@@ -19,15 +28,18 @@ from agentcli.session.store import (
     journal_path,
     list_sessions,
 )
-from agentcli.text import counted, escape, one_line
+from agentcli.text import counted, encodable, escape, one_line
 from agentcli.wording import describe_call, usage_line
 
 app = typer.Typer(
-    help="List the sessions on this machine and show one.",
+    help="List the sessions on this machine, show them, and go back and forth in them.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
 )
+
+SessionId = Annotated[str, typer.Argument(help="The id, or its beginning.", metavar="ID")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 
 
 @app.command("list")
@@ -35,19 +47,23 @@ def list_(
     workspace: Annotated[
         Path | None, typer.Option(help="Only sessions of this workspace.", show_default=False)
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """List sessions, newest first: id, time, how it ended, model, workspace, task."""
     found = list_sessions(workspace.resolve() if workspace else None)
-    for session in found:
-        print(_line(session))
+    if as_json:
+        for session in found:
+            _json(_record(session))
+        return
+    titles = ("SESSION", "CHANGED", "ENDED", "MODEL", "WORKSPACE", "TASK")
+    for line in table(titles, [_row(session) for session in found], sys.stdout.isatty()):
+        print(line)
     if not found:
         print("no sessions yet", file=sys.stderr)
 
 
 @app.command()
-def show(
-    session_id: Annotated[str, typer.Argument(help="The id, or its beginning.")],
-) -> None:
+def show(session_id: SessionId) -> None:
     """Show what happened in a session, and what it came to."""
     full_id = find_session(session_id)
     renderer = PlainRenderer(sys.stdout, sys.stdout)
@@ -65,21 +81,67 @@ def show(
 
 
 @app.command()
-def compact(
-    session_id: Annotated[str, typer.Argument(help="The id, or its beginning.")],
-    preview: Annotated[
-        bool, typer.Option("--preview", help="Only say what would be left out.")
-    ] = False,
-    undo: Annotated[bool, typer.Option("--undo", help="Undo the last compaction.")] = False,
-    keep: Annotated[
-        list[int] | None,
-        typer.Option(min=0, help="The number of a message that stays as it is.", metavar="N"),
+def export(
+    session_id: SessionId,
+    form: Annotated[Format, typer.Option("--format", help="What to write.")] = Format.MARKDOWN,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="A new file; default: stdout.", metavar="FILE")
     ] = None,
 ) -> None:
-    """Show the model less of a session from here on; the session itself stays whole."""
-    from agentcli.cli.compact import compact as work  # starts a sandbox: listing need not wait
+    """Write a session as Markdown, as one JSON object, or its journal as it is."""
+    text = exported(find_session(session_id), form)
+    if to is None:
+        sys.stdout.write(encodable(text))
+        return
+    try:
+        with open(to, "x", encoding="utf-8") as file:
+            file.write(encodable(text))
+    except OSError as error:
+        raise UsageError(f"cannot write {to}: {error.strerror}") from error
+    print(f"wrote {to}", file=sys.stderr)
 
-    work(find_session(session_id), preview=preview, undo=undo, keep=keep or [])
+
+@app.command()
+def search(
+    text: Annotated[str, typer.Argument(help="Words that were said, in any case.")],
+    workspace: Annotated[
+        Path | None, typer.Option(help="Only sessions of this workspace.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find sessions by what was said in them: tasks, answers, calls and results."""
+    if not text.strip():
+        raise UsageError("there is nothing to search for")
+    hits = find_text(text, workspace.resolve() if workspace else None)
+    if as_json:
+        for hit in hits:
+            _json(asdict(hit))
+        return
+    titles = ("SESSION", "STEP", "WHO", "WHAT")
+    for line in table(titles, [_hit(hit) for hit in hits], sys.stdout.isatty()):
+        print(line)
+    if not hits:
+        print("nothing was found", file=sys.stderr)
+
+
+@app.command()
+def delete(
+    session_ids: Annotated[list[str], typer.Argument(help="Ids, or their beginnings.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> int:
+    """Delete sessions, and what was kept of their files; the workspace is left alone."""
+    found = [find_session(each) for each in session_ids]
+    for each in found:
+        print(each)
+    if not agreed(f"Delete {counted(len(found), 'session')} for good?", yes=yes):
+        return 1
+    for each in found:
+        delete_session(each)
+    return 0
+
+
+for command in (undo, redo, rewind, fork, replay):
+    app.command()(command)
 
 
 def _spent(state: AgentState) -> float:
@@ -100,9 +162,22 @@ def _show_open(session_id: str, state: AgentState) -> None:
         print(f"go on with: agentcli run --session {session_id}")
 
 
-def _line(session: SessionInfo) -> str:
+def _row(session: SessionInfo) -> list[str]:
     when = session.updated.astimezone().strftime("%Y-%m-%d %H:%M")
     ended = session.outcome or str(session.condition)
     task = one_line(session.task, 60)
-    columns = [session.id, when, f"{ended:<12}", session.model, session.workspace, task]
-    return escape("  ".join(columns))
+    return [escape(e) for e in (session.id, when, ended, session.model, session.workspace, task)]
+
+
+def _record(session: SessionInfo) -> dict[str, Any]:
+    record = asdict(session)
+    record["path"], record["updated"] = str(session.path), session.updated.isoformat()
+    return record
+
+
+def _hit(hit: Hit) -> list[str]:
+    return [escape(each) for each in (hit.session, str(hit.step), hit.who, hit.text)]
+
+
+def _json(record: dict[str, Any]) -> None:
+    print(json.dumps(record))

@@ -99,6 +99,12 @@ class Blobs:
                 self._read_index(path)
         return self._places
 
+    def forget_index(self) -> None:
+        """Read the folder's lists again when they are next asked for: another has added to it."""
+        self.flush()
+        with self._lock:
+            self._known = False
+
     def flush(self) -> None:
         """Hand everything to the system.
 

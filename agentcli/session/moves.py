@@ -34,8 +34,11 @@ class Move:
         return all(not text or Entry.parse(text).kept for text in (self.now, self.target))
 
 
-def going_back(root: str, changes: Sequence[WorkspaceChanged], blobs: Blobs) -> list[Move]:
-    """The moves that take changes back, given in the order in which they happened."""
+def summed(
+    changes: Sequence[WorkspaceChanged],
+) -> tuple[dict[str, str], dict[str, str], set[str]]:
+    """What stood before tools first changed a path, what after they last did, and the paths that
+    somebody else changed in between."""
     first: dict[str, str] = {}
     last: dict[str, str] = {}
     torn: set[str] = set()
@@ -48,6 +51,12 @@ def going_back(root: str, changes: Sequence[WorkspaceChanged], blobs: Blobs) -> 
                 torn.add(path)
             first.setdefault(path, before)
             last[path] = after
+    return first, last, torn
+
+
+def going_back(root: str, changes: Sequence[WorkspaceChanged], blobs: Blobs) -> list[Move]:
+    """The moves that take changes back, given in the order in which they happened."""
+    first, last, torn = summed(changes)
     return _moves(root, first, last, blobs, torn)
 
 

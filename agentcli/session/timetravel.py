@@ -81,7 +81,7 @@ def points(session: Session) -> list[Point]:
     Raises:
         UsageError: there is no such session.
     """
-    state = _state(session)
+    state = state_of(session)
     marks = list(state.marks)
     found = []
     for mark, following in zip(marks, [*marks[1:], state], strict=True):
@@ -103,7 +103,7 @@ async def preview(session: Session, step: int | None = None, *, redo: bool = Fal
     Raises:
         UsageError: there is no such session or step, or nothing to undo or redo.
     """
-    async with _opened(session, only_look=True) as place:
+    async with opened_place(session, only_look=True) as place:
         return await asyncio.to_thread(_preview, place, step, redo)
 
 
@@ -139,7 +139,7 @@ async def redo(session: Session, *, force: bool = False) -> Travelled:
 
 
 @dataclass
-class _Place:
+class Place:
     """One session, opened to be moved."""
 
     state: AgentState
@@ -149,12 +149,20 @@ class _Place:
     settle: Callable[[], Awaitable[list[WorkspaceChanged]]]
 
 
-def _state(session: Session) -> AgentState:
+def state_of(session: Session) -> AgentState:
+    """Where a session stands; see ``points``."""
     return load_state(find_session(session)) if isinstance(session, str) else session.state
 
 
 @asynccontextmanager
-async def _opened(session: Session, *, only_look: bool = False) -> AsyncIterator[_Place]:
+async def opened_place(session: Session, *, only_look: bool = False) -> AsyncIterator[Place]:
+    """A session, closed or live, so that nobody else can move it meanwhile.
+
+    Raises:
+        UsageError: there is no such session, or a run is in progress.
+        JournalError: another process has it open.
+    """
+
     async def nothing() -> list[WorkspaceChanged]:
         return []
 
@@ -171,11 +179,11 @@ async def _opened(session: Session, *, only_look: bool = False) -> AsyncIterator
                     WorkspaceChanged(state.step, each.before, each.after, True) for each in found
                 ]
 
-            yield _Place(state, environment.snapshots.blobs, folder, session.stream.emit, settle)
+            yield Place(state, environment.snapshots.blobs, folder, session.stream.emit, settle)
             return
         blobs = Blobs(folder_of(data_dir(), state.workspace))
         try:
-            yield _Place(state, blobs, folder, session.stream.emit, nothing)
+            yield Place(state, blobs, folder, session.stream.emit, nothing)
         finally:
             blobs.close()
         return
@@ -189,16 +197,16 @@ async def _opened(session: Session, *, only_look: bool = False) -> AsyncIterator
             await journal.append(event, sync=True)
 
     try:
-        yield _Place(state, blobs, journal_path(session).parent, emit, nothing)
+        yield Place(state, blobs, journal_path(session).parent, emit, nothing)
     finally:
         blobs.close()
         if journal is not None:
             journal.close()
 
 
-def _preview(place: _Place, step: int | None, redo: bool) -> Preview:
+def _preview(place: Place, step: int | None, redo: bool) -> Preview:
     state, blobs = place.state, place.blobs
-    target, moves = _destination(place, step, redo)
+    target, moves = destination(place, step, redo)
     history, other = list(state.history), list(target.history)
     same = next(
         (n for n, (a, b) in enumerate(zip(history, other, strict=False)) if a is not b and a != b),
@@ -216,7 +224,10 @@ def _preview(place: _Place, step: int | None, redo: bool) -> Preview:
     )
 
 
-def _destination(place: _Place, step: int | None, redo: bool) -> tuple[AgentState, list[Move]]:
+def destination(
+    place: Place, step: int | None, redo: bool = False
+) -> tuple[AgentState, list[Move]]:
+    """The state to go to, and the moves of files that lead there."""
     state = place.state
     if redo:
         if not state.undone:
@@ -260,24 +271,12 @@ async def _travel(
     files: bool = True,
     force: bool = False,
 ) -> Travelled:
-    async with _opened(session) as place:
+    async with opened_place(session) as place:
         for change in await place.settle():
             await place.emit(change)
-        target, moves = await asyncio.to_thread(_destination, place, step, redo)
+        target, moves = await asyncio.to_thread(destination, place, step, redo)
         moves = moves if files else []
-        conflicts = _conflicts(moves)
-        if conflicts and not force:
-            raise ConflictError(
-                f"{counted(len(conflicts), 'file was', 'files were')} changed by somebody else: "
-                + ", ".join(f"{each.path} ({each.why})" for each in conflicts),
-                tuple(each.path for each in conflicts),
-                hint="With --force they give way, and are set aside in a folder",
-            )
-        quarantine = None
-        if conflicts:
-            contested = [move for move in moves if move.conflict]
-            quarantine = set_aside(contested, place.folder / "quarantine", place.blobs)
-        done = await asyncio.to_thread(carry_out, place.state.workspace, moves, place.blobs)
+        quarantine, done = await make(place, moves, force=force)
         await place.settle()  # what was just written is nobody else's
         await place.emit(
             Rewound(
@@ -289,6 +288,27 @@ async def _travel(
             )
         )
         return Travelled(target.step, tuple(move.path for move in done), quarantine)
+
+
+async def make(place: Place, moves: list[Move], *, force: bool) -> tuple[Path | None, list[Move]]:
+    """Make the moves, all or none; what others wrote gives way only by ``force``, set aside.
+
+    Raises:
+        ConflictError: files were changed by somebody else since.
+        SnapshotError: a file cannot be put back.
+    """
+    contested = [move for move in moves if move.conflict]
+    if contested and not force:
+        raise ConflictError(
+            f"{counted(len(contested), 'file was', 'files were')} changed by somebody else: "
+            + ", ".join(f"{move.path} ({move.conflict})" for move in contested),
+            tuple(move.path for move in contested),
+            hint="With --force they give way, and are set aside in a folder",
+        )
+    quarantine = None
+    if contested:
+        quarantine = set_aside(contested, place.folder / "quarantine", place.blobs)
+    return quarantine, await asyncio.to_thread(carry_out, place.state.workspace, moves, place.blobs)
 
 
 def _conflicts(moves: list[Move]) -> tuple[Conflict, ...]:

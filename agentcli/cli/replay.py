@@ -1,0 +1,98 @@
+"""Running a session again: with its recorded answers or another model, in a copy of its files."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import re
+import sys
+import time
+from pathlib import Path
+
+from agentcli import config
+from agentcli.agent.state import AgentState
+from agentcli.cli.open import open_renderer
+from agentcli.cli.render import Output, Summary
+from agentcli.llm.client import ModelInfo
+from agentcli.llm.replay import Replay
+from agentcli.messages import Message, Role, ToolResult
+from agentcli.session.forking import answers_after, fork_into
+from agentcli.session.store import data_dir, journal_path, load_state, new_session_id
+from agentcli.session.timetravel import mark_of
+from agentcli.text import escape
+from agentcli.wiring import open_agent
+
+_TIMES = re.compile(r"\d+(\.\d+)? ?m?s\b")  # what differs from run to run
+
+
+async def replayed(session_id: str, step: int, model: str | None, workspace: Path | None) -> int:
+    """Go through the tasks that follow the end of ``step``; returns the exit code.
+
+    Raises:
+        AgentCLIError: whatever stands in the way of it.
+    """
+    state = load_state(session_id)
+    mark = mark_of(state, step)
+    name = Path(state.workspace).name
+    folder = workspace or data_dir() / "replays" / new_session_id() / name
+    new_id = await asyncio.to_thread(fork_into, state, mark, folder)
+    print(f"session {new_id} in {folder}", file=sys.stderr)
+    settings = config.load(folder)
+    recorded = None
+    if model is None:
+        info = ModelInfo(state.model, "replay")
+        recorded = Replay(info, answers_after(state, mark), f"session {session_id}")
+    renderer = open_renderer(Output.TEXT)
+    code, started = 0, time.monotonic()
+    async with open_agent(
+        settings,
+        workspace=folder,
+        model=model or f"replay:{journal_path(session_id)}",
+        mode="auto",
+        session_id=new_id,
+        client=recorded,
+    ) as agent:
+        try:
+            for task, checks in _turns(state, mark):
+                work = agent.start(task, checks=checks)
+                async for event in work:
+                    renderer.event(event)
+                result = await work.result()
+                code = max(code, result.exit_code)
+        finally:
+            renderer.close()
+        renderer.finish(Summary(agent.state, code, time.monotonic() - started))
+        if model is None:
+            return max(code, _compared(state, agent.state, mark))
+    return code
+
+
+def _turns(state: AgentState, mark: int) -> list[tuple[str, tuple[str, ...]]]:
+    """What is left of the task under way, and the tasks after it, with their checks."""
+    marks = [*state.marks.since(mark), state]
+    turns = [
+        (following.task, following.checks)
+        for place, following in itertools.pairwise(marks)
+        if place.turn
+    ]
+    begun = not marks[0].turn and len(marks) > 1 and not marks[1].turn
+    return [("", ()), *turns] if begun else turns
+
+
+def _compared(before: AgentState, after: AgentState, mark: int) -> int:
+    """Tell where tools gave other results than recorded; 1 where one did."""
+    start = len(before.marks[mark].history)
+    pairs = zip(_results(before, start), _results(after, start), strict=False)
+    others = [one for one, other in pairs if _plain(one) != _plain(other)]
+    for result in others:
+        print(f"{escape(result.name)} ({result.call_id}) gave another result", file=sys.stderr)
+    return 1 if others else 0
+
+
+def _results(state: AgentState, start: int) -> list[ToolResult]:
+    said: list[Message] = state.history.since(start)
+    return [message.result for message in said if message.role is Role.TOOL]
+
+
+def _plain(result: ToolResult) -> tuple[str, str]:
+    return result.outcome.value, _TIMES.sub("", result.content)

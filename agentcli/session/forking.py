@@ -1,0 +1,174 @@
+"""A second session that shares its past with a first, in the same workspace or in a copy of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from agentcli.agent.events import Rewound, WorkspaceChanged
+from agentcli.agent.state import AgentState
+from agentcli.environments.blobs import Blobs
+from agentcli.environments.snapshots import Snapshots, files_of, folder_of
+from agentcli.errors import JournalError, UsageError
+from agentcli.llm.client import ChatResponse
+from agentcli.messages import FinishReason, Role, Usage
+from agentcli.session.journal import Journal, open_regular
+from agentcli.session.moves import summed, write_files
+from agentcli.session.store import data_dir, journal_path, new_session_id
+from agentcli.session.timetravel import Session, destination, make, mark_of, opened_place, state_of
+
+
+async def fork(
+    session: Session,
+    step: int | None = None,
+    *,
+    workspace: Path | None = None,
+    force: bool = False,
+) -> str:
+    """A new session that goes on from the end of ``step``, or from now; returns its id.
+
+    With ``workspace``, a folder that is not there yet, it works in a copy of the workspace as it
+    then was, without what the project ignores; else in the same one, whose files go back.
+
+    Raises:
+        UsageError: there is no such session or step, or the folder is there already.
+        ConflictError, SnapshotError, JournalError: see ``timetravel.rewind``.
+    """
+    if workspace is not None:
+        mark = None if step is None else mark_of(state_of(session), step)
+        return await asyncio.to_thread(fork_into, state_of(session), mark, workspace)
+    async with opened_place(session) as place:
+        new_id = new_session_id()
+        if step is None:
+            _copy_journal(place.state, new_id, place.state.workspace)
+            return new_id
+        for change in await place.settle():
+            await place.emit(change)
+        _, moves = await asyncio.to_thread(destination, place, step)
+        _, done = await make(place, moves, force=force)
+        await place.settle()
+        _copy_journal(place.state, new_id, place.state.workspace)
+        before = {move.path: move.now for move in done if move.now}
+        after = {move.path: move.target for move in done if move.target}
+        await _append(new_id, Rewound(mark_of(place.state, step), before, after))
+        return new_id
+
+
+def fork_into(state: AgentState, mark: int | None, workspace: Path) -> str:
+    """``fork`` with a copy of the workspace as it was at a mark, or now."""
+    source = folder_of(data_dir(), state.workspace)
+    workspace = workspace.absolute()
+    blobs = Blobs(source)
+    try:
+        files = files_at(state, mark, blobs)
+        try:
+            workspace.mkdir(parents=True)
+        except OSError as error:
+            raise UsageError(f"cannot make {workspace}: {error.strerror}") from error
+        write_files(files, workspace, blobs)
+    finally:
+        blobs.close()
+    repository = Path(state.workspace) / ".git"
+    if repository.is_dir():
+        shutil.copytree(repository, workspace / ".git", symlinks=True)
+    _share(source, folder_of(data_dir(), str(workspace)))
+    new_id = new_session_id()
+    _copy_journal(state, new_id, str(workspace))
+    if mark is not None:
+        first, last, _ = summed(state.changes.since(len(state.marks[mark].changes)))
+        before = {path: entry for path, entry in last.items() if entry}
+        after = {path: entry for path, entry in first.items() if entry}
+        asyncio.run(_append(new_id, Rewound(mark, before, after)))
+    return new_id
+
+
+def files_at(state: AgentState, mark: int | None, blobs: Blobs) -> Mapping[str, str]:
+    """Path to entry of all files as they were at a mark of the session, or are recorded to be now.
+
+    Raises:
+        SnapshotError: their list was not kept.
+    """
+    changes = state.changes.since(0)
+    here = len(changes) if mark is None else len(state.marks[mark].changes)
+    earlier = [tree for tree in state.trees if tree[0] <= here]
+    later = [tree for tree in state.trees if tree[0] > here]
+    if earlier:
+        at, tree = earlier[-1]
+        return _applied(files_of(blobs, tree), changes[at:here])
+    if later:
+        at, tree = later[0]
+    else:  # no tool that changes files has run: what is there now is what was there
+        snapshots = Snapshots(state.workspace, blobs.folder)
+        snapshots.take()
+        at, tree = len(changes), snapshots.taken
+        files = files_of(snapshots.blobs, tree)
+        snapshots.close()
+        blobs.forget_index()
+        return _applied(files, changes[here:at], back=True)
+    return _applied(files_of(blobs, tree), changes[here:at], back=True)
+
+
+def _applied(
+    files: Mapping[str, str], changes: Sequence[WorkspaceChanged], *, back: bool = False
+) -> dict[str, str]:
+    found = dict(files)
+    for change in reversed(changes) if back else changes:
+        gone, come = (change.after, change.before) if back else (change.before, change.after)
+        for path in gone:
+            found.pop(path, None)
+        found.update(come)
+    return found
+
+
+def answers_after(state: AgentState, mark: int) -> list[ChatResponse]:
+    """The model's answers that followed a mark, as far as they were not taken back."""
+    said = state.history.since(len(state.marks[mark].history))
+    return [
+        ChatResponse(
+            message, FinishReason.TOOL_CALLS if message.calls else FinishReason.STOP, Usage()
+        )
+        for message in said
+        if message.role is Role.ASSISTANT
+    ]
+
+
+def _copy_journal(state: AgentState, new_id: str, workspace: str) -> None:
+    """The same lines with their times, under another name."""
+    source, target = journal_path(state.session_id), journal_path(new_id)
+    try:
+        with open_regular(source) as file:
+            lines = file.read().splitlines(keepends=True)
+        target.parent.mkdir(parents=True, mode=0o700)
+        with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as copy:
+            for line in lines:
+                if b'"kind":"session_started"' in line:
+                    record = json.loads(line)
+                    record |= {"session_id": new_id, "workspace": workspace}
+                    line = json.dumps(record, separators=(",", ":")).encode() + b"\n"
+                copy.write(line)
+    except OSError as error:
+        raise JournalError(f"cannot copy the journal {source}: {error.strerror}") from error
+
+
+async def _append(session_id: str, event: Rewound) -> None:
+    journal = Journal(journal_path(session_id))
+    try:
+        await journal.append(event, sync=True)
+    finally:
+        journal.close()
+
+
+def _share(source: Path, target: Path) -> None:
+    """Let another workspace's checkpoints hold the same contents, where possible without room."""
+    target.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for path in [*source.glob("*.pack"), *source.glob("*.idx")]:
+        try:
+            os.link(path, target / path.name)
+        except FileExistsError:
+            continue
+        except OSError:
+            shutil.copyfile(path, target / path.name)

@@ -1,0 +1,81 @@
+"""Whole sessions in a data folder of their own: the scripted server, real tools, a real journal."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentcli.agent.kernel import Agent
+from agentcli.agent.run import RunResult
+from agentcli.agent.state import AgentState
+from agentcli.config import load
+from agentcli.llm.client import ModelInfo
+from agentcli.llm.openai import OpenAIChat
+from agentcli.session.store import load_state
+from agentcli.wiring import open_agent
+from tests.server import Reply, ScriptedServer
+
+
+@dataclass
+class Sessions:
+    """Runs sessions in one workspace."""
+
+    workspace: Path
+    data: Path
+
+    @asynccontextmanager
+    async def agent(self, script: Sequence[Reply], **options: Any) -> AsyncIterator[Agent]:
+        """An agent that the script answers."""
+        async with ScriptedServer(list(script)) as server:
+            client = OpenAIChat(ModelInfo("scripted", "openai"), "sk-test", server.url)
+            settings = options.pop("settings", None) or load(self.workspace)
+            options = {"workspace": self.workspace, "model": "openai:scripted", **options}
+            async with open_agent(settings, client=client, **options) as agent:
+                yield agent
+
+    async def run(self, script: Sequence[Reply], task: str = "do it", **options: Any) -> RunResult:
+        """One run to its end, in a session that is closed afterwards."""
+        checks = options.pop("checks", ())
+        async with self.agent(script, **options) as agent:
+            return await agent.start(task, checks=checks).result()
+
+    def state(self, session: str) -> AgentState:
+        """Where a session stands."""
+        return load_state(session)
+
+
+@pytest.fixture
+def sessions(tmp_path: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Sessions:
+    data = tmp_path / "data"
+    monkeypatch.setenv("AGENTCLI_DATA_DIR", str(data))
+    monkeypatch.setenv("AGENTCLI_CONFIG_DIR", str(tmp_path / "config"))
+    return Sessions(workspace, data)
+
+
+def shell(command: str) -> Reply:
+    """An answer that runs a command."""
+    return Reply(calls=[("shell", {"command": command})])
+
+
+def write(path: str, content: str) -> Reply:
+    """An answer that writes a file."""
+    return Reply(calls=[("write_file", {"path": path, "content": content})])
+
+
+def files(folder: Path) -> dict[str, str]:
+    """Everything in a folder, for comparing: mode and content, target, or that it is a folder."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if path.is_symlink():
+            found[name] = f"-> {path.readlink()}"
+        elif path.is_dir():
+            found[name] = f"dir {path.stat().st_mode & 0o777:o}"
+        else:
+            found[name] = f"{path.stat().st_mode & 0o777:o} {path.read_bytes()!r}"
+    return found
