@@ -41,6 +41,7 @@ FLOORS = (
     "user_hooks",
     "wiring",
     "tui",
+    "acp",
     "cli",
     "__main__",
 )
@@ -82,6 +83,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "typer": ("cli",),
     "rich": ("tui", "cli"),
     "mcp": ("tools",),
+    "acp": ("acp", "cli"),
     "tree_sitter": ("tools",),
 }
 """Libraries that only some floors may know."""

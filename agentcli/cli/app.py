@@ -24,6 +24,7 @@ COMMANDS = {
     "sessions": "List the sessions on this machine and show one.",
     "sandbox": "Run a command as the model's commands are run.",
     "tools": "Show the tools that a model is given.",
+    "acp": "Let an editor drive the agent, by the Agent Client Protocol.",
     "mcp": "Connect to the MCP servers and list their tools.",
     "trust": "Obey a project's own settings, servers, commands and hooks.",
     "doctor": "Say what works on this machine, and what does not.",

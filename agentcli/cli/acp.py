@@ -1,0 +1,48 @@
+"""``agentcli acp``: an editor drives the agent over stdin and stdout."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+
+from agentcli import config
+from agentcli.cli.errors import log_to_file
+from agentcli.config import Settings
+from agentcli.errors import UsageError
+from agentcli.trust import is_trusted
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command("acp")
+def command(
+    model: Annotated[str | None, typer.Option(help="PROVIDER:NAME.", metavar="MODEL")] = None,
+    mode: Annotated[
+        str | None, typer.Option(help="ask, edits, auto or plan; an editor can change it.")
+    ] = None,
+) -> int:
+    """Serve the Agent Client Protocol on stdin and stdout, for editors such as Zed."""
+    try:
+        from acp import Agent, run_agent
+    except ModuleNotFoundError as error:
+        raise UsageError("the extra acp is missing", hint="pip install 'agentcli[acp]'") from error
+    from agentcli.acp.agent import AcpAgent
+
+    def load(folder: Path) -> Settings:
+        flags: dict[str, Any] = {"model": model, "mode": mode}
+        return config.load(folder, flags=flags, trusted=is_trusted(folder))
+
+    async def serve() -> None:
+        agent = AcpAgent(load)
+        try:
+            await run_agent(cast(Agent, agent), use_unstable_protocol=True)  # to close sessions
+        finally:
+            await agent.aclose()
+
+    log_to_file()
+    load(Path.cwd())  # wrong settings are said at once, on stderr
+    asyncio.run(serve())
+    return 0

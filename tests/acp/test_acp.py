@@ -1,0 +1,247 @@
+"""An editor's side of the Agent Client Protocol, by the SDK's own client and real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from acp import RequestError, image_block, resource_block, spawn_agent_process, text_block
+from acp.core import ClientSideConnection
+from acp.helpers import embedded_text_resource, resource_link_block
+from acp.schema import (
+    AllowedOutcome,
+    DeniedOutcome,
+    McpServerStdio,
+    PermissionOption,
+    RequestPermissionResponse,
+)
+
+from agentcli.acp.updates import changed_pieces
+from tests.conftest import Serve
+from tests.running import BIN, Cli
+from tests.server import Reply
+from tests.tools.test_mcp import SMALL
+
+EDIT = Reply(text="I write.", calls=[("write_file", {"path": "a.txt", "content": "hello\n"})])
+PNG = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJ"
+    "AAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+
+
+class Editor:
+    """Keeps what it is told, and answers questions with ``chosen``."""
+
+    def __init__(self) -> None:
+        self.updates: list[Any] = []
+        self.questions: list[tuple[Any, list[PermissionOption]]] = []
+        self.chosen = "once"
+        self.told: dict[str, asyncio.Event] = {}
+
+    def on_connect(self, conn: Any) -> None: ...
+
+    async def session_update(self, session_id: str, update: Any, **kwargs: Any) -> None:
+        self.updates.append(update)
+        self.told.setdefault(update.session_update, asyncio.Event()).set()
+
+    async def request_permission(
+        self, session_id: str, tool_call: Any, options: list[PermissionOption], **kwargs: Any
+    ) -> RequestPermissionResponse:
+        self.questions.append((tool_call, options))
+        if self.chosen == "dismiss":
+            return RequestPermissionResponse(outcome=DeniedOutcome(outcome="cancelled"))
+        chosen = AllowedOutcome(outcome="selected", option_id=self.chosen)
+        return RequestPermissionResponse(outcome=chosen)
+
+    def of(self, kind: str) -> list[Any]:
+        return [update for update in self.updates if update.session_update == kind]
+
+    @property
+    def text(self) -> str:
+        return "".join(update.content.text for update in self.of("agent_message_chunk"))
+
+    async def until(self, kind: str) -> None:
+        await asyncio.wait_for(self.told.setdefault(kind, asyncio.Event()).wait(), 30)
+
+
+Connect = Callable[..., Any]
+
+
+@pytest.fixture
+def connect(cli: Cli) -> Connect:
+    @asynccontextmanager
+    async def start(*arguments: str) -> AsyncIterator[tuple[ClientSideConnection, Editor]]:
+        editor = Editor()
+        command = [str(BIN / "agentcli"), "acp", "--model", "openai:m", *arguments]
+        async with spawn_agent_process(
+            editor,  # type: ignore[arg-type]
+            *command,
+            env=cli.env,
+            use_unstable_protocol=True,
+        ) as (connection, _):
+            initialized = await connection.initialize(protocol_version=1)
+            assert initialized.protocol_version == 1
+            assert initialized.agent_capabilities and initialized.agent_capabilities.load_session
+            yield connection, editor
+
+    return start
+
+
+async def test_a_turn_streams_asks_edits_and_ends(
+    cli: Cli, serve: Serve, workspace: Path, connect: Connect
+) -> None:
+    server = serve([EDIT, Reply(text="Written.")])
+    cli.server = server.url
+    async with connect() as (connection, editor):
+        session = await connection.new_session(cwd=str(workspace), mcp_servers=[])
+        assert session.modes.current_mode_id == "ask"
+        ended = await connection.prompt(
+            session_id=session.session_id, prompt=[text_block("write a.txt")]
+        )
+        assert ended.stop_reason == "end_turn"
+        assert ended.usage.total_tokens > 0
+        assert editor.text == "I write.Written."
+        ((call, options),) = editor.questions
+        assert "write_file a.txt" in call.title
+        assert [option.option_id for option in options][:2] == ["once", "session"]
+        (started,) = editor.of("tool_call")
+        assert (started.kind, started.raw_input["path"]) == ("edit", "a.txt")
+        finished = editor.of("tool_call_update")[-1]
+        assert finished.status == "completed"
+        assert finished.content[0].path == str(workspace / "a.txt")
+        assert (finished.content[0].old_text, finished.content[0].new_text) == (None, "hello\n")
+        assert finished.locations[0].path == str(workspace / "a.txt")
+    assert (workspace / "a.txt").read_text() == "hello\n"
+
+
+@pytest.mark.parametrize("chosen", ["no", "dismiss"])
+async def test_a_refusal_is_told_to_the_model(
+    chosen: str, cli: Cli, serve: Serve, workspace: Path, connect: Connect
+) -> None:
+    server = serve([EDIT, Reply(text="Then not.")])
+    cli.server = server.url
+    async with connect() as (connection, editor):
+        editor.chosen = chosen
+        session = await connection.new_session(cwd=str(workspace))
+        await connection.prompt(session_id=session.session_id, prompt=[text_block("write")])
+        assert editor.of("tool_call_update")[-1].status == "failed"
+    (told,) = [m for m in server.requests[1].json["messages"] if m["role"] == "tool"]
+    assert told["content"].startswith("denied: ")
+    assert not (workspace / "a.txt").exists()
+
+
+async def test_a_mode_can_be_changed_and_a_second_turn_goes_on(
+    cli: Cli, serve: Serve, workspace: Path, connect: Connect
+) -> None:
+    server = serve([Reply(text="Hello."), EDIT, Reply(text="Written.")])
+    cli.server = server.url
+    async with connect() as (connection, editor):
+        session = await connection.new_session(cwd=str(workspace))
+        name = session.session_id
+        await connection.prompt(session_id=name, prompt=[text_block("hi")])
+        await connection.set_session_mode(session_id=name, mode_id="auto")
+        await connection.prompt(session_id=name, prompt=[text_block("write")])
+        assert editor.questions == []
+        with pytest.raises(RequestError):
+            await connection.set_session_mode(session_id=name, mode_id="reckless")
+    messages = server.requests[1].json["messages"]
+    assert [m["content"] for m in messages if m["role"] == "user"][:2] == ["hi", "write"]
+    assert (workspace / "a.txt").exists()
+
+
+async def test_cancelling_ends_the_turn_and_the_next_one_works(
+    cli: Cli, serve: Serve, workspace: Path, connect: Connect
+) -> None:
+    slow = Reply(calls=[("shell", {"command": "echo begun; sleep 60"})])
+    server = serve([slow, Reply(text="Here again.")])
+    cli.server = server.url
+    async with connect("--mode", "auto") as (connection, editor):
+        session = await connection.new_session(cwd=str(workspace))
+        name = session.session_id
+        turn = asyncio.ensure_future(
+            connection.prompt(session_id=name, prompt=[text_block("wait")])
+        )
+        await editor.until("tool_call")
+        await connection.cancel(session_id=name)
+        assert (await asyncio.wait_for(turn, 20)).stop_reason == "cancelled"
+        ended = await connection.prompt(session_id=name, prompt=[text_block("still there?")])
+        assert ended.stop_reason == "end_turn"
+        assert editor.text.endswith("Here again.")
+
+
+async def test_a_session_is_listed_and_loaded_in_a_new_process(
+    cli: Cli, serve: Serve, workspace: Path, connect: Connect
+) -> None:
+    server = serve([EDIT, Reply(text="Written."), Reply(text="As I said.")])
+    cli.server = server.url
+    async with connect("--mode", "auto") as (connection, _):
+        session = await connection.new_session(cwd=str(workspace))
+        await connection.prompt(session_id=session.session_id, prompt=[text_block("write a.txt")])
+        await connection.close_session(session_id=session.session_id)
+    async with connect("--mode", "auto") as (connection, editor):
+        listed = (await connection.list_sessions(cwd=str(workspace))).sessions
+        assert [(one.session_id, one.title) for one in listed] == [
+            (session.session_id, "write a.txt")
+        ]
+        await connection.load_session(cwd=str(workspace), session_id=session.session_id)
+        assert [one.content.text for one in editor.of("user_message_chunk")] == ["write a.txt"]
+        assert editor.text == "I write.Written."
+        assert editor.of("tool_call_update")[-1].status == "completed"
+        await connection.prompt(session_id=session.session_id, prompt=[text_block("again?")])
+        assert editor.text.endswith("As I said.")
+    assert len(server.requests[2].json["messages"]) > len(server.requests[1].json["messages"])
+
+
+async def test_files_images_and_servers_of_the_editor_reach_the_model(
+    cli: Cli, serve: Serve, workspace: Path, connect: Connect
+) -> None:
+    server = serve([Reply(text="Seen.")])
+    cli.server = server.url
+    small = McpServerStdio(name="small", command=SMALL[0], args=list(SMALL[1:]), env=[])
+    async with connect() as (connection, _):
+        session = await connection.new_session(cwd=str(workspace), mcp_servers=[small])
+        await connection.prompt(
+            session_id=session.session_id,
+            prompt=[
+                text_block("look at "),
+                resource_link_block("a b.py", f"file://{workspace}/a%20b.py"),
+                resource_block(embedded_text_resource("file:///x.py", "x = 1")),
+                image_block(PNG, "image/png"),
+            ],
+        )
+    body = server.requests[0].json
+    assert "mcp__small__add" in [tool["function"]["name"] for tool in body["tools"]]
+    content = json.dumps(body["messages"][-1]["content"])
+    assert f"{workspace}/a b.py" in content and "x = 1" in content and PNG in content
+
+
+async def test_what_goes_wrong_is_an_error_of_the_protocol(
+    cli: Cli, serve: Serve, workspace: Path, connect: Connect
+) -> None:
+    cli.server = serve([Reply(status=401, body=b"{}")]).url
+    async with connect() as (connection, _):
+        attempts: list[Awaitable[Any]] = [
+            connection.new_session(cwd=str(workspace / "absent")),
+            connection.prompt(session_id="nonesuch", prompt=[text_block("hi")]),
+            connection.load_session(cwd=str(workspace), session_id="nonesuch"),
+        ]
+        for attempt in attempts:
+            with pytest.raises(RequestError):
+                await attempt
+        session = await connection.new_session(cwd=str(workspace))
+        with pytest.raises(RequestError, match=r"401|key"):
+            await connection.prompt(session_id=session.session_id, prompt=[text_block("hi")])
+        with pytest.raises(RequestError):
+            await connection.prompt(session_id=session.session_id, prompt=[text_block(" ")])
+
+
+def test_the_pieces_of_a_diff() -> None:
+    diff = "--- a/x\n+++ b/x\n@@ -1,2 +1,2 @@\n same\n-old\n+new\n"
+    assert list(changed_pieces(diff)) == [("x", "same\nold\n", "same\nnew\n")]
+    assert list(changed_pieces("")) == []
+    assert list(changed_pieces("no diff at all")) == []
