@@ -22,6 +22,7 @@ from agentcli.agent.events import ModelAnswered, SessionStarted
 from agentcli.agent.hooks import Hook
 from agentcli.agent.instructions import Instructions
 from agentcli.agent.kernel import Agent
+from agentcli.agent.memory import memory_named
 from agentcli.agent.module import AgentModule, CodingAgent
 from agentcli.agent.processors.base import Processor
 from agentcli.agent.processors.standard import STANDARD, processors_named
@@ -181,6 +182,7 @@ async def open_agent(
                 environment.level,
                 tuple(f"{tool.spec.name}@{tool.spec.version}" for tool in tools),
                 __version__,
+                settings.commands_network,
             ),
             module=module,
             hooks=hooks,
@@ -203,6 +205,7 @@ async def open_agent(
             recorder=environment,
             rules=rules,
             processors=processors,
+            memory=memory_named(settings.context.memory),
         )
         agent.notices = notices
         try:

@@ -42,6 +42,7 @@ from agentcli.agent.events import (
     TaskGiven,
 )
 from agentcli.agent.hooks import Hook
+from agentcli.agent.memory import Memory, Recalling
 from agentcli.agent.processors.base import Processor
 from agentcli.agent.processors.standard import STANDARD, processors_named
 from agentcli.agent.recording import Recorder, Recording
@@ -100,6 +101,7 @@ class Agent:
         copies: Copies | None = None,
         recorder: Recorder | None = None,
         caps: Caps | None = None,
+        memory: Memory | None = None,
         rules: ContextRules | None = None,
         processors: Sequence[Processor] | None = None,
     ) -> None:
@@ -111,8 +113,8 @@ class Agent:
         ``fallbacks`` make the clients to go on with, in this order, when a model fails for good;
         ``connect`` makes the client of a model that is chosen by name; ``price_of`` gives a
         model's prices, and may take a while; ``check`` runs a check of a task; ``rules`` and
-        ``processors`` say when and how a long conversation is made shorter; ``recorder`` notices
-        what becomes of files.
+        ``processors`` say when and how a long conversation is made shorter, and
+        ``memory`` what it is reminded of then; ``recorder`` notices what becomes of files.
         """
         tools = tools if isinstance(tools, Registry) else Registry(tools)
         context = context or ToolContext(Nowhere())
@@ -132,6 +134,7 @@ class Agent:
         self._stage = Stage.OBSERVE
         self._began = time.monotonic()
         emit = self.stream.emit
+        self._recalling = Recalling(memory, self.stream)
         self._caps = SoftCaps(caps or Caps(), self.limits, tools.spec)
         self._acting = Acting(tools, context, emit, self._before_tool, tool_retry)
         self._recording = Recording(recorder, self.stream)
@@ -252,6 +255,7 @@ class Agent:
         for reached in self._caps.after_step(self.state):
             await self.stream.emit(reached)
         await self.stream.emit(StepFinished(number, time.monotonic() - started))
+        self._recalling.note()
         return stop
 
     # -- the six stages ---------------------------------------------------------------------
@@ -264,6 +268,7 @@ class Agent:
             await self.stream.emit(MessageAdded(user(note), mode))
         if news := await self._module.observe(self.state):
             await self.stream.emit(MessageAdded(user(news)))
+        await self._recalling.remind()
 
     async def _decide(self, step: int) -> Decision:
         await self._enter(step, Stage.DECIDE)
