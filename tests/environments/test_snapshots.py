@@ -1,0 +1,246 @@
+"""Checkpoints: everything that can stand in a folder is noticed, kept and put back."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agentcli.environments import snapshots as module
+from agentcli.environments.blobs import Blobs
+from agentcli.environments.entries import LARGEST, capture, put_back
+from agentcli.environments.ignoring import Ignoring
+from agentcli.environments.snapshots import Snapshots, files_of
+from agentcli.environments.worker import ignored, rules_in
+from agentcli.errors import SnapshotError
+from agentcli.sandbox.inotify import Watch
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "root"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def taken(root: Path, tmp_path: Path) -> Snapshots:
+    (root / "sub").mkdir()
+    (root / "sub" / "a.txt").write_text("a\n")
+    (root / "b.txt").write_text("b\n")
+    snapshots = Snapshots(str(root), tmp_path / "store")
+    snapshots.take()
+    return snapshots
+
+
+def dirty(snapshots: Snapshots) -> set[str] | None:
+    return snapshots._watch.changed()
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_a_change_without_a_new_size_or_time_is_noticed(
+    taken: Snapshots, root: Path, watched: bool
+) -> None:
+    path = root / "sub" / "a.txt"
+    before = path.stat()
+    path.write_text("A\n")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    changes = taken.look(dirty(taken) if watched else None)
+    assert changes.paths == ("sub/a.txt",)
+    assert taken.look(dirty(taken)).paths == ()
+
+
+def test_a_change_within_one_tick_of_the_clock_is_noticed(taken: Snapshots, root: Path) -> None:
+    path = root / "b.txt"
+    for text in ("c\n", "d\n", "e\n"):
+        path.write_text(text)
+        changes = taken.look(dirty(taken))
+        assert taken.blobs.get(changes.after["b.txt"].split()[-1]) == text.encode()
+
+
+def test_a_folder_that_moved_is_still_watched(taken: Snapshots, root: Path) -> None:
+    os.rename(root / "sub", root / "moved")
+    assert taken.look(dirty(taken)).paths == ("moved", "moved/a.txt", "sub", "sub/a.txt")
+    (root / "moved" / "deep").mkdir()
+    (root / "moved" / "deep" / "c.txt").write_text("c")
+    assert taken.look(dirty(taken)).paths == ("moved/deep", "moved/deep/c.txt")
+    (root / "moved" / "deep" / "c.txt").write_text("cc")
+    assert taken.look(dirty(taken)).paths == ("moved/deep/c.txt",)
+
+
+def test_what_was_made_and_unmade_is_no_change(taken: Snapshots, root: Path) -> None:
+    (root / "c.txt").write_text("c")
+    (root / "c.txt").unlink()
+    os.utime(root / "b.txt")
+    assert taken.look(dirty(taken)).paths == ()
+
+
+def test_a_rule_that_no_longer_ignores_makes_nothing_new(taken: Snapshots, root: Path) -> None:
+    (root / ".gitignore").write_text("data/\n")
+    (root / "data").mkdir()
+    (root / "data" / "precious.txt").write_text("mine")
+    assert taken.look(dirty(taken)).paths == (".gitignore",)
+    assert taken.left_out == ("data/",)
+    (root / ".gitignore").write_text("# nothing\n")
+    # To undo its making would be to delete it.
+    assert taken.look(dirty(taken)).paths == (".gitignore",)
+    (root / "data" / "precious.txt").write_text("changed")
+    assert taken.look(dirty(taken)).paths == ("data/precious.txt",)
+    (root / ".gitignore").write_text("data/\n")
+    assert taken.look(dirty(taken)).paths == (".gitignore",)
+
+
+def test_the_next_session_reads_only_what_differs(taken: Snapshots, root: Path) -> None:
+    taken.close()
+    kept = taken.blobs.kept_bytes
+    (root / "b.txt").write_text("quite another text\n")
+    again = Snapshots(str(root), taken.blobs.folder)
+    again.take()
+    assert again.blobs.kept_bytes - kept < 300  # the file, and the list of all
+    assert (
+        files_of(again.blobs, again.taken)["b.txt"] != files_of(again.blobs, taken.taken)["b.txt"]
+    )
+
+
+def test_a_huge_file_is_noticed_and_not_kept(
+    taken: Snapshots, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open(root / "huge.bin", "wb") as file:
+        file.truncate(LARGEST + 1)
+    assert taken.look(dirty(taken)).after == {"huge.bin": "file 644 -"}
+
+
+def test_more_files_than_are_looked_at(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_MOST", 5)
+    for number in range(8):
+        (root / f"{number}").touch()
+    snapshots = Snapshots(str(root), tmp_path / "store")
+    snapshots.take()
+    assert "more than 5 files" in snapshots.problem
+    assert snapshots.taken == "" and not snapshots.covers("3")
+    assert snapshots.look().paths == ()
+
+
+def test_a_full_disk_stops_keeping_and_nothing_else(root: Path, tmp_path: Path) -> None:
+    program = f"""
+import resource, signal
+from pathlib import Path
+from agentcli.environments.snapshots import Snapshots
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+s = Snapshots({str(root)!r}, Path({str(tmp_path / "store")!r}))
+s.take()
+assert "File too large" in s.problem, s.problem
+Path({str(root)!r}, "new.txt").write_text("n")
+print(s.look(s._watch.changed()).after)
+s.close()
+"""
+    (root / "large.bin").write_bytes(os.urandom(3_000_000))
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == "{'new.txt': 'file 644 -'}\n"
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.binary(max_size=200), st.sampled_from([0o644, 0o755, 0o600, 0o444]))
+def test_any_content_and_mode_comes_back(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes, mode: int
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    blobs = Blobs(folder / "store")
+    name = os.fsdecode(b"n\xff \n")
+    path = folder / name
+    path.write_bytes(data)
+    path.chmod(mode)
+    entry = capture(str(folder), name, blobs)
+    path.unlink()
+    path.mkdir()
+    put_back(str(folder), name, entry, blobs)
+    assert (path.read_bytes(), path.stat().st_mode & 0o777) == (data, mode)
+
+
+def test_damaged_contents_are_refused(tmp_path: Path) -> None:
+    blobs = Blobs(tmp_path / "store")
+    digest = blobs.put(b"something")
+    blobs.close()
+    (pack,) = (tmp_path / "store").glob("*.pack")
+    pack.write_bytes(b"something".replace(b"m", b"n"))
+    with pytest.raises(SnapshotError, match="damaged"):
+        Blobs(tmp_path / "store").get(digest)
+    pack.unlink()
+    with pytest.raises(SnapshotError, match="was not kept"):
+        Blobs(tmp_path / "store").get(digest)
+
+
+def test_a_torn_index_holds_what_is_whole(tmp_path: Path) -> None:
+    blobs = Blobs(tmp_path / "store")
+    first = blobs.put(b"first")
+    blobs.flush()
+    blobs.put(b"second")
+    blobs.close()
+    (index,) = (tmp_path / "store").glob("*.idx")
+    index.write_bytes(index.read_bytes()[:-5])
+    again = Blobs(tmp_path / "store")
+    assert again.get(first) == b"first" and len(again.places()) == 1
+
+
+def test_only_the_user_may_read_what_is_kept(taken: Snapshots) -> None:
+    taken.close()
+    assert taken.blobs.folder.stat().st_mode & 0o077 == 0
+    for path in taken.blobs.folder.glob("*.pack"):
+        assert path.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize(
+    "rules",
+    ["*.log\n!keep.log\n", "/build\n/docs/_out\n", "a/**/b\n", "tmp/\n*.py[co]\n[ab].txt\n"],
+)
+def test_the_quick_answer_is_the_worker_s(root: Path, rules: str) -> None:
+    (root / ".gitignore").write_text(rules)
+    (root / "docs").mkdir()
+    quick, slow = Ignoring.at_root(str(root)).within(str(root)), rules_in(str(root))
+    names = [
+        "x.log",
+        "keep.log",
+        "build",
+        "_out",
+        "b",
+        "tmp",
+        "m.pyc",
+        "a.txt",
+        "c.txt",
+        "[ab].txt",
+    ]
+    for folder in ("", "/docs", "/a/x"):
+        for name in names:
+            for is_folder in (True, False):
+                full = f"{root}{folder}"
+                expected = ignored(slow, f"{full}/{name}", is_folder)
+                assert quick.leaves_out(full, name, is_folder) is expected, (folder, name)
+
+
+def test_a_watch_that_lost_track_says_so(root: Path) -> None:
+    watch = Watch()
+    fd = os.open(root, os.O_RDONLY)
+    watch.add(fd, "")
+    assert watch.works and watch.changed() == set()
+    for number in range(17_000):  # more than the system's queue holds
+        os.close(os.open(root / str(number % 7), os.O_WRONLY | os.O_CREAT))
+        if number % 2:
+            os.unlink(root / str(number % 7))
+    limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    if limit > 30_000:
+        pytest.skip(f"the queue holds {limit} events here")
+    assert watch.changed() is None
+    (root / "after").touch()
+    assert watch.changed() == {""}
+    os.close(fd)
+    watch.close()
+    assert not watch.works and watch.changed() is None
