@@ -33,6 +33,12 @@ _SHOWN_BARE = ("path", "pattern", "command", "code", "expression", "query", "url
 _VERBATIM = ("command", "code")
 _NOT_SHOWN = ("content", "old", "new")
 _READ_KINDS = ("read", "search", "plan")
+_NETWORKS = {
+    "none": "none",
+    "loopback": "a loopback of their own",
+    "allow": "listed domains",
+    "full": "all that you reach",
+}
 _LEVELS = {
     "full": "full (own namespaces, nothing outside the workspace can be written)",
     "reduced": "reduced (without bubblewrap; see: agentcli doctor)",
@@ -158,6 +164,7 @@ def session_lines(session: SessionStarted) -> list[str]:
         escape(f"agentcli {session.version} · {session.model} · mode {session.mode}"),
         escape(f"workspace {session.workspace}"),
         f"sandbox {_LEVELS.get(session.sandbox, escape(session.sandbox))}",
+        f"network of commands: {_NETWORKS.get(session.network, escape(session.network))}",
     ]
 
 

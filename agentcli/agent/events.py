@@ -93,7 +93,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class SessionStarted(Event):
-    """A session opens, or goes on in a new process. ``tools`` are ``name@version``."""
+    """A session opens, or goes on in a new process. ``tools`` are ``name@version``.
+
+    ``network`` is what commands reach: none, loopback, allow (listed domains) or full.
+    """
 
     session_id: str
     workspace: str
@@ -102,6 +105,7 @@ class SessionStarted(Event):
     sandbox: str
     tools: tuple[str, ...]
     version: str
+    network: str = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +130,14 @@ class MessageAdded(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class PreflightIssue(Event):
+    """Something that stands in the way of a task, found before its first step."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class StepStarted(Event):
     """A step begins; steps count from 1."""
 
@@ -146,6 +158,23 @@ class ModelAnswered(Event):
     first_token_s: float
     duration_s: float
     cost_usd: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decided(Event):
+    """The agent's own code decided in place of the model; the message joins the history."""
+
+    step: int
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class BranchTaken(Event):
+    """Of several candidates one was taken: ``chosen`` is its number, from 0."""
+
+    step: int
+    chosen: int
+    scores: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +303,27 @@ class Rewound(Event):
     after: Mapping[str, str]
     redo: bool = False
     messages: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Reviewed(Event):
+    """What a critic said of a step, where it said anything."""
+
+    step: int
+    critic: str
+    judgement: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered(Event):
+    """A stage failed, and the step is begun anew; ``count`` is of this run, from 1."""
+
+    step: int
+    stage: Stage
+    error: str
+    count: int
+    limit: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from agentcli.cli.asking import can_ask, on_terminal
 from agentcli.cli.errors import log_to_file, show_error, show_note
 from agentcli.cli.open import open_renderer
 from agentcli.cli.render import Output, Renderer, Summary
+from agentcli.cli.sandbox import Network
 from agentcli.cli.signals import Interruption, interruptible
 from agentcli.config import Settings
 from agentcli.errors import UsageError, WorkspaceError
@@ -90,6 +91,16 @@ def run(
     no_sandbox: Annotated[
         bool, typer.Option("--no-sandbox", help="Run tools with your own rights.")
     ] = False,
+    network: Annotated[
+        Network | None, typer.Option(help="What commands reach; default: none.")
+    ] = None,
+    domain: Annotated[
+        list[str] | None,
+        typer.Option(help="A host that --network allow lets through; repeatable.", metavar="HOST"),
+    ] = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Reach nothing beyond this machine, models included.")
+    ] = False,
     session: Annotated[
         str | None,
         typer.Option(help="Go on with this session: its id, or its beginning.", metavar="ID"),
@@ -124,6 +135,9 @@ def run(
         "max_cost": max_cost,
         "mode": mode.value if mode else None,
         "sandbox": "none" if no_sandbox else None,
+        "network": network.value if network else None,
+        "domains": domain or None,
+        "offline": offline or None,
     }
     settings = config.load(folder, flags=flags, trusted=is_trusted(folder))
     # The command line goes before the task's front matter, and that before the session so far.

@@ -46,7 +46,7 @@ class SandboxLevel(StrEnum):
     REDUCED = "reduced"
 
 
-class CommandsNetwork(StrEnum):
+class Network(StrEnum):
     """What ``--network`` can be."""
 
     NONE = "none"
@@ -73,9 +73,7 @@ def execute(
     level: Annotated[
         SandboxLevel | None, typer.Option(help="The level that must hold; default: the best.")
     ] = None,
-    network: Annotated[
-        CommandsNetwork | None, typer.Option(help="What it reaches; default: none.")
-    ] = None,
+    network: Annotated[Network | None, typer.Option(help="What it reaches; default: none.")] = None,
     domain: Annotated[
         list[str] | None,
         typer.Option(help="A host that --network allow lets through; repeatable.", metavar="HOST"),
@@ -91,13 +89,12 @@ def execute(
         raise typer.BadParameter("must be more than 0", param_hint="'--timeout'")
     if not workspace.is_dir():
         raise WorkspaceError(f"the workspace {workspace} is not a folder")
-    flags: dict[str, object] = {
+    flags = {
         "sandbox": level.value if level else None,
         "limits.command_time_s": timeout,
         "network": network.value if network else None,
+        "domains": domain or None,
     }
-    if domain:
-        flags["domains"] = domain
     settings = config.load(workspace, flags=flags)
     return asyncio.run(_run(command, workspace, settings))
 

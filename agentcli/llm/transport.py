@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import httpx2
 
-from agentcli.errors import ProviderError
+from agentcli.errors import ConfigError, ProviderError
 from agentcli.llm.sdk_errors import (
     Origin,
     broken_error,
@@ -20,6 +20,7 @@ from agentcli.llm.sdk_errors import (
     status_error,
     stream_error,
 )
+from agentcli.sandbox import offline
 
 DONE = "[DONE]"
 CONNECT_S = 10.0
@@ -37,7 +38,15 @@ def http_client(base_url: str, timeout_s: float) -> httpx2.AsyncClient:
     ``timeout_s`` bounds the silence between two reads. Loading the certificate store costs about
     0.1 s, so plain http gets a context that trusts nobody: a redirect to https then fails. What
     runs on this machine is reached past any proxy of the environment.
+
+    Raises:
+        ConfigError: the process is offline (``sandbox/offline.py``), and this is another machine.
     """
+    if offline.active() and not offline.is_loopback(httpx2.URL(base_url).host):
+        raise ConfigError(
+            f"offline: {base_url} is not on this machine",
+            hint="Use --model embedded, local:PATH or a server on this machine",
+        )
     trust_nobody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     loopback = httpx2.URL(base_url).host in ("localhost", "127.0.0.1", "::1")
     return httpx2.AsyncClient(

@@ -21,7 +21,7 @@ from dataclasses import replace
 from typing import Literal
 
 from agentcli.errors import SandboxError
-from agentcli.sandbox import ahead, bwrap, landlock, seccomp
+from agentcli.sandbox import advice, ahead, bwrap, landlock, seccomp
 from agentcli.sandbox.limits import COMMAND, Limits
 from agentcli.sandbox.policy import Policy
 from agentcli.sandbox.process import ExecResult, Launch, Supervisor
@@ -30,7 +30,6 @@ from agentcli.sandbox.restore import OBEYED
 Level = Literal["full", "reduced", "none"]
 
 _SCRATCH = "agentcli-scratch-"
-_INSTALL = "install bubblewrap (apt install bubblewrap, dnf install bubblewrap)"
 
 
 class Sandbox:
@@ -81,7 +80,7 @@ class Sandbox:
         if self.level == "full":
             executable = bwrap.program()
             if executable is None:
-                raise SandboxError("bubblewrap has gone", hint=_INSTALL)
+                raise SandboxError("bubblewrap has gone", hint=advice.for_full())
             files[bwrap.SECCOMP_FD] = _filter(self.policy, "full", True)
             files[bwrap.GITCONFIG_FD] = self.policy.gitconfig
             line = bwrap.arguments(
@@ -189,15 +188,18 @@ async def prepare(supervisor: Supervisor, policy: Policy, wanted: Level | None =
         if full is not None:
             return full
         if wanted == "full":
-            raise SandboxError(f"the full sandbox is not to be had here: {reason}", hint=_INSTALL)
+            raise SandboxError(
+                f"the full sandbox is not to be had here: {reason}", hint=advice.for_full()
+            )
+        said = f"{reason}; for the full level, {advice.for_full()}"
     else:
-        reason = "the reduced level was asked for"
-    reduced, missing = await try_reduced(supervisor, policy, reason)
+        reason = said = "the reduced level was asked for"
+    reduced, missing = await try_reduced(supervisor, policy, said)
     if reduced is not None:
         return reduced
     raise SandboxError(
         f"no sandbox works here: {reason}; {missing}",
-        hint=f"{_INSTALL}, or run without one (--no-sandbox)",
+        hint=f"{advice.for_full()}, or run without one (--no-sandbox)",
     )
 
 

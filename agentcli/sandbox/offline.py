@@ -43,6 +43,11 @@ def is_loopback(host: str) -> bool:
     return bool((mapped or address).is_loopback)
 
 
+def active() -> bool:
+    """Whether this process is offline now."""
+    return _users > 0
+
+
 @contextmanager
 def enforced() -> Iterator[None]:
     """While this lasts, the whole process is offline."""

@@ -1,0 +1,39 @@
+"""How to get what the sandbox lacks here: read from the machine, one line each."""
+
+from __future__ import annotations
+
+import os
+
+from agentcli.sandbox import bwrap
+
+INSTALL = "install bubblewrap (apt install bubblewrap, dnf install bubblewrap)"
+
+# A kernel setting, the value that forbids namespaces to ordinary users, and what to do.
+_SETTINGS = (
+    ("user/max_user_namespaces", "0", "sysctl user.max_user_namespaces=15000"),
+    ("kernel/unprivileged_userns_clone", "0", "sysctl kernel.unprivileged_userns_clone=1"),
+    (
+        "kernel/apparmor_restrict_unprivileged_userns",
+        "1",
+        "give bwrap an AppArmor profile that permits userns, or "
+        "sysctl kernel.apparmor_restrict_unprivileged_userns=0",
+    ),
+)
+
+
+def for_full(root: str = "/") -> str:
+    """What to do for the full level; ``root`` is where the machine's files are."""
+    if bwrap.program() is None:
+        return INSTALL
+    for name, forbidding, what in _SETTINGS:
+        try:
+            with open(os.path.join(root, "proc/sys", name)) as file:
+                value = file.read().strip()
+        except OSError:
+            continue
+        if value == forbidding:
+            return what
+    inside = ("run/.containerenv", ".dockerenv")
+    if any(os.path.exists(os.path.join(root, name)) for name in inside):
+        return "let the container make namespaces (docker run --security-opt seccomp=unconfined)"
+    return "ask the machine's administrator to permit user namespaces"
