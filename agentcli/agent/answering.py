@@ -100,7 +100,7 @@ class Answering:
             if problem := _unusable(response):
                 await self._reject(step, problem, answer)
                 continue
-            message = self._with_unique_ids(response.message)
+            message = self.with_unique_ids(response.message)
             await self._stream.emit(
                 ModelAnswered(
                     step,
@@ -165,7 +165,7 @@ class Answering:
             raise Stopped(stop_for(StopReason.PROVIDER_FAILED, detail=detail))
         await emit(MessageAdded(user(f"{problem[0].upper()}{problem[1:]}. {_NUDGE}")))
 
-    def _with_unique_ids(self, message: Message) -> Message:
+    def with_unique_ids(self, message: Message) -> Message:
         """Rename calls whose id is empty or used already: results are paired by id."""
         parts = list(message.parts)
         for place, part in enumerate(parts):

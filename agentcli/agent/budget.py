@@ -13,6 +13,7 @@ from typing import TypeAlias
 from agentcli.agent.events import StopReason
 from agentcli.agent.state import AgentState
 from agentcli.agent.stop import Stop, Stopped, stop_for
+from agentcli.llm.client import ModelInfo
 from agentcli.messages import Usage
 
 Price: TypeAlias = Callable[[Usage], float | None]
@@ -162,3 +163,12 @@ class ContextRules:
             return None
         soft = min(self.soft_tokens or int(hard * self.compact_at), hard)
         return ContextLimits(soft, hard, min(int(hard * self.compact_to), soft))
+
+
+def unpriced(info: ModelInfo) -> Price:
+    """The price of a model of which none is known."""
+
+    def unknown(usage: Usage) -> None:
+        return None
+
+    return unknown

@@ -6,10 +6,17 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TypeAlias
 
-from agentcli.agent.events import CheckFinished, CheckStarted, MessageAdded, StopReason, Warned
-from agentcli.agent.state import Status
+from agentcli.agent.events import (
+    CheckFinished,
+    CheckStarted,
+    MessageAdded,
+    Status,
+    StopReason,
+    Warned,
+)
 from agentcli.agent.stop import Stop, stop_for
 from agentcli.agent.stream import Stream
+from agentcli.errors import InternalError
 from agentcli.messages import Outcome, user
 from agentcli.tools.base import ToolContext, ToolOutput
 from agentcli.tools.permissions import Mode
@@ -17,6 +24,11 @@ from agentcli.tools.permissions import Mode
 Check: TypeAlias = Callable[[ToolContext, str], Awaitable[ToolOutput]]
 
 _FAILED = "A check of the task failed:"
+
+
+async def unchecked(context: ToolContext, command: str) -> ToolOutput:
+    """For agents that nobody gave a way to run checks; raises ``InternalError``."""
+    raise InternalError(f"nothing is there to run the check {command!r}")
 
 
 class Checking:

@@ -1,12 +1,27 @@
-"""Critics look at a step after it is done, and may ask for another or for the end."""
+"""Critics look at a step after it is done, and may ask for another or for the end.
+
+All of them are heard after every step. The first that wants the end or another step, in their
+order, decides; another step is one of the run's steps like any other.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from agentcli.agent.checking import Check
 from agentcli.agent.state import AgentState
+from agentcli.llm.client import ChatRequest, LLMClient, ModelInfo, chat
+from agentcli.messages import Message, Outcome, Role, Usage, system, user
+from agentcli.text import truncate
+from agentcli.tools.base import ToolContext
+
+_JUDGED_CHARS = 60_000
+"""Of a conversation that is shown to a critic; its head and its tail are kept."""
 
 
 class Judgement(StrEnum):
@@ -19,10 +34,15 @@ class Judgement(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """A judgement and why; the reason of a retry is told to the model."""
+    """A judgement and why; the reason of a retry is told to the model.
+
+    ``usage`` is what asking the model ``asked`` took.
+    """
 
     judgement: Judgement = Judgement.CONTINUE
     reason: str = ""
+    usage: Usage = field(default_factory=Usage)
+    asked: ModelInfo | None = None
 
 
 class Critic(Protocol):
@@ -33,10 +53,104 @@ class Critic(Protocol):
         ...
 
 
-async def review_all(critics: tuple[Critic, ...], state: AgentState) -> Review:
-    """Ask every critic; the first that does not say continue, in their order, decides."""
-    reviews = [await critic.review(state) for critic in critics]
-    for review in reviews:
-        if review.judgement is not Judgement.CONTINUE:
-            return review
-    return Review()
+def decisive(reviews: Sequence[Review]) -> Review:
+    """The first that does not say continue, or a review that does."""
+    asking = (review for review in reviews if review.judgement is not Judgement.CONTINUE)
+    return next(asking, Review())
+
+
+def is_final(state: AgentState) -> bool:
+    """Whether the step that just ended gave a final answer."""
+    decided = state.step_decision
+    return decided is not None and not decided.calls
+
+
+class ChecksPass:
+    """Wants commands to succeed whenever the model says that it is done.
+
+    After ``rounds`` reports that did not help it ends the run.
+    """
+
+    def __init__(
+        self, check: Check, context: ToolContext, commands: Sequence[str], rounds: int = 3
+    ) -> None:
+        self._check = check
+        self._context = context
+        self._commands = tuple(commands)
+        self._rounds = rounds
+        self._task = ""
+        self._failed = 0
+
+    async def review(self, state: AgentState) -> Review:
+        """See ``Critic``."""
+        if not is_final(state):
+            return Review()
+        if state.task != self._task:
+            self._task, self._failed = state.task, 0
+        outputs = [await self._check(self._context, command) for command in self._commands]
+        reports = [output.content for output in outputs if output.outcome is not Outcome.OK]
+        if not reports:
+            return Review(reason="the checks pass")
+        self._failed += 1
+        if self._failed > self._rounds:
+            return Review(Judgement.STOP, f"{len(reports)} checks still fail:\n{reports[0]}")
+        return Review(Judgement.RETRY, "\n\n".join(["These checks fail:", *reports]))
+
+
+class ModelCritic:
+    """A model that judges whether a final answer does what the task asked for.
+
+    ``prompt`` tells it how, and to answer with one JSON object: judgement and reason. An answer
+    that is none lets the run go on: a critic that cannot be read must not hold up the work.
+    """
+
+    def __init__(self, client: LLMClient, prompt: str, *, retries: int = 2) -> None:
+        self._client = client
+        self._prompt = prompt
+        self._retries = retries
+        self._task = ""
+        self._retried = 0
+
+    async def review(self, state: AgentState) -> Review:
+        """See ``Critic``; raises ``ProviderError`` where the model cannot be asked."""
+        if not is_final(state):
+            return Review()
+        if state.task != self._task:
+            self._task, self._retried = state.task, 0
+        told = user(f"# Task\n\n{state.task}\n\n# Work\n\n{_transcript(tuple(state.history))}")
+        response = await chat(self._client, ChatRequest((system(self._prompt), told)))
+        judgement, reason = _verdict(response.message.text)
+        if judgement is Judgement.RETRY:
+            self._retried += 1
+            if self._retried > self._retries:
+                judgement = Judgement.CONTINUE
+        return Review(judgement, reason, response.usage, self._client.info)
+
+    async def aclose(self) -> None:
+        """Close its model."""
+        await self._client.aclose()
+
+
+def _verdict(text: str) -> tuple[Judgement, str]:
+    found = re.search(r"\{.*\}", text, re.DOTALL)
+    try:
+        value = json.loads(found[0] if found else "")
+        return Judgement(value["judgement"]), str(value["reason"])
+    except (ValueError, KeyError, TypeError):
+        return Judgement.CONTINUE, "the critic gave no verdict that could be read"
+
+
+def _transcript(messages: Sequence[Message]) -> str:
+    """What was said and done, as text for another model."""
+    lines = []
+    for message in messages:
+        match message.role:
+            case Role.SYSTEM:
+                continue
+            case Role.TOOL:
+                result = message.result
+                lines.append(f"[{result.name}: {result.outcome.value}]\n{result.content}")
+            case role:
+                lines.append(f"[{role.value}]\n{message.text}" if message.text else "")
+                lines += [f"[calls {call.name}]\n{call.arguments}" for call in message.calls]
+    return str(truncate("\n\n".join(filter(None, lines)), _JUDGED_CHARS))

@@ -1,75 +1,53 @@
-"""What makes an agent this agent: six methods that the kernel calls at fixed places."""
+"""Agents by their behaviour: what a library's user subclasses, and our own coding agent."""
 
 from __future__ import annotations
 
+import asyncio
 import platform
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-from agentcli.agent.events import StopReason
+from agentcli.agent.behaviour import Behaviour
 from agentcli.agent.instructions import Instructions
+from agentcli.agent.kernel import Agent
+from agentcli.agent.run import RunResult
 from agentcli.agent.state import AgentState
-from agentcli.messages import Message, ToolCall, ToolResult
+from agentcli.llm.client import LLMClient
+from agentcli.messages import ToolResult
 from agentcli.prompts import Prompts
+from agentcli.tools.base import Tool
 
 
-@dataclass(frozen=True, slots=True)
-class Act:
-    """Run these calls."""
+class AgentModule(Behaviour):
+    """What a library's user subclasses: a behaviour that can run itself."""
 
-    calls: tuple[ToolCall, ...]
+    def run(
+        self,
+        task: str,
+        client: LLMClient,
+        tools: Iterable[Tool] = (),
+        *,
+        return_state: bool = False,
+        **options: Any,
+    ) -> str | RunResult:
+        """Work on a task to its end: the final answer, or with ``return_state`` all of the result.
 
+        ``options`` are further arguments of ``Agent``. For code that is not async; where a loop
+        runs already, ``await Agent(client, tools, module=self).start(task).result()``.
 
-@dataclass(frozen=True, slots=True)
-class Final:
-    """The work is done; the answer is never empty."""
+        Raises:
+            ConfigError: a tool is not sound. How a run ended is in its result, never raised.
+        """
 
-    answer: str
+        async def work() -> RunResult:
+            agent = Agent(client, tools, module=self, **options)
+            try:
+                return await agent.start(task).result()
+            finally:
+                await agent.client.aclose()
 
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Do nothing in this step."""
-
-
-Decision: TypeAlias = Act | Final | Wait
-
-
-class AgentModule:
-    """Override what you need.
-
-    Texts that ``init_state``, ``observe`` and ``reduce`` return join the history as messages, so
-    that everything the model reads is in the journal.
-    """
-
-    def init_state(self, state: AgentState) -> Sequence[Message]:
-        """Messages that stand between the system prompt and the task."""
-        return ()
-
-    def build_system_prompt(self, state: AgentState) -> str:
-        """The system prompt; empty for none."""
-        return ""
-
-    async def observe(self, state: AgentState) -> str:
-        """News of the world that the model should read before it decides."""
-        return ""
-
-    async def decide(self, state: AgentState) -> Decision | None:
-        """A decision, or None to ask the model."""
-        return None
-
-    async def reduce(self, state: AgentState, results: Sequence[ToolResult]) -> str:
-        """What the model should be told after these results."""
-        return ""
-
-    def should_stop(self, state: AgentState) -> StopReason | None:
-        """A condition of the agent's own for ending the run."""
-        return None
-
-    def announce_mode(self, told: str, mode: str) -> str:
-        """What the model must know when the mode is no longer the one it was told of."""
-        return ""
+        result = asyncio.run(work())
+        return result if return_state else result.task_result
 
 
 class CodingAgent(AgentModule):

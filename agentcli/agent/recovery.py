@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from enum import Enum
 
 from agentcli.errors import (
+    AgentCLIError,
     ConnectError,
     DeadlineError,
+    EnvironmentOpError,
     ProviderError,
     RateLimitError,
     ServerError,
     StreamBrokenError,
+    ToolError,
 )
 
 
@@ -80,3 +83,22 @@ def backoff_s(config: RetryConfig, attempt: int) -> float:
     """Seconds to wait after the failed attempt number ``attempt`` (from 1)."""
     delay = min(config.first_delay_s * config.factor ** (attempt - 1), config.max_delay_s)
     return delay * (1 + random.uniform(0, config.jitter))
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryPolicy:
+    """Which errors of a stage a run survives, and how many of them: the step is begun anew.
+
+    Tools are another matter: what they raise is the result of their call. Providers as well: they
+    have attempts and fallbacks. What is left are faults in code that users bring along.
+    """
+
+    limit: int = 3
+
+    def covers(self, error: Exception, count: int) -> bool:
+        """Whether to go on after ``error``, which would be recovery number ``count`` of the run."""
+        if isinstance(error, AgentCLIError) and not isinstance(
+            error, ToolError | EnvironmentOpError
+        ):
+            return False
+        return count <= self.limit and not isinstance(error, TimeoutError)

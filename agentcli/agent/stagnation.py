@@ -8,15 +8,17 @@ from agentcli.messages import Message, Outcome, ToolResult
 REPEATS = 3
 
 
-def stagnant(state: AgentState) -> bool:
+def stagnant(state: AgentState, repeats: int = REPEATS) -> bool:
     """Whether this step and those before it made the same calls, and all of them were faulty.
 
     Only errors count: a command that fails or succeeds alike each time may be waiting for
     something.
     """
-    if state.step_decision is None or len(state.records) < REPEATS - 1:
+    before = repeats - 1
+    if state.step_decision is None or state.used.steps < before:
         return False
-    recent = [(record.decision, record.results) for record in state.records.since(1 - REPEATS)]
+    records = state.records.since(len(state.records) - before)
+    recent = [(record.decision, record.results) for record in records]
     steps = [*recent, (state.step_decision, state.step_results)]
     signs = {_sign(decision, results) for decision, results in steps}
     return len(signs) == 1 and None not in signs

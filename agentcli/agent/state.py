@@ -11,6 +11,7 @@ from agentcli.agent.events import (
     CheckFinished,
     Compacted,
     CompactionUndone,
+    Decided,
     Event,
     MessageAdded,
     ModeChanged,
@@ -19,6 +20,7 @@ from agentcli.agent.events import (
     ModelUsed,
     Phase,
     PhaseChanged,
+    Recovered,
     Replaced,
     RetryScheduled,
     Rewound,
@@ -47,7 +49,7 @@ from agentcli.messages import (
     tool,
     without_thinking,
 )
-from agentcli.tools.base import ToolKind
+from agentcli.tools.base import PLAN, ToolKind
 
 T = TypeVar("T")
 
@@ -207,7 +209,11 @@ class AgentState:
     retries: int = 0
     rejected: int = 0
     """Unusable answers in a row."""
+    recoveries: int = 0
+    """Of this run."""
     tool_calls: int = 0
+    plan: tuple[str, ...] = ()
+    """The steps of the last plan that was made for the task."""
     pending: tuple[ToolCall, ...] = ()
     """Calls of the last answer, as long as not all have a result."""
     results: tuple[ToolResult, ...] = ()
@@ -297,6 +303,7 @@ def fold(state: AgentState, event: Event) -> AgentState:
                 before=Totals(state.step, state.tool_calls, state.usage),
                 cost_usd=0.0,
                 rejected=0,
+                recoveries=0,
                 stop=None,
                 status=None,
                 answer="",
@@ -317,6 +324,7 @@ def fold(state: AgentState, event: Event) -> AgentState:
                 check_results=(),
                 files_changed=(),
                 progress=Progress(),
+                plan=(),
             )
         case MessageAdded():
             told = state.mode if event.message.role is Role.SYSTEM else event.mode
@@ -332,6 +340,14 @@ def fold(state: AgentState, event: Event) -> AgentState:
                 step_results=(),
                 step_usage=Usage(),
                 step_retries=0,
+            )
+        case Decided():
+            return replace(
+                _said(state, event.message),
+                step_decision=event.message,
+                pending=event.message.calls,
+                results=(),
+                started={},
             )
         case ModelAnswered():
             return replace(
@@ -364,6 +380,8 @@ def fold(state: AgentState, event: Event) -> AgentState:
                 cost_usd=_sum(state.cost_usd, event.cost_usd),
                 step_usage=state.step_usage + event.usage,
             )
+        case Recovered():
+            return replace(state, recoveries=state.recoveries + 1)
         case ModelChanged():
             return replace(_changed_model(state), model=event.model)
         case ModelUsed():
@@ -518,6 +536,7 @@ def _add_result(state: AgentState, result: ToolResult) -> AgentState:
         results=results,
         files_changed=known + new_paths,
         progress=progress,
+        plan=tuple(result.data.get(PLAN, state.plan)),
         step_results=(*state.step_results, result),
     )
     if len(results) < len(state.pending):

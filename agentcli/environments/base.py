@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from agentcli.errors import EnvironmentOpError
 from agentcli.sandbox.limits import Limits
 from agentcli.sandbox.process import ExecResult
 
@@ -22,7 +23,9 @@ __all__ = [
     "ExecResult",
     "FileStat",
     "GrepMatch",
+    "Nowhere",
     "Output",
+    "Terminates",
     "WorkspaceCopy",
     "opened",
 ]
@@ -172,6 +175,79 @@ class WorkspaceCopy(Environment, Protocol):
             EnvironmentOpError: code ``CONFLICT``: a path that it touches has changed meanwhile.
         """
         ...
+
+
+class Nowhere:
+    """No workspace at all: for agents whose tools need none."""
+
+    root = ""
+    level = "none"
+    operations: frozenset[str] = frozenset()
+
+    async def exec(
+        self,
+        argv: Sequence[str],
+        *,
+        limits: Limits,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: bytes | None = None,
+        on_output: Output | None = None,
+    ) -> ExecResult:
+        """Refused, as everything here; raises ``EnvironmentOpError``."""
+        raise _nowhere()
+
+    async def read(self, path: str, *, max_bytes: int | None = None) -> bytes:
+        """Refused."""
+        raise _nowhere()
+
+    async def write(
+        self, path: str, data: bytes, *, expect: bytes | None = None, create_parents: bool = True
+    ) -> None:
+        """Refused."""
+        raise _nowhere()
+
+    async def stat(self, path: str) -> FileStat | None:
+        """Refused."""
+        raise _nowhere()
+
+    async def list_dir(self, path: str) -> list[DirEntry]:
+        """Refused."""
+        raise _nowhere()
+
+    async def glob(self, pattern: str, path: str = ".", *, limit: int = 1000) -> list[str]:
+        """Refused."""
+        raise _nowhere()
+
+    async def grep(
+        self,
+        pattern: str,
+        path: str = ".",
+        *,
+        glob: str | None = None,
+        ignore_case: bool = False,
+        limit: int = 200,
+    ) -> list[GrepMatch]:
+        """Refused."""
+        raise _nowhere()
+
+    async def start(self) -> None:
+        """Nothing to do."""
+
+    async def aclose(self) -> None:
+        """Nothing to do."""
+
+
+def _nowhere() -> EnvironmentOpError:
+    return EnvironmentOpError("there is no workspace here", code="ENOTSUP")
+
+
+@runtime_checkable
+class Terminates(Protocol):
+    """An environment that can come to its end: a game that is over, a machine that is gone."""
+
+    terminal: str
+    """Why nothing more can be done in it; empty while something can."""
 
 
 @asynccontextmanager

@@ -15,6 +15,7 @@ import pytest
 
 from agentcli.agent.budget import RunLimits
 from agentcli.agent.critics import Judgement, Review
+from agentcli.agent.decision import Act, Decision
 from agentcli.agent.events import (
     AnswerRejected,
     CheckFinished,
@@ -37,7 +38,7 @@ from agentcli.agent.events import (
     Warned,
 )
 from agentcli.agent.hooks import Allow, Deny, Hook, Replace, Verdict
-from agentcli.agent.module import Act, AgentModule, Decision
+from agentcli.agent.module import AgentModule
 from agentcli.agent.state import AgentState, fold_all
 from agentcli.errors import JournalError
 from agentcli.llm.client import ModelInfo, TextDelta

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
+from agentcli.agent.decision import Decision
+from agentcli.agent.events import Recovered, StepFinished, StopReason
+from agentcli.agent.module import AgentModule
 from agentcli.agent.recovery import Chance, RetryConfig, chance, delay_s
+from agentcli.agent.state import AgentState
 from agentcli.errors import (
     AccessDeniedError,
     AuthenticationError,
@@ -13,15 +19,23 @@ from agentcli.errors import (
     ContentFilterError,
     ContextWindowError,
     DeadlineError,
+    JournalError,
     ModelNotFoundError,
     OverloadedError,
     ProviderError,
     QuotaError,
     RateLimitError,
     RetryExhaustedError,
+    SandboxError,
     ServerError,
     StreamBrokenError,
 )
+from agentcli.messages import Outcome, ToolResult
+from agentcli.tools.base import ToolContext, ToolKind
+from agentcli.tools.registry import tool
+from tests.agent.conftest import Make
+from tests.agent.test_kernel import ECHO, call
+from tests.server import Reply
 
 CONFIG = RetryConfig(jitter=0.0)
 
@@ -84,3 +98,85 @@ def test_exhaustion_keeps_the_last_error() -> None:
     error = RetryExhaustedError(4, last)
     assert (error.attempts, error.last, error.status) == (4, last, 529)
     assert "after 4 attempts" in error.line() and error.exit_code == 3
+
+
+class TestRuns:
+    """A run survives three faults in the code that its user brought along."""
+
+    class Faulty(AgentModule):
+        """Fails in one method so many times."""
+
+        def __init__(self, method: str, times: int, error: Exception) -> None:
+            self.left = times
+            self.method = method
+            self.error = error
+
+        def fail(self, method: str) -> None:
+            if method == self.method and self.left:
+                self.left -= 1
+                raise self.error
+
+        async def observe(self, state: AgentState) -> str:
+            self.fail("observe")
+            return ""
+
+        async def decide(self, state: AgentState) -> Decision | None:
+            self.fail("decide")
+            return None
+
+        async def reduce(self, state: AgentState, results: Sequence[ToolResult]) -> str:
+            self.fail("reduce")
+            return ""
+
+        def should_stop(self, state: AgentState) -> StopReason | None:
+            self.fail("check_stop")
+            return None
+
+    @pytest.mark.parametrize("stage", ["observe", "decide", "reduce", "check_stop"])
+    async def test_a_stage_may_fail_three_times(self, bench: Make, stage: str) -> None:
+        script = [Reply(calls=[call("echo", text=str(n))]) for n in range(4)]
+        module = self.Faulty(stage, 3, ValueError("oops"))
+        made = await bench([*script, "done"], [ECHO], module=module)
+        made.server.repeat = True
+        result = await made.run()
+        assert result.task_result == "done" and result.state.recoveries == 3
+        events = [event for event in made.log.events if isinstance(event, Recovered)]
+        assert [(e.stage, e.count, e.limit) for e in events] == [
+            (stage, count, 3) for count in (1, 2, 3)
+        ]
+        steps = [event.step for event in made.log.events if isinstance(event, StepFinished)]
+        assert steps == sorted(set(steps))  # a step that failed took no number
+
+    async def test_a_fourth_fault_ends_the_run(self, bench: Make) -> None:
+        module = self.Faulty("observe", 4, ValueError("oops"))
+        made = await bench(["never"], module=module)
+        result = await made.run()
+        assert result.exit_code == 5 and "oops" in result.state.detail
+        assert made.server.requests == []
+
+    async def test_the_next_run_has_three_again(self, bench: Make) -> None:
+        module = self.Faulty("observe", 3, ValueError("oops"))
+        made = await bench(["one", "two"], module=module)
+        await made.agent.start("one").result()
+        module.left = 3
+        assert (await made.agent.start("two").result()).task_result == "two"
+
+    async def test_what_a_tool_raises_is_its_result_and_no_recovery(self, bench: Make) -> None:
+        async def broken(context: ToolContext) -> str:
+            """Break."""
+            raise RuntimeError("boom")
+
+        made = await bench([Reply(calls=[("broken", {})]), "done"], [tool(broken, ToolKind.READ)])
+        result = await made.run()
+        assert result.state.recoveries == 0 and result.task_result == "done"
+        assert result.records[0].results[0].outcome is Outcome.ERROR
+
+    @pytest.mark.parametrize(
+        "error", [JournalError("disk full"), AuthenticationError("no key"), SandboxError("none")]
+    )
+    async def test_what_will_not_pass_by_itself_is_not_tried_again(
+        self, bench: Make, error: Exception
+    ) -> None:
+        made = await bench(["never"], module=self.Faulty("observe", 1, error))
+        result = await made.run()
+        assert result.state.recoveries == 0 and result.exit_code in (3, 4, 5)

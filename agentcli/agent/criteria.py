@@ -1,0 +1,170 @@
+"""When a run ends: criteria that are asked in their order after each step; the first met decides.
+
+Budgets are looked at before a step as well (``agentcli.agent.budget``), so that none is begun that
+must not be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from agentcli.agent.behaviour import Behaviour
+from agentcli.agent.budget import RunLimits
+from agentcli.agent.checking import Checking
+from agentcli.agent.decision import Decision, Final
+from agentcli.agent.events import StopReason
+from agentcli.agent.stagnation import REPEATS, stagnant
+from agentcli.agent.state import AgentState
+from agentcli.agent.stop import Stop, stop_for
+from agentcli.environments.base import Environment, Terminates
+from agentcli.tools.base import STOP
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """The end of a step: what was decided in it, and the seconds since the run began."""
+
+    state: AgentState
+    decision: Decision
+    elapsed_s: float
+
+
+class Criterion(Protocol):
+    """One condition for the end of a run."""
+
+    async def met(self, moment: Moment) -> Stop | None:
+        """The stop, or None to go on."""
+        ...
+
+
+@dataclass(frozen=True)
+class FinalAnswer:
+    """The model is done, and the checks of its task pass; failed ones go back to it."""
+
+    checking: Checking
+
+    async def met(self, moment: Moment) -> Stop | None:
+        """See ``Criterion``."""
+        if not isinstance(moment.decision, Final):
+            return None
+        return await self.checking.finish(moment.decision.answer)
+
+
+@dataclass(frozen=True)
+class AgentCondition:
+    """What the agent itself says in ``should_stop``."""
+
+    behaviour: Behaviour
+
+    async def met(self, moment: Moment) -> Stop | None:
+        """See ``Criterion``."""
+        reason = self.behaviour.should_stop(moment.state)
+        return None if reason is None else stop_for(reason)
+
+
+@dataclass(frozen=True)
+class ToolSays:
+    """A tool's result ends the run: declined, or the environment has come to its end."""
+
+    reasons: frozenset[StopReason] = frozenset(
+        (StopReason.DECLINED, StopReason.ENV_TERMINAL, StopReason.SUCCESS)
+    )
+
+    async def met(self, moment: Moment) -> Stop | None:
+        """See ``Criterion``."""
+        for result in moment.state.step_results:
+            said = result.data.get(STOP)
+            if said in self.reasons:
+                return stop_for(StopReason(said), answer=result.content)
+        return None
+
+
+@dataclass(frozen=True)
+class EnvironmentTerminal:
+    """Nothing more can be done in the environment."""
+
+    environment: Environment
+
+    async def met(self, moment: Moment) -> Stop | None:
+        """See ``Criterion``."""
+        if isinstance(self.environment, Terminates) and (why := self.environment.terminal):
+            return stop_for(StopReason.ENV_TERMINAL, detail=why)
+        return None
+
+
+@dataclass(frozen=True)
+class MaxSteps:
+    """So many steps of the run are done."""
+
+    steps: int
+
+    async def met(self, moment: Moment) -> Stop | None:
+        """See ``Criterion``."""
+        if moment.state.used.steps + 1 < self.steps:  # this step is not counted yet
+            return None
+        return stop_for(StopReason.BUDGET_STEPS, detail=f"{self.steps} steps are used up")
+
+
+@dataclass(frozen=True)
+class MaxRuntime:
+    """So many seconds have passed at the end of a step; no step is cut short."""
+
+    seconds: float
+
+    async def met(self, moment: Moment) -> Stop | None:
+        """See ``Criterion``."""
+        if moment.elapsed_s < self.seconds:
+            return None
+        return stop_for(StopReason.BUDGET_TIME, detail=f"{self.seconds:g} s are over")
+
+
+@dataclass(frozen=True)
+class Stagnation:
+    """The same faulty call again and again."""
+
+    repeats: int = REPEATS
+
+    async def met(self, moment: Moment) -> Stop | None:
+        """See ``Criterion``."""
+        if not stagnant(moment.state, self.repeats):
+            return None
+        detail = f"the same faulty call {self.repeats} times in a row"
+        return stop_for(StopReason.STAGNATION, detail=detail)
+
+
+@dataclass(frozen=True)
+class Criteria:
+    """Criteria in their order."""
+
+    order: tuple[Criterion, ...] = ()
+
+    async def met(self, moment: Moment) -> Stop | None:
+        """The stop of the first that is met."""
+        for criterion in self.order:
+            if (stop := await criterion.met(moment)) is not None:
+                return stop
+        return None
+
+
+def standard(
+    checking: Checking,
+    behaviour: Behaviour,
+    limits: RunLimits,
+    environment: Environment,
+    more: Sequence[Criterion] = (),
+) -> Criteria:
+    """What ends every run, and after that ``more``."""
+    return Criteria(
+        (
+            ToolSays(),
+            FinalAnswer(checking),
+            AgentCondition(behaviour),
+            EnvironmentTerminal(environment),
+            MaxSteps(limits.max_steps),
+            *([MaxRuntime(limits.time_s)] if limits.time_s is not None else []),
+            Stagnation(),
+            *more,
+        )
+    )

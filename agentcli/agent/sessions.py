@@ -1,0 +1,25 @@
+"""The session of an agent that is used as a library, where nobody says what it is called."""
+
+from __future__ import annotations
+
+import secrets
+
+from agentcli import __version__
+from agentcli.agent.events import SessionStarted
+from agentcli.llm.client import LLMClient
+from agentcli.tools.base import ToolContext
+from agentcli.tools.permissions import Mode
+from agentcli.tools.registry import Registry
+
+
+def session_of(client: LLMClient, tools: Registry, context: ToolContext) -> SessionStarted:
+    """What its log opens with: a fresh id, and the facts of its parts."""
+    return SessionStarted(
+        secrets.token_hex(6),
+        context.environment.root,
+        f"{client.info.provider}:{client.info.id}",
+        Mode.AUTO.value,
+        context.environment.level,
+        tuple(f"{spec.name}@{spec.version}" for spec in tools.specs),
+        __version__,
+    )
