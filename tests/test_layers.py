@@ -55,7 +55,7 @@ NEVER_SEES: Mapping[str, frozenset[str]] = {
 """What stays apart, even where the floors would allow it."""
 
 LAZY = (
-    *("cli/", "wiring.py", "llm/registry.py", "model/attention.py", "tools/mcp/"),
+    *("cli/", "wiring.py", "llm/registry.py", "llm/keys.py", "model/attention.py", "tools/mcp/"),
     "tools/command_line.py",  # tree-sitter takes 30 ms, which most sessions never need
 )
 """Where an import may stand inside a function."""
@@ -64,6 +64,7 @@ STARTS_PROCESSES = (
     "sandbox/",
     "tools/mcp/",  # servers, which are the user's own programs
     "environments/worker.py",  # itself in a sandbox, where it runs ripgrep
+    "environments/runner.py",  # at the far end, where it runs the command
 )
 
 AGENT_KNOWS: Mapping[str, frozenset[str]] = {
@@ -316,7 +317,7 @@ def the_worker_runs_on_any_machine(sources: list[Source]) -> list[str]:
     """It is sent to machines that have nothing but Python 3.8."""
     faults = []
     for source in sources:
-        if source.path != "environments/worker.py":
+        if source.path not in ("environments/worker.py", "environments/runner.py"):
             continue
         try:
             ast.parse(source.text, feature_version=(3, 8))

@@ -75,6 +75,9 @@ class Worker:
     def do_ping(self, request: Request, data: bytes) -> Answer:
         return os.getpid(), b""
 
+    def do_root(self, request: Request, data: bytes) -> Answer:
+        return self.root, b""
+
     def do_read(self, request: Request, data: bytes) -> Answer:
         limit = request.get("max_bytes")
         # O_NONBLOCK: opening a named pipe must not wait for a writer.
