@@ -62,6 +62,10 @@ class ProviderSettings(_Section):
     """Where its API is, up to and with ``/v1``."""
     api_key_env: str | None = None
     """The variable that holds the key; empty for servers without keys."""
+    api_key_command: Command = ()
+    """A command that prints the key, used where the variable is not set: ``pass show openai``."""
+    api_key_keyring: bool = False
+    """Whether the system's keyring holds the key; see ``agentcli config key``."""
     api: Literal["chat", "responses", "messages"] | None = None
     """The wire: OpenAI Chat Completions, OpenAI Responses or Anthropic Messages."""
     headers: dict[str, str] = Field(default_factory=dict)
@@ -70,6 +74,8 @@ class ProviderSettings(_Section):
     """Off for servers that cannot stream tool calls."""
     context_window: Positive | None = None
     """Tokens that its models take, where it cannot be known otherwise."""
+    images: bool | None = None
+    """Whether its models can be shown images."""
 
 
 class McpServerSettings(_Section):

@@ -28,6 +28,7 @@ FLOORS = (
     "trust",
     "prompts",
     "task",
+    "images",
     "embedded",
     "model",
     "inference",

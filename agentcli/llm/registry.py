@@ -22,7 +22,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from agentcli.config import ProviderSettings, Settings, nearest
-from agentcli.errors import AuthenticationError, ConfigError
+from agentcli.errors import ConfigError
 from agentcli.llm.catalog import (
     CHAT,
     DEFAULT_MODELS,
@@ -36,6 +36,7 @@ from agentcli.llm.catalog import (
     reasons,
 )
 from agentcli.llm.client import ChatResponse, LLMClient, ModelInfo
+from agentcli.llm.keys import find_key, has_source
 from agentcli.llm.replay import Replay
 from agentcli.messages import Usage
 
@@ -83,20 +84,7 @@ def resolve(name: str, settings: Settings, environ: Mapping[str, str] | None = N
     environ = os.environ if environ is None else environ
     provider, model = split_name(name)
     known, chosen = _provider(provider, settings, environ)
-    key_name = known.api_key_env
-    api_key = environ.get(key_name, "").strip() if key_name else ""
-    if key_name and not api_key:
-        raise AuthenticationError(
-            f"no key for {provider}: {key_name} is not set",
-            hint=f"Set {key_name}, or choose another model with --model",
-            provider=provider,
-        )
-    if not (api_key.isascii() and api_key.isprintable()):
-        raise AuthenticationError(
-            f"{key_name} holds characters that no key has",
-            hint="Set it again, without quotes or line breaks",
-            provider=provider,
-        )
+    api_key = find_key(provider, known.api_key_env, chosen, environ)
     for header, value in chosen.headers.items():
         if not (f"{header}{value}".isascii() and f"{header}{value}".isprintable() and header):
             raise ConfigError(f"[providers.{provider}] headers: {header!r} is no valid header")
@@ -106,13 +94,13 @@ def resolve(name: str, settings: Settings, environ: Mapping[str, str] | None = N
             model,
             provider,
             context_window=window,
-            images=known.images,
+            images=known.images if chosen.images is None else chosen.images,
             priced_by=known.priced_by,
         ),
         base_url=known.base_url,
         api=chosen.api or _api(known, model),
         api_key=api_key,
-        key_name=key_name,
+        key_name=known.api_key_env,
         headers=chosen.headers,
         streaming=chosen.streaming,
         timeout_s=settings.request_timeout_s,
@@ -214,10 +202,15 @@ def preload(
     Whatever is wrong with the name is left for ``connect`` to say.
     """
     try:
-        if split_name(name)[0] in (LOCAL, EMBEDDED, REPLAY):
+        provider, model = split_name(name)
+        if provider in (LOCAL, EMBEDDED, REPLAY):
             return None
-        module = _MODULES[resolve(name, settings, environ).api]
-    except (ConfigError, AuthenticationError):
+        environ = os.environ if environ is None else environ
+        known, chosen = _provider(provider, settings, environ)
+        if known.api_key_env and not has_source(known.api_key_env, chosen, environ):
+            return None
+        module = _MODULES[chosen.api or _api(known, model)]
+    except ConfigError:
         return None
     thread = threading.Thread(target=_import, args=(module,), name="preload", daemon=True)
     thread.start()

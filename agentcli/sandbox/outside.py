@@ -1,4 +1,4 @@
-"""What the user's own programs are given that run outside the sandbox: MCP servers and hooks.
+"""The user's own programs, outside the sandbox: MCP servers, hooks, commands that print a key.
 
 Covers: no key or other secret of agentcli's environment reaches them unless the user names it.
 Does not cover: what they do. They run with the user's rights, as he has configured them.
@@ -6,12 +6,40 @@ Does not cover: what they do. They run with the user's rights, as he has configu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import subprocess
+from collections.abc import Mapping, Sequence
 
 _PASSED = (
     *("HOME", "LANG", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER", "VIRTUAL_ENV"),
     *("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR"),
 )
+
+
+def output_of(argv: Sequence[str], environ: Mapping[str, str], *, time_s: float) -> str:
+    """What a program of the user's prints, waited for in this thread.
+
+    Raises:
+        OSError: it cannot be started, failed, or took longer than ``time_s`` seconds.
+    """
+    try:
+        ended = subprocess.run(
+            list(argv),
+            env=environment(environ),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=time_s,
+            text=True,
+            errors="replace",
+        )
+    except subprocess.TimeoutExpired as error:
+        raise OSError(f"{argv[0]} took more than {time_s:g} s") from error
+    except ValueError as error:  # a zero byte
+        raise OSError(str(error)) from error
+    if ended.returncode != 0:
+        said = ended.stderr.strip().splitlines()
+        why = f": {said[-1]}" if said else ""
+        raise OSError(f"{argv[0]} ended with exit code {ended.returncode}{why}")
+    return ended.stdout
 
 
 def environment(environ: Mapping[str, str]) -> dict[str, str]:
