@@ -98,14 +98,14 @@ def receive(size: int) -> bytes:
 def children() -> Iterator[int]:
     """Of this process; whoever loses its parent below comes here too."""
     me = os.getpid()
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            with (
-                contextlib.suppress(OSError, ValueError),
-                open("/proc/" + name + "/stat", "rb") as f,
-            ):
-                if int(f.read().rpartition(b")")[2].split()[1]) == me:
-                    yield int(name)
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open("/proc/" + name + "/stat", "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+        except OSError:
+            continue  # it has just ended
+        if int(fields[1]) == me:
+            yield int(name)
 
 
 def end_all(group: int) -> None:
