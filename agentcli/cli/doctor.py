@@ -52,14 +52,14 @@ def _python() -> Finding:
 async def _sandbox() -> list[Finding]:
     """Each layer of the sandbox; the level that comes of them is needed."""
     try:
-        layers = await probe()
+        layers = await probe(near=os.getcwd())
     except AgentCLIError as error:
         return [Finding("sandbox", False, error.line(), needed=True)]
     return [
         Finding(
             "sandbox" if layer.name == "level" else f"  {layer.name}",
             layer.ok,
-            f"level {layer.reason}" if layer.name == "level" else layer.reason,
+            layer.reason,
             needed=layer.name == "level",
         )
         for layer in layers

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 import tempfile
 from typing import NamedTuple
 
-from agentcli.sandbox import bwrap, landlock, seccomp
+from agentcli.sandbox import advice, bwrap, cgroup, landlock, seccomp
 from agentcli.sandbox import policy as policies
-from agentcli.sandbox.confine import try_full, try_reduced
-from agentcli.sandbox.process import Supervisor
+from agentcli.sandbox.confine import Sandbox, try_full, try_reduced
+from agentcli.sandbox.limits import Limits
+from agentcli.sandbox.process import Launch, Supervisor
+
+_FICLONE = 0x40049409
+_OWN_LOOPBACK = """
+import socket
+server = socket.create_server(("127.0.0.1", 0))
+socket.create_connection(server.getsockname(), 2)
+names = open("/proc/net/dev").read()
+raise SystemExit("eth" in names or "wl" in names or "enp" in names)
+"""
 
 
 class Layer(NamedTuple):
@@ -21,13 +32,18 @@ class Layer(NamedTuple):
     reason: str
 
 
-async def probe(supervisor: Supervisor | None = None) -> list[Layer]:
-    """Try every layer on an empty folder; nothing is judged by a file that exists."""
+async def probe(supervisor: Supervisor | None = None, near: str | None = None) -> list[Layer]:
+    """Try every layer on an empty folder; nothing is judged by a file that exists.
+
+    ``near`` is a folder on the disk that workspaces are on.
+    """
     own = supervisor is None
     supervisor = supervisor or Supervisor()
     try:
         with tempfile.TemporaryDirectory(prefix="agentcli-doctor-") as folder:
-            return await _probe(supervisor, policies.build(folder))
+            layers = await _probe(supervisor, policies.build(folder))
+            layers.append(await _overlay(supervisor, folder))
+        return [*layers, _reflink(near or tempfile.gettempdir())]
     finally:
         if own:
             await supervisor.aclose()
@@ -40,10 +56,13 @@ async def _probe(supervisor: Supervisor, policy: policies.Policy) -> list[Layer]
     filtered = seccomp.supported()
     spaces = reduced is not None and reduced.own_namespaces
     level = "full" if full else "reduced" if reduced else "none"
+    why = f"level {level}" if full else f"level {level}: {why_not}; {advice.for_full()}"
+    best = full or reduced
+    network = await _network(supervisor, best) if best is not None else _NO_NETWORK
     if reduced is not None:
         reduced.close()
     return [
-        Layer("level", level != "none", level),
+        Layer("level", level != "none", why),
         Layer("namespaces", full is not None, why_not or f"{bwrap.program()} works"),
         Layer(
             "system-call filter",
@@ -61,4 +80,53 @@ async def _probe(supervisor: Supervisor, policy: policies.Policy) -> list[Layer]
             spaces,
             "work" if spaces else "the kernel refuses them: no private network, /tmp or .git",
         ),
+        network,
+        _control_groups(),
     ]
+
+
+_NO_NETWORK = Layer("network", False, "no level holds")
+
+
+async def _network(supervisor: Supervisor, sandbox: Sandbox) -> Layer:
+    interpreter = os.path.realpath(sys.executable)
+    launch = sandbox.launch((interpreter, "-I", "-S", "-c", _OWN_LOOPBACK), limits=Limits(10))
+    result = await supervisor.exec(launch)
+    if result.success:
+        return Layer("network", True, "commands have a loopback of their own, and nothing else")
+    return Layer("network", False, "commands have no network at all, not even a loopback")
+
+
+def _control_groups() -> Layer:
+    place = cgroup.find() if sys.platform == "linux" else None
+    if place is None:
+        reason = "not for this user: memory and tasks are watched by samples"
+        return Layer("control groups", False, reason)
+    return Layer("control groups", True, f"version {place.version}, below {place.memory}")
+
+
+async def _overlay(supervisor: Supervisor, folder: str) -> Layer:
+    """A workspace's copy as an overlay, made in namespaces of its own as a try would be."""
+    names = ("lower", "upper", "work", "merged")
+    for name in names:
+        os.mkdir(os.path.join(folder, name))
+    lower, upper, work, merged = (os.path.join(folder, name) for name in names)
+    options = f"lowerdir={lower},upperdir={upper},workdir={work}"
+    script = 'mount -t overlay overlay -o "$0" "$1" && touch "$1/x"'
+    command = ("unshare", "-Urm", "sh", "-c", script, options, merged)
+    result = await supervisor.exec(Launch(command, {"PATH": os.defpath}, limits=Limits(10)))
+    works = result.success and os.path.exists(f"{upper}/x")
+    return Layer("overlay", works, "works" if works else "copies of workspaces are made otherwise")
+
+
+def _reflink(near: str) -> Layer:
+    """Whether files can share their blocks on the disk that workspaces are on."""
+    try:
+        with tempfile.TemporaryFile(dir=near) as old, tempfile.TemporaryFile(dir=near) as new:
+            old.write(b"x" * 4096)
+            old.flush()
+            fcntl.ioctl(new.fileno(), _FICLONE, old.fileno())
+    except OSError as error:
+        reason = f"{near}: {os.strerror(error.errno or 0)}; copies of workspaces cost their size"
+        return Layer("reflink", False, reason)
+    return Layer("reflink", True, f"works in {near}")

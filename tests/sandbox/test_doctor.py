@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
+from agentcli.sandbox import advice, bwrap, cgroup
 from agentcli.sandbox.doctor import probe
 from agentcli.sandbox.process import Supervisor
 
@@ -12,4 +17,29 @@ async def test_every_layer_has_a_reason(supervisor: Supervisor) -> None:
     assert all(layer.reason for layer in layers)
     found = {layer.name: layer.ok for layer in layers}
     expected = "full" if found["namespaces"] else "reduced" if found["reduced level"] else "none"
-    assert layers[0].reason == expected
+    assert layers[0].reason.startswith(f"level {expected}")
+    assert (
+        expected == "full"
+        or "install bubblewrap" in layers[0].reason
+        or "userns" in layers[0].reason
+    )
+
+
+async def test_what_the_layers_below_say(supervisor: Supervisor, tmp_path: Path) -> None:
+    found = {layer.name: layer for layer in await probe(supervisor, near=str(tmp_path))}
+    assert {"network", "control groups", "overlay", "reflink", "Landlock"} <= found.keys()
+    assert found["control groups"].ok == (cgroup.find() is not None)
+    assert str(tmp_path) in found["reflink"].reason
+    if found["namespaces"].ok:
+        assert found["network"].reason.startswith("commands have a loopback of their own")
+
+
+def test_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bwrap, "PROGRAMS", ())
+    assert advice.for_full(str(tmp_path)) == advice.INSTALL
+    monkeypatch.setattr(bwrap, "PROGRAMS", ("/bin/sh",))
+    assert "administrator" in advice.for_full(str(tmp_path))
+    settings = tmp_path / "proc/sys/kernel"
+    settings.mkdir(parents=True)
+    (settings / "apparmor_restrict_unprivileged_userns").write_text("1\n")
+    assert "AppArmor" in advice.for_full(str(tmp_path))
