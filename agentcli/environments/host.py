@@ -79,6 +79,7 @@ class HostEnvironment(WorkerFiles):
         self._link: WorkerLink | None = None
         self._process: SandboxProcess | None = None
         self._starting = asyncio.Lock()
+        self._surveying: asyncio.Task[None] | None = None
 
     async def start(self, *, worker: bool = True) -> None:
         """Find the level that holds and start the worker, unless only commands are to run.
@@ -118,6 +119,10 @@ class HostEnvironment(WorkerFiles):
             await self._supervisor.aclose()
         if self._sandbox is not None:
             self._sandbox.close()
+        if self._surveying is not None:
+            await asyncio.wait([self._surveying])
+        if self._guard is not None:
+            self._guard.close()
 
     async def exec(
         self,
@@ -138,6 +143,9 @@ class HostEnvironment(WorkerFiles):
             return ExecResult(success=False, exit_code=None, error=text, errno=number)
         guard = self._guard
         assert guard is not None
+        if self._surveying is None:  # two seconds for 50,000 folders, and only now is it needed
+            self._surveying = asyncio.create_task(asyncio.to_thread(guard.survey))
+        await asyncio.shield(self._surveying)
         guard.begin()
         restored: list[str] = []
         try:

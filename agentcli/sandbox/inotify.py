@@ -38,6 +38,7 @@ class Watch:
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._fd = self._libc.inotify_init1(_NONBLOCK | _CLOEXEC)
         self._lost = self._fd < 0
+        self._room = _watches_at_most() // 4  # others of this user need some too
 
     @property
     def works(self) -> bool:
@@ -47,6 +48,9 @@ class Watch:
     def add(self, fd: int, folder: str) -> None:
         """Watch the folder that is open as ``fd``, and call it ``folder``."""
         if self._lost:
+            return
+        if len(self._folders) >= self._room:
+            self.close()
             return
         path = f"/proc/self/fd/{fd}".encode()
         watch = self._libc.inotify_add_watch(self._fd, path, self._events | _ONLY_FOLDERS)
@@ -94,3 +98,11 @@ class Watch:
                 os.read(self._fd, 1 << 16)
             except OSError:
                 return None
+
+
+def _watches_at_most() -> int:
+    try:
+        with open("/proc/sys/fs/inotify/max_user_watches") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return 0

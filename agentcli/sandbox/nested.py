@@ -2,8 +2,8 @@
 
 The host's plain ``git status`` looks into every repository that it meets in the tree, and with it
 into that repository's configuration. A whole walk is too slow to be done before and after each
-command, so a folder whose change time is as before is not listed again: nobody but the kernel sets
-a change time, and every name that comes or goes in a folder changes it.
+command, so the kernel is asked in which folders names have come or gone (inotify). Where it does
+not say, every folder is asked for its change time, which nobody but the kernel sets.
 
 Covers: ``.git`` (folder, file, link) in every folder, ``.git/modules``, ``.git/worktrees``,
     folders that are a bare repository, and the names in ``NAMES``.
@@ -15,9 +15,13 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple
+
+from agentcli.sandbox import inotify
 
 Kind = Literal["config", "hooks", "commondir", "gitfile", "bare", "other"]
 
@@ -31,6 +35,7 @@ NAMES = frozenset(
 MOST = 50_000  # folders of one workspace
 _DEPENDENCIES = frozenset({"node_modules", ".venv", "venv", "site-packages", "vendor"})
 _OF_GIT = frozenset({"objects", "refs", "logs", "hooks", "info"})
+_ENTERED = frozenset({"modules", "worktrees"})  # of ``.git``
 _SETTLED_NS = 100_000_000  # clocks of file systems are coarse: younger changes may look alike
 
 # What `git init`, `git clone` and ordinary work write; other keys can name programs for git to run.
@@ -50,7 +55,8 @@ _NAMING_PROGRAMS = frozenset({"uploadpack", "receivepack", "vcs", "proxy", "upda
 class _Folder(NamedTuple):
     """One folder as it was listed."""
 
-    signature: tuple[int, int]
+    inode: int
+    changed: int
     below: tuple[str, ...]
     watched: tuple[tuple[str, Kind], ...]
 
@@ -62,28 +68,88 @@ class Nested:
         self.root = root
         self.cut = False
         self._known: dict[str, _Folder] = {}
+        self._holding: set[str] = set()  # those of them with something to be watched
+        self._unread: set[str] = set()  # cannot be listed, yet
+        self._watch = inotify.Watch(inotify.NAMES)
 
     def find(self) -> dict[str, Kind]:
-        """Paths relative to the workspace, whether or not they are there, and what each is."""
+        """Paths relative to the workspace, whether or not they are there, and what each is.
+
+        The first call walks through the whole tree, later ones through what has changed.
+        """
+        changed = self._watch.changed() if self._known else None
+        if changed is None or self.cut:
+            before, self._known = self._known, {}
+            self._holding.clear()
+            self._unread.clear()
+            self._walk([""], before)
+        else:
+            self._walk([*self._unread, *self._renewed(changed)], {})
         found: dict[str, Kind] = {}
-        known: dict[str, _Folder] = {}
-        pending = [""]
-        place = 0
-        while place < len(pending) and place < MOST:  # by level: near ones count more
-            path = pending[place]
-            place += 1
-            folder = self._folder(path)
-            if folder is None:
-                continue
-            known[path] = folder
-            found.update(folder.watched)
-            pending += folder.below
-            for name, kind in folder.watched:
+        for path in self._holding:
+            for name, kind in self._known[path].watched:
+                found[name] = kind
                 if kind == "gitfile" and (target := self.git_folder(name)) is not None:
                     found.update(_git_paths(target))
-        self.cut = place < len(pending)
-        self._known = known
         return found
+
+    def close(self) -> None:
+        """Let the kernel watch nothing any more."""
+        self._watch.close()
+
+    def _walk(self, start: Iterable[str], before: dict[str, _Folder]) -> None:
+        """Get to know these folders and all below; ``before`` is what was known of any."""
+        pending = deque(start)
+        while pending and len(self._known) < MOST:  # by level: near ones count more
+            path = pending.popleft()
+            folder = self._folder(path, before.get(path))
+            if folder is not None:
+                self._keep(path, folder)
+                pending += folder.below
+        self.cut = bool(pending)
+
+    def _renewed(self, changed: set[str]) -> list[str]:
+        """List changed folders again; returns folders in them that are others than before."""
+        fresh: list[str] = []
+        for path in sorted(changed):
+            old = self._known.get(path)
+            if old is None:
+                continue  # it went together with a folder above
+            folder = self._folder(path, None)
+            if folder is None:
+                self._forget(path)
+                continue
+            self._keep(path, folder)
+            for name in {*old.below, *folder.below}:
+                known = self._known.get(name)
+                if known is None or known.inode != self._inode(name):
+                    self._forget(name)
+                    fresh += [name] if name in folder.below else []
+        return fresh
+
+    def _keep(self, path: str, folder: _Folder) -> None:
+        self._known[path] = folder
+        if folder.watched:
+            self._holding.add(path)
+        else:
+            self._holding.discard(path)
+
+    def _forget(self, path: str) -> None:
+        """Forget a folder with all that was below it."""
+        pending = [path]
+        while pending:
+            path = pending.pop()
+            self._holding.discard(path)
+            self._unread.discard(path)
+            folder = self._known.pop(path, None)
+            if folder is not None:
+                pending += folder.below
+
+    def _inode(self, path: str) -> int:
+        try:
+            return os.lstat(os.path.join(self.root, path)).st_ino
+        except OSError:
+            return 0
 
     def git_folder(self, path: str) -> str | None:
         """The folder in the workspace that a ``.git`` file leads to (relative), or None."""
@@ -100,42 +166,63 @@ class Nested:
         below = os.path.relpath(target, os.path.realpath(self.root))
         return None if below.startswith("..") or below == "." else below
 
-    def _folder(self, path: str) -> _Folder | None:
+    def _folder(self, path: str, known: _Folder | None) -> _Folder | None:
+        """The folder as it is; ``known`` itself if that has not changed."""
         full = os.path.join(self.root, path)
+        self._unread.discard(path)
         try:
             info = os.lstat(full)
-            signature = (info.st_ino, info.st_ctime_ns)
-            known = self._known.get(path)
-            if known is not None and known.signature == signature:
+            if not stat.S_ISDIR(info.st_mode):
+                return None
+            if known is not None and (known.inode, known.changed) == (
+                info.st_ino,
+                info.st_ctime_ns,
+            ):
                 return known
-            folder = self._list(path, full, signature)
-        except OSError:
+            fd = os.open(full, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
             return None
-        if time.time_ns() - info.st_ctime_ns < _SETTLED_NS:
-            return folder._replace(signature=(0, 0))  # to be listed again next time
-        return folder
+        except OSError:
+            self._unread.add(path)
+            return None
+        try:
+            self._watch.add(fd, path)  # before the look: what comes after it is told then
+            below, watched = self._list(path, fd)
+        except OSError:
+            self._unread.add(path)
+            return None
+        finally:
+            os.close(fd)
+        settled = time.time_ns() - info.st_ctime_ns >= _SETTLED_NS
+        # A change time of 0 makes it be listed again next time.
+        changed = info.st_ctime_ns if settled else 0
+        return _Folder(info.st_ino, changed, tuple(below), tuple(watched))
 
-    def _list(self, path: str, full: str, signature: tuple[int, int]) -> _Folder:
+    def _list(self, path: str, fd: int) -> tuple[list[str], list[tuple[str, Kind]]]:
+        """Folders below that are entered, and what is watched."""
         below: list[str] = []
         watched: list[tuple[str, Kind]] = []
         names = set()
         prefix = path + "/" if path else ""
         parts = path.split("/")
-        inside_git = ".git" in parts  # only modules and worktrees of a repository are entered
+        inside_git = ".git" in parts
+        of_git = parts[-1] == ".git"
         plain = not inside_git and _DEPENDENCIES.isdisjoint(parts)
-        with os.scandir(full) as entries:
+        with os.scandir(fd) as entries:
             for entry in entries:
                 name = entry.name
                 names.add(name)
                 if name == ".git":
                     if entry.is_dir(follow_symlinks=False):
                         watched += _git_paths(prefix + name)
-                        below += [f"{prefix}.git/modules", f"{prefix}.git/worktrees"]
+                        below.append(prefix + name)
                     elif path:  # at the top the guard itself looks
                         watched.append((prefix + name, _kind_of(entry)))
                 elif name in NAMES:
                     if plain and path:
                         watched.append((prefix + name, "other"))
+                elif of_git and name not in _ENTERED:
+                    continue
                 elif entry.is_dir(follow_symlinks=False):
                     below.append(prefix + name)
                 elif inside_git and entry.is_symlink():
@@ -147,7 +234,7 @@ class Nested:
             watched += _git_paths(path)
         if bare and not inside_git and path.count("/") < 2:
             watched.append((prefix + "HEAD", "bare"))
-        return _Folder(signature, tuple(below), tuple(watched))
+        return below, watched
 
 
 def _kind_of(entry: os.DirEntry[str]) -> Kind:

@@ -72,6 +72,14 @@ class Guard:
         self._venvs_before: dict[str, dict[str, _Entry]] = {}
         self._git_before: tuple[int, int] | None = None
 
+    def survey(self) -> None:
+        """Look through all folders, once; takes a while, and may be done in a thread."""
+        self._nested.find()
+
+    def close(self) -> None:
+        """Let go of the workspace."""
+        self._nested.close()
+
     def begin(self) -> None:
         """A command is about to start."""
         if self._running == 0:
@@ -246,9 +254,13 @@ class Guard:
         return os.path.join(self.root, path)
 
     def _look(self) -> Iterator[tuple[str, _Entry]]:
+        real: dict[str, bool] = {}  # nearly all have the same parent
         for name in self._obeyed:
-            parent = self._full(os.path.dirname(name))
-            if os.path.isdir(parent) and not os.path.islink(parent):
+            parent = os.path.dirname(name)
+            if parent not in real:
+                identity = _identity(self._full(parent))
+                real[parent] = identity is not None and stat.S_ISDIR(identity[0])
+            if real[parent]:
                 yield from self._look_at(name)
 
     def _look_at(self, path: str) -> Iterator[tuple[str, _Entry]]:

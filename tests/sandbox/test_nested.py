@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import random
+import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from agentcli.sandbox.nested import naming_programs, without_programs
+from agentcli.sandbox.nested import Nested, naming_programs, without_programs
 from agentcli.sandbox.restore import Guard
 
 COMMIT = "git -c user.name=a -c user.email=a@b commit -qm x"
@@ -150,3 +155,95 @@ def test_a_write_by_a_file_tool_blesses_nothing_else(place: Place) -> None:
 def test_lines_that_name_programs(text: str) -> None:
     assert naming_programs(text.encode()) != set()
     assert b"fsmonitor" not in without_programs(text.encode(), "/w", "/w")
+
+
+class Tree:
+    """Does to a workspace what a command might do, by chance."""
+
+    def __init__(self, root: Path, seed: int) -> None:
+        self.root = root
+        self.chance = random.Random(seed)
+        self.aside = root.parent / "aside"
+        self.aside.mkdir()
+
+    def folders(self) -> list[Path]:
+        return [
+            self.root,
+            *(Path(one) for one, _, _ in os.walk(self.root) if one != str(self.root)),
+        ]
+
+    def change(self) -> None:
+        folder = self.chance.choice(self.folders())
+        other = self.chance.choice(self.folders())
+        name = self.chance.choice(["a", "b", ".git", "modules", "worktrees", "HEAD", ".vscode"])
+        actions: list[Callable[[], object]] = [
+            lambda: (folder / name).mkdir(),
+            lambda: (folder / name).mkdir(),
+            lambda: (folder / name).write_text("gitdir: ../a"),
+            lambda: (folder / name).symlink_to("a"),
+            lambda: folder.rename(other / name),
+            lambda: self.swap(folder, other),
+            lambda: self.renew(folder),
+            lambda: self.out_and_in(folder, name),
+            lambda: (folder / name).unlink(),
+            lambda: shutil.rmtree(folder) if folder != self.root else None,
+            lambda: self.bare(folder),
+        ]
+        with contextlib.suppress(OSError, shutil.Error):
+            self.chance.choice(actions)()
+
+    def swap(self, one: Path, other: Path) -> None:
+        if one not in other.parents and other not in one.parents and one != other:
+            one.rename(self.aside / "x")
+            other.rename(one)
+            (self.aside / "x").rename(other)
+
+    def bare(self, folder: Path) -> None:
+        for part in ("HEAD", "objects", "refs"):
+            (folder / part).mkdir()
+
+    def renew(self, folder: Path) -> None:
+        if folder != self.root:
+            shutil.rmtree(folder)
+            (folder / "a").mkdir(parents=True)
+
+    def out_and_in(self, folder: Path, name: str) -> None:
+        if folder != self.root:
+            folder.rename(self.aside / "x")
+            (self.aside / "x" / name).mkdir(exist_ok=True)
+            (self.aside / "x").rename(folder)
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("seed", range(6))
+def test_what_changed_is_found_as_by_a_new_walk(tmp_path: Path, seed: int, told: bool) -> None:
+    root = tmp_path / "work"
+    root.mkdir()
+    tree = Tree(root, seed)
+    nested = Nested(str(root))
+    nested.find()
+    if not told:
+        nested.close()
+    for _ in range(60):
+        for _ in range(tree.chance.choice([1, 1, 5])):
+            tree.change()
+        fresh = Nested(str(root))
+        assert nested.find() == fresh.find()
+        fresh.close()
+    nested.close()
+
+
+def test_more_happens_than_the_kernel_tells(tmp_path: Path) -> None:
+    nested = Nested(str(tmp_path))
+    nested.find()
+    one, other = str(tmp_path / "one"), str(tmp_path / "other")
+    Path(one).write_text("")
+    for _ in range(4500):  # four events each, and 16,384 have room
+        os.rename(one, other)
+        os.rename(other, one)
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "deep" / "er" / ".git").mkdir()
+    assert "deep/er/.git/config" in nested.find()
+    (tmp_path / "deep" / "er" / "still" / ".git").mkdir(parents=True)
+    assert "deep/er/still/.git/config" in nested.find()
+    nested.close()
