@@ -1,8 +1,8 @@
 """The environment of a container: commands run in an image, by the CLI of Docker or Podman.
 
-Covers: the network (none), capabilities (none), gaining rights, the image's own files (read-only),
-    everything of this machine but the workspace, the kernel's other processes, memory, tasks and
-    open files; what a command left that the host would obey (``restore.py``).
+Covers: the network (none, or the CLI's own), capabilities (none), gaining rights, the image's own
+    files (read-only), everything of this machine but the workspace, the kernel's other processes,
+    memory, tasks and open files; what a command left that the host would obey (``restore.py``).
 Does not cover: what whoever can reach the daemon can do anyway; the kernel, which is shared.
 
 Each command has a container of its own, so that ending it ends all it has started; its /tmp goes
@@ -44,7 +44,7 @@ _DID_NOT_RUN = {125, 126, 127}
 
 
 class DockerEnvironment(HostEnvironment):
-    """One workspace on this machine, seen from an image.
+    """One workspace on this machine, seen from an image; without network unless it is asked for.
 
     ``program`` and its leading options stand in for the first of PROGRAMS that is there.
     """
@@ -56,9 +56,11 @@ class DockerEnvironment(HostEnvironment):
         supervisor: Supervisor | None = None,
         *,
         wanted: Level | None = None,
+        open_network: bool = False,
         program: Sequence[str] = (),
     ) -> None:
         super().__init__(root, supervisor, wanted=wanted)
+        self._network_options = () if open_network else ("--network", "none")
         self.image = image
         self._cli = tuple(program)
         self._watch: Guard | None = None
@@ -154,7 +156,7 @@ class DockerEnvironment(HostEnvironment):
         interactive: bool,
     ) -> list[str]:
         line = ["run", "--rm", "--name", name, "--label", "agentcli=1", "--pull", "never"]
-        line += ["--network", "none", "--cap-drop", "ALL"]
+        line += [*self._network_options, "--cap-drop", "ALL"]
         line += ["--security-opt", "no-new-privileges", "--read-only"]
         line += ["--tmpfs", f"/tmp:rw,exec,nosuid,nodev,mode=1777,size={_TMP_BYTES}"]
         line += ["--user", f"{os.getuid()}:{os.getgid()}"]

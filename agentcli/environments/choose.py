@@ -1,0 +1,47 @@
+"""Which environment a name means: ``host``, ``docker:IMAGE`` or ``ssh:HOST[:FOLDER]``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from agentcli.environments.docker import DockerEnvironment
+from agentcli.environments.host import HostEnvironment
+from agentcli.environments.ssh import SshEnvironment, split_place
+from agentcli.errors import CapabilityError
+from agentcli.sandbox.confine import Level
+from agentcli.sandbox.policy import Network
+
+
+def choose(
+    name: str,
+    workspace: Path,
+    *,
+    wanted: Level | None = None,
+    network: Network = "none",
+    domains: Sequence[str] = (),
+    ssh_config: str = "",
+) -> HostEnvironment | SshEnvironment:
+    """The environment, not yet started.
+
+    Raises:
+        CapabilityError: the name is none, or asks for what that kind of environment lacks.
+        WorkspaceError: the workspace is no folder.
+        ConfigError: the list of domains cannot be read.
+    """
+    kind, _, rest = name.partition(":")
+    if kind == "docker" and rest:
+        if network == "allow":
+            raise CapabilityError(
+                f'environment "{name}": a container has no network or all of it, no list of domains'
+            )
+        return DockerEnvironment(workspace, rest, wanted=wanted, open_network=network == "full")
+    if kind == "ssh" and rest:
+        host, folder = split_place(rest)
+        return SshEnvironment(host, folder, config=ssh_config)
+    if name != "host":
+        raise CapabilityError(
+            f'there is no environment "{name}"',
+            hint="There are: host, docker:IMAGE, ssh:HOST[:FOLDER]",
+        )
+    return HostEnvironment(workspace, wanted=wanted, network=network, domains=domains)
