@@ -15,6 +15,7 @@ from agentcli.errors import AgentCLIError, UsageError
 from agentcli.messages import ToolCall, ToolResult, Usage
 from agentcli.sandbox import terminal
 from agentcli.session import store
+from agentcli.session.export import Format, exported
 from agentcli.text import clip, counted
 from agentcli.tools.permissions import Mode
 from agentcli.tools.report import QUIET, ending, told
@@ -22,11 +23,11 @@ from agentcli.tools.shell import shell_argv
 from agentcli.tui import past
 from agentcli.tui.chooser import Choice
 from agentcli.tui.entries import Answered, Shown, Used
-from agentcli.tui.export import as_markdown, write_export
-from agentcli.tui.face import Face
+from agentcli.tui.face import Face, agent_of
 from agentcli.tui.keys import KEYS
 from agentcli.tui.numbers import short_number
 from agentcli.tui.themes import THEMES
+from agentcli.tui.travel import Travel
 
 if TYPE_CHECKING:
     from agentcli.agent.kernel import Agent
@@ -39,6 +40,7 @@ class Actions:
 
     def __init__(self, face: Face) -> None:
         self._face = face
+        travel = Travel(face)
         self._table: dict[str, Action] = {
             "help": self._help,
             "model": self._model,
@@ -46,6 +48,10 @@ class Actions:
             "compact": self._compact,
             "resume": self._resume,
             "new": self._new,
+            "undo": travel.undo,
+            "redo": travel.redo,
+            "rewind": travel.rewind,
+            "fork": travel.fork,
             "diff": self._diff,
             "cost": self._cost,
             "trace": self._trace,
@@ -153,8 +159,6 @@ class Actions:
 
     async def _compact(self, argument: str) -> None:
         agent = self._agent()
-        if not hasattr(agent, "compact"):
-            raise UsageError("this agent cannot shorten its conversation")
         preview = argument == "preview"
         self._face.doing("shortening the conversation")
         try:
@@ -226,8 +230,14 @@ class Actions:
         path = Path(argument or f"session-{session}.md").expanduser()
         if not path.is_absolute():
             path = self._face.options.workspace / path
-        text = as_markdown(self._face.entries, f"Session {session}")
-        await asyncio.to_thread(write_export, path, text)
+        text = await asyncio.to_thread(exported, session, Format.MARKDOWN)
+        try:
+            with open(path, "x", encoding="utf-8") as file:  # what is there is never replaced
+                file.write(text)
+        except FileExistsError as error:
+            raise UsageError(f"{path} exists", hint="Name another file") from error
+        except OSError as error:
+            raise UsageError(f"{path} cannot be written: {error.strerror}") from error
         self._face.tell(f"written to {path}")
 
     async def _theme(self, argument: str) -> None:
@@ -295,10 +305,7 @@ class Actions:
         self._face.changed(used)
 
     def _agent(self) -> Agent:
-        conversation = self._face.conversation
-        if conversation is None or conversation.agent is None:
-            raise UsageError("the agent is not ready yet", hint="Wait a moment")
-        return conversation.agent
+        return agent_of(self._face)
 
 
 _MODES = {

@@ -7,6 +7,7 @@ through the ``Conversation``.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.widgets import Static, TextArea
-from textual.worker import Worker, WorkerState
+from textual.worker import Worker, WorkerCancelled, WorkerFailed, WorkerState
 
 from agentcli.agent.events import Event, RunFinished
 from agentcli.agent.hooks import Hook
@@ -113,6 +114,7 @@ class ChatApp(App[int]):
         self.completion = Completion()
         self.prompt = Prompt(PromptHistory(options.history), self.completion)
         self.actions = Actions(self)
+        self._living: Worker[None] | None = None
         self._pressed: dict[str, float] = {}
         self._waiting: list[tuple[str, bool]] = []
         self._title = ""
@@ -148,8 +150,7 @@ class ChatApp(App[int]):
     async def _converse(self, session_id: str | None, model: str | None) -> None:
         before = self.conversation
         if before is not None:
-            before.close()
-            await self.workers.wait_for_complete([w for w in self.workers if w.group == "agent"])
+            await self._end(before)
         self.presenter = Presenter(self)
         await self.transcript.load([])
         if session_id is not None:
@@ -169,7 +170,14 @@ class ChatApp(App[int]):
         except AgentCLIError as error:
             self.fail(error)
             return
-        self._live(self.conversation)
+        self._living = self._live(self.conversation)
+
+    async def _end(self, conversation: Conversation) -> None:
+        """Close a conversation and wait until its journal has its end."""
+        conversation.close()
+        if self._living is not None:
+            with contextlib.suppress(WorkerFailed, WorkerCancelled):
+                await self._living.wait()
 
     @work(group="agent", exit_on_error=False)
     async def _live(self, conversation: Conversation) -> None:
@@ -228,12 +236,14 @@ class ChatApp(App[int]):
         panel = ApprovalPanel(approval)
         self._set_title(f"? agentcli · {self.options.workspace.name}")
         self.ring("agentcli asks for your approval")
+        self.progress.doing("waiting for your answer")
         await self.query_one("#panel").mount(panel)
         try:
             return await panel.reply()
         finally:
             await panel.remove()
             self.prompt.focus()
+            self.progress.doing(f"running {approval.call.name}")
             self._show_standing()
 
     # -- the view of the presenter -----------------------------------------------------------
@@ -382,8 +392,7 @@ class ChatApp(App[int]):
     async def leave(self) -> None:
         """End in order: the turn is interrupted, the journal has its end."""
         if self.conversation is not None:
-            self.conversation.close()
-            await self.workers.wait_for_complete([w for w in self.workers if w.group == "agent"])
+            await self._end(self.conversation)
         self.exit(0)
 
     def tell(self, text: str, level: Level = Level.NOTE, hint: str = "") -> None:

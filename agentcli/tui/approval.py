@@ -55,8 +55,12 @@ class ApprovalPanel(VerticalGroup, can_focus=True):
 
     def on_mount(self) -> None:
         """Take the keys; those of the first moment are passed on."""
-        self._quiet_since = time.monotonic()
+        self.appeared()
         self.focus()
+
+    def appeared(self) -> None:
+        """From now on a moment must pass before a key answers."""
+        self._quiet_since = time.monotonic()
 
     async def reply(self) -> Reply:
         """The user's answer."""

@@ -150,4 +150,4 @@ def _row(choice: Choice[T]) -> Content:
     label = Content(escape(choice.label).replace("\n", " ⏎ "))
     if not choice.detail:
         return label
-    return Content.assemble(label, (f"  {escape(choice.detail)}", "$text-muted"))
+    return Content.assemble(label, (f"  {escape(choice.detail)}", "$foreground 55%"))

@@ -14,13 +14,13 @@ class CalmTheme(HighlightTheme):
     """Few colours, no underlines: code is read, not admired."""
 
     STYLES: ClassVar = {
-        Token.Comment: "$text 50% italic",
+        Token.Comment: "$foreground 50% italic",
         Token.Error: "",
         Token.Keyword: "$secondary",
         Token.Keyword.Constant: "$warning",
         Token.Literal.Number: "$warning",
         Token.Literal.String: "$success",
-        Token.Literal.String.Doc: "$text 60% italic",
+        Token.Literal.String.Doc: "$foreground 60% italic",
         Token.Literal.String.Escape: "$accent",
         Token.Name.Attribute: "$accent",
         Token.Name.Builtin: "$accent",
@@ -32,8 +32,8 @@ class CalmTheme(HighlightTheme):
         Token.Operator.Word: "$secondary",
         Token.Generic.Deleted: "$error",
         Token.Generic.Inserted: "$success",
-        Token.Generic.Heading: "$text-primary bold",
-        Token.Generic.Subheading: "$text-primary",
+        Token.Generic.Heading: "$primary bold",
+        Token.Generic.Subheading: "$primary",
     }
 
 
@@ -48,6 +48,8 @@ def coloured(code: str, *, language: str | None = None, path: str | None = None)
     if len(code) > _MAX_CHARS or not (language or path):
         return Content(code)
     try:
-        return highlight(code, language=language, path=path, theme=CalmTheme)
+        found = highlight(code, language=language, path=path, theme=CalmTheme)
     except ClassNotFound:
         return Content(code)
+    # Without the base colour that Textual lays below all: the widget has one.
+    return Content(found.plain, [span for span in found.spans if span.style != "$text"])

@@ -76,5 +76,7 @@ class Completion(Static):
                 f"{'▸' if marked else ' '} {escape(candidate.text):<{room}}",
                 "bold $primary" if marked else "",
             )
-            lines.append(Content.assemble(text, (f"  {escape(candidate.detail)}", "$text-muted")))
+            lines.append(
+                Content.assemble(text, (f"  {escape(candidate.detail)}", "$foreground 55%"))
+            )
         self.update(Content("\n").join(lines))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -14,10 +14,11 @@ from textual.widgets import Static
 from agentcli.text import escape
 from agentcli.tui.code import coloured
 
-SPLIT_WIDTH = 110
-"""Cells from which on both sides stand beside each other."""
+SPLIT_WIDTH = 100
+"""Cells from which on both sides stand beside each other, if no line must be cut for it."""
 FOLDED_ROWS = 24
 _MAX_ROWS = 2000
+_GUTTER = 8  # number and sign
 _HUNK = re.compile(r"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
 
 
@@ -131,8 +132,15 @@ def side_by_side(rows: Iterable[Row], width: int) -> list[Content]:
     return lines
 
 
+def _fits(rows: Sequence[Row], width: int) -> bool:
+    """Whether both sides fit beside each other, and there are two sides to see."""
+    both = {row.sign for row in rows} >= {"+", "-"}
+    longest = max((row.text.cell_length for row in rows), default=0)
+    return both and width >= SPLIT_WIDTH and longest + _GUTTER <= width // 2
+
+
 def _heading(row: Row) -> Content:
-    return row.text.stylize("bold" if row.sign == "f" else "$text-muted")
+    return row.text.stylize("bold" if row.sign == "f" else "$foreground 55%")
 
 
 def _pair(one: Row | None, other: Row | None, digits: int, half: int) -> Content:
@@ -146,7 +154,7 @@ def _blank(width: int) -> Content:
 
 
 _STYLES = {"+": "on $success 14%", "-": "on $error 14%", " ": ""}
-_SIGNS = {"+": "$text-success", "-": "$text-error", " ": "$text-muted"}
+_SIGNS = {"+": "$success", "-": "$error", " ": "$foreground 55%"}
 
 
 def _cell(number: str, row: Row, width: int) -> Content:
@@ -191,9 +199,9 @@ class Diff(Static):
         if not width or (width, self._expanded) == self._shown:
             return
         self._shown = (width, self._expanded)
-        layout = side_by_side if width >= SPLIT_WIDTH else unified
         rows = self._rows if self._expanded else self._rows[:FOLDED_ROWS]
+        layout = side_by_side if _fits(rows, width) else unified
         lines = layout(rows, width)
         if hidden := len(self._rows) - len(rows):
-            lines.append(Content.styled(f"… {hidden} more lines (ctrl+o)", "$text-muted"))
+            lines.append(Content.styled(f"… {hidden} more lines (ctrl+o)", "$foreground 55%"))
         self.update(Content("\n").join(lines))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from textual.content import Content
 
-from agentcli.errors import AgentCLIError
+from agentcli.errors import AgentCLIError, UsageError
 from agentcli.tools.permissions import Mode
 from agentcli.tui.chooser import Choice
 from agentcli.tui.commands import Command
@@ -18,6 +18,7 @@ from agentcli.tui.entries import Entry, Level
 from agentcli.tui.standing import Standing
 
 if TYPE_CHECKING:
+    from agentcli.agent.kernel import Agent
     from agentcli.tui.conversation import Conversation
 
 T = TypeVar("T")
@@ -133,3 +134,14 @@ class Face(Protocol):
     def leave(self) -> None:
         """End in order."""
         ...
+
+
+def agent_of(face: Face) -> Agent:
+    """The agent, where there is one.
+
+    Raises:
+        UsageError: it is not ready.
+    """
+    if face.conversation is None or face.conversation.agent is None:
+        raise UsageError("the agent is not ready yet", hint="Wait a moment")
+    return face.conversation.agent

@@ -46,7 +46,7 @@ class CheckBlock(Static):
             return
         mark, style = ("✓", "$success") if result.passed else ("✗", "$error")
         lines = [Content.assemble((f"{mark} ", style), check_line(result))]
-        lines += [Content.styled(line, "$text-muted") for line in check_output(result)]
+        lines += [Content.styled(line, "$foreground 55%") for line in check_output(result)]
         self.update(Content("\n").join(lines))
 
 

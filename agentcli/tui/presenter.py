@@ -21,12 +21,14 @@ from agentcli.agent.events import (
     ModelChanged,
     ModelUsed,
     RetryScheduled,
+    Rewound,
     RunFinished,
     SessionStarted,
     SoftCapReached,
     Stage,
     StageStarted,
     Status,
+    StepFinished,
     StepStarted,
     StopReason,
     StreamReset,
@@ -88,6 +90,9 @@ class Presenter:
     def __init__(self, view: View) -> None:
         self._view = view
         self._calls: dict[str, Used] = {}
+        self._entries: list[Entry] = []
+        self._marks: list[int] = []  # as AgentState.marks: how many entries there were
+        self._undone: list[tuple[list[Entry], list[int]]] = []
         self._streamed: list[Entry] = []
         self._check: Checked | None = None
         self._model = ""
@@ -102,6 +107,8 @@ class Presenter:
             case SessionStarted(model=model):
                 self._model, self._turn = model, _Turn()
             case TaskGiven(text=text) if text:
+                self._marks.append(len(self._entries))
+                self._undone.clear()
                 self._task, self._own_words = text, False
                 self._add(Said(text))
             case MessageAdded(message=message, mode=""):
@@ -130,6 +137,10 @@ class Presenter:
                 self._tell(f"answer not used: {reason}", Level.WARNING)
             case RetryScheduled():
                 self._retry(event)
+            case StepFinished():
+                self._marks.append(len(self._entries))
+            case Rewound():
+                self._rewound(event)
             case ModelChanged(model=model, reason=reason):
                 if reason:
                     self._tell(model_changed(self._model, event), Level.WARNING)
@@ -251,7 +262,27 @@ class Presenter:
 
     # -- entries -----------------------------------------------------------------------------
 
+    def _rewound(self, event: Rewound) -> None:
+        """Entries go, or come back."""
+        if event.redo and self._undone:
+            entries, marks = self._undone.pop()
+            for entry in entries:
+                self._add(entry)
+            self._marks = marks
+        elif not event.redo and event.messages and event.mark < len(self._marks):
+            count = self._marks[event.mark]
+            self._undone.append((self._entries[count:], self._marks))
+            self._marks = self._marks[: event.mark + 1]
+            while len(self._entries) > count:
+                self._view.removed(self._entries.pop())
+        elif not event.redo:
+            self._undone.append(([], self._marks))
+        files = len({*event.before, *event.after})
+        what = "brought back" if event.redo else "taken back"
+        self._view.added(Told(f"{what}: {counted(files, 'file')} put as before"))
+
     def _add(self, entry: Entry) -> None:
+        self._entries.append(entry)
         self._view.added(entry)
 
     def _tell(self, text: str, level: Level) -> None:
@@ -285,6 +316,7 @@ class Presenter:
 
     def _drop_streamed(self) -> None:
         for entry in self._streamed:
+            self._entries.remove(entry)
             self._view.removed(entry)
         self._streamed.clear()
 

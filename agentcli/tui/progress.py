@@ -75,10 +75,10 @@ class ProgressLine(Line):
         parts = [
             Content.styled(f"{_FRAMES[self._frame]} ", "$primary"),
             Content(escape(f"{self._what[0].upper()}{self._what[1:]}")),
-            Content.styled(f" · {duration(self.elapsed_s)} · esc interrupts", "$text-muted"),
+            Content.styled(f" · {duration(self.elapsed_s)} · esc interrupts", "$foreground 55%"),
         ]
         if self._queued:
-            parts.append(Content.styled(f" · {self._queued} queued", "$text-muted"))
+            parts.append(Content.styled(f" · {self._queued} queued", "$foreground 55%"))
         return Content("").join(parts)
 
     def _right(self, width: int) -> Content:
@@ -100,7 +100,7 @@ class ProgressLine(Line):
             facts.append(f"step {self._step}")
         if self._retries:
             facts.append(f"{self._retries} retries" if self._retries > 1 else "1 retry")
-        return Content("   ").join([bar, Content.styled(" · ".join(facts), "$text-muted")])
+        return Content("   ").join([bar, Content.styled(" · ".join(facts), "$foreground 55%")])
 
     def _tick(self) -> None:
         self._frame = (self._frame + 1) % len(_FRAMES)

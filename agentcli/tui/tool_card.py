@@ -25,7 +25,7 @@ _MARKS = {
     Outcome.ERROR: ("✗", "$error"),
     Outcome.DENIED: ("⊘", "$warning"),
     Outcome.CANCELLED: ("⊘", "$warning"),
-    Outcome.SKIPPED: ("○", "$text-muted"),
+    Outcome.SKIPPED: ("○", "$foreground 55%"),
 }
 
 
@@ -92,9 +92,11 @@ class ToolCard(VerticalGroup):
         if entry.result is not None:
             mark, style = _MARKS[entry.result.outcome]
         else:
-            mark, style = ("◐", "$primary") if entry.kind else ("○", "$text-muted")
+            mark, style = ("◐", "$primary") if entry.kind else ("○", "$foreground 55%")
         head = Content.assemble((f"{mark} ", style), (name, "bold"), " ", arguments)
-        return Content("\n").join([head, *(Content.styled(line, "$text-muted") for line in code)])
+        return Content("\n").join(
+            [head, *(Content.styled(line, "$foreground 55%") for line in code)]
+        )
 
     def _body(self) -> list[Content]:
         entry, result = self.entry, self.entry.result
@@ -110,7 +112,9 @@ class ToolCard(VerticalGroup):
             lines = escape(plain_output(result.content)).rstrip("\n").expandtabs(4).split("\n")
             more = len(lines) - _MAX_LINES
             cut = [f"… {counted(more, 'more line')}: /export shows all"] if more > 0 else []
-            return _gutter([f"{folded.headline}{mark}{took}", *lines[:_MAX_LINES], *cut])
+            first = lines[0] if len(lines) > 1 and lines[0] == folded.headline else ""
+            rest = lines[1:] if first else lines
+            return _gutter([f"{folded.headline}{mark}{took}", *rest[:_MAX_LINES], *cut])
         lines = [line.expandtabs(4) for line in folded.lines]
         if folded.omitted and lines:
             note = f"… {counted(folded.omitted, 'more line')} (ctrl+o)"
@@ -121,7 +125,7 @@ class ToolCard(VerticalGroup):
 def _gutter(lines: list[str]) -> list[Content]:
     """Lines below a head, the first with a corner."""
     return [
-        Content.styled(f"  {'└' if index == 0 else ' '} {line}", "$text-muted")
+        Content.styled(f"  {'└' if index == 0 else ' '} {line}", "$foreground 55%")
         for index, line in enumerate(lines)
     ]
 

@@ -1,0 +1,124 @@
+"""Going back and forth in the session: undo, redo, rewind with a look before, fork."""
+
+from __future__ import annotations
+
+from textual.content import Content
+
+from agentcli.errors import ConflictError, UsageError
+from agentcli.session import timetravel
+from agentcli.session.forking import fork
+from agentcli.session.timetravel import Point, Preview
+from agentcli.text import clip, counted, escape, one_line
+from agentcli.tui.chooser import Choice
+from agentcli.tui.diff import counts
+from agentcli.tui.entries import Level, Shown
+from agentcli.tui.face import Face, agent_of
+
+
+class Travel:
+    """The commands; they wait until no turn is under way, and say so otherwise."""
+
+    def __init__(self, face: Face) -> None:
+        self._face = face
+
+    async def undo(self, argument: str) -> None:
+        """Take back the last task, its files and messages; the task is back in the prompt."""
+        agent = agent_of(self._face)
+        task = agent.state.task
+        try:
+            await timetravel.undo(agent)
+        except ConflictError as error:
+            self._contested(error)
+            return
+        if not self._face.writing.strip():
+            self._face.write(task)
+
+    async def redo(self, argument: str) -> None:
+        """Bring back what was taken back last."""
+        await timetravel.redo(agent_of(self._face))
+
+    async def rewind(self, argument: str) -> None:
+        """Choose where to go back to, see what that would do, and how much of it to do."""
+        face, agent = self._face, agent_of(self._face)
+        if face.conversation is not None and face.conversation.busy:
+            raise UsageError("a turn is under way", hint="Esc interrupts it")
+        points = [point for point in timetravel.points(agent) if point.turn or point.text]
+        if not points:
+            raise UsageError("there is nothing to go back to yet")
+        number = await face.choose(
+            "Go back to before which message, or to after which step?",
+            [
+                Choice(at, _label(point), _detail(point))
+                for at, point in reversed(list(enumerate(points)))
+            ],
+        )
+        if number is None:
+            return
+        point = points[number]
+        preview = await timetravel.preview(agent, point.step)
+        chosen = await face.choose(
+            "Go back?",
+            [
+                Choice("both", "messages and files", _counted(preview)),
+                Choice("messages", "messages only", "files stay as they are"),
+                Choice("files", "files only", "the conversation goes on"),
+                Choice("look", "show what would change in files"),
+            ],
+            look=lambda chosen: _look(preview),
+        )
+        if chosen == "look":
+            face.added(
+                Shown(
+                    f"Going back would change {counted(len(preview.paths), 'file')}", preview.diff
+                )
+            )
+        elif chosen is not None:
+            try:
+                await timetravel.rewind(
+                    agent, point.step, messages=chosen != "files", files=chosen != "messages"
+                )
+            except ConflictError as error:
+                self._contested(error)
+                return
+            if point.turn and chosen != "files" and not face.writing.strip():
+                face.write(point.text)
+
+    async def fork(self, argument: str) -> None:
+        """Go on in a second session that shares its past with this one."""
+        agent = agent_of(self._face)
+        new_id = await fork(agent)
+        before = agent.state.session_id
+        self._face.open(new_id)
+        self._face.tell(f"forked; the session before is {before}")
+
+    def _contested(self, error: ConflictError) -> None:
+        self._face.tell(
+            error.message,
+            Level.WARNING,
+            "Nothing was done. Save those files elsewhere, or go back with messages only",
+        )
+
+
+def _label(point: Point) -> str:
+    text = one_line(point.text, 80) or "(a step)"
+    return f"{'▸' if point.turn else ' '} {text}"
+
+
+def _detail(point: Point) -> str:
+    return f"changed {clip(', '.join(point.files), 60)}" if point.files else ""
+
+
+def _counted(preview: Preview) -> str:
+    return f"{counted(len(preview.dropped), 'message')}, {counted(len(preview.paths), 'file')}"
+
+
+def _look(preview: Preview) -> Content:
+    """What going back would do to files, in few lines."""
+    added, removed = counts(preview.diff)
+    lines = [Content(f"{counted(len(preview.paths), 'file')}: +{added} -{removed} lines")]
+    lines += [Content.styled(f"  {escape(path)}", "$foreground 60%") for path in preview.paths[:6]]
+    lines += [
+        Content.styled(f"  ! {escape(conflict.path)}: {escape(conflict.why)}", "$warning")
+        for conflict in preview.conflicts[:4]
+    ]
+    return Content("\n").join(lines)

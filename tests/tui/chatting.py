@@ -1,0 +1,121 @@
+"""A chat as its user sees it: the real application over the real kernel, without a terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from textual.pilot import Pilot
+
+from agentcli.config import Settings
+from agentcli.tui.app import ChatApp
+from agentcli.tui.conversation import Conversation, Opening
+from agentcli.tui.entries import Entry
+from agentcli.tui.face import Options
+
+PATIENCE_S = 60.0
+
+
+@dataclass
+class Chat:
+    """The application, and what a user can do with it."""
+
+    app: ChatApp
+    pilot: Pilot[int]
+    workspace: Path
+
+    @property
+    def rows(self) -> list[str]:
+        """The screen, row by row."""
+        screen = self.app.screen
+        strips = screen._compositor.render_strips(screen.size)
+        return ["".join(segment.text for segment in strip).rstrip() for strip in strips]
+
+    @property
+    def text(self) -> str:
+        """The screen as text."""
+        return "\n".join(self.rows)
+
+    def entries(self, kind: type[Entry]) -> list[Any]:
+        """All entries of one kind."""
+        return [entry for entry in self.app.entries if isinstance(entry, kind)]
+
+    async def type(self, text: str) -> None:
+        """Press the keys of a text."""
+        await self.pilot.press(*[_KEYS.get(character, character) for character in text])
+
+    async def send(self, text: str) -> None:
+        """Type a text and press Enter."""
+        self.app.prompt.set_text(text)
+        await self.pilot.press("enter")
+
+    async def press(self, *keys: str) -> None:
+        """Press keys."""
+        await self.pilot.press(*keys)
+
+    async def until(self, condition: Callable[[], object], what: str = "") -> None:
+        """Wait until something is so."""
+        end = time.monotonic() + PATIENCE_S
+        while not condition():
+            if time.monotonic() > end:
+                raise AssertionError(f"never: {what or condition}\n{self.text}")
+            await self.pilot.pause(0.02)
+
+    async def sees(self, *texts: str) -> None:
+        """Wait until all of these are on the screen."""
+        await self.until(lambda: all(text in self.text for text in texts), f"{texts} seen")
+
+    async def idle(self) -> None:
+        """Wait until the turn under way has ended and all of it is drawn."""
+        app = self.app
+        await self.until(
+            lambda: app.conversation and app.conversation.agent and not app.conversation.busy,
+            "idle",
+        )
+        await self.pilot.pause(0.15)
+
+    async def question(self) -> None:
+        """Wait until something is asked, and long enough to answer it."""
+        await self.until(lambda: self.app.query("#approval"), "a question")
+        await asyncio.sleep(0.35)
+
+
+_KEYS = {" ": "space", "/": "slash", "@": "at", "!": "exclamation_mark", "\n": "ctrl+j"}
+
+
+def starter(settings: Settings, workspace: Path) -> Callable[..., Conversation]:
+    """How the command line starts conversations."""
+
+    def start(
+        *, session_id: str | None, model: str | None, mode: str | None, **screen: Any
+    ) -> Conversation:
+        return Conversation(Opening(settings, workspace, model, mode, session_id), **screen)
+
+    return start
+
+
+@asynccontextmanager
+async def chatting(
+    workspace: Path,
+    home: Path,
+    *,
+    settings: Settings | None = None,
+    size: tuple[int, int] = (100, 36),
+    **options: Any,
+) -> AsyncIterator[Chat]:
+    """A running application, ended in order."""
+    given: dict[str, Any] = {"model": "openai:scripted", "notify": False, **options}
+    app = ChatApp(
+        Options(workspace=workspace, history=home / "history.jsonl", **given),
+        starter(settings or Settings(retries=0), workspace),
+    )
+    async with app.run_test(size=size) as pilot:
+        chat = Chat(app, pilot, workspace)
+        yield chat
+        app.leave()
+        await chat.until(lambda: app.return_code is not None, "the end")

@@ -1,0 +1,121 @@
+"""Questions before a tool acts, answered by keys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from agentcli.tui.approval import ApprovalPanel
+from agentcli.tui.entries import Used
+from tests.server import Reply
+from tests.tui.conftest import Start
+
+
+def touch(name: str) -> Reply:
+    return Reply(calls=[("shell", {"command": f"touch {name} && ls"})])
+
+
+async def test_yes_runs_it_once(chat: Start, workspace: Path) -> None:
+    async with chat([touch("a"), touch("b"), Reply(text="done")]) as one:
+        await one.send("go")
+        await one.question()
+        await one.sees("Run this?", "$ touch a", "$ ls", "y once", "n no")
+        assert not (workspace / "a").exists()
+        await one.press("y")
+        await one.until(lambda: "touch b" in one.text)
+        await one.question()  # the next one is asked again
+        assert (workspace / "a").exists() and not (workspace / "b").exists()
+        await one.press("escape")
+        await one.idle()
+    assert not (workspace / "b").exists()
+    assert [used.result.outcome for used in one.entries(Used)] == ["ok", "denied"]
+
+
+async def test_for_the_session_asks_no_more(chat: Start, workspace: Path) -> None:
+    async with chat([touch("a"), touch("a"), Reply(text="done")]) as one:
+        await one.send("go")
+        await one.question()
+        await one.press("a")
+        await one.idle()
+    assert [used.result.outcome for used in one.entries(Used)] == ["ok", "ok"]
+
+
+async def test_always_saves_the_rule_that_was_shown(
+    chat: Start, workspace: Path, home: Path
+) -> None:
+    calls = [("shell", {"command": "mkdir new"})]
+    async with chat([Reply(calls=calls), Reply(text="done")]) as one:
+        await one.send("go")
+        await one.question()
+        rule = str(one.app.query_one(ApprovalPanel).approval.rule)
+        await one.sees(f"p always: {rule}")
+        await one.press("p")
+        await one.idle()
+    saved = "".join(path.read_text() for path in home.rglob("*.toml"))
+    assert rule in saved
+
+
+async def test_a_key_of_the_first_moment_goes_to_the_prompt(chat: Start, workspace: Path) -> None:
+    async with chat([touch("a"), Reply(text="done")]) as one:
+        await one.send("go")
+        await one.until(lambda: one.app.query(ApprovalPanel))
+        await one.until(lambda: isinstance(one.app.focused, ApprovalPanel))
+        one.app.query_one(ApprovalPanel).appeared()  # just now, however slow this machine is
+        await one.press("y")
+        await one.until(lambda: one.app.prompt.text == "y")
+        assert one.app.query(ApprovalPanel) and not (workspace / "a").exists()
+        await one.question()
+        await one.press("n")
+        await one.idle()
+    assert [used.result.outcome for used in one.entries(Used)] == ["denied"]
+
+
+async def test_words_instead_of_a_key_are_the_reason_of_a_no(chat: Start) -> None:
+    async with chat([touch("a"), Reply(text="done")]) as one:
+        await one.send("go")
+        await one.question()
+        one.app.prompt.focus()
+        await one.send("use printf instead")
+        await one.idle()
+        (used,) = one.entries(Used)
+        assert used.result.outcome == "denied"
+        assert "use printf instead" in used.result.content
+
+
+async def test_an_edit_shows_what_it_would_change(chat: Start, workspace: Path) -> None:
+    (workspace / "a.py").write_text("x = 1\ny = 2\nz = 3\n")
+    edit = {"path": "a.py", "old": "y = 2", "new": "y = 4"}
+    async with chat([Reply(calls=[("search_replace", edit)]), Reply(text="done")]) as one:
+        await one.send("go")
+        await one.question()
+        await one.sees("Make this edit?", "- y = 2", "+ y = 4")
+        await one.press("y")
+        await one.idle()
+    assert (workspace / "a.py").read_text() == "x = 1\ny = 4\nz = 3\n"
+
+
+async def test_on_a_copy_the_effect_is_seen_before_it_is_taken(
+    chat: Start, workspace: Path
+) -> None:
+    (workspace / "a.txt").write_text("old\n")
+    calls = [("shell", {"command": "echo new > a.txt"})]
+    async with chat([Reply(calls=calls), Reply(text="done")]) as one:
+        await one.send("go")
+        await one.question()
+        await one.press("c")
+        await one.sees("It ran on a copy", "- old", "+ new")
+        assert (workspace / "a.txt").read_text() == "old\n"
+        await one.question()
+        await one.press("y")
+        await one.idle()
+    assert (workspace / "a.txt").read_text() == "new\n"
+
+
+async def test_interrupting_takes_the_question_away(chat: Start, workspace: Path) -> None:
+    async with chat([touch("a"), Reply(text="done")]) as one:
+        await one.send("go")
+        await one.question()
+        one.app.conversation.interrupt()
+        await one.idle()
+        assert not one.app.query(ApprovalPanel)
+        assert one.app.focused is one.app.prompt
+    assert not (workspace / "a").exists()

@@ -1,0 +1,147 @@
+"""A conversation on the screen: words, tools, steering, interrupting, quitting."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from agentcli.tui.entries import Answered, Said, Thought, Told, TurnEnded, Used
+from tests.server import Reply
+from tests.tui.conftest import Start
+
+LONG = "one two three four " * 200
+
+
+async def test_an_answer_streams_into_the_transcript(chat: Start) -> None:
+    async with chat([Reply(thinking="Hm, let me see.", text="It is **done**.", piece=3)]) as one:
+        await one.send("do it")
+        await one.idle()
+        assert [said.text for said in one.entries(Said)] == ["do it"]
+        assert [answer.text for answer in one.entries(Answered)] == ["It is **done**."]
+        assert [thought.text for thought in one.entries(Thought)] == ["Hm, let me see."]
+        assert "It is done." in one.text  # rendered, not as it was written
+        assert "1 step" in one.text and "Thought" in one.text
+        assert "Hm, let me see" not in one.text  # folded
+        await one.press("ctrl+o")
+        await one.sees("Hm, let me see.")
+
+
+async def test_a_tool_has_a_card_with_its_folded_output(chat: Start, workspace: Path) -> None:
+    (workspace / "a.txt").write_text("".join(f"line {n}\n" for n in range(40)))
+    async with chat(
+        [Reply(calls=[("shell", {"command": "cat a.txt"})]), Reply(text="seen")], mode="auto"
+    ) as one:
+        await one.send("look")
+        await one.idle()
+        (used,) = one.entries(Used)
+        assert used.result is not None and used.result.outcome == "ok"
+        await one.sees("● shell cat a.txt", "exit code 0", "line 39", "more lines (ctrl+o)")
+        assert "line 20" not in one.text
+        await one.press("ctrl+o")
+        await one.sees("line 20")
+        await one.press("ctrl+o")
+        await one.sees("more lines (ctrl+o)")
+
+
+async def test_an_edit_shows_its_diff(chat: Start, workspace: Path) -> None:
+    (workspace / "a.py").write_text("def f():\n    return 1\n")
+    edit = {"path": "a.py", "old": "return 1", "new": "return 2"}
+    script = [Reply(calls=[("search_replace", edit)]), Reply(text="done")]
+    async with chat(script, mode="edits") as one:
+        await one.send("change it")
+        await one.idle()
+        await one.sees("+1 -1", "2 -     return 1", "2 +     return 2", "changed a.py")
+        assert (workspace / "a.py").read_text().endswith("return 2\n")
+
+
+async def test_enter_steers_and_tab_queues_while_busy(chat: Start) -> None:
+    slow = Reply(calls=[("list_dir", {})], delay_s=0.5)
+    async with chat([slow, Reply(text="first"), Reply(text="second")]) as one:
+        await one.send("begin")
+        await one.until(lambda: one.app.conversation and one.app.conversation.busy)
+        await one.send("mind the gap")
+        one.app.prompt.set_text("and then this")
+        await one.press("tab")
+        await one.sees("1 queued")
+        await one.until(lambda: len(one.entries(TurnEnded)) == 2)
+        said = [entry.text for entry in one.entries(Said)]
+        assert said == ["begin", "mind the gap", "and then this"]
+
+
+async def test_escape_interrupts_at_once_and_nothing_said_is_lost(chat: Start) -> None:
+    async with chat([Reply(text=LONG, stall_after=4000), Reply(text="again")]) as one:
+        await one.send("tell me a lot")
+        await one.until(lambda: one.entries(Answered))
+        await one.send("this was not read")
+        await one.press("escape")
+        await one.idle()
+        assert "interrupted" in one.text
+        assert one.app.prompt.text == "this was not read"
+        assert one.entries(Answered)[0].text.startswith("one two")  # what was shown stays
+        await one.press("enter")
+        await one.until(lambda: len(one.entries(TurnEnded)) == 2)
+        assert one.entries(Answered)[-1].text == "again"
+
+
+async def test_an_error_says_what_to_do(chat: Start) -> None:
+    async with chat([Reply(status=401, code="invalid_api_key", message="bad key")]) as one:
+        await one.send("hello")
+        await one.idle()
+        told = [entry for entry in one.entries(Told) if entry.level == "error"]
+        assert len(told) == 1
+        await one.sees("✗", "OPENAI_API_KEY")
+
+
+async def test_a_model_that_cannot_be_had_leaves_the_chat_usable(chat: Start) -> None:
+    async with chat([Reply(text="here I am")], model="nobody:x") as one:
+        await one.send("are you there?")
+        await one.sees('unknown provider "nobody"', "→")
+        await one.send("/model openai:scripted")
+        await one.until(lambda: one.entries(Answered))
+        assert one.entries(Answered)[0].text == "here I am"  # what was said before was not lost
+
+
+async def test_ctrl_c_clears_then_quits(chat: Start) -> None:
+    async with chat() as one:
+        await one.type("abc")
+        assert one.app.prompt.text == "abc"
+        await one.press("ctrl+c")
+        assert one.app.prompt.text == ""
+        await one.press("ctrl+c")
+        await one.sees("press ctrl+c again to quit")
+        await one.press("ctrl+c")
+        await one.until(lambda: one.app.return_code is not None)
+
+
+async def test_ctrl_d_quits_only_where_nothing_is_written(chat: Start) -> None:
+    async with chat() as one:
+        await one.type("ab")
+        await one.press("left", "ctrl+d")
+        assert one.app.prompt.text == "a"
+        await one.press("ctrl+c", "ctrl+d")
+        await one.until(lambda: one.app.return_code is not None)
+
+
+async def test_shift_tab_cycles_the_modes(chat: Start) -> None:
+    async with chat([Reply(text="ok")]) as one:
+        await one.idle()
+        seen = []
+        for _ in range(4):
+            seen.append(one.app.standing.mode)
+            await one.press("shift+tab")
+            await one.pilot.pause(0.05)
+        assert seen == ["ask", "edits", "auto", "plan"]
+        assert one.app.standing.mode == "ask"
+
+
+async def test_nothing_a_tool_prints_can_break_the_screen(chat: Start, workspace: Path) -> None:
+    bad = b"[bold red]x[/] \x1b[31mred\x1b[0m \x1b]0;title\x07 a\x00b \xff \xe2\x80\xae rtl \x1b[2J"
+    (workspace / "bad").write_bytes(bad)
+    async with chat(
+        [Reply(calls=[("shell", {"command": "cat bad"})]), Reply(text="[/] \x1b[2J ok")],
+        mode="auto",
+    ) as one:
+        await one.send("go \x1b[2J [bold]")
+        await one.idle()
+        await one.sees("[bold red]x[/] red", "[bold]")
+        assert not any(ord(c) < 32 and c != "\n" for c in one.text)
+        assert "\u202e" not in one.text and "\\u202e" in one.text

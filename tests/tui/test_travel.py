@@ -1,0 +1,65 @@
+"""Undo, redo, rewind and fork, with their files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from agentcli.tui.entries import Answered, Said
+from tests.server import Reply
+from tests.tui.conftest import Start
+
+
+def write(name: str, text: str) -> Reply:
+    return Reply(calls=[("write_file", {"path": name, "content": text})])
+
+
+async def test_undo_and_redo(chat: Start, workspace: Path) -> None:
+    script = [write("a.txt", "one\n"), Reply(text="first"), write("a.txt", "two\n"), "second"]
+    replies = [Reply(text=reply) if isinstance(reply, str) else reply for reply in script]
+    async with chat(replies, mode="edits") as one:
+        for text in ("do one", "do two"):
+            await one.send(text)
+            await one.idle()
+        assert (workspace / "a.txt").read_text() == "two\n"
+        await one.send("/undo")
+        await one.until(lambda: (workspace / "a.txt").read_text() == "one\n")
+        await one.until(lambda: len(one.entries(Said)) == 1)
+        assert [answer.text for answer in one.entries(Answered)] == ["first"]
+        assert one.app.prompt.text == "do two"  # to be changed and sent again
+        await one.send("/redo")
+        await one.until(lambda: (workspace / "a.txt").read_text() == "two\n")
+        await one.until(lambda: len(one.entries(Said)) == 2)
+
+
+async def test_escape_twice_goes_back_with_a_look_before(chat: Start, workspace: Path) -> None:
+    script = [write("a.txt", "one\n"), Reply(text="first"), Reply(text="second")]
+    async with chat(script, mode="edits") as one:
+        for text in ("do one", "and now"):
+            await one.send(text)
+            await one.idle()
+        await one.press("escape", "escape")
+        await one.sees("Go back to before which message", "do one", "and now")
+        await one.type("do one")
+        await one.pilot.pause(0.1)
+        await one.press("enter")
+        await one.sees("messages and files", "a.txt", "+0 -1 lines")
+        await one.press("enter")
+        await one.until(lambda: not (workspace / "a.txt").exists())
+        await one.until(lambda: not one.entries(Said))
+        assert one.app.prompt.text == "do one"
+
+
+async def test_a_fork_is_a_session_of_its_own(chat: Start, workspace: Path) -> None:
+    async with chat([Reply(text="first"), Reply(text="second")]) as one:
+        await one.send("hello")
+        await one.idle()
+        before = one.app.conversation.agent.session.session_id
+        await one.send("/fork")
+        await one.until(
+            lambda: (agent := one.app.conversation.agent) and agent.session.session_id != before
+        )
+        await one.until(lambda: one.entries(Answered))
+        await one.send("go on")
+        await one.until(lambda: len(one.entries(Answered)) == 2)
+        history = [message.text for message in one.app.conversation.agent.state.history]
+        assert "hello" in history and "go on" in history
