@@ -95,7 +95,8 @@ class Event:
 class SessionStarted(Event):
     """A session opens, or goes on in a new process. ``tools`` are ``name@version``.
 
-    ``network`` is what commands reach: none, loopback, allow (listed domains) or full.
+    ``network`` is what commands reach: none, loopback, allow (listed domains) or full; ``config``
+    is a digest of all settings, ``seed`` that of the sampling.
     """
 
     session_id: str
@@ -106,6 +107,8 @@ class SessionStarted(Event):
     tools: tuple[str, ...]
     version: str
     network: str = "none"
+    config: str = ""
+    seed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,10 +21,12 @@ from agentcli.errors import UsageError
 COMMANDS = {
     "chat": "Talk with the agent about the code in a folder.",
     "run": "Work on a task until its checks pass.",
-    "sessions": "List the sessions on this machine and show one.",
+    "sessions": "List sessions, show them, go back and forth in them.",
+    "trace": "Show where a session's time, tokens and money went.",
     "sandbox": "Run a command as the model's commands are run.",
     "tools": "Show the tools that a model is given.",
     "acp": "Let an editor drive the agent, by the Agent Client Protocol.",
+    "config": "Show what is set and by which layer; set it.",
     "mcp": "Connect to the MCP servers and list their tools.",
     "trust": "Obey a project's own settings, servers, commands and hooks.",
     "doctor": "Say what works on this machine, and what does not.",

@@ -28,6 +28,7 @@ from agentcli.session.store import (
     journal_path,
     list_sessions,
 )
+from agentcli.session.trace import close_interrupted
 from agentcli.text import counted, encodable, escape, one_line
 from agentcli.wording import describe_call, usage_line
 
@@ -51,6 +52,7 @@ def list_(
 ) -> None:
     """List sessions, newest first: id, time, how it ended, model, workspace, task."""
     found = list_sessions(workspace.resolve() if workspace else None)
+    close_interrupted(found)
     if as_json:
         for session in found:
             _json(_record(session))

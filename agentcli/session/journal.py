@@ -14,6 +14,7 @@ import asyncio
 import fcntl
 import json
 import os
+import re
 import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,6 +28,7 @@ SCHEMA = 1
 FILE_NAME = "events.jsonl"
 
 _REDACTED = "[redacted]"
+_TIME = re.compile(rb'\{"v":\d+,"n":\d+,"t":([\d.]+),')
 # What a session is found and folded by. A value that happens to be one of these is no secret.
 _STRUCTURE = {
     *("kind", "role", "name", "id", "call_id", "session_id", "workspace", "model", "mode"),
@@ -181,8 +183,9 @@ def open_regular(path: Path) -> BinaryIO:
     return open(fd, "rb")
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, start: int = 0) -> bytes:
     with open_regular(path) as file:
+        file.seek(start)
         return file.read()
 
 
@@ -192,13 +195,20 @@ def read_events(path: Path) -> Iterator[Event]:
     Raises:
         JournalError: no such file, a newer schema, or a line that is no event.
     """
+    return (event for _, event in read_timed(path))
+
+
+def read_timed(path: Path, start: int = 0) -> Iterator[tuple[float, Event]]:
+    """The same with the time of each (seconds since 1970), from a byte of the file on."""
     try:
-        data = _read(path)
+        data = _read(path, start)
     except OSError as error:
         raise JournalError(f"cannot read {path}: {error.strerror}") from error
     end = data.rfind(b"\n") + 1
     for number, line in enumerate(data[:end].splitlines(), start=1):
-        yield parse_line(line, f"{path}, line {number}")
+        event = parse_line(line, f"{path}, line {number}")
+        written = _TIME.match(line)
+        yield float(written[1]) if written else 0.0, event
 
 
 def parse_line(line: bytes, where: str) -> Event:

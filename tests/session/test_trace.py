@@ -1,0 +1,181 @@
+"""The trace: true at every end, complete, without secrets, and a page that harms nobody."""
+
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentcli.agent.events import RunFinished, StepFinished
+from agentcli.messages import Usage
+from agentcli.session.journal import read_events, read_timed
+from agentcli.session.page import page
+from agentcli.session.steps import steps_of
+from agentcli.session.store import journal_path, list_sessions
+from agentcli.session.trace import close_interrupted, rewrite
+from tests.server import Reply
+from tests.session.conftest import Sessions, shell, write
+
+USAGE = Usage(input_tokens=100, cached_tokens=40, output_tokens=10, reasoning_tokens=3)
+
+
+def traced(session: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    folder = journal_path(session).parent
+    lines = (folder / "steps.jsonl").read_text().splitlines()
+    return json.loads((folder / "manifest.json").read_text()), [json.loads(e) for e in lines]
+
+
+async def test_manifest_and_steps_hold_what_the_reference_names(sessions: Sessions) -> None:
+    result = await sessions.run(
+        [
+            Reply(text="I look.", calls=[("list_dir", {})], usage=USAGE),
+            Reply(status=503, headers={"retry-after": "0.01"}),
+            Reply(calls=[("write_file", {"path": "a.txt", "content": "1\n"})], usage=USAGE),
+            Reply(text="Done.", usage=USAGE),
+        ],
+        checks=("test -f a.txt",),
+    )
+    manifest, steps = traced(result.state.session_id)
+    events = list(read_events(journal_path(result.state.session_id)))
+    assert manifest["run_id"] == result.state.session_id
+    assert (manifest["status"], manifest["step_count"]) == ("solved", 3)
+    assert manifest["event_count"] == len(events)
+    assert manifest["summary"] == {
+        "stop_reason": "final",
+        "final_result": "Done.",
+        "failure_report": None,
+    }
+    assert manifest["model"] == "openai:scripted"
+    assert len(manifest["prompt_hash"]) == len(manifest["config_hash"]) == 64
+    assert manifest["tool_versions"]["shell"] == "1" and manifest["seed"] is None
+    assert (manifest["usage"]["cached_tokens"], manifest["retries"]) == (120, 1)
+
+    first, second, third = steps
+    assert [seen["role"] for seen in first["observation"]] == ["system", "user"]
+    assert first["decision"] == {"text": "I look.", "finish_reason": "tool_calls"}
+    assert first["actions"][0]["name"] == first["results"][0]["name"] == "list_dir"
+    assert first["tool_invocations"][0]["tool"] == "list_dir@1"
+    assert second["observation"][0]["role"] == "tool"
+    assert second["metrics"]["retries"] == 1
+    metrics = second["metrics"]
+    assert [metrics[name] for name in ("fresh", "cached", "output", "reasoning")] == [60, 40, 10, 3]
+    assert 0 < metrics["first_token_s"] <= metrics["model_s"] <= second["duration_s"]
+    assert second["state_diff"]["files_changed"] == ["a.txt"]
+    assert list(second["files"]["after"]) == ["a.txt"]
+    assert third["checks"] == [{"command": "test -f a.txt", "passed": True, "exit_code": 0}]
+    assert third["critic_outputs"] == [] and third["complete"]
+
+
+async def test_what_goes_along_is_what_is_read_afterwards(sessions: Sessions) -> None:
+    script = [write("a.txt", "1\n"), Reply(text="One."), shell("rm a.txt"), Reply(text="Two.")]
+    async with sessions.agent(script) as agent:
+        await agent.start("one").result()
+        await agent.start("two").result()
+        session = agent.state.session_id
+    manifest, steps = traced(session)
+    again, found = rewrite(journal_path(session).parent)
+    assert found == steps and again.manifest() == manifest
+    assert manifest["runs"] == 2
+
+    await sessions.run([Reply(text="Three.")], "three", session_id=session)
+    manifest, steps = traced(session)
+    assert (manifest["runs"], len(steps)) == (3, 5)
+
+
+async def test_a_killed_run_is_not_left_running(sessions: Sessions) -> None:
+    result = await sessions.run([write("a.txt", "1\n"), Reply(text="Done.")])
+    path = journal_path(result.state.session_id)
+    lines = path.read_bytes().splitlines(keepends=True)
+    timed = list(read_timed(path))
+    cut = next(n for n, (_, e) in enumerate(timed) if isinstance(e, StepFinished)) - 1
+    path.write_bytes(b"".join(lines[:cut]))  # as a kill in the first step leaves it
+    manifest = json.loads((path.parent / "manifest.json").read_text())
+    (path.parent / "manifest.json").write_text(json.dumps(manifest | {"status": "running"}))
+    close_interrupted(list_sessions())
+    manifest, steps = traced(result.state.session_id)
+    assert manifest["status"] == "interrupted"
+    assert [(step["step"], step["complete"]) for step in steps] == [(1, False)]
+
+    resumed = await sessions.run([Reply(text="Done.")], task="", session_id=result.state.session_id)
+    assert resumed.state.answer == "Done."
+    manifest, steps = traced(result.state.session_id)
+    assert manifest["status"] == "solved"
+
+
+async def test_a_failure_is_reported(sessions: Sessions) -> None:
+    result = await sessions.run([Reply(status=401)])
+    manifest, steps = traced(result.state.session_id)
+    assert manifest["status"] == "failed" and not steps[0]["complete"]
+    report = manifest["summary"]["failure_report"]
+    assert report["error"] == "AuthenticationError" and report["stage"] == "decide"
+
+
+async def test_keys_are_redacted(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_API_KEY", "very-secret-value")
+    result = await sessions.run([shell("echo very-secret-value"), Reply(text="very-secret-value")])
+    folder = journal_path(result.state.session_id).parent
+    for path in folder.iterdir():
+        assert "very-secret" not in path.read_text(), path.name
+    assert isinstance(list(read_events(folder / "events.jsonl"))[-1], RunFinished)
+
+
+class Page(HTMLParser):
+    """Every tag with its attributes, and all text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+HOSTILE = "</pre></details><script>alert(1)</script><img src=x onerror=alert(1)>&amp;\x00\ud800"
+
+
+async def test_the_page_shows_everything_and_runs_nothing(sessions: Sessions) -> None:
+    result = await sessions.run(
+        [
+            Reply(text=HOSTILE.replace("\x00\ud800", ""), calls=[("shell", {"command": "echo 1"})]),
+            write("<b>.txt", "<script>\n"),
+            Reply(text="<h1>Done"),
+        ],
+        task="<style>",
+    )
+    steps, found = steps_of(read_timed(journal_path(result.state.session_id)))
+    found[0]["observation"].append({"role": HOSTILE, "text": HOSTILE})
+    text = page(steps.manifest(), found)
+    text.encode()
+    shown = Page(text)
+    assert shown.open == []
+    tags = {tag for tag, _ in shown.tags}
+    assert tags.isdisjoint({"script", "img", "link", "iframe", "form", "object", "b-", "a"})
+    for _, attributes in shown.tags:
+        assert not any(name.startswith("on") or name in ("src", "href") for name in attributes)
+    words = "".join(shown.words)
+    for said in ("<script>alert(1)</script>", "<b>.txt", "+<script>", "<h1>Done", "<style>"):
+        assert said in words
+    assert [tag for tag, attributes in shown.tags if attributes.get("class") == "step"] == [
+        "details"
+    ] * 3
+    kinds = [attributes.get("class") for tag, attributes in shown.tags if tag == "i"][3:]
+    assert kinds == ["prefill", "decode", "tool"] * 2 + ["prefill", "decode"]
+
+
+def test_a_page_of_nothing(tmp_path: Path) -> None:
+    steps, found = steps_of([])
+    assert Page(page(steps.manifest(), found)).open == []
