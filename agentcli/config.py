@@ -1,4 +1,4 @@
-"""Settings: defaults < the user's TOML < the project's TOML < environment < flags.
+"""Settings: defaults < the user's TOML < its profile < the project's TOML < environment < flags.
 
 Every value remembers which layer set it. An unknown key is an error, never a guess. A project's
 file comes with code that may be anyone's: until the folder is trusted it sets harmless keys only,
@@ -34,7 +34,8 @@ PROJECT_KEYS = ("checks", "max_steps", "timeout_s", "permissions.ask", "permissi
 """What a project's file may set without trust: nothing that spends, sends or unlocks."""
 
 _PREFIX = "AGENTCLI_"
-_FOLDERS = {"CONFIG_DIR", "DATA_DIR", "STATE_DIR", "CACHE_DIR"}  # where files live, not settings
+# Where files live and which profile holds: not settings themselves.
+_NO_SETTINGS = {"CONFIG_DIR", "DATA_DIR", "STATE_DIR", "CACHE_DIR", "PROFILE"}
 
 
 def _command(value: object) -> object:
@@ -233,6 +234,8 @@ class Settings(_Section):
     output: Literal["text", "json", "stream-json"] = "text"
     env: Annotated[str, Field(pattern=r"^(host|docker:\S+|ssh:\S+)$")] = "host"
     """Where tools act: ``host``, ``docker:IMAGE`` or ``ssh:HOST[:FOLDER]``."""
+    ssh_config: str | None = None
+    """A file for ssh in place of its own configuration."""
     permissions: PermissionSettings = Field(default_factory=PermissionSettings)
     hooks: Annotated[tuple[HookSettings, ...], BeforeValidator(_as_tuple)] = ()
     """The user's commands, then the project's where it is trusted."""
@@ -281,8 +284,11 @@ def load(
     environ: Mapping[str, str] | None = None,
     user_file: Path | None = None,
     trusted: bool = False,
+    profile: str | None = None,
 ) -> Settings:
     """Read all layers. ``flags`` maps keys to values; None values are flags that were not given.
+
+    ``profile`` names a ``[profiles.NAME]`` of the user's file; without, AGENTCLI_PROFILE does.
 
     Raises:
         ConfigError: a file that cannot be read, an unknown key or a value of the wrong type.
@@ -309,7 +315,16 @@ def load(
             _set(values, key, value)
             sources[key] = name
 
-    add(_read(user_file), str(user_file))
+    own = _read(user_file)
+    profiles = _profiles(own, user_file)
+    add(own, str(user_file))
+    if profile := profile or environ.get(f"{_PREFIX}PROFILE"):
+        if profile not in profiles:
+            known = ", ".join(profiles) or "none"
+            raise ConfigError(
+                f'{user_file}: there is no profile "{profile}"', hint=f"There are: {known}"
+            )
+        add(profiles[profile], f"{user_file} [profiles.{profile}]")
     if workspace is not None:
         file = workspace / PROJECT_FILE
         layer = _read(file)
@@ -330,6 +345,16 @@ def load(
     settings._sources = sources
     settings._notices = tuple(notices)
     return settings
+
+
+def _profiles(layer: dict[str, Any], file: Path) -> dict[str, Mapping[str, Any]]:
+    """Take the profiles out of the user's file; each is a layer of its own."""
+    found = layer.pop("profiles", {})
+    if not isinstance(found, dict) or not all(isinstance(one, dict) for one in found.values()):
+        raise ConfigError(f"{file}: profiles should be sections, such as [profiles.work]")
+    for name, one in found.items():
+        _check_keys(one, Settings, f"{file} [profiles.{name}]")
+    return found
 
 
 def _tops(layer: Mapping[str, Any]) -> list[str]:
@@ -412,17 +437,18 @@ def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, str, An
     """(variable, key, value); ``__`` stands for the dot, as in AGENTCLI_CHECKS__TEST."""
     for variable, text in sorted(environ.items()):
         name = variable.removeprefix(_PREFIX)
-        if name == variable or name in _FOLDERS:
+        if name == variable or name in _NO_SETTINGS:
             continue
-        yield variable, name.lower().replace("__", "."), _from_text(name.lower(), text)
+        key = name.lower().replace("__", ".")
+        yield variable, key, from_text(key, text)
 
 
-def _from_text(name: str, text: str) -> Any:
-    """A variable's text as the type of its key: words for lists, TOML for numbers and switches."""
-    field = Settings.model_fields.get(name)
-    if name in ("fallback", "domains"):
+def from_text(key: str, text: str) -> Any:
+    """A text as the type of its key: words for lists, TOML for numbers and switches."""
+    field = Settings.model_fields.get(key)
+    if key in ("fallback", "domains") and not text.startswith("["):
         return [word.strip() for word in text.split(",") if word.strip()]
-    if name.startswith("checks__") or (field is not None and _takes_text(field.annotation)):
+    if key.startswith("checks.") or (field is not None and _takes_text(field.annotation)):
         return text
     if "\n" in text:
         return text

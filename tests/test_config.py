@@ -208,3 +208,30 @@ def test_where_the_user_file_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("AGENTCLI_CONFIG_DIR", str(tmp_path))
     (tmp_path / "config.toml").write_text("max_steps = 5")
     assert load().max_steps == 5
+
+
+def test_a_profile_stands_between_the_users_file_and_the_rest(files: Files) -> None:
+    files.user.write_text(
+        'model = "openai:a"\nmax_steps = 5\n[profiles.work]\nmodel = "openai:b"\nmode = "plan"\n'
+    )
+    files.project.write_text("max_steps = 7\n")
+    work = files.load(profile="work")
+    assert (work.model, work.mode, work.max_steps) == ("openai:b", "plan", 7)
+    assert work.source("model") == f"{files.user} [profiles.work]"
+    assert files.load().model == "openai:a"
+    assert files.load(environ={"AGENTCLI_PROFILE": "work"}).model == "openai:b"
+    with pytest.raises(ConfigError, match='no profile "home"'):
+        files.load(profile="home")
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("profiles = 1", "should be sections"),
+        ("[profiles.a]\nmodle = 1", r'a\]: unknown key "modle"'),
+    ],
+)
+def test_a_profile_that_is_none(text: str, complaint: str, files: Files) -> None:
+    files.user.write_text(text)
+    with pytest.raises(ConfigError, match=complaint):
+        files.load()

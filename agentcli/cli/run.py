@@ -25,6 +25,7 @@ from agentcli.cli.sandbox import Network
 from agentcli.cli.signals import Interruption, interruptible
 from agentcli.config import Settings
 from agentcli.errors import UsageError, WorkspaceError
+from agentcli.images import task_images
 from agentcli.session.store import find_session, interrupted, load_state
 from agentcli.task import Task
 from agentcli.trust import is_trusted
@@ -88,6 +89,15 @@ def run(
     mode: Annotated[
         RunMode | None, typer.Option(help="Who is asked before tools act; plan only reads.")
     ] = None,
+    env: Annotated[
+        str | None,
+        typer.Option(
+            help="Where tools act: host, docker:IMAGE or ssh:HOST[:FOLDER].", metavar="PLACE"
+        ),
+    ] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="With this profile of your settings.", metavar="NAME")
+    ] = None,
     no_sandbox: Annotated[
         bool, typer.Option("--no-sandbox", help="Run tools with your own rights.")
     ] = False,
@@ -134,17 +144,19 @@ def run(
         "budget_tokens": budget_tokens,
         "max_cost": max_cost,
         "mode": mode.value if mode else None,
+        "env": env,
         "sandbox": "none" if no_sandbox else None,
         "network": network.value if network else None,
         "domains": domain or None,
         "offline": offline or None,
     }
-    settings = config.load(folder, flags=flags, trusted=is_trusted(folder))
+    settings = config.load(folder, flags=flags, trusted=is_trusted(folder), profile=profile)
     # The command line goes before the task's front matter, and that before the session so far.
     given = replace(
         given,
         model=model or given.model or (before.model if before else None),
         max_steps=max_steps or given.max_steps,
+        env=env or given.env,
         budget=replace(
             given.budget,
             tokens=budget_tokens or given.budget.tokens,
@@ -238,7 +250,10 @@ async def _work(job: Job, interruption: Interruption) -> int:
             for notice in agent.notices:
                 show_note(notice)
             agent.notices.clear()
-            work = agent.start(job.task.instruction, checks=job.task.checks)
+            images, notes = task_images(job.task, job.workspace)
+            for note in notes:
+                show_note(note)
+            work = agent.start(job.task.instruction, checks=job.task.checks, images=images)
             interruption.cancel = work.cancel
             result = await _show(work, renderer)
     finally:

@@ -1,0 +1,161 @@
+"""``agentcli config``: what is set, by which layer, and how to set it."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from agentcli import config
+from agentcli.errors import ConfigError, UsageError
+from agentcli.text import escape
+from agentcli.trust import is_trusted
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
+_WORKSPACE = typer.Option("--workspace", help="The project's folder.", metavar="DIR")
+
+
+@app.command()
+def show(
+    key: Annotated[str, typer.Argument(help="One key, or a section such as limits.")] = "",
+    workspace: Annotated[Path, _WORKSPACE] = Path(),
+    profile: Annotated[str | None, typer.Option(help="As with this profile.")] = None,
+    output: Annotated[str, typer.Option(help="text or json.")] = "text",
+) -> None:
+    """Show every value and the layer that set it."""
+    if output not in ("text", "json"):
+        raise UsageError(f'--output cannot be "{output}"', hint="It is text or json")
+    folder = workspace.resolve()
+    settings = config.load(folder, trusted=is_trusted(folder), profile=profile)
+    rows = [row for row in settings.rows() if not key or f"{row[0]}.".startswith(f"{key}.")]
+    if not rows and key not in config.Settings.model_fields:
+        known = [name for name, _, _ in settings.rows()]
+        raise UsageError(f'there is no key "{key}"', hint=config.nearest(key, known))
+    if output == "json":
+        print(json.dumps({name: {"value": value, "source": by} for name, value, by in rows}))
+        return
+    for notice in settings.notices:
+        print(escape(f"note: {notice}"))
+    width = max((len(name) for name, _, _ in rows), default=0)
+    for name, value, source in rows:
+        told = "unset" if value is None else json.dumps(value, ensure_ascii=False)
+        print(escape(f"{name:<{width}}  {told}" + (f"  # {source}" if source != "default" else "")))
+
+
+@app.command("set")
+def set_(
+    key: Annotated[str, typer.Argument(help="Such as model, or limits.tasks.")],
+    value: Annotated[str, typer.Argument(help="As in TOML; a bare word is a text.")],
+    project: Annotated[
+        bool, typer.Option("--project", help="In this project's file, not the user's.")
+    ] = False,
+    workspace: Annotated[Path, _WORKSPACE] = Path(),
+) -> None:
+    """Set one value, and leave the rest of the file as it is, comments too."""
+    file = _file(project, workspace)
+    document = _read(file)
+    *path, last = key.split(".")
+    at: Any = document
+    for step in path:
+        at = at.setdefault(step, _toml().table()) if hasattr(at, "setdefault") else None
+    if not hasattr(at, "setdefault"):
+        raise ConfigError(f"{file}: {key} lies below a value")
+    at[last] = config.from_text(key, value)
+    _write(file, document)
+    print(f"{key} = {value}  # {file}")
+
+
+@app.command()
+def unset(
+    key: Annotated[str, typer.Argument(help="Such as model, or limits.tasks.")],
+    project: Annotated[
+        bool, typer.Option("--project", help="In this project's file, not the user's.")
+    ] = False,
+    workspace: Annotated[Path, _WORKSPACE] = Path(),
+) -> None:
+    """Take one value out of the file, so that the layer below holds again."""
+    file = _file(project, workspace)
+    document = _read(file)
+    *path, last = key.split(".")
+    at: Any = document
+    for step in path:
+        at = at.get(step) if hasattr(at, "get") else None
+    if not hasattr(at, "get") or last not in at:
+        raise UsageError(f"{key} is not set in {file}")
+    del at[last]
+    _write(file, document)
+
+
+@app.command()
+def path(workspace: Annotated[Path, _WORKSPACE] = Path()) -> None:
+    """Show where the files of the settings are."""
+    print(_user_file())
+    print(workspace.resolve() / config.PROJECT_FILE)
+
+
+@app.command()
+def key(provider: Annotated[str, typer.Argument(help="Such as openai.")]) -> None:
+    """Put a provider's key into the system's keyring, and say so in the settings."""
+    from agentcli.llm.keys import keep_key
+
+    given = typer.prompt(f"Key for {provider}", hide_input=True).strip()
+    if not given:
+        raise UsageError("no key was given")
+    keep_key(provider, given)
+    set_(f"providers.{provider}.api_key_keyring", "true")
+
+
+def _file(project: bool, workspace: Path) -> Path:
+    return workspace.resolve() / config.PROJECT_FILE if project else _user_file()
+
+
+def _user_file() -> Path:
+    return config.user_folder() / "config.toml"
+
+
+def _toml() -> Any:
+    import tomlkit
+
+    return tomlkit
+
+
+def _read(file: Path) -> Any:
+    try:
+        return _toml().parse(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return _toml().document()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file}: {error}") from error
+
+
+def _write(file: Path, document: Any) -> None:
+    """Replace the file in one step, once what it would say has been found sound."""
+    text = _toml().dumps(document)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", dir=file.parent, prefix=f".{file.name}", encoding="utf-8", delete=False
+        ) as new:
+            new.write(text)
+        candidate = Path(new.name)
+        try:
+            _check(candidate, file)
+            if file.exists():
+                candidate.chmod(file.stat().st_mode & 0o777)
+            os.replace(candidate, file.resolve())  # a link, as dotfiles often are, stays one
+        finally:
+            candidate.unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror or error}") from error
+
+
+def _check(candidate: Path, file: Path) -> None:
+    try:
+        config.load(environ={}, user_file=candidate)
+    except ConfigError as error:
+        message = error.message.replace(str(candidate), str(file))
+        raise ConfigError(message, hint=error.hint) from error

@@ -1,0 +1,86 @@
+"""``agentcli config``: layers shown, values set with the file left as it was."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.running import Cli
+
+
+@pytest.fixture
+def file(cli: Cli) -> Path:
+    folder = cli.home / "config"
+    folder.mkdir()
+    cli.extra = {"AGENTCLI_CONFIG_DIR": str(folder)}
+    return folder / "config.toml"
+
+
+def test_every_value_names_the_layer_that_set_it(cli: Cli, file: Path, workspace: Path) -> None:
+    file.write_text('model = "openai:a"\n[limits]\ntasks = 7\n[profiles.p]\nmax_steps = 3\n')
+    (workspace / ".agentcli").mkdir()
+    (workspace / ".agentcli" / "config.toml").write_text('timeout_s = 9.0\nmodel = "evil:x"\n')
+    cli.extra = {**cli.extra, "AGENTCLI_RETRIES": "1"}
+    arguments = ["--workspace", str(workspace), "--profile", "p"]
+    ended = cli.run("config", "show", *arguments)
+    assert ended.code == 0, ended.err
+    lines = dict(line.split(None, 1) for line in ended.out.splitlines() if "  " in line)
+    assert lines["model"] == f'"openai:a"  # {file}'
+    assert lines["max_steps"] == f"3  # {file} [profiles.p]"
+    assert lines["timeout_s"].endswith(".agentcli/config.toml")
+    assert lines["retries"] == "1  # AGENTCLI_RETRIES"
+    assert lines["budget_tokens"] == "unset"
+    assert "note: " in ended.out and "model left out" in ended.out
+    section = cli.run("config", "show", "limits", *arguments, "--output", "json").json
+    assert section["limits.tasks"] == {"value": 7, "source": str(file)}
+    assert not any(key.startswith("checks") for key in section)
+    assert "max_steps" in cli.run("config", "show", "max_step").error
+
+
+def test_set_keeps_what_else_is_there_and_refuses_what_is_not_sound(cli: Cli, file: Path) -> None:
+    text = "# mine\nretries = 2  # not many\n"
+    file.write_text(text)
+    file.chmod(0o600)
+    assert cli.run("config", "set", "limits.tasks", "99").code == 0
+    assert cli.run("config", "set", "model", "openai:b").code == 0
+    assert cli.run("config", "set", "fallback", "openai:c,openai:d").code == 0
+    kept = file.read_text()
+    assert kept.startswith(text)
+    assert 'model = "openai:b"' in kept and "tasks = 99" in kept
+    assert file.stat().st_mode & 0o777 == 0o600
+    for key, value, complaint in (
+        ("retires", "3", "unknown key"),
+        ("retries", "many", "retries should be"),
+        ("retries.deep", "1", "lies below a value"),
+    ):
+        error = cli.run("config", "set", key, value).error
+        assert complaint in error and str(file) in error
+        assert file.read_text() == kept
+    assert [path.name for path in file.parent.iterdir()] == ["config.toml"]
+    assert cli.run("config", "unset", "limits.tasks").code == 0
+    assert "tasks" not in file.read_text()
+    assert "is not set" in cli.run("config", "unset", "limits.tasks").error
+
+
+def test_a_linked_file_stays_a_link_and_a_project_gets_its_own(
+    cli: Cli, file: Path, workspace: Path
+) -> None:
+    real = cli.home / "dotfiles.toml"
+    real.write_text("")
+    file.symlink_to(real)
+    assert cli.run("config", "set", "max_steps", "5").code == 0
+    assert file.is_symlink() and real.read_text() == "max_steps = 5\n"
+    arguments = ["--project", "--workspace", str(workspace)]
+    assert cli.run("config", "set", "checks.test", "make test", *arguments).code == 0
+    project = workspace / ".agentcli" / "config.toml"
+    assert json.loads(project.read_text().split("=")[1]) == "make test"
+    assert str(project) in cli.run("config", "path", "--workspace", str(workspace)).out
+
+
+def test_a_key_needs_a_keyring(cli: Cli, file: Path) -> None:
+    cli.extra = {**cli.extra, "PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring"}
+    ended = cli.run("config", "key", "openai", stdin=b"sk-x\n")
+    assert "keyring cannot be used" in ended.error
+    assert not file.exists()
