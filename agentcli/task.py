@@ -11,6 +11,7 @@ env: host
 resources:
   - docs/spec.md
   - {path: data, kind: folder, writable: true}
+  - {path: shot.png, kind: image}
 ---
 Make the parser accept empty input.
 """
@@ -49,7 +50,10 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """Something the task needs; ``path`` is relative to the workspace, ``kind`` file or folder."""
+    """Something the task needs; ``path`` is relative to the workspace.
+
+    ``kind`` is file, folder, or image: a file that is shown to the model.
+    """
 
     path: str
     kind: str = "file"
@@ -63,11 +67,12 @@ class Task:
     """What is to be done. None and empty values leave the choice to the settings.
 
     ``checks`` are shell commands that must succeed for the task to count as solved; ``source`` is
-    where the task was read, as shown in messages.
+    where the task was read, as shown in messages; ``id`` is what a set of tasks calls it.
     """
 
     instruction: str
     source: str = ""
+    id: str = ""
     model: str | None = None
     max_steps: int | None = None
     budget: Budget = field(default_factory=Budget)
@@ -167,7 +172,7 @@ class _Budget(_Strict):
 
 class _Resource(_Strict):
     path: Line
-    kind: Annotated[str, Field(pattern="^(file|folder)$")] = "file"
+    kind: Annotated[str, Field(pattern="^(file|folder|image)$")] = "file"
     mount: str = ""
     required: bool = True
     writable: bool = False
@@ -183,6 +188,7 @@ class _Front(_Strict):
     resources: Annotated[
         tuple[Annotated[_Resource, BeforeValidator(_path)], ...], BeforeValidator(_list)
     ] = ()
+    id: str = ""
 
 
 def _front_matter(text: str, source: str) -> dict[str, Any]:

@@ -13,8 +13,11 @@ from typing import Any
 from agentcli.agent.asking import Answer, Asking
 from agentcli.agent.budget import RunLimits
 from agentcli.agent.compacting import Compacting, Compaction
+from agentcli.agent.decision import Act, Branch, Decision, Final
 from agentcli.agent.events import (
     AnswerRejected,
+    BranchTaken,
+    Decided,
     MessageAdded,
     ModelAnswered,
     ModelChanged,
@@ -30,9 +33,10 @@ from agentcli.errors import (
     ContentFilterError,
     ContextWindowError,
     ProviderError,
+    UsageError,
 )
 from agentcli.llm.client import ChatRequest, ChatResponse, LLMClient, Sampling
-from agentcli.messages import FinishReason, Message, ToolCall, user
+from agentcli.messages import FinishReason, Image, Message, ToolCall, assistant, user
 from agentcli.tools.base import ToolContext
 from agentcli.tools.registry import Registry
 
@@ -100,7 +104,7 @@ class Answering:
             if problem := _unusable(response):
                 await self._reject(step, problem, answer)
                 continue
-            message = self.with_unique_ids(response.message)
+            message = self._with_unique_ids(response.message)
             await self._stream.emit(
                 ModelAnswered(
                     step,
@@ -114,11 +118,43 @@ class Answering:
             )
             return message
 
+    async def adopt(self, step: int, decision: Decision) -> Decision:
+        """What the agent's own code decided, as if the model had; of a branch the best."""
+        if isinstance(decision, Branch):
+            scores = tuple(candidate.score for candidate in decision.candidates)
+            await self._stream.emit(BranchTaken(step, decision.best, scores))
+            decision = decision.candidates[decision.best].decision
+        match decision:
+            case Act(calls):
+                said = self._with_unique_ids(assistant("", *calls))
+                await self._stream.emit(Decided(step, said))
+                return Act(said.calls)
+            case Final(answer):
+                await self._stream.emit(Decided(step, assistant(answer)))
+        return decision
+
     async def compact(self, *, preview: bool, keep: Collection[int]) -> Compaction:
         """See ``Compacting.compact``."""
         return await self._compacting.compact(
             self.client, self._request(), preview=preview, keep=keep
         )
+
+    def check_images(self, images: Sequence[Image]) -> None:
+        """Refuse images, new ones and those of the history, to a model that takes none.
+
+        Raises:
+            UsageError: it takes none.
+        """
+        info = self.client.info
+        if info.images:
+            return
+        said = (part for message in self._stream.state.view for part in message.parts)
+        if images or any(isinstance(part, Image) for part in said):
+            raise UsageError(
+                f"{info.provider}:{info.id} takes no images",
+                hint="Choose another model with --model, or set images = true in "
+                f"[providers.{info.provider}] if it does",
+            )
 
     async def replace(self, client: LLMClient) -> None:
         """Go on with another model; the one before is closed."""
@@ -165,7 +201,7 @@ class Answering:
             raise Stopped(stop_for(StopReason.PROVIDER_FAILED, detail=detail))
         await emit(MessageAdded(user(f"{problem[0].upper()}{problem[1:]}. {_NUDGE}")))
 
-    def with_unique_ids(self, message: Message) -> Message:
+    def _with_unique_ids(self, message: Message) -> Message:
         """Rename calls whose id is empty or used already: results are paired by id."""
         parts = list(message.parts)
         for place, part in enumerate(parts):

@@ -17,16 +17,21 @@ from agentcli.agent.acting import Acting
 from agentcli.agent.answering import Answering
 from agentcli.agent.asking import Asking
 from agentcli.agent.behaviour import Behaviour
-from agentcli.agent.budget import ContextRules, Price, RunLimits, unpriced, used_up
+from agentcli.agent.budget import (
+    ContextRules,
+    Price,
+    RunLimits,
+    calls_used_up,
+    unpriced,
+    used_up,
+)
 from agentcli.agent.caps import Caps, SoftCaps
 from agentcli.agent.checking import Check, Checking, unchecked
 from agentcli.agent.compacting import Compacting, Compaction
 from agentcli.agent.criteria import Criterion, Moment, standard
 from agentcli.agent.critics import Critic, Judgement, Review
-from agentcli.agent.decision import Act, Branch, Decision, Final, Wait
+from agentcli.agent.decision import Act, Decision, Final
 from agentcli.agent.events import (
-    BranchTaken,
-    Decided,
     EventLog,
     MemoryLog,
     MessageAdded,
@@ -43,6 +48,7 @@ from agentcli.agent.events import (
 )
 from agentcli.agent.hooks import Hook
 from agentcli.agent.memory import Memory, Recalling
+from agentcli.agent.preflight import Preflight, hold_if_wrong
 from agentcli.agent.processors.base import Processor
 from agentcli.agent.processors.standard import STANDARD, processors_named
 from agentcli.agent.recording import Recorder, Recording
@@ -62,7 +68,6 @@ from agentcli.messages import (
     Outcome,
     ToolCall,
     ToolResult,
-    assistant,
     system,
     user,
 )
@@ -89,6 +94,7 @@ class Agent:
         hooks: Sequence[Hook] = (),
         critics: Sequence[Critic] = (),
         criteria: Sequence[Criterion] = (),
+        preflight: Preflight | None = None,
         recovery: RecoveryPolicy | None = None,
         limits: RunLimits | None = None,
         retry: RetryConfig | None = None,
@@ -108,7 +114,8 @@ class Agent:
         """A client is enough; without ``context`` there is no workspace, without ``log`` no file.
 
         ``session`` is what the journal opens with; ``state`` where a resumed session stands;
-        ``criteria`` end a run beside those that every run has.
+        ``criteria`` end a run beside those that every run has; ``preflight`` says what stands in
+        the way of the first one.
 
         ``fallbacks`` make the clients to go on with, in this order, when a model fails for good;
         ``connect`` makes the client of a model that is chosen by name; ``price_of`` gives a
@@ -128,6 +135,7 @@ class Agent:
         self.notices: list[str] = []
         """What the user should be told beside the events: a face shows it and takes it off."""
         self._module = module or Behaviour()
+        self._preflight = preflight
         self._recovery = recovery or RecoveryPolicy()
         self._connect = connect
         self._run: Run | None = None
@@ -180,9 +188,10 @@ class Agent:
         """Begin to work on a task, or without one to go on where the state stands.
 
         Raises:
-            UsageError: the run before has not ended.
+            UsageError: the run before has not ended, or the model takes no images.
         """
         self.check_idle("start")
+        self._answering.check_images(images)
         if self._run is not None:  # a fallback may answer by now
             self.session = replace(self.session, model=self.state.model)
         before, run = self._run, Run()
@@ -273,20 +282,8 @@ class Agent:
     async def _decide(self, step: int) -> Decision:
         await self._enter(step, Stage.DECIDE)
         decision = await self._module.decide(self.state)
-        if isinstance(decision, Branch):
-            scores = tuple(candidate.score for candidate in decision.candidates)
-            await self.stream.emit(BranchTaken(step, decision.best, scores))
-            decision = decision.candidates[decision.best].decision
-        match decision:
-            case Act(calls):
-                said = self._answering.with_unique_ids(assistant("", *calls))
-                await self.stream.emit(Decided(step, said))
-                return Act(said.calls)
-            case Final(answer):
-                await self.stream.emit(Decided(step, assistant(answer)))
-                return decision
-            case Wait():
-                return decision
+        if decision is not None:
+            return await self._answering.adopt(step, decision)
         message = await self._answering.answer(step)
         return Act(message.calls) if message.calls else Final(message.text)
 
@@ -334,10 +331,8 @@ class Agent:
 
     async def _before_tool(self, call: ToolCall) -> ToolResult | None:
         """The answer to a call that does not run: the budget is used up, or a hook answers."""
-        limit = self.limits.tool_calls
-        if limit is not None and self.state.used.tool_calls >= limit:
-            text = f"not run: the budget of {limit} tool calls is used up"
-            return ToolResult(call.id, call.name, text, Outcome.SKIPPED)
+        if (why := calls_used_up(self.limits, self.state)) is not None:
+            return ToolResult(call.id, call.name, f"not run: {why}", Outcome.SKIPPED)
         return await self.stream.verdict(call)
 
     # -- the run ----------------------------------------------------------------------------
@@ -370,9 +365,12 @@ class Agent:
         if task or checks:
             await emit(TaskGiven(task, checks, self.limits.of_task()))
         # A process that died right after the task was given never told the model of it.
-        told = user(self.state.task, *images)
-        if task or (self.state.task and told not in self.state.history):
-            await emit(MessageAdded(told))
+        was_told = any(said.text == self.state.task for said in self.state.history)
+        if task or (self.state.task and not was_told):
+            await emit(MessageAdded(user(self.state.task, *images)))
+        looking, self._preflight = self._preflight, None
+        if looking is not None:
+            await hold_if_wrong(looking, self.stream)
 
     async def _timed_step(self) -> Stop | None:
         try:

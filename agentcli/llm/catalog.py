@@ -102,11 +102,14 @@ PROVIDERS: dict[str, Provider] = {
         reasoning_field="reasoning_content",
         priced_by="deepseek",
     ),
-    "mistral": Provider("https://api.mistral.ai/v1", "MISTRAL_API_KEY", priced_by="mistral"),
+    "mistral": Provider(
+        "https://api.mistral.ai/v1", "MISTRAL_API_KEY", images=True, priced_by="mistral"
+    ),
     "openrouter": Provider(
         "https://openrouter.ai/api/v1",
         "OPENROUTER_API_KEY",
         reasoning_field="reasoning",
+        images=True,
         priced_by="openrouter",
     ),
     "ollama": Provider("http://127.0.0.1:11434/v1"),

@@ -1,0 +1,29 @@
+"""``agentcli run`` with a task that shows images."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+from tests.conftest import Serve
+from tests.running import Cli
+from tests.server import Reply
+from tests.test_images import png
+
+
+def test_a_task_file_with_an_image(cli: Cli, serve: Serve, workspace: Path) -> None:
+    (workspace / "shot.png").write_bytes(png())
+    task = workspace / "task.md"
+    task.write_text("What is wrong in ![this](shot.png) and ![that](gone.png)?")
+    server = serve([Reply(text="It is all red.")])
+    cli.server = server.url
+    arguments = ["--model", "openai:m", "--workspace", str(workspace)]
+    ended = cli.run("run", str(task), *arguments)
+    assert (ended.code, ended.out) == (0, "It is all red.\n"), ended.err
+    assert "gone.png is not there; its link is sent as text" in ended.err
+    assert base64.b64encode(png()).decode() in server.requests[0].raw.decode()
+
+    cli.extra = {"AGENTCLI_PROVIDERS__X__BASE_URL": server.url}
+    refused = cli.run("run", str(task), "--model", "x:m", "--workspace", str(workspace))
+    assert refused.code == 2 and "x:m takes no images" in refused.err
+    assert len(server.requests) == 1
