@@ -165,6 +165,14 @@ class ContextRules:
         return ContextLimits(soft, hard, min(int(hard * self.compact_to), soft))
 
 
+def calls_used_up(limits: RunLimits, state: AgentState) -> str | None:
+    """Why no further call may run, or None; also within a step."""
+    limit = limits.tool_calls
+    if limit is None or state.used.tool_calls < limit:
+        return None
+    return f"the budget of {limit} tool calls is used up"
+
+
 def unpriced(info: ModelInfo) -> Price:
     """The price of a model of which none is known."""
 
