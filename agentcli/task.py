@@ -20,15 +20,10 @@ from __future__ import annotations
 
 import stat
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-
-from agentcli.config import nearest
 from agentcli.errors import TaskError
 from agentcli.text import clip
 
@@ -82,6 +77,9 @@ class Task:
     resources: tuple[Resource, ...] = ()
 
 
+_STDIN = "standard input"
+
+
 def read(path: Path) -> Task:
     """Read a task file.
 
@@ -105,13 +103,21 @@ def read(path: Path) -> Task:
 
 def read_stdin() -> Task:
     """Read a task from standard input; raises as ``read``."""
+    return parse(_stdin(), _STDIN)
+
+
+def read_stdin_text() -> str:
+    """All of standard input, as material for a task given otherwise; raises as ``read``."""
+    return _text(_stdin(), _STDIN)
+
+
+def _stdin() -> bytes:
     if sys.stdin is None:
         raise TaskError("standard input is closed", hint="Name a TASK.md, or use -p TEXT")
-    return parse(sys.stdin.buffer.read(MAX_BYTES + 1), "standard input")
+    return sys.stdin.buffer.read(MAX_BYTES + 1)
 
 
-def parse(raw: bytes, source: str) -> Task:
-    """Make a task of a file's bytes; raises as ``read``."""
+def _text(raw: bytes, source: str) -> str:
     if len(raw) > MAX_BYTES:
         raise TaskError(f"{source}: longer than {MAX_BYTES // 2**20} MiB", hint="Shorten it")
     try:
@@ -121,11 +127,27 @@ def parse(raw: bytes, source: str) -> Task:
         raise TaskError(f"{source}:{line}: not UTF-8", hint="Save the file as UTF-8") from error
     if "\0" in text:
         raise TaskError(f"{source}: not a text in UTF-8", hint="Save the file as UTF-8")
-    front, body = _split(text.replace("\r\n", "\n"), source)
-    fields = _front_matter(front, source) if front is not None else {}
+    return text.replace("\r\n", "\n")
+
+
+def parse(raw: bytes, source: str) -> Task:
+    """Make a task of a file's bytes; raises as ``read``."""
+    front, body = _split(_text(raw, source), source)
+    fields = _fields(front, source) if front is not None else {}
     if not body.strip():
         raise TaskError(f"{source}: the task is empty", hint="Write what is to be done")
     return Task(body.strip(), source, **fields)
+
+
+def _fields(front: str, source: str) -> dict[str, Any]:
+    from agentcli.front_matter import read_fields
+
+    fields = read_fields(front, source)
+    if "budget" in fields:
+        fields["budget"] = Budget(**fields["budget"])
+    if "resources" in fields:
+        fields["resources"] = tuple(Resource(**item) for item in fields["resources"])
+    return fields
 
 
 def _split(text: str, source: str) -> tuple[str | None, str]:
@@ -137,131 +159,3 @@ def _split(text: str, source: str) -> tuple[str | None, str]:
         if line.rstrip() in ("---", "..."):
             return "\n".join(lines[1:number]), "\n".join(lines[number + 1 :])
     raise TaskError(f"{source}:1: the front matter has no end", hint='Close it with a line "---"')
-
-
-def _list(value: object) -> object:
-    """A single value stands for a list of one."""
-    return (value,) if isinstance(value, str | Mapping) else _tuple(value)
-
-
-def _tuple(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _path(value: object) -> object:
-    return {"path": value} if isinstance(value, str) else value
-
-
-def _tokens(value: object) -> object:
-    return {"tokens": value} if isinstance(value, int) else value
-
-
-Line = Annotated[str, Field(min_length=1, pattern=r"\S")]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
-
-
-class _Budget(_Strict):
-    tokens: Annotated[int, Field(gt=0)] | None = None
-    cost: Annotated[float, Field(gt=0)] | None = None
-    time_s: Annotated[float, Field(gt=0)] | None = None
-    tool_calls: Annotated[int, Field(gt=0)] | None = None
-
-
-class _Resource(_Strict):
-    path: Line
-    kind: Annotated[str, Field(pattern="^(file|folder|image)$")] = "file"
-    mount: str = ""
-    required: bool = True
-    writable: bool = False
-
-
-class _Front(_Strict):
-    model: Line | None = None
-    max_steps: Annotated[int, Field(gt=0)] | None = None
-    budget: Annotated[_Budget, BeforeValidator(_tokens)] | None = None
-    tools: Annotated[tuple[Line, ...], BeforeValidator(_list)] = ()
-    checks: Annotated[tuple[Line, ...], BeforeValidator(_list)] = ()
-    env: Annotated[str, Field(pattern=r"^(host|docker:\S+|ssh:\S+)$")] | None = None
-    resources: Annotated[
-        tuple[Annotated[_Resource, BeforeValidator(_path)], ...], BeforeValidator(_list)
-    ] = ()
-    id: str = ""
-
-
-def _front_matter(text: str, source: str) -> dict[str, Any]:
-    """The fields of a Task; line numbers count from the top of the file."""
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = mark.line + 2 if mark is not None else 1
-        what = getattr(error, "problem", None) or "not YAML"
-        raise TaskError(
-            f"{source}:{line}: {what}", hint="Correct the YAML between the --- lines"
-        ) from error
-    except RecursionError as error:
-        raise TaskError(f"{source}:2: the front matter is nested too deep") from error
-    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-        # PyYAML passes on what int() and date() say of a number or a date that is none.
-        raise TaskError(f"{source}:2: a value of the front matter is wrong: {error}") from error
-    if values is None:
-        return {}
-    if not isinstance(values, dict) or not isinstance(node, yaml.MappingNode):
-        raise TaskError(f"{source}:2: the front matter is not a list of keys and values")
-    _refuse_duplicates(node, source)
-    lines = {key.value: key.start_mark.line + 2 for key, _ in node.value}
-    for key in values:
-        if key not in _Front.model_fields:
-            raise TaskError(
-                f'{source}:{lines.get(str(key), 2)}: unknown key "{key}"',
-                hint=nearest(str(key), list(_Front.model_fields)),
-            )
-    try:
-        front = _Front.model_validate(values)
-    except ValidationError as error:
-        raise _fault(error, lines, source) from error
-    fields = {name: getattr(front, name) for name in front.model_fields_set}
-    if front.budget is not None:
-        fields["budget"] = Budget(**front.budget.model_dump())
-    fields["resources"] = tuple(Resource(**item.model_dump()) for item in front.resources)
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-def _refuse_duplicates(top: yaml.Node, source: str) -> None:
-    """YAML itself would take the last one, and say nothing."""
-    nodes, seen = [top], set()
-    while nodes:
-        node = nodes.pop()
-        if id(node) in seen:  # an alias
-            continue
-        seen.add(id(node))
-        if isinstance(node, yaml.SequenceNode):
-            nodes += node.value
-        elif isinstance(node, yaml.MappingNode):
-            keys: set[str] = set()
-            for key, value in node.value:
-                nodes.append(value)
-                if isinstance(key, yaml.ScalarNode) and key.value in keys:
-                    raise TaskError(
-                        f'{source}:{key.start_mark.line + 2}: "{key.value}" is given twice',
-                        hint="Keep one of them",
-                    )
-                keys.add(str(key.value))
-
-
-def _fault(error: ValidationError, lines: Mapping[str, int], source: str) -> TaskError:
-    first = error.errors(include_url=False, include_context=False)[0]
-    steps = [str(step) for step in first["loc"]]
-    place, line = ".".join(steps), lines.get(steps[0], 2)
-    if first["type"] == "extra_forbidden":
-        known = _Budget if steps[0] == "budget" else _Resource
-        return TaskError(
-            f'{source}:{line}: unknown key "{place}"',
-            hint=nearest(steps[-1], list(known.model_fields)),
-        )
-    what = first["msg"].removeprefix("Input should be ")
-    return TaskError(f"{source}:{line}: {place} should be {what}", hint="Correct it there")

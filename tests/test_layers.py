@@ -27,6 +27,7 @@ FLOORS = (
     "config",
     "trust",
     "prompts",
+    "front_matter",
     "task",
     "images",
     "embedded",
@@ -40,6 +41,7 @@ FLOORS = (
     "session",
     "wording",
     "user_hooks",
+    "answer_schema",
     "wiring",
     "tui",
     "acp",
@@ -58,6 +60,7 @@ NEVER_SEES: Mapping[str, frozenset[str]] = {
 LAZY = (
     *("cli/", "wiring.py", "llm/registry.py", "llm/keys.py", "model/attention.py", "tools/mcp/"),
     "tools/command_line.py",  # tree-sitter takes 30 ms, which most sessions never need
+    "task.py",  # so does YAML
 )
 """Where an import may stand inside a function."""
 

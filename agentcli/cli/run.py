@@ -14,9 +14,10 @@ import typer
 
 from agentcli import config
 from agentcli import task as tasks
-from agentcli.agent.events import Status, StopReason
+from agentcli.agent.events import RunFinished, Status, StopReason
 from agentcli.agent.run import Run, RunResult
 from agentcli.agent.state import AgentState
+from agentcli.answer_schema import AnswerSchema
 from agentcli.cli.asking import can_ask, on_terminal
 from agentcli.cli.errors import log_to_file, show_error, show_note
 from agentcli.cli.open import open_renderer
@@ -53,6 +54,7 @@ class Job:
     session: str | None
     mode: str
     output: Output
+    schema: AnswerSchema | None = None
 
 
 @app.command()
@@ -94,6 +96,10 @@ def run(
         typer.Option(
             help="Where tools act: host, docker:IMAGE or ssh:HOST[:FOLDER].", metavar="PLACE"
         ),
+    ] = None,
+    output_schema: Annotated[
+        Path | None,
+        typer.Option(help="The answer must be JSON of this schema.", metavar="FILE"),
     ] = None,
     profile: Annotated[
         str | None, typer.Option(help="With this profile of your settings.", metavar="NAME")
@@ -165,13 +171,23 @@ def run(
         ),
         checks=(*given.checks, *(check or ())),
     )
+    schema = AnswerSchema.read(output_schema) if output_schema else None
+    if schema and given.instruction:
+        given = replace(given, instruction=f"{given.instruction}\n\n{schema.instruction}")
     how = mode or settings.mode or (before.mode if before else "") or RunMode.AUTO
-    return asyncio.run(_run(Job(given, settings, folder, session, how, Output(settings.output))))
+    job = Job(given, settings, folder, session, how, Output(settings.output), schema)
+    return asyncio.run(_run(job))
 
 
 def _task(path: str | None, prompt: str | None, before: AgentState | None) -> Task:
+    if path == "-" and prompt is not None:
+        given = tasks.read_stdin_text()
+        return _of_prompt(f"{prompt}\n\n<stdin>\n{given.rstrip()}\n</stdin>" if given else prompt)
     if path is not None and prompt is not None:
-        raise UsageError("a task file and -p were both given", hint="Give one of them")
+        raise UsageError(
+            "a task file and -p were both given",
+            hint="Give one of them, or - to add what comes on stdin",
+        )
     if prompt is not None:
         return _of_prompt(prompt)
     if path == "-":
@@ -245,6 +261,7 @@ async def _work(job: Job, interruption: Interruption) -> int:
             model=job.task.model or job.settings.model,
             mode=job.mode,
             session_id=job.session,
+            critics=[job.schema] if job.schema else [],
             ask=on_terminal(renderer.paused) if can_ask() else None,
         ) as agent:
             for notice in agent.notices:
@@ -255,23 +272,28 @@ async def _work(job: Job, interruption: Interruption) -> int:
                 show_note(note)
             work = agent.start(job.task.instruction, checks=job.task.checks, images=images)
             interruption.cancel = work.cancel
-            result = await _show(work, renderer)
+            result = await _show(work, renderer, job.schema)
     finally:
         renderer.close()
     code = result.exit_code
     if result.state.stop is StopReason.CANCELLED and interruption.exit_code is not None:
         code = interruption.exit_code
     duration_s = time.monotonic() - started
-    renderer.finish(Summary(result.state, code, duration_s))
+    state = result.state
+    if job.schema:
+        state = replace(state, answer=job.schema.canonical(state.answer))
+    renderer.finish(Summary(state, code, duration_s))
     if result.state.status in (Status.FAILED, Status.INVALID):
         show_error(result.state.detail)
     return code
 
 
-async def _show(work: Run, renderer: Renderer) -> RunResult:
+async def _show(work: Run, renderer: Renderer, schema: AnswerSchema | None) -> RunResult:
     """Hand every event to the renderer; one that breaks ends the run in order."""
     try:
         async for event in work:
+            if schema and isinstance(event, RunFinished):
+                event = replace(event, answer=schema.canonical(event.answer))
             renderer.event(event)
     except BaseException:
         work.cancel()
