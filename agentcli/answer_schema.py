@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ _FENCED = re.compile(r"```(?:json)?[ \t]*\n(.*)\n```", re.DOTALL)
 class AnswerSchema:
     """A critic that holds final answers to a JSON Schema."""
 
-    def __init__(self, schema: Mapping[str, Any] | bool) -> None:
+    def __init__(self, schema: dict[str, Any] | bool) -> None:
         """Raises ValueError where this is no JSON Schema; a reference must stay inside it."""
         self._schema = schema
         self._validator = jsonschema_rs.validator_for(schema, retriever=_retrieve_nothing)
