@@ -37,11 +37,13 @@ class _Entry:
             return host.endswith(self.name[1:])
         return host == self.name
 
-    def holds(self, address: Address, port: int) -> bool:
+    def holds(self, address: Address, port: int, host: str) -> bool:
         if self.port not in (None, port):
             return False
         if self.addresses is None:
-            return self.name == "localhost" and address.is_loopback
+            # No other name may lead there, even where localhost is in the list.
+            own = host == "localhost" or address_of(host) is not None
+            return self.name == "localhost" and address.is_loopback and own
         return address.version == self.addresses.version and address in self.addresses
 
 
@@ -60,15 +62,15 @@ class Destinations:
         """Whether the list names the host, be it a name or an address."""
         address = address_of(host)
         if address is not None:
-            return any(entry.holds(address, port) for entry in self._entries)
+            return any(entry.holds(address, port, host) for entry in self._entries)
         return any(entry.names(normal(host), port) for entry in self._entries)
 
-    def permits_address(self, text: str, port: int) -> bool:
+    def permits_address(self, text: str, port: int, host: str) -> bool:
         """Whether a host of the list may be at this address."""
         address = address_of(text)
         if address is None:
             return False
-        if any(entry.holds(address, port) for entry in self._entries):
+        if any(entry.holds(address, port, normal(host)) for entry in self._entries):
             return True
         return address.is_global and not address.is_multicast
 

@@ -143,7 +143,9 @@ class Proxy:
                 loop = asyncio.get_running_loop()
                 found = await loop.getaddrinfo(name, port, type=socket.SOCK_STREAM)
                 addresses = [str(entry[4][0]) for entry in found]
-                allowed = [one for one in addresses if self.destinations.permits_address(one, port)]
+                allowed = [
+                    one for one in addresses if self.destinations.permits_address(one, port, name)
+                ]
                 if not allowed:
                     raise Refused(403, f"{host} leads to {addresses[0]}, an address inside")
                 for address in allowed[:-1]:
