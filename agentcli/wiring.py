@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import hashlib
 import os
 import re
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,16 +25,19 @@ from agentcli.agent.instructions import Instructions
 from agentcli.agent.kernel import Agent
 from agentcli.agent.memory import memory_named
 from agentcli.agent.module import AgentModule, CodingAgent
+from agentcli.agent.preflight import Preflight, look
 from agentcli.agent.processors.base import Processor
 from agentcli.agent.processors.standard import STANDARD, processors_named
 from agentcli.agent.recovery import RetryConfig
 from agentcli.agent.state import AgentState
 from agentcli.config import ContextSettings, McpServerSettings, Settings, cache_folder, user_folder
+from agentcli.environments.base import Environment
+from agentcli.environments.choose import choose
 from agentcli.environments.copies import copied, in_place
 from agentcli.environments.host import HostEnvironment
 from agentcli.environments.recorded import Recorded
 from agentcli.environments.snapshots import Snapshots, folder_of
-from agentcli.errors import CapabilityError, ConfigError, TaskError
+from agentcli.errors import ConfigError, TaskError
 from agentcli.llm import registry
 from agentcli.llm.client import ChatResponse, LLMClient, Sampling
 from agentcli.prompts import Prompts
@@ -42,6 +46,7 @@ from agentcli.sandbox.confine import Level
 from agentcli.sandbox.limits import Limits, of_settings
 from agentcli.session import store
 from agentcli.session.journal import Journal, read_events
+from agentcli.session.trace import Trace
 from agentcli.task import Task
 from agentcli.tools.approval import Ask
 from agentcli.tools.base import Checks, Copies, Tool, ToolContext
@@ -78,6 +83,7 @@ async def open_agent(
     mode: str | None = None,
     session_id: str | None = None,
     hooks: Sequence[Hook] = (),
+    critics: Sequence[Critic] = (),
     ask: Ask | None = None,
     client: LLMClient | None = None,
 ) -> AsyncIterator[Agent]:
@@ -91,7 +97,7 @@ async def open_agent(
         AgentCLIError: whatever stands in the way of a run, each with its exit code.
     """
     root = workspace.resolve()
-    _check_task(task, root)
+    place = (task.env if task else None) or settings.env
     chosen_mode = Mode(mode or settings.mode or Mode.AUTO)
     name = model or settings.model or registry.default_model()
     prompts = Prompts.standard(user=user_folder() / "prompts")
@@ -110,17 +116,20 @@ async def open_agent(
     async with AsyncExitStack() as stack:
         if settings.offline:
             stack.enter_context(offline.enforced())
-        host = HostEnvironment(
+        chosen = choose(
+            place,
             root,
             wanted=_LEVELS[settings.sandbox],
             network=settings.commands_network,
             domains=settings.domains,
+            ssh_config=settings.ssh_config or "",
         )
-        environment = Recorded(
-            host,
-            Snapshots(str(root), folder_of(store.data_dir(), str(root))),
-            now=chosen_mode is not Mode.PLAN,
-        )
+        host = chosen if isinstance(chosen, HostEnvironment) else None
+        recorded: Recorded | None = None
+        if host is not None:
+            snapshots = Snapshots(str(root), folder_of(store.data_dir(), str(root)))
+            recorded = Recorded(host, snapshots, now=chosen_mode is not Mode.PLAN)
+        environment = recorded or chosen
         stack.push_async_callback(environment.aclose)
         starting = asyncio.create_task(environment.start())
         await asyncio.sleep(0)  # the supervisor forks here, while there is no thread yet
@@ -135,6 +144,8 @@ async def open_agent(
         await starting
         module = AgentModule()
         notices: list[str] = []
+        if environment.level == "reduced" and settings.sandbox == "auto":
+            notices.append(f"sandbox level reduced: {chosen.reason}")
         if not search:
             if configured := mcp_settings(settings, root, notices):
                 servers = McpServers(
@@ -152,11 +163,10 @@ async def open_agent(
             module = CodingAgent(prompts, instructions)
         tools = _chosen(tools, task.tools if task else ())
         new_id = session_id or store.new_session_id()
-        critics: list[Critic] = []
         if settings.hooks:
             commands = UserHooks(settings.hooks, str(root), os.environ)
             stack.push_async_callback(commands.aclose)
-            hooks, critics = [*hooks, commands], [commands]
+            hooks, critics = [*hooks, commands], [*critics, commands]
             if not search:
                 instructions.add(await commands.at_start(new_id))
         journal = Journal(store.journal_path(new_id), secrets=_secrets(os.environ))
@@ -170,8 +180,8 @@ async def open_agent(
                 command=command,
                 check=check,
                 output_chars=settings.limits.output_chars,
-                copies=_copies(settings, root) if ask and host.mounts else None,
-                changing=environment.changing,
+                copies=_copies(settings, root) if ask and host and host.mounts else None,
+                changing=recorded.changing if recorded else nullcontext,
             ),
             log=journal,
             session=SessionStarted(
@@ -183,10 +193,12 @@ async def open_agent(
                 tuple(f"{tool.spec.name}@{tool.spec.version}" for tool in tools),
                 __version__,
                 settings.commands_network,
+                hashlib.sha256(settings.model_dump_json().encode()).hexdigest(),
             ),
             module=module,
-            hooks=hooks,
+            hooks=[*hooks, Trace(journal.path.parent)],
             critics=critics,
+            preflight=_looking(task, state, environment, tools),
             limits=_limits(settings, task or Task(""), state.limits),
             retry=RetryConfig(attempts=settings.retries + 1),
             price_of=registry.price_of,
@@ -200,9 +212,9 @@ async def open_agent(
             connect=functools.partial(_connect, settings=settings),
             state=state,
             copies=functools.partial(copied, root, wanted=_LEVELS[settings.sandbox])
-            if search
+            if search and place == "host"
             else None,
-            recorder=environment,
+            recorder=recorded,
             rules=rules,
             processors=processors,
             memory=memory_named(settings.context.memory),
@@ -266,18 +278,14 @@ def _connect(name: str, settings: Settings) -> LLMClient:
     return registry.connect(name, settings, read_recording=read_recording)
 
 
-def _check_task(task: Task | None, root: Path) -> None:
+def _looking(
+    task: Task | None, state: AgentState, environment: Environment, tools: Sequence[Tool]
+) -> Preflight | None:
+    """What to look at before the first step; a session that goes on has a task already."""
     if task is None:
-        return
-    if task.env not in (None, "host"):
-        raise CapabilityError(
-            f'{task.source}: environment "{task.env}" is not to be had', hint='Use "env: host"'
-        )
-    for resource in task.resources:
-        found = root / resource.path
-        there = found.is_dir() if resource.kind == "folder" else found.is_file()
-        if resource.required and not there:
-            raise TaskError(f"{task.source}: {resource.kind} {resource.path} is not in {root}")
+        return None
+    task = replace(task, instruction=task.instruction or state.task)
+    return functools.partial(look, task, environment, [tool.spec for tool in tools])
 
 
 def _check_session(state: AgentState, root: Path) -> None:
