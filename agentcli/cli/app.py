@@ -21,6 +21,8 @@ from agentcli.errors import UsageError
 COMMANDS = {
     "chat": "Talk with the agent about the code in a folder.",
     "run": "Work on a task until its checks pass.",
+    "generate": "Continue a text with a model on this machine.",
+    "models": "List models, say what they need, and try them.",
     "sessions": "List sessions, show them, go back and forth in them.",
     "trace": "Show where a session's time, tokens and money went.",
     "sandbox": "Run a command as the model's commands are run.",

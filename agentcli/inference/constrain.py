@@ -106,7 +106,7 @@ class Ended:
         if allowed is None:
             return None
         allowed = allowed.clone()
-        allowed[[token for token in self._stops if token < len(allowed)]] = allowed[self._eos]
+        allowed[[token for token in self._stops if token < len(allowed)]] = bool(allowed[self._eos])
         return allowed
 
     def accept(self, token: int) -> None:

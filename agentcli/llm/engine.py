@@ -158,7 +158,11 @@ class EngineProcess:
             raise ServerError(f"the local model cannot be started: {error.message}") from error
         finally:
             theirs.close()
-        reader, self._writer = await asyncio.open_connection(sock=ours, limit=_LINE_BYTES)
+        await self._connect(ours)
+
+    async def _connect(self, link: socket.socket) -> None:
+        """Have the model loaded by the host at the other end of ``link``."""
+        reader, self._writer = await asyncio.open_connection(sock=link, limit=_LINE_BYTES)
         self._send({"op": "load", **self._settings})
         try:
             line = await reader.readline()

@@ -77,7 +77,7 @@ def connect(path: Path | None, settings: Settings) -> LocalClient:
         fits_itself=own,
     )
     drawn = {} if own else sampling_of(folder.generation)
-    return LocalClient(info, dialogue, EngineProcess(folder.path, settings.local), drawn)
+    return LocalClient(info, dialogue, EngineProcess(folder.source, settings.local), drawn)
 
 
 def sampling_of(generation: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ gives (``apply_chat_template``): trimmed blocks, loop controls, ``tojson`` witho
 ``raise_exception``, ``strftime_now`` and the tag ``generation``.
 
 Text within messages never becomes a special token: before rendering, every place where it spells
-one is broken by a character that occurs nowhere else, and that is taken out again afterwards.
+one is broken by a mark, and the marks are taken out again while the rest is tokenised.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import datetime
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -22,12 +22,14 @@ from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
 
 from agentcli.errors import ModelError
 from agentcli.model.tokenizer import Tokenizer
 
-# Unicode has set these code points aside for a program's own use; they are no characters.
-_GUARDS = [chr(point) for point in range(0xFDD0, 0xFDF0)]
+# Unicode has set these code points aside for a program's own use. A guard in a message itself is
+# written as a guard and a twin.
+_GUARD, _TWIN = "\ufdd0", "\ufdd1"
 
 
 class _Generation(Extension):
@@ -38,6 +40,26 @@ class _Generation(Extension):
     def parse(self, parser: Parser) -> list[nodes.Node]:
         next(parser.stream)
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+class _Namespace(Namespace):
+    """Jinja's own takes any name, also those that lead into Python."""
+
+    def __init__(*args: Any, **kwargs: Any) -> None:
+        self, *rest = args
+        values = dict(*rest, **kwargs)
+        for name in values:
+            _check_name(name)
+        Namespace.__init__(self, values)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        _check_name(name)
+        super().__setitem__(name, value)
+
+
+def _check_name(name: Any) -> None:
+    if isinstance(name, str) and name.startswith("_"):
+        raise jinja2.exceptions.SecurityError(f"a namespace cannot hold {name!r}")
 
 
 class ChatTemplate:
@@ -53,6 +75,7 @@ class ChatTemplate:
             trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
         )
         environment.filters["tojson"] = _to_json
+        environment.globals["namespace"] = _Namespace
         environment.globals["raise_exception"] = _raise_exception
         environment.globals["strftime_now"] = _strftime_now
         try:
@@ -73,13 +96,10 @@ class ChatTemplate:
 
         Raises ModelError with what the template says of messages that it does not take.
         """
-        given: Any = {"messages": list(messages), "tools": list(tools)}
-        guard = self._guard(given)
-        safe = _mapped(given, lambda text: self._special.sub(lambda m: _broken(m[0], guard), text))
         try:
             return self._template.render(
-                messages=safe["messages"],
-                tools=safe["tools"] or None,
+                messages=_mapped(list(messages), self._guarded),
+                tools=_mapped(list(tools), self._guarded) or None,
                 documents=None,
                 add_generation_prompt=answer,
                 **self._tokenizer.named,
@@ -91,7 +111,7 @@ class ChatTemplate:
 
     def encode(self, text: str) -> list[int]:
         """The tokens of rendered text, or of a part of it that begins at a special token."""
-        if not any(guard in text for guard in _GUARDS):
+        if _GUARD not in text:
             return self._tokenizer.encode_template(text)
         tokens: list[int] = []
         at = 0
@@ -101,37 +121,21 @@ class ChatTemplate:
             at = found.end()
         return tokens + self._ordinary(text[at:], first=at == 0)
 
-    def plain(self, text: str) -> str:
-        """Rendered text as a reader sees it."""
-        return _without_guards(text)
-
     def _ordinary(self, text: str, *, first: bool) -> list[int]:
         text = _without_guards(text)
         encode = self._tokenizer.encode if first else self._tokenizer.encode_inner
         return encode(text) if text else []
 
-    def _guard(self, given: Any) -> str:
-        """A character that no message holds."""
-        texts: list[str] = []
-        _mapped(given, texts.append)
-        free = [guard for guard in _GUARDS if not any(guard in text for text in texts)]
-        if not free:
-            raise ModelError("the conversation holds every code point that is set aside")
-        return free[0]
-
-
-def _broken(text: str, guard: str) -> str:
-    return text[0] + guard + text[1:]
+    def _guarded(self, text: str) -> str:
+        text = text.replace(_GUARD, _GUARD + _TWIN)
+        return self._special.sub(lambda found: found[0][0] + _GUARD + found[0][1:], text)
 
 
 def _without_guards(text: str) -> str:
-    return text.translate(_NO_GUARDS)
+    return re.sub(f"{_GUARD}({_TWIN}?)", lambda found: _GUARD if found[1] else "", text)
 
 
-_NO_GUARDS = {ord(guard): None for guard in _GUARDS}
-
-
-def _mapped(value: Any, change: Any) -> Any:
+def _mapped(value: Any, change: Callable[[str], str]) -> Any:
     """Every text within a JSON-like value changed, keys as well."""
     if isinstance(value, str):
         return change(value)

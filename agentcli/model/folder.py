@@ -48,6 +48,11 @@ class ModelFolder:
     def family(self) -> str:
         return self.config.family
 
+    @property
+    def source(self) -> Path:
+        """What ``load_model`` opens to load this very model: one of several in nanochat's."""
+        return self.weights[0] if self.kind == "nanochat" else self.path
+
     def load_tokenizer(self) -> Tokenizer:
         """Raises CheckpointError if there is none, or if it is damaged or unsafe."""
         return load_tokenizer(self.tokenizer_folder)

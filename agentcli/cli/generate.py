@@ -1,0 +1,246 @@
+"""``agentcli generate``: a model on this machine continues a prompt."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from agentcli import config
+from agentcli.cli.local_options import (
+    ContextOption,
+    DeviceOption,
+    DtypeOption,
+    QuantizeOption,
+    ThreadsOption,
+    local_flags,
+)
+from agentcli.cli.samples import Samples, open_samples
+from agentcli.cli.signals import interruptible
+from agentcli.config import Settings
+from agentcli.errors import ToolInputError, UsageError
+from agentcli.llm import registry
+from agentcli.sandbox.execute import execute_code
+from agentcli.text import truncate
+from agentcli.tools.calculator import calculate
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+_RESULT_CHARS = 2000
+
+
+class Format(StrEnum):
+    """What ``--output`` can be."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+@dataclass(frozen=True)
+class _Job:
+    """All that the command line and the settings say; ``wishes`` are those of a completion."""
+
+    model: str
+    prompt: str
+    chat: bool
+    output: Format
+    settings: Settings
+    wishes: dict[str, Any]
+
+
+@app.command()
+def generate(
+    prompt: Annotated[
+        str | None,
+        typer.Argument(help="Text to go on from; stdin if left out or -.", metavar="[PROMPT]"),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="local:PATH or embedded.", metavar="MODEL")
+    ] = None,
+    num_samples: Annotated[int, typer.Option(min=1, help="Continuations side by side.")] = 1,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="End each after so many tokens.")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0.0, help="0 takes the likeliest token.")
+    ] = None,
+    top_k: Annotated[int | None, typer.Option(min=0, help="Draw from so many; 0: all.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Draw from the likeliest of this share.")
+    ] = None,
+    min_p: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="At least this share of the likeliest.")
+    ] = None,
+    repetition_penalty: Annotated[
+        float | None, typer.Option(min=0.01, help="Above 1: what was said is less likely.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same text.")] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option(help="End before this text; repeatable.", metavar="TEXT")
+    ] = None,
+    json_schema: Annotated[
+        Path | None, typer.Option(help="Write JSON that fits this schema.", metavar="FILE")
+    ] = None,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="The prompt is a message to answer.")
+    ] = False,
+    output: Annotated[Format, typer.Option(help="What stdout holds.")] = Format.TEXT,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    quantize: QuantizeOption = None,
+    context: ContextOption = None,
+    threads: ThreadsOption = None,
+) -> int:
+    """Continue a prompt with a model on this machine.
+
+    Python blocks that a nanochat model opens in its answer run in the sandbox. Exit codes: 0 done,
+    2 wrong usage or a model that cannot be run, 3 its process died, 4 no sandbox, 130 interrupted.
+    """
+    settings = config.load(Path.cwd(), flags=local_flags(device, dtype, quantize, context, threads))
+    chosen = {
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "repetition_penalty": repetition_penalty,
+        "seed": seed,
+    }
+    wishes = {
+        "num_samples": num_samples,
+        "max_tokens": max_tokens,
+        "sampling": {name: value for name, value in chosen.items() if value is not None},
+        "stop": tuple(text for text in stop or () if text),
+        "schema": _schema(json_schema) if json_schema else None,
+    }
+    name = model or _configured(settings)
+    registry.local_folder(name)  # what is wrong with it is said before stdin is waited for
+    job = _Job(name, _prompt(prompt), chat, output, settings, wishes)
+    return asyncio.run(_run(job))
+
+
+def _configured(settings: Settings) -> str:
+    """The configured model where it is one of this machine, else the embedded one."""
+    name = settings.model or registry.EMBEDDED
+    local = registry.split_name(name)[0] in (registry.LOCAL, registry.EMBEDDED)
+    return name if local else registry.EMBEDDED
+
+
+def _prompt(given: str | None) -> str:
+    if given is not None and given != "-":
+        return given
+    if given is None and sys.stdin.isatty():
+        raise UsageError("no prompt was given", hint="Write one, or - to type it in")
+    try:
+        text = sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError("the prompt on stdin is not UTF-8") from error
+    return text.removesuffix("\n")
+
+
+def _schema(file: Path) -> dict[str, Any]:
+    try:
+        schema = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{file}: {error.strerror}") from error
+    except ValueError as error:
+        raise UsageError(f"{file}: no valid JSON ({error})") from error
+    if not isinstance(schema, dict):
+        raise UsageError(f"{file}: a JSON Schema is an object")
+    return schema
+
+
+async def _run(job: _Job) -> int:
+    task = asyncio.current_task()
+    assert task is not None
+    with interruptible(task.cancel) as interruption:
+        try:
+            await _generate(job)
+        except asyncio.CancelledError:
+            if interruption.exit_code is None:
+                raise
+            return interruption.exit_code
+    return 0
+
+
+async def _generate(job: _Job) -> None:
+    from agentcli.llm.completion import Completer, Ended, Wishes, Written
+
+    completer = Completer(registry.local_folder(job.model), job.settings.local)
+    try:
+        tokens = completer.tokens(job.prompt, chat=job.chat)
+        wishes = Wishes(**job.wishes)
+        texts = [""] * wishes.num_samples
+        await completer.engine.start()
+        samples = open_samples(len(texts)) if job.output is Format.TEXT else None
+        ended: Ended | None = None
+        try:
+            answer = completer.complete(tokens, wishes, _python(job.settings))
+            async with aclosing(answer) as events:
+                async for event in events:
+                    match event:
+                        case Written(row, text):
+                            texts[row] += text
+                            _show(samples, row, text)
+                        case Ended():
+                            ended = event
+        finally:
+            if samples is not None:
+                samples.close()
+            elif texts != [""] * len(texts) or ended is not None:
+                _print_json(job, completer.engine.ready, texts, ended)
+    finally:
+        await completer.aclose()
+
+
+def _show(samples: Samples | None, row: int, text: str) -> None:
+    if samples is not None:
+        samples.write(row, text)
+
+
+def _print_json(job: _Job, ready: dict[str, Any], texts: list[str], ended: Any) -> None:
+    """One object; what was interrupted has the samples as far as they came."""
+    finishes = ended.finishes if ended else ["cancelled"] * len(texts)
+    result: dict[str, Any] = {
+        "model": job.model,
+        "samples": [
+            {"text": text, "finish_reason": finish}
+            for text, finish in zip(texts, finishes, strict=True)
+        ],
+        **{key: ready[key] for key in ("family", "device", "dtype", "threads", "context")},
+        "load_s": round(ready["load_s"], 3),
+    }
+    if ended:
+        for sample, tokens in zip(result["samples"], ended.tokens, strict=True):
+            sample["tokens"] = tokens
+        result |= {
+            "prompt_tokens": ended.prompt_tokens,
+            "reused_tokens": ended.reused_tokens,
+            "output_tokens": sum(ended.tokens),
+            "prefill_s": round(ended.prefill_s, 4),
+            "decode_s": round(ended.decode_s, 4),
+            "tokens_per_s": round(ended.tokens_per_s, 1),
+        }
+    print(json.dumps(result, ensure_ascii=False), flush=True)
+
+
+def _python(settings: Settings) -> Callable[[str], Awaitable[str | None]]:
+    """Runs an in-stream block: plain arithmetic at once, all else as a program in the sandbox."""
+    level = None if settings.sandbox == "auto" else settings.sandbox
+
+    async def run(source: str) -> str | None:
+        try:
+            return calculate(source)
+        except ToolInputError:
+            result = await execute_code(source, level=level)
+        text = result.stdout.strip() if result.success else result.error or "failed"
+        return str(truncate(text, _RESULT_CHARS))
+
+    return run

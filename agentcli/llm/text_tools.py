@@ -1,0 +1,192 @@
+"""A model without tool calls of its own, made to call tools by text.
+
+The tools are told in the system prompt, results come back as messages of the user, and the
+answer's text is turned into calls. All else is the model's own client.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+
+from agentcli.llm.client import (
+    ChatRequest,
+    Finished,
+    LLMClient,
+    ModelInfo,
+    StreamEvent,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallEnd,
+    ToolCallStart,
+)
+from agentcli.llm.text_calls import MARKS, Form, parse, write
+from agentcli.llm.tokens import TokenCount
+from agentcli.messages import (
+    Image,
+    Message,
+    Role,
+    Text,
+    ToolCall,
+    ToolDefinition,
+    ToolResult,
+    system,
+)
+from agentcli.prompts import Prompts
+
+_OBSERVATION = "\nObservation:"
+
+
+class TextTools:
+    """An ``LLMClient`` around another one; see the module."""
+
+    def __init__(self, client: LLMClient, form: Form, prompts: Prompts) -> None:
+        self.client = client
+        self.form = form
+        self._prompts = prompts
+        self._seen: list[Message] = []
+        self._told: list[Message] = []
+        self._tools: tuple[ToolDefinition, ...] = ()
+
+    @property
+    def info(self) -> ModelInfo:
+        """Of the model itself."""
+        return self.client.info
+
+    async def stream(self, request: ChatRequest) -> AsyncIterator[StreamEvent]:
+        """The model's answer; text is passed on line by line until one may begin a call."""
+        if not request.tools:
+            async with aclosing(self.client.stream(request)) as events:  # type: ignore[type-var]
+                async for event in events:
+                    yield event
+            return
+        text, shown = "", 0
+        calls = 0
+        async with aclosing(self.client.stream(self._translated(request))) as events:  # type: ignore[type-var]
+            async for event in events:
+                if isinstance(event, TextDelta):
+                    text += event.text
+                    sure = _sure(self.form, text, shown)
+                    if sure > shown:
+                        yield TextDelta(text[shown:sure])
+                        shown = sure
+                    continue
+                if isinstance(event, Finished):
+                    for made in self._made(text, shown, request.tools, calls):
+                        yield made
+                elif isinstance(event, ToolCallStart):
+                    calls = event.index + 1  # it can, after all
+                yield event
+
+    def _made(
+        self, text: str, shown: int, tools: Sequence[ToolDefinition], index: int
+    ) -> list[StreamEvent]:
+        """What is left of the text, and the calls in it."""
+        parsed = parse(self.form, text, tools)
+        rest = parsed.text[shown:]
+        events: list[StreamEvent] = [TextDelta(rest)] if rest.strip() else []
+        for number, call in enumerate(parsed.calls, start=index):
+            events += [
+                ToolCallStart(number, "", call.name),
+                ToolCallDelta(number, call.arguments),
+                ToolCallEnd(number),
+            ]
+        return events
+
+    async def count_tokens(self, request: ChatRequest, *, exact: bool = False) -> TokenCount:
+        """See ``LLMClient``."""
+        return await self.client.count_tokens(self._translated(request), exact=exact)
+
+    def size_of(self, message: Message) -> int:
+        """See ``LLMClient``."""
+        return sum(self.client.size_of(told) for told in self._plain([message]))
+
+    async def aclose(self) -> None:
+        """Close the model's client."""
+        await self.client.aclose()
+
+    def _translated(self, request: ChatRequest) -> ChatRequest:
+        if not request.tools:
+            return replace(request, messages=tuple(self._plain(request.messages)))
+        sampling = request.sampling
+        if self.form == "react" and _OBSERVATION not in sampling.stop:
+            sampling = replace(sampling, stop=(*sampling.stop, _OBSERVATION))
+        return replace(request, messages=self._messages(request), tools=(), sampling=sampling)
+
+    def _messages(self, request: ChatRequest) -> tuple[Message, ...]:
+        """Each message is translated once, so that a long history costs a step no more."""
+        known = len(self._seen)
+        same = (
+            self._tools == request.tools
+            and known <= len(request.messages)
+            and all(a is b for a, b in zip(self._seen, request.messages, strict=False))
+        )
+        if not same or known == 0:
+            self._seen, self._told, known = [], [], 0
+            self._tools = request.tools
+        new = list(request.messages[known:])
+        if known == 0:
+            first, new = self._opening(new, request.tools)
+            self._told.append(first)
+        # Results of one answer stand together; they are never parted by a request in between.
+        self._told += self._plain(new)
+        self._seen = list(request.messages)
+        return tuple(self._told)
+
+    def _opening(
+        self, messages: list[Message], tools: Sequence[ToolDefinition]
+    ) -> tuple[Message, list[Message]]:
+        told = "\n".join(_described(tool) for tool in tools)
+        prompt = self._prompts.render(f"calls/{self.form}", {"tools": told})
+        if messages and messages[0].role is Role.SYSTEM:
+            return system(f"{messages[0].text}\n\n{prompt}"), messages[1:]
+        return system(prompt), messages
+
+    def _plain(self, messages: Sequence[Message]) -> list[Message]:
+        """Messages without calls and results, which are text now."""
+        told: list[Message] = []
+        results: list[str] = []
+        for message in messages:
+            if message.role is Role.TOOL:
+                results.append(self._result(message.result))
+                continue
+            if results:
+                told.append(_said(results))
+                results = []
+            told.append(self._written(message) if message.calls else message)
+        if results:
+            told.append(_said(results))
+        return told
+
+    def _written(self, message: Message) -> Message:
+        parts = [part for part in message.parts if not isinstance(part, ToolCall)]
+        texts = [message.text.rstrip()] if message.text.strip() else []
+        texts += [write(self.form, call.name, call.arguments) for call in message.calls]
+        others = [part for part in parts if not isinstance(part, Text | Image)]
+        return Message(message.role, (*others, Text("\n".join(texts))))
+
+    def _result(self, result: ToolResult) -> str:
+        if self.form == "react":
+            return f"Observation: {result.content}"
+        return f"Result of {result.name} ({result.outcome.value}):\n{result.content}"
+
+
+def _sure(form: Form, text: str, shown: int) -> int:
+    """How much of a text is no part of a call: whole lines before the first that may begin one."""
+    sure = shown
+    for line in text[shown:].splitlines(keepends=True):
+        if MARKS[form].search(line) or not line.endswith("\n"):
+            break
+        sure += len(line)
+    return sure
+
+
+def _described(tool: ToolDefinition) -> str:
+    schema = json.dumps(dict(tool.parameters), ensure_ascii=False)
+    return f"## {tool.name}\n{tool.description}\nArguments (JSON Schema): {schema}\n"
+
+
+def _said(results: Sequence[str]) -> Message:
+    return Message(Role.USER, (Text("\n\n".join(results)),))

@@ -1,0 +1,194 @@
+"""Models of several families as LLM clients: random ones, so that only the grammar makes calls
+valid, and only the log keeps what they said."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import pytest
+import pytest_asyncio
+
+pytest.importorskip("torch", reason="models on this machine need the extra 'local'")
+
+from agentcli.config import LocalSettings, Settings
+from agentcli.errors import ConfigError, ContextWindowError
+from agentcli.inference.host import serve
+from agentcli.inference.wire import Closed
+from agentcli.llm.client import ChatRequest, Sampling, chat
+from agentcli.llm.engine import EngineProcess
+from agentcli.llm.local import LocalClient, connect
+from agentcli.messages import Message, Outcome, ToolResult, system, tool, user
+from agentcli.model.folder import open_folder
+from agentcli.tools.builtin import builtin_tools
+from tests.llm.folders import KINDS, make_folder
+
+TOOLS = tuple(
+    one.spec.definition()
+    for one in builtin_tools()
+    if one.spec.name in ("read_file", "search_replace", "run_tests", "python")
+)
+SCHEMAS = {one.name: one.parameters for one in TOOLS}
+SOURCE = 'def add(a, b):\n    """Sum, "quoted"."""\n    return a - b\n'
+QUESTION = (system("You fix code."), user("the tests fail\n"))
+
+
+class ThreadEngine(EngineProcess):
+    """The engine in a thread: the same host behind the same socket, without starting Python."""
+
+    async def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+
+        def run() -> None:
+            try:
+                serve(theirs)
+            except Closed:
+                theirs.close()
+
+        threading.Thread(target=run, daemon=True).start()
+        await self._connect(ours)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("folders")
+
+
+def folder_of(base: Path, kind: str) -> Path:
+    folder = base / kind
+    return folder if folder.exists() else make_folder(kind, folder)
+
+
+@asynccontextmanager
+async def connected(folder: Path) -> AsyncIterator[LocalClient]:
+    settings = LocalSettings(device="cpu", dtype="float32", threads=1)
+    client = connect(folder, Settings(local=settings))
+    client._engine = ThreadEngine(folder, settings)
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=KINDS)
+async def client(request: pytest.FixtureRequest, base: Path) -> AsyncIterator[LocalClient]:
+    async with connected(folder_of(base, request.param)) as client:
+        yield client
+
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def text_of(name: str, arguments: Mapping[str, Any]) -> str | None:
+    return SOURCE if "path" in arguments else None
+
+
+def asked(*messages: Message, conversation: str, seed: int = 1, tokens: int = 150) -> ChatRequest:
+    sampling = Sampling(max_tokens=tokens, temperature=1.0, seed=seed)
+    return ChatRequest(messages, TOOLS, sampling, conversation, argument_text=text_of)
+
+
+async def test_every_call_is_valid(client: LocalClient) -> None:
+    edits = [one for one in TOOLS if one.name == "search_replace"]
+    calls = []
+    for seed in range(8):
+        request = asked(*QUESTION, conversation=f"call{seed}", seed=seed)
+        if seed % 2:
+            request = replace(request, tools=tuple(edits))
+        calls += (await chat(client, request)).message.calls
+    assert calls
+    for call in calls:
+        arguments = json.loads(call.arguments)
+        jsonschema_rs.validate(dict(SCHEMAS[call.name]), arguments)
+        if call.name == "search_replace":
+            assert SOURCE.count(arguments["old"]) == 1
+
+
+async def test_a_turn_goes_on_where_the_last_ended(client: LocalClient) -> None:
+    messages: tuple[Message, ...] = QUESTION
+    for step in range(3):
+        answer = await chat(client, asked(*messages, conversation="steps", seed=step))
+        if step:
+            _check_reuse(client)
+        results = [
+            tool(ToolResult(call.id, call.name, "1\tx = 1", Outcome.OK))
+            for call in answer.message.calls
+        ]
+        messages = (*messages, answer.message, *(results or [user("go on")]))
+
+
+def _check_reuse(client: LocalClient) -> None:
+    """All that was held served again, or it is said why not."""
+    reuse = client.reuse
+    assert reuse.held > 0
+    assert reuse.why or reuse.reused >= reuse.held - 1
+
+
+async def test_an_answer_goes_back_as_the_tokens_that_were_said(client: LocalClient) -> None:
+    request = replace(asked(*QUESTION, conversation="tokens", tokens=60), tools=())
+    answer = await chat(client, request)
+    again = replace(request, messages=(*QUESTION, answer.message, user("and?")))
+    prompt = client._prompt(again)
+    said = [tokens for _, tokens in prompt.pieces][1:2]
+    if not said:  # the template trims, moves or drops something: then it says so
+        assert prompt.rewritten
+        return
+    at = len(prompt.pieces[0][1])
+    assert prompt.tokens[at : at + len(said[0])] == said[0]
+    whole = client._dialogue._template.encode("".join(text for text, _ in prompt.pieces))
+    assert len(whole) <= len(prompt.tokens)
+
+
+async def test_thinking_that_the_template_drops(client: LocalClient) -> None:
+    if "qwen3" not in client.info.id:
+        pytest.skip("this family does not think")
+    for seed in range(60):
+        request = replace(asked(user("why?"), conversation=f"think{seed}", seed=seed), tools=())
+        answer = await chat(client, request)
+        if answer.message.thinking and answer.message.text:
+            break
+    else:
+        pytest.fail("no seed made the model think")
+    messages = (user("why?"), answer.message, user("and?"))
+    await chat(client, replace(request, messages=messages))
+    assert client.reuse.why == "the template rewrites an earlier answer"
+    assert 0 < client.reuse.reused < client.reuse.held
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def qwen(base: Path) -> AsyncIterator[LocalClient]:
+    async with connected(folder_of(base, "qwen2")) as client:
+        yield client
+
+
+async def test_cancelling_stops_within_a_token(qwen: LocalClient) -> None:
+    request = asked(*QUESTION, conversation="cancel", tokens=4000)
+    async with aclosing(qwen.stream(request)) as stream:  # type: ignore[type-var]
+        await anext(aiter(stream))
+    answer = await asyncio.wait_for(chat(qwen, replace(request, conversation="after")), 60)
+    assert answer.message.parts
+
+
+async def test_a_conversation_that_does_not_fit(qwen: LocalClient) -> None:
+    with pytest.raises(ContextWindowError, match="does not fit the window"):
+        await qwen.count_tokens(asked(user("word " * 5000), conversation="long"))
+
+
+async def test_folders_that_cannot_be_talked_to(base: Path, tmp_path: Path) -> None:
+    bare = make_folder("qwen2", tmp_path / "bare")
+    (bare / "chat_template.jinja").unlink()
+    with pytest.raises(ConfigError, match="no chat template"):
+        connect(bare, Settings())
+    coder = make_folder("qwen2", tmp_path / "coder")
+    (coder / "chat_template.jinja").write_text("<tool_call>\n<function={{ 1 }}>")
+    with pytest.raises(ConfigError, match="<function=NAME>"):
+        connect(coder, Settings())
+    assert open_folder(folder_of(base, "qwen3")).generation["top_k"] == 20
