@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from agentcli.sandbox import bwrap
 
@@ -23,6 +24,8 @@ _SETTINGS = (
 
 def for_full(root: str = "/") -> str:
     """What to do for the full level; ``root`` is where the machine's files are."""
+    if sys.platform != "linux":
+        return "use Linux, there is none elsewhere"
     if bwrap.program() is None:
         return INSTALL
     for name, forbidding, what in _SETTINGS:

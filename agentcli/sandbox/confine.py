@@ -1,7 +1,7 @@
 """The sandbox of one workspace: which level holds here, and commands wrapped for it.
 
 full      bubblewrap's namespaces + seccomp + limits
-reduced   Landlock + seccomp + limits (no bubblewrap, or no user namespaces)
+reduced   Landlock + seccomp + limits (no bubblewrap, or no user namespaces); on macOS sandbox-exec
 none      limits only, and only when asked for
 
 A level is held to be there when a command has run in it, not because a file exists. The best one
@@ -21,7 +21,7 @@ from dataclasses import replace
 from typing import Literal
 
 from agentcli.errors import SandboxError
-from agentcli.sandbox import advice, ahead, bwrap, landlock, seccomp
+from agentcli.sandbox import advice, ahead, bwrap, landlock, macos, seccomp, tree
 from agentcli.sandbox.limits import COMMAND, Limits
 from agentcli.sandbox.policy import Policy
 from agentcli.sandbox.process import ExecResult, Launch, Supervisor
@@ -95,6 +95,11 @@ class Sandbox:
         if self.level == "none":
             return plain
         scratch = self._private_folders()
+        if sys.platform == "darwin":
+            own = [os.path.realpath(f"{scratch}/{name}") for name in ("home", "tmp")]
+            variables.update(HOME=own[0], TMPDIR=own[1])
+            line = macos.arguments(self.policy, argv, own, files_only=files_only)
+            return replace(plain, argv=tuple(line))
         if self.own_namespaces:
             wanted = _namespaces(self.policy, scratch, files_only)
             private = [self.policy.home, "/tmp", "/dev/shm"]
@@ -160,18 +165,8 @@ def _remove_abandoned() -> None:
                 continue
             with contextlib.suppress(OSError):
                 mine = entry.stat(follow_symlinks=False).st_uid == os.getuid()
-                if mine and entry.is_dir(follow_symlinks=False) and not _runs(int(owner)):
+                if mine and entry.is_dir(follow_symlinks=False) and not tree.is_running(int(owner)):
                     shutil.rmtree(entry.path, ignore_errors=True)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 async def prepare(supervisor: Supervisor, policy: Policy, wanted: Level | None = None) -> Sandbox:
@@ -227,15 +222,15 @@ async def try_reduced(
     supervisor: Supervisor, policy: Policy, reason: str
 ) -> tuple[Sandbox | None, str]:
     """The reduced level, which then bears ``reason``, if a command runs in it; else why not."""
-    if sys.platform != "linux":
-        return None, f"Landlock needs Linux, this is {sys.platform}"
-    if landlock.version() == 0:
-        return None, "the kernel has no Landlock, or it is switched off"
-    if not seccomp.supported():
-        return None, f"no system-call filter for {os.uname().machine}"
+    if missing := _missing_for_reduced():
+        return None, missing
     result: ExecResult | None = None
-    for own_namespaces in (True, False):
-        if not own_namespaces and policy.network in ("loopback", "allow"):
+    for own_namespaces in (True, False) if sys.platform == "linux" else (False,):
+        if (
+            not own_namespaces
+            and sys.platform == "linux"
+            and policy.network in ("loopback", "allow")
+        ):
             return None, f"the kernel gives no namespaces, which network {policy.network} needs"
         sandbox = Sandbox(policy, "reduced", reason)
         sandbox.own_namespaces = own_namespaces
@@ -246,6 +241,17 @@ async def try_reduced(
         sandbox.close()
     assert result is not None
     return None, _first_line(result)
+
+
+def _missing_for_reduced() -> str:
+    """What this machine lacks for it, before anything is tried; empty if nothing."""
+    if sys.platform == "darwin":
+        return "" if os.access(macos.PROGRAM, os.X_OK) else f"there is no {macos.PROGRAM}"
+    if sys.platform != "linux":
+        return f"Landlock needs Linux, this is {sys.platform}"
+    if landlock.version() == 0:
+        return "the kernel has no Landlock, or it is switched off"
+    return "" if seccomp.supported() else f"no system-call filter for {os.uname().machine}"
 
 
 def _first_line(result: ExecResult) -> str:
