@@ -20,8 +20,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-import psutil
-
 from agentcli.config import cache_folder
 from agentcli.environments import effects, tree
 from agentcli.environments.base import Effect
@@ -31,6 +29,7 @@ from agentcli.errors import SandboxError
 from agentcli.sandbox import policy as policies
 from agentcli.sandbox.confine import Level
 from agentcli.sandbox.policy import Network, Policy
+from agentcli.sandbox.tree import is_running
 
 _PREFIX = "agentcli-copy-"
 _SHOWN = (".venv", "venv")
@@ -186,7 +185,7 @@ def _remove_abandoned(folder: str) -> None:
                 continue
             with contextlib.suppress(OSError):
                 mine = entry.stat(follow_symlinks=False).st_uid == os.getuid()
-                if mine and not psutil.pid_exists(int(owner)):
+                if mine and not is_running(int(owner)):
                     _remove(entry.path)
 
 

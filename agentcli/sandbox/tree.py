@@ -13,6 +13,17 @@ import stat
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
+def is_running(pid: int) -> bool:
+    """Whether there is such a process, whoever it belongs to."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
 def descendants(root: int, most: int | None = None) -> list[int]:
     """All processes below ``root``, without it. Zombies are among them.
 
