@@ -7,6 +7,7 @@ written by this module alone; a user may read it, and delete lines or the whole 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -14,8 +15,6 @@ import re
 import tempfile
 import tomllib
 from pathlib import Path
-
-from filelock import FileLock
 
 from agentcli.errors import ConfigError
 from agentcli.tools.rules import Rule, Rules, parse_rule
@@ -62,7 +61,8 @@ class RuleFile:
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with FileLock(f"{self.path}.lock"):
+            with open(f"{self.path}.lock", "w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
                 rules = self.read().allow
                 if rule not in rules:
                     self._write((*rules, rule))
