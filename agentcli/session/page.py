@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from html import escape
 from typing import Any
 
+from agentcli.messages import ToolCall
 from agentcli.text import encodable, truncate
-from agentcli.wording import duration
+from agentcli.wording import describe_call, duration
 
 _MOST = 20_000
 """Characters of one text; the middle of a longer one is left out."""
@@ -21,7 +22,8 @@ _STYLE = """
 :root { color-scheme: light dark; --ink: light-dark(#1c1e21, #e4e6ea);
   --paper: light-dark(#ffffff, #16181c); --soft: light-dark(#f1f3f5, #22252b);
   --line: light-dark(#d8dce0, #3a3f47); --dim: light-dark(#5f6770, #9aa2ad);
-  --prefill: #8a63d2; --decode: #2f7ed8; --tool: #d9822b; --failed: #c23030; --good: #238551; }
+  --prefill: #8a63d2; --decode: #2f7ed8; --tool: #d9822b;
+  --failed: light-dark(#b42318, #ff8a80); --good: light-dark(#1a7a45, #57d08a); }
 * { box-sizing: border-box }
 body { margin: 0 auto; max-width: 72rem; padding: 1.5rem; background: var(--paper);
   color: var(--ink); font: 15px/1.5 system-ui, sans-serif }
@@ -36,9 +38,10 @@ details.step > summary { display: grid; grid-template-columns: 3rem 1fr 20rem; g
   align-items: center; padding: .4rem .7rem; cursor: pointer; list-style: none }
 summary b { font-variant-numeric: tabular-nums } .what { overflow: hidden; white-space: nowrap;
   text-overflow: ellipsis } .numbers { display: flex; gap: .8rem; color: var(--dim);
-  font-size: .8rem } .track { position: relative; height: 10px; background: var(--soft);
-  border-radius: 3px; margin: 2px 0 } .track i { position: absolute; top: 0; bottom: 0;
-  min-width: 2px; border-radius: 2px } .prefill { background: var(--prefill) }
+  font-size: .8rem } .track { display: block; position: relative; height: 12px;
+  background: var(--soft); border-radius: 3px; margin: 2px 0 }
+.track i { position: absolute; top: 0; bottom: 0; min-width: 2px; border-radius: 2px }
+.prefill { background: var(--prefill) }
 .decode { background: var(--decode) } .tool { background: var(--tool) }
 .body { padding: 0 .8rem .8rem; border-top: 1px solid var(--line) }
 pre { background: var(--soft); border-radius: 6px; padding: .6rem; margin: .3rem 0 .8rem;
@@ -80,7 +83,6 @@ def _head(title: str, manifest: Mapping[str, Any]) -> str:
     facts = {
         "Status": f'<span class="{tone}">{_text(status)}</span>'
         + (f' <span class="dim">{_text(reason)}</span>' if reason not in ("", status) else ""),
-        "Model": _text(manifest["model"]),
         "Steps": f"{manifest['step_count']:,}",
         "Input, fresh": f"{usage['input_tokens'] - usage['cached_tokens']:,}",
         "Input, cached": f"{usage['cached_tokens']:,}",
@@ -92,7 +94,9 @@ def _head(title: str, manifest: Mapping[str, Any]) -> str:
     }
     began = datetime.fromtimestamp(manifest["started"], UTC).strftime("%Y-%m-%d %H:%M UTC")
     cells = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts.items())
-    where = f'<p class="dim">{began} in {_text(manifest["workspace"])}</p>'
+    where = (
+        f'<p class="dim">{began}, {_text(manifest["model"])} in {_text(manifest["workspace"])}</p>'
+    )
     return f"<h1>{_text(title)}</h1>{where}<dl>{cells}</dl>"
 
 
@@ -115,7 +119,7 @@ def _rows(steps: list[Mapping[str, Any]]) -> Iterable[str]:
 
 def _row(step: Mapping[str, Any], offset: float, total: float) -> str:
     metrics, decision = step["metrics"], step["decision"] or {}
-    calls = ", ".join(action["name"] for action in step["actions"])
+    calls = ", ".join(describe_call(ToolCall(**action), 60) for action in step["actions"])
     what = calls or " ".join(str(decision.get("text", "")).split())[:200] or "cut short"
     outcomes = {result["outcome"] for result in step["results"]}
     mark = ' class="failed"' if outcomes - {"ok"} or not step["complete"] else ""
@@ -123,7 +127,7 @@ def _row(step: Mapping[str, Any], offset: float, total: float) -> str:
         duration(step["duration_s"]),
         f"{metrics['fresh']:,} + {metrics['cached']:,} in",
         f"{metrics['output']:,} out",
-        _cost(metrics["cost_usd"]),
+        "cost unknown" if metrics["cost_usd"] is None else _cost(metrics["cost_usd"]),
     ]
     if metrics["retries"]:
         numbers.append(f"{metrics['retries']} retries")
@@ -162,6 +166,7 @@ def _body(step: Mapping[str, Any]) -> str:
     parts = [
         _block(f"Seen: {seen.get('name') or seen['role']}", seen["text"])
         for seen in step["observation"]
+        if seen["role"] != "tool"  # it stands with its call, in the step before
     ]
     if step["decision"]:
         parts.append(_block("Said", step["decision"]["text"]))

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
+import struct
+import subprocess
+import zlib
+from collections import Counter
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -174,6 +180,68 @@ async def test_the_page_shows_everything_and_runs_nothing(sessions: Sessions) ->
     ] * 3
     kinds = [attributes.get("class") for tag, attributes in shown.tags if tag == "i"][3:]
     assert kinds == ["prefill", "decode", "tool"] * 2 + ["prefill", "decode"]
+
+
+async def test_a_browser_draws_the_waterfall(sessions: Sessions, tmp_path: Path) -> None:
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no browser is installed here")
+    result = await sessions.run(
+        [
+            Reply(calls=[("shell", {"command": "sleep 0.3"})], pause_s=0.02, split=60),
+            Reply(text="Done.", pause_s=0.02, split=60),
+        ]
+    )
+    steps, found = steps_of(read_timed(journal_path(result.state.session_id)))
+    manifest = steps.manifest() | {"task": "", "summary": steps.manifest()["summary"]}
+    (tmp_path / "page.html").write_text(page(manifest, found))
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=800,600"]
+    subprocess.run(
+        [
+            browser,
+            *options,
+            f"--user-data-dir={tmp_path / 'profile'}",
+            f"--screenshot={tmp_path / 'page.png'}",
+            (tmp_path / "page.html").as_uri(),
+        ],
+        capture_output=True,
+        timeout=90,
+        check=True,
+    )
+    colours = Counter(pixels((tmp_path / "page.png").read_bytes()))
+    for bar in ("8a63d2", "2f7ed8", "d9822b"):  # prefill, decode, tool
+        assert colours[bytes.fromhex(bar)] > 400, bar
+
+
+def pixels(png: bytes) -> Iterator[bytes]:
+    """The colours of a PNG of 8 bits a channel, without its transparency."""
+    assert png[:8] == b"\x89PNG\r\n\x1a\n"
+    place, data, width, channels = 8, b"", 0, 3
+    while place < len(png):
+        length, kind = struct.unpack(">I4s", png[place : place + 8])
+        chunk = png[place + 8 : place + 8 + length]
+        if kind == b"IHDR":
+            width, _, depth, colour = struct.unpack(">IIBB", chunk[:10])
+            assert depth == 8 and colour in (2, 6)
+            channels = 3 if colour == 2 else 4
+        elif kind == b"IDAT":
+            data += chunk
+        place += length + 12
+    raw, stride = zlib.decompress(data), width * channels
+    above = bytearray(stride)
+    for start in range(0, len(raw), stride + 1):
+        filter_, row = raw[start], bytearray(raw[start + 1 : start + 1 + stride])
+        for n in range(stride) if filter_ else ():
+            left = row[n - channels] if n >= channels else 0
+            corner = above[n - channels] if n >= channels else 0
+            guess = (0, left, above[n], (left + above[n]) // 2, 0)[filter_]
+            if filter_ == 4:  # Paeth
+                near = left + above[n] - corner
+                guess = min((left, above[n], corner), key=lambda one: abs(near - one))
+            row[n] = (row[n] + guess) & 255
+        above = row
+        for n in range(0, stride, channels):
+            yield bytes(row[n : n + 3])
 
 
 def test_a_page_of_nothing(tmp_path: Path) -> None:
