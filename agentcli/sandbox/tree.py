@@ -118,15 +118,33 @@ class Usage:
             self.written += _field(io, b"\nwrite_bytes:") - _field(io, b"cancelled_write_bytes:")
 
 
+def shared_bytes() -> int:
+    """Memory of the machine that files in memory take."""
+    with open("/proc/meminfo", "rb") as file:
+        return _field(file.read(), b"\nShmem:") * 1024
+
+
+def memfd_bytes(pids: list[int]) -> int:
+    """Memory of the open files that exist in memory only."""
+    return _unnamed_bytes(pids, in_memory=True)
+
+
 def unnamed_bytes(pids: list[int]) -> int:
     """Bytes on disk of files that are open and were removed, or never had a name."""
+    return _unnamed_bytes(pids, in_memory=False)
+
+
+def _unnamed_bytes(pids: list[int], *, in_memory: bool) -> int:
     found: dict[tuple[int, int], int] = {}
     for pid in pids:
         with contextlib.suppress(OSError):
             for name in os.listdir(f"/proc/{pid}/fd"):
                 with contextlib.suppress(OSError):
-                    info = os.stat(f"/proc/{pid}/fd/{name}")
-                    if stat.S_ISREG(info.st_mode) and info.st_nlink == 0:
+                    path = f"/proc/{pid}/fd/{name}"
+                    info = os.stat(path)
+                    if not stat.S_ISREG(info.st_mode) or info.st_nlink:
+                        continue
+                    if os.readlink(path).startswith("/memfd:") is in_memory:
                         found[info.st_dev, info.st_ino] = info.st_blocks * 512
     return sum(found.values())
 

@@ -140,6 +140,7 @@ def _watch(
     deadline = started + limits["time_s"] if limits.get("time_s") else None
     me = os.getpid()
     disk = _Disk(launch.get("disk_path"), limits["disk_bytes"])
+    shared = _Shared(limits["memory_bytes"]) if group is None else None
     pause = 0.02
     seen = 0
     verdict: dict[str, Any] = {}
@@ -163,6 +164,8 @@ def _watch(
         if len(pids) > limits["tasks"]:  # before looking closer at each, which takes long
             return {**verdict, "exceeded": f"more than {limits['tasks']} tasks"}
         usage = tree.Usage(pids)
+        if shared is not None and shared.exceeded(usage.memory, pids):
+            return {**verdict, "memory_exceeded": True}
         if usage.memory > limits["memory_bytes"]:
             return {**verdict, "memory_exceeded": True}
         if usage.tasks > limits["tasks"]:
@@ -181,6 +184,27 @@ def _refused(group: cgroup.Group, limits: dict[str, Any]) -> dict[str, Any]:
     if group.out_of_tasks():
         return {"exceeded": f"more than {limits['tasks']} tasks"}
     return {}
+
+
+class _Shared:
+    """Files in memory, which no process need have mapped: what a control group would count.
+
+    The whole machine's growth is looked at first, as it costs next to nothing. What System V
+    segments hold cannot be told from outside, nor what a process hides: then the machine's growth
+    itself has a limit, which leaves room for the sandbox's own /tmp and the like.
+    """
+
+    ROOM = 3 << 30
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.before = tree.shared_bytes()
+
+    def exceeded(self, resident: int, pids: list[int]) -> bool:
+        grown = tree.shared_bytes() - self.before
+        if grown <= self.limit // 2:
+            return False
+        return grown > self.limit + self.ROOM or resident + tree.memfd_bytes(pids) > self.limit
 
 
 class _Disk:
