@@ -35,7 +35,7 @@ from agentcli.sandbox.warden import Warden
 
 CHUNK = 65536
 BACKLOG = 4 * 1024 * 1024
-IDLE_MS = 5  # of quiet while commands run, before what the next one needs is made ahead
+IDLE_MS = 5  # of quiet after a start, before what the next command needs is made ahead
 
 
 class _Command:
@@ -90,6 +90,7 @@ class _Supervisor:
         self.template: dict[str, Any] | None = None
         self.template_fds: list[int] = []
         self.waiting: _Waiting | None = None
+        self.starting = False  # a command that has not ended meanwhile
         self.poll = select.poll()
         self.handlers: dict[int, Any] = {}
         self.running = True
@@ -113,7 +114,7 @@ class _Supervisor:
             self._watch(os.pidfd_open(self.parent), select.POLLIN, self._stop)
         self._send(protocol.READY, 0, b"")
         while self.running:
-            pause = None if self._is_prepared() else IDLE_MS if self.commands else 0
+            pause = None if self._is_prepared() else IDLE_MS if self.starting else 0
             ready = self.poll.poll(pause)
             if not ready:
                 self._prepare()
@@ -248,6 +249,7 @@ class _Supervisor:
         warden.watch(launch["limits"], launch.get("disk_path"))
         command = _Command(number, warden.pid, warden.report, streams)
         self.commands[number] = command
+        self.starting = True
         self._watch(warden.report, select.POLLIN, lambda: self._on_report(command))
         for stream in streams:
             self._watch(
@@ -306,6 +308,7 @@ class _Supervisor:
         verdict = json.loads(command.said) if command.said else {"error": "its warden was killed"}
         verdict["dropped"] = counts
         del self.commands[command.number]
+        self.starting = False
         self._send(protocol.EXIT, command.number, json.dumps(verdict).encode())
 
     def _on_child(self, wake: int) -> None:
