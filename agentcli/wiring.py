@@ -62,6 +62,7 @@ from agentcli.tools.verify import verify
 from agentcli.trust import is_trusted
 from agentcli.user_hooks import UserHooks
 
+_TELEMETRY = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 _SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$")
 # What the embedded model was trained with, beside calculator and decline.
 _LEARNT = ("grep", "list_dir", "read_file", "run_tests", "search_replace")
@@ -196,7 +197,7 @@ async def open_agent(
                 hashlib.sha256(settings.model_dump_json().encode()).hexdigest(),
             ),
             module=module,
-            hooks=[*hooks, Trace(journal.path.parent)],
+            hooks=[*hooks, Trace(journal.path.parent), *_telemetry(settings, stack, notices)],
             critics=critics,
             preflight=_looking(task, state, environment, tools),
             limits=_limits(settings, task or Task(""), state.limits),
@@ -224,6 +225,21 @@ async def open_agent(
             yield agent
         finally:
             await agent.client.aclose()
+
+
+def _telemetry(settings: Settings, stack: AsyncExitStack, notices: list[str]) -> list[Hook]:
+    """Spans for OpenTelemetry, where the environment says where to send them."""
+    wanted = any(os.environ.get(name) for name in _TELEMETRY)
+    if not wanted or settings.offline or os.environ.get("OTEL_SDK_DISABLED") == "true":
+        return []
+    try:
+        from agentcli.session.spans import Spans, exporting
+    except ImportError:
+        notices.append("no spans are sent: pip install 'agentcli[otel]'")
+        return []
+    spans = Spans(exporting())
+    stack.push_async_callback(asyncio.to_thread, spans.close)
+    return [spans]
 
 
 def read_recording(path: Path) -> list[ChatResponse]:

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
+from agentcli.cli.page import page
 from agentcli.cli.table import table
 from agentcli.errors import UsageError
 from agentcli.session.journal import FILE_NAME, open_regular, read_timed
-from agentcli.session.page import page
 from agentcli.session.steps import Steps, steps_of
 from agentcli.session.store import find_session, journal_path
 from agentcli.session.trace import MANIFEST, STEPS

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from agentcli.agent.events import RunFinished, StepFinished
+from agentcli.cli.page import page
 from agentcli.messages import Usage
 from agentcli.session.journal import read_events, read_timed
-from agentcli.session.page import page
 from agentcli.session.steps import steps_of
 from agentcli.session.store import journal_path, list_sessions
 from agentcli.session.trace import close_interrupted, rewrite
