@@ -73,6 +73,8 @@ class ProviderSettings(_Section):
     """Sent with every request."""
     streaming: bool = True
     """Off for servers that cannot stream tool calls."""
+    tools: Literal["native", "react", "json", "xml", "function"] = "native"
+    """How its models call tools; all but native are text, for models that cannot do otherwise."""
     context_window: Positive | None = None
     """Tokens that its models take, where it cannot be known otherwise."""
     images: bool | None = None

@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from agentcli.config import ProviderSettings, Settings, nearest
+from agentcli.config import ProviderSettings, Settings, nearest, user_folder
 from agentcli.errors import ConfigError
 from agentcli.llm.catalog import (
     CHAT,
@@ -38,7 +38,9 @@ from agentcli.llm.catalog import (
 from agentcli.llm.client import ChatResponse, LLMClient, ModelInfo
 from agentcli.llm.keys import find_key, has_source
 from agentcli.llm.replay import Replay
+from agentcli.llm.text_tools import TextTools
 from agentcli.messages import Usage
+from agentcli.prompts import Prompts
 
 LOCAL, EMBEDDED, REPLAY = "local", "embedded", "replay"
 
@@ -133,7 +135,11 @@ def connect(
         return local
     endpoint = resolve(name, settings, environ)
     client: LLMClient = importlib.import_module(_MODULES[endpoint.api]).connect(endpoint)
-    return client
+    chosen = settings.providers.get(provider)
+    if chosen is None or chosen.tools == "native":
+        return client
+    prompts = Prompts.standard(user=user_folder() / "prompts")
+    return TextTools(client, chosen.tools, prompts)
 
 
 def local_folder(name: str) -> Path | None:

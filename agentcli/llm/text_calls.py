@@ -41,7 +41,7 @@ class Parsed:
 
 
 MARKS: Mapping[Form, re.Pattern[str]] = {
-    "react": re.compile(r"^\s*(\**)(Action|Final Answer|Observation)\1\s*:", re.IGNORECASE),
+    "react": re.compile(r"^\s*\**(Thought|Action|Final Answer|Observation)\**\s*:", re.IGNORECASE),
     "json": re.compile(r"^\s*(```|[\[{])"),
     "xml": re.compile(r"<(tool|tool_call|function|invoke)\b"),
     "function": re.compile(r"^\s*(```|\w+\s*\()"),
@@ -87,13 +87,13 @@ def _react(text: str, tools: Mapping[str, ToolDefinition]) -> Parsed:
     """The first action holds: what a model writes after it, it could only make up."""
     labels = list(_LABEL.finditer(text))
     parts: list[tuple[str, str, int]] = []
-    for number, label in enumerate(labels):
+    for number, mark in enumerate(labels):
         end = labels[number + 1].start() if number + 1 < len(labels) else len(text)
-        parts.append((label[1].lower(), text[label.end() : end].strip(), label.start()))
+        parts.append((mark[1].lower(), text[mark.end() : end].strip(), mark.start()))
     for number, (label, content, start) in enumerate(parts):
         if label == "final answer":
             rest = text[labels[number].end() :].strip()
-            return Parsed(text[:start] + rest)
+            return Parsed(text[: labels[0].start()] + rest)
         if label == "action" and content:
             following = parts[number + 1] if number + 1 < len(parts) else ("", "", 0)
             given = following[1] if following[0] == "action input" else ""
