@@ -6,6 +6,7 @@ beginning makes them read it again; that is told with its cause.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 
 from agentcli.agent.events import PrefixBroken
@@ -74,7 +75,9 @@ def _name(client: LLMClient) -> str:
 
 
 def _common(one: Sequence[Message], other: Sequence[Message]) -> int:
-    """How many messages both begin with."""
+    """How many messages both begin with; most often they are the very same objects."""
+    if len(one) <= len(other) and all(map(operator.is_, one, other)):
+        return len(one)
     for number, (mine, yours) in enumerate(zip(one, other, strict=False)):
         if mine is not yours and mine != yours:
             return number

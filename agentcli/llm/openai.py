@@ -53,7 +53,7 @@ class OpenAIChat(RemoteModel):
         parts = [dumps(options)[:-1]]
         if request.tools:
             parts.append(b',"tools":' + self._cache.tools(request.tools))
-        return b"".join([*parts, b',"messages":[', b",".join(history.wires), b"]}"])
+        return b"".join([*parts, b',"messages":[', history.joined, b"]}"])
 
     async def _post(self, body: bytes) -> httpx2.Response:
         return await post(self._client, "/chat/completions", body, self._origin)

@@ -55,7 +55,7 @@ class OpenAIResponses(RemoteModel):
         parts = [dumps(given)[:-1]]
         if request.tools:
             parts.append(b',"tools":' + self._cache.tools(request.tools))
-        return b"".join([*parts, b',"input":[', b",".join(history.wires), b"]}"])
+        return b"".join([*parts, b',"input":[', history.joined, b"]}"])
 
     async def _post(self, body: bytes) -> httpx2.Response:
         return await post(self._client, "/responses", body, self._origin)

@@ -27,18 +27,21 @@ def dumps(value: Any) -> bytes:
 class Encoded:
     """A conversation as far as it is encoded.
 
-    ``wires`` are the messages in the provider's form, ``sizes`` the tokens of each, ``call_ids``
-    all ids that calls have had.
+    ``wires`` are the messages in the provider's form, ``joined`` the same with commas between,
+    ``sizes`` the tokens of each, ``call_ids`` all ids that calls have had.
     """
 
     messages: list[Message] = field(default_factory=list)
     wires: list[bytes] = field(default_factory=list)
+    joined: bytearray = field(default_factory=bytearray)
     sizes: list[float] = field(default_factory=list)
     open_after: list[frozenset[str]] = field(default_factory=list)
     call_ids: set[str] = field(default_factory=set)
 
     def keep(self, count: int) -> None:
         """Forget all but the first ``count`` messages."""
+        if count < len(self.wires):
+            self.joined = bytearray(b",".join(self.wires[:count]))
         for column in (self.messages, self.wires, self.sizes, self.open_after):
             del column[count:]
 
@@ -111,7 +114,10 @@ class WireCache:
             encoded.call_ids |= pending
         wire = self._encode(message)
         encoded.messages.append(message)
+        if encoded.wires:
+            encoded.joined += b","
         encoded.wires.append(wire)
+        encoded.joined += wire
         encoded.sizes.append(self._measure(message))
         encoded.open_after.append(pending)
 

@@ -33,7 +33,10 @@ class Counting:
         return b"tools"
 
     def wires(self, *messages: Message, conversation: str = "") -> bytes:
-        return b",".join(self.cache.messages(conversation, messages).wires)
+        encoded = self.cache.messages(conversation, messages)
+        assert encoded.joined == b",".join(encoded.wires)
+        assert len(encoded.sizes) == len(encoded.wires) == len(messages)
+        return bytes(encoded.joined)
 
 
 def test_a_step_encodes_what_is_new() -> None:
