@@ -3,24 +3,65 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import os
+import shlex
+import sys
+from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer._click import Context
+from typer.core import TyperCommand
 
-from agentcli.cli.errors import log_to_file
+from agentcli.cli.errors import log_to_file, show_note
+from agentcli.errors import CapabilityError, UsageError, WorkspaceError
 
 if TYPE_CHECKING:
-    from agentcli.agent.hooks import Hook
-    from agentcli.agent.kernel import Agent
-    from agentcli.tools.approval import Ask
+    from agentcli.config import Settings
     from agentcli.tui.conversation import Conversation
+    from agentcli.tui.face import Options
+
+CHOOSE = "?"
+"""What ``--resume`` stands for without an ID."""
+
+
+class ChatCommand(TyperCommand):
+    """``--resume`` may stand alone: then a session is chosen on the screen."""
+
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        """Give ``--resume`` its value where it has none; ids begin with a digit."""
+        given: list[str] = []
+        for at, word in enumerate(args):
+            given.append(word)
+            following = args[at + 1] if at + 1 < len(args) else ""
+            if word == "--resume" and not following[:1].isdigit():
+                given.append(CHOOSE)
+        return super().parse_args(ctx, given)
+
+
+class ChatMode(StrEnum):
+    """What ``--mode`` can be."""
+
+    ASK = "ask"
+    EDITS = "edits"
+    AUTO = "auto"
+    PLAN = "plan"
+
+
+class Theme(StrEnum):
+    """What ``--theme`` can be."""
+
+    DARK = "dark"
+    LIGHT = "light"
+    CONTRAST = "contrast"
+
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
-@app.command()
+@app.command(cls=ChatCommand)
 def chat(
     prompt: Annotated[
         str | None, typer.Argument(help="What to begin with.", metavar="PROMPT")
@@ -33,55 +74,155 @@ def chat(
         typer.Option(help="The folder to work in; default: the current one.", metavar="DIR"),
     ] = None,
     mode: Annotated[
-        str | None, typer.Option(help="ask, edits, auto or plan.", metavar="MODE")
+        ChatMode | None, typer.Option(help="How much may happen without asking; default: ask.")
     ] = None,
     resume: Annotated[
         str | None,
-        typer.Option(help="Go on with a session; without ID, choose one.", metavar="ID"),
+        typer.Option(
+            help="Go on with a session; without ID, choose one on the screen.", metavar="[ID]"
+        ),
     ] = None,
     continue_: Annotated[
         bool, typer.Option("--continue", "-c", help="Go on with this folder's last session.")
     ] = False,
-    theme: Annotated[
-        str | None, typer.Option(help="dark, light or contrast.", metavar="THEME")
-    ] = None,
+    theme: Annotated[Theme | None, typer.Option(help="Colours; default: dark.")] = None,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Line by line, without a full screen.")
+    ] = False,
+    web: Annotated[
+        bool, typer.Option("--web", help="As a page on this machine, for a browser.")
+    ] = False,
+    port: Annotated[
+        int, typer.Option(help="Of the page; 0: any that is free.", min=0, max=65535)
+    ] = 0,
     no_mouse: Annotated[
         bool, typer.Option("--no-mouse", help="Leave the mouse to the terminal.")
     ] = False,
+    no_sandbox: Annotated[
+        bool, typer.Option("--no-sandbox", help="Run tools with your own rights.")
+    ] = False,
 ) -> int:
-    """Talk with the agent about the code in this folder."""
+    """Talk with the agent about the code in a folder.
+
+    Keys and commands are listed by /help. Exit codes: 0, or 2 wrong usage, 4 no sandbox,
+    5 internal error.
+    """
     from agentcli import config
-    from agentcli.tui.app import ChatApp
+    from agentcli.trust import is_trusted
+
+    if web:
+        return _serve(port)
+    folder = _folder(workspace)
+    session_id = _session(resume, continue_, folder)
+    flags = {
+        "model": model,
+        "mode": mode.value if mode else None,
+        "sandbox": "none" if no_sandbox else None,
+    }
+    trusted = is_trusted(folder)
+    settings = config.load(folder, flags=flags, trusted=trusted)
+    commands = [config.user_folder() / "commands"]
+    if trusted:  # a project's commands are texts that somebody else may have written
+        commands.append(folder / ".agentcli" / "commands")
+    log_to_file()
     from agentcli.tui.face import Options
 
-    folder = (workspace or Path(".")).resolve()
-    settings = config.load(folder, flags={"model": model, "mode": mode})
     options = Options(
         workspace=folder,
         history=config.user_folder() / "history.jsonl",
         model=model,
-        mode=settings.mode or "ask",
+        mode=settings.mode or ChatMode.ASK.value,
+        session_id=session_id,
+        theme=theme.value if theme else Theme.DARK.value,
         prompt=prompt or "",
-        theme=theme or "dark",
-        session_id=resume or None,
+        command_folders=tuple(commands),
+        pick=resume == CHOOSE,
+        mouse=not no_mouse,
     )
+    if plain or not _can_draw():
+        return _plain(options, settings)
+    return _full(options, settings)
+
+
+def _full(options: Options, settings: Settings) -> int:
+    """The full screen. What is heavy is imported beside its first picture."""
+    from agentcli.tui.app import ChatApp
 
     def start(
-        *,
-        session_id: str | None,
-        model: str | None,
-        mode: str | None,
-        hook: Hook,
-        ask: Ask,
-        ready: Callable[[Agent], None],
-        unsent: Callable[[str], None],
+        *, session_id: str | None, model: str | None, mode: str | None, **screen: Any
     ) -> Conversation:
         from agentcli.tui.conversation import Conversation, Opening
 
-        opening = Opening(settings, folder, model, mode, session_id)
-        return Conversation(opening, hook=hook, ask=ask, ready=ready, unsent=unsent)
+        return Conversation(Opening(settings, options.workspace, model, mode, session_id), **screen)
 
+    screen = ChatApp(replace(options, notices=settings.notices), start)
+    return asyncio.run(screen.run_async(mouse=options.mouse)) or 0
+
+
+def _plain(options: Options, settings: Settings) -> int:
+    from agentcli.cli.plain import PlainChat
+
+    for notice in settings.notices:
+        show_note(notice)
+    return asyncio.run(PlainChat(options, settings).run())
+
+
+def _serve(port: int) -> int:
+    """Serve the page until Ctrl+C; each visit is a chat of its own, with the other options."""
+    try:
+        from agentcli.tui.web import ChatServer
+    except ImportError as error:
+        raise CapabilityError(
+            "the page needs the extra 'web'", hint="Install agentcli[web]"
+        ) from error
+    words = iter(sys.argv[1:])
+    rest: list[str] = []
+    for word in words:
+        if word == "--port":
+            next(words, None)
+        elif word != "--web" and not word.startswith("--port="):
+            rest.append(word)
+    command = shlex.join([sys.executable, "-m", "agentcli", *rest])
     log_to_file()
-    screen = ChatApp(options, start)
-    code = asyncio.run(screen.run_async(mouse=not no_mouse))
-    return code or 0
+    ChatServer(command, port=port, announce=_announce).serve()
+    return 0
+
+
+def _announce(address: str) -> None:
+    print(address, flush=True)
+    show_note("open this address in a browser on this machine; Ctrl+C ends it")
+
+
+def _can_draw() -> bool:
+    """Whether there is a terminal that can be drawn on, or a page that stands for one."""
+    if os.environ.get("TEXTUAL_DRIVER"):
+        return True
+    streams = (sys.stdin, sys.stdout, sys.stderr)
+    return os.environ.get("TERM") != "dumb" and all(s is not None and s.isatty() for s in streams)
+
+
+def _folder(given: Path | None) -> Path:
+    folder = given or Path(".")
+    try:
+        folder = folder.resolve(strict=True)
+    except OSError as error:
+        raise WorkspaceError(f"the workspace {folder} cannot be used: {error.strerror}") from error
+    if not folder.is_dir():
+        raise WorkspaceError(f"the workspace {folder} is not a folder")
+    return folder
+
+
+def _session(resume: str | None, continue_: bool, folder: Path) -> str | None:
+    """The session to go on with, if any."""
+    if not continue_ and resume in (None, CHOOSE):
+        return None
+    from agentcli.session import store
+
+    if resume is not None and resume != CHOOSE:
+        if continue_:
+            raise UsageError("--resume ID and --continue were both given", hint="Give one of them")
+        return store.find_session(resume)
+    found = store.list_sessions(folder)
+    if not found:
+        raise UsageError(f"there is no session of {folder} yet", hint="Begin one: agentcli chat")
+    return found[0].id

@@ -19,7 +19,6 @@ from textual import events, on, work
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
-from textual.content import Content
 from textual.widgets import Static, TextArea
 from textual.worker import Worker, WorkerCancelled, WorkerFailed, WorkerState
 
@@ -38,6 +37,7 @@ from agentcli.tui.completion import Completion
 from agentcli.tui.entries import Answered, Entry, Level, Thought, Told
 from agentcli.tui.face import Options
 from agentcli.tui.files import FileIndex
+from agentcli.tui.greeting import greeting
 from agentcli.tui.history import PromptHistory
 from agentcli.tui.presenter import Presenter, TUIHook
 from agentcli.tui.progress import ProgressLine
@@ -134,6 +134,8 @@ class ChatApp(App[int]):
         """Ready to write at once; the agent opens beside."""
         self.prompt.focus()
         self._show_standing()
+        for notice in self.options.notices:
+            self.tell(notice, Level.WARNING)
         if self.options.prompt:
             self.say(self.options.prompt, queue=False)
         self.call_after_refresh(self.open, self.options.session_id)
@@ -212,9 +214,15 @@ class ChatApp(App[int]):
             window=info.context_window or 0,
         )
         self._show_standing()
-        for text, queue in self._waiting:
+        for notice in agent.notices:
+            self.tell(notice, Level.WARNING)
+        agent.notices.clear()
+        if not agent.state.history:
+            for entry in greeting(agent.session):
+                self.transcript.added(entry)
+        waiting, self._waiting = self._waiting, []
+        for text, queue in waiting:
             self.say(text, queue=queue)
-        self._waiting.clear()
 
     def _happened(self, event: Event, state: AgentState) -> None:
         conversation = self.conversation
@@ -337,7 +345,7 @@ class ChatApp(App[int]):
         title: str,
         choices: Sequence[Choice[T]],
         *,
-        look: Callable[[T], Content | None] | None = None,
+        look: Callable[[T], str | None] | None = None,
         query: str = "",
     ) -> T | None:
         """Let the user choose; None where he does not."""

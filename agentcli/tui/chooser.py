@@ -42,7 +42,7 @@ class Chooser(VerticalGroup, Generic[T]):
         title: str,
         choices: Sequence[Choice[T]],
         *,
-        look: Callable[[T], Content | None] | None = None,
+        look: Callable[[T], str | None] | None = None,
         query: str = "",
     ) -> None:
         super().__init__(id="chooser")
@@ -96,10 +96,10 @@ class Chooser(VerticalGroup, Generic[T]):
         if self._look is None or event.option_index >= len(self._shown):
             return
         preview = self.query_one(".chooser-preview", Static)
-        content = self._look(self._shown[event.option_index].value)
-        preview.display = content is not None
-        if content is not None:
-            preview.update(content)
+        text = self._look(self._shown[event.option_index].value)
+        preview.display = text is not None
+        if text is not None:
+            preview.update(Content(escape(text)))
 
     def on_key(self, event: events.Key) -> None:
         """Arrows move through the list while the search has the focus."""

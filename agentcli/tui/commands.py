@@ -39,7 +39,7 @@ class Command:
 BUILTIN = (
     Command("help", "keys and commands"),
     Command("model", "let another model answer", "[PROVIDER:NAME]"),
-    Command("mode", "how much may happen without asking", "[ask|edits|auto|plan]"),
+    Command("mode", "how much may happen without asking", "[ask, edits, auto, plan]"),
     Command("compact", "shorten the conversation so far", "[preview]"),
     Command("undo", "take back the last step, files and messages"),
     Command("redo", "bring back what was undone"),
@@ -51,7 +51,7 @@ BUILTIN = (
     Command("trace", "where the record of this session is"),
     Command("tools", "the tools that the model has"),
     Command("mcp", "servers of tools, and whether they answer"),
-    Command("theme", "colours", "[dark|light|contrast]"),
+    Command("theme", "colours", "[dark, light, contrast]"),
     Command("copy", "copy the last answer"),
     Command("export", "write this session to a Markdown file", "[FILE]"),
     Command("quit", "leave"),

@@ -58,6 +58,7 @@ class Conversation:
         self._unsent = unsent
         self._run: Run | None = None
         self._something = asyncio.Event()
+        self._at_rest = asyncio.Event()
         self._closing = False
 
     @property
@@ -93,9 +94,11 @@ class Conversation:
                         await self._turn(agent, self.queue.popleft())
                         continue
                     self._something.clear()
+                    self._at_rest.set()
                     await self._something.wait()
             finally:
                 self.agent = None
+                self._at_rest.set()
 
     async def _turn(self, agent: Agent, text: str) -> RunResult:
         run = self._run = agent.start(text)
@@ -123,7 +126,12 @@ class Conversation:
             self._run.steer(text)
             return
         self.queue.append(text)
+        self._at_rest.clear()
         self._something.set()
+
+    async def at_rest(self) -> None:
+        """Wait until all that was said is answered, or there is no agent any more."""
+        await self._at_rest.wait()
 
     def interrupt(self) -> bool:
         """End the turn at once; False where there is none."""

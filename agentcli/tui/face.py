@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from textual.content import Content
-
 from agentcli.errors import AgentCLIError, UsageError
 from agentcli.tools.permissions import Mode
 from agentcli.tui.chooser import Choice
@@ -29,7 +27,8 @@ class Options:
     """How the screen is to be.
 
     ``history`` is the file of earlier prompts; ``prompt`` is sent at once; ``command_folders``
-    hold the user's own commands; ``pick`` begins with the choice of a session.
+    hold the user's own commands; ``pick`` begins with the choice of a session; ``notices`` are
+    told at the start.
     """
 
     workspace: Path
@@ -43,6 +42,7 @@ class Options:
     pick: bool = False
     notify: bool = True
     mouse: bool = True
+    notices: tuple[str, ...] = ()
 
 
 class Face(Protocol):
@@ -97,7 +97,7 @@ class Face(Protocol):
         title: str,
         choices: Sequence[Choice[T]],
         *,
-        look: Callable[[T], Content | None] | None = None,
+        look: Callable[[T], str | None] | None = None,
         query: str = "",
     ) -> T | None:
         """Let the user choose; None where he does not."""

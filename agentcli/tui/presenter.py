@@ -337,7 +337,7 @@ class TUIHook(Hook):
             self._then(event, state)
 
 
-class _Collected:
+class Collected:
     """A view that only keeps the entries."""
 
     def __init__(self) -> None:
@@ -358,7 +358,7 @@ class _Collected:
 
 def entries_of(events: Iterable[Event]) -> list[Entry]:
     """The entries of events that have happened."""
-    collected = _Collected()
+    collected = Collected()
     presenter = Presenter(collected)
     for event in events:
         presenter.present(event)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from textual.content import Content
-
 from agentcli.errors import ConflictError, UsageError
 from agentcli.session import timetravel
 from agentcli.session.forking import fork
 from agentcli.session.timetravel import Point, Preview
-from agentcli.text import clip, counted, escape, one_line
+from agentcli.text import clip, counted, one_line
 from agentcli.tui.chooser import Choice
 from agentcli.tui.diff import counts
 from agentcli.tui.entries import Level, Shown
@@ -112,13 +110,10 @@ def _counted(preview: Preview) -> str:
     return f"{counted(len(preview.dropped), 'message')}, {counted(len(preview.paths), 'file')}"
 
 
-def _look(preview: Preview) -> Content:
+def _look(preview: Preview) -> str:
     """What going back would do to files, in few lines."""
     added, removed = counts(preview.diff)
-    lines = [Content(f"{counted(len(preview.paths), 'file')}: +{added} -{removed} lines")]
-    lines += [Content.styled(f"  {escape(path)}", "$foreground 60%") for path in preview.paths[:6]]
-    lines += [
-        Content.styled(f"  ! {escape(conflict.path)}: {escape(conflict.why)}", "$warning")
-        for conflict in preview.conflicts[:4]
-    ]
-    return Content("\n").join(lines)
+    lines = [f"{counted(len(preview.paths), 'file')}: +{added} -{removed} lines"]
+    lines += [f"  {path}" for path in preview.paths[:6]]
+    lines += [f"  ! {conflict.path}: {conflict.why}" for conflict in preview.conflicts[:4]]
+    return "\n".join(lines)

@@ -1,0 +1,321 @@
+"""``agentcli chat --plain``: the same conversation line by line.
+
+For dumb terminals, screen readers and pipes: nothing is drawn over, every line is final. Answers
+go to stdout, all else to stderr. A line is a message; a backslash at its end goes on in the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import TypeVar
+
+from agentcli.agent.events import Event, RunFinished, SessionStarted
+from agentcli.agent.kernel import Agent
+from agentcli.agent.state import AgentState
+from agentcli.cli.asking import can_ask, on_terminal
+from agentcli.cli.errors import show_error, show_note
+from agentcli.cli.render import PlainRenderer, Summary
+from agentcli.config import Settings
+from agentcli.errors import AgentCLIError
+from agentcli.session.store import journal_path
+from agentcli.text import escape, one_line
+from agentcli.tools.approval import Answer, Approval, Reply
+from agentcli.tools.permissions import Mode
+from agentcli.tui.actions import Actions
+from agentcli.tui.chooser import Choice
+from agentcli.tui.commands import BUILTIN, is_command, own_commands, split
+from agentcli.tui.conversation import Conversation, Opening
+from agentcli.tui.entries import Entry, Level, Said, Shown, Used
+from agentcli.tui.face import Options
+from agentcli.tui.past import tail
+from agentcli.tui.presenter import Collected, Presenter, TUIHook
+from agentcli.tui.standing import Standing
+
+T = TypeVar("T")
+
+_PAST = 6
+"""Messages of a session that are shown when one goes on with it."""
+
+
+class PlainChat:
+    """The face of a conversation without a screen; see ``agentcli.tui.face.Face``."""
+
+    def __init__(self, options: Options, settings: Settings) -> None:
+        self.options = options
+        self.settings = settings
+        self.conversation: Conversation | None = None
+        self.standing = Standing(mode=options.mode)
+        self.commands = (*BUILTIN, *own_commands(options.command_folders))
+        self._next: Opening | None = Opening(
+            settings, options.workspace, options.model, options.mode, options.session_id
+        )
+        self._told = Collected()
+        self._renderer = PlainRenderer(sys.stderr, sys.stdout)
+        self._since = 0.0
+
+    async def run(self) -> int:
+        """Talk until the input ends; the exit code."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, self._interrupted, number)
+        actions = Actions(self)
+        if self.options.pick:
+            await actions.run("resume", "")
+        first = [self.options.prompt] if self.options.prompt else []
+        while self._next is not None:
+            opening, self._next = self._next, None
+            code = await self._talk(opening, actions, first)
+            if code is not None:
+                return code
+        return 0
+
+    async def _talk(self, opening: Opening, actions: Actions, first: list[str]) -> int | None:
+        """One session, until another one is opened (None) or the input ends."""
+        self._told = Collected()
+        if opening.session_id:
+            self._show_past(opening.session_id)
+        conversation = self.conversation = Conversation(
+            opening,
+            hook=TUIHook(Presenter(self._told), self._happened),
+            ask=on_terminal(nullcontext) if can_ask() else _nobody,
+            ready=self._is_ready,
+            unsent=lambda text: show_note(f"not read: {one_line(text)}"),
+        )
+        living = asyncio.create_task(conversation.live())
+        try:
+            while self._next is None and not living.done():
+                await asyncio.wait(
+                    [living, asyncio.create_task(conversation.at_rest())],
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                if living.done() or self._next is not None:
+                    break
+                line = first.pop(0) if first else await self._line()
+                if line is None:
+                    self.leave()
+                    break
+                await self._take(line, actions)
+        finally:
+            conversation.close()
+            self.conversation = None
+        try:
+            await living
+        except AgentCLIError as error:
+            show_error(error.line())
+            return error.exit_code
+        return None
+
+    async def _take(self, line: str, actions: Actions) -> None:
+        if is_command(line):
+            await actions.run(*split(line))
+        elif line.startswith("!"):
+            await actions.shell(line[1:].strip())
+        elif line.strip():
+            self.say(line)
+
+    async def _line(self) -> str | None:
+        """The next message; None at the end of the input."""
+        parts = []
+        while True:
+            mark = "… " if parts else "> "
+            line = await _read(mark if sys.stdin.isatty() else "")
+            if line is None:
+                return "\n".join(parts) if parts else None
+            if not line.endswith("\\"):
+                return "\n".join([*parts, line])
+            parts.append(line[:-1])
+
+    # -- what happens ------------------------------------------------------------------------
+
+    def _is_ready(self, agent: Agent) -> None:
+        for notice in agent.notices:
+            show_note(notice)
+        agent.notices.clear()
+
+    def _happened(self, event: Event, state: AgentState) -> None:
+        info = None
+        if self.conversation is not None and self.conversation.agent is not None:
+            info = self.conversation.agent.client.info
+        self.standing = self.standing.after(event, state, info)
+        if isinstance(event, SessionStarted):
+            self._since = time.monotonic()
+        self._renderer.event(event)
+        if isinstance(event, RunFinished):
+            took = time.monotonic() - self._since
+            self._renderer.finish(Summary(state, event.exit_code, took))
+
+    def _interrupted(self, number: int) -> None:
+        """Ctrl+C ends the turn, or without one the conversation."""
+        interrupted = self.conversation is not None and self.conversation.interrupt()
+        if number != signal.SIGINT or not interrupted:
+            _unread()
+            self.leave()
+
+    def _show_past(self, session_id: str) -> None:
+        with suppress(OSError):
+            for entry in tail(journal_path(session_id)).entries[-_PAST:]:
+                text = getattr(entry, "text", "")
+                if text:
+                    who = "you: " if isinstance(entry, Said) else ""
+                    _print(f"{who}{text}")
+
+    # -- the face ----------------------------------------------------------------------------
+
+    @property
+    def entries(self) -> Sequence[Entry]:
+        """What was said and done since this process began."""
+        return self._told.entries
+
+    @property
+    def typed_before(self) -> Sequence[str]:
+        """Readline has its own."""
+        return ()
+
+    @property
+    def writing(self) -> str:
+        """Nothing is half written while a command runs."""
+        return ""
+
+    def write(self, text: str) -> None:
+        """Tell what may be sent again."""
+        _print(f"(to send again: {text})")
+
+    def added(self, entry: Entry) -> None:
+        """Print what the user asked to see."""
+        if isinstance(entry, Shown):
+            _print(entry.text)
+            if entry.diff:
+                _print(entry.diff.rstrip("\n"))
+
+    def changed(self, entry: Entry) -> None:
+        """Print what a command of the user's came to."""
+        if isinstance(entry, Used) and entry.result is not None:
+            _print(entry.result.content)
+
+    def earlier(self, entries: Sequence[Entry]) -> None:
+        """Not shown."""
+
+    def tell(self, text: str, level: Level = Level.NOTE, hint: str = "") -> None:
+        """Say something."""
+        show = show_error if level is Level.ERROR else show_note
+        show(f"{text}. {hint}" if hint else text)
+
+    def fail(self, error: AgentCLIError) -> None:
+        """Say what went wrong and what to do."""
+        show_error(error.line())
+
+    async def choose(
+        self,
+        title: str,
+        choices: Sequence[Choice[T]],
+        *,
+        look: Callable[[T], str | None] | None = None,
+        query: str = "",
+    ) -> T | None:
+        """A numbered list; anything but one of its numbers chooses nothing."""
+        if look is not None and choices and (preview := look(choices[0].value)) is not None:
+            _print(preview)
+        for number, choice in enumerate(choices, start=1):
+            _print(f"{number:>3}  {choice.label}  {choice.detail}".rstrip())
+        line = await _read(f"{title} Number: ")
+        try:
+            number = int(line or "")
+        except ValueError:
+            return None
+        return choices[number - 1].value if 0 < number <= len(choices) else None
+
+    def say(self, text: str, *, queue: bool = False) -> None:
+        """Say something to the agent."""
+        if self.conversation is not None:
+            self.conversation.say(text, queue=queue)
+
+    def open(self, session_id: str | None, *, model: str | None = None) -> None:
+        """Go on with another session."""
+        self._next = Opening(
+            self.settings,
+            self.options.workspace,
+            model or self.options.model,
+            self.standing.mode,
+            session_id,
+        )
+
+    async def set_mode(self, mode: Mode) -> None:
+        """How much may happen without asking."""
+        if self.conversation is not None:
+            await self.conversation.set_mode(mode)
+
+    def set_theme(self, name: str) -> None:
+        """There are no colours."""
+
+    def doing(self, what: str) -> None:
+        """Only what has happened is said."""
+
+    def copy(self, text: str) -> None:
+        """Print it, to be copied."""
+        _print(text)
+
+    def outside(self) -> AbstractContextManager[None]:
+        """The terminal is free as it is."""
+        return nullcontext()
+
+    def leave(self) -> None:
+        """End in order."""
+        self._next = None
+        if self.conversation is not None:
+            self.conversation.close()
+
+
+def _print(text: str) -> None:
+    print(escape(text), file=sys.stderr, flush=True)
+
+
+async def _nobody(approval: Approval) -> Reply:
+    reason = "nobody can be asked here; a mode such as --mode edits or auto says what may happen"
+    return Reply(Answer.NO, reason)
+
+
+_waiting: set[asyncio.Future[str | None]] = set()
+"""Lines that somebody waits for."""
+
+
+async def _read(mark: str) -> str | None:
+    """One line from stdin, read in a thread that nobody waits for at the end."""
+    loop = asyncio.get_running_loop()
+    line: asyncio.Future[str | None] = loop.create_future()
+
+    def settle(text: str | None) -> None:
+        if not line.done():
+            line.set_result(text)
+
+    def read() -> None:
+        try:
+            text: str | None = input(mark) if mark else _piped()
+        except (EOFError, OSError, ValueError):
+            text = None
+        with suppress(RuntimeError):  # the loop may be closed by now
+            loop.call_soon_threadsafe(settle, text)
+
+    _waiting.add(line)
+    threading.Thread(target=read, daemon=True).start()
+    try:
+        return await line
+    finally:
+        _waiting.discard(line)
+
+
+def _unread() -> None:
+    """Whoever waits for a line need not wait any longer."""
+    for line in _waiting:
+        if not line.done():
+            line.set_result(None)
+
+
+def _piped() -> str | None:
+    line = sys.stdin.readline()
+    return line.rstrip("\n") if line else None

@@ -1,0 +1,35 @@
+"""What a new session begins with: where one is, and what the embedded model can and cannot do."""
+
+from __future__ import annotations
+
+from agentcli.agent.events import SessionStarted
+from agentcli.tui.entries import Entry, Shown, Told
+
+EMBEDDED = "embedded"
+
+_EMBEDDED = """\
+**You are talking with the embedded model**: a small one of agentcli's own (41 million parameters)
+that runs on this machine, without a key and without the network.
+
+- It can mend a wrong token or line in a Python project that has a failing test, trying its edits
+  on a copy: write *the tests fail, fix it*.
+- It can answer simple questions about this repository: *where is `median` defined?*
+- It cannot hold a conversation, write new features or explain code; most other wishes it declines.
+
+For all else, connect a provider and begin again:
+
+```
+export ANTHROPIC_API_KEY=...      # or OPENAI_API_KEY
+agentcli chat --model ollama:qwen3:8b      # or a server of your own
+```
+"""
+
+
+def greeting(session: SessionStarted) -> list[Entry]:
+    """The first entries of a session without a past."""
+    entries: list[Entry] = [
+        Told(f"agentcli {session.version} in {session.workspace} · /help lists keys and commands")
+    ]
+    if session.model == EMBEDDED:
+        entries.append(Shown(_EMBEDDED))
+    return entries

@@ -1,0 +1,69 @@
+"""The same application as a page in a browser, for this machine and whoever holds the token.
+
+The first visit needs the token in the address; it is then kept in a cookie that no other site can
+send. Without one of them nothing is answered, and a socket is opened only for our own page.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit
+
+from aiohttp import web
+from textual_serve.server import Server
+
+_COOKIE = "agentcli"
+_HOST = "127.0.0.1"
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class ChatServer(Server):
+    """Runs one ``command`` for each page that is open. ``announce`` is told the address."""
+
+    def __init__(self, command: str, *, port: int, announce: Callable[[str], None]) -> None:
+        self.token = secrets.token_urlsafe(24)
+        self._announce = announce
+        super().__init__(command, host=_HOST, port=port or _free_port(), title="agentcli chat")
+
+    @property
+    def address(self) -> str:
+        """Where the page is, with the token."""
+        return f"http://{_HOST}:{self.port}/?token={self.token}"
+
+    def initialize_logging(self) -> None:
+        """Nothing: the log is agentcli's."""
+
+    async def on_startup(self, app: web.Application) -> None:
+        """Say where the page is."""
+        self._announce(self.address)
+
+    async def _make_app(self) -> web.Application:
+        app: web.Application = await super()._make_app()
+        app.middlewares.append(web.middleware(self._guard))
+        return app
+
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        given = request.query.get("token", "")
+        kept = request.cookies.get(_COOKIE, "")
+        if not any(
+            secrets.compare_digest(one.encode(), self.token.encode()) for one in (given, kept)
+        ):
+            raise web.HTTPForbidden(text="The address lacks its token: use the whole of it.\n")
+        origin = request.headers.get("Origin")
+        if origin is not None and urlsplit(origin).netloc != f"{_HOST}:{self.port}":
+            raise web.HTTPForbidden(text="Not from another page.\n")
+        response = await handler(request)
+        if given and not response.prepared:
+            response.set_cookie(_COOKIE, self.token, httponly=True, samesite="Strict")
+            response.headers["Referrer-Policy"] = "no-referrer"
+        return response
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((_HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
