@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from agentcli.session.store import Condition, SessionInfo
 
 MANIFEST = "manifest.json"
 STEPS = "steps.jsonl"
+EVERY_S = 1.0
+"""Not more often than this while a run goes: to read and write it anew costs some milliseconds."""
 
 
 class Trace(Hook):
@@ -34,16 +37,29 @@ class Trace(Hook):
         self._folder = folder
         self._steps: Steps | None = None
         self._place = 0
+        self._followed = 0.0
+        self._later: asyncio.TimerHandle | None = None
 
     async def on_event(self, event: Event, state: AgentState) -> None:
-        """Catch up with the journal where a run begins, and where a step or a run ends."""
-        if isinstance(event, SessionStarted | StepFinished | RunFinished):
-            if self._steps is None and state.step:  # a long past to read
-                await asyncio.to_thread(self._follow)
-            else:
-                self._follow()
+        """Catch up with the journal where a run begins or ends, and soon after each step."""
+        match event:
+            case SessionStarted() | RunFinished():
+                if self._later is not None:
+                    self._later.cancel()
+                if self._steps is None and state.step:  # a long past to read
+                    await asyncio.to_thread(self._follow)
+                else:
+                    self._follow()
+            case StepFinished() if self._later is None:
+                loop = asyncio.get_running_loop()
+                self._later = loop.call_at(self._followed + EVERY_S, self._catch_up)
+
+    def _catch_up(self) -> None:
+        with contextlib.suppress(JournalError, OSError):  # at the run's end it is said
+            self._follow()
 
     def _follow(self) -> None:
+        self._later, self._followed = None, time.monotonic()
         journal = self._folder / FILE_NAME
         if self._steps is None:
             self._steps = Steps()
