@@ -1,8 +1,6 @@
 """Attacks, tried for real at each level: every one must fail.
 
-An attack is a Python program that calls ``leaked()`` when it got what it wanted. Its targets are in
-the variables OUTSIDE (a folder beside the workspace with a secret in it) and VICTIM (the id of
-a process outside).
+The attacks are in ``attacks.py``.
 """
 
 # ruff: noqa: E501  (programs, one a line)
@@ -15,143 +13,25 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agentcli.sandbox.limits import MIB, Limits
+from tests.sandbox.attacks import ATTACKS, SECRET
 from tests.sandbox.conftest import LANDLOCK_ONLY, LEVELS, Confine, Confined, alive
-
-SECRET = "the-secret-of-the-host"
-
-FILES = {
-    "absolute path": "show(open(OUTSIDE + '/secret').read())",
-    "dot dot": "show(open(os.path.relpath(OUTSIDE) + '/secret').read())",
-    "symlink": "os.symlink(OUTSIDE, 'link'); show(open('link/secret').read())",
-    "symlink swap": """
-import threading
-os.mkdir('real'); open('real/secret', 'w').close(); os.symlink('real', 'swap')
-def swap():
-    for n in range(3000):
-        os.symlink(OUTSIDE if n % 2 else 'real', 'next'); os.replace('next', 'swap')
-thread = threading.Thread(target=swap); thread.start()
-while thread.is_alive():
-    try: show(open('swap/secret').read())
-    except OSError: pass
-""",
-    "hard link": "os.link(OUTSIDE + '/secret', 'mine'); show(open('mine').read())",
-    "proc root": "show(open(f'/proc/{VICTIM}/root{OUTSIDE}/secret').read())",
-    "proc cwd": "show(open(f'/proc/{VICTIM}/cwd/secret').read())",
-    "ssh key in home": "show(open(os.environ['REAL_HOME'] + '/.ssh/id_rsa').read())",
-    "listing the home folder": "show(SECRET if '.ssh' in os.listdir(os.environ['REAL_HOME']) else '')",
-    "shadow": "open('/etc/shadow').read(); leaked()",
-    "ssh host keys": "os.listdir('/etc/ssh'); [open(f).read() for f in glob.glob('/etc/ssh/*key')][0]; leaked()",
-    "write outside": "open(OUTSIDE + '/secret', 'w').write('x'); leaked()",
-    "create outside": "open(OUTSIDE + '/new', 'w').write('x'); leaked()",
-    "write through a link": "os.symlink(OUTSIDE + '/new', 'l'); open('l', 'w').write('x'); leaked()",
-    "delete outside": "os.unlink(OUTSIDE + '/secret'); leaked()",
-    "rename outside": "os.rename(OUTSIDE + '/secret', OUTSIDE + '/other'); leaked()",
-    "write to usr": "open('/usr/local/agentcli-attack', 'w').write('x'); leaked()",
-    "write to etc": "open('/etc/agentcli-attack', 'w').write('x'); leaked()",
-    "rc file in home": "open(os.environ['REAL_HOME'] + '/.bashrc', 'a').write('evil')",
-    "core pattern": "open('/proc/sys/kernel/core_pattern', 'w').write('|/tmp/x'); leaked()",
-    "sysrq": "open('/proc/sysrq-trigger', 'w').write('h'); leaked()",
-    "disk device": "[open(d, 'rb').read(1) for d in glob.glob('/dev/vd*') + glob.glob('/dev/sd*') + glob.glob('/dev/nvme*n1')][0]; leaked()",
-    "memory device": "open('/dev/mem', 'rb').read(1); leaked()",
-}
-
-PROCESSES = {
-    "environment of the victim": "show(open(f'/proc/{VICTIM}/environ').read())",
-    "environment of the parents": """
-for pid in os.listdir('/proc'):
-    if pid.isdigit():
-        try: show(open(f'/proc/{pid}/environ').read())
-        except OSError: pass
-""",
-    "memory of the victim": "open(f'/proc/{VICTIM}/mem', 'rb').read(1); leaked()",
-    "signal": "os.kill(VICTIM, 0); os.kill(VICTIM, 15); leaked()",
-    "signal everyone": "os.kill(-1, 0)",
-    "ptrace attach": "check(libc.ptrace(16, VICTIM, 0, 0)); leaked()",
-    "ptrace seize": "check(libc.ptrace(0x4206, VICTIM, 0, 0)); leaked()",
-    "process_vm_readv": "check(libc.syscall(310, VICTIM, 0, 0, 0, 0, 0)); leaked()",
-    "pidfd_getfd": "fd = os.pidfd_open(VICTIM); check(libc.syscall(438, fd, 0, 0)); leaked()",
-    "inherited descriptors": """
-for fd in range(3, 1000):
-    try: target = os.readlink(f'/proc/self/fd/{fd}')
-    except OSError: continue
-    if 'socket' in target or OUTSIDE in target: leaked()
-""",
-}
-
-NETWORK = {
-    "tcp to the host": "socket.create_connection(('127.0.0.1', PORT), 2); leaked()",
-    "tcp to the internet": "socket.create_connection(('1.1.1.1', 53), 2); leaked()",
-    "udp to the host": """
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(1)
-s.sendto(b'x', ('127.0.0.1', UDP)); s.recv(1); leaked()
-""",
-    "unix socket of the host": "s = socket.socket(socket.AF_UNIX); s.connect(OUTSIDE + '/socket'); leaked()",
-    "unix datagram": "a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM); s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); s.connect(OUTSIDE + '/datagram'); leaked()",
-    "abstract socket": "s = socket.socket(socket.AF_UNIX); s.connect('\\0' + ABSTRACT); leaked()",
-    "audit netlink": "socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 9); leaked()",
-    "udev netlink": "socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 15); leaked()",
-    "packet socket": "socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 3); leaked()",
-    "vsock": "socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM); leaked()",
-    "kernel crypto": "socket.socket(socket.AF_ALG, socket.SOCK_SEQPACKET); leaked()",
-    "interfaces of the host": """
-names = {name for _, name in socket.if_nameindex()} - {'lo', 'sit0', 'tunl0', 'ip6tnl0'}
-names = {n for n in names if not any(w in n for w in ('gre', 'vti', 'tnl', 'tunl', 'sit', 'erspan'))}
-if names: leaked()
-""",
-}
-
-KERNEL = {
-    "new user namespace": "check(libc.unshare(0x10000000)); leaked()",
-    "new user namespace by clone": "check(libc.syscall(56, 0x10000000 | 17, 0, 0, 0, 0)) and leaked()",
-    "new user namespace by clone3": "check(libc.syscall(435, b'\\0\\0\\0\\x10' + bytes(60), 64)) and leaked()",
-    "mount": "check(libc.mount(b'none', b'/mnt', b'tmpfs', 0, None)); leaked()",
-    "chroot": "os.chroot('.'); leaked()",
-    "pivot root": "check(libc.syscall(155, b'.', b'.')); leaked()",
-    "new mount api": "check(libc.syscall(430, b'tmpfs', 0)); leaked()",
-    "bpf": "check(libc.syscall(321, 0, bytes(64), 64)); leaked()",
-    "perf": "check(libc.syscall(298, bytes(120), 0, -1, -1, 0)); leaked()",
-    "io_uring": "check(libc.syscall(425, 4, bytes(120))); leaked()",
-    "userfaultfd": "check(libc.syscall(323, 1)); leaked()",
-    "keyctl": "check(libc.syscall(250, 0, -3, 1, 0, 0)); leaked()",
-    "open by handle": "check(libc.syscall(304, -100, bytes(64), 0)); leaked()",
-    "load a module": "check(libc.syscall(313, 0, b'', 0)); leaked()",
-    "kexec": "check(libc.syscall(246, 0, 0, 0, 0)); leaked()",
-    "reboot": "check(libc.syscall(169, 0xfee1dead, 672274793, 0, 0)); leaked()",
-    "host name": "socket.sethostname('evil'); leaked()",
-    "clock": "time.clock_settime(time.CLOCK_REALTIME, time.time()); leaked()",
-    "capabilities": "int([l for l in open('/proc/self/status') if l.startswith('CapEff')][0].split()[1], 16) and leaked()",
-    "capabilities by exec": "b'CapEff:\\t0000000000000000' in subprocess.check_output(['cat', '/proc/self/status']) or leaked()",
-    "set-user-id by chmod": "open('s', 'w').close(); os.chmod('s', 0o4755); leaked()",
-    "set-user-id by fchmod": "f = open('s', 'w'); os.fchmod(f.fileno(), 0o4755); leaked()",
-    "set-user-id at creation": "os.open('s', os.O_CREAT | os.O_WRONLY, 0o4755); leaked()",
-    "set-group-id": "open('s', 'w').close(); os.chmod('s', 0o2755); leaked()",
-    "device node": "os.mknod('n', 0o60666, os.makedev(254, 0)); leaked()",
-    "another user": "os.setuid(12345); leaked()",
-    "terminal injection": """
-import pty, fcntl
-master, slave = pty.openpty(); fcntl.ioctl(slave, 0x5412, b'x'); leaked()
-""",
-    "controlling terminal": "open('/dev/tty').close(); leaked()",
-    "no new privileges": "'NoNewPrivs:\\t1' in open('/proc/self/status').read() or leaked()",
-    "core dumps": "import resource; resource.setrlimit(resource.RLIMIT_CORE, (1, 1)); leaked()",
-}
-
-ATTACKS = {"files": FILES, "processes": PROCESSES, "network": NETWORK, "kernel": KERNEL}
 
 # Each attack runs in a process and a folder of its own; a line of JSON says how each one went.
 DRIVER = """
-import ctypes, glob, json, os, socket, subprocess, sys, time, traceback
+import ctypes, glob, json, os, socket, struct, subprocess, sys, time
 libc = ctypes.CDLL(None, use_errno=True)
 OUTSIDE, SECRET = os.environ['OUTSIDE'], os.environ['MARK'][::-1]
 VICTIM, PORT, UDP = (int(os.environ[n]) for n in ('VICTIM', 'PORT', 'UDP'))
-ABSTRACT = os.environ['ABSTRACT']
+ABSTRACT, apart, WORKSPACE = os.environ['ABSTRACT'], os.environ['APART'] == '1', os.getcwd()
 def leaked():
     os.write(report, b'LEAKED ')
 def show(text):
@@ -198,8 +78,14 @@ def outside(tmp_path: Path) -> Iterator[dict[str, str]]:
     (home / ".ssh").mkdir(parents=True)
     (home / ".ssh" / "id_rsa").write_text(SECRET)
     (home / ".bashrc").write_text("")
+    for name in (".aws/credentials", ".config/agentcli/config.toml"):
+        (home / name).parent.mkdir(parents=True)
+        (home / name).write_text(SECRET)
+    (folder / "program").write_text("#!/bin/sh\n")
+    (folder / "program").chmod(0o755)
+    temporary = tempfile.NamedTemporaryFile(prefix="agentcli-secret")  # noqa: SIM115
     victim = subprocess.Popen(["sleep", "600"], cwd=folder, env={"API_KEY": SECRET})
-    sockets = []
+    sockets: list[Any] = []
     tcp = socket.create_server(("127.0.0.1", 0))
     udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     udp.bind(("127.0.0.1", 0))
@@ -208,7 +94,7 @@ def outside(tmp_path: Path) -> Iterator[dict[str, str]]:
         socket.socket(socket.AF_UNIX, kind)
         for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_STREAM)
     )
-    sockets += [tcp, udp, stream, datagram, abstract]
+    sockets += [temporary, tcp, udp, stream, datagram, abstract]
     here = os.getcwd()
     os.chdir(folder)  # names of sockets are at most 107 bytes
     stream.bind("socket")
@@ -249,7 +135,7 @@ async def test_attacks(kind: str, confined: Confined, outside: dict[str, str]) -
     attacks = ATTACKS[kind]
     result = await confined.run(
         *(os.path.realpath(sys.executable), "-S", "-c", DRIVER),
-        env=outside,
+        env={**outside, "APART": str(int(confined.sandbox.keeps_read_only))},
         stdin=json.dumps(attacks).encode(),
         time_s=60,
     )
@@ -260,6 +146,7 @@ async def test_attacks(kind: str, confined: Confined, outside: dict[str, str]) -
     assert [name for name, said in outcomes.items() if said in broken] == []
     assert (Path(outside["OUTSIDE"]) / "secret").read_text() == SECRET
     assert not (Path(outside["OUTSIDE"]) / "new").exists()
+    assert not (Path(outside["OUTSIDE"]).parent / "new").exists()
     assert (Path(outside["REAL_HOME"]) / ".bashrc").read_text() == ""
 
 
