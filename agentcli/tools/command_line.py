@@ -85,7 +85,7 @@ _HARMLESS_VARIABLES = re.compile(
 _EXPANDS = re.compile(r"[*?\[\]]|^~|=~|\{.*(,|\.\.).*\}", re.S)
 _NO_TARGET = frozenset(("/dev/null", "/dev/stdout", "/dev/stderr"))
 _WRITING = frozenset((">", ">>", ">|", "&>", "&>>", "<>"))
-_DEPTH = 8
+_DEPTH, _NESTING = 8, 150
 _LONGEST = 20_000
 
 SHELLS = frozenset(("sh", "bash", "dash", "zsh", "ksh", "ash", "fish"))
@@ -149,6 +149,7 @@ class _Reading:
     hidden: bool = False
     moved: bool = False
     loops: bool = False
+    nesting: int = 0
 
     def doubt(self, reason: str, *, hidden: bool = True) -> None:
         if not self.unclear or (hidden and not self.hidden):
@@ -161,6 +162,8 @@ class _Reading:
         # The grammar takes any white space for a gap between words, bash only these three.
         if re.search(r"[^\S \t\n]|[\x00-\x08\x0e-\x1f\x7f\x85\u180e\u200b\ufeff]", text):
             return self.doubt("it holds unusual white space or control characters")
+        if re.search(r"\S\\\n\S", text):  # to the grammar a gap, to bash nothing at all
+            return self.doubt("a word goes on in the next line")
         if depth > _DEPTH or len(text) > _LONGEST:
             return self.doubt("it is nested too deep or too long")
         root = _tree(text).root_node
@@ -210,8 +213,13 @@ class _Reading:
             self.doubt(f"it sets {text or 'a variable'}", hidden=False)
 
     def visit_all(self, node: Node, depth: int) -> None:
-        for child in node.named_children:
-            self.visit(child, depth)
+        self.nesting += 1
+        if self.nesting > _NESTING:  # a list of many commands nests as well
+            self.doubt("it is nested too deep or too long")
+        else:
+            for child in node.named_children:
+                self.visit(child, depth)
+        self.nesting -= 1
 
     def redirected(self, node: Node, depth: int) -> None:
         body = node.child_by_field_name("body")
@@ -242,8 +250,7 @@ class _Reading:
                     self.doubt(f"it sets {text or 'a variable'} for the command", hidden=False)
             elif not child.type.endswith("_redirect") and child.type != "comment":
                 words.append(_literal(child))
-            if child.type != "file_redirect":
-                self.visit_all(child, depth)
+            self.visit_all(child, depth)
         writes: list[str | None] = []
         reads: list[str | None] = []
         for holder in {node.id: node, whole.id: whole}.values():

@@ -1,0 +1,274 @@
+"""What every environment does alike: this machine at both levels, a container, another machine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from agentcli.environments.base import Environment
+from agentcli.environments.docker import DockerEnvironment
+from agentcli.environments.host import HostEnvironment
+from agentcli.environments.ssh import SshEnvironment
+from agentcli.errors import CapabilityError, EnvironmentOpError, SandboxError
+from agentcli.sandbox.limits import MIB, Limits
+from agentcli.sandbox.process import Supervisor
+from tests.environments.far import IMAGE, FarEnd, Missing, container_cli, far_end
+
+KINDS = ("full", "reduced", "docker", "ssh")
+
+
+@pytest.fixture(scope="module")
+def supervisor() -> Iterator[Supervisor]:
+    """One for all tests of this file."""
+    supervisor = Supervisor()
+    supervisor.start()
+    yield supervisor
+    supervisor.close()
+
+
+@pytest.fixture(scope="module")
+def far(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FarEnd]:
+    try:
+        with far_end(tmp_path_factory.mktemp("far")) as far:
+            yield far
+    except Missing as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.fixture(scope="module")
+def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, ...]]:
+    try:
+        with container_cli(tmp_path_factory.mktemp("images")) as cli:
+            yield cli
+    except Missing as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.fixture(params=KINDS)
+async def place(
+    request: pytest.FixtureRequest, workspace: Path, supervisor: Supervisor
+) -> AsyncIterator[Environment]:
+    """An environment that works in ``workspace``."""
+    environment: HostEnvironment | SshEnvironment
+    if request.param == "docker":
+        program = request.getfixturevalue("cli")
+        environment = DockerEnvironment(workspace, IMAGE, supervisor, program=program)
+    elif request.param == "ssh":
+        config = str(request.getfixturevalue("far").config)
+        environment = SshEnvironment("far", str(workspace), supervisor, config=config)
+    else:
+        environment = HostEnvironment(workspace, supervisor, wanted=request.param)
+    try:
+        await environment.start()
+    except SandboxError as error:
+        await environment.aclose()
+        pytest.skip(error.line())
+    yield environment
+    await environment.aclose()
+
+
+def with_argument(word: str) -> list[psutil.Process]:
+    """Processes with an argument that is, or ends with, a word."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if any(part.endswith(word) for part in process.cmdline()):
+                found.append(process)
+    return found
+
+
+def survivors(word: str) -> list[str]:
+    """Those that do not end within two seconds."""
+    end = time.monotonic() + 2
+    while (found := with_argument(word)) and time.monotonic() < end:
+        time.sleep(0.05)
+    return [str(process) for process in found]
+
+
+async def code_of(awaitable: Any) -> str:
+    with pytest.raises(EnvironmentOpError) as caught:
+        await awaitable
+    return caught.value.code
+
+
+async def test_commands(place: Environment, workspace: Path) -> None:
+    """Folder, variables, input, streams and exit codes."""
+    assert place.operations == {"files", "process"} and place.root == str(workspace)
+    (workspace / "sub").mkdir()
+    script = "pwd; echo $X; cat; echo wrong >&2; echo made > made; exit 7"
+    seen: list[tuple[str, bytes]] = []
+    result = await place.exec(
+        ("sh", "-c", script),
+        limits=Limits(),
+        cwd="sub",
+        env={"X": "a b"},
+        stdin=b"given\xff\n",
+        on_output=lambda name, data: seen.append((name, data)),
+    )
+    assert (result.success, result.exit_code, result.error) == (False, 7, None)
+    assert result.stdout == f"{workspace}/sub\na b\ngiven\ufffd\n" and result.stderr == "wrong\n"
+    assert b"".join(data for name, data in seen if name == "stderr") == b"wrong\n"
+    assert (workspace / "sub" / "made").read_text() == "made\n"
+    info = (workspace / "sub" / "made").stat()
+    assert (info.st_uid, info.st_gid) == (os.getuid(), os.getgid())
+    killed = await place.exec(("sh", "-c", "kill -9 $$"), limits=Limits())
+    assert killed.exit_code == 128 + signal.SIGKILL
+
+
+async def test_commands_that_cannot_start(place: Environment) -> None:
+    missing = await place.exec(("no-such-program",), limits=Limits())
+    assert missing.exit_code is None and missing.error == "no-such-program: no such program"
+    folder = await place.exec(("true",), limits=Limits(), cwd="nowhere")
+    assert folder.exit_code is None and str(folder.error).endswith("nowhere: no such folder")
+
+
+async def test_output_arrives_while_it_runs(place: Environment, workspace: Path) -> None:
+    first = asyncio.Event()
+    script = "echo one; until [ -e go ]; do sleep 0.05; done; echo two"
+    task = asyncio.create_task(
+        place.exec(("sh", "-c", script), limits=Limits(time_s=30), on_output=lambda *_: first.set())
+    )
+    await asyncio.wait_for(first.wait(), 20)
+    assert not task.done()
+    (workspace / "go").touch()
+    assert (await task).stdout == "one\ntwo\n"
+
+
+async def test_time_is_up(place: Environment) -> None:
+    word = f"7{os.getpid()}"
+    script = f"echo before; sleep {word}1 & (sleep {word}2 &) ; sleep {word}3"
+    result = await place.exec(("sh", "-c", script), limits=Limits(time_s=3))
+    assert result.timed_out and result.exit_code is None and result.stdout == "before\n"
+    assert result.error == "timed out after 3 s"
+    assert survivors(f"{word}1") + survivors(f"{word}2") + survivors(f"{word}3") == []
+
+
+async def test_cancelling_ends_all_of_it(place: Environment) -> None:
+    word = f"8{os.getpid()}"
+    begun = asyncio.Event()
+    script = f"(sleep {word}1 &) ; sleep {word}2 & echo up; wait"
+    task = asyncio.create_task(
+        place.exec(("sh", "-c", script), limits=Limits(), on_output=lambda *_: begun.set())
+    )
+    await asyncio.wait_for(begun.wait(), 20)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert survivors(f"{word}1") + survivors(f"{word}2") == []
+    assert (await place.exec(("echo", "ok"), limits=Limits())).stdout == "ok\n"
+
+
+async def test_what_is_left_behind_is_ended(place: Environment) -> None:
+    """A daemon that holds the pipe keeps nobody waiting, and does not live on."""
+    word = f"9{os.getpid()}"
+    result = await place.exec(
+        ("sh", "-c", f"(sleep {word} &) ; echo done"), limits=Limits(time_s=30)
+    )
+    assert result.success and result.stdout == "done\n"
+    assert survivors(word) == []
+
+
+async def test_output_that_is_too_long(place: Environment) -> None:
+    result = await place.exec(("seq", "300000"), limits=Limits(output_bytes=2000))
+    assert result.success and result.truncated and len(result.stdout) < 2100
+    assert result.stdout.startswith("1\n2\n") and result.stdout.endswith("\n300000\n")
+    assert "bytes left out ...]" in result.stdout and result.stderr == ""
+
+
+async def test_files(place: Environment, workspace: Path) -> None:
+    await place.write("a/b.txt", b"one\ntwo\n")
+    assert (workspace / "a/b.txt").read_bytes() == b"one\ntwo\n"
+    assert await place.read("a/b.txt") == await place.read(f"{workspace}/a/b.txt")
+    assert await place.read("a/b.txt", max_bytes=2) == b"on"
+    await place.write("a/b.txt", b"three\n", expect=b"one\ntwo\n")
+    assert await code_of(place.write("a/b.txt", b"x", expect=b"one\n")) == "CONFLICT"
+    found = await place.stat("a/b.txt")
+    assert found is not None and (found.kind, found.size) == ("file", 6)
+    assert await place.stat("missing") is None
+    assert [(entry.name, entry.kind) for entry in await place.list_dir(".")] == [("a", "dir")]
+    assert await code_of(place.read("missing")) == "ENOENT"
+    assert await code_of(place.read("a")) == "EISDIR"
+    assert await code_of(place.read("../outside")) in ("ENOENT", "EACCES")
+    assert await code_of(place.read("/etc/shadow")) in ("ENOENT", "EACCES")
+
+
+async def test_searches(place: Environment, workspace: Path) -> None:
+    for name in ("a.py", "b.txt", "src/c.py", "build/d.py"):
+        await place.write(name, b"needle here\nother\n")
+    await place.write(".gitignore", b"build/\n")
+    assert await place.glob("**/*.py") == ["a.py", "src/c.py"]
+    assert await place.glob("*", "src") == ["src/c.py"]
+    matches = await place.grep("ne+dle", glob="*.py")
+    assert [(match.path, match.line, match.text) for match in matches] == [
+        ("a.py", 1, "needle here"),
+        ("src/c.py", 1, "needle here"),
+    ]
+    assert len(await place.grep("OTHER", ignore_case=True)) == 3
+    assert await code_of(place.grep("(")) == "EINVAL"
+
+
+async def test_big_files_and_many_calls(place: Environment, workspace: Path) -> None:
+    data = os.urandom(5 * MIB)
+    await place.write("big.bin", data)
+    assert (workspace / "big.bin").read_bytes() == data == await place.read("big.bin")
+    names = [f"f{number}" for number in range(20)]
+    await asyncio.gather(*(place.write(name, name.encode()) for name in names))
+    commands = asyncio.gather(*(place.exec(("cat", name), limits=Limits()) for name in names[:3]))
+    contents = await asyncio.gather(*(place.read(name) for name in names))
+    assert contents == [name.encode() for name in names]
+    assert [result.stdout for result in await commands] == names[:3]
+
+
+NAMES = ("-dash", "new\nline", "quote'\" $x", "ünïcode", "\udcff\udcfe.bin")
+
+
+async def test_unusual_names(place: Environment, workspace: Path) -> None:
+    for name in NAMES:
+        await place.write(name, name.encode(errors="surrogateescape"))
+        assert await place.read(name) == os.fsencode(name)
+    assert sorted(os.listdir(os.fsencode(workspace))) == sorted(map(os.fsencode, NAMES))
+    assert [entry.name for entry in await place.list_dir(".")] == sorted(NAMES)
+    assert await place.glob("*") == sorted(NAMES)
+    assert {match.path for match in await place.grep(".")} == set(NAMES)
+    # Docker and Podman take arguments in UTF-8 only.
+    known = NAMES[:-1] if place.level.startswith("docker") else NAMES
+    shown = await place.exec(("cat", *(f"./{name}" for name in known)), limits=Limits())
+    expected = b"".join(map(os.fsencode, known)).decode(errors="replace")
+    assert (shown.stdout, shown.stderr) == (expected, "")
+
+
+async def test_a_worker_that_dies_is_started_anew(place: Environment, workspace: Path) -> None:
+    (workspace / "f").write_bytes(bytes(60 * MIB))
+    (workspace / "g").write_bytes(b"kept")
+    task = asyncio.create_task(place.read("f"))
+    await asyncio.sleep(0)
+    for process in with_argument(str(workspace)):
+        process.kill()
+    with pytest.raises(EnvironmentOpError, match="worker died"):
+        await task
+    assert await place.read("g") == b"kept"
+
+
+async def test_what_is_missing_is_said(
+    workspace: Path, supervisor: Supervisor, far: FarEnd
+) -> None:
+    for environment, what in (
+        (
+            SshEnvironment("far", "/nowhere", supervisor, config=str(far.config)),
+            "/nowhere: no such",
+        ),
+        (SshEnvironment("nobody", "", supervisor, config="/dev/null"), "nobody"),
+        (DockerEnvironment(workspace, "x", supervisor, program=("/bin/false",)), "docker:x"),
+    ):
+        with pytest.raises(CapabilityError, match=what):
+            await environment.start()
+        await environment.aclose()
