@@ -20,7 +20,8 @@ from __future__ import annotations
 
 import stat
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,24 @@ class Task:
 
 
 _STDIN = "standard input"
+
+
+def overridden(task: Task, flags: Mapping[str, Any], checks: Sequence[str] = ()) -> Task:
+    """The task with what the command line says before it; flags of None or absent say nothing."""
+    budget = task.budget
+    return replace(
+        task,
+        model=flags.get("model") or task.model,
+        max_steps=flags.get("max_steps") or task.max_steps,
+        env=flags.get("env") or task.env,
+        budget=replace(
+            budget,
+            tokens=flags.get("budget_tokens") or budget.tokens,
+            cost=flags.get("max_cost") or budget.cost,
+            time_s=flags.get("timeout_s") or budget.time_s,
+        ),
+        checks=(*task.checks, *checks),
+    )
 
 
 def read(path: Path) -> Task:

@@ -61,7 +61,10 @@ class Job:
 def run(
     task: Annotated[
         str | None,
-        typer.Argument(help="The task's Markdown file; - reads it from stdin.", metavar="TASK.md"),
+        typer.Argument(
+            help="The task's Markdown file, or a folder of them; - reads it from stdin.",
+            metavar="TASK.md",
+        ),
     ] = None,
     prompt: Annotated[
         str | None, typer.Option("-p", "--prompt", help="The task itself.", metavar="TEXT")
@@ -97,6 +100,9 @@ def run(
             help="Where tools act: host, docker:IMAGE or ssh:HOST[:FOLDER].", metavar="PLACE"
         ),
     ] = None,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Tasks of a folder that are worked on at once.", metavar="N")
+    ] = 1,
     output_schema: Annotated[
         Path | None,
         typer.Option(help="The answer must be JSON of this schema.", metavar="FILE"),
@@ -140,7 +146,6 @@ def run(
         raise typer.BadParameter("a check cannot be empty", param_hint="'--check'")
     session = find_session(session) if session else None
     before = load_state(session) if session else None
-    given = _task(task, prompt, before)
     folder = _workspace(workspace, before, writes=mode is not RunMode.PLAN)
     flags = {
         "model": model,
@@ -157,20 +162,18 @@ def run(
         "offline": offline or None,
     }
     settings = config.load(folder, flags=flags, trusted=is_trusted(folder), profile=profile)
-    # The command line goes before the task's front matter, and that before the session so far.
-    given = replace(
-        given,
-        model=model or given.model or (before.model if before else None),
-        max_steps=max_steps or given.max_steps,
-        env=env or given.env,
-        budget=replace(
-            given.budget,
-            tokens=budget_tokens or given.budget.tokens,
-            cost=max_cost or given.budget.cost,
-            time_s=timeout or given.budget.time_s,
-        ),
-        checks=(*given.checks, *(check or ())),
-    )
+    if task is not None and Path(task).is_dir():
+        if prompt is not None or session or output_schema:
+            raise UsageError("a folder of tasks takes no -p, --session or --output-schema")
+        from agentcli.cli.batch_view import run_folder
+
+        chosen = mode or settings.mode or RunMode.AUTO
+        return run_folder(
+            Path(task), folder, settings, flags=flags, mode=chosen, checks=check or (), jobs=jobs
+        )
+    given = tasks.overridden(_task(task, prompt, before), flags, check or ())
+    if before and not given.model:
+        given = replace(given, model=before.model)
     schema = AnswerSchema.read(output_schema) if output_schema else None
     if schema and given.instruction:
         given = replace(given, instruction=f"{given.instruction}\n\n{schema.instruction}")

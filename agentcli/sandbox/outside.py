@@ -15,8 +15,16 @@ _PASSED = (
 )
 
 
-def output_of(argv: Sequence[str], environ: Mapping[str, str], *, time_s: float) -> str:
+def output_of(
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    *,
+    time_s: float,
+    own: Mapping[str, str] | None = None,
+) -> str:
     """What a program of the user's prints, waited for in this thread.
+
+    ``own`` are variables for it alone. Bytes that are not UTF-8 come as surrogates.
 
     Raises:
         OSError: it cannot be started, failed, or took longer than ``time_s`` seconds.
@@ -24,12 +32,12 @@ def output_of(argv: Sequence[str], environ: Mapping[str, str], *, time_s: float)
     try:
         ended = subprocess.run(
             list(argv),
-            env=environment(environ),
+            env={**environment(environ), **(own or {})},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=time_s,
             text=True,
-            errors="replace",
+            errors="surrogateescape",
         )
     except subprocess.TimeoutExpired as error:
         raise OSError(f"{argv[0]} took more than {time_s:g} s") from error

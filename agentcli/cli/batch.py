@@ -1,0 +1,339 @@
+"""Many tasks at once: a folder of them, each in a copy of the workspace of its own.
+
+A batch lives in a folder of the data directory: ``batch.jsonl`` says which tasks began in which
+session and how they ended, beside it stand the copies and one patch for each task. What a crash
+cuts short goes on when the same command is given again: ended tasks keep their results, begun ones
+go on in their sessions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from agentcli import task as tasks
+from agentcli.agent.events import Event, Status
+from agentcli.cli.render import Summary, result_object
+from agentcli.config import Settings
+from agentcli.errors import AgentCLIError, TaskError, UsageError, WorkspaceError
+from agentcli.sandbox.outside import output_of
+from agentcli.session import store
+from agentcli.task import Task
+from agentcli.wiring import open_agent
+
+OnEvent = Callable[[str, Event], None]
+
+# The user's hooks and the like must not run because a task begins.
+_GIT = (
+    *("git", "-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false"),
+    *("-c", "core.pager=cat", "-c", "protocol.allow=never"),
+)
+_GIT_S = 120.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """One task of a batch, in a form that can be sent to another process."""
+
+    name: str
+    file: str
+    folder: str
+    """Where its copy of the workspace is."""
+    settings: Mapping[str, Any]
+    flags: Mapping[str, Any]
+    """Of the command line, which go before what the task says."""
+    mode: str
+    session: str | None = None
+    checks: Sequence[str] = ()
+
+
+@dataclass
+class Batch:
+    """A folder of tasks over one workspace, and what is known of them."""
+
+    folder: Path
+    workspace: Path
+    tasks: dict[str, Path]
+    ended: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sessions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def journal(self) -> Path:
+        """Where beginnings and ends are recorded, one JSON object a line."""
+        return self.folder / "batch.jsonl"
+
+    @property
+    def open(self) -> list[str]:
+        """The tasks without a result."""
+        return [name for name in self.tasks if name not in self.ended]
+
+    def record(self, entry: Mapping[str, Any]) -> None:
+        """Append an entry and bring it to the disk."""
+        with self.journal.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def copy_of(self, name: str) -> Path:
+        """The task's copy of the workspace, made if it is not there.
+
+        Raises:
+            WorkspaceError: it cannot be made.
+        """
+        place = self.folder / "work" / name
+        made = self.folder / "work" / f"{name}.made"
+        if made.exists():
+            return place
+        shutil.rmtree(place, ignore_errors=True)  # of a crash in the middle of copying
+        place.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            if is_repository(self.workspace):
+                git(self.workspace, "worktree", "prune")
+                git(self.workspace, "worktree", "add", "--quiet", "--detach", str(place), "HEAD")
+            else:
+                output_of(["cp", "-a", f"{self.workspace}/.", str(place)], os.environ, time_s=600)
+        except OSError as error:
+            raise WorkspaceError(f"no copy for {name}: {error}") from error
+        made.touch()
+        return place
+
+    def patch_of(self, name: str) -> Path | None:
+        """What the task changed, as a patch that ``git apply`` takes; None where it is nothing."""
+        place = self.folder / "work" / name
+        patch = self.folder / f"{name}.patch"
+        if not (place / ".git").exists():
+            return None
+        index = self.folder / f"{name}.index"
+        try:
+            for command in (("read-tree", "HEAD"), ("add", "--all")):
+                git(place, *command, index=index)
+            text = git(place, "diff", "--cached", "--binary", "HEAD", index=index)
+        except OSError as error:
+            raise WorkspaceError(f"no patch of {name}: {error}") from error
+        finally:
+            index.unlink(missing_ok=True)
+        if not text:
+            return None
+        patch.write_text(text, encoding="utf-8", errors="surrogateescape")
+        return patch
+
+
+def find_tasks(folder: Path) -> dict[str, Path]:
+    """The Markdown files of a folder by name, sorted.
+
+    Raises:
+        TaskError: there are none, or one of them is no task.
+    """
+    found = {path.stem: path for path in sorted(folder.glob("*.md")) if path.is_file()}
+    if not found:
+        raise TaskError(f"{folder}: no task in it", hint="A task is a file NAME.md")
+    for path in found.values():
+        tasks.read(path)
+    return found
+
+
+@contextlib.contextmanager
+def opened(tasks_folder: Path, workspace: Path) -> Iterator[Batch]:
+    """The batch of these tasks over this workspace: the unfinished one, or a new one.
+
+    Raises:
+        TaskError: the folder holds no tasks.
+        UsageError: another process works on it.
+    """
+    found = find_tasks(tasks_folder)
+    key = hashlib.sha256(f"{tasks_folder.resolve()}\0{workspace}".encode()).hexdigest()[:12]
+    root = store.data_dir() / "batches"
+    root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    lock = FileLock(root / f"{key}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UsageError("these tasks are being worked on by another agentcli") from error
+    try:
+        earlier = sorted(root.glob(f"{key}-*"))
+        batch = _load(earlier[-1], workspace, found) if earlier else None
+        if batch is None or not batch.open:
+            name = f"{key}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+            batch = Batch(root / name, workspace, found)
+            batch.folder.mkdir(mode=0o700)
+        yield batch
+    finally:
+        lock.release()
+
+
+def _load(folder: Path, workspace: Path, found: dict[str, Path]) -> Batch:
+    batch = Batch(folder, workspace, found)
+    with contextlib.suppress(FileNotFoundError):
+        for line in batch.journal.read_text(encoding="utf-8").splitlines():
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue  # the line that a crash cut short
+            name = entry.get("task")
+            if name not in found or entry.get("digest") != _digest(found[name]):
+                continue  # the task is another one by now
+            if "session" in entry:
+                batch.sessions[name] = entry["session"]
+            if "result" in entry:
+                batch.ended[name] = entry["result"]
+    return batch
+
+
+async def run_job(
+    job: Job,
+    on_begin: Callable[[str], None] = lambda session: None,
+    on_event: OnEvent = lambda name, event: None,
+) -> dict[str, Any]:
+    """Work on one task to its end; what ``--output json`` prints of it.
+
+    Raises:
+        AgentCLIError: what stands in the way of the run.
+    """
+    started = time.monotonic()
+    task = tasks.overridden(tasks.read(Path(job.file)), job.flags, job.checks)
+    settings = Settings.model_validate(job.settings, strict=False)
+    before = store.load_state(job.session) if job.session else None
+    if before is not None and before.finished and before.status is not Status.CANCELLED:
+        return result_object(Summary(before, 0, 0.0))
+    async with open_agent(
+        settings,
+        task=Task("") if before and before.task else task,
+        workspace=Path(job.folder),
+        model=task.model or settings.model,
+        mode=job.mode,
+        session_id=job.session,
+    ) as agent:
+        on_begin(agent.session.session_id)
+        goes_on = before is not None and before.task
+        run = agent.start(
+            "" if goes_on else task.instruction,
+            checks=() if goes_on else task.checks,
+        )
+        try:
+            async for event in run:
+                on_event(job.name, event)
+        except BaseException:
+            run.cancel()
+            raise
+        finally:
+            result = await run.result()
+    return result_object(Summary(result.state, result.exit_code, time.monotonic() - started))
+
+
+def failed(error: AgentCLIError) -> dict[str, Any]:
+    """The result of a task that could not be run."""
+    return {
+        "status": "failed",
+        "stop_reason": "",
+        "final_answer": "",
+        "detail": error.line(),
+        "error": {"type": type(error).__name__},
+        "steps": 0,
+    }
+
+
+@dataclass(frozen=True)
+class How:
+    """What all tasks of a batch have in common."""
+
+    settings: Settings
+    flags: Mapping[str, Any]
+    mode: str
+    checks: Sequence[str]
+
+
+def job_of(batch: Batch, name: str, how: How) -> Job:
+    """What a worker needs for one task; makes its copy of the workspace."""
+    return Job(
+        name,
+        str(batch.tasks[name].resolve()),
+        str(batch.copy_of(name)),
+        how.settings.model_dump(mode="json"),
+        {key: value for key, value in how.flags.items() if value is not None},
+        how.mode,
+        batch.sessions.get(name),
+        tuple(how.checks),
+    )
+
+
+async def run_local(
+    batch: Batch,
+    how: How,
+    jobs: int,
+    on_event: OnEvent,
+    on_end: Callable[[str, dict[str, Any]], None],
+) -> None:
+    """All open tasks of a batch in this process, ``jobs`` at a time."""
+    slots = asyncio.Semaphore(jobs)
+
+    async def one(name: str) -> None:
+        async with slots:
+            result = await _result(name)
+            finish(batch, name, result)
+            if name in batch.ended:
+                on_end(name, batch.ended[name])
+
+    async def _result(name: str) -> dict[str, Any]:
+        try:
+            job = await asyncio.to_thread(job_of, batch, name, how)
+            return await run_job(job, lambda session: begin(batch, name, session), on_event)
+        except AgentCLIError as error:
+            return failed(error)
+
+    async with asyncio.TaskGroup() as group:
+        for name in batch.open:
+            group.create_task(one(name))
+
+
+def begin(batch: Batch, name: str, session: str) -> None:
+    """Record in which session a task has begun."""
+    batch.record({"task": name, "digest": _digest(batch.tasks[name]), "session": session})
+
+
+def finish(batch: Batch, name: str, result: dict[str, Any]) -> None:
+    """Record how a task ended, with what it changed."""
+    if result["status"] == "cancelled":
+        return  # it goes on with the next call
+    with contextlib.suppress(WorkspaceError):
+        patch = batch.patch_of(name)
+        result = {**result, "patch": str(patch) if patch else None}
+    result = {"task": name, "workspace": str(batch.folder / "work" / name), **result}
+    batch.ended[name] = result
+    batch.record({"task": name, "digest": _digest(batch.tasks[name]), "result": result})
+
+
+def is_repository(folder: Path) -> bool:
+    """Whether a folder is the top of a git repository that has a commit."""
+    try:
+        top = git(folder, "rev-parse", "--show-toplevel").strip()
+        git(folder, "rev-parse", "--verify", "HEAD")
+    except OSError:
+        return False
+    return Path(top) == folder
+
+
+def git(folder: Path, *arguments: str, index: Path | None = None) -> str:
+    """What a git command prints. One that writes the index is given one of its own.
+
+    Raises:
+        OSError: it failed.
+    """
+    own = {"GIT_INDEX_FILE": str(index)} if index else {}
+    argv = [*_GIT, "-C", str(folder), *arguments]
+    return output_of(argv, os.environ, time_s=_GIT_S, own=own)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,142 @@
+"""``agentcli run FOLDER``: a table while tasks are worked on, one JSON line for each at its end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from agentcli.agent.events import Event, StepStarted, ToolStarted
+from agentcli.cli import batch as batches
+from agentcli.cli.batch import Batch, How
+from agentcli.cli.errors import show_note
+from agentcli.cli.signals import interruptible
+from agentcli.config import Settings
+from agentcli.text import escape
+from agentcli.wording import describe_call, duration
+
+_STYLES = {"solved": "green", "unsolved": "yellow", "stopped": "yellow", "failed": "red"}
+
+
+def run_folder(
+    folder: Path,
+    workspace: Path,
+    settings: Settings,
+    *,
+    flags: Mapping[str, Any],
+    mode: str,
+    checks: Sequence[str],
+    jobs: int,
+) -> int:
+    """Work on all tasks of a folder; 0 where all are solved, 1 where not.
+
+    Raises:
+        TaskError: the folder holds no tasks.
+        UsageError: another process works on it.
+    """
+    with batches.opened(folder, workspace) as batch:
+        if batch.ended or batch.sessions:
+            show_note(f"going on with a batch: {len(batch.ended)} of {len(batch.tasks)} are done")
+        if batches.is_repository(workspace) and batches.git(workspace, "status", "--porcelain"):
+            show_note("tasks begin at HEAD: changes that are not committed are left out")
+        for result in batch.ended.values():
+            _print(result)
+        code = asyncio.run(_run(batch, How(settings, flags, mode, checks), jobs))
+        counted = Counter(result["status"] for result in batch.ended.values())
+        told = ", ".join(f"{count} {status}" for status, count in sorted(counted.items()))
+        show_note(f"{told or 'none ended'}; copies and patches are in {batch.folder}")
+    return code or (0 if set(counted) == {"solved"} and not batch.open else 1)
+
+
+async def _run(batch: Batch, how: How, jobs: int) -> int:
+    task = asyncio.current_task()
+    assert task is not None
+    progress = Progress(list(batch.open))
+    with interruptible(task.cancel) as interruption, progress.shown():
+        try:
+            await batches.run_local(batch, how, jobs, progress.event, progress.ended)
+        except asyncio.CancelledError:
+            if interruption.exit_code is None:
+                raise
+    return interruption.exit_code or 0
+
+
+@dataclass
+class _Row:
+    state: str = "waits"
+    step: int = 0
+    doing: str = ""
+    since: float = 0.0
+    took_s: float = 0.0
+
+
+@dataclass
+class Progress:
+    """The table; without a terminal one line for each task that ends."""
+
+    names: list[str]
+    _rows: dict[str, _Row] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._rows = {name: _Row() for name in self.names}
+        self._console = Console(stderr=True)
+        self._live = Live(
+            console=self._console, get_renderable=self._table, refresh_per_second=4, transient=True
+        )
+
+    def shown(self) -> AbstractContextManager[object]:
+        """A context in which the table stands on the screen."""
+        return self._live if self._console.is_terminal else nullcontext()
+
+    def event(self, name: str, event: Event) -> None:
+        """Something happened in a task."""
+        row = self._rows[name]
+        row.since = row.since or time.monotonic()
+        row.state = "works"
+        match event:
+            case StepStarted(step=step):
+                row.step, row.doing = step, ""
+            case ToolStarted(call=call):
+                row.doing = describe_call(call, 60)
+
+    def ended(self, name: str, result: dict[str, Any]) -> None:
+        """A task has its result."""
+        row = self._rows[name]
+        row.state = result["status"]
+        row.doing = result["detail"] or result["stop_reason"]
+        row.took_s = time.monotonic() - row.since if row.since else 0.0
+        _print(result)
+        if not self._console.is_terminal:
+            told = f"{name}: {row.state} · {result['steps']} steps · {duration(row.took_s)}"
+            print(escape(told), file=sys.stderr, flush=True)
+
+    def _table(self) -> Table:
+        table = Table(box=None, pad_edge=False)
+        for heading in ("task", "state", "steps", "time", ""):
+            table.add_column(heading, no_wrap=True)
+        for name, row in self._rows.items():
+            took = row.took_s or (time.monotonic() - row.since if row.since else 0.0)
+            table.add_row(
+                Text(escape(name)),
+                Text(row.state, style=_STYLES.get(row.state, "")),
+                str(row.step or ""),
+                duration(took) if took else "",
+                Text(escape(row.doing), style="dim"),
+            )
+        return table
+
+
+def _print(result: dict[str, Any]) -> None:
+    print(json.dumps(result, ensure_ascii=True), flush=True)

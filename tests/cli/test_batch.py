@@ -1,0 +1,175 @@
+"""A folder of tasks: each in a copy of its own, side by side, and after a crash none twice."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Serve
+from tests.running import Cli
+from tests.server import Reply, Request
+
+
+@pytest.fixture
+def tasks(tmp_path: Path) -> Path:
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    for name in ("one", "two", "three"):
+        (folder / f"{name}.md").write_text(f"Write {name}.txt with its name in it.\n")
+    return folder
+
+
+@pytest.fixture
+def repository(workspace: Path) -> Path:
+    (workspace / "kept.txt").write_text("kept\n")
+    for command in (
+        ("init", "-q"),
+        ("add", "-A"),
+        ("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "start"),
+    ):
+        subprocess.run(["git", "-C", str(workspace), *command], check=True)
+    return workspace
+
+
+def answer(request: Request) -> Reply:
+    """Writes the file that the task names, then says so."""
+    messages = request.json["messages"]
+    name = next(
+        found[1]
+        for message in messages
+        if (found := re.match(r"Write (\w+)\.txt", str(message.get("content"))))
+    )
+    if messages[-1]["role"] == "tool":
+        return Reply(text=f"Wrote {name}.")
+    return Reply(calls=[("write_file", {"path": f"{name}.txt", "content": f"{name}\n"})])
+
+
+def arguments(tasks: Path, workspace: Path, *more: str) -> list[str]:
+    return ["run", str(tasks), "--model", "openai:m", "--workspace", str(workspace), *more]
+
+
+def results(out: str) -> dict[str, Any]:
+    return {result["task"]: result for result in map(json.loads, out.splitlines())}
+
+
+def test_each_task_has_a_worktree_and_leaves_a_patch(
+    cli: Cli, serve: Serve, tasks: Path, repository: Path
+) -> None:
+    (repository / "mine.txt").write_text("not committed\n")
+    before = subprocess.run(
+        ["git", "-C", str(repository), "status", "--porcelain"], capture_output=True, check=True
+    )
+    cli.server = serve([answer] * 6).url
+    ended = cli.run(*arguments(tasks, repository, "--jobs", "2", "--check", "test -s kept.txt"))
+    assert ended.code == 0, ended.err
+    found = results(ended.out)
+    assert sorted(found) == ["one", "three", "two"]
+    for name, result in found.items():
+        assert (result["status"], result["final_answer"]) == ("solved", f"Wrote {name}.")
+        assert result["checks"][0]["passed"]
+        assert (Path(result["workspace"]) / f"{name}.txt").read_text() == f"{name}\n"
+        assert not (Path(result["workspace"]) / "mine.txt").exists()
+        patch = Path(result["patch"])
+        subprocess.run(["git", "-C", str(repository), "apply", "--check", str(patch)], check=True)
+        assert f"+{name}\n" in patch.read_text()
+        assert not (repository / f"{name}.txt").exists()
+    after = subprocess.run(
+        ["git", "-C", str(repository), "status", "--porcelain"], capture_output=True, check=True
+    )
+    assert after.stdout == before.stdout
+    assert "changes that are not committed are left out" in ended.err
+    assert "3 solved" in ended.err
+
+
+def test_one_that_fails_does_not_stop_the_others(
+    cli: Cli, serve: Serve, tasks: Path, workspace: Path
+) -> None:
+    (tasks / "one.md").write_text("---\nmodel: nobody:m\n---\nWrite one.txt.\n")
+    (tasks / "three.md").write_text("---\nchecks: ['false']\n---\nWrite three.txt.\n")
+    cli.server = serve([answer] * 12).url
+    ended = cli.run(*arguments(tasks, workspace, "--jobs", "3"))
+    # The command line's model goes before a task's own.
+    assert {name: one["status"] for name, one in results(ended.out).items()} == {
+        "one": "solved",
+        "two": "solved",
+        "three": "unsolved",
+    }
+    assert ended.code == 1
+
+
+def test_after_a_kill_nothing_is_lost_and_nothing_runs_twice(
+    cli: Cli, serve: Serve, tasks: Path, repository: Path
+) -> None:
+    def slow(request: Request) -> Reply:
+        reply = answer(request)
+        if "Write two.txt" in str(request.json["messages"]) and reply.calls:
+            return Reply(calls=[("shell", {"command": "echo x >> count.txt; sleep 60"})])
+        return reply
+
+    first = serve([slow] * 6)
+    cli.server = first.url
+    process = cli.start(*arguments(tasks, repository, "--jobs", "3"))
+    deadline = time.monotonic() + 60
+    work = cli.home / "data" / "batches"
+    while not list(work.glob("*/work/two/count.txt")) or len(first.requests) < 5:
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    time.sleep(1)  # the others have ended by now
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+    second = serve([Reply(text="It was interrupted; I leave it.")] * 3)
+    cli.server = second.url
+    ended = cli.run(*arguments(tasks, repository, "--jobs", "3"))
+    assert ended.code == 0, ended.err
+    assert "going on with a batch" in ended.err
+    found = results(ended.out)
+    assert sorted(found) == ["one", "three", "two"]
+    assert found["one"]["final_answer"] == "Wrote one."
+    assert found["two"]["final_answer"] == "It was interrupted; I leave it."
+    assert len(second.requests) == 1
+    told = second.requests[0].json["messages"]
+    assert "interrupted" in str(told[-1]["content"]) or "interrupted" in str(told[-2]["content"])
+    assert (Path(found["two"]["workspace"]) / "count.txt").read_text() == "x\n"
+
+    cli.server = serve([answer] * 6).url
+    again = cli.run(*arguments(tasks, repository, "--jobs", "3"))
+    assert "going on" not in again.err and len(results(again.out)) == 3
+
+
+def test_interrupting_ends_in_order_and_goes_on_later(
+    cli: Cli, serve: Serve, tasks: Path, workspace: Path
+) -> None:
+    slow = Reply(calls=[("shell", {"command": "sleep 60"})])
+    server = serve([slow] * 3)
+    cli.server = server.url
+    process = cli.start(*arguments(tasks, workspace, "--jobs", "3"))
+    deadline = time.monotonic() + 60
+    while len(server.requests) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert not out
+    cli.server = serve([Reply(text="Done.")] * 3).url
+    ended = cli.run(*arguments(tasks, workspace, "--jobs", "3"))
+    assert ended.code == 0 and len(results(ended.out)) == 3
+
+
+def test_what_cannot_be_a_batch(cli: Cli, tasks: Path, workspace: Path) -> None:
+    assert "takes no -p" in cli.run(*arguments(tasks, workspace, "-p", "x")).error
+    (tasks / "one.md").write_text("---\nnonsense: 1\n---\nx\n")
+    assert "one.md" in cli.run(*arguments(tasks, workspace)).error
+    empty = tasks.parent / "empty"
+    empty.mkdir()
+    ended = cli.run(*arguments(empty, workspace))
+    assert ended.code == 2 and "no task in it" in ended.error
