@@ -295,9 +295,19 @@ def serve(link: socket.socket) -> None:
 
 
 def _report(wire: Wire, number: int | None, error: BaseException) -> None:
+    if _out_of_memory(error):
+        reason = str(error).splitlines()[0] if str(error) else "MemoryError"
+        hint = "Use a shorter --context, fewer samples, or --quantize"
+        error = ModelError(f"out of memory ({reason})", hint=hint)
     message = error.message if isinstance(error, AgentCLIError) else f"{error!r}"
     hint = error.hint if isinstance(error, AgentCLIError) else ""
     wire.send("error", id=number, error=type(error).__name__, message=message, hint=hint or "")
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    # For memory of the processor torch has no class of its own.
+    allocator = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    return allocator or isinstance(error, MemoryError | torch.OutOfMemoryError)
 
 
 def main(descriptor: int) -> None:

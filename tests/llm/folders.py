@@ -254,7 +254,8 @@ def make_folder(name: str, folder: Path, *, context: int = 8192, seed: int = 0) 
     )
     auto: Any = transformers.AutoModelForCausalLM
     model = auto.from_config(config, dtype=torch.float32)
-    likely = [kind.end, opens or "{", '"', '"}', "}", '":Ġ"']
+    likely = [kind.end, opens or "<|python_tag|>", "{", '"', '"}', "}", '":Ġ"']
+    likely += ["<think>", "</think>"] if name == "qwen3" else []
     _prefer(model, [vocab[token] for token in likely])
     model.save_pretrained(folder)
     end = vocab["<end_of_turn>"] if name == "gemma2" else vocab[kind.end]
@@ -269,6 +270,7 @@ def _prefer(model: Any, tokens: list[int]) -> None:
 
     One channel of the stream is the same after every token; the head reads it.
     """
-    model.get_input_embeddings().weight[:, 0] = 0.06
+    model.get_input_embeddings().weight[:, 0] = 0.5
+    seen: Any = model.model(torch.arange(3, 35)[None]).last_hidden_state[..., 0].mean()
     model.lm_head.weight[:, 0] = 0.0
-    model.lm_head.weight[tokens, 0] = 1.5
+    model.lm_head.weight[tokens, 0] = 4.0 / seen
