@@ -16,6 +16,14 @@ from typer._click import Context
 from typer.core import TyperCommand
 
 from agentcli.cli.errors import log_to_file, show_note
+from agentcli.cli.local_options import (
+    ContextOption,
+    DeviceOption,
+    DtypeOption,
+    QuantizeOption,
+    ThreadsOption,
+    local_flags,
+)
 from agentcli.errors import CapabilityError, UsageError, WorkspaceError
 
 if TYPE_CHECKING:
@@ -101,6 +109,11 @@ def chat(
     no_sandbox: Annotated[
         bool, typer.Option("--no-sandbox", help="Run tools with your own rights.")
     ] = False,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    quantize: QuantizeOption = None,
+    context: ContextOption = None,
+    threads: ThreadsOption = None,
 ) -> int:
     """Talk with the agent about the code in a folder.
 
@@ -118,6 +131,7 @@ def chat(
         "model": model,
         "mode": mode.value if mode else None,
         "sandbox": "none" if no_sandbox else None,
+        **local_flags(device, dtype, quantize, context, threads),
     }
     trusted = is_trusted(folder)
     settings = config.load(folder, flags=flags, trusted=trusted)

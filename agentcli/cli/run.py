@@ -20,6 +20,14 @@ from agentcli.agent.state import AgentState
 from agentcli.answer_schema import AnswerSchema
 from agentcli.cli.asking import can_ask, on_terminal
 from agentcli.cli.errors import log_to_file, show_error, show_note
+from agentcli.cli.local_options import (
+    ContextOption,
+    DeviceOption,
+    DtypeOption,
+    QuantizeOption,
+    ThreadsOption,
+    local_flags,
+)
 from agentcli.cli.open import open_renderer
 from agentcli.cli.render import Output, Renderer, Summary
 from agentcli.cli.sandbox import Network
@@ -127,6 +135,11 @@ def run(
         str | None,
         typer.Option(help="Go on with this session: its id, or its beginning.", metavar="ID"),
     ] = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    quantize: QuantizeOption = None,
+    context: ContextOption = None,
+    threads: ThreadsOption = None,
 ) -> int:
     """Work on a task until its checks pass.
 
@@ -160,6 +173,7 @@ def run(
         "network": network.value if network else None,
         "domains": domain or None,
         "offline": offline or None,
+        **local_flags(device, dtype, quantize, context, threads),
     }
     settings = config.load(folder, flags=flags, trusted=is_trusted(folder), profile=profile)
     if task is not None and Path(task).is_dir():
