@@ -203,6 +203,7 @@ async def open_agent(
             limits=_limits(settings, task or Task(""), state.limits),
             retry=RetryConfig(attempts=settings.retries + 1),
             price_of=registry.price_of,
+            window_of=registry.window_of,
             check=verify,
             sampling=Sampling(
                 max_tokens=settings.max_output_tokens, temperature=settings.temperature

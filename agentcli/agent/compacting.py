@@ -17,7 +17,7 @@ from agentcli.agent.processors.base import Conversation, Item, Processor
 from agentcli.agent.stream import Stream
 from agentcli.agent.view import stretches
 from agentcli.errors import BudgetError, DeadlineError, ProviderError, UsageError
-from agentcli.llm.client import ChatRequest, LLMClient, Sampling, chat
+from agentcli.llm.client import ChatRequest, LLMClient, ModelInfo, Sampling, chat
 from agentcli.messages import Message, Role, ToolCall, system, user
 from agentcli.text import truncate
 from agentcli.tools.base import ToolKind
@@ -59,7 +59,11 @@ class Compaction:
 
 
 class Compacting:
-    """``purpose`` tells what a call is for; ``processors`` are tried in their order."""
+    """``purpose`` tells what a call is for; ``processors`` are tried in their order.
+
+    ``window_of`` finds a window that a client does not know; it may take a while, and no step
+    waits for it.
+    """
 
     def __init__(
         self,
@@ -68,12 +72,15 @@ class Compacting:
         purpose: Callable[[ToolCall], ToolKind | None],
         rules: ContextRules,
         processors: Sequence[Processor],
+        window_of: Callable[[ModelInfo], int | None] | None = None,
     ) -> None:
         self._stream = stream
         self._asking = asking
         self._purpose = purpose
         self._rules = rules
         self._processors = tuple(processors)
+        self._window_of = window_of
+        self._asked: dict[str, asyncio.Task[int | None]] = {}
         self._learnt: dict[str, int] = {}
         self._forced_step = -1
         self._looked_at: tuple[int, tuple[int, ...], Compaction] | None = None
@@ -93,6 +100,7 @@ class Compacting:
         """
         limits = None if client.info.fits_itself else self.limits(client, request)
         if limits is None:
+            self._look_up(client)
             return False
         tokens = (await client.count_tokens(request)).tokens
         if tokens <= limits.soft:
@@ -104,6 +112,17 @@ class Compacting:
         if planned.tokens_after > limits.hard:
             raise BudgetError(planned.tokens_after, limits.hard, planned.attempts)
         return await self._carry_out(planned)
+
+    def _look_up(self, client: LLMClient) -> None:
+        """Find the model's window beside the work; it is known from a later step on."""
+        info, window_of = client.info, self._window_of
+        if window_of is None or info.fits_itself or not info.priced_by:
+            return
+        if info.id not in self._asked:
+            self._asked[info.id] = asyncio.create_task(asyncio.to_thread(window_of, info))
+        task = self._asked[info.id]
+        if task.done() and not task.exception() and task.result() is not None:
+            client.info = replace(info, context_window=task.result())
 
     async def force(self, client: LLMClient, request: ChatRequest) -> bool:
         """Compact what the provider found too long, once a step; whether it is shorter now."""

@@ -103,6 +103,7 @@ class Agent:
         fallbacks: Sequence[Callable[[], LLMClient]] = (),
         connect: Callable[[str], LLMClient] | None = None,
         price_of: Callable[[ModelInfo], Price] | None = None,
+        window_of: Callable[[ModelInfo], int | None] | None = None,
         check: Check | None = None,
         copies: Copies | None = None,
         recorder: Recorder | None = None,
@@ -118,10 +119,11 @@ class Agent:
         the way of the first one.
 
         ``fallbacks`` make the clients to go on with, in this order, when a model fails for good;
-        ``connect`` makes the client of a model that is chosen by name; ``price_of`` gives a
-        model's prices, and may take a while; ``check`` runs a check of a task; ``rules`` and
-        ``processors`` say when and how a long conversation is made shorter, and
-        ``memory`` what it is reminded of then; ``recorder`` notices what becomes of files.
+        ``connect`` makes the client of a model that is chosen by name; ``price_of`` and
+        ``window_of`` give a model's prices and context window, and may take a while; ``check``
+        runs a check of a task; ``rules`` and ``processors`` say when and how a long conversation
+        is made shorter, and ``memory`` what it is reminded of then; ``recorder`` notices what
+        becomes of files.
         """
         tools = tools if isinstance(tools, Registry) else Registry(tools)
         context = context or ToolContext(Nowhere())
@@ -157,7 +159,7 @@ class Agent:
         if processors is None:
             processors = processors_named(STANDARD)
         self._compacting = Compacting(
-            self.stream, asking, tools.purpose, rules or ContextRules(), processors
+            self.stream, asking, tools.purpose, rules or ContextRules(), processors, window_of
         )
         self._answering = Answering(
             client,

@@ -1,4 +1,6 @@
-"""What a model call costs, by the tables of genai-prices; what they do not hold is unknown.
+"""What a model call costs and a model takes, by the tables of genai-prices.
+
+What they do not hold is unknown.
 
 Importing those tables takes a quarter of a second: callers do it beside their other work.
 """
@@ -9,6 +11,7 @@ from collections.abc import Callable
 
 from genai_prices import Usage as PricedUsage
 from genai_prices import calc_price
+from genai_prices.data_snapshot import get_snapshot
 
 from agentcli.llm.client import ModelInfo
 from agentcli.messages import Usage
@@ -37,3 +40,14 @@ def price_of(info: ModelInfo) -> Callable[[Usage], float | None]:
         return float(found.total_price)
 
     return dollars
+
+
+def window_of(info: ModelInfo) -> int | None:
+    """Tokens of a model's context window, or None where that is not known."""
+    if not info.priced_by:
+        return None
+    try:
+        _, found = get_snapshot().find_provider_model(info.id, None, info.priced_by, None)
+    except LookupError:
+        return None
+    return found.context_window

@@ -192,6 +192,17 @@ def price_of(info: ModelInfo) -> Callable[[Usage], float | None]:
     return price
 
 
+def window_of(info: ModelInfo) -> int | None:
+    """Tokens of a model's context window, also where its name alone does not tell; else None.
+
+    May load the price tables, as ``price_of``.
+    """
+    if info.context_window is not None or not info.priced_by:
+        return info.context_window
+    found: int | None = importlib.import_module("agentcli.llm.pricing").window_of(info)
+    return found
+
+
 def _nothing(usage: Usage) -> float:
     return 0.0
 

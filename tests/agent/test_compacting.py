@@ -218,6 +218,24 @@ async def test_after_a_compaction_a_resumed_session_asks_the_same(bench: Make) -
     assert len(json.dumps(asked)) < len(json.dumps(made.server.requests[-1].json["messages"])) / 2
 
 
+async def test_a_window_that_only_the_tables_know_is_found_beside_the_work(bench: Make) -> None:
+    made = await long_run(bench, 25, None, processors=CHEAP, window_of=lambda info: WINDOW)
+    client = made.agent.client
+    client.info = dataclasses.replace(client.info, priced_by="somebody")
+    await made.run("look around")
+    assert client.info.context_window == WINDOW and of(made, Compacted)
+    assert max(map(counted, made.server.requests)) < WINDOW
+
+
+async def test_a_client_that_fits_conversations_itself_is_left_alone(bench: Make) -> None:
+    made = await long_run(bench, 20, processors=CHEAP)
+    client = made.agent.client
+    client.info = dataclasses.replace(client.info, fits_itself=True)
+    await made.run("look around")
+    assert not of(made, Compacted)
+    assert max(map(counted, made.server.requests)) > WINDOW
+
+
 def test_limits_follow_from_the_window() -> None:
     rules = ContextRules()
     assert rules.limits(200_000, 32_000) == ContextLimits(134_400, 168_000, 67_200)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from agentcli.config import Settings
-from agentcli.llm.catalog import DEFAULT_MODELS
+from agentcli.llm.catalog import DEFAULT_MODELS, context_window
 from agentcli.llm.client import ModelInfo
-from agentcli.llm.registry import price_of, resolve
+from agentcli.llm.pricing import window_of as in_tables
+from agentcli.llm.registry import price_of, resolve, window_of
 from agentcli.messages import Usage
 
 KEYS = {"OPENAI_API_KEY": "k", "ANTHROPIC_API_KEY": "k"}
@@ -42,3 +43,39 @@ def test_what_is_unknown_is_none() -> None:
     elsewhere = {**KEYS, "OPENAI_BASE_URL": "http://127.0.0.1:1/v1"}
     for name in ("openai:gpt-4o", "ollama:qwen3:8b"):
         assert price_of(resolve(name, Settings(), elsewhere).info)(Usage(1000)) is None
+
+
+@pytest.mark.parametrize(
+    ("model", "provider", "window"),
+    [
+        ("gpt-4", "openai", 8192),
+        ("codestral-latest", "mistral", 256_000),
+        ("openai/gpt-4o", "openrouter", 128_000),
+        ("no-such-model", "openai", None),
+        ("qwen3:8b", "", None),
+    ],
+)
+def test_windows_from_the_tables(model: str, provider: str, window: int | None) -> None:
+    assert window_of(ModelInfo(model, provider, priced_by=provider)) == window
+
+
+def test_what_is_known_already_is_not_looked_up() -> None:
+    assert window_of(ModelInfo("gpt-4", "openai", context_window=5, priced_by="openai")) == 5
+
+
+@pytest.mark.parametrize(
+    ("model", "provider"),
+    [
+        *((f"claude-{name}", "anthropic") for name in (
+            "2", "3-haiku", "opus-4-0", "opus-4-1", "sonnet-4-5", "opus-4-5", "haiku-4-5",
+            "sonnet-4-6", "opus-4-7", "sonnet-5-5", "opus-5-5", "haiku-5-5")),
+        *((name, "openai") for name in (
+            "gpt-4o", "gpt-4.1", "gpt-5", "gpt-5.4", "gpt-5.4-mini", "gpt-5.5", "o1-mini", "o3")),
+        ("deepseek-flash", "deepseek"),
+        ("devstral-2512", "mistral"),
+    ],
+)  # fmt: skip
+def test_the_own_table_agrees_with_them(model: str, provider: str) -> None:
+    """A window that is taken for larger than it is costs a refused request."""
+    known = in_tables(ModelInfo(model, provider, priced_by=provider))
+    assert context_window(model) == known is not None
