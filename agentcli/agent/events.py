@@ -568,9 +568,11 @@ def _fits(value: Any, hint: Any) -> bool:
     """Whether a value is what its annotation says, all the way down."""
     if hint is Any:
         return True
+    if hint is str or hint is bool:
+        return type(value) is hint
     if hint is float or hint is int:
         return type(value) is int or (hint is float and type(value) is float)
-    origin, options = get_origin(hint), get_args(hint)
+    origin, options = _shape(hint)
     if origin is tuple:
         return isinstance(value, tuple) and all(_fits(item, options[0]) for item in value)
     if origin in (Union, UnionType):
@@ -581,14 +583,19 @@ def _fits(value: Any, hint: Any) -> bool:
         )
     if not isinstance(value, hint):
         return False
-    cls: type[Any] = type(value)
-    return not is_dataclass(cls) or all(
-        _fits(getattr(value, name), inner) for name, inner in _inner(cls)
-    )
+    return all(_fits(getattr(value, name), inner) for name, inner in _inner(type(value)))
+
+
+@cache
+def _shape(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+    return get_origin(hint), get_args(hint)
 
 
 @cache
 def _inner(cls: type) -> tuple[tuple[str, Any], ...]:
+    """The fields of a dataclass and what they must be; nothing for any other class."""
+    if not is_dataclass(cls):
+        return ()
     hints = get_type_hints(cls)
     return tuple((each.name, hints[each.name]) for each in fields(cls))
 
