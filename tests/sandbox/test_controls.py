@@ -172,3 +172,66 @@ async def test_file_modes_and_links(confined: Confined) -> None:
 async def test_a_pipe_chain_and_signals(confined: Confined) -> None:
     result = await confined.shell("seq 1 100000 | sort -rn | head -1; sleep 30 & kill $!; echo ok")
     assert result.stdout == "100000\nok\n", result.stderr
+
+
+async def test_a_leak_checker_stops_its_own_process(confined: Confined) -> None:
+    needs("gcc")
+    program = "#include <stdlib.h>\nint main(void) { volatile char *p = malloc(99); p = 0; }\n"
+    (confined.root / "a.c").write_text(program)
+    built = await confined.shell("gcc -fsanitize=address -o a a.c")
+    if not built.success:
+        pytest.skip("no sanitizer for this compiler")
+    result = await confined.shell("./a")
+    assert "99 byte(s) leaked" in result.stderr, result.stderr
+
+
+async def test_tracing_ones_own_children(confined: Confined) -> None:
+    needs("strace")
+    result = await confined.shell("strace -f -e trace=write sh -c 'echo traced'")
+    assert result.stdout == "traced\n" and "write(1" in result.stderr, result.stderr
+    attached = await confined.shell("sleep 9 & timeout -s INT 1 strace -p $!")
+    assert "attached" in attached.stderr, attached.stderr
+
+
+async def test_a_server_on_its_own_loopback(confined: Confined) -> None:
+    if confined.sandbox.level == "reduced" and not confined.sandbox.own_namespaces:
+        pytest.skip("no network namespace here")
+    script = """
+import asyncio, socket
+async def answer(reader, writer):
+    writer.write((await reader.readline()) * 2)
+    writer.close()
+async def main():
+    for host in ("localhost", "127.0.0.1", "::1"):
+        server = await asyncio.start_server(answer, host, 0)
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname()[:2])
+        writer.write(b"hello\\n")
+        assert await reader.read() == b"hello\\nhello\\n"
+    child = await asyncio.create_subprocess_exec("echo", "child", stdout=-1)
+    print((await child.communicate())[0].decode(), [name for _, name in socket.if_nameindex()])
+asyncio.run(main())
+"""
+    result = await confined.python(script)
+    assert result.stdout.startswith("child\n") and "'lo'" in result.stdout, result.stderr
+
+
+async def test_sockets_between_its_own_processes(confined: Confined) -> None:
+    if confined.sandbox.level == "reduced" and not confined.sandbox.own_namespaces:
+        pytest.skip("no sockets with names here")
+    script = (
+        "import socket\nfor name in ('s.sock', '\\0abstract', '/tmp/s'):\n"
+        " s = socket.socket(socket.AF_UNIX); s.bind(name); s.listen()\n"
+        " c = socket.socket(socket.AF_UNIX); c.connect(name); c.send(b'x')\n"
+        " print(s.accept()[0].recv(1))"
+    )
+    assert (await confined.python(script)).stdout == "b'x'\n" * 3
+
+
+async def test_ordinary_commands(confined: Confined) -> None:
+    script = (
+        "set -e; ls / /etc /tmp ~ > all; id; whoami; date; hostname; ps; nproc; df .; "
+        "mktemp; echo x > /var/tmp/x; cat /tmp/x; mkdir -p ~/.cache/a ~/.config/b; "
+        "tar cf - all | gzip | zcat | tar tf -; flock all true; head -c 4 /dev/urandom | wc -c"
+    )
+    result = await confined.shell(script)
+    assert result.success and result.stdout.endswith("4\n"), result.stderr
