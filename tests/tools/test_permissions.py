@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
+from agentcli.errors import ConfigError
 from agentcli.messages import ToolCall
 from agentcli.tools.approval import Answer, Approval, Reply
 from agentcli.tools.base import ToolKind, ToolSpec
 from agentcli.tools.permissions import AllowAll, Mode, ModePermissions
+from agentcli.tools.rules import Rule, parse_rules
 
 CALL = ToolCall("1", "x")
 
@@ -62,6 +66,83 @@ async def test_the_mode_can_change_at_any_time() -> None:
     permissions = ModePermissions(Mode.PLAN)
     permissions.mode = Mode.AUTO
     assert await permissions.permit(spec(ToolKind.RUN), CALL, {}) is None
+
+
+class Answers:
+    """Answers in turn, and keeps what was asked."""
+
+    def __init__(self, *answers: Answer) -> None:
+        self.asked: list[Approval] = []
+        self._answers = list(answers)
+
+    async def __call__(self, approval: Approval) -> Reply:
+        self.asked.append(approval)
+        await asyncio.sleep(0)
+        return Reply(self._answers.pop(0), "not now" if not self._answers else "")
+
+
+SHELL = ToolSpec("shell", "Runs.", {"type": "object"}, ToolKind.RUN, command_argument="command")
+
+
+async def run(permissions: ModePermissions, command: str) -> str | None:
+    return await permissions.permit(SHELL, CALL, {"command": command})
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+async def test_rules_come_before_the_mode(mode: Mode) -> None:
+    rules = parse_rules(["shell(ls:*)"], ["shell(git push:*)"], ["shell(rm:*)"])
+    permissions = ModePermissions(mode, rules=rules)
+    assert "the rule shell(rm:*) refuses rm x" in str(await run(permissions, "ls; rm x"))
+    if mode is Mode.PLAN:
+        assert "plan mode" in str(await run(permissions, "ls"))
+        return
+    assert await run(permissions, "ls") is None
+    assert "nobody can be asked: the rule shell(git push:*)" in str(
+        await run(permissions, "git push")
+    )
+    assert (await run(permissions, "make") is None) == (mode is Mode.AUTO)
+
+
+async def test_for_the_session_and_for_good() -> None:
+    saved: list[Rule] = []
+    answers = Answers(Answer.SESSION, Answer.PREFIX, Answer.SESSION, Answer.NO)
+    permissions = ModePermissions(Mode.ASK, answers, save=saved.append)
+    assert await run(permissions, "git log -1") is None
+    assert await run(permissions, "git log -2") is None
+    assert await run(permissions, "make a") is None
+    assert await run(permissions, "make a && git log") is None
+    assert saved == [Rule("shell", "make a:*")]
+    assert await run(permissions, "X=1 y") is None, "no rule, but the very same call"
+    assert await run(permissions, "X=1 y") is None
+    assert await run(permissions, "X=1 y z") == "the user said no: not now"
+    assert [str(asked.rule) for asked in answers.asked] == [
+        *("shell(git log:*)", "shell(make a:*)", "None", "None")
+    ]
+
+
+async def test_an_ask_rule_is_not_silenced_by_a_rule_for_the_session() -> None:
+    answers = Answers(Answer.SESSION, Answer.ONCE)
+    permissions = ModePermissions(Mode.AUTO, answers, rules=parse_rules(ask=["shell(git push:*)"]))
+    for command in ("git push", "git push", "git push -f"):
+        assert await run(permissions, command) is None
+    assert [asked.rule for asked in answers.asked] == [None, None]
+
+
+async def test_one_question_at_a_time_and_none_that_is_settled() -> None:
+    answers = Answers(Answer.SESSION)
+    permissions = ModePermissions(Mode.ASK, answers)
+    commands = [f"git log -{number}" for number in range(5)]
+    assert await asyncio.gather(*(run(permissions, command) for command in commands)) == [None] * 5
+    assert len(answers.asked) == 1
+
+
+async def test_a_rule_that_cannot_be_saved_still_holds() -> None:
+    def save(rule: Rule) -> None:
+        raise ConfigError("the disk is full")
+
+    permissions = ModePermissions(Mode.ASK, Answers(Answer.PREFIX), save=save)
+    assert await run(permissions, "make a") is None
+    assert await run(permissions, "make a") is None
 
 
 def test_the_cycle_of_modes() -> None:
