@@ -137,10 +137,11 @@ def _name(name: str) -> str:
     with contextlib.suppress(UnicodeDecodeError):
         if raw.decode().isprintable() and not set(b'"\\') & set(raw):
             return name
-    quoted = "".join(
-        chr(byte) if 32 <= byte < 127 and byte not in b'"\\' else f"\\{byte:03o}" for byte in raw
-    )
-    return f'"{quoted}"'
+    return '"' + "".join(_QUOTED.get(byte, chr(byte)) for byte in raw) + '"'
+
+
+_QUOTED = {byte: f"\\{byte:03o}" for byte in (*range(32), *range(127, 256))}
+_QUOTED |= {ord("\n"): "\\n", ord("\t"): "\\t", ord('"'): '\\"', ord("\\"): "\\\\"}
 
 
 def conflicts(root: str, found: Sequence[Change]) -> list[str]:
