@@ -111,12 +111,12 @@ class HostEnvironment(WorkerFiles):
         link, self._link = self._link, None
         if link is not None:
             await link.aclose()
-        if self._process is not None:
-            await self._process.kill()
         if self._proxy is not None:
             await self._proxy.aclose()
         if self._owns_supervisor:
-            await self._supervisor.aclose()
+            await self._supervisor.aclose()  # and with it the worker
+        elif self._process is not None:
+            await self._process.kill()
         if self._sandbox is not None:
             self._sandbox.close()
         if self._surveying is not None:

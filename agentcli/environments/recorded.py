@@ -71,8 +71,7 @@ class Recorded:
 
     async def aclose(self) -> None:
         """Close both."""
-        await self.inner.aclose()
-        await self.snapshots.aclose()
+        await asyncio.gather(self.inner.aclose(), self.snapshots.aclose())
 
     async def exec(
         self,
