@@ -103,6 +103,8 @@ class Acting:
             await self._emit(ToolFinished(step, skipped))
         calls = calls[:_MAX_CALLS]
         root = self._context.environment.root
+        # Each after those that its tool depends on; else in the order in which they were made.
+        calls = sorted(calls, key=lambda call: self._registry.wave(call.name))
         accesses = [access(call, self._registry.spec(call.name), root) for call in calls]
         slots = asyncio.Semaphore(_PARALLEL)
         tasks: list[asyncio.Task[None]] = []
@@ -111,6 +113,7 @@ class Acting:
                 tasks[earlier]
                 for earlier in range(index)
                 if must_wait(accesses[earlier], accesses[index])
+                or self._depends(call, calls[earlier])
             ]
             tasks.append(asyncio.create_task(self._run_one(step, call, waits, slots)))
         try:
@@ -119,6 +122,10 @@ class Acting:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _depends(self, call: ToolCall, earlier: ToolCall) -> bool:
+        spec, other = self._registry.spec(call.name), self._registry.spec(earlier.name)
+        return spec is not None and other is not None and other.name in spec.depends_on
 
     async def _run_one(
         self,

@@ -48,7 +48,9 @@ class ToolKind(StrEnum):
 class ToolSpec:
     """Everything about a tool but its code.
 
-    ``requires`` names environment operations; ``retryable`` is for idempotent tools only;
+    ``requires`` names environment operations; ``depends_on`` tools whose calls in the same answer
+    go before; ``replaced_by`` the tool (``name`` or ``name@version``) to use instead, which keeps
+    this one out of the offer; ``retryable`` is for idempotent tools only;
     ``text_of`` maps an argument to the path argument of whose file it must be a piece;
     ``path_arguments`` name the files that a call touches, so that edits of one file wait for each
     other; ``command_argument`` holds a command line, which rules are then about; ``timeout_s``
@@ -62,6 +64,7 @@ class ToolSpec:
     version: str = "1"
     requires: frozenset[str] = frozenset()
     depends_on: tuple[str, ...] = ()
+    replaced_by: str = ""
     retryable: bool = False
     text_of: Mapping[str, str] = field(default_factory=dict)
     path_arguments: tuple[str, ...] = ()

@@ -1,6 +1,6 @@
 """All tools of a session, and the one path on which a call becomes a result.
 
-    parse → validate → permit → execute → truncate
+    parse → validate → permit → middleware (cache, rate limit, ...) → execute → truncate
 
 Every tool takes it, wherever its code comes from, and every call gets a ``ToolResult``: whatever
 goes wrong with a tool is told to the model, never raised. Only cancellation passes through.
@@ -12,41 +12,68 @@ import asyncio
 import functools
 import inspect
 import os
-import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, overload
 
 from agentcli.errors import AgentCLIError, ConfigError, ToolInputError
 from agentcli.messages import Outcome, ToolCall, ToolDefinition, ToolResult
 from agentcli.text import encodable, one_line, truncate
-from agentcli.tools.base import Tool, ToolContext, ToolFunction, ToolKind, ToolOutput, ToolSpec
+from agentcli.tools.adapt import adapted
+from agentcli.tools.base import Tool, ToolContext, ToolKind, ToolOutput, ToolSpec
 from agentcli.tools.files import load
+from agentcli.tools.middleware import CarryOut, Execution, Middleware
 from agentcli.tools.permissions import AllowAll, Permissions
 from agentcli.tools.purpose import purpose_of
 from agentcli.tools.schema import Validator, parse_arguments, schema_of
+from agentcli.tools.soundness import check_sound
 from agentcli.tools.textfile import decode
 from agentcli.tools.trial import CopyTrial
+from agentcli.tools.versions import Rollout, split_version, waves
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")  # what all providers accept
 
-
+@overload
 def tool(
-    function: ToolFunction,
-    kind: ToolKind,
+    function: Callable[..., Any],
+    kind: ToolKind = ToolKind.RUN,
     *,
     name: str = "",
     description: str = "",
     **details: Any,
-) -> Tool:
-    """A tool from an async function whose first parameter is the ``ToolContext``.
+) -> Tool: ...
+
+
+@overload
+def tool(
+    function: None = None,
+    kind: ToolKind = ToolKind.RUN,
+    *,
+    name: str = "",
+    description: str = "",
+    **details: Any,
+) -> Callable[[Callable[..., Any]], Tool]: ...
+
+
+def tool(
+    function: Callable[..., Any] | None = None,
+    kind: ToolKind = ToolKind.RUN,
+    *,
+    name: str = "",
+    description: str = "",
+    **details: Any,
+) -> Tool | Callable[[Callable[..., Any]], Tool]:
+    """A tool from a typed function: ``tool(f)``, ``@tool``, or ``@tool(kind=ToolKind.READ)``.
 
     Its schema comes from the signature, its description from the docstring's first paragraph
-    unless one is given; ``details`` are further fields of ``ToolSpec``.
+    unless one is given; ``details`` are further fields of ``ToolSpec``. A first parameter that is
+    annotated as ``ToolContext`` is given the context. A function that is not async runs in a thread
+    of its own; what it returns is told as text, and as JSON where it is no text.
 
     Raises:
         ConfigError: the signature cannot be expressed in JSON Schema.
     """
+    if function is None:
+        return functools.partial(tool, kind=kind, name=name, description=description, **details)
     spec = ToolSpec(
         name=name or getattr(function, "__name__", ""),
         description=description or one_line((inspect.getdoc(function) or "").split("\n\n")[0], 500),
@@ -54,75 +81,104 @@ def tool(
         kind=kind,
         **details,
     )
-    return Tool(spec, function)
+    return Tool(spec, adapted(function))
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    tool: Tool
+    validator: Validator
 
 
 class Registry:
     """Tools by name, and the dispatch path that they share."""
 
-    def __init__(self, tools: Iterable[Tool] = (), permissions: Permissions | None = None) -> None:
+    def __init__(
+        self,
+        tools: Iterable[Tool] = (),
+        permissions: Permissions | None = None,
+        *,
+        middleware: Sequence[Middleware] = (),
+        rollouts: Iterable[Rollout] = (),
+        seed: str = "",
+    ) -> None:
         """Registers ``tools`` in an order that satisfies their dependencies.
 
+        ``middleware`` stands around every execution, the first outermost. ``rollouts`` choose
+        among versions by ``seed``, such as a session's id.
+
         Raises:
-            ConfigError: a tool is not sound, or depends on one that is not there.
+            ConfigError: a tool is not sound, depends on one that is not there, or in a circle.
         """
         self.permissions: Permissions = permissions or AllowAll()
-        self._tools: dict[str, Tool] = {}
-        self._validators: dict[str, Validator] = {}
-        waiting = list(tools)
-        names = {tool.spec.name for tool in waiting}
-        while waiting:
-            ready = [tool for tool in waiting if not self._lacks(tool, names)]
-            for tool in ready or waiting[:1]:
-                self.register(tool)
-                names.discard(tool.spec.name)
-                waiting.remove(tool)
-
-    def _lacks(self, tool: Tool, still_to_come: set[str]) -> bool:
-        return any(name in still_to_come for name in tool.spec.depends_on)
+        self.middleware = tuple(middleware)
+        self._shelf: dict[str, dict[str, _Entry]] = {}
+        self._current: dict[str, str] = {}
+        self._wave: dict[str, int] = {}
+        given = list(tools)
+        order = waves(tool.spec for tool in given)
+        place = {name: number for number, wave in enumerate(order) for name in wave}
+        for tool in sorted(given, key=lambda tool: place[tool.spec.name]):
+            self._put(tool)
+        for tool in given:
+            self._check_replacement(tool.spec)
+        for rollout in rollouts:
+            self._roll_out(rollout, seed)
 
     def register(self, tool: Tool) -> None:
-        """Add a tool. Another version of a tool that is there takes its place.
+        """Add a tool. Another version of a tool takes its place under its plain name.
 
         Raises:
             ConfigError: name, schema or function are not sound, the same name and version is
-                there already, or a tool it depends on is not.
+                there already, or a tool it depends on or is replaced by is not.
         """
+        self._check_replacement(tool.spec)
+        self._put(tool)
+
+    def _put(self, tool: Tool) -> None:
         spec = tool.spec
-        if not _NAME.fullmatch(spec.name):
-            raise ConfigError(f"{spec.name!r} cannot be the name of a tool")
-        if not spec.description.strip():
-            raise ConfigError(f"tool {spec.name}: a description is missing")
-        known = self._tools.get(spec.name)
-        if known is not None and known.spec.version == spec.version:
+        versions = self._shelf.get(spec.name, {})
+        if spec.version in versions:
             raise ConfigError(f"tool {spec.name}@{spec.version} is registered twice")
-        missing = [name for name in spec.depends_on if name not in self._tools]
+        missing = [name for name in spec.depends_on if name not in self._shelf]
         if missing:
             raise ConfigError(f"tool {spec.name} depends on {', '.join(missing)}, not registered")
-        properties = spec.parameters.get("properties", {})
-        named = [*spec.path_arguments, *spec.text_of, *spec.text_of.values()]
-        named += [spec.command_argument] if spec.command_argument else []
-        unknown = sorted({name for name in named if name not in properties})
+        entry = _Entry(tool, check_sound(tool))
+        self._shelf.setdefault(spec.name, {})[spec.version] = entry
+        self._current[spec.name] = spec.version
+        before = (self._wave[name] for name in spec.depends_on)
+        self._wave[spec.name] = 1 + max(before, default=-1)
+
+    def _check_replacement(self, spec: ToolSpec) -> None:
+        if spec.replaced_by and self._find(spec.replaced_by) is None:
+            raise ConfigError(f"tool {spec.name} is replaced by {spec.replaced_by}, not registered")
+
+    def _roll_out(self, rollout: Rollout, seed: str) -> None:
+        version = rollout.version(seed)
+        unknown = sorted(set(rollout.shares) - self._shelf.get(rollout.name, {}).keys())
         if unknown:
-            raise ConfigError(f"tool {spec.name} has no argument {', '.join(unknown)}")
-        if spec.timeout_s <= 0:
-            raise ConfigError(f"tool {spec.name}: timeout_s must be more than 0")
-        _check_function(spec, tool.function)
-        try:
-            validator = Validator(spec.parameters)
-        except ConfigError as error:
-            raise ConfigError(f"tool {spec.name}: {error.message}") from error
-        self._tools[spec.name] = tool
-        self._validators[spec.name] = validator
+            raise ConfigError(f"rollout of {rollout.name}: there is no version {unknown[0]}")
+        self._current[rollout.name] = version
+
+    def _find(self, name: str) -> _Entry | None:
+        """The tool of a name, or of a ``name@version``."""
+        plain, version = split_version(name)
+        versions = self._shelf.get(plain)
+        return versions.get(version or self._current[plain]) if versions else None
 
     def get(self, name: str) -> Tool | None:
-        """The tool of that name, or None."""
-        return self._tools.get(name)
+        """The tool of that name, or None; ``name@version`` asks for one version."""
+        found = self._find(name)
+        return found.tool if found else None
 
     def spec(self, name: str) -> ToolSpec | None:
-        """What is known of the tool of that name, or None."""
-        found = self._tools.get(name)
-        return found.spec if found else None
+        """What is known of the tool of that name, or None; names as in ``get``."""
+        found = self._find(name)
+        return found.tool.spec if found else None
+
+    def wave(self, name: str) -> int:
+        """How many tools stand before this one in the longest line of dependencies."""
+        return self._wave.get(split_version(name)[0], 0)
 
     def purpose(self, call: ToolCall) -> ToolKind | None:
         """What a call is for: its tool's kind, or what the command line says that it runs."""
@@ -138,11 +194,13 @@ class Registry:
     @property
     def specs(self) -> tuple[ToolSpec, ...]:
         """All specifications, sorted by name, so that a prompt's prefix stays the same."""
-        return tuple(self._tools[name].spec for name in sorted(self._tools))
+        return tuple(
+            self._shelf[name][self._current[name]].tool.spec for name in sorted(self._shelf)
+        )
 
     def definitions(self) -> tuple[ToolDefinition, ...]:
-        """All tools as a model sees them, sorted by name."""
-        return tuple(spec.definition() for spec in self.specs)
+        """All tools that a model is offered, sorted by name."""
+        return tuple(spec.definition() for spec in self.specs if not spec.replaced_by)
 
     async def text_of(
         self, name: str, arguments: Mapping[str, Any], context: ToolContext
@@ -168,10 +226,14 @@ class Registry:
         Raises:
             ToolInputError: the tool is not known, or its arguments are not what it takes.
         """
-        if call.name not in self._tools:
-            there = ", ".join(sorted(self._tools)) or "none"
+        return self._entry(call).validator.check(parse_arguments(call.arguments))
+
+    def _entry(self, call: ToolCall) -> _Entry:
+        found = self._find(call.name)
+        if found is None:
+            there = ", ".join(tool.name for tool in self.definitions()) or "none"
             raise ToolInputError(f'unknown tool "{call.name}"; there are: {there}')
-        return self._validators[call.name].check(parse_arguments(call.arguments))
+        return found
 
     async def dispatch(self, call: ToolCall, context: ToolContext) -> ToolResult:
         """Carry out one call and say what came of it.
@@ -195,7 +257,7 @@ class Registry:
 
     async def _carry_out(self, call: ToolCall, context: ToolContext) -> ToolOutput:
         arguments = self.arguments(call)
-        tool = self._tools[call.name]
+        tool = self._entry(call).tool
         lacking = tool.spec.requires - context.environment.operations
         if lacking:
             raise ToolInputError(f"{call.name} needs {', '.join(sorted(lacking))}, not to be had")
@@ -210,7 +272,15 @@ class Registry:
                 return trial.answer
         if refusal is not None:
             return ToolOutput(f"denied: {refusal}", Outcome.DENIED)
-        return await _execute(tool, context, arguments)
+        execution = Execution(tool.spec, call, arguments, context)
+        carry_out: CarryOut = functools.partial(_execute, tool, context, arguments)
+        for middleware in reversed(self.middleware):
+            carry_out = functools.partial(middleware.around, execution, carry_out)
+        output = await carry_out()
+        if (instead := tool.spec.replaced_by) and output.outcome is Outcome.OK:
+            note = f"\n[note: {call.name} is replaced by {instead}; use that]"
+            output = replace(output, content=output.content + note)
+        return output
 
 
 async def _execute(tool: Tool, context: ToolContext, arguments: Mapping[str, Any]) -> ToolOutput:
@@ -243,15 +313,3 @@ def _failure(message: str, error: Exception) -> ToolOutput:
     if code := getattr(error, "code", None):
         data["code"] = str(code)
     return ToolOutput(f"error: {message}", Outcome.ERROR, data=data)
-
-
-def _check_function(spec: ToolSpec, function: Callable[..., Any]) -> None:
-    is_object = not inspect.isroutine(function) and callable(function)
-    called = type(function).__call__ if is_object else function
-    if not inspect.iscoroutinefunction(called):
-        raise ConfigError(f"tool {spec.name}: its function must be async")
-    names = spec.parameters.get("properties", {})
-    try:
-        inspect.signature(function).bind(None, **dict.fromkeys(names))
-    except TypeError as error:
-        raise ConfigError(f"tool {spec.name}: function and schema differ: {error}") from error

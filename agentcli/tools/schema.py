@@ -40,7 +40,7 @@ _SPOKEN = {
 
 
 def schema_of(function: Callable[..., Any]) -> dict[str, Any]:
-    """JSON Schema of a tool function's arguments; the first parameter, the context, is skipped.
+    """JSON Schema of a tool function's arguments; a first parameter for the context is skipped.
 
     Raises:
         ConfigError: a parameter has no type, one that JSON cannot express, or is variadic.
@@ -49,7 +49,8 @@ def schema_of(function: Callable[..., Any]) -> dict[str, Any]:
     described = argument_descriptions(inspect.getdoc(function) or "")
     properties: dict[str, Any] = {}
     required: list[str] = []
-    for parameter in list(inspect.signature(function).parameters.values())[1:]:
+    parameters = list(inspect.signature(function).parameters.values())
+    for parameter in parameters[1:] if takes_context(function) else parameters:
         place = f"{function.__qualname__}({parameter.name})"
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             raise ConfigError(f"{place}: a tool's arguments must be named one by one")
@@ -70,6 +71,17 @@ def schema_of(function: Callable[..., Any]) -> dict[str, Any]:
         "required": required,
         "additionalProperties": False,
     }
+
+
+def takes_context(function: Callable[..., Any]) -> bool:
+    """Whether the first parameter is the context of the call, and no argument of the model's."""
+    first = next(iter(inspect.signature(function).parameters.values()), None)
+    if first is None:
+        return False
+    annotation = first.annotation
+    name = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
+    name = name.rpartition(".")[2]
+    return name == "ToolContext" or (first.name == "context" and name in ("object", "Any"))
 
 
 def type_schema(hint: Any, place: str = "") -> dict[str, Any]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from agentcli.agent.acting import access, must_wait
-from agentcli.messages import ToolCall
-from agentcli.tools.base import ToolKind, ToolSpec
+from agentcli.messages import Role, ToolCall
+from agentcli.tools.base import Tool, ToolContext, ToolKind, ToolSpec
+from agentcli.tools.registry import tool
+from tests.agent.conftest import Make
+from tests.server import Reply
 
 SPECS = {
     "read": ToolSpec("read", "", {}, ToolKind.READ, path_arguments=("path",)),
@@ -55,3 +60,24 @@ def waits(first: str, second: str) -> bool:
 )
 def test_order(first: str, second: str, expected: bool) -> None:
     assert waits(first, second) is expected
+
+
+async def test_calls_go_after_those_that_their_tools_depend_on(bench: Make) -> None:
+    order: list[str] = []
+
+    def noting(name: str, *before: str) -> Tool:
+        async def note(context: ToolContext) -> str:
+            """Note."""
+            await asyncio.sleep(0.02)
+            order.append(name)
+            return name
+
+        return tool(note, ToolKind.READ, name=name, depends_on=before)
+
+    tools = [noting("deploy", "build"), noting("build", "fetch"), noting("fetch"), noting("free")]
+    calls = [(name, {}) for name in ("deploy", "free", "build", "fetch")]
+    made = await bench([Reply(calls=calls), "done"], tools)
+    result = await made.run()
+    assert [name for name in order if name != "free"] == ["fetch", "build", "deploy"]
+    contents = [m.result.content for m in result.state.history if m.role is Role.TOOL]
+    assert contents == ["deploy", "free", "build", "fetch"]

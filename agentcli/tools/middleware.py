@@ -1,0 +1,156 @@
+"""What stands around the execution of tools, for all of them on the one dispatch path.
+
+A call reaches it with checked arguments and a permission. Each middleware gets the call and a
+function that carries it out; it may wait, answer in its place, or look at what came of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import posixpath
+import time
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeAlias
+
+from agentcli.environments.base import FileStat
+from agentcli.messages import Outcome, ToolCall
+from agentcli.tools.base import ToolContext, ToolKind, ToolOutput, ToolSpec
+
+CarryOut: TypeAlias = Callable[[], Awaitable[ToolOutput]]
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """A call that is about to run."""
+
+    spec: ToolSpec
+    call: ToolCall
+    arguments: Mapping[str, Any]
+    context: ToolContext
+
+    @property
+    def paths(self) -> frozenset[str]:
+        """The files that its arguments name, each in one spelling."""
+        root = self.context.environment.root
+        given = (self.arguments.get(name) for name in self.spec.path_arguments)
+        return frozenset(
+            posixpath.normpath(posixpath.join(root, path))
+            for path in given
+            if isinstance(path, str)
+        )
+
+
+class Middleware(Protocol):
+    """See the module."""
+
+    async def around(self, execution: Execution, carry_out: CarryOut) -> ToolOutput:
+        """The call's output. An ``AgentCLIError`` is told to the model as the call's error."""
+        ...
+
+
+class BeforeAfter:
+    """Looks at each call before and after it runs.
+
+    ``before`` may answer in the tool's place; ``after`` may give another output.
+    """
+
+    def __init__(
+        self,
+        before: Callable[[Execution], Awaitable[ToolOutput | None]] | None = None,
+        after: Callable[[Execution, ToolOutput], Awaitable[ToolOutput]] | None = None,
+    ) -> None:
+        self._before = before
+        self._after = after
+
+    async def around(self, execution: Execution, carry_out: CarryOut) -> ToolOutput:
+        """See ``Middleware``."""
+        output = await self._before(execution) if self._before else None
+        if output is None:
+            output = await carry_out()
+        return await self._after(execution, output) if self._after else output
+
+
+class RateLimit:
+    """At most ``calls`` of the named tools begin within ``seconds``; others wait for their turn."""
+
+    def __init__(self, names: Iterable[str], calls: int, seconds: float = 1.0) -> None:
+        """Raises ValueError where no call would ever begin."""
+        if calls < 1 or seconds <= 0:
+            raise ValueError("a rate is at least one call in more than no time")
+        self._names = frozenset(names)
+        self._calls = calls
+        self._seconds = seconds
+        self._begun: deque[float] = deque()
+        self._turn = asyncio.Lock()
+
+    async def around(self, execution: Execution, carry_out: CarryOut) -> ToolOutput:
+        """See ``Middleware``."""
+        if execution.spec.name in self._names:
+            async with self._turn:
+                if len(self._begun) == self._calls:
+                    await asyncio.sleep(self._begun[0] + self._seconds - time.monotonic())
+                    self._begun.popleft()
+                self._begun.append(time.monotonic())
+        return await carry_out()
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    output: ToolOutput
+    paths: frozenset[str]
+    stats: tuple[FileStat | None, ...]
+
+
+class Cache:
+    """Answers a call of an idempotent tool as the same call was answered before.
+
+    For tools that are ``retryable``, only read, and name their files. An edit of one of those
+    forgets the answer; a command or a check, which may change anything, forgets all. What others do
+    to a file meanwhile is seen by its size and time.
+    """
+
+    def __init__(self, size: int = 256) -> None:
+        self._size = size
+        self._kept: OrderedDict[tuple[str, str, str], _Kept] = OrderedDict()
+        self.hits = 0
+
+    async def around(self, execution: Execution, carry_out: CarryOut) -> ToolOutput:
+        """See ``Middleware``."""
+        spec = execution.spec
+        if spec.kind.changes_files:
+            self._forget(execution)
+            try:
+                return await carry_out()
+            finally:
+                self._forget(execution)  # what was read while it ran
+        if not (spec.retryable and spec.kind is ToolKind.READ and execution.paths):
+            return await carry_out()
+        arguments = json.dumps(dict(execution.arguments), sort_keys=True)
+        key = (spec.name, spec.version, arguments)
+        stats = await self._stats(execution)
+        kept = self._kept.get(key)
+        if kept is not None and kept.stats == stats:
+            self._kept.move_to_end(key)
+            self.hits += 1
+            return replace(kept.output, data={**kept.output.data, "cached": True})
+        output = await carry_out()
+        if output.outcome is Outcome.OK and stats == await self._stats(execution):
+            self._kept[key] = _Kept(output, execution.paths, stats)
+            if len(self._kept) > self._size:
+                self._kept.popitem(last=False)
+        return output
+
+    def _forget(self, execution: Execution) -> None:
+        if execution.spec.kind is not ToolKind.EDIT or not execution.paths:
+            self._kept.clear()
+            return
+        stale = [key for key, kept in self._kept.items() if kept.paths & execution.paths]
+        for key in stale:
+            del self._kept[key]
+
+    async def _stats(self, execution: Execution) -> tuple[FileStat | None, ...]:
+        environment = execution.context.environment
+        return tuple([await environment.stat(path) for path in sorted(execution.paths)])
