@@ -6,6 +6,9 @@ none      limits only, and only when asked for
 
 A level is held to be there when a command has run in it, not because a file exists. The best one
 that works is taken unless one is asked for; that choice is the user's, never the model's.
+
+Covers: the choice of a level, and that what it stands for is in every launch.
+Does not cover: what the mechanisms themselves leave open; each says so where it stands.
 """
 
 from __future__ import annotations

@@ -1,4 +1,9 @@
-"""What one command may use: time, memory, tasks, disk and output."""
+"""What one command may use: time, memory, tasks, disk and output.
+
+Covers: a command with all that it starts. The kernel holds the largest file, open files, core dumps
+    (none) and, by ``cgroup.py``, memory and tasks; ``warden.py`` holds the rest by samples.
+Does not cover: the processor, which a command shares with everyone; the number of files on a disk.
+"""
 
 from __future__ import annotations
 

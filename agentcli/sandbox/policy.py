@@ -2,6 +2,10 @@
 
 Reads are an allowlist: system folders, toolchains (also those inside the home folder), the
 workspace. Nothing else of the home folder exists in there, and HOME is a private, empty one.
+
+Covers: keys and other secrets in the environment; the user's files beside toolchains; files below
+    the home folder that hold secrets, where the workspace is that folder.
+Does not cover: secrets in the workspace, or in a toolchain's own folder.
 """
 
 from __future__ import annotations

@@ -155,7 +155,8 @@ class Proxy:
         except TimeoutError as error:
             raise Refused(504, f"{host}:{port} does not answer") from error
         except OSError as error:
-            why = os.strerror(error.errno) if (error.errno or 0) > 0 else "cannot be found"
+            number = error.errno or 0
+            why = os.strerror(number) if number > 0 else "cannot be found"
             raise Refused(502, f"{host}:{port}: {why}") from error
 
 

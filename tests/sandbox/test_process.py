@@ -138,6 +138,28 @@ async def test_file_size(supervisor: Supervisor, tmp_path: Path) -> None:
     assert not result.success and target.stat().st_size <= MIB
 
 
+@pytest.mark.parametrize(
+    "script",
+    [
+        "open(f'f{i}', 'wb').write(bytes(20_000_000))",
+        "allocate(os.open(f'f{i}', os.O_CREAT | os.O_WRONLY), 0, 20_000_000)",
+        "allocate(os.open('.', os.O_TMPFILE | os.O_WRONLY), 0, 20_000_000)",
+    ],
+    ids=["written", "allocated", "without a name"],
+)
+async def test_growth_of_the_disk(script: str, supervisor: Supervisor, tmp_path: Path) -> None:
+    program = (
+        f"import os, time\nallocate = os.posix_fallocate\nfor i in range(9): {script}\n"
+        "time.sleep(20)"
+    )
+    limits = Limits(time_s=20, disk_bytes=50 * MIB)
+    options = {"cwd": str(tmp_path), "disk_path": str(tmp_path), "limits": limits}
+    result = await run(supervisor, sys.executable, "-S", "-c", program, **options)
+    if result.exit_code is not None and "Errno 95" in result.stderr:
+        pytest.skip("this file system allocates nothing ahead")
+    assert result.error == f"used more than {50 * MIB} bytes written"
+
+
 async def test_background_child_does_not_hold_the_result(supervisor: Supervisor) -> None:
     result = await sh(supervisor, "sleep 4321 & echo done")
     assert result.success and result.stdout == "done\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,21 @@ def test_a_namespace_ends_as_one() -> None:
 
 def test_without_a_namespace_nothing_is_killed_alone() -> None:
     assert after_kill_namespace(*_SLEEPERS) == 4
+
+
+def test_files_that_only_processes_hold(tmp_path: Path) -> None:
+    me = [os.getpid()]
+    memory, disk = tree.memfd_bytes(me), tree.unnamed_bytes(me)
+    in_memory = os.memfd_create("test")
+    os.write(in_memory, bytes(3 << 20))
+    with tempfile.TemporaryFile(dir=tmp_path) as on_disk:
+        on_disk.write(bytes(5 << 20))
+        on_disk.flush()
+        os.fsync(on_disk.fileno())
+        assert tree.memfd_bytes(me) - memory == 3 << 20
+        assert tree.unnamed_bytes(me) - disk == 5 << 20
+    os.close(in_memory)
+    assert tree.shared_bytes() > 0
 
 
 def test_a_search_ends_once_it_has_found_too_many() -> None:
