@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -86,7 +87,8 @@ def container_cli(folder: Path) -> Iterator[tuple[str, ...]]:
     for name in _APPLETS.split():
         (root / "bin" / name).symlink_to("busybox")
     subprocess.run(("tar", "-C", str(root), "-cf", str(folder / "image.tar"), "."), check=True)
-    store = ("--root", str(folder / "store"), "--runroot", str(folder / "run"))
+    short = tempfile.mkdtemp(prefix="pod")  # Podman wants names of at most 50 characters
+    store = ("--root", f"{short}/store", "--runroot", f"{short}/run")
     tried = []
     for name, options in (
         ("docker", ()),
@@ -124,6 +126,7 @@ def container_cli(folder: Path) -> Iterator[tuple[str, ...]]:
                 yield cli
             finally:
                 subprocess.run((*cli, "rmi", "-f", IMAGE), capture_output=True)
+                shutil.rmtree(short, ignore_errors=True)
             return
         said = (made.stderr + runs.stderr).decode().strip().splitlines()
         tried.append(f"{name}: {said[-1] if said else 'fails'}")
