@@ -235,3 +235,26 @@ def test_a_profile_that_is_none(text: str, complaint: str, files: Files) -> None
     files.user.write_text(text)
     with pytest.raises(ConfigError, match=complaint):
         files.load()
+
+
+def test_rules_of_all_layers_hold_together(files: Files) -> None:
+    files.user.write_text('[permissions]\nallow = ["a"]\ndeny = ["b"]\n')
+    files.project.write_text('[permissions]\nallow = ["c"]\ndeny = ["d"]\nask = ["e"]\n')
+    environ = {"AGENTCLI_PERMISSIONS__DENY": '["f"]'}
+    rules = files.load(environ, trusted=True).permissions
+    assert (rules.allow, rules.ask, rules.deny) == (("a", "c"), ("e",), ("b", "d", "f"))
+
+
+def test_an_untrusted_project_may_only_tighten_the_rules(files: Files) -> None:
+    files.user.write_text('[permissions]\nallow = ["a"]\n')
+    files.project.write_text('[permissions]\nallow = ["c"]\ndeny = ["d"]\n')
+    settings = files.load()
+    assert (settings.permissions.allow, settings.permissions.deny) == (("a",), ("d",))
+    assert "permissions.allow left out" in settings.notices[0]
+    assert settings.source("permissions.allow") == str(files.user)
+
+
+@pytest.mark.parametrize("env", ["dock", "docker:", "ssh:", "host:x", "docker:a b"])
+def test_environments_that_are_none(env: str, files: Files) -> None:
+    with pytest.raises(ConfigError, match="--env: env"):
+        files.load(flags={"env": env})
