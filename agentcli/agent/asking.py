@@ -64,7 +64,7 @@ class Asking:
             ProviderError: the last attempt's error, with its place.
         """
         if self._limits.counts_tokens:
-            request, prompt_tokens = await self._fitted(client, request, state)
+            request, prompt_tokens = await self.fitted(client, request, state)
         else:
             prompt_tokens = 0
             self._load_price(client.info)
@@ -132,10 +132,14 @@ class Asking:
                 provider=client.info.provider,
             ) from error
 
-    async def _fitted(
+    async def fitted(
         self, client: LLMClient, request: ChatRequest, state: AgentState
     ) -> tuple[ChatRequest, int]:
-        """The request with its answer bounded by the budgets, and the tokens of its prompt."""
+        """The request with its answer bounded by the budgets, and the tokens of its prompt.
+
+        Raises:
+            Stopped: the prompt alone would go beyond a budget.
+        """
         tokens = (await client.count_tokens(request)).tokens
         price = await asyncio.shield(self._load_price(client.info, wait_s=0.0))
         room = answer_room(self._limits, state, tokens, price)

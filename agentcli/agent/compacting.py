@@ -14,9 +14,10 @@ from agentcli.agent.asking import Asking
 from agentcli.agent.budget import ContextLimits, ContextRules
 from agentcli.agent.events import Compacted, CompactionUndone, ModelUsed, Replaced
 from agentcli.agent.processors.base import Conversation, Item, Processor
+from agentcli.agent.stop import Stopped
 from agentcli.agent.stream import Stream
 from agentcli.agent.view import stretches
-from agentcli.errors import BudgetError, DeadlineError, ProviderError, UsageError
+from agentcli.errors import BudgetError, DeadlineError, ProviderError, QuotaError, UsageError
 from agentcli.llm.client import ChatRequest, LLMClient, ModelInfo, Sampling, chat
 from agentcli.messages import Message, Role, ToolCall, system, user
 from agentcli.text import truncate
@@ -81,6 +82,7 @@ class Compacting:
         self._processors = tuple(processors)
         self._window_of = window_of
         self._asked: dict[str, asyncio.Task[int | None]] = {}
+        self._found: dict[str, int] = {}
         self._learnt: dict[str, int] = {}
         self._forced_step = -1
         self._looked_at: tuple[int, tuple[int, ...], Compaction] | None = None
@@ -88,9 +90,14 @@ class Compacting:
     def limits(self, client: LLMClient, request: ChatRequest) -> ContextLimits | None:
         """What a request to this model may take; None where its window is not known."""
         info = client.info
-        windows = [w for w in (info.context_window, self._learnt.get(info.id)) if w is not None]
         answer = request.sampling.max_tokens or info.max_output or ANSWER_TOKENS
-        return self._rules.limits(min(windows, default=None), answer)
+        return self._rules.limits(self.window(client), answer)
+
+    def window(self, client: LLMClient) -> int | None:
+        """The model's context window in tokens, as far as it is known by now."""
+        info = client.info
+        found = (info.context_window, self._found.get(info.id), self._learnt.get(info.id))
+        return min((tokens for tokens in found if tokens is not None), default=None)
 
     async def make_room(self, client: LLMClient, request: ChatRequest) -> bool:
         """Compact before the request is sent, if it comes near the limit; whether that was done.
@@ -121,8 +128,8 @@ class Compacting:
         if info.id not in self._asked:
             self._asked[info.id] = asyncio.create_task(asyncio.to_thread(window_of, info))
         task = self._asked[info.id]
-        if task.done() and not task.exception() and task.result() is not None:
-            client.info = replace(info, context_window=task.result())
+        if task.done() and not task.exception() and (window := task.result()) is not None:
+            self._found[info.id] = window
 
     async def force(self, client: LLMClient, request: ChatRequest) -> bool:
         """Compact what the provider found too long, once a step; whether it is shorter now."""
@@ -183,10 +190,12 @@ class Compacting:
         if not state.compactions:
             raise UsageError("nothing was compacted")
         last = state.compactions[-1]
+        self._looked_at = None
         await self._stream.emit(CompactionUndone(state.running_step))
         return Compaction("undone", last.tokens_after, last.tokens_before, replaced=last.replaced)
 
     async def _carry_out(self, planned: Compaction) -> bool:
+        self._looked_at = None
         if not planned.passes:
             return False
         await self._stream.emit(
@@ -278,17 +287,21 @@ class Compacting:
         """What the model writes down of a text; its tokens count.
 
         Raises:
-            ProviderError: it did not answer, or said nothing.
+            ProviderError: it did not answer, said nothing, or the budget has no room for it.
         """
         state = self._stream.state
         sampling = Sampling(max_tokens=SUMMARY_TOKENS)
-        request = ChatRequest((), sampling=sampling, conversation=f"{state.session_id}/summary")
-        limits = self.limits(client, request)
+        name = f"{state.session_id}/summary"
+        limits = self.limits(client, ChatRequest((), sampling=sampling))
         room = _SUMMARIZED_CHARS if limits is None else limits.soft * _CHARS_PER_TOKEN
         messages = (system(prompt), user(str(truncate(text, room))))
+        request = ChatRequest(messages, sampling=sampling, conversation=name)
         try:
             async with asyncio.timeout(_SUMMARY_S):
-                response = await chat(client, replace(request, messages=messages))
+                request, _ = await self._asking.fitted(client, request, state)
+                response = await chat(client, request)
+        except Stopped as stopped:
+            raise QuotaError(f"no summary: {stopped.stop.detail}") from stopped
         except TimeoutError as error:
             raise DeadlineError(f"no summary within {_SUMMARY_S} s") from error
         cost = await self._asking.cost(client.info, response.usage)

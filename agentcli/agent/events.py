@@ -583,7 +583,8 @@ def _fits(value: Any, hint: Any) -> bool:
         )
     if not isinstance(value, hint):
         return False
-    return all(_fits(getattr(value, name), inner) for name, inner in _inner(type(value)))
+    cls: type = type(value)
+    return all(_fits(getattr(value, name), inner) for name, inner in _inner(cls))
 
 
 @cache

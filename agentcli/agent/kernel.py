@@ -184,6 +184,11 @@ class Agent:
         """The model that answers now."""
         return self._answering.client
 
+    @property
+    def context_window(self) -> int | None:
+        """Tokens that the model takes, as far as that is known by now."""
+        return self._compacting.window(self.client)
+
     def start(
         self, task: str = "", *, checks: Sequence[str] = (), images: Sequence[Image] = ()
     ) -> Run:
@@ -240,6 +245,7 @@ class Agent:
             UsageError: a run is in progress, or no message has such a number.
         """
         self.check_idle("compact")
+        await self.stream.resolve_calls()
         return await self._answering.compact(preview=preview, keep=keep)
 
     async def uncompact(self) -> Compaction:

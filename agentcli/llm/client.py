@@ -142,7 +142,10 @@ class ChatResponse:
 class LLMClient(Protocol):
     """A model that can be asked."""
 
-    info: ModelInfo
+    @property
+    def info(self) -> ModelInfo:
+        """What is known of it."""
+        ...
 
     def stream(self, request: ChatRequest) -> AsyncIterator[StreamEvent]:
         """The answer as it comes, ending with ``Finished``. Raises ``ProviderError``."""

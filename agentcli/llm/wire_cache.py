@@ -95,7 +95,7 @@ class WireCache:
         self._measure = measure
         for encoded in list(self._conversations.values()):
             messages = list(encoded.messages)
-            sizes = await asyncio.to_thread(lambda known=messages: list(map(measure, known)))
+            sizes = await asyncio.to_thread(_measured, measure, messages)
             same = _common(messages, encoded.messages)  # it may have changed meanwhile
             encoded.sizes[:same] = sizes[:same]
 
@@ -120,6 +120,10 @@ class WireCache:
         encoded.joined += wire
         encoded.sizes.append(self._measure(message))
         encoded.open_after.append(pending)
+
+
+def _measured(measure: Callable[[Message], float], messages: Sequence[Message]) -> list[float]:
+    return list(map(measure, messages))
 
 
 def _common(known: Sequence[Message], messages: Sequence[Message]) -> int:
