@@ -7,6 +7,7 @@ threads live and die here.
           generate  id, conversation, tokens, max_tokens, sampling, tools, inline, begun, count,
                     syntax, thinking                                  a turn of an agent
           complete  id, tokens, max_tokens, num_samples, sampling, schema, stop, python
+          check     id                                              see ``selftest.py``
           cancel    id                                              stops within one token
           text      id, text                                        answers an ``ask`` or ``run``
           more      id                                              a proposal was taken
@@ -17,6 +18,7 @@ threads live and die here.
           ask       id, tool, arguments      which text must an argument be copied from?
           run       id, source               what does this in-stream block give?
           end       id, finish, finishes, prompt, held, reused, output, prefill_s, decode_s
+          end       id, findings             of a ``check``
           error     id, error, message, hint
 
 A conversation keeps its cache; a request's tokens are compared with the ``held`` ones, and only
@@ -26,6 +28,7 @@ what follows the longest common prefix is computed. A turn is masked by the gram
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import socket
 import sys
@@ -44,6 +47,7 @@ from agentcli.inference.engine import Engine, Generation
 from agentcli.inference.propose import propose
 from agentcli.inference.row import InlineTools, ToolTags
 from agentcli.inference.sampling import Sampling
+from agentcli.inference.selftest import selftest
 from agentcli.inference.speculate import Lookup
 from agentcli.inference.substring import CopyConstraint
 from agentcli.inference.threads import fastest_threads
@@ -153,6 +157,11 @@ class Host:
         for tokens, sampled in generation:
             self._wire.send("column", id=number, tokens=tokens, sampled=sampled)
         self._end(number, generation, 0)
+
+    def check(self, request: Mapping[str, Any]) -> None:
+        """Tries whether the model works."""
+        findings = [dataclasses.asdict(finding) for finding in selftest(self.loaded)]
+        self._wire.send("end", id=request["id"], findings=findings)
 
     def _propose(self, request: Mapping[str, Any]) -> None:
         """Several answers that are calls, each sent when it is whole."""
@@ -286,7 +295,13 @@ def serve(link: socket.socket) -> None:
             continue
         number = request["id"]
         try:
-            host.generate(request) if request["op"] == "generate" else host.complete(request)
+            match request["op"]:
+                case "generate":
+                    host.generate(request)
+                case "complete":
+                    host.complete(request)
+                case _:
+                    host.check(request)
         except Closed:
             raise
         except Exception as error:

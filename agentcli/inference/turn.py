@@ -181,11 +181,7 @@ def text_for(
         tool = known.get(strings.get((), strings.get(("name",), "")))
         if tool is None or not path or path[:-1] != prefix or path[-1] not in tool.text_of:
             return None
-        written = {
-            key[-1]: value
-            for key, value in strings.items()
-            if key and key[:-1] == prefix
-        }
+        written = {key[-1]: value for key, value in strings.items() if key and key[:-1] == prefix}
         return text_of(tool.name, written) or None
 
     return ask

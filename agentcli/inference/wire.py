@@ -8,7 +8,7 @@ import socket
 from collections import deque
 from typing import Any
 
-STARTS = ("generate", "complete")
+STARTS = ("generate", "complete", "check")
 
 
 class Closed(Exception):

@@ -100,6 +100,21 @@ class EngineProcess:
 
         return self._events("complete", request, answer)
 
+    async def check(self) -> list[dict[str, Any]]:
+        """What the model was tried for, see ``agentcli.inference.selftest``.
+
+        Raises as ``generate`` does.
+        """
+
+        async def answer(event: Mapping[str, Any]) -> str | None:
+            return None
+
+        findings: list[dict[str, Any]] = []
+        async with contextlib.aclosing(self._events("check", {}, answer)) as events:
+            async for event in events:
+                findings = event["findings"]
+        return findings
+
     async def _events(
         self, op: str, request: Mapping[str, Any], answer: _Answer
     ) -> AsyncGenerator[dict[str, Any], None]:

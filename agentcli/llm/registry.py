@@ -112,7 +112,7 @@ def resolve(name: str, settings: Settings, environ: Mapping[str, str] | None = N
 
 def connect(
     name: str,
-    settings: Settings,
+    settings: Settings | None = None,
     environ: Mapping[str, str] | None = None,
     *,
     read_recording: Callable[[Path], Sequence[ChatResponse]] | None = None,
@@ -123,6 +123,7 @@ def connect(
         ConfigError: the name cannot be resolved, or what it needs is not installed.
         AuthenticationError: the key is not set.
     """
+    settings = settings or Settings()
     provider, model = split_name(name)
     if provider == REPLAY:
         if read_recording is None:
@@ -156,13 +157,22 @@ def local_folder(name: str) -> Path | None:
     path = Path(model).expanduser() if provider == LOCAL else None
     if path is not None and not path.exists():
         raise ConfigError(f"{path}: no such model", hint="Name a model's file or folder")
-    missing = [library for library in _EXTRA if importlib.util.find_spec(library) is None]
-    if missing:
+    need_extra()
+    return path
+
+
+def lacking() -> list[str]:
+    """What is missing of the extra ``local``, without importing any of it."""
+    return [library for library in _EXTRA if importlib.util.find_spec(library) is None]
+
+
+def need_extra() -> None:
+    """Raises ConfigError where the extra ``local`` is not installed."""
+    if missing := lacking():
         raise ConfigError(
             f"models on this machine need the extra 'local' ({', '.join(missing)} is missing)",
             hint="pip install 'agentcli[local]', or set ANTHROPIC_API_KEY or OPENAI_API_KEY",
         )
-    return path
 
 
 def learnt_its_tools(name: str) -> bool:

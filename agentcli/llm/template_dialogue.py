@@ -67,7 +67,7 @@ class TemplateDialogue:
         self._tokenizer = tokenizer
         self._stops = folder.stop_ids(tokenizer)
         self._template = ChatTemplate(source, tokenizer)
-        self._name, self._native = _syntax_of(source)
+        self._name, self._native = syntax_of(source)
         self._syntax = SYNTAXES[self._name]
         self._takes_system = self._says_system()
         self._conversations = Recent(_Conversation)
@@ -172,7 +172,7 @@ class TemplateDialogue:
         return messages
 
 
-def _syntax_of(template: str) -> tuple[str, bool]:
+def syntax_of(template: str) -> tuple[str, bool]:
     """How a template writes calls, and whether it does at all."""
     if "[TOOL_CALLS]" in template:
         return ("mistral_args" if "[ARGS]" in template else "mistral"), True

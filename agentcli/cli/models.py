@@ -1,0 +1,190 @@
+"""``agentcli models``: what there is, what it needs, and whether it works here."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from agentcli import config
+from agentcli.cli.local_options import (
+    ContextOption,
+    DeviceOption,
+    DtypeOption,
+    QuantizeOption,
+    ThreadsOption,
+    local_flags,
+)
+from agentcli.cli.table import table
+from agentcli.config import LocalSettings
+from agentcli.llm import registry
+from agentcli.session.store import data_dir
+from agentcli.text import escape
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
+
+_MODEL = typer.Argument(help="A folder, a nanochat file, local:PATH or embedded.", metavar="MODEL")
+_JSON = typer.Option("--json", help="One JSON value instead of text.")
+
+
+@app.callback()
+def models() -> None:
+    """List models, say what they need, and try them."""
+
+
+@app.command("list")
+def list_(as_json: Annotated[bool, _JSON] = False) -> None:
+    """List the models that --model can name here.
+
+    Folders are looked for in agentcli's own data folder (models/), in Hugging Face's cache and in
+    nanochat's; providers' models are those of the price tables, where a key is set.
+    """
+    from agentcli.llm import provider_models
+
+    found: list[provider_models.Listed] = []
+    if not registry.lacking():
+        from agentcli.llm import local_models
+
+        found += local_models.listed(os.environ, data_dir() / "models")
+    found += provider_models.listed(config.load(Path.cwd()), os.environ)
+    if as_json:
+        print(json.dumps([{"name": m.name, "what": m.what, "context": m.context} for m in found]))
+        return
+    rows = [(m.name, f"{m.context:,}" if m.context else "", m.what) for m in found]
+    for line in table(("MODEL", "CONTEXT", "WHAT"), rows, sys.stdout.isatty()):
+        print(escape(line))
+
+
+@app.command()
+def show(
+    model: Annotated[str, _MODEL],
+    context: ContextOption = None,
+    as_json: Annotated[bool, _JSON] = False,
+) -> None:
+    """Show a model's family, size, and the memory that it needs with a full context."""
+    folder = _open(model, context)
+    from agentcli.llm.local_models import short_count
+    from agentcli.model.size import FORMATS, parameters, weight_bytes
+
+    shape = folder.config
+    count = parameters(shape)
+    window = shape.sequence_len
+    memory = {
+        form: (
+            weight_bytes(shape, form),
+            shape.cache_bytes(window, 4 if form == "float32" else 2),
+        )
+        for form in FORMATS
+    }
+    if as_json:
+        told: dict[str, Any] = {
+            "path": str(folder.path),
+            "family": folder.family,
+            "kind": folder.kind,
+            "parameters": count.total,
+            "layers": shape.n_layer,
+            "context": window,
+            "vocabulary": shape.vocab_size,
+            "chat": _chat(folder),
+            "memory": {
+                form: {"weights": weights, "cache": cache}
+                for form, (weights, cache) in memory.items()
+            },
+        }
+        print(json.dumps(told))
+        return
+    lines = {
+        "path": str(folder.path),
+        "family": folder.family,
+        "parameters": f"{short_count(count.total)} ({count.total:,})",
+        "layers": f"{shape.n_layer} of width {shape.n_embd}, {shape.n_head} heads "
+        f"({shape.n_kv_head} of keys and values) of {shape.head_dim}",
+        "vocabulary": f"{shape.vocab_size:,}",
+        "context": f"{window:,} tokens",
+        "chat": _chat(folder) or "none: a base model",
+    }
+    for name, text in lines.items():
+        print(escape(f"{name:<12}{text}"))
+    print(f"\nmemory, with a context of {window:,} tokens:")
+    rows = [
+        (form, _size(weights), _size(cache), _size(weights + cache))
+        for form, (weights, cache) in memory.items()
+    ]
+    for line in table(("FORMAT", "WEIGHTS", "CACHE", "TOTAL"), rows, True):
+        print(line)
+
+
+@app.command()
+def check(
+    model: Annotated[str, _MODEL],
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    quantize: QuantizeOption = None,
+    context: ContextOption = None,
+    threads: ThreadsOption = None,
+) -> int:
+    """Load a model and try it: its logits, its cache, its tokenizer, its speed.
+
+    Exit codes: 0 it works, 1 something does not, 2 it cannot be loaded.
+    """
+    flags = local_flags(device, dtype, quantize, context, threads)
+    settings = config.load(Path.cwd(), flags=flags).local
+    return asyncio.run(_check(model, settings))
+
+
+async def _check(model: str, settings: LocalSettings) -> int:
+    from agentcli.llm.engine import EngineProcess
+
+    engine = EngineProcess(_open(model, settings.context).source, settings)
+    try:
+        await engine.start()
+        ready = engine.ready
+        where = f"{ready['device']} in {ready['dtype']}, {ready['threads']} threads"
+        _tell("loads", True, f"in {ready['load_s']:.1f} s on {where}")
+        findings = await engine.check()
+    finally:
+        await engine.aclose()
+    for finding in findings:
+        _tell(**finding)
+    return int(not all(finding["works"] for finding in findings))
+
+
+def _tell(what: str, works: bool, detail: str) -> None:
+    print(escape(f"{'ok' if works else 'FAILED':<8}{what:<12}{detail}"))
+
+
+def _open(name: str, context: int | None) -> Any:
+    """A name of ``--model``, or a path alone."""
+    registry.need_extra()
+    from agentcli.llm.local import EMBEDDED
+    from agentcli.model.folder import open_folder
+
+    named = name == registry.EMBEDDED or name.startswith(f"{registry.LOCAL}:")
+    path = registry.local_folder(name) if named else Path(name)
+    return open_folder(path or EMBEDDED, context=context)
+
+
+def _chat(folder: Any) -> str:
+    """How it is talked to; empty where it cannot be."""
+    from agentcli.llm.nanochat_format import SPECIAL_TOKENS
+    from agentcli.llm.template_dialogue import syntax_of
+    from agentcli.model.tokenizer import NANOCHAT_SPECIAL
+
+    if folder.family == "nanochat":
+        known = set(folder.load_tokenizer().special)
+        if set(SPECIAL_TOKENS) <= known:
+            return "nanochat's, with agentcli's tool calls"
+        return "nanochat's, without tool calls" if set(NANOCHAT_SPECIAL) <= known else ""
+    if not folder.chat_template:
+        return ""
+    name, native = syntax_of(folder.chat_template)
+    return f"template, calls as {name}" if native else "template without tools; calls as hermes"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 10**8 else f"{count / 1e6:.1f} MB"

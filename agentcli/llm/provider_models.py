@@ -1,0 +1,46 @@
+"""The models that configured providers are known to have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from genai_prices.data_snapshot import get_snapshot
+
+from agentcli.config import Settings
+from agentcli.llm.catalog import PROVIDERS, context_window
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A model by the name that ``--model`` takes; ``context`` in tokens, None: not known."""
+
+    name: str
+    what: str
+    context: int | None = None
+
+
+def listed(settings: Settings, environ: Mapping[str, str]) -> Iterator[Listed]:
+    """Models of the price tables, for each provider whose key is set or that is configured.
+
+    A server of one's own serves what it serves: it is listed with NAME for its models.
+    """
+    for name in sorted({*PROVIDERS, *settings.providers}):
+        known = PROVIDERS.get(name)
+        key = known.api_key_env if known else ""
+        if not (name in settings.providers or (key and environ.get(key))):
+            continue
+        models = _priced(known.priced_by) if known and known.priced_by else []
+        for model, window in models:
+            yield Listed(
+                f"{name}:{model}", "served by the provider", context_window(model) or window
+            )
+        if not models:
+            yield Listed(f"{name}:NAME", "named by the server")
+
+
+def _priced(provider: str) -> list[tuple[str, int | None]]:
+    for found in get_snapshot().providers:
+        if found.id == provider:
+            return [(model.id, model.context_window) for model in found.models]
+    return []
