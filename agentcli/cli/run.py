@@ -35,6 +35,7 @@ from agentcli.cli.signals import Interruption, interruptible
 from agentcli.config import Settings
 from agentcli.errors import UsageError, WorkspaceError
 from agentcli.images import task_images
+from agentcli.messages import Message, Role
 from agentcli.session.store import find_session, interrupted, load_state
 from agentcli.task import Task
 from agentcli.trust import is_trusted
@@ -196,6 +197,10 @@ def run(
     return asyncio.run(_run(job))
 
 
+def _is_answer(message: Message) -> bool:
+    return message.role is Role.ASSISTANT and not message.calls
+
+
 def _task(path: str | None, prompt: str | None, before: AgentState | None) -> Task:
     if path == "-" and prompt is not None:
         given = tasks.read_stdin_text()
@@ -213,7 +218,8 @@ def _task(path: str | None, prompt: str | None, before: AgentState | None) -> Ta
         return tasks.read(Path(path))
     if before is None:
         raise UsageError("no task was given", hint="Name a TASK.md, or use -p TEXT, or - for stdin")
-    if not before.task or before.status in (Status.SOLVED, Status.UNSOLVED):
+    answered = bool(before.undone) and _is_answer(before.history[-1])
+    if not before.task or answered or before.status in (Status.SOLVED, Status.UNSOLVED):
         what = "has ended" if before.task else "was never given a task"
         raise UsageError(f"session {before.session_id} {what}", hint="Give it a task to go on")
     return Task("")

@@ -18,6 +18,7 @@ from agentcli.agent.events import (
     CompactionUndone,
     Event,
     ModelUsed,
+    Rewound,
     RunFinished,
     SessionStarted,
     TaskGiven,
@@ -141,8 +142,11 @@ def _info(path: Path) -> SessionInfo | None:
     with open_regular(path) as file:
         head = _complete_lines(file.read(_TAIL_BYTES))
         size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - _TAIL_BYTES))
-        tail = _complete_lines(file.read())
+        tail, back = [], 0
+        while len(tail) < 2 and back < size:  # a last line can be long
+            back = back * 8 or _TAIL_BYTES
+            file.seek(max(0, size - back))
+            tail = _complete_lines(file.read())
         running = _is_locked(file.fileno())
     session: SessionStarted | None = None
     task = ""
@@ -161,6 +165,8 @@ def _info(path: Path) -> SessionInfo | None:
         condition = Condition.RUNNING
     elif isinstance(ending, RunFinished):
         condition, outcome = Condition.FINISHED, ending.reason.value
+    elif isinstance(ending, Rewound):  # somebody looked at it since, and went back
+        condition, outcome = Condition.FINISHED, "rewound"
     updated = datetime.fromtimestamp(path.stat().st_mtime, UTC)
     return SessionInfo(
         session.session_id,

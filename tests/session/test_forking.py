@@ -189,3 +189,17 @@ def test_list_search_export_and_delete(sessions: Sessions, run: Run, tmp_path: P
     assert run("sessions", "delete", second, "--yes")[0] == 0
     assert list(kept.iterdir()) == []  # nothing of the files is left behind
     assert sorted(files(sessions.workspace)) == ["a.txt", "b.txt"]
+
+
+def test_what_can_be_done_after_an_undo(sessions: Sessions, run: Run) -> None:
+    async def twice() -> str:
+        async with sessions.agent([Reply(text="One."), Reply(text="Two.")]) as agent:
+            await agent.start("one").result()
+            await agent.start("two").result()
+            return agent.state.session_id
+
+    session = asyncio.run(twice())
+    assert run("sessions", "undo", session, "--yes")[0] == 0
+    assert [(i.condition, i.outcome) for i in list_sessions()] == [("finished", "rewound")]
+    code, _, err = run("run", "--session", session)
+    assert code == 2 and "has ended" in err  # there is an answer already: a task is wanted
