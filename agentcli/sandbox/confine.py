@@ -94,7 +94,8 @@ class Sandbox:
                 files_only=files_only,
                 old=self._old,
             )
-            return replace(plain, argv=tuple(line), cwd="/")
+            apart = {"scope": True} if _shares_abstract_sockets(self.policy) else None
+            return replace(plain, argv=tuple(line), cwd="/", landlock=apart)
         if self.level == "none":
             return plain
         scratch = self._private_folders()
@@ -265,14 +266,21 @@ def _first_line(result: ExecResult) -> str:
 def _filter(policy: Policy, level: Level, own_namespaces: bool) -> bytes:
     """Socket families by level: whatever could reach outside is not to be had."""
     apart = level == "full" or own_namespaces
-    if apart:
+    unguarded = policy.network == "full" and landlock.version() < landlock.ABSTRACT_SOCKETS
+    if apart and not unguarded:
         families = [seccomp.AF_UNIX, seccomp.AF_INET, seccomp.AF_INET6, seccomp.AF_NETLINK]
     elif policy.network == "full":
-        # No sockets in the file system: Landlock would let them reach the host's services.
+        # Sockets of the host could be reached: abstract ones, whose names belong to the network,
+        # and without mounts of one's own those in the file system as well.
         families = [seccomp.AF_INET, seccomp.AF_INET6, seccomp.AF_NETLINK]
     else:
         families = []
     return _build(tuple(families), apart)
+
+
+def _shares_abstract_sockets(policy: Policy) -> bool:
+    """Whether only Landlock can keep them apart, as their names belong to the network."""
+    return policy.network == "full" and landlock.version() >= landlock.ABSTRACT_SOCKETS
 
 
 @functools.cache

@@ -45,13 +45,22 @@ def version() -> int:
     return max(int(linux.libc().syscall(_CREATE, None, 0, 1)), 0)
 
 
+ABSTRACT_SOCKETS = 6
+"""The version from which on ``restrict`` keeps abstract sockets apart."""
+
+
 def restrict(rules: Mapping[str, Any]) -> None:
     """Put this process under the rules for good; needs no new privileges set.
 
     ``rules``: ``read``, ``list`` (names only), ``write`` and ``devices`` are lists of paths, those
-    that do not exist are passed over; ``tcp`` permits TCP. Raises OSError when the kernel refuses.
+    that do not exist are passed over; ``tcp`` permits TCP. ``scope`` alone keeps abstract sockets
+    of processes outside away and nothing else: for a network that is the host's own, beside mounts
+    of one's own. Raises OSError when the kernel refuses.
     """
     level = version()
+    if rules.get("scope"):
+        _apply(_Ruleset(0, 0, 1), 24, {})
+        return
     everything = (1 << 13) - 1
     if level >= 2:
         everything |= _REFER
@@ -60,21 +69,28 @@ def restrict(rules: Mapping[str, Any]) -> None:
     if level >= 5:
         everything |= _IOCTL_DEV
     net = 3 if level >= 4 and not rules.get("tcp") else 0
-    attributes = _Ruleset(everything, net, 3 if level >= 6 else 0)
+    scoped = 3 if level >= ABSTRACT_SOCKETS else 0
+    grants = {
+        "read": _READ,
+        "list": _READ_DIR,
+        "write": everything & ~_MAKE_DEVICES & ~_IOCTL_DEV,
+        "devices": _READ_FILE | _WRITE_FILE | _READ_DIR | _TRUNCATE | _IOCTL_DEV,
+    }
+    allowed: dict[str, int] = {}
+    for name, access in grants.items():
+        for path in rules.get(name, ()):
+            allowed[path] = allowed.get(path, 0) | access & everything
     size = 8 if level < 4 else 16 if level < 6 else 24
+    _apply(_Ruleset(everything, net, scoped), size, allowed)
+
+
+def _apply(attributes: _Ruleset, size: int, allowed: Mapping[str, int]) -> None:
     libc = linux.libc()
     ruleset = linux.check(
         libc.syscall(_CREATE, ctypes.byref(attributes), ctypes.c_size_t(size), 0), "landlock"
     )
-    grants = (
-        ("read", _READ),
-        ("list", _READ_DIR),
-        ("write", everything & ~_MAKE_DEVICES & ~_IOCTL_DEV),
-        ("devices", _READ_FILE | _WRITE_FILE | _READ_DIR | _TRUNCATE | _IOCTL_DEV),
-    )
-    for name, access in grants:
-        for path in rules.get(name, ()):
-            _allow(ruleset, path, access & everything)
+    for path, access in allowed.items():
+        _allow(ruleset, path, access)
     linux.check(libc.syscall(_RESTRICT, ruleset, 0), "landlock")
     os.close(ruleset)
 

@@ -284,7 +284,7 @@ def _become(link: socket.socket, failure: int, parent: int, group: cgroup.Group 
         if launch["cwd"]:
             os.chdir(launch["cwd"])
         step = "confinement"
-        if launch.get("confine"):
+        if launch.get("confine") or launch.get("landlock"):
             linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
         if launch.get("landlock"):
             landlock.restrict(launch["landlock"])

@@ -130,9 +130,10 @@ async def confined(confine: Confine, level: str, outside: dict[str, str]) -> Con
     return await confine(level, host_env=env)
 
 
-@pytest.mark.parametrize("kind", ATTACKS)
-async def test_attacks(kind: str, confined: Confined, outside: dict[str, str]) -> None:
-    attacks = ATTACKS[kind]
+async def tried(
+    attacks: dict[str, str], confined: Confined, outside: dict[str, str]
+) -> dict[str, str]:
+    """What each attack said, all of them tried in one command."""
     result = await confined.run(
         *(os.path.realpath(sys.executable), "-S", "-c", DRIVER),
         env={**outside, "APART": str(int(confined.sandbox.keeps_read_only))},
@@ -141,6 +142,13 @@ async def test_attacks(kind: str, confined: Confined, outside: dict[str, str]) -
     )
     outcomes: dict[str, str] = dict(json.loads(line) for line in result.stdout.splitlines())
     assert outcomes.keys() == attacks.keys(), result
+    return outcomes
+
+
+@pytest.mark.parametrize("kind", ATTACKS)
+async def test_attacks(kind: str, confined: Confined, outside: dict[str, str]) -> None:
+    attacks = ATTACKS[kind]
+    outcomes = await tried(attacks, confined, outside)
     assert [name for name, said in outcomes.items() if "LEAKED" in said] == []
     broken = ("SyntaxError", "NameError", "AttributeError", "TypeError")
     assert [name for name, said in outcomes.items() if said in broken] == []
@@ -212,3 +220,15 @@ async def test_daemons_end_with_the_command(confined: Confined) -> None:
     mark = f"31415{os.getpid()}"  # other tests may run beside this one
     await confined.shell(f"(setsid sleep {mark}1 &) ; sleep {mark}2 & sleep 0.1")
     assert not alive(mark)
+
+
+@pytest.mark.parametrize("where", (*LEVELS, LANDLOCK_ONLY))
+async def test_the_hosts_own_network_brings_none_of_its_other_sockets(
+    where: str, confine: Confine, outside: dict[str, str]
+) -> None:
+    confined = await confine(where, network="full")
+    names = ("abstract socket", "unix socket of the host", "unix datagram", "system bus", "docker")
+    wanted = {name: ATTACKS["network"][name] for name in names}
+    reachable = "socket.create_connection(('127.0.0.1', PORT), 2); leaked()"
+    outcomes = await tried({**wanted, "host": reachable}, confined, outside)
+    assert [name for name, said in outcomes.items() if "LEAKED" in said] == ["host"]
