@@ -1,3 +1,40 @@
-"""agentcli: a terminal coding assistant that runs a task until its checks pass."""
+"""agentcli: a terminal coding assistant that runs a task until its checks pass.
+
+As a library: ``from agentcli import Agent, connect, tool``. What is named here is loaded when it is
+first used, so that the command line starts without it; ``__init__.pyi`` tells the types.
+"""
+
+import importlib
+from typing import Any
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Agent": "agentcli.agent.kernel",
+    "AgentModule": "agentcli.agent.module",
+    "CodingAgent": "agentcli.agent.module",
+    "Hook": "agentcli.agent.hooks",
+    "RunLimits": "agentcli.agent.budget",
+    "RunResult": "agentcli.agent.run",
+    "Settings": "agentcli.config",
+    "Task": "agentcli.task",
+    "ToolContext": "agentcli.tools.base",
+    "ToolKind": "agentcli.tools.base",
+    "ToolOutput": "agentcli.tools.base",
+    "connect": "agentcli.llm.registry",
+    "open_agent": "agentcli.wiring",
+    "tool": "agentcli.tools.registry",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -58,6 +58,7 @@ NEVER_SEES: Mapping[str, frozenset[str]] = {
 """What stays apart, even where the floors would allow it."""
 
 LAZY = (
+    "__init__.py",  # what a library's user asks for by name
     *("cli/", "wiring.py", "llm/registry.py", "llm/keys.py", "model/attention.py", "tools/mcp/"),
     "tools/command_line.py",  # tree-sitter takes 30 ms, which most sessions never need
     "task.py",  # so does YAML
