@@ -10,10 +10,11 @@ import shutil
 import sys
 import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import typer
 
-from agentcli import __version__
+from agentcli import __version__, config
 from agentcli.errors import AgentCLIError
 from agentcli.sandbox.doctor import probe
 from agentcli.session.store import sessions_dir
@@ -37,7 +38,10 @@ class Finding:
 @app.command()
 def doctor() -> int:
     """Say what works on this machine; exit code 1 if something needed is missing."""
-    findings = [_python(), *asyncio.run(_sandbox()), *_programs(), _sessions(), *_models()]
+    findings = [
+        *(_python(), *asyncio.run(_sandbox()), _settings()),
+        *(*_programs(), _sessions(), *_models()),
+    ]
     for finding in findings:
         mark = "ok" if finding.works else ("MISSING" if finding.needed else "missing")
         print(escape(f"{mark:<9}{finding.what:<32}{finding.detail}"))
@@ -64,6 +68,17 @@ async def _sandbox() -> list[Finding]:
         )
         for layer in layers
     ]
+
+
+def _settings() -> Finding:
+    """What the settings of this folder let commands reach, if they can be read at all."""
+    try:
+        settings = config.load(Path.cwd())
+    except AgentCLIError as error:
+        return Finding("settings", False, error.line(), needed=True)
+    network = settings.commands_network
+    reach = f"{network}: {', '.join(settings.domains)}" if network == "allow" else network
+    return Finding("network of commands", True, f"{reach}{' (offline)' * settings.offline}")
 
 
 def _programs() -> list[Finding]:
