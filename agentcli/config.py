@@ -242,6 +242,14 @@ class Settings(_Section):
     hooks: Annotated[tuple[HookSettings, ...], BeforeValidator(_as_tuple)] = ()
     """The user's commands, then the project's where it is trusted."""
     mcp: McpSettings = Field(default_factory=McpSettings)
+    plan_gate: bool = False
+    """No file is changed before the model has made a plan of 3 to 6 steps."""
+    critic: str | None = None
+    """A model that judges each final answer before it counts."""
+    tool_rates: dict[str, Annotated[int, Field(gt=0)]] = Field(default_factory=dict)
+    """Most calls a second of a tool, by its name; others wait for their turn."""
+    tool_cache: bool = False
+    """The same reading of a file that has not changed is answered as before."""
     checks: CheckSettings = Field(default_factory=CheckSettings)
     local: LocalSettings = Field(default_factory=LocalSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)

@@ -18,8 +18,9 @@ from pathlib import Path
 
 from agentcli import __version__
 from agentcli.agent.budget import ContextRules, RunLimits
-from agentcli.agent.critics import Critic
+from agentcli.agent.critics import Critic, ModelCritic
 from agentcli.agent.events import ModelAnswered, SessionStarted
+from agentcli.agent.gate import PlanGate
 from agentcli.agent.hooks import Hook
 from agentcli.agent.instructions import Instructions
 from agentcli.agent.kernel import Agent
@@ -54,7 +55,9 @@ from agentcli.tools.builtin import builtin_tools
 from agentcli.tools.calculator import calculator_tool
 from agentcli.tools.decline import decline_tool
 from agentcli.tools.mcp.servers import PROJECT_SERVERS, McpServers, project_servers
+from agentcli.tools.middleware import Cache, Middleware, RateLimit
 from agentcli.tools.permissions import Mode, ModePermissions
+from agentcli.tools.plan import plan_tool
 from agentcli.tools.registry import Registry
 from agentcli.tools.rule_file import RuleFile
 from agentcli.tools.rules import check_rules, parse_rules
@@ -85,6 +88,7 @@ async def open_agent(
     session_id: str | None = None,
     hooks: Sequence[Hook] = (),
     critics: Sequence[Critic] = (),
+    more_tools: Sequence[Tool] = (),
     ask: Ask | None = None,
     client: LLMClient | None = None,
 ) -> AsyncIterator[Agent]:
@@ -92,7 +96,7 @@ async def open_agent(
 
     What ``task``, ``model`` and ``mode`` say goes before the settings. ``session_id`` goes on with
     a session instead of opening a new one; ``ask`` answers for the user where a mode asks.
-    ``client`` stands in for the model's own.
+    ``client`` stands in for the model's own; ``more_tools`` are offered beside the built-in ones.
 
     Raises:
         AgentCLIError: whatever stands in the way of a run, each with its exit code.
@@ -162,7 +166,9 @@ async def open_agent(
             instructions = Instructions(environment, user_folder())
             await instructions.load()
             module = CodingAgent(prompts, instructions)
-        tools = _chosen(tools, task.tools if task else ())
+        tools = _chosen([*tools, *more_tools], task.tools if task else ())
+        if settings.plan_gate and not search:
+            tools.append(plan_tool(prompts))
         new_id = session_id or store.new_session_id()
         if settings.hooks:
             commands = UserHooks(settings.hooks, str(root), os.environ)
@@ -170,11 +176,23 @@ async def open_agent(
             hooks, critics = [*hooks, commands], [*critics, commands]
             if not search:
                 instructions.add(await commands.at_start(new_id))
+        if settings.critic:
+            judge = await asyncio.to_thread(_connect, settings.critic, settings)
+            stack.push_async_callback(judge.aclose)
+            critics = [*critics, ModelCritic(judge, prompts.get("critic"))]
+        tool_registry = Registry(
+            tools,
+            _permissions(settings, chosen_mode, ask, root, tools),
+            middleware=_middleware(settings),
+            seed=new_id,
+        )
+        if settings.plan_gate and not search:
+            hooks = [*hooks, PlanGate(tool_registry.purpose)]
         journal = Journal(store.journal_path(new_id), secrets=_secrets(os.environ))
         stack.callback(journal.close)
         agent = Agent(
             client=client,
-            tools=Registry(tools, _permissions(settings, chosen_mode, ask, root, tools)),
+            tools=tool_registry,
             context=ToolContext(
                 environment,
                 checks=Checks(**settings.checks.model_dump()),
@@ -226,6 +244,12 @@ async def open_agent(
             yield agent
         finally:
             await agent.client.aclose()
+
+
+def _middleware(settings: Settings) -> list[Middleware]:
+    """A cached answer takes no turn of a rate."""
+    cache: list[Middleware] = [Cache()] if settings.tool_cache else []
+    return [*cache, *(RateLimit([name], rate) for name, rate in settings.tool_rates.items())]
 
 
 def _telemetry(settings: Settings, stack: AsyncExitStack, notices: list[str]) -> list[Hook]:
