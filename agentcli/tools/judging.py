@@ -81,8 +81,11 @@ def judge(
 
 
 def _touches(rule: Rule, paths: list[str], root: str) -> bool:
-    # A pattern on a tool that names no path cannot be judged, and so holds.
-    return not paths or any(matches_path(rule, path, root, surely=False) for path in paths)
+    if not paths:
+        # A pattern for a tool that names no path cannot be judged, and so holds; one for many
+        # tools is about those that do.
+        return rule.pattern is None or "*" not in rule.tool
+    return any(matches_path(rule, path, root, surely=False) for path in paths)
 
 
 def _because(verdict: Verdict, rule: Rule, what: str = "") -> str:

@@ -93,7 +93,7 @@ def check_rules(rules: Rules, specs: Iterable[ToolSpec]) -> None:
                     _words(rule.pattern)
                 elif spec.path_arguments:
                     _matcher(rule.pattern)
-                else:
+                elif "*" not in rule.tool:
                     raise ValueError(f"{spec.name} takes no pattern")
             except (ValueError, Refused) as error:
                 raise ConfigError(f"the rule {rule}: {error}") from error

@@ -21,9 +21,8 @@ from tests.running import Cli
 from tests.server import Reply
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "permissions.md").read_text("utf-8")
-COMMANDS = [
-    line for block in re.findall(r"```sh\n(.+?)```", TEXT, re.S) for line in block.splitlines()
-]
+BLOCKS = re.findall(r"```sh\n(.+?)```", TEXT, re.S)
+COMMANDS = "".join(BLOCKS).splitlines()
 
 
 def test_every_command(cli: Cli, serve: Serve, workspace: Path, tmp_path: Path) -> None:

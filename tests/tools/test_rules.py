@@ -196,6 +196,12 @@ def test_paths(path: str, expected: str, tmp_path: Path) -> None:
     assert found == expected
 
 
+def test_a_pattern_for_many_tools_is_about_those_with_paths() -> None:
+    rules = parse_rules(deny=["*(.env)"])
+    check_rules(rules, SPECS.values())
+    assert judge(rules, SPECS["run_tests"], {}, "/ws", free_edits=False).verdict is None
+
+
 def test_a_pattern_on_a_tool_without_paths_denies_and_never_allows(tmp_path: Path) -> None:
     spec = ToolSpec("remote", "Does it.", {"type": "object"}, ToolKind.RUN)
     for rules, expected in (
