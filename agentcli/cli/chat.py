@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shlex
 import sys
-from dataclasses import replace
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,14 +21,13 @@ from agentcli.cli.local_options import (
     DtypeOption,
     QuantizeOption,
     ThreadsOption,
-    local_flags,
 )
 from agentcli.errors import CapabilityError, UsageError, WorkspaceError
 
 if TYPE_CHECKING:
     from agentcli.config import Settings
     from agentcli.tui.conversation import Conversation
-    from agentcli.tui.face import Options
+    from agentcli.tui.options import Options
 
 CHOOSE = "?"
 """What ``--resume`` stands for without an ID."""
@@ -120,46 +118,80 @@ def chat(
     Keys and commands are listed by /help. Exit codes: 0, or 2 wrong usage, 4 no sandbox,
     5 internal error.
     """
-    from agentcli import config
-    from agentcli.trust import is_trusted
-
     if web:
         return _serve(port)
-    folder = _folder(workspace)
-    session_id = _session(resume, continue_, folder)
+    asked = Asked(
+        prompt or "",
+        model,
+        _folder(workspace),
+        mode,
+        resume,
+        continue_,
+        theme or Theme.DARK,
+        not no_mouse,
+        not no_sandbox,
+    )
+    if plain or not _can_draw():
+        return _plain(*_settled(asked))
+    from agentcli.cli.first_frame import first_frame
+
+    with first_frame(asked.theme, mode or ChatMode.ASK):
+        return _full(*_settled(asked))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line says."""
+
+    prompt: str
+    model: str | None
+    folder: Path
+    mode: ChatMode | None
+    resume: str | None
+    continue_: bool
+    theme: Theme
+    mouse: bool
+    sandbox: bool
+
+
+def _settled(asked: Asked) -> tuple[Options, Settings]:
+    """The options of the screen and the settings of the agent, from all layers."""
+    from agentcli import config
+    from agentcli.trust import is_trusted
+    from agentcli.tui.options import Options
+
+    log_to_file()
+    folder = asked.folder
     flags = {
-        "model": model,
-        "mode": mode.value if mode else None,
-        "sandbox": "none" if no_sandbox else None,
-        **local_flags(device, dtype, quantize, context, threads),
+        "model": asked.model,
+        "mode": asked.mode.value if asked.mode else None,
+        "sandbox": None if asked.sandbox else "none",
     }
     trusted = is_trusted(folder)
     settings = config.load(folder, flags=flags, trusted=trusted)
     commands = [config.user_folder() / "commands"]
     if trusted:  # a project's commands are texts that somebody else may have written
         commands.append(folder / ".agentcli" / "commands")
-    log_to_file()
-    from agentcli.tui.face import Options
-
     options = Options(
         workspace=folder,
         history=config.user_folder() / "history.jsonl",
-        model=model,
+        model=asked.model,
         mode=settings.mode or ChatMode.ASK.value,
-        session_id=session_id,
-        theme=theme.value if theme else Theme.DARK.value,
-        prompt=prompt or "",
+        session_id=_session(asked),
+        theme=asked.theme.value,
+        prompt=asked.prompt,
         command_folders=tuple(commands),
-        pick=resume == CHOOSE,
-        mouse=not no_mouse,
+        pick=asked.resume == CHOOSE,
+        mouse=asked.mouse,
+        notices=settings.notices,
     )
-    if plain or not _can_draw():
-        return _plain(options, settings)
-    return _full(options, settings)
+    return options, settings
 
 
 def _full(options: Options, settings: Settings) -> int:
-    """The full screen. What is heavy is imported beside its first picture."""
+    """The full screen. What is heavy is imported beside it, when it can be written on already."""
+    import asyncio
+
     from agentcli.tui.app import ChatApp
 
     def start(
@@ -169,11 +201,13 @@ def _full(options: Options, settings: Settings) -> int:
 
         return Conversation(Opening(settings, options.workspace, model, mode, session_id), **screen)
 
-    screen = ChatApp(replace(options, notices=settings.notices), start)
+    screen = ChatApp(options, start)
     return asyncio.run(screen.run_async(mouse=options.mouse)) or 0
 
 
 def _plain(options: Options, settings: Settings) -> int:
+    import asyncio
+
     from agentcli.cli.plain import PlainChat
 
     for notice in settings.notices:
@@ -226,17 +260,20 @@ def _folder(given: Path | None) -> Path:
     return folder
 
 
-def _session(resume: str | None, continue_: bool, folder: Path) -> str | None:
+def _session(asked: Asked) -> str | None:
     """The session to go on with, if any."""
-    if not continue_ and resume in (None, CHOOSE):
+    named = asked.resume if asked.resume != CHOOSE else None
+    if named is None and not asked.continue_:
         return None
     from agentcli.session import store
 
-    if resume is not None and resume != CHOOSE:
-        if continue_:
+    if named is not None:
+        if asked.continue_:
             raise UsageError("--resume ID and --continue were both given", hint="Give one of them")
-        return store.find_session(resume)
-    found = store.list_sessions(folder)
+        return store.find_session(named)
+    found = store.list_sessions(asked.folder)
     if not found:
-        raise UsageError(f"there is no session of {folder} yet", hint="Begin one: agentcli chat")
+        raise UsageError(
+            f"there is no session of {asked.folder} yet", hint="Begin one: agentcli chat"
+        )
     return found[0].id

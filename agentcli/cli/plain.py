@@ -32,7 +32,7 @@ from agentcli.tui.chooser import Choice
 from agentcli.tui.commands import BUILTIN, is_command, own_commands, split
 from agentcli.tui.conversation import Conversation, Opening
 from agentcli.tui.entries import Entry, Level, Said, Shown, Used
-from agentcli.tui.face import Options
+from agentcli.tui.options import Options
 from agentcli.tui.past import tail
 from agentcli.tui.presenter import Collected, Presenter, TUIHook
 from agentcli.tui.standing import Standing

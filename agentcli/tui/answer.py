@@ -14,7 +14,7 @@ from agentcli.text import escape
 from agentcli.tui.code import coloured
 from agentcli.tui.entries import Answered
 
-_PAUSE_S = 0.05
+_PAUSE_S = 0.066
 """Between two updates of the screen while text streams in: fluent, and keys stay ahead of it."""
 
 

@@ -35,10 +35,10 @@ from agentcli.tui.commands import BUILTIN, is_command, own_commands, split
 from agentcli.tui.completing import candidates, wants_files
 from agentcli.tui.completion import Completion
 from agentcli.tui.entries import Answered, Entry, Level, Thought, Told
-from agentcli.tui.face import Options
 from agentcli.tui.files import FileIndex
 from agentcli.tui.greeting import greeting
 from agentcli.tui.history import PromptHistory
+from agentcli.tui.options import Options
 from agentcli.tui.presenter import Presenter, TUIHook
 from agentcli.tui.progress import ProgressLine
 from agentcli.tui.prompt import Prompt

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from agentcli.errors import AgentCLIError, UsageError
@@ -13,6 +11,7 @@ from agentcli.tools.permissions import Mode
 from agentcli.tui.chooser import Choice
 from agentcli.tui.commands import Command
 from agentcli.tui.entries import Entry, Level
+from agentcli.tui.options import Options
 from agentcli.tui.standing import Standing
 
 if TYPE_CHECKING:
@@ -20,29 +19,6 @@ if TYPE_CHECKING:
     from agentcli.tui.conversation import Conversation
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Options:
-    """How the screen is to be.
-
-    ``history`` is the file of earlier prompts; ``prompt`` is sent at once; ``command_folders``
-    hold the user's own commands; ``pick`` begins with the choice of a session; ``notices`` are
-    told at the start.
-    """
-
-    workspace: Path
-    history: Path
-    model: str | None = None
-    mode: str = Mode.ASK.value
-    session_id: str | None = None
-    theme: str = "dark"
-    prompt: str = ""
-    command_folders: tuple[Path, ...] = ()
-    pick: bool = False
-    notify: bool = True
-    mouse: bool = True
-    notices: tuple[str, ...] = ()
 
 
 class Face(Protocol):

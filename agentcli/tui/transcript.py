@@ -29,9 +29,9 @@ from agentcli.tui.said import SaidBlock
 from agentcli.tui.thought import ThoughtBlock
 from agentcli.tui.tool_card import ToolCard
 
-_BATCH = 30
-_WINDOW = 90
-"""Most widgets while the end is in view; three batches."""
+_BATCH = 20
+_WINDOW = 40
+"""Most entries that have widgets while the end is in view: what a layout costs grows with them."""
 _NEAR_ROWS = 12
 
 

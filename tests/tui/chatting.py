@@ -16,7 +16,7 @@ from agentcli.config import Settings
 from agentcli.tui.app import ChatApp
 from agentcli.tui.conversation import Conversation, Opening
 from agentcli.tui.entries import Entry
-from agentcli.tui.face import Options
+from agentcli.tui.options import Options
 
 PATIENCE_S = 60.0
 
@@ -64,7 +64,7 @@ class Chat:
         while not condition():
             if time.monotonic() > end:
                 raise AssertionError(f"never: {what or condition}\n{self.text}")
-            await self.pilot.pause(0.02)
+            await asyncio.sleep(0.02)
 
     async def sees(self, *texts: str) -> None:
         """Wait until all of these are on the screen."""
@@ -77,7 +77,7 @@ class Chat:
             lambda: app.conversation and app.conversation.agent and not app.conversation.busy,
             "idle",
         )
-        await self.pilot.pause(0.15)
+        await asyncio.sleep(0.15)
 
     async def question(self) -> None:
         """Wait until something is asked, and long enough to answer it."""

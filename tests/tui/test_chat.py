@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from agentcli.tui.entries import Answered, Said, Thought, Told, TurnEnded, Used
@@ -128,7 +129,7 @@ async def test_shift_tab_cycles_the_modes(chat: Start) -> None:
         for _ in range(4):
             seen.append(one.app.standing.mode)
             await one.press("shift+tab")
-            await one.pilot.pause(0.05)
+            await asyncio.sleep(0.05)
         assert seen == ["ask", "edits", "auto", "plan"]
         assert one.app.standing.mode == "ask"
 

@@ -1,0 +1,68 @@
+"""The first picture of the chat, painted while the rest is still being imported.
+
+It shows the prompt where it will be. What is typed meanwhile waits in the terminal, unseen, and is
+there when the application reads it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import termios
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from agentcli.tui.palette import PALETTES
+
+PLACEHOLDER = "Ask, or / for commands, @ for files, ! for the shell"
+_MARK = "\N{HEAVY RIGHT-POINTING ANGLE QUOTATION MARK ORNAMENT}"
+
+
+@contextmanager
+def first_frame(theme: str, mode: str) -> Iterator[None]:
+    """Paint it, and leave the terminal as it was found, whatever happens meanwhile."""
+    out = sys.__stderr__  # as the application will, so that both write in one order
+    if out is None or os.environ.get("TEXTUAL_DRIVER"):
+        yield
+        return
+    before = None
+    with suppress(OSError, termios.error):
+        columns, rows = os.get_terminal_size(out.fileno())
+        before = termios.tcgetattr(sys.stdin.fileno())
+        quiet = [*before]
+        quiet[3] &= ~(termios.ECHO | termios.ICANON)
+        termios.tcsetattr(sys.stdin.fileno(), termios.TCSANOW, quiet)
+        out.write(_frame(columns, rows, theme, mode))
+        out.flush()
+    try:
+        yield
+    finally:
+        if before is not None:
+            with suppress(OSError, termios.error):
+                out.write("\x1b[?1049l\x1b[?25h")
+                out.flush()
+                termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, before)
+
+
+def _frame(columns: int, rows: int, theme: str, mode: str) -> str:
+    colours = PALETTES[theme]
+    colour = "NO_COLOR" not in os.environ
+    ground = _rgb(48, colours.background) if colour else ""
+    border = _rgb(38, colours.border) if colour else ""
+    text = _rgb(38, colours.foreground) if colour else ""
+    line = "─" * max(0, columns - 4)
+    inside = f"{_MARK} {PLACEHOLDER}"[: max(0, columns - 6)]
+    box = [
+        f" {border}╭{line}╮ ",
+        f" {border}│{text} {inside:<{max(0, columns - 5)}}{border}│ ",
+        f" {border}╰{line}╯ ",
+        f"  {text}{mode} · starting…",
+    ]
+    head = f"\x1b[?1049h\x1b[?25l{ground}\x1b[2J"
+    placed = "".join(f"\x1b[{rows - 3 + at};1H{row}" for at, row in enumerate(box))
+    return f"{head}{placed}\x1b[0m"
+
+
+def _rgb(kind: int, colour: str) -> str:
+    red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
+    return f"\x1b[{kind};2;{red};{green};{blue}m"

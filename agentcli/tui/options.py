@@ -1,0 +1,29 @@
+"""What the command line says about the screen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the screen is to be.
+
+    ``history`` is the file of earlier prompts; ``prompt`` is sent at once; ``command_folders``
+    hold the user's own commands; ``pick`` begins with the choice of a session; ``notices`` are
+    told at the start.
+    """
+
+    workspace: Path
+    history: Path
+    model: str | None = None
+    mode: str = "ask"
+    session_id: str | None = None
+    theme: str = "dark"
+    prompt: str = ""
+    command_folders: tuple[Path, ...] = ()
+    pick: bool = False
+    notify: bool = True
+    mouse: bool = True
+    notices: tuple[str, ...] = ()

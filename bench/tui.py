@@ -1,0 +1,261 @@
+"""How quick the chat's screen is, measured through a real terminal (a pty).
+
+    python bench/tui.py [--messages 5000] [--keys 200]
+
+- first paint: from the start of the command to the prompt on the screen
+- resumed: the same for a session of many messages, to its last answer on the screen
+- keys: from a key written to the terminal to its character read back, while 200 deltas a second
+  stream in above and the session is long
+- idle: processor time of the process when nothing happens
+
+Run it on a machine that does nothing else, or the numbers are those of the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import os
+import pty
+import select
+import signal
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from agentcli.agent.events import (  # noqa: E402
+    MessageAdded,
+    ModelAnswered,
+    RunFinished,
+    SessionStarted,
+    Status,
+    StepFinished,
+    StepStarted,
+    StopReason,
+    TaskGiven,
+    ToolFinished,
+    ToolStarted,
+    to_record,
+)
+from agentcli.messages import (  # noqa: E402
+    FinishReason,
+    ToolCall,
+    ToolResult,
+    Usage,
+    assistant,
+    user,
+)
+from tests.server import Reply, ScriptedServer  # noqa: E402
+
+SIZE = (120, 40)
+PROMPT = "\N{HEAVY RIGHT-POINTING ANGLE QUOTATION MARK ORNAMENT}".encode()
+KEY = "Ω"
+DELTA_BYTES = 205  # about one event of the wire with a few words in it
+
+
+class Terminal:
+    """A chat in a pty of its own."""
+
+    def __init__(self, home: Path, workspace: Path, *arguments: str, server: str = "") -> None:
+        self.output = b""
+        columns, rows = SIZE
+        self.fd, child = pty.openpty()
+        fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        env = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(home),
+            "TERM": "xterm-256color",
+            "COLORTERM": "truecolor",
+            "LANG": "C.UTF-8",
+            "AGENTCLI_DATA_DIR": str(home / "data"),
+            "AGENTCLI_CONFIG_DIR": str(home / "config"),
+            "OPENAI_API_KEY": "sk-bench",
+            "OPENAI_BASE_URL": server,
+            "PYTHONPATH": str(ROOT),
+        }
+        command = [sys.executable, "-m", "agentcli", "chat", *arguments]
+        command += ["--model", "openai:bench"]
+        self.started = time.perf_counter()
+        self.process = subprocess.Popen(
+            command,
+            stdin=child,
+            stdout=child,
+            stderr=child,
+            cwd=workspace,
+            env=env,
+            start_new_session=True,
+        )
+        os.close(child)
+
+    def read(self, timeout_s: float) -> bytes:
+        """What has come, waiting at most so long for the first of it."""
+        ready, _, _ = select.select([self.fd], [], [], timeout_s)
+        if not ready:
+            return b""
+        try:
+            data = os.read(self.fd, 1 << 16)
+        except OSError:
+            return b""
+        self.output += data
+        return data
+
+    def until(self, wanted: bytes, patience_s: float = 60.0) -> float:
+        """Seconds since the start of the process until this was written."""
+        end = time.perf_counter() + patience_s
+        while wanted not in self.output:
+            if time.perf_counter() > end or self.process.poll() is not None:
+                raise SystemExit(f"never saw {wanted!r}; the end was {self.output[-2000:]!r}")
+            self.read(1.0)
+        return time.perf_counter() - self.started
+
+    def settle(self, quiet_s: float = 1.0) -> None:
+        """Read until nothing comes for a while."""
+        while self.read(quiet_s):
+            pass
+
+    def key(self, text: str, patience_s: float = 5.0) -> float:
+        """Seconds from a key to its character on the screen."""
+        self.output = b""
+        start = time.perf_counter()
+        os.write(self.fd, text.encode())
+        while text.encode() not in self.output:
+            self.read(0.5)
+            if time.perf_counter() - start > patience_s:
+                raise SystemExit("the key was never shown")
+        return time.perf_counter() - start
+
+    def end(self) -> None:
+        """End the process."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        os.close(self.fd)
+
+
+def journal(home: Path, workspace: Path, messages: int) -> str:
+    """Write a session of so many messages; its id."""
+    session = "20260101-000000-abcdef"
+    path = home / "data" / "sessions" / session / "events.jsonl"
+    path.parent.mkdir(parents=True)
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(
+            json.dumps({"v": 1, **to_record(event)}) + "\n"
+            for event in _events(session, workspace, messages)
+        )
+    return session
+
+
+def _events(session: str, workspace: Path, messages: int) -> Iterator[object]:
+    yield SessionStarted(session, str(workspace), "openai:bench", "ask", "full", (), "0")
+    usage = Usage(1000, 900, 0, 100, 0)
+    for turn in range(messages // 4):
+        step = 2 * turn + 1
+        text = f"Question {turn}: how does part {turn % 17} work?"
+        yield TaskGiven(text)
+        yield MessageAdded(user(text))
+        yield StepStarted(step)
+        call = ToolCall(f"call-{turn}", "read_file", json.dumps({"path": f"part{turn % 17}.py"}))
+        reason = FinishReason.TOOL_CALLS
+        yield ModelAnswered(step, assistant("Let me look.", call), reason, usage, 0.1, 1.0)
+        yield ToolStarted(step, call, "read")
+        lines = "\n".join(f"{n}\tline {n} of the file" for n in range(1, 30))
+        yield ToolFinished(step, ToolResult(call.id, "read_file", lines), 0.01)
+        yield StepFinished(step, 1.1)
+        yield StepStarted(step + 1)
+        answer = (
+            f"It works **like this** ({turn}):\n\n1. first `a`\n2. then `b`\n\n"
+            "```python\ndef part(x: int) -> int:\n    return x + 1\n```\n"
+        )
+        yield ModelAnswered(step + 1, assistant(answer), FinishReason.STOP, usage, 0.1, 1.0)
+        yield StepFinished(step + 1, 1.0)
+        yield RunFinished(StopReason.FINAL, Status.SOLVED, answer)
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The value that this share of all does not exceed."""
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+
+
+def main() -> None:
+    """Measure all and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--messages", type=int, default=5000)
+    parser.add_argument("--keys", type=int, default=200)
+    parser.add_argument("--starts", type=int, default=5)
+    options = parser.parse_args()
+    words = "Some words that stream into the *transcript* as a model writes them. "
+    text = "\n\n".join(words * 4 for _ in range(200))
+    reply = Reply(text=text, piece=20, split=DELTA_BYTES, pause_s=0.005)
+    with tempfile.TemporaryDirectory() as folder, ScriptedServer([reply], repeat=True) as server:
+        home, workspace = Path(folder) / "home", Path(folder) / "work"
+        home.mkdir()
+        workspace.mkdir()
+        paints = []
+        for _ in range(options.starts):
+            terminal = Terminal(home, workspace, server=server.url)
+            paints.append(terminal.until(PROMPT))
+            terminal.end()
+        print(f"first paint       {statistics.median(paints) * 1e3:7.0f} ms (median)")
+
+        terminal = Terminal(home, workspace, server=server.url)
+        terminal.until(b"openai:bench")
+        terminal.settle()
+        process = psutil.Process(terminal.process.pid)
+        before, since = process.cpu_times(), time.perf_counter()
+        terminal.settle(5.0)
+        after, took = process.cpu_times(), time.perf_counter() - since
+        used = after.user + after.system - before.user - before.system
+        print(f"idle processor    {used / took * 100:7.2f} %")
+        terminal.end()
+
+        session = journal(home, workspace, options.messages)
+        terminal = Terminal(home, workspace, "--resume", session, server=server.url)
+        last = f"({options.messages // 4 - 1})".encode()
+        print(
+            f"resumed           {terminal.until(last) * 1e3:7.0f} ms, {options.messages} messages"
+        )
+        terminal.until(b"openai:bench")
+        terminal.settle()
+        quiet = [terminal.key(KEY) for _ in range(options.keys // 4)]
+        report("keys, at rest", quiet)
+        os.write(terminal.fd, b"\x03")
+        terminal.settle()
+        os.write(terminal.fd, b"go\r")
+        terminal.until(b"stream into")
+        busy = []
+        for number in range(options.keys):
+            busy.append(terminal.key(KEY))
+            if number % 20 == 19:
+                os.write(terminal.fd, b"\x03")
+            wait_until = time.perf_counter() + 0.03
+            while (left := wait_until - time.perf_counter()) > 0:
+                terminal.read(left)
+        report("keys, 200 deltas/s", busy)
+        terminal.end()
+
+
+def report(name: str, times: list[float]) -> None:
+    """One line of the table."""
+    print(
+        f"{name:<18}{percentile(times, 0.5) * 1e3:7.1f} ms median,"
+        f" {percentile(times, 0.95) * 1e3:.1f} ms p95, {max(times) * 1e3:.1f} ms most"
+    )
+
+
+if __name__ == "__main__":
+    main()
