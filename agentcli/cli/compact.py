@@ -5,32 +5,43 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from agentcli import config
 from agentcli.agent.compacting import Compaction
 from agentcli.agent.state import AgentState
 from agentcli.messages import Message, Role
-from agentcli.session.store import load_state
+from agentcli.session.store import find_session, load_state
 from agentcli.text import counted, escape, one_line
 from agentcli.trust import is_trusted
-from agentcli.wiring import open_agent
 
 
-def compact(session_id: str, *, preview: bool, undo: bool, keep: Sequence[int]) -> None:
-    """Do it, and print what it came to.
-
-    Raises:
-        AgentCLIError: no such session, its model cannot be had, nothing to undo.
-    """
+def compact(
+    session_id: Annotated[str, typer.Argument(help="The id, or its beginning.", metavar="ID")],
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Only say what would be left out.")
+    ] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Undo the last compaction.")] = False,
+    keep: Annotated[
+        list[int] | None,
+        typer.Option(min=0, help="The number of a message that stays as it is.", metavar="N"),
+    ] = None,
+) -> None:
+    """Show the model less of a session from here on; the session itself stays whole."""
+    session_id = find_session(session_id)
     state = load_state(session_id)
-    done = asyncio.run(_compact(session_id, state, preview=preview, undo=undo, keep=keep))
-    for line in _lines(done, state, preview=preview):
+    work = _compact(session_id, state, preview=preview, undo=undo, keep=keep or [])
+    for line in _lines(asyncio.run(work), state, preview=preview):
         print(escape(line))
 
 
 async def _compact(
     session_id: str, state: AgentState, *, preview: bool, undo: bool, keep: Sequence[int]
 ) -> Compaction:
+    from agentcli.wiring import open_agent  # starts a sandbox, which no other command here does
+
     folder = Path(state.workspace)
     settings = config.load(folder, trusted=is_trusted(folder))
     async with open_agent(

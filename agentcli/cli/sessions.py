@@ -12,6 +12,7 @@ import typer
 
 from agentcli.agent.events import RunFinished, TaskGiven
 from agentcli.agent.state import AgentState, fold
+from agentcli.cli.compact import compact
 from agentcli.cli.confirm import agreed
 from agentcli.cli.render import PlainRenderer, Summary, steps_of
 from agentcli.cli.table import table
@@ -142,7 +143,7 @@ def delete(
     return 0
 
 
-for command in (undo, redo, rewind, fork, replay):
+for command in (compact, undo, redo, rewind, fork, replay):
     app.command()(command)
 
 
