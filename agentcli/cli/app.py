@@ -7,6 +7,7 @@ A subcommand's module is imported only when that subcommand is called, so that `
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Annotated
 
 import typer
@@ -17,6 +18,9 @@ from typer.core import TyperGroup
 
 from agentcli import __version__
 from agentcli.errors import UsageError
+
+COMPLETE = "_AGENTCLI_COMPLETE"
+"""The variable by which a shell asks for completions."""
 
 COMMANDS = {
     "chat": "Talk with the agent about the code in a folder.",
@@ -31,6 +35,7 @@ COMMANDS = {
     "config": "Show what is set and by which layer; set it.",
     "mcp": "Connect to the MCP servers and list their tools.",
     "trust": "Obey a project's own settings, servers, commands and hooks.",
+    "completion": "Print what a shell must read to complete agentcli.",
     "doctor": "Say what works on this machine, and what does not.",
 }
 
@@ -93,8 +98,12 @@ def call(arguments: list[str] | None) -> int:
         UsageError: it cannot be understood.
         AgentCLIError, Exception: whatever the subcommand raises.
     """
+    if COMPLETE in os.environ:  # a shell asks, with the Tab key
+        from typer.completion import completion_init
+
+        completion_init()
     try:
-        code = app(arguments, standalone_mode=False)
+        code = app(arguments, prog_name="agentcli", standalone_mode=False)
     except NoArgsIsHelpError as error:
         print(error.format_message())
         return 2

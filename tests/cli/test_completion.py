@@ -1,0 +1,39 @@
+"""Completion as a shell does it: bash reads the script, and asks."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from tests.running import Cli
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (("agentcli", "se"), "sessions"),
+        (("agentcli", "run", "--output-"), "--output-schema"),
+        (("agentcli", "run", "--mode", ""), "plan"),
+        (("agentcli", "sessions", "ex"), "export"),
+    ],
+)
+def test_bash_completes(words: tuple[str, ...], found: str, cli: Cli) -> None:
+    script = cli.run("completion", "bash").out
+    quoted = " ".join(f"'{word}'" for word in words)
+    asked = f"COMP_WORDS=({quoted}); COMP_CWORD={len(words) - 1}; _agentcli_completion agentcli"
+    ended = subprocess.run(
+        ["bash", "-c", f'{script}\n{asked}\nprintf "%s\\n" "${{COMPREPLY[@]}}"'],
+        env=cli.env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert found in ended.stdout.splitlines(), ended
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_have_a_script(shell: str, cli: Cli) -> None:
+    assert "_AGENTCLI_COMPLETE" in cli.run("completion", shell).out
+    assert "tcsh" in cli.run("completion", "tcsh").error
