@@ -1,0 +1,59 @@
+"""A folder of Hugging Face's kind drives the whole agent. The model is random: that its calls are
+valid, its edits meet the file and its tokens are reused is the program's doing."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch", reason="models on this machine need the extra 'local'")
+
+import jsonschema_rs
+
+from agentcli.agent.events import ModelAnswered, ToolFinished
+from agentcli.messages import FinishReason
+from agentcli.tools.builtin import builtin_tools
+from tests.llm.folders import make_folder
+from tests.running import Cli, repository
+
+SCHEMAS = {tool.spec.name: dict(tool.spec.parameters) for tool in builtin_tools()}
+
+
+def test_a_random_model_makes_valid_calls(tmp_path: Path, workspace: Path) -> None:
+    folder = make_folder("qwen2", tmp_path / "model", context=32768)
+    repository(workspace, {"calc.py": "def add(a, b):\n    return a - b\n"})
+    cli = Cli(
+        tmp_path,
+        extra={"AGENTCLI_TEMPERATURE": "1.0", "AGENTCLI_MAX_OUTPUT_TOKENS": "150"},
+    )
+    ended = cli.run(
+        *("run", "-p", "fix it", "--model", f"local:{folder}", "--workspace", str(workspace)),
+        *("--max-steps", "4", "--threads", "1", "--dtype", "float32", "--output", "json"),
+    )
+    assert ended.json["status"] in ("stopped", "solved"), ended.err
+    events = cli.journal()
+    answers = [event for event in events if isinstance(event, ModelAnswered)]
+    calls = [call for event in answers for call in event.message.calls]
+    assert calls
+    for call in calls:
+        jsonschema_rs.validate(SCHEMAS[call.name], json.loads(call.arguments))
+    for event in events:
+        if isinstance(event, ToolFinished):
+            assert not event.result.content.startswith("error: arguments")
+    for before, after in itertools.pairwise(answers):
+        if before.finish_reason is FinishReason.TOOL_CALLS:
+            assert after.usage.cached_tokens >= before.usage.input_tokens
+
+
+def test_options_that_cannot_be_met(tmp_path: Path, workspace: Path) -> None:
+    folder = make_folder("qwen2", tmp_path / "model", context=64)
+    cli = Cli(tmp_path)
+    ended = cli.run("run", "-p", "hi", "--model", f"local:{folder}", "--workspace", str(workspace))
+    assert ended.code in (1, 3)
+    assert "window of 64" in ended.err
+    (folder / "chat_template.jinja").unlink()
+    ended = cli.run("run", "-p", "hi", "--model", f"local:{folder}", "--workspace", str(workspace))
+    assert (ended.code, "no chat template" in ended.error) == (2, True)
