@@ -20,12 +20,12 @@ from agentcli.agent.critics import Judgement, Review
 from agentcli.agent.events import Event, ToolFinished
 from agentcli.agent.hooks import Allow, Deny, Hook, Verdict
 from agentcli.agent.state import AgentState
-from agentcli.config import HookSettings
 from agentcli.errors import ToolError
 from agentcli.messages import Role, ToolCall
 from agentcli.sandbox.limits import Limits
 from agentcli.sandbox.outside import environment
 from agentcli.sandbox.process import ExecResult, Launch, Supervisor
+from agentcli.settings import HookSettings
 from agentcli.text import clip, one_line
 
 OBJECTS = 2

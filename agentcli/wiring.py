@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agentcli import __version__
 from agentcli.agent.budget import ContextRules, RunLimits
@@ -31,9 +32,8 @@ from agentcli.agent.processors.base import Processor
 from agentcli.agent.processors.standard import STANDARD, processors_named
 from agentcli.agent.recovery import RetryConfig
 from agentcli.agent.state import AgentState
-from agentcli.config import ContextSettings, McpServerSettings, Settings, cache_folder, user_folder
+from agentcli.config import cache_folder, user_folder
 from agentcli.environments.base import Environment
-from agentcli.environments.choose import choose
 from agentcli.environments.copies import copied, in_place
 from agentcli.environments.host import HostEnvironment
 from agentcli.environments.recorded import Recorded
@@ -48,6 +48,7 @@ from agentcli.sandbox.limits import Limits, of_settings
 from agentcli.session import store
 from agentcli.session.journal import Journal, read_events
 from agentcli.session.trace import Trace
+from agentcli.settings import ContextSettings, McpServerSettings, Settings
 from agentcli.task import Task
 from agentcli.tools.approval import Ask
 from agentcli.tools.base import Checks, Copies, Tool, ToolContext
@@ -66,6 +67,9 @@ from agentcli.trust import is_trusted
 from agentcli.user_hooks import UserHooks
 
 _TELEMETRY = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+if TYPE_CHECKING:
+    from agentcli.environments.ssh import SshEnvironment
+
 _SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$")
 # What the embedded model was trained with, beside calculator and decline.
 _LEARNT = ("grep", "list_dir", "read_file", "run_tests", "search_replace")
@@ -121,14 +125,7 @@ async def open_agent(
     async with AsyncExitStack() as stack:
         if settings.offline:
             stack.enter_context(offline.enforced())
-        chosen = choose(
-            place,
-            root,
-            wanted=_LEVELS[settings.sandbox],
-            network=settings.commands_network,
-            domains=settings.domains,
-            ssh_config=settings.ssh_config or "",
-        )
+        chosen = _environment(place, root, settings)
         host = chosen if isinstance(chosen, HostEnvironment) else None
         recorded: Recorded | None = None
         if host is not None:
@@ -292,6 +289,23 @@ def mcp_settings(
             f"{PROJECT_SERVERS} is left out: this folder is not trusted (agentcli trust)"
         )
     return servers
+
+
+def _environment(place: str, root: Path, settings: Settings) -> HostEnvironment | SshEnvironment:
+    wanted, network = _LEVELS[settings.sandbox], settings.commands_network
+    if place == "host":
+        return HostEnvironment(root, wanted=wanted, network=network, domains=settings.domains)
+    from agentcli.environments.choose import choose
+
+    config = settings.ssh_config or ""
+    return choose(
+        place,
+        root,
+        wanted=wanted,
+        network=network,
+        domains=settings.domains,
+        ssh_config=config,
+    )
 
 
 def _permissions(

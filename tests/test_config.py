@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from agentcli.config import Settings, load, user_folder
+from agentcli.config import load, user_folder
 from agentcli.errors import ConfigError
+from agentcli.settings import Settings
 
 
 class Files:

@@ -24,6 +24,7 @@ FLOORS = (
     "messages",
     "text",
     "diff",
+    "settings",
     "config",
     "trust",
     "prompts",

@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = ("torch", "textual", "openai", "anthropic", "mcp", "transformers", "numpy", "httpx2")
+HEAVY = (
+    "torch",
+    "textual",
+    "openai",
+    "anthropic",
+    "mcp",
+    "transformers",
+    "numpy",
+    "httpx2",
+    "tree_sitter",
+)
 
 PROGRAM = """
 import sys

@@ -12,10 +12,10 @@ import pytest
 from agentcli import config
 from agentcli.agent.events import PreflightIssue, Reviewed, RunFinished
 from agentcli.agent.run import RunResult
-from agentcli.config import ProviderSettings, Settings
 from agentcli.messages import Role
 from agentcli.session import store
 from agentcli.session.journal import read_events
+from agentcli.settings import ProviderSettings, Settings
 from agentcli.task import Resource, Task
 from agentcli.tools.base import ToolKind
 from agentcli.tools.registry import tool

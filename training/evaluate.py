@@ -26,10 +26,10 @@ from typing import Any
 
 from agentcli.agent.events import StopReason, ToolFinished, ToolStarted
 from agentcli.agent.kernel import Agent
-from agentcli.config import Settings
 from agentcli.llm.local import LocalClient, connect
 from agentcli.messages import Outcome
 from agentcli.sandbox.limits import Limits
+from agentcli.settings import Settings
 from agentcli.tools.base import ToolKind
 from agentcli.wiring import open_agent
 from training.quick_session import is_test_file

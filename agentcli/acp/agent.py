@@ -54,11 +54,11 @@ from agentcli.acp.updates import Updates
 from agentcli.agent.events import Status, StopReason
 from agentcli.agent.kernel import Agent
 from agentcli.agent.run import Run, RunResult
-from agentcli.config import McpServerSettings, McpSettings, Settings
 from agentcli.errors import AgentCLIError
 from agentcli.messages import Image
 from agentcli.session import store
 from agentcli.session.journal import read_events
+from agentcli.settings import McpServerSettings, McpSettings, Settings
 from agentcli.tools.approval import Answer, Approval, Reply
 from agentcli.tools.permissions import Mode
 from agentcli.wiring import open_agent

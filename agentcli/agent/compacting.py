@@ -33,7 +33,7 @@ _SUMMARIZED_CHARS = 100_000
 _CHARS_PER_TOKEN = 2
 """Few, so that it fits for sure."""
 _WORTH = 1.1
-"""How much a conversation must have grown before it is compacted again where that freed little."""
+"""How much a conversation must have grown since it could not be made short enough."""
 _LEARNT = 0.9
 """Of what a provider found too long: the most that it is sent from then on."""
 _LEAST_SHARE = 0.4
@@ -85,6 +85,7 @@ class Compacting:
         self._found: dict[str, int] = {}
         self._learnt: dict[str, int] = {}
         self._forced_step = -1
+        self._least = 0
         self._looked_at: tuple[int, tuple[int, ...], Compaction] | None = None
 
     def limits(self, client: LLMClient, request: ChatRequest) -> ContextLimits | None:
@@ -112,10 +113,10 @@ class Compacting:
         tokens = (await client.count_tokens(request)).tokens
         if tokens <= limits.soft:
             return False
-        last = self._stream.state.compactions[-1:]
-        if tokens <= limits.hard and last and tokens < last[0].tokens_after * _WORTH:
+        if tokens <= limits.hard and tokens < self._least * _WORTH:
             return False
         planned = await self._plan(client, request, tokens, limits.target, "near the limit")
+        self._least = planned.tokens_after
         if planned.tokens_after > limits.hard:
             raise BudgetError(planned.tokens_after, limits.hard, planned.attempts)
         return await self._carry_out(planned)

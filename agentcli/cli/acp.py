@@ -10,8 +10,8 @@ import typer
 
 from agentcli import config
 from agentcli.cli.errors import log_to_file
-from agentcli.config import Settings
 from agentcli.errors import UsageError
+from agentcli.settings import Settings
 from agentcli.trust import is_trusted
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)

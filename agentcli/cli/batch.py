@@ -26,10 +26,10 @@ from filelock import FileLock, Timeout
 from agentcli import task as tasks
 from agentcli.agent.events import Event, Status
 from agentcli.cli.render import Summary, result_object
-from agentcli.config import Settings
 from agentcli.errors import AgentCLIError, TaskError, UsageError, WorkspaceError
 from agentcli.sandbox.outside import output_of
 from agentcli.session import store
+from agentcli.settings import Settings
 from agentcli.task import Task
 from agentcli.wiring import open_agent
 

@@ -23,7 +23,7 @@ from agentcli.cli import batch as batches
 from agentcli.cli.batch import Batch, How
 from agentcli.cli.errors import show_note
 from agentcli.cli.signals import interruptible
-from agentcli.config import Settings
+from agentcli.settings import Settings
 from agentcli.text import escape
 from agentcli.wording import describe_call, duration
 

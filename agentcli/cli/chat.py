@@ -25,7 +25,7 @@ from agentcli.cli.local_options import (
 from agentcli.errors import CapabilityError, UsageError, WorkspaceError
 
 if TYPE_CHECKING:
-    from agentcli.config import Settings
+    from agentcli.settings import Settings
     from agentcli.tui.conversation import Conversation
     from agentcli.tui.options import Options
 

@@ -12,6 +12,7 @@ import typer
 
 from agentcli import config
 from agentcli.errors import ConfigError, UsageError
+from agentcli.settings import Settings
 from agentcli.text import escape
 from agentcli.trust import is_trusted
 
@@ -32,7 +33,7 @@ def show(
     folder = workspace.resolve()
     settings = config.load(folder, trusted=is_trusted(folder), profile=profile)
     rows = [row for row in settings.rows() if not key or f"{row[0]}.".startswith(f"{key}.")]
-    if not rows and key not in config.Settings.model_fields:
+    if not rows and key not in Settings.model_fields:
         known = [name for name, _, _ in settings.rows()]
         raise UsageError(f'there is no key "{key}"', hint=config.nearest(key, known))
     if output == "json":

@@ -25,10 +25,10 @@ from agentcli.cli.local_options import (
 )
 from agentcli.cli.samples import Samples, open_samples
 from agentcli.cli.signals import interruptible
-from agentcli.config import Settings
 from agentcli.errors import ToolInputError, UsageError
 from agentcli.llm import registry
 from agentcli.sandbox.execute import execute_code
+from agentcli.settings import Settings
 from agentcli.text import truncate
 from agentcli.tools.calculator import calculate
 

@@ -21,9 +21,9 @@ from agentcli.cli.local_options import (
     local_flags,
 )
 from agentcli.cli.table import table
-from agentcli.config import LocalSettings
 from agentcli.llm import registry
 from agentcli.session.store import data_dir
+from agentcli.settings import LocalSettings
 from agentcli.text import escape
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)

@@ -21,9 +21,9 @@ from agentcli.agent.state import AgentState
 from agentcli.cli.asking import can_ask, on_terminal
 from agentcli.cli.errors import show_error, show_note
 from agentcli.cli.render import PlainRenderer, Summary
-from agentcli.config import Settings
 from agentcli.errors import AgentCLIError
 from agentcli.session.store import journal_path
+from agentcli.settings import Settings
 from agentcli.text import escape, one_line
 from agentcli.tools.approval import Answer, Approval, Reply
 from agentcli.tools.permissions import Mode

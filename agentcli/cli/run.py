@@ -32,11 +32,11 @@ from agentcli.cli.open import open_renderer
 from agentcli.cli.render import Output, Renderer, Summary
 from agentcli.cli.sandbox import Network
 from agentcli.cli.signals import Interruption, interruptible
-from agentcli.config import Settings
 from agentcli.errors import UsageError, WorkspaceError
 from agentcli.images import task_images
 from agentcli.messages import Message, Role
 from agentcli.session.store import find_session, interrupted, load_state
+from agentcli.settings import Settings
 from agentcli.task import Task
 from agentcli.trust import is_trusted
 from agentcli.wiring import open_agent

@@ -21,12 +21,12 @@ import typer
 from agentcli import config
 from agentcli.cli.errors import show_error, show_note
 from agentcli.cli.signals import interruptible
-from agentcli.config import Settings
 from agentcli.environments.base import ExecResult
 from agentcli.environments.host import HostEnvironment
 from agentcli.errors import WorkspaceError
 from agentcli.sandbox.confine import Level
 from agentcli.sandbox.limits import of_settings
+from agentcli.settings import Settings
 from agentcli.text import escape
 
 app = typer.Typer(

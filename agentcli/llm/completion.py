@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agentcli.config import LocalSettings
 from agentcli.errors import ContextLengthError, ModelError, UsageError
 from agentcli.inference.row import StopStrings
 from agentcli.llm.engine import EngineProcess, Run
@@ -18,6 +17,7 @@ from agentcli.llm.templates import ChatTemplate
 from agentcli.messages import user
 from agentcli.model.folder import open_folder
 from agentcli.model.tokenizer import NANOCHAT_SPECIAL, Tokenizer
+from agentcli.settings import LocalSettings
 
 # The in-stream block is shown with its marks; other special tokens are not text.
 _SHOWN = ("<|python_start|>", "<|python_end|>", "<|output_start|>", "<|output_end|>")

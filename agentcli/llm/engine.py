@@ -12,7 +12,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from agentcli.config import LocalSettings
 from agentcli.errors import (
     ContextWindowError,
     EnvironmentOpError,
@@ -22,6 +21,7 @@ from agentcli.errors import (
 )
 from agentcli.sandbox.limits import Limits
 from agentcli.sandbox.process import Launch, SandboxProcess, Supervisor
+from agentcli.settings import LocalSettings
 
 # Answers which text an argument must be copied from.
 TextOf = Callable[[str, Mapping[str, Any]], Awaitable[str | None]]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from agentcli.config import ProviderSettings
 from agentcli.errors import AuthenticationError, ConfigError
 from agentcli.sandbox.outside import output_of
+from agentcli.settings import ProviderSettings
 
 SERVICE = "agentcli"
 """Under which the keyring holds keys, with the provider as the user's name."""

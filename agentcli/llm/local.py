@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import agentcli.embedded
-from agentcli.config import Settings
 from agentcli.errors import ConfigError
 from agentcli.llm.chat_format import Dialogue, Prompt
 from agentcli.llm.client import (
@@ -33,6 +32,7 @@ from agentcli.llm.template_dialogue import TemplateDialogue
 from agentcli.llm.tokens import TokenCount
 from agentcli.messages import FinishReason, Message, Usage
 from agentcli.model.folder import open_folder
+from agentcli.settings import Settings
 
 EMBEDDED = Path(agentcli.embedded.__file__).parent
 

@@ -14,6 +14,8 @@ for word alike in training and in use::
 
 A turn is one answer of the model: text, or calls, or text and then calls. It always ends with
 ``<|assistant_end|>``; after calls their results follow, then the next ``<|assistant_start|>``.
+Where the tokenizer is nanochat's own and has no ``<|system_start|>``, a system message joins the
+next user message by a blank line, as nanochat's own rendering does.
 A call is the JSON that ``json.dumps(..., ensure_ascii=False)`` writes, the keys of ``arguments``
 in the order of the tool's parameters. Tools are not described in the prompt: the model knows
 them from training. Results are shortened by ``agentcli.llm.compact`` before they are encoded.
@@ -36,6 +38,7 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from agentcli.errors import ModelError
 from agentcli.llm.chat_format import TokenCodec
 from agentcli.llm.client import (
     Finished,
@@ -107,6 +110,7 @@ class NanochatFormat:
 
     def __init__(self, codec: TokenCodec) -> None:
         self._codec = codec
+        self._marks_system = _knows(codec, "<|system_start|>")
         self.stop_tokens = frozenset(
             {codec.special_id("<|assistant_end|>"), codec.special_id("<|bos|>")}
         )
@@ -116,16 +120,20 @@ class NanochatFormat:
     ) -> list[Segment]:
         segments: list[Segment] = []
         inline = False  # the turn of the message before is still open
+        before = ""  # a system message that has no marks of its own
         for index, message in enumerate(messages):
             pen = _Pen(self._codec)
             if index == 0:
                 pen.mark("<|bos|>")
             own = 0 if index in silent else 1
             match message.role:
-                case Role.SYSTEM:
+                case Role.SYSTEM if self._marks_system:
                     _wrapped(pen, "system", message.text)
+                case Role.SYSTEM:
+                    before = f"{message.text}\n\n"
                 case Role.USER:
-                    _wrapped(pen, "user", message.text)
+                    _wrapped(pen, "user", before + message.text)
+                    before = ""
                 case Role.TOOL:
                     result = message.result
                     _wrapped(pen, "output", compact(result.name, result.content))
@@ -152,6 +160,14 @@ class NanochatFormat:
 
     def parser(self) -> NanochatParser:
         return NanochatParser(self._codec)
+
+
+def _knows(codec: TokenCodec, mark: str) -> bool:
+    try:
+        codec.special_id(mark)
+    except (ModelError, ValueError):
+        return False
+    return True
 
 
 def call_text(call: ToolCall) -> str:

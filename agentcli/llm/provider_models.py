@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from genai_prices.data_snapshot import get_snapshot
 
-from agentcli.config import Settings
 from agentcli.llm.catalog import PROVIDERS, context_window
+from agentcli.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

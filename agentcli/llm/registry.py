@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from agentcli.config import ProviderSettings, Settings, nearest, user_folder
+from agentcli.config import nearest, user_folder
 from agentcli.errors import ConfigError
 from agentcli.llm.catalog import (
     CHAT,
@@ -41,6 +41,7 @@ from agentcli.llm.replay import Replay
 from agentcli.llm.text_tools import TextTools
 from agentcli.messages import Usage
 from agentcli.prompts import Prompts
+from agentcli.settings import ProviderSettings, Settings
 
 LOCAL, EMBEDDED, REPLAY = "local", "embedded", "replay"
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the supervisor's client does without pydantic
-    from agentcli.config import LimitSettings
+    from agentcli.settings import LimitSettings
 
 MIB = 1024 * 1024
 

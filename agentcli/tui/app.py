@@ -118,6 +118,7 @@ class ChatApp(App[int]):
         self._pressed: dict[str, float] = {}
         self._waiting: list[tuple[str, bool]] = []
         self._title = ""
+        self._opened = False
 
     def compose(self) -> ComposeResult:
         """Transcript, questions, progress, prompt, status; nothing floats."""
@@ -154,7 +155,9 @@ class ChatApp(App[int]):
         if before is not None:
             await self._end(before)
         self.presenter = Presenter(self)
-        await self.transcript.load([])
+        if self._opened:
+            await self.transcript.load([])
+        self._opened = True
         if session_id is not None:
             await self.actions.show_past(session_id)
         hook = TUIHook(self.presenter, self._happened)

@@ -17,7 +17,7 @@ from agentcli.agent.events import StopReason
 from agentcli.agent.hooks import Hook
 from agentcli.agent.kernel import Agent
 from agentcli.agent.run import Run, RunResult
-from agentcli.config import Settings
+from agentcli.settings import Settings
 from agentcli.tools.approval import Ask
 from agentcli.tools.permissions import Mode
 from agentcli.wiring import open_agent

@@ -120,13 +120,13 @@ class Prompt(TextArea):
         elif key == "escape":
             completion.close()
         elif key in ("tab", "enter"):
-            chosen = completion.chosen
+            chosen, typed = completion.chosen, completion.typed
             whole = self.before_cursor.endswith(chosen.text) and key == "enter"
             completion.close()
             if whole:
                 return False  # all of it was typed: Enter sends
             row, column = self.cursor_location
-            start = (row, column - completion.typed)
+            start = (row, column - typed)
             self.replace(chosen.text + chosen.after, start, (row, column))
             if key == "enter" and chosen.send:
                 self.submit()

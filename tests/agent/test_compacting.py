@@ -18,7 +18,7 @@ from agentcli.agent.events import (
     PrefixBroken,
     StopReason,
 )
-from agentcli.agent.processors.base import NOTE, SUMMARY
+from agentcli.agent.processors.base import NOTE, SUMMARY, Conversation, Item
 from agentcli.agent.processors.standard import processors_named
 from agentcli.agent.state import fold_all
 from agentcli.errors import UsageError
@@ -170,6 +170,23 @@ async def test_each_pass_must_shrink_or_is_not_counted(bench: Make) -> None:
     made = await long_run(bench, processors=processors_named(names))
     await made.run("look around")
     assert {event.passes for event in of(made, Compacted)} == {("keep_last_n",)}
+
+
+async def test_what_frees_little_is_not_tried_at_every_step(bench: Make) -> None:
+    class Vain:
+        name = "vain"
+        tries = 0
+
+        async def process(self, conversation: Conversation) -> tuple[Item, ...]:
+            self.tries += 1
+            return conversation.items
+
+    vain = Vain()
+    rules = ContextRules(soft_tokens=1000, hard_tokens=50_000)
+    made = await long_run(bench, 20, 100_000, processors=[vain], rules=rules)
+    await made.run("look around")
+    assert not of(made, Compacted)
+    assert 3 < vain.tries < 15  # of the eighteen steps beyond the soft limit
 
 
 async def test_preview_keep_and_undo(bench: Make) -> None:

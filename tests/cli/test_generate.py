@@ -21,7 +21,7 @@ import torch
 
 from agentcli.cli.generate import _python
 from agentcli.cli.main import main
-from agentcli.config import Settings
+from agentcli.settings import Settings
 from tests.llm.folders import make_folder
 from tests.llm.thread_engine import ThreadEngine
 from tests.model.test_tokenizer import nanochat

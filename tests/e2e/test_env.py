@@ -27,7 +27,7 @@ def test_on_another_machine(cli: Cli, serve: Serve, workspace: Path, tmp_path: P
     (tmp_path / "keys").mkdir()
     try:
         with far_end(tmp_path / "keys") as far:
-            cli.extra["AGENTCLI_SSH_CONFIG"] = str(far.config)
+            cli.extra = {"AGENTCLI_SSH_CONFIG": str(far.config)}
             cli.server = serve(script("echo $SSH_CONNECTION; cat notes.txt")).url
             line = ("run", "-p", "x", "--model", "openai:scripted", "--check", "grep new notes.txt")
             ended = cli.run(*line, "--env", f"ssh:far:{there}", cwd=workspace)
@@ -53,7 +53,7 @@ def test_in_a_container(cli: Cli, serve: Serve, workspace: Path, tmp_path: Path)
             shim = tmp_path / "bin" / "docker"
             shim.write_text(f'#!/bin/sh\nexec {" ".join(program)} "$@"\n')
             shim.chmod(0o755)
-            cli.extra["PATH"] = f"{shim.parent}:{cli.env['PATH']}"
+            cli.extra = {"PATH": f"{shim.parent}:{cli.env['PATH']}"}
             cli.server = serve(script("ls /; cat notes.txt")).url
             ended = cli.run("run", "TASK.md", "--model", "openai:scripted", cwd=workspace)
             assert ended.code == 0, ended.err

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from agentcli.config import Settings
 from agentcli.environments import tree
+from agentcli.settings import Settings
 from agentcli.tools.base import ToolKind
 from agentcli.tools.builtin import builtin_tools
 from agentcli.tools.judging import judge
@@ -27,10 +27,10 @@ COMMANDS = "".join(BLOCKS).splitlines()
 
 def test_every_command(cli: Cli, serve: Serve, workspace: Path, tmp_path: Path) -> None:
     cli.server = serve([Reply(text="Done.")], repeat=True).url
-    cli.extra["AGENTCLI_MODEL"] = "openai:scripted"
     # An image and a host of these names are not here; that both were looked for is what is seen.
     (tmp_path / "config").write_text("Host build.example.org\n  HostName 127.0.0.1\n  Port 1\n")
-    cli.extra["AGENTCLI_SSH_CONFIG"] = str(tmp_path / "config")
+    config = str(tmp_path / "config")
+    cli.extra = {"AGENTCLI_MODEL": "openai:scripted", "AGENTCLI_SSH_CONFIG": config}
     assert len(COMMANDS) == 8
     for command in COMMANDS:
         program, *arguments = shlex.split(command)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import unidiff
+from unidiff.patch import PatchSet
 
 from agentcli.environments import effects, tree
 from agentcli.environments.copies import CopiedWorkspace, copied, in_place
@@ -90,7 +90,7 @@ async def test_effect_and_commit(level: Level, project: Path) -> None:
         "not brought over, being no file: pipe\n",
     ):
         assert line in effect.diff
-    assert {file.path for file in unidiff.PatchSet(effect.diff)} >= {"src/a.py", "src/b.py"}
+    assert {file.path for file in PatchSet(effect.diff)} >= {"src/a.py", "src/b.py"}
     after = content(project)
     assert after["src/a.py"][1] == b"one\nTWO\nthree\n" and after["new/deep/f"][1] == b"hi\n"
     assert stat.S_IMODE(after["run.sh"][0]) & 0o100 and after["link"][1] == b"src"

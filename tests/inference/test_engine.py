@@ -127,6 +127,15 @@ def test_forced_tokens_of_one_row_share_a_forward(engine: Engine) -> None:
     assert generation.steps <= len(columns) - forced
 
 
+def test_max_tokens_counts_forced_tokens(engine: Engine) -> None:
+    tags = ToolTags.nanochat(engine.tokenizer)
+    tools = InlineTools(tags, lambda call: "0123456789")
+    sampling = biased(engine, tags.call_start, tags.call_end, 49)
+    columns = list(engine.generate(PROMPT, max_tokens=30, sampling=sampling, tools=tools))
+    forced = sum(not sampled[0] for _, sampled in columns)
+    assert len(columns) == 30 and forced >= 10
+
+
 def test_generate_batch(engine: Engine) -> None:
     end = engine.tokenizer.special_id("<|assistant_end|>")
     rows, masks = engine.generate_batch(PROMPT, 3, max_tokens=20, sampling=biased(engine, end, 60))

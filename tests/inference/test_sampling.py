@@ -102,3 +102,8 @@ def test_logprobs() -> None:
     exact = values.log_softmax(-1)
     assert own == pytest.approx(float(exact[3]))
     assert [token for token, _ in best] == exact.topk(5).indices.tolist()
+
+
+def test_defaults() -> None:
+    sampling = Sampling()
+    assert (sampling.temperature, sampling.top_k, sampling.seed) == (1.0, None, 42)

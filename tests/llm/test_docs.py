@@ -10,8 +10,8 @@ import pytest
 
 from agentcli import errors
 from agentcli.agent.recovery import Chance, chance
-from agentcli.config import Settings
 from agentcli.llm.catalog import PROVIDERS
+from agentcli.settings import Settings
 from tests.llm import test_openai, test_wires
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "providers.md").read_text("utf-8")

@@ -10,10 +10,10 @@ import keyring
 import keyring.backend
 import pytest
 
-from agentcli.config import ProviderSettings, Settings
 from agentcli.errors import AuthenticationError, ConfigError
 from agentcli.llm import registry
 from agentcli.llm.keys import find_key, keep_key
+from agentcli.settings import ProviderSettings, Settings
 
 
 def printing(program: str) -> ProviderSettings:

@@ -15,7 +15,6 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from agentcli.config import Settings
 from agentcli.errors import ConfigError, ContextWindowError, ServerError
 from agentcli.llm.client import ChatRequest, Finished, Sampling, UsageDelta, chat
 from agentcli.llm.local import EMBEDDED, LocalClient, connect
@@ -29,6 +28,7 @@ from agentcli.messages import (
     tool,
     user,
 )
+from agentcli.settings import Settings
 from agentcli.tools.builtin import builtin_tools
 from agentcli.tools.calculator import calculator_tool
 

@@ -194,3 +194,19 @@ def test_a_call_that_is_no_call_comes_out_as_written(text: str, name: str) -> No
 def test_ordinary_text_is_never_a_mark() -> None:
     rendered = FORMAT.render([user("<|assistant_end|>")])
     assert rendered.tokens.count(CODEC.special_id("<|assistant_end|>")) == 0
+
+
+def test_a_system_message_without_marks_of_its_own() -> None:
+    class Nine(Bytes):
+        """nanochat's own nine special tokens."""
+
+        def special_id(self, text: str) -> int:
+            return 256 + SPECIAL_TOKENS[:9].index(text)
+
+    form = NanochatFormat(Nine())
+    messages = [system("Be short."), user("hi"), assistant("Yes."), user("and?")]
+    assert shown(form.render(messages, answer=True).tokens) == (
+        "<|bos|><|user_start|>Be short.\n\nhi<|user_end|>"
+        "<|assistant_start|>Yes.<|assistant_end|>"
+        "<|user_start|>and?<|user_end|><|assistant_start|>"
+    )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from agentcli.config import Settings
 from agentcli.llm.catalog import DEFAULT_MODELS, context_window
 from agentcli.llm.client import ModelInfo
 from agentcli.llm.pricing import window_of as in_tables
 from agentcli.llm.registry import price_of, resolve, window_of
 from agentcli.messages import Usage
+from agentcli.settings import Settings
 
 KEYS = {"OPENAI_API_KEY": "k", "ANTHROPIC_API_KEY": "k"}
 MILLION = 1_000_000

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from agentcli.config import Settings
 from agentcli.errors import AuthenticationError, ConfigError
 from agentcli.llm.catalog import PROVIDERS, context_window, reasons
 from agentcli.llm.client import ChatRequest, ChatResponse, chat
 from agentcli.llm.registry import connect, default_model, preload, resolve, split_name
 from agentcli.messages import FinishReason, Usage, assistant, user
+from agentcli.settings import Settings
 from tests.server import Reply, ScriptedServer
 
 KEYS = {

@@ -17,12 +17,12 @@ import pytest_asyncio
 
 pytest.importorskip("torch", reason="models on this machine need the extra 'local'")
 
-from agentcli.config import LocalSettings, Settings
 from agentcli.errors import ConfigError, ContextWindowError
 from agentcli.llm.client import ChatRequest, Sampling, chat
 from agentcli.llm.local import LocalClient, connect
 from agentcli.messages import Message, Outcome, ToolResult, system, tool, user
 from agentcli.model.folder import open_folder
+from agentcli.settings import LocalSettings, Settings
 from agentcli.tools.builtin import builtin_tools
 from tests.llm.folders import KINDS, make_folder
 from tests.llm.thread_engine import ThreadEngine

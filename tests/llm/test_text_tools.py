@@ -11,12 +11,13 @@ import pytest
 from agentcli.agent.events import Delta, ToolStarted
 from agentcli.agent.kernel import Agent
 from agentcli.agent.run import RunResult
-from agentcli.config import ProviderSettings, Settings, load
+from agentcli.config import load
 from agentcli.errors import ConfigError
 from agentcli.llm.client import ChatRequest, TextDelta
 from agentcli.llm.registry import connect
 from agentcli.llm.text_tools import TextTools
 from agentcli.messages import Role, ToolDefinition, system, user, validate_history
+from agentcli.settings import ProviderSettings, Settings
 from agentcli.tools.base import ToolContext, ToolKind
 from agentcli.tools.registry import tool
 from tests.server import Reply, ScriptedServer

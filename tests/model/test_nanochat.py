@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from agentcli.errors import ModelError
 from agentcli.model.config import ModelConfig, nanochat_windows
 from agentcli.model.gpt import GPT
 
@@ -208,3 +209,18 @@ def test_value_embeddings_can_be_left_out() -> None:
     assert not any("value_embeds" in name or "ve_gate" in name for name in names)
     assert "lm_head.weight" not in names
     assert model(torch.zeros(1, 3, dtype=torch.long)).shape == (1, 3, VOCAB)
+
+
+def test_defaults() -> None:
+    """nanochat's own numbers, for whoever writes a configuration without them."""
+    config = ModelConfig.nanochat()
+    assert (config.sequence_len, config.vocab_size, config.n_layer) == (2048, 32768, 12)
+    assert (config.n_head, config.n_kv_head, config.n_embd) == (6, 6, 768)
+    assert config.windows == (512, 512, 512, None) * 3
+    assert not (config.tied or config.qkv_bias or config.out_bias or config.mlp_bias)
+    assert ModelConfig.nanochat(vocab_size=100).padded_vocab_size == 128
+
+
+def test_heads_that_do_not_divide() -> None:
+    with pytest.raises(ModelError, match="no multiple of n_kv_head"):
+        make_config(n_kv_head=3)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from agentcli.cli.main import main
-from agentcli.config import LimitSettings, Settings
 from agentcli.sandbox.destinations import Destinations
+from agentcli.settings import LimitSettings, Settings
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "sandbox.md").read_text("utf-8")
 COMMANDS = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,3 +63,11 @@ async def test_no_input_and_no_exit(supervisor: Supervisor) -> None:
 async def test_output_is_bounded(supervisor: Supervisor) -> None:
     result = await execute_code("print('x' * 10**8)", 20, supervisor=supervisor)
     assert len(result.stdout) < 2 * MIB
+
+
+async def test_a_minimal_environment(supervisor: Supervisor, monkeypatch: Any) -> None:
+    monkeypatch.setenv("MY_API_KEY", "secret")
+    code = "import os, sys\nprint(sorted(os.environ), os.environ['OMP_NUM_THREADS'], sys.argv)"
+    result = await execute_code(code, supervisor=supervisor)
+    assert "'OMP_NUM_THREADS'" in result.stdout and "] 1 [" in result.stdout, result.stderr
+    assert "MY_API_KEY" not in result.stdout

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from agentcli.config import McpServerSettings
 from agentcli.errors import ConfigError, ToolError
 from agentcli.messages import Outcome, ToolCall, ToolResult
+from agentcli.settings import McpServerSettings
 from agentcli.tools.base import ToolContext, ToolKind
 from agentcli.tools.mcp.servers import McpServers, project_servers, tool_name
 from agentcli.tools.registry import Registry

@@ -14,6 +14,7 @@ from agentcli.environments.host import HostEnvironment
 from agentcli.errors import ConfigError, EnvironmentOpError, ToolError
 from agentcli.messages import Outcome, ToolCall, ToolResult
 from agentcli.prompts import Prompts
+from agentcli.tools.approval import Approval, Reply
 from agentcli.tools.base import Tool, ToolContext, ToolKind, ToolOutput, ToolSpec
 from agentcli.tools.builtin import builtin_tools
 from agentcli.tools.permissions import Mode, ModePermissions
@@ -214,7 +215,7 @@ async def test_what_is_refused_does_not_run(context: ToolContext) -> None:
 
 
 async def test_arguments_are_checked_before_anyone_is_asked(context: ToolContext) -> None:
-    async def ask(spec: ToolSpec, call: ToolCall, arguments: Mapping[str, Any]) -> str | None:
+    async def ask(approval: Approval) -> Reply:
         raise AssertionError("asked about a call that cannot run")
 
     registry = Registry([tool(echo, ToolKind.RUN)], ModePermissions(Mode.ASK, ask))

@@ -12,7 +12,7 @@ from typing import Any
 
 from textual.pilot import Pilot
 
-from agentcli.config import Settings
+from agentcli.settings import Settings
 from agentcli.tui.app import ChatApp
 from agentcli.tui.conversation import Conversation, Opening
 from agentcli.tui.entries import Entry

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from agentcli import __version__
-from agentcli.config import McpServerSettings
 from agentcli.errors import ConfigError, ToolError
+from agentcli.settings import McpServerSettings
 from agentcli.text import escape, one_line
 from agentcli.tools.mcp.transport import End, filled, http, is_loopback, stdio
 

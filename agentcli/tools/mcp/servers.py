@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agentcli.config import McpServerSettings
 from agentcli.errors import ConfigError, ToolError
 from agentcli.messages import Outcome
+from agentcli.settings import McpServerSettings
 from agentcli.text import one_line
 from agentcli.tools.base import Tool, ToolContext, ToolKind, ToolOutput, ToolSpec
 from agentcli.tools.mcp.server import Offer, Server, digest

@@ -13,9 +13,9 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from agentcli.config import McpServerSettings
 from agentcli.errors import ConfigError
 from agentcli.sandbox.outside import environment
+from agentcli.settings import McpServerSettings
 
 if TYPE_CHECKING:
     from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
