@@ -1,0 +1,58 @@
+"""Diffs as rows, one below the other and side by side."""
+
+from __future__ import annotations
+
+from agentcli.diff import unified_diff
+from agentcli.tui.diff import counts, rows_of, side_by_side, unified
+
+BEFORE = "a = 1\nb = 2\nc = 3\n"
+AFTER = "a = 1\nb = 20\nbb = 2\nc = 3\n"
+
+
+def test_rows_have_signs_and_numbers_of_both_sides() -> None:
+    rows = rows_of(unified_diff(BEFORE, AFTER, "x.py"))
+    assert [(row.sign, row.left, row.right, row.text.plain) for row in rows] == [
+        ("f", 0, 0, "x.py"),
+        (" ", 1, 1, "a = 1"),
+        ("-", 2, 0, "b = 2"),
+        ("+", 0, 2, "b = 20"),
+        ("+", 0, 3, "bb = 2"),
+        (" ", 3, 4, "c = 3"),
+    ]
+
+
+def test_a_removed_line_that_looks_like_a_header_is_a_line() -> None:
+    rows = rows_of(unified_diff("-- old\n++ x\nend\n", "new\nend\n", "q.sql"))
+    assert [row.text.plain for row in rows if row.sign == "-"] == ["-- old", "++ x"]
+
+
+def test_hunks_are_set_apart_and_files_named() -> None:
+    before = "".join(f"line {n}\n" for n in range(60))
+    after = before.replace("line 5\n", "five\n").replace("line 50\n", "fifty\n")
+    rows = rows_of(unified_diff(before, after, "a.txt") + unified_diff("x\n", "y\n", "b.txt"))
+    assert [row.text.plain for row in rows if row.sign == "f"] == ["a.txt", "b.txt"]
+    assert sum(row.sign == "@" for row in rows) == 1
+
+
+def test_every_line_is_as_wide_as_it_may_be() -> None:
+    rows = rows_of(unified_diff(BEFORE, AFTER + "漢字" * 60 + "\n", "x.py"))
+    for line in unified([row for row in rows if row.sign not in "f@"], 40):
+        assert line.cell_length == 40
+    for line in side_by_side([row for row in rows if row.sign not in "f@"], 81):
+        assert line.cell_length == 81
+
+
+def test_side_by_side_puts_what_belongs_together_in_one_line() -> None:
+    lines = [line.plain for line in side_by_side(rows_of(unified_diff(BEFORE, AFTER, "x.py")), 60)]
+    (changed,) = [line for line in lines if "- b = 2 " in line]
+    assert "b = 20" in changed
+
+
+def test_control_characters_are_shown_not_sent() -> None:
+    rows = rows_of(unified_diff("a\n", "\x1b[2Jb\u202e\n", "x\x1b.py"))
+    text = "".join(row.text.plain for row in rows)
+    assert "\x1b" not in text and "\u202e" not in text and "\\x1b" in text
+
+
+def test_counts() -> None:
+    assert counts(unified_diff(BEFORE, AFTER, "x.py")) == (2, 1)
