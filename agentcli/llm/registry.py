@@ -15,10 +15,13 @@ import importlib
 import importlib.util
 import json
 import os
+import platform
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from urllib.parse import urlsplit
 
 from agentcli.config import nearest, user_folder
@@ -136,7 +139,7 @@ def connect(
         local = importlib.import_module("agentcli.llm.local").connect(local_folder(name), settings)
         return local
     endpoint = resolve(name, settings, environ)
-    client: LLMClient = importlib.import_module(_MODULES[endpoint.api]).connect(endpoint)
+    client: LLMClient = _load(_MODULES[endpoint.api]).connect(endpoint)
     chosen = settings.providers.get(provider)
     if chosen is None or chosen.tools == "native":
         return client
@@ -251,12 +254,28 @@ def _import(module: str) -> None:
     collecting = gc.isenabled()
     gc.disable()
     try:
-        importlib.import_module(module)
+        _load(module)
         importlib.import_module("anyio._backends._asyncio")  # else loaded by the first request
+        # The SDKs tell their servers the processor, for which Python runs `uname -p`.
+        vars(platform.uname())["processor"] = platform.machine()
         gc.freeze()
     finally:
         if collecting:
             gc.enable()
+
+
+def _load(module: str) -> ModuleType:
+    """Import one of our modules, and its SDK with it.
+
+    Both SDKs import aiohttp where it happens to be installed, for a client of their own that is not
+    used here: a fifth of their time. It is hidden from them.
+    """
+    hidden = sys.modules.setdefault("aiohttp", None) is None  # type: ignore[arg-type]
+    try:
+        return importlib.import_module(module)
+    finally:
+        if hidden:
+            sys.modules.pop("aiohttp", None)
 
 
 def _provider(
