@@ -25,6 +25,7 @@ FLOORS = (
     "text",
     "diff",
     "settings",
+    "settings_reference",
     "config",
     "trust",
     "prompts",

@@ -32,6 +32,7 @@ COMMANDS = {
     "sandbox": "Run a command as the model's commands are run.",
     "tools": "Show the tools that a model is given.",
     "acp": "Let an editor drive the agent, by the Agent Client Protocol.",
+    "init": "Write a first file of settings, with a model found on this machine.",
     "config": "Show what is set and by which layer; set it.",
     "mcp": "Connect to the MCP servers and list their tools.",
     "trust": "Obey a project's own settings, servers, commands and hooks.",

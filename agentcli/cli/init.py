@@ -1,0 +1,81 @@
+"""``agentcli init``: a first file of settings, with a model that can be had on this machine."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated
+
+import typer
+
+from agentcli import config
+from agentcli.errors import ConfigError
+from agentcli.llm.catalog import DEFAULT_MODELS, PROVIDERS
+from agentcli.llm.registry import EMBEDDED
+from agentcli.settings_reference import as_toml
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+LOCAL_SERVERS = ("ollama", "lmstudio", "vllm")
+_MOST_BYTES = 1_000_000
+
+
+@app.command()
+def init(
+    model: Annotated[
+        str | None, typer.Option(help="Use this one, and look for no other.", metavar="MODEL")
+    ] = None,
+) -> None:
+    """Write a commented file of settings, if there is none yet, and say what was found."""
+    file = config.user_folder() / "config.toml"
+    if file.exists():
+        raise ConfigError(
+            f"{file} is there already", hint="Change it with: agentcli config set KEY VALUE"
+        )
+    chosen = model or _look()
+    lines = ["# Settings of agentcli. What is commented out shows the defaults.", ""]
+    lines += [f"model = {json.dumps(chosen)}", ""]
+    lines += [line for line in as_toml() if line != "# model ="]
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with file.open("x", encoding="utf-8") as new:
+            new.write("\n".join(lines) + "\n")
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror or error}") from error
+    print(f"wrote {file} with the model {chosen}")
+
+
+def _look() -> str:
+    """The first model that can be had: a key, a server on this machine, the embedded one."""
+    for provider, name in DEFAULT_MODELS.items():
+        variable = PROVIDERS[provider].api_key_env
+        if os.environ.get(variable):
+            print(f"found {variable}")
+            return f"{provider}:{name}"
+    with ThreadPoolExecutor() as pool:
+        found = list(pool.map(_served, LOCAL_SERVERS))
+    for provider, names in zip(LOCAL_SERVERS, found, strict=True):
+        if names:
+            print(f"found {provider} at {PROVIDERS[provider].base_url} with {', '.join(names[:5])}")
+            return f"{provider}:{names[0]}"
+    if importlib.util.find_spec("torch") is None:
+        print("found no key and no server; the embedded model needs: pip install 'agentcli[local]'")
+    else:
+        print("found no key and no server on this machine; the embedded model needs neither")
+    return EMBEDDED
+
+
+def _served(provider: str) -> list[str]:
+    """The models of a server on this machine; none where nothing answers at once."""
+    known = PROVIDERS[provider]
+    base_url = os.environ.get(known.base_url_env or "") or known.base_url
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"{base_url.rstrip('/')}/models", timeout=1) as answer:
+            listed = json.loads(answer.read(_MOST_BYTES))["data"]
+            return [str(one["id"]) for one in listed]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
