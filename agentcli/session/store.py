@@ -142,7 +142,8 @@ def _info(path: Path) -> SessionInfo | None:
     with open_regular(path) as file:
         head = _complete_lines(file.read(_TAIL_BYTES))
         size = file.seek(0, os.SEEK_END)
-        tail, back = [], 0
+        tail: list[bytes] = []
+        back = 0
         while len(tail) < 2 and back < size:  # a last line can be long
             back = back * 8 or _TAIL_BYTES
             file.seek(max(0, size - back))

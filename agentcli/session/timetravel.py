@@ -225,7 +225,7 @@ def _preview(place: Place, step: int | None, redo: bool) -> Preview:
 
 
 def destination(
-    place: Place, step: int | None, redo: bool = False
+    place: Place, step: int | None, redo: bool = False, files: bool = True
 ) -> tuple[AgentState, list[Move]]:
     """The state to go to, and the moves of files that lead there."""
     state = place.state
@@ -236,6 +236,8 @@ def destination(
         moves = going_forth(state.workspace, undone.event.before, undone.event.after, place.blobs)
         return undone.state, moves
     target = state.marks[mark_of(state, step)]
+    if not files:
+        return target, []
     changes = state.changes.since(len(target.changes))
     return target, going_back(state.workspace, changes, place.blobs)
 
@@ -274,8 +276,7 @@ async def _travel(
     async with opened_place(session) as place:
         for change in await place.settle():
             await place.emit(change)
-        target, moves = await asyncio.to_thread(destination, place, step, redo)
-        moves = moves if files else []
+        target, moves = await asyncio.to_thread(destination, place, step, redo, files)
         quarantine, done = await make(place, moves, force=force)
         await place.settle()  # what was just written is nobody else's
         await place.emit(
