@@ -87,6 +87,10 @@ def execute(
     """
     if timeout is not None and not timeout > 0:
         raise typer.BadParameter("must be more than 0", param_hint="'--timeout'")
+    try:
+        workspace = workspace.resolve(strict=True)
+    except OSError as error:
+        raise WorkspaceError(f"the workspace {workspace}: {error.strerror}") from error
     if not workspace.is_dir():
         raise WorkspaceError(f"the workspace {workspace} is not a folder")
     flags = {

@@ -18,7 +18,7 @@ from agentcli.environments.base import ExecResult, Output
 from agentcli.environments.files import WorkerFiles
 from agentcli.environments.link import WorkerLink
 from agentcli.errors import ConfigError, EnvironmentOpError, SandboxError, WorkspaceError
-from agentcli.sandbox import bwrap, proxy
+from agentcli.sandbox import ahead, bwrap, proxy
 from agentcli.sandbox import policy as policies
 from agentcli.sandbox.confine import Level, Sandbox, prepare
 from agentcli.sandbox.destinations import Destinations
@@ -141,6 +141,9 @@ class HostEnvironment(WorkerFiles):
         if problem is not None:
             number, text = problem
             return ExecResult(success=False, exit_code=None, error=text, errno=number)
+        if exact and not argv[0].startswith("-"):
+            # What cannot be started inside after all then ends as a shell says it: 126 or 127.
+            argv = (ahead.SHELL, "-c", 'exec "$0" "$@"', *argv)
         guard = self._guard
         assert guard is not None
         if self._surveying is None:  # two seconds for 50,000 folders, and only now is it needed

@@ -63,6 +63,7 @@ def test_output_and_status_are_passed_on(level: str, execute: Execute, workspace
         (("./plain",), 126, "./plain: not a program"),
         (("true", "x" * 200_000), 126, "longer than the system allows"),
         (("true", *(["y" * 1000] * 3000)), 126, "longer than the system allows"),
+        (("./script",), 127, "script"),
         (("ls", "-d", "."), 0, ""),
     ],
 )
@@ -70,6 +71,8 @@ def test_exit_codes(
     command: tuple[str, ...], code: int, said: str, execute: Execute, workspace: Path
 ) -> None:
     (workspace / "plain").touch()
+    (workspace / "script").write_text("#!/no/such/interpreter\n")
+    (workspace / "script").chmod(0o755)
     found, _, err = execute(*command)
     assert found == code and said in err and len(err.splitlines()) == bool(said)
 
@@ -113,8 +116,10 @@ def test_wrong_usage(execute: Execute, workspace: Path) -> None:
     assert execute("--level", "none", "--", "true")[0] == 2
     assert execute("--network", "allow", "--", "true")[0] == 2
     assert execute("--network", "allow", "--domain", "a b", "--", "true")[0] == 2
-    code, _, err = execute("--workspace", str(workspace / "none"), "--", "true")
-    assert code == 2 and "is not a folder" in err
+    (workspace / "file").touch()
+    for name, why in (("none", "No such file"), ("file", "is not a folder")):
+        code, _, err = execute("--workspace", str(workspace / name), "--", "true")
+        assert code == 2 and why in err
     assert execute()[0] == 2
 
 
