@@ -295,6 +295,10 @@ def _environment(place: str, root: Path, settings: Settings) -> HostEnvironment 
     wanted, network = _LEVELS[settings.sandbox], settings.commands_network
     if place == "host":
         return HostEnvironment(root, wanted=wanted, network=network, domains=settings.domains)
+    if settings.offline and place.startswith("ssh:"):
+        raise ConfigError(
+            f"offline: {place} is another machine", hint="Leave out --offline, or use --env host"
+        )
     from agentcli.environments.choose import choose
 
     config = settings.ssh_config or ""

@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from agentcli.errors import ConfigError
 from agentcli.llm.transport import http_client
 from agentcli.sandbox import offline
+from agentcli.settings import Settings
+from agentcli.wiring import open_agent
 from tests.conftest import Serve
 from tests.running import Cli
 from tests.server import Reply
@@ -66,6 +69,13 @@ async def test_a_client_for_another_machine_is_not_even_made() -> None:
         with pytest.raises(Exception, match=r"offline: https://api\.example\.org/v1") as caught:
             http_client("https://api.example.org/v1", 1)
     assert getattr(caught.value, "exit_code", None) == 2
+
+
+async def test_no_other_machine_is_worked_on(workspace: Path) -> None:
+    settings = Settings(offline=True, env="ssh:far")
+    with pytest.raises(ConfigError, match="offline: ssh:far is another machine"):
+        async with open_agent(settings, workspace=workspace, model="openai:m"):
+            pass
 
 
 RECORD = """
