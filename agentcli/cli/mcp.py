@@ -30,7 +30,7 @@ def command(
     for notice in notices:
         print(f"note: {notice}")
     if not servers:
-        print("no MCP server is configured; see docs/mcp.md")
+        print("no MCP server is configured; see docs/protocols.md")
         return 0
     with tempfile.TemporaryDirectory() as nothing_remembered:
         found = McpServers(
