@@ -50,3 +50,13 @@ def test_every_row_names_a_test() -> None:
 def test_the_three_systems_have_a_section_each() -> None:
     heads = re.findall(r"^## ([ABC])\. (\w+)", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     assert heads == [("A", "nanochat"), ("B", "dodo"), ("C", "QitOS")]
+
+
+def test_each_row_of_the_kernel_has_a_test_of_its_own() -> None:
+    """One row, one test: in sections B and C, where a row is a promise of the kernel."""
+    text = PAGE.read_text(encoding="utf-8")
+    kernel = set(text[text.index("## B.") :].splitlines())
+    named = [NAMED.findall(row) for row in rows() if row in kernel]
+    assert len(named) >= 43 and all(len(tests) == 1 for tests in named)
+    tests = [test for row in named for test in row]
+    assert [test for test in tests if tests.count(test) > 1] == []

@@ -1,0 +1,419 @@
+"""System C of the reference, row by row: what its runtime kernel does, this kernel does.
+
+As in ``test_react_engine``: each test says one row whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentcli.agent.budget import RunLimits
+from agentcli.agent.criteria import standard
+from agentcli.agent.critics import Judgement, Review
+from agentcli.agent.decision import Act, Branch, Candidate, Decision, Final, Wait
+from agentcli.agent.events import (
+    BranchTaken,
+    Event,
+    MemoryLog,
+    PreflightIssue,
+    Recovered,
+    RunFinished,
+    SessionStarted,
+    Stage,
+    StageStarted,
+    StepFinished,
+    StopReason,
+    kind,
+)
+from agentcli.agent.hooks import Hook
+from agentcli.agent.memory import SearchMemory, SummaryMemory, WindowMemory
+from agentcli.agent.module import AgentModule
+from agentcli.agent.preflight import Code, look
+from agentcli.agent.processors.selection import KeepLastN
+from agentcli.agent.run import RunResult
+from agentcli.agent.state import STATUS_OF, AgentState, StepRecord, exit_code
+from agentcli.environments.base import Nowhere, opened
+from agentcli.environments.choose import choose
+from agentcli.environments.docker import DockerEnvironment
+from agentcli.environments.host import HostEnvironment
+from agentcli.environments.ssh import SshEnvironment
+from agentcli.errors import CapabilityError
+from agentcli.llm.client import ModelInfo
+from agentcli.llm.openai import OpenAIChat
+from agentcli.llm.text_calls import parse
+from agentcli.messages import Message, Role, ToolCall, ToolDefinition, ToolResult, user
+from agentcli.session import store
+from agentcli.settings import ProviderSettings, Settings
+from agentcli.task import Budget, Resource, Task
+from agentcli.tools.base import ToolContext, ToolKind
+from agentcli.tools.builtin import builtin_tools
+from agentcli.tools.registry import Registry, tool
+from agentcli.wiring import open_agent
+from tests.agent.conftest import Bench, Make
+from tests.agent.test_kernel import ECHO, call
+from tests.server import Reply, ScriptedServer
+
+ECHOING = Reply(calls=[call("echo", text="x")])
+
+
+class Content:
+    """A critic that is content."""
+
+    async def review(self, state: AgentState) -> Review:
+        return Review()
+
+
+def told(made: Bench, *classes: type[Event]) -> list[Any]:
+    return [event for event in made.log.events if isinstance(event, classes)]
+
+
+async def test_runtime_phases(bench: Make) -> None:
+    """OBSERVE, DECIDE, ACT, REDUCE, CRITIC, CHECK_STOP, framed by the beginning and the end."""
+    made = await bench([ECHOING, "done"], [ECHO], critics=[Content()])
+    events = [event async for event in made.agent.start("go")]
+    assert isinstance(events[0], SessionStarted) and isinstance(events[-1], RunFinished)
+    stages = [event.stage for event in events if isinstance(event, StageStarted)]
+    assert stages[:6] == list(Stage) and Stage.ACT not in stages[6:]
+
+
+async def test_events(bench: Make) -> None:
+    """Per step the stages with start and result; END once; hooks around each call and the run."""
+    order: list[str] = []
+
+    class Watcher(Hook):
+        async def on_event(self, event: Event, state: AgentState) -> None:
+            order.append(kind(event))
+
+    for script in (["done"], [Reply(status=401)], [Reply(calls=[("nobody", {})]), "done"]):
+        made = await bench(script, [ECHO], hooks=[Watcher()])
+        await made.run()
+        assert order.count("run_finished") == 1 and order[-1] == "run_finished"
+        assert order[0] == "session_started"
+        order.clear()
+    made = await bench([ECHOING, "done"], [ECHO], hooks=[Watcher()])
+    await made.run()
+    step = order[order.index("step_started") : order.index("step_finished") + 1]
+    places = [step.index(name) for name in ("model_answered", "tool_started", "tool_finished")]
+    assert places == sorted(places)
+
+
+async def test_agent_module(bench: Make) -> None:
+    """Six methods at their places; run() is a thin way to the final result, or to all of it."""
+
+    class Mine(AgentModule):
+        asked: list[str]
+
+        def init_state(self, state: AgentState) -> Sequence[Message]:
+            return [user("remember")]
+
+        def build_system_prompt(self, state: AgentState) -> str:
+            return "the prompt"
+
+        async def observe(self, state: AgentState) -> str:
+            return "news" if state.running_step == 1 else ""
+
+        async def decide(self, state: AgentState) -> Decision | None:
+            return echo("by myself") if state.running_step == 1 else None
+
+        async def reduce(self, state: AgentState, results: Sequence[ToolResult]) -> str:
+            return "noted" if results else ""
+
+        def should_stop(self, state: AgentState) -> StopReason | None:
+            return StopReason.AGENT_CONDITION if state.running_step == 2 else None
+
+    made = await bench([ECHOING], [ECHO], module=Mine())
+    result = await made.run("task")
+    texts = [message.text for message in result.state.history if message.text]
+    assert texts == ["the prompt", "remember", "task", "news", "noted", "noted"]
+    assert result.state.stop is StopReason.AGENT_CONDITION
+
+    def thin() -> tuple[Any, Any]:
+        with ScriptedServer([Reply(text="answer")] * 2) as server:
+            made = [
+                AgentModule().run(
+                    "task",
+                    OpenAIChat(ModelInfo("m", "openai"), "sk-test", server.url),
+                    return_state=whole,
+                )
+                for whole in (False, True)
+            ]
+            return made[0], made[1]
+
+    answer, whole = await asyncio.to_thread(thin)
+    assert answer == "answer" and isinstance(whole, RunResult) and whole.task_result == "answer"
+
+
+def echo(text: str) -> Act:
+    return Act((ToolCall("c", "echo", f'{{"text": "{text}"}}'),))
+
+
+def test_stop_reasons() -> None:
+    """All of the reference's, each with what it means and the exit code that tells of it."""
+    reference = (
+        "success final max_steps budget_steps budget_time budget_tokens agent_condition "
+        "critic_stop stagnation env_terminal task_validation_failed env_capability_mismatch "
+        "unrecoverable_error"
+    )
+    ours = {reason.value for reason in StopReason}
+    assert set(reference.split()) - {"max_steps"} <= ours  # which is budget_steps here
+    assert {"declined", "tries_used_up"} <= ours and set(STATUS_OF) == set(StopReason)
+    codes = {reason.value: exit_code(reason, STATUS_OF[reason]) for reason in StopReason}
+    assert codes["final"] == codes["success"] == codes["env_terminal"] == 0
+    assert codes["declined"] == codes["tries_used_up"] == codes["stagnation"] == 1
+    assert codes["task_validation_failed"] == 2 and codes["env_capability_mismatch"] == 4
+
+
+async def test_stop_order(bench: Make) -> None:
+    """Before a step: steps, tokens; after it: final, agent, environment, steps, time, circles."""
+    made = await bench([], [ECHO], limits=RunLimits(max_steps=0, tokens=1))
+    assert (await made.run()).state.stop is StopReason.BUDGET_STEPS
+    made = await bench([], [ECHO], limits=RunLimits(tokens=1))
+    assert (await made.run()).state.stop is StopReason.BUDGET_TOKENS
+    agent = made.agent
+    limits = RunLimits(time_s=1.0)
+    environment = agent.context.environment
+    order = standard(agent._checking, AgentModule(), limits, environment).order
+    assert [type(criterion).__name__ for criterion in order] == [
+        "ToolSays",
+        "FinalAnswer",
+        "AgentCondition",
+        "EnvironmentTerminal",
+        "MaxSteps",
+        "MaxRuntime",
+        "Stagnation",
+    ]
+    wrong = Reply(calls=[call("echo", text=7)])
+    made = await bench([wrong] * 3, [ECHO], limits=RunLimits(max_steps=3))
+    assert (await made.run()).state.stop is StopReason.BUDGET_STEPS  # before stagnation
+
+
+async def test_decisions(bench: Make) -> None:
+    """act needs actions, final an answer; wait does nothing; of a branch the best is taken."""
+
+    class Deciding(AgentModule):
+        plan: Sequence[Decision] = (
+            Wait(),
+            Branch((Candidate(echo("worse"), 0.2), Candidate(echo("better"), 0.7))),
+            Final("enough"),
+        )
+
+        async def decide(self, state: AgentState) -> Decision | None:
+            return self.plan[state.running_step - 1]
+
+    made = await bench([], [ECHO], module=Deciding())
+    result = await made.run()
+    assert result.task_result == "enough" and result.step_count == 3
+    assert [m.result.content for m in result.state.history if m.role is Role.TOOL] == ["better"]
+    assert told(made, BranchTaken) == [BranchTaken(2, 1, (0.2, 0.7))]
+    for wrong in (lambda: Act(()), lambda: Final(""), lambda: Branch(())):
+        with pytest.raises(ValueError, match=r"at least|empty"):
+            wrong()
+
+
+async def test_recovery(bench: Make) -> None:
+    """Up to 3 a run; what a tool raises is the result of its call and no recovery."""
+
+    class Faulty(AgentModule):
+        faults = 3
+
+        async def observe(self, state: AgentState) -> str:
+            if self.faults:
+                self.faults -= 1
+                raise ValueError("oops")
+            return ""
+
+    async def broken(context: ToolContext) -> str:
+        """Break."""
+        raise RuntimeError("boom")
+
+    script = [Reply(calls=[("broken", {})]), "done"]
+    made = await bench(script, [tool(broken, ToolKind.READ)], module=Faulty())
+    assert (await made.run()).task_result == "done"
+    assert [(event.stage, event.count) for event in told(made, Recovered)] == [
+        (Stage.OBSERVE, 1),
+        (Stage.OBSERVE, 2),
+        (Stage.OBSERVE, 3),
+    ]
+    module = Faulty()
+    module.faults = 4
+    made = await bench(["never"], module=module)
+    assert (await made.run()).state.stop is StopReason.UNRECOVERABLE_ERROR
+
+
+async def test_critics(bench: Make) -> None:
+    """All are heard; the first stop or retry in order wins; a retry uses a step."""
+
+    class Saying:
+        def __init__(self, *judgements: Judgement) -> None:
+            self.judgements = list(judgements)
+            self.heard = 0
+
+        async def review(self, state: AgentState) -> Review:
+            self.heard += 1
+            judgement = self.judgements.pop(0) if self.judgements else Judgement.CONTINUE
+            return Review(judgement, judgement.value)
+
+    critics = [Saying(), Saying(Judgement.RETRY), Saying(Judgement.STOP, Judgement.STOP)]
+    made = await bench(["one", "two"], critics=critics)
+    result = await made.run()
+    assert result.state.stop is StopReason.CRITIC_STOP and result.state.used.steps == 2
+    assert [critic.heard for critic in critics] == [2, 2, 2]
+    assert made.server.requests[1].json["messages"][-1]["content"] == "retry"
+
+
+async def test_preflight(bench: Make, tmp_path: Path) -> None:
+    """The codes; a run with an issue ends in no steps, once, with all of them listed."""
+    bad = Task(
+        " ",
+        id="no id",
+        max_steps=0,
+        budget=Budget(tokens=-1, time_s=0.0),
+        env="moon",
+        resources=(
+            Resource("x", kind="pipe", mount="/abs"),
+            Resource(""),
+            Resource("missing"),
+        ),
+    )
+    made = await bench(["never asked"])
+    made.agent._preflight = partial(look, bad, made.agent.context.environment)
+    result = await made.run()
+    codes = [event.code for event in told(made, PreflightIssue)]
+    assert codes == [
+        "TASK_ID_INVALID",
+        "TASK_OBJECTIVE_INVALID",
+        "TASK_BUDGET_STEPS_INVALID",
+        "TASK_BUDGET_RUNTIME_INVALID",
+        "TASK_BUDGET_TOKENS_INVALID",
+        "TASK_ENV_SPEC_INVALID",
+        "TASK_RESOURCE_KIND_INVALID",
+        "TASK_RESOURCE_MOUNT_INVALID",
+        "TASK_RESOURCE_MISSING",
+        "TASK_RESOURCE_LOCATOR_MISSING",
+        "TASK_RESOURCE_MISSING",
+    ]
+    assert (result.step_count, result.exit_code) == (0, 2)
+    assert len(told(made, RunFinished)) == 1 and all(code in result.state.detail for code in codes)
+    lacking = await look(Task("do it"), Nowhere(), Registry(builtin_tools()).specs, groups=["x"])
+    assert {issue.code for issue in lacking} == {
+        Code.ENV_REQUIRED_OPS_MISSING,
+        Code.ENV_OPS_GROUP_MISSING,
+    }
+    assert len(Code) == 17
+
+
+async def test_memory(bench: Make) -> None:
+    """Records are appended as the run goes and brought back for DECIDE: window, summary, search."""
+
+    async def find(context: ToolContext, topic: str) -> str:
+        """Find."""
+        return f"{topic} lies at {'4711' if topic == 'port' else 'nowhere'}. " + "words " * 60
+
+    topics = ["port", "sun", "moon", "stars", "sky", "sea"]
+    for memory in (WindowMemory(8), SummaryMemory(), SearchMemory()):
+        script = [Reply(calls=[("find", {"topic": topic})]) for topic in topics]
+        made = await bench(
+            [*script, "found", "4711"],
+            [tool(find, ToolKind.READ)],
+            memory=memory,
+            processors=[KeepLastN(2)],
+        )
+        await made.agent.start("find everything").result()
+        await made.agent.compact()
+        assert "4711" not in str(list(made.agent.state.view))
+        await made.agent.start("where does the port lie?").result()
+        asked = made.server.requests[-1].json["messages"]
+        assert any("port" in str(message["content"]) for message in asked[:-1])
+        if not isinstance(memory, SummaryMemory):
+            assert any("4711" in str(message["content"]) for message in asked)
+
+
+async def test_environments(tmp_path: Path) -> None:
+    """Host, docker and remote behind one protocol; tools declare the operations they require."""
+    names = {
+        "host": HostEnvironment,
+        "docker:IMAGE": DockerEnvironment,
+        "ssh:HOST": SshEnvironment,
+    }
+    for name, environment in names.items():
+        made = choose(name, tmp_path)
+        assert type(made) is environment and made.operations == {"files", "process"}
+    with pytest.raises(CapabilityError):
+        choose("moon", tmp_path)
+    async with opened(HostEnvironment(tmp_path)) as host:
+        found = await Registry(builtin_tools()).dispatch(
+            ToolCall("c", "shell", '{"command": "echo hi"}'), ToolContext(host)
+        )
+        assert found.content.startswith("exit code 0")
+    for spec in Registry(builtin_tools()).specs:
+        assert spec.requires
+    refused = await Registry(builtin_tools()).dispatch(
+        ToolCall("c", "shell", '{"command": "echo hi"}'), ToolContext(Nowhere())
+    )
+    assert refused.content == "error: shell needs process, not to be had"
+
+
+async def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: Sequence[Any]) -> Path:
+    """A run by the composition root; the folder of its session."""
+    for name in ("DATA", "CONFIG", "STATE", "CACHE"):
+        monkeypatch.setenv(f"AGENTCLI_{name}_DIR", str(tmp_path / name.lower()))
+    (tmp_path / "repo").mkdir()
+    with ScriptedServer(script) as server:
+        provider = ProviderSettings(base_url=server.url, api_key_env="")
+        settings = Settings(model="mine:m", sandbox="none", providers={"mine": provider})
+        async with open_agent(settings, workspace=tmp_path / "repo", task=Task("go")) as agent:
+            result = await agent.start("go").result()
+    return store.journal_path(result.state.session_id).parent
+
+
+async def test_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """manifest.json, events.jsonl and steps.jsonl with what the reference names."""
+    writing = Reply(calls=[("write_file", {"path": "a.txt", "content": "1\n"})])
+    folder = await work(tmp_path, monkeypatch, [writing, Reply(text="done")])
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for name in ("run_id", "status", "step_count", "event_count", "summary", "model"):
+        assert manifest[name]
+    for name in ("prompt_hash", "tool_versions", "seed", "config_hash"):
+        assert name in manifest
+    assert {"stop_reason", "final_result", "failure_report"} <= manifest["summary"].keys()
+    steps = [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
+    assert len(steps) == 2
+    for name in ("observation", "decision", "actions", "results", "state_diff"):
+        assert name in steps[0], sorted(steps[0])
+    assert (folder / "events.jsonl").read_text().count("\n") == manifest["event_count"]
+
+
+async def test_result(bench: Make) -> None:
+    """State, records, events, step count and the task's result."""
+    made = await bench([ECHOING, "the answer"], [ECHO])
+    result = await made.run()
+    assert result.task_result == result.state.answer == "the answer"
+    assert result.step_count == len(result.records) == 2
+    assert isinstance(result.records[0], StepRecord) and isinstance(made.log, MemoryLog)
+    assert sum(isinstance(event, StepFinished) for event in made.log.events) == 2
+
+
+def test_text_parsers() -> None:
+    """ReAct, JSON, XML and function form; calls that are only not closed are recovered."""
+    schema = {"type": "object", "properties": {"path": {"type": "string"}}, "required": ["path"]}
+    tools = [ToolDefinition("read", "Read.", schema)]
+    whole = {
+        "react": 'Thought: look\nAction: read\nAction Input: {"path": "a"}',
+        "json": '{"tool": "read", "arguments": {"path": "a"}}',
+        "xml": '<tool name="read"><path>a</path></tool>',
+        "function": 'read(path="a")',
+    }
+    for form, text in whole.items():
+        ending = {"xml": "</tool>", "function": ")"}.get(form, "}")
+        for written in (text, text.removesuffix(ending)):
+            (found,) = parse(form, written, tools).calls  # type: ignore[arg-type]
+            assert (found.name, json.loads(found.arguments)) == ("read", {"path": "a"})
+    answer = parse("react", "Thought: known\nFinal Answer: 42", tools)
+    assert (answer.text, answer.calls) == ("42", ())
