@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 IMAGE = "localhost/agentcli-test"
-_APPLETS = "sh cat echo sleep ls touch true false seq head printf pwd id env kill mkdir rm sed wc"
+_APPLETS = (
+    "sh cat echo grep ln sleep ls touch true false seq head printf pwd id env kill mkdir rm sed wc"
+)
 
 
 class Missing(Exception):

@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -21,36 +21,9 @@ from agentcli.environments.ssh import SshEnvironment
 from agentcli.errors import CapabilityError, EnvironmentOpError, SandboxError
 from agentcli.sandbox.limits import MIB, Limits
 from agentcli.sandbox.process import Supervisor
-from tests.environments.far import IMAGE, FarEnd, Missing, container_cli, far_end
+from tests.environments.far import IMAGE, FarEnd
 
 KINDS = ("full", "reduced", "docker", "ssh")
-
-
-@pytest.fixture(scope="module")
-def supervisor() -> Iterator[Supervisor]:
-    """One for all tests of this file."""
-    supervisor = Supervisor()
-    supervisor.start()
-    yield supervisor
-    supervisor.close()
-
-
-@pytest.fixture(scope="module")
-def far(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FarEnd]:
-    try:
-        with far_end(tmp_path_factory.mktemp("far")) as far:
-            yield far
-    except Missing as reason:
-        pytest.skip(str(reason))
-
-
-@pytest.fixture(scope="module")
-def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, ...]]:
-    try:
-        with container_cli(tmp_path_factory.mktemp("images")) as cli:
-            yield cli
-    except Missing as reason:
-        pytest.skip(str(reason))
 
 
 @pytest.fixture(params=KINDS)
