@@ -17,12 +17,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from typing import NamedTuple
+from collections import namedtuple
 
 _PREFIX = "agentcli-"
 
 
-class Place(NamedTuple):
+class Place(namedtuple("Place", ("memory", "tasks", "version"))):  # typing is slow to import
     """The folders in which groups can be made; in version 2 they are the same one."""
 
     memory: str
@@ -100,18 +100,22 @@ class Group:
         for folder in self._folders:
             _write(f"{folder}/cgroup.procs", "0")
 
-    def limit(self, memory_bytes: int, tasks: int) -> None:
-        """Hold the limits from now on; raises OSError."""
+    def limit(self, memory_bytes: int, tasks: int) -> bool:
+        """Hold the limits from now on; False if the kernel does not take them."""
         size = str(memory_bytes)
-        if self.version == 1:
-            _write(f"{self.memory}/memory.limit_in_bytes", size)
-            swap = f"{self.memory}/memory.memsw.limit_in_bytes"
-        else:
-            _write(f"{self.memory}/memory.max", size)
-            swap, size = f"{self.memory}/memory.swap.max", "0"
+        name, swap = (
+            ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes")
+            if self.version == 1
+            else ("memory.max", "memory.swap.max")
+        )
+        try:
+            _write(f"{self.memory}/{name}", size)
+            _write(f"{self.tasks}/pids.max", str(tasks))
+        except OSError:
+            return False
         with contextlib.suppress(OSError):  # kernels without accounting of swap have no such file
-            _write(swap, size)
-        _write(f"{self.tasks}/pids.max", str(tasks))
+            _write(f"{self.memory}/{swap}", size if self.version == 1 else "0")
+        return True
 
     def out_of_memory(self) -> bool:
         """Whether the kernel has ended a process of it for its memory."""

@@ -53,7 +53,7 @@ def test_version_2_is_found_beside_it_where_limits_are_given_on(
 
 def test_what_version_2_is_told_and_tells(tmp_path: Path) -> None:
     group = cgroup.Group(cgroup.Place(str(tmp_path), str(tmp_path), 2), "agentcli-1")
-    group.limit(1000, 10)
+    assert group.limit(1000, 10)
     made = tmp_path / "agentcli-1"
     told = {name: (made / name).read_text() for name in ("memory.max", "pids.max")}
     assert told == {"memory.max": "1000", "pids.max": "10"}
@@ -61,6 +61,10 @@ def test_what_version_2_is_told_and_tells(tmp_path: Path) -> None:
     (made / "memory.events").write_text("low 0\nmax 7\noom 1\noom_kill 1\n")
     (made / "pids.events").write_text("max 3\n")
     assert group.out_of_memory() and group.out_of_tasks()
+    for file in made.iterdir():
+        file.unlink()
+    group.remove()
+    assert not made.exists() and not group.limit(1000, 10)
 
 
 def test_no_groups_without_the_files(tmp_path: Path) -> None:
