@@ -4,8 +4,8 @@ As a library: ``from agentcli import Agent, connect, tool``. What is named here 
 first used, so that the command line starts without it; ``__init__.pyi`` tells the types.
 """
 
+# The supervisor's process loads this as well: typing would be a tenth of its start.
 import importlib
-from typing import Any
 
 __version__ = "0.1.0"
 
@@ -27,7 +27,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

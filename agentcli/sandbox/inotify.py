@@ -6,6 +6,7 @@ or no room for more watches, or has lost track, the answer is that anything may 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import struct
@@ -75,7 +76,8 @@ class Watch:
                 watch, mask, _, length = _EVENT.unpack_from(data, place)
                 place += _EVENT.size + length
                 if mask & _OVERFLOW:
-                    return self._after_overflow()
+                    self._forget_events()
+                    return None
                 folder = self._folders.get(watch)
                 if mask & _IGNORED:
                     self._folders.pop(watch, None)
@@ -91,13 +93,11 @@ class Watch:
             os.close(self._fd)
             self._fd = -1
 
-    def _after_overflow(self) -> None:
+    def _forget_events(self) -> None:
         # What is still queued is covered by the look at everything that follows.
-        while True:
-            try:
-                os.read(self._fd, 1 << 16)
-            except OSError:
-                return None
+        with contextlib.suppress(OSError):
+            while os.read(self._fd, 1 << 16):
+                pass
 
 
 def _watches_at_most() -> int:
