@@ -64,6 +64,7 @@ LAZY = (
     *("cli/", "wiring.py", "llm/registry.py", "llm/keys.py", "model/attention.py", "tools/mcp/"),
     "tools/command_line.py",  # tree-sitter takes 30 ms, which most sessions never need
     "task.py",  # so does YAML
+    "environments/worker.py",  # its start is waited for
 )
 """Where an import may stand inside a function."""
 
