@@ -8,6 +8,7 @@ files to a repository of its own without compression.
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import shutil
@@ -95,7 +96,9 @@ def main(count: int) -> None:
             subprocess.run([*run, "init", "-q"], env=env, check=True)
             for what in ("first", "again"):
                 add = [*run, "-C", str(root), "add", "-A"]
-                timed(f"git add, {what}", lambda add=add: subprocess.run(add, env=env, check=True))
+                timed(
+                    f"git add, {what}", functools.partial(subprocess.run, add, env=env, check=True)
+                )
 
 
 if __name__ == "__main__":

@@ -80,8 +80,14 @@ class Spans(Hook):
                         _failed(span, str(error), result.outcome.value)
                     span.end()
             case RetryScheduled() if self._run is not None:
-                about = {"attempt": event.attempt, "delay_s": event.delay_s, "stage": event.stage}
-                self._run.add_event("retry", about)
+                self._run.add_event(
+                    "retry",
+                    {
+                        "attempt": event.attempt,
+                        "delay_s": event.delay_s,
+                        "stage": event.stage.value,
+                    },
+                )
             case RunFinished() if self._run is not None:
                 self._end(event, state)
 

@@ -83,17 +83,17 @@ def points(session: Session) -> list[Point]:
     """
     state = state_of(session)
     marks = list(state.marks)
-    found = []
+    found: list[Point] = []
+    known = 0
     for mark, following in zip(marks, [*marks[1:], state], strict=True):
-        text, files = following.task, ()
+        text, files = following.task, _paths(mark.changes.since(known))
         if not mark.turn:
             decision = mark.step_decision
             text = "" if decision is None else decision.text.strip()
             if decision is not None and not text:
                 text = ", ".join(call.name for call in decision.calls)
-            before = found and len(marks[len(found) - 1].changes)
-            files = _paths(mark.changes.since(before or 0))
-        found.append(Point(mark.step, mark.turn, text, files))
+        found.append(Point(mark.step, mark.turn, text, () if mark.turn else files))
+        known = len(mark.changes)
     return found
 
 
