@@ -72,7 +72,7 @@ class Search:
             aclosing(self._candidates(client, request, response)) as candidates,
         ):
             if failed is None:
-                context = replace(self.context, environment=copy)
+                context = replace(self.context, environment=copy, copies=None, on_copy=True)
                 failed = _failures(await self.tools.dispatch(check, context))
                 if not failed:
                     return response
@@ -121,7 +121,7 @@ class Search:
     ) -> int | None:
         """How many tests fail after the edit; None where that is not known. Undoes the edit."""
         started = time.monotonic()
-        context = replace(self.context, environment=copy)
+        context = replace(self.context, environment=copy, copies=None, on_copy=True)
         paths = self._paths(call)
         before = {path: await _read(copy, path) for path in paths}
         edit = await self.tools.dispatch(call, context)

@@ -113,6 +113,8 @@ class ToolContext:
     """and what run_tests, run_build, run_lint and the task's checks may."""
     copies: Copies | None = None
     """Opens a copy of the workspace, where the environment has copies."""
+    on_copy: bool = False
+    """The environment is a copy that is thrown away: edits there need nobody's leave."""
     changing: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
     """Around bringing a copy's effect into the workspace."""
     output_chars: int = 30_000

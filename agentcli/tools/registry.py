@@ -262,7 +262,10 @@ class Registry:
         if lacking:
             raise ToolInputError(f"{call.name} needs {', '.join(sorted(lacking))}, not to be had")
         context = replace(context, call_id=call.id)
-        if context.copies is None or not tool.spec.kind.changes_files or not tool.spec.requires:
+        refusal: str | None = None
+        if context.on_copy and tool.spec.kind is ToolKind.EDIT:
+            pass
+        elif context.copies is None or not tool.spec.kind.changes_files or not tool.spec.requires:
             refusal = await self.permissions.permit(tool.spec, call, arguments)
         else:
             work = functools.partial(_execute, tool, arguments=arguments)

@@ -91,3 +91,15 @@ async def test_where_no_copy_can_be_made(context: ToolContext, workspace: Path) 
     assert second.output == "it cannot be run on a copy: the workspace is too large"
     assert second.effect is None and not second.can_copy
     assert result.outcome is Outcome.OK and (workspace / "a").exists()
+
+
+async def test_edits_of_a_copy_that_is_thrown_away_are_not_asked_about(
+    context: ToolContext, workspace: Path
+) -> None:
+    registry = Registry(TOOLS, ModePermissions(Mode.ASK))
+    copy = replace(context, on_copy=True)
+    edit = ToolCall("1", "write_file", json.dumps({"path": "a", "content": "x"}))
+    command = ToolCall("2", "shell", json.dumps({"command": "touch b"}))
+    assert (await registry.dispatch(edit, copy)).outcome is Outcome.OK
+    assert (await registry.dispatch(edit, context)).outcome is Outcome.DENIED
+    assert (await registry.dispatch(command, copy)).outcome is Outcome.DENIED
