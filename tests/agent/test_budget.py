@@ -11,6 +11,7 @@ from agentcli.agent.budget import RunLimits
 from agentcli.agent.events import StopReason
 from agentcli.agent.state import AgentState
 from agentcli.llm.client import ModelInfo
+from agentcli.llm.openai import OpenAIChat
 from agentcli.messages import Usage
 from agentcli.tools.base import ToolContext, ToolKind
 from agentcli.tools.registry import tool
@@ -76,6 +77,7 @@ async def test_cost(bench: Make, dollars: float) -> None:
 async def test_a_cost_that_cannot_be_known_is_no_licence_to_spend(bench: Make) -> None:
     made = await bench(STEPS, [ECHO], limits=RunLimits(cost_usd=5.0), price_of=price_of)
     client = made.agent.client
+    assert isinstance(client, OpenAIChat)
     client.info = dataclasses.replace(client.info, id="free?")
     result = await made.run()
     assert result.state.stop is StopReason.BUDGET_COST and "not known" in result.state.detail

@@ -22,6 +22,7 @@ from agentcli.agent.processors.base import NOTE, SUMMARY, Conversation, Item
 from agentcli.agent.processors.standard import processors_named
 from agentcli.agent.state import fold_all
 from agentcli.errors import UsageError
+from agentcli.llm.openai import OpenAIChat
 from agentcli.messages import Role, Usage, validate_history
 from agentcli.tools.base import ToolContext, ToolKind
 from agentcli.tools.registry import tool
@@ -66,6 +67,7 @@ async def long_run(
 ) -> Bench:
     made = await make([answering(steps)] * (2 * steps + 2), [LOOK], **options)
     client = made.agent.client
+    assert isinstance(client, OpenAIChat)
     client.info = dataclasses.replace(client.info, context_window=window)
     return made
 
@@ -253,6 +255,7 @@ async def test_after_a_compaction_a_resumed_session_asks_the_same(bench: Make) -
 async def test_a_window_that_only_the_tables_know_is_found_beside_the_work(bench: Make) -> None:
     made = await long_run(bench, 25, None, processors=CHEAP, window_of=lambda info: WINDOW)
     client = made.agent.client
+    assert isinstance(client, OpenAIChat)
     client.info = dataclasses.replace(client.info, priced_by="somebody")
     await made.run("look around")
     assert made.agent.context_window == WINDOW and of(made, Compacted)
@@ -262,6 +265,7 @@ async def test_a_window_that_only_the_tables_know_is_found_beside_the_work(bench
 async def test_a_client_that_fits_conversations_itself_is_left_alone(bench: Make) -> None:
     made = await long_run(bench, 20, processors=CHEAP)
     client = made.agent.client
+    assert isinstance(client, OpenAIChat)
     client.info = dataclasses.replace(client.info, fits_itself=True)
     await made.run("look around")
     assert not of(made, Compacted)
