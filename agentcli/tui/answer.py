@@ -44,6 +44,11 @@ class AnswerBlock(Markdown):
         self._pending: list[str] = []
         self._flush: Timer | None = None
 
+    def on_mount(self) -> None:
+        """Show what came before there was a place for it."""
+        if self._pending:
+            self._flush = self.set_timer(_PAUSE_S, self._show_pending)
+
     def grow(self, text: str) -> None:
         """Text was added to the end; it is shown a moment later, with what else has come."""
         self._pending.append(text)

@@ -1,0 +1,117 @@
+"""A session of thousands of messages: there at once, and all of it within reach."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from agentcli.agent.events import (
+    Event,
+    MessageAdded,
+    ModelAnswered,
+    RunFinished,
+    SessionStarted,
+    Status,
+    StepFinished,
+    StepStarted,
+    StopReason,
+    TaskGiven,
+    ToolFinished,
+    ToolStarted,
+    to_record,
+)
+from agentcli.messages import FinishReason, ToolCall, ToolResult, Usage, assistant, user
+from agentcli.tui.entries import Answered, Said
+from agentcli.tui.past import before, tail
+from tests.server import Reply
+from tests.tui.conftest import Start
+
+SESSION = "20260101-000000-abcdef"
+TURNS = 1250
+FEW = 300
+
+
+def events(workspace: Path, turns: int) -> Iterator[Event]:
+    """Four messages a turn: a question, a call, its result and an answer."""
+    yield SessionStarted(SESSION, str(workspace), "openai:scripted", "ask", "full", (), "0")
+    for turn in range(turns):
+        step, call = 2 * turn + 1, ToolCall(f"c{turn}", "read_file", '{"path": "a.py"}')
+        yield TaskGiven(f"question {turn}")
+        yield MessageAdded(user(f"question {turn}"))
+        yield StepStarted(step)
+        asked = FinishReason.TOOL_CALLS
+        yield ModelAnswered(step, assistant("", call), asked, Usage(10, 0, 0, 5), 0.1, 0.2)
+        yield ToolStarted(step, call, "read")
+        yield ToolFinished(step, ToolResult(call.id, "read_file", "1\tx = 1\n"), 0.01)
+        yield StepFinished(step, 0.3)
+        yield StepStarted(step + 1)
+        told = assistant(f"answer {turn}")
+        yield ModelAnswered(step + 1, told, FinishReason.STOP, Usage(10, 0, 0, 5), 0.1, 0.2)
+        yield StepFinished(step + 1, 0.3)
+        yield RunFinished(StopReason.FINAL, Status.SOLVED, f"answer {turn}")
+
+
+def write(home: Path, workspace: Path, turns: int) -> Path:
+    """The journal of a session of so many turns."""
+    path = home / "data" / "sessions" / SESSION / "events.jsonl"
+    path.parent.mkdir(parents=True)
+    lines = (json.dumps({"v": 1, **to_record(event)}) for event in events(workspace, turns))
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return path
+
+
+def test_the_end_of_5000_messages_is_read_without_the_rest(home: Path, workspace: Path) -> None:
+    journal = write(home, workspace, TURNS)
+    end = tail(journal)
+    assert 0 < len(end.entries) < 800 and end.start > 0
+    assert isinstance(end.entries[0], Said)  # from the beginning of a turn
+    assert [e.text for e in end.entries if isinstance(e, Answered)][-1] == f"answer {TURNS - 1}"
+    earlier = before(journal, end.start)
+    said = [e.text for e in [*earlier, *end.entries] if isinstance(e, Said)]
+    assert said == [f"question {n}" for n in range(TURNS)]  # nothing twice, nothing missing
+
+
+async def test_it_opens_at_its_end_and_scrolls_to_its_beginning(chat: Start, journal: Path) -> None:
+    async with chat([Reply(text="new answer")], session_id=SESSION) as one:
+        await one.sees(f"answer {FEW - 1}")
+        transcript = one.app.transcript
+        await one.until(lambda: len(one.entries(Said)) == FEW, "all of it read")
+        assert len(transcript.children) < 150  # only what is near has widgets
+        seen = set()
+        for _ in range(6):
+            await one.press("pageup")
+            await asyncio.sleep(0.1)
+            seen |= {row.strip() for row in one.rows if "answer" in row}
+        assert len(seen) >= 12 and f"answer {FEW - 1}" not in one.text
+        for _ in range(8):
+            transcript.scroll_home(animate=False)
+            await asyncio.sleep(0.1)
+        assert len(transcript.children) <= 120  # what is far below lost its widgets
+        await one.press("ctrl+end")
+        await one.sees(f"answer {FEW - 1}")
+        await one.idle()
+        await one.send("one more")
+        await one.idle()
+        await one.sees("new answer")
+        assert len(one.app.conversation.agent.state.history) >= 4 * FEW + 2
+
+
+async def test_what_is_looked_at_stays_while_the_answer_streams(chat: Start) -> None:
+    first = "\n\n".join(f"paragraph {n}" for n in range(60))
+    more = "\n\n".join(f"later {n}" for n in range(60))
+    async with chat(
+        [Reply(text=first), Reply(text=more, piece=12, split=400, pause_s=0.05)]
+    ) as one:
+        await one.send("first")
+        await one.idle()
+        await one.send("second")
+        await one.until(lambda: "later" in one.text)
+        await one.press("pageup", "pageup")
+        await asyncio.sleep(0.1)
+        before = one.rows[:20]
+        await one.idle()
+        assert one.rows[:20] == before
+        await one.press("ctrl+end")
+        await one.sees("later 59")

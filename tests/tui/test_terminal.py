@@ -1,0 +1,154 @@
+"""The chat in a real terminal: typed into, streamed to, asked, interrupted, resized, killed."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from agentcli.agent.events import ModelAnswered, RunFinished, ToolFinished
+from tests.running import Cli
+from tests.server import Reply, ScriptedServer
+
+pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="there is no tmux here")
+
+PATIENCE_S = 60.0
+
+
+class Tmux:
+    """One terminal with the chat in it."""
+
+    def __init__(self, cli: Cli, workspace: Path, *arguments: str) -> None:
+        self._socket = f"agentcli-test-{os.getpid()}-{time.monotonic_ns()}"
+        env = " ".join(f"{name}={shlex.quote(value)}" for name, value in cli.env.items())
+        words = [sys.executable, "-m", "agentcli", "chat", "--model", "openai:scripted", *arguments]
+        command = f"exec env -i TERM=xterm-256color LANG=C.UTF-8 {env} {shlex.join(words)}"
+        self._tmux("new-session", "-d", "-x", "100", "-y", "30", "-c", str(workspace), command)
+        self._tmux("set-option", "-g", "remain-on-exit", "on")
+        self.pid = int(self._tmux("display-message", "-p", "#{pane_pid}"))
+
+    def _tmux(self, *arguments: str) -> str:
+        return subprocess.run(
+            ["tmux", "-L", self._socket, "-f", "/dev/null", *arguments],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+
+    @property
+    def text(self) -> str:
+        return self._tmux("capture-pane", "-p")
+
+    def keys(self, *keys: str) -> None:
+        self._tmux("send-keys", *keys)
+
+    def type(self, text: str) -> None:
+        self._tmux("send-keys", "-l", text)
+
+    def resize(self, columns: int, rows: int) -> None:
+        self._tmux("resize-window", "-x", str(columns), "-y", str(rows))
+
+    def sees(self, *texts: str, gone: str = "") -> None:
+        self.until(
+            lambda: all(text in self.text for text in texts) and not (gone and gone in self.text),
+            f"{texts}",
+        )
+
+    def until(self, condition: Callable[[], object], what: str) -> None:
+        end = time.monotonic() + PATIENCE_S
+        while not condition():
+            assert time.monotonic() < end, f"never: {what}\n{self.text}"
+            time.sleep(0.05)
+
+    def ended(self) -> bool:
+        return self._tmux("display-message", "-p", "#{pane_dead}").strip() == "1"
+
+    def close(self) -> None:
+        subprocess.run(["tmux", "-L", self._socket, "kill-server"], check=False)
+
+
+@pytest.fixture
+def terminal(cli: Cli, workspace: Path) -> Iterator[Callable[..., Tmux]]:
+    opened: list[Tmux] = []
+
+    def start(*arguments: str) -> Tmux:
+        opened.append(Tmux(cli, workspace, *arguments))
+        return opened[-1]
+
+    yield start
+    for one in opened:
+        one.close()
+
+
+def test_a_whole_conversation(
+    cli: Cli, workspace: Path, terminal: Callable[..., Tmux], serve: Callable[..., ScriptedServer]
+) -> None:
+    (workspace / "a.txt").write_text("old\n")
+    edit = {"path": "a.txt", "old": "old", "new": "new"}
+    long = "word " * 3000
+    cli.server = serve(
+        [
+            Reply(text="Let me **see**.", calls=[("search_replace", edit)]),
+            Reply(text="It is done."),
+            Reply(text=long, stall_after=8000),
+        ]
+    ).url
+    one = terminal()
+    one.type("change it")  # typed before anything is ready; it must not be lost
+    one.sees("change it", "openai:scripted")
+    one.keys("Enter")
+    one.sees("Let me see.", "Make this edit?", "+ new")
+    time.sleep(0.4)  # what is pressed sooner does not answer
+    one.type("y")
+    one.sees("It is done.", "changed a.txt", gone="Make this edit?")
+    assert (workspace / "a.txt").read_text() == "new\n"
+    one.resize(60, 20)
+    one.sees("It is done.")
+    one.resize(100, 30)
+    one.type("now tell me a lot")
+    one.keys("Enter")
+    one.sees("word word", "esc interrupts")
+    one.keys("Escape")
+    one.sees("interrupted", gone="esc interrupts")
+    one.keys("C-c")
+    one.keys("C-c")
+    one.until(one.ended, "the end")
+    events = cli.journal()
+    assert isinstance(events[-1], RunFinished) and events[-1].reason == "cancelled"
+
+
+def test_killed_in_mid_stream_and_resumed_nothing_complete_is_lost(
+    cli: Cli, workspace: Path, terminal: Callable[..., Tmux], serve: Callable[..., ScriptedServer]
+) -> None:
+    (workspace / "a.txt").write_text("content of a\n")
+    cli.server = serve(
+        [
+            Reply(text="First I read it.", calls=[("read_file", {"path": "a.txt"})]),
+            Reply(text="half of an answer " * 400, stall_after=6000),
+            Reply(text="Here is the whole answer."),
+        ]
+    ).url
+    one = terminal()
+    one.sees("openai:scripted")
+    one.type("read it")
+    one.keys("Enter")
+    one.sees("half of an answer")
+    psutil.Process(one.pid).send_signal(signal.SIGKILL)
+    one.until(one.ended, "its death")
+    events = cli.journal()
+    assert any(isinstance(event, ToolFinished) for event in events)
+    assert any(isinstance(event, ModelAnswered) for event in events)
+    again = terminal("--continue")
+    again.sees("read it", "First I read it.", "read_file a.txt")
+    again.type("go on")
+    again.keys("Enter")
+    again.sees("Here is the whole answer.")
