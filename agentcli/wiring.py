@@ -33,6 +33,7 @@ from agentcli.agent.processors.standard import STANDARD, processors_named
 from agentcli.agent.recovery import RetryConfig
 from agentcli.agent.state import AgentState
 from agentcli.config import cache_folder, user_folder
+from agentcli.delegation import Delegation
 from agentcli.environments.base import Environment
 from agentcli.environments.copies import copied, in_place
 from agentcli.environments.host import HostEnvironment
@@ -55,6 +56,7 @@ from agentcli.tools.base import Checks, Copies, Tool, ToolContext
 from agentcli.tools.builtin import builtin_tools
 from agentcli.tools.calculator import calculator_tool
 from agentcli.tools.decline import decline_tool
+from agentcli.tools.delegate import delegate_tool
 from agentcli.tools.mcp.servers import PROJECT_SERVERS, McpServers, project_servers
 from agentcli.tools.middleware import Cache, Middleware, RateLimit
 from agentcli.tools.permissions import Mode, ModePermissions
@@ -62,6 +64,7 @@ from agentcli.tools.plan import plan_tool
 from agentcli.tools.registry import Registry
 from agentcli.tools.rule_file import RuleFile
 from agentcli.tools.rules import check_rules, parse_rules
+from agentcli.tools.todo import todo_tool
 from agentcli.tools.verify import verify
 from agentcli.trust import is_trusted
 from agentcli.user_hooks import UserHooks
@@ -128,7 +131,7 @@ async def open_agent(
         chosen = _environment(place, root, settings)
         host = chosen if isinstance(chosen, HostEnvironment) else None
         recorded: Recorded | None = None
-        if host is not None:
+        if host is not None and settings.snapshots:
             snapshots = Snapshots(str(root), folder_of(store.data_dir(), str(root)))
             recorded = Recorded(host, snapshots, now=chosen_mode is not Mode.PLAN)
         environment = recorded or chosen
@@ -163,10 +166,20 @@ async def open_agent(
             instructions = Instructions(environment, user_folder())
             await instructions.load()
             module = CodingAgent(prompts, instructions)
+        new_id = session_id or store.new_session_id()
+        delegation = Delegation(
+            prompts,
+            tools,
+            folder=store.journal_path(new_id).parent / "agents",
+            secrets=_secrets(os.environ),
+            price_of=registry.price_of,
+            window_of=registry.window_of,
+        )
+        if not search:
+            tools += [todo_tool(prompts), delegate_tool(prompts, delegation.spawn)]
         tools = _chosen([*tools, *more_tools], task.tools if task else ())
         if settings.plan_gate and not search:
             tools.append(plan_tool(prompts))
-        new_id = session_id or store.new_session_id()
         if settings.hooks:
             commands = UserHooks(settings.hooks, str(root), os.environ)
             stack.push_async_callback(commands.aclose)
@@ -237,6 +250,7 @@ async def open_agent(
             memory=memory_named(settings.context.memory),
         )
         agent.notices = notices
+        delegation.agent = agent
         try:
             yield agent
         finally:

@@ -43,6 +43,7 @@ FLOORS = (
     "session",
     "wording",
     "user_hooks",
+    "delegation",
     "answer_schema",
     "wiring",
     "tui",

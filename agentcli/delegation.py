@@ -1,0 +1,138 @@
+"""Sub-agents: each with a history, a journal and limits of its own, reading the same workspace.
+
+A sub-agent has the tools that only look, and cannot delegate further. What its model is asked
+counts in the usage and the cost of the session that it works for.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from agentcli import __version__
+from agentcli.agent.behaviour import Behaviour
+from agentcli.agent.budget import Price, RunLimits
+from agentcli.agent.events import ModelUsed, Status, ToolStarted
+from agentcli.agent.kernel import Agent
+from agentcli.agent.state import AgentState
+from agentcli.llm.client import ModelInfo
+from agentcli.messages import Outcome
+from agentcli.prompts import Prompts
+from agentcli.session.journal import FILE_NAME, Journal
+from agentcli.tools.base import Tool, ToolContext, ToolKind, ToolOutput
+from agentcli.tools.permissions import Mode, ModePermissions
+from agentcli.tools.registry import Registry
+from agentcli.tools.rules import Rules
+from agentcli.wording import describe_call
+
+_STEPS = 30
+_SHARE = 0.5
+"""Of what the session may still use, for one sub-agent."""
+
+
+class SubAgent(Behaviour):
+    """Answers one question about the workspace."""
+
+    def __init__(self, prompts: Prompts) -> None:
+        self._prompts = prompts
+
+    def build_system_prompt(self, state: AgentState) -> str:
+        """The prompt ``subagent`` with the workspace's place."""
+        return self._prompts.render("subagent", {"workspace": state.workspace})
+
+
+class Delegation:
+    """The sub-agents of one session; ``agent`` is set to the one they work for."""
+
+    def __init__(
+        self,
+        prompts: Prompts,
+        tools: Sequence[Tool],
+        *,
+        folder: Path,
+        secrets: Sequence[str],
+        price_of: Callable[[ModelInfo], Price],
+        window_of: Callable[[ModelInfo], int | None],
+    ) -> None:
+        self.agent: Agent | None = None
+        self._prompts = prompts
+        self._tools = [tool for tool in tools if tool.spec.kind in (ToolKind.READ, ToolKind.SEARCH)]
+        self._folder = folder
+        self._secrets = secrets
+        self._price_of = price_of
+        self._window_of = window_of
+        self._numbers = itertools.count(1)
+
+    async def spawn(self, question: str, context: ToolContext) -> ToolOutput:
+        """Run a sub-agent to its end; its answer, or why there is none."""
+        parent = self.agent
+        assert parent is not None
+        name = self._next_name()
+        path = self._folder / name / FILE_NAME
+        journal = Journal(path, secrets=self._secrets)
+        permissions = ModePermissions(
+            Mode.PLAN, rules=_rules(parent), root=context.environment.root
+        )
+        session = replace(
+            parent.session,
+            session_id=f"{parent.session.session_id}/{name}",
+            mode=Mode.PLAN.value,
+            tools=tuple(f"{tool.spec.name}@{tool.spec.version}" for tool in self._tools),
+            version=__version__,
+        )
+        agent = Agent(
+            parent.client,
+            Registry(self._tools, permissions),
+            replace(context, call_id="", progress=None),
+            journal,
+            session,
+            module=SubAgent(self._prompts),
+            limits=self._limits(parent),
+            price_of=self._price_of,
+            window_of=self._window_of,
+        )
+        run = agent.start(question)
+        try:
+            async for event in run:
+                if isinstance(event, ToolStarted) and context.progress:
+                    context.progress("stdout", f"{describe_call(event.call)}\n".encode())
+        except BaseException:
+            run.cancel()
+            raise
+        finally:
+            state = (await run.result()).state
+            journal.close()
+            used = ModelUsed(parent.state.running_step, "delegate", state.usage, state.cost_usd)
+            await parent.stream.emit(used)
+        if state.status is Status.SOLVED:
+            return ToolOutput(state.answer)
+        why = state.detail or str(state.stop)
+        return ToolOutput(f"error: the sub-agent came to no answer: {why}", Outcome.ERROR)
+
+    def _next_name(self) -> str:
+        """A resumed session has sub-agents of before."""
+        return next(
+            name
+            for number in self._numbers
+            if not (self._folder / (name := f"agent-{number}")).exists()
+        )
+
+    def _limits(self, parent: Agent) -> RunLimits:
+        limits, used = parent.limits, parent.state.used
+        tokens = limits.tokens and max(1, int((limits.tokens - used.usage.total_tokens) * _SHARE))
+        cost = limits.cost_usd and max(1e-6, (limits.cost_usd - (used.cost_usd or 0)) * _SHARE)
+        return RunLimits(
+            max_steps=_STEPS,
+            step_time_s=limits.step_time_s,
+            silence_s=limits.silence_s,
+            tokens=tokens,
+            cost_usd=cost,
+        )
+
+
+def _rules(parent: Agent) -> Rules:
+    """What the user has forbidden holds for sub-agents as well."""
+    permissions = parent.tools.permissions
+    return permissions.rules if isinstance(permissions, ModePermissions) else Rules()

@@ -1,0 +1,44 @@
+"""delegate: a question for a sub-agent, which only reads and answers once."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from agentcli.errors import ToolInputError
+from agentcli.prompts import Prompts
+from agentcli.tools.base import Tool, ToolContext, ToolKind, ToolOutput, ToolSpec
+
+TIME_S = 900.0
+
+Spawn = Callable[[str, ToolContext], Awaitable[ToolOutput]]
+"""Runs a sub-agent on a question. Wiring hands it to the tool, which knows of no agents."""
+
+
+def delegate_tool(prompts: Prompts, spawn: Spawn) -> Tool:
+    """The tool; raises ``ConfigError`` where its prompt is missing."""
+
+    async def delegate(context: ToolContext, question: str) -> ToolOutput:
+        if not question.strip():
+            raise ToolInputError("the question is empty", path="question")
+        return await spawn(question, context)
+
+    spec = ToolSpec(
+        name="delegate",
+        description=prompts.get("tools/delegate"),
+        parameters={
+            "type": "object",
+            "properties": {
+                "question": {
+                    "type": "string",
+                    "description": "All that the sub-agent must know, and what to answer.",
+                }
+            },
+            "required": ["question"],
+            "additionalProperties": False,
+        },
+        # It changes nothing, so that several of them and other searches run side by side.
+        kind=ToolKind.SEARCH,
+        requires=frozenset({"files"}),
+        timeout_s=TIME_S,
+    )
+    return Tool(spec, delegate)

@@ -1,0 +1,53 @@
+"""todo: the list of what is to be done, as the model keeps it and the user sees it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agentcli.errors import ToolInputError
+from agentcli.prompts import Prompts
+from agentcli.text import one_line
+from agentcli.tools.base import Tool, ToolContext, ToolKind, ToolOutput, ToolSpec
+
+TODO = "todo"
+"""Key of a result's ``data``: the items as (text, state)."""
+
+_MARKS = {"pending": "[ ]", "in_progress": "[>]", "done": "[x]"}
+_MOST = 40
+_PARAMETERS = {
+    "type": "object",
+    "properties": {
+        "items": {
+            "type": "array",
+            "maxItems": _MOST,
+            "items": {
+                "type": "object",
+                "properties": {
+                    "text": {"type": "string", "description": "What is to be done, in one line."},
+                    "state": {"type": "string", "enum": list(_MARKS)},
+                },
+                "required": ["text", "state"],
+                "additionalProperties": False,
+            },
+        }
+    },
+    "required": ["items"],
+    "additionalProperties": False,
+}
+
+
+async def todo(context: ToolContext, items: list[dict[str, Any]]) -> ToolOutput:
+    """Replace the list."""
+    if sum(item["state"] == "in_progress" for item in items) > 1:
+        raise ToolInputError("more than one item is in progress", path="items")
+    if not all(item["text"].strip() for item in items):
+        raise ToolInputError("an item has no text", path="items")
+    lines = [f"{_MARKS[item['state']]} {one_line(item['text'], 200)}" for item in items]
+    kept = [(item["text"], item["state"]) for item in items]
+    return ToolOutput("\n".join(lines) or "the list is empty", data={TODO: kept})
+
+
+def todo_tool(prompts: Prompts) -> Tool:
+    """The tool; raises ``ConfigError`` where its prompt is missing."""
+    spec = ToolSpec(TODO, prompts.get("tools/todo"), _PARAMETERS, ToolKind.PLAN)
+    return Tool(spec, todo)
