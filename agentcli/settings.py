@@ -216,6 +216,8 @@ class Settings(_Section):
     hooks: Annotated[tuple[HookSettings, ...], BeforeValidator(_as_tuple)] = ()
     """The user's commands, then the project's where it is trusted."""
     mcp: McpSettings = Field(default_factory=McpSettings)
+    snapshots: bool = True
+    """Keep what tools change, outside the workspace, so that it can be undone."""
     plan_gate: bool = False
     """No file is changed before the model has made a plan of 3 to 6 steps."""
     critic: str | None = None
