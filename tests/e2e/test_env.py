@@ -65,7 +65,6 @@ def test_in_a_container(cli: Cli, serve: Serve, workspace: Path, tmp_path: Path)
         pytest.skip(str(reason))
 
 
-def test_names_that_are_none(cli: Cli, workspace: Path) -> None:
-    for name in ("dock", "docker:", "ssh:", "host:x"):
-        ended = cli.run("run", "-p", "x", "--env", name, cwd=workspace)
-        assert ended.code == 2 and "--env" in ended.err
+def test_a_name_that_is_none(cli: Cli, workspace: Path) -> None:
+    ended = cli.run("run", "-p", "x", "--env", "dock", cwd=workspace)
+    assert ended.code == 2 and "--env" in ended.err

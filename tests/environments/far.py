@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -12,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 IMAGE = "localhost/agentcli-test"
 _APPLETS = (
@@ -137,3 +140,21 @@ def container_cli(folder: Path) -> Iterator[tuple[str, ...]]:
 
 def _output(*line: str) -> bytes:
     return subprocess.run(line, capture_output=True).stdout if shutil.which(line[0]) else b""
+
+
+def with_argument(word: str) -> list[psutil.Process]:
+    """Processes with an argument that is, or ends with, a word."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if any(part.endswith(word) for part in process.cmdline()):
+                found.append(process)
+    return found
+
+
+def survivors(word: str) -> list[str]:
+    """Those that do not end within two seconds."""
+    end = time.monotonic() + 2
+    while (found := with_argument(word)) and time.monotonic() < end:
+        time.sleep(0.05)
+    return [str(process) for process in found]

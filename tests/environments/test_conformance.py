@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
+import shutil
 import signal
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
+import pytest_asyncio
 
 from agentcli.environments.base import Environment
 from agentcli.environments.docker import DockerEnvironment
@@ -21,25 +20,28 @@ from agentcli.environments.ssh import SshEnvironment
 from agentcli.errors import CapabilityError, EnvironmentOpError, SandboxError
 from agentcli.sandbox.limits import MIB, Limits
 from agentcli.sandbox.process import Supervisor
-from tests.environments.far import IMAGE, FarEnd
+from tests.environments.far import IMAGE, FarEnd, survivors, with_argument
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 KINDS = ("full", "reduced", "docker", "ssh")
 
 
-@pytest.fixture(params=KINDS)
-async def place(
-    request: pytest.FixtureRequest, workspace: Path, supervisor: Supervisor
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=KINDS)
+async def shared(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, supervisor: Supervisor
 ) -> AsyncIterator[Environment]:
-    """An environment that works in ``workspace``."""
+    """One environment of each kind for all tests, as its start is what takes time."""
+    root = tmp_path_factory.mktemp("shared") / "repo"
+    root.mkdir()
     environment: HostEnvironment | SshEnvironment
     if request.param == "docker":
         program = request.getfixturevalue("cli")
-        environment = DockerEnvironment(workspace, IMAGE, supervisor, program=program)
+        environment = DockerEnvironment(root, IMAGE, supervisor, program=program)
     elif request.param == "ssh":
         config = str(request.getfixturevalue("far").config)
-        environment = SshEnvironment("far", str(workspace), supervisor, config=config)
+        environment = SshEnvironment("far", str(root), supervisor, config=config)
     else:
-        environment = HostEnvironment(workspace, supervisor, wanted=request.param)
+        environment = HostEnvironment(root, supervisor, wanted=request.param)
     try:
         await environment.start()
     except SandboxError as error:
@@ -49,22 +51,19 @@ async def place(
     await environment.aclose()
 
 
-def with_argument(word: str) -> list[psutil.Process]:
-    """Processes with an argument that is, or ends with, a word."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if any(part.endswith(word) for part in process.cmdline()):
-                found.append(process)
-    return found
+@pytest.fixture
+def workspace(shared: Environment) -> Path:
+    """Its root, empty."""
+    root = Path(shared.root)
+    for path in root.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return root
 
 
-def survivors(word: str) -> list[str]:
-    """Those that do not end within two seconds."""
-    end = time.monotonic() + 2
-    while (found := with_argument(word)) and time.monotonic() < end:
-        time.sleep(0.05)
-    return [str(process) for process in found]
+@pytest.fixture
+def place(shared: Environment, workspace: Path) -> Environment:
+    """The environment, whose workspace is empty."""
+    return shared
 
 
 async def code_of(awaitable: Any) -> str:
@@ -231,16 +230,14 @@ async def test_a_worker_that_dies_is_started_anew(place: Environment, workspace:
     assert await place.read("g") == b"kept"
 
 
-async def test_what_is_missing_is_said(
-    workspace: Path, supervisor: Supervisor, far: FarEnd
-) -> None:
+async def test_what_is_missing_is_said(tmp_path: Path, supervisor: Supervisor, far: FarEnd) -> None:
     for environment, what in (
         (
             SshEnvironment("far", "/nowhere", supervisor, config=str(far.config)),
             "/nowhere: no such",
         ),
         (SshEnvironment("nobody", "", supervisor, config="/dev/null"), "nobody"),
-        (DockerEnvironment(workspace, "x", supervisor, program=("/bin/false",)), "docker:x"),
+        (DockerEnvironment(tmp_path, "x", supervisor, program=("/bin/false",)), "docker:x"),
     ):
         with pytest.raises(CapabilityError, match=what):
             await environment.start()

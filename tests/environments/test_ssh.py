@@ -13,8 +13,7 @@ from agentcli.environments.ssh import SshEnvironment, split_place
 from agentcli.errors import CapabilityError, EnvironmentOpError
 from agentcli.sandbox.limits import Limits
 from agentcli.sandbox.process import Supervisor
-from tests.environments.far import FarEnd
-from tests.environments.test_conformance import survivors
+from tests.environments.far import FarEnd, survivors
 
 
 @pytest.mark.parametrize(
