@@ -12,6 +12,7 @@ import pytest
 
 from agentcli.agent.events import StopReason, ToolFinished, ToolStarted, Warned
 from agentcli.agent.state import fold_all
+from agentcli.config import load
 from agentcli.errors import JournalError, SnapshotError
 from agentcli.messages import Outcome, validate_history
 from agentcli.session import timetravel
@@ -126,3 +127,13 @@ async def test_a_file_that_cannot_be_put_back_undoes_nothing(
     await timetravel.undo(session)
     assert (sessions.workspace / "b.txt").read_text() == "old b.txt\n" * 400
     assert [each.condition for each in list_sessions()] == ["finished"]
+
+
+async def test_nothing_is_kept_where_the_settings_say_so(sessions: Sessions) -> None:
+    settings = load(sessions.workspace, flags={"snapshots": False})
+    script = [write("a.txt", "1\n"), Reply(text="Done.")]
+    result = await sessions.run(script, settings=settings)
+    assert result.state.files_changed == ("a.txt",)
+    assert not (sessions.data / "snapshots").exists()
+    done = await timetravel.undo(result.state.session_id)
+    assert done.paths == () and (sessions.workspace / "a.txt").exists()
