@@ -315,8 +315,8 @@ def _report(wire: Wire, number: int | None, error: BaseException) -> None:
         hint = "Use a shorter --context, fewer samples, or --quantize"
         error = ModelError(f"out of memory ({reason})", hint=hint)
     message = error.message if isinstance(error, AgentCLIError) else f"{error!r}"
-    hint = error.hint if isinstance(error, AgentCLIError) else ""
-    wire.send("error", id=number, error=type(error).__name__, message=message, hint=hint or "")
+    told = error.hint if isinstance(error, AgentCLIError) else None
+    wire.send("error", id=number, error=type(error).__name__, message=message, hint=told or "")
 
 
 def _out_of_memory(error: BaseException) -> bool:

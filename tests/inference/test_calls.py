@@ -91,5 +91,5 @@ def test_a_cursor_knows_the_call_it_is_in(
         cursor.feed(byte)
     assert not cursor.outside
     named = cursor.strings[() if syntax == "mistral_args" else ("name",)]
-    assert (cursor.path(), named, cursor.string) == (path, name, b"q")
+    assert (cursor.path(), named, bytes(cursor.string or b"")) == (path, name, b"q")
     assert ("arguments", "a") not in cursor.strings

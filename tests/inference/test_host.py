@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 import agentcli.embedded
-from agentcli.inference.host import Closed, serve
+from agentcli.inference.host import serve
+from agentcli.inference.wire import Closed
 from agentcli.model.tokenizer import Tokenizer, load_tokenizer
 
 EMBEDDED = Path(agentcli.embedded.__file__).parent

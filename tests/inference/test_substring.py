@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentcli.errors import ModelError
+from agentcli.inference.calls import Path
 from agentcli.inference.constrain import Grammar
 from agentcli.inference.engine import Engine
 from agentcli.inference.sampling import Sampling
 from agentcli.inference.speculate import Lookup
-from agentcli.inference.substring import CopyConstraint, Path, UniqueSubstring
+from agentcli.inference.substring import CopyConstraint, UniqueSubstring
 from agentcli.model.tokenizer import TiktokenTokenizer
 from tests.inference.conftest import make_engine
 from tests.model.test_tokenizer import PATTERN, RANKS

@@ -20,7 +20,7 @@ pytest.importorskip("torch", reason="models on this machine need the extra 'loca
 from agentcli.errors import ConfigError, ContextWindowError
 from agentcli.llm.client import ChatRequest, Sampling, chat
 from agentcli.llm.local import LocalClient, connect
-from agentcli.messages import Message, Outcome, ToolResult, system, tool, user
+from agentcli.messages import Message, Outcome, ToolCall, ToolResult, system, tool, user
 from agentcli.model.folder import open_folder
 from agentcli.settings import LocalSettings, Settings
 from agentcli.tools.builtin import builtin_tools
@@ -78,7 +78,7 @@ def asked(*messages: Message, conversation: str, seed: int = 1, tokens: int = 15
 
 async def test_every_call_is_valid(client: LocalClient) -> None:
     edits = [one for one in TOOLS if one.name == "search_replace"]
-    calls = []
+    calls: list[ToolCall] = []
     for seed in range(4):
         request = asked(*QUESTION, conversation=f"call{seed}", seed=seed)
         if seed % 2:
@@ -124,7 +124,7 @@ async def test_an_answer_goes_back_as_the_tokens_that_were_said(client: LocalCli
     at = len(prompt.pieces[0][1])
     assert prompt.tokens[at : at + len(said[0])] == said[0]
     text = "".join(text for text, _ in prompt.pieces)
-    assert client._dialogue._tokenizer.decode(prompt.tokens) == text
+    assert open_folder(client.info.id).load_tokenizer().decode(prompt.tokens) == text
 
 
 async def test_thinking_that_the_template_drops(client: LocalClient) -> None:

@@ -42,7 +42,7 @@ CALLING = [
     {"role": "assistant", "content": "", "reasoning_content": "hm", "tool_calls": [CALL]},
     {"role": "tool", "name": "read_file", "content": '1\t"x"\n', "tool_call_id": "abcdefghi"},
 ]
-CONVERSATIONS = {
+CONVERSATIONS: dict[str, list[dict[str, Any]]] = {
     "question": [QUESTION],
     "system": [SYSTEM, QUESTION],
     "calling": [SYSTEM, *CALLING],
