@@ -73,6 +73,8 @@ class Snapshots:
         self.problem = ""
         """Why contents are no longer kept; empty while all is well."""
         self._folder = folder
+        # Where the data folder lies in the workspace, it is not a part of it.
+        self._own = os.path.split(os.path.realpath(folder.parent.parent))
         self._index: dict[str, dict[str, _Node]] = {}
         self._rules: dict[str, Ignoring] = {}
         self._left_out: set[str] = set()
@@ -282,6 +284,8 @@ class Snapshots:
         seen = set()
         for item in items:
             name = item.name
+            if name == self._own[1] and full == self._own[0]:
+                continue
             is_folder = item.is_dir(follow_symlinks=False)
             if rules.leaves_out(full, name, is_folder):
                 if name != ".git":

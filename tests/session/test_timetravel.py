@@ -244,3 +244,14 @@ async def test_a_session_that_is_open_elsewhere_is_left_alone(sessions: Sessions
         with pytest.raises(JournalError, match="open in another process"):
             await timetravel.undo(agent.state.session_id)
     assert (sessions.workspace / "a.txt").exists()
+
+
+async def test_a_data_folder_within_the_workspace_is_no_part_of_it(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AGENTCLI_DATA_DIR", str(sessions.workspace / "data"))
+    result = await sessions.run([shell("echo 1 > a.txt"), Reply(text="Done.")])
+    assert result.state.files_changed == ("a.txt",)
+    await timetravel.undo(result.state.session_id)
+    assert not (sessions.workspace / "a.txt").exists()
+    assert journal_path(result.state.session_id).exists()
