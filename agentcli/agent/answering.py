@@ -95,7 +95,7 @@ class Answering:
                 await self._fall_back(step, error)
                 continue
             response = answer.response
-            if expired := self._prefix.answered(response.usage, state):
+            if expired := self._prefix.answered(response.usage, state, self.client):
                 await self._stream.emit(expired)
             if self._search is not None:
                 response = await self._search.better(

@@ -411,7 +411,7 @@ class PrefixBroken(Event):
     """A request does not begin as the one before: ``tokens_lost`` (about) are read anew.
 
     ``cause``: model, tools, prompt, compaction, history, or expired where nothing has changed and
-    the provider no longer held it.
+    the provider no longer held it. A local model's own cache tells its cause in words.
     """
 
     step: int

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from agentcli.agent.events import PrefixBroken
 from agentcli.agent.state import AgentState
-from agentcli.llm.client import ChatRequest, LLMClient
+from agentcli.llm.client import ChatRequest, LLMClient, TellsReuse
 from agentcli.messages import Message, Role, Usage
 
 _LEAST_LOST = 1024
@@ -39,14 +39,17 @@ class Prefix:
             self._tokens = 0  # it is told already: no cache is expected to hold this
         return found
 
-    def answered(self, usage: Usage, state: AgentState) -> PrefixBroken | None:
+    def answered(
+        self, usage: Usage, state: AgentState, client: LLMClient | None = None
+    ) -> PrefixBroken | None:
         """What the answer says of the cache: one that was in use and holds next to nothing now."""
         held, self._tokens = self._tokens, usage.total_tokens
         used = self._cached
         self._cached = bool(usage.cached_tokens or usage.cache_write_tokens)
         lost = min(held, usage.input_tokens) - usage.cached_tokens
         if used and held and lost >= max(_LEAST_LOST, held // 2):
-            return PrefixBroken(state.running_step, "expired", lost)
+            why = client.reuse.why if isinstance(client, TellsReuse) else ""
+            return PrefixBroken(state.running_step, why or "expired", lost)
         return None
 
     def _broken(

@@ -177,6 +177,25 @@ class Proposes(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Reuse:
+    """What the last request found in a cache: ``held`` tokens, of which ``reused`` served it.
+
+    ``why`` says why it was not all of them; empty where it was.
+    """
+
+    held: int = 0
+    reused: int = 0
+    why: str = ""
+
+
+@runtime_checkable
+class TellsReuse(Protocol):
+    """A client whose cache is its own, so that it knows what became of it."""
+
+    reuse: Reuse
+
+
 class StreamFold:
     """Folds stream events into one answer."""
 

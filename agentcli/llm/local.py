@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from agentcli.llm.client import (
     ChatResponse,
     Finished,
     ModelInfo,
+    Reuse,
     StreamEvent,
     StreamFold,
     UsageDelta,
@@ -39,18 +39,6 @@ EMBEDDED = Path(agentcli.embedded.__file__).parent
 # How the engine names why it stopped where the model itself did not.
 _CUT = {"length": FinishReason.LENGTH, "context": FinishReason.LENGTH}
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
-
-
-@dataclass(frozen=True, slots=True)
-class Reuse:
-    """What the last request found in the cache: ``held`` tokens, of which ``reused`` served it.
-
-    ``why`` says why it was not all of them; empty where it was.
-    """
-
-    held: int = 0
-    reused: int = 0
-    why: str = ""
 
 
 def connect(path: Path | None, settings: Settings) -> LocalClient:

@@ -10,7 +10,7 @@ import pytest
 from agentcli.agent.events import PrefixBroken
 from agentcli.agent.prefix import Prefix
 from agentcli.agent.state import AgentState
-from agentcli.llm.client import ChatRequest, ModelInfo
+from agentcli.llm.client import ChatRequest, ModelInfo, Reuse
 from agentcli.llm.openai import OpenAIChat
 from agentcli.messages import Message, ToolDefinition, Usage, assistant, system, user
 from tests.agent.conftest import Bench, Make
@@ -75,6 +75,17 @@ def test_a_cache_that_no_longer_holds_it() -> None:
     prefix = after_one(Usage(20_000, 0, 20_000, 10))
     prefix.broken(client(), more(assistant("x"), user("y")), STATE)
     assert prefix.answered(Usage(20_100, 500, 0, 10), STATE) == PrefixBroken(3, "expired", 19_510)
+
+
+def test_a_cache_of_ones_own_says_why() -> None:
+    class Own(OpenAIChat):
+        reuse = Reuse(20_010, 500, "the template rewrites an earlier answer")
+
+    own = Own(ModelInfo("m", "test"), "", "http://127.0.0.1:9/v1")
+    prefix = after_one(Usage(20_000, 10, 0, 10))
+    prefix.broken(client(), more(assistant("x"), user("y")), STATE)
+    told = prefix.answered(Usage(20_100, 500, 0, 10), STATE, own)
+    assert told is not None and told.cause == "the template rewrites an earlier answer"
 
 
 @pytest.mark.parametrize(

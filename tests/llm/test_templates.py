@@ -35,9 +35,9 @@ CALL = {
     "type": "function",
     "function": {"name": "read_file", "arguments": {"path": "ä/<b>.py", "n": [1, None, True]}},
 }
-SYSTEM = {"role": "system", "content": " Be brief. "}
-QUESTION = {"role": "user", "content": "hello world\n"}
-CALLING = [
+SYSTEM: dict[str, Any] = {"role": "system", "content": " Be brief. "}
+QUESTION: dict[str, Any] = {"role": "user", "content": "hello world\n"}
+CALLING: list[dict[str, Any]] = [
     QUESTION,
     {"role": "assistant", "content": "", "reasoning_content": "hm", "tool_calls": [CALL]},
     {"role": "tool", "name": "read_file", "content": '1\t"x"\n', "tool_call_id": "abcdefghi"},
