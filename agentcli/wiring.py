@@ -11,8 +11,13 @@ import functools
 import hashlib
 import os
 import re
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    nullcontext,
+)
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,7 +40,7 @@ from agentcli.agent.state import AgentState
 from agentcli.config import cache_folder, user_folder
 from agentcli.delegation import Delegation
 from agentcli.environments.base import Environment
-from agentcli.environments.copies import copied, in_place
+from agentcli.environments.copies import CopiedWorkspace, copied, in_place
 from agentcli.environments.host import HostEnvironment
 from agentcli.environments.recorded import Recorded
 from agentcli.environments.snapshots import Snapshots, folder_of
@@ -52,7 +57,7 @@ from agentcli.session.trace import Trace
 from agentcli.settings import ContextSettings, McpServerSettings, Settings
 from agentcli.task import Task
 from agentcli.tools.approval import Ask
-from agentcli.tools.base import Checks, Copies, Tool, ToolContext
+from agentcli.tools.base import Checks, Tool, ToolContext
 from agentcli.tools.builtin import builtin_tools
 from agentcli.tools.calculator import calculator_tool
 from agentcli.tools.decline import decline_tool
@@ -98,12 +103,14 @@ async def open_agent(
     more_tools: Sequence[Tool] = (),
     ask: Ask | None = None,
     client: LLMClient | None = None,
+    copy: HostEnvironment | None = None,
 ) -> AsyncIterator[Agent]:
     """An agent at work in ``workspace``; everything it holds is let go of at the end.
 
     What ``task``, ``model`` and ``mode`` say goes before the settings. ``session_id`` goes on with
     a session instead of opening a new one; ``ask`` answers for the user where a mode asks.
-    ``client`` stands in for the model's own; ``more_tools`` are offered beside the built-in ones.
+    ``client`` stands in for the model's own; ``more_tools`` are offered beside the built-in ones;
+    ``copy`` is a copy of the workspace to work on, which stays its owner's to start and to close.
 
     Raises:
         AgentCLIError: whatever stands in the way of a run, each with its exit code.
@@ -128,15 +135,16 @@ async def open_agent(
     async with AsyncExitStack() as stack:
         if settings.offline:
             stack.enter_context(offline.enforced())
-        chosen = _environment(place, root, settings)
+        chosen = copy or _environment(place, root, settings)
         host = chosen if isinstance(chosen, HostEnvironment) else None
         recorded: Recorded | None = None
-        if host is not None and settings.snapshots:
+        if host is not None and settings.snapshots and copy is None:
             snapshots = Snapshots(str(root), folder_of(store.data_dir(), str(root)))
             recorded = Recorded(host, snapshots, now=chosen_mode is not Mode.PLAN)
         environment = recorded or chosen
-        stack.push_async_callback(environment.aclose)
-        starting = asyncio.create_task(environment.start())
+        if copy is None:
+            stack.push_async_callback(environment.aclose)
+        starting = asyncio.create_task(_started(environment, already=copy is not None))
         await asyncio.sleep(0)  # the supervisor forks here, while there is no thread yet
         try:
             registry.preload(name, settings)
@@ -209,7 +217,7 @@ async def open_agent(
                 command=command,
                 check=check,
                 output_chars=settings.limits.output_chars,
-                copies=_copies(settings, root) if ask and host and host.mounts else None,
+                copies=copies_of(settings, root) if ask and host and host.mounts else None,
                 changing=recorded.changing if recorded else nullcontext,
             ),
             log=journal,
@@ -337,7 +345,15 @@ def _permissions(
     return ModePermissions(mode, ask, rules=rules, root=str(root), save=saved.add)
 
 
-def _copies(settings: Settings, root: Path) -> Copies:
+async def _started(environment: Environment, *, already: bool) -> None:
+    if not already:
+        await environment.start()
+
+
+def copies_of(
+    settings: Settings, root: Path
+) -> Callable[[], AbstractAsyncContextManager[CopiedWorkspace]]:
+    """Opens copies of a workspace that stand in its place, as ``in_place`` does."""
     return functools.partial(
         in_place,
         root,

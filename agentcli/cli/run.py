@@ -32,6 +32,7 @@ from agentcli.cli.open import open_renderer
 from agentcli.cli.render import Output, Renderer, Summary
 from agentcli.cli.sandbox import Network
 from agentcli.cli.signals import Interruption, interruptible
+from agentcli.environments.host import HostEnvironment
 from agentcli.errors import UsageError, WorkspaceError
 from agentcli.images import task_images
 from agentcli.messages import Message, Role
@@ -39,7 +40,7 @@ from agentcli.session.store import find_session, interrupted, load_state
 from agentcli.settings import Settings
 from agentcli.task import Task
 from agentcli.trust import is_trusted
-from agentcli.wiring import open_agent
+from agentcli.wiring import copies_of, open_agent
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -64,6 +65,7 @@ class Job:
     mode: str
     output: Output
     schema: AnswerSchema | None = None
+    attempts: int = 1
 
 
 @app.command()
@@ -109,6 +111,14 @@ def run(
             help="Where tools act: host, docker:IMAGE or ssh:HOST[:FOLDER].", metavar="PLACE"
         ),
     ] = None,
+    best_of: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Attempts, each on a copy; the first that passes the checks is kept.",
+            metavar="N",
+        ),
+    ] = 1,
     jobs: Annotated[
         int, typer.Option(min=1, help="Tasks of a folder that are worked on at once.", metavar="N")
     ] = 1,
@@ -193,8 +203,22 @@ def run(
     if schema and given.instruction:
         given = replace(given, instruction=f"{given.instruction}\n\n{schema.instruction}")
     how = mode or settings.mode or (before.mode if before else "") or RunMode.AUTO
-    job = Job(given, settings, folder, session, how, Output(settings.output), schema)
+    job = Job(given, settings, folder, session, how, Output(settings.output), schema, best_of)
+    if best_of > 1:
+        _check_attempts(job)
     return asyncio.run(_run(job))
+
+
+def _check_attempts(job: Job) -> None:
+    """Several attempts need something to choose by, and a workspace that can be copied."""
+    if not job.task.checks:
+        raise UsageError("--best-of chooses by checks", hint="Add --check CMD")
+    if job.session:
+        raise UsageError("--best-of begins anew each time", hint="Leave out --session")
+    if job.mode == RunMode.PLAN:
+        raise UsageError("--best-of keeps changes, and plan mode makes none")
+    if (job.task.env or job.settings.env) != "host":
+        raise UsageError("--best-of copies a workspace of this machine", hint="Use --env host")
 
 
 def _is_answer(message: Message) -> bool:
@@ -277,25 +301,10 @@ async def _work(job: Job, interruption: Interruption) -> int:
     started = time.monotonic()
     renderer = open_renderer(job.output)
     try:
-        async with open_agent(
-            job.settings,
-            task=job.task,
-            workspace=job.workspace,
-            model=job.task.model or job.settings.model,
-            mode=job.mode,
-            session_id=job.session,
-            critics=[job.schema] if job.schema else [],
-            ask=on_terminal(renderer.paused) if can_ask() else None,
-        ) as agent:
-            for notice in agent.notices:
-                show_note(notice)
-            agent.notices.clear()
-            images, notes = task_images(job.task, job.workspace)
-            for note in notes:
-                show_note(note)
-            work = agent.start(job.task.instruction, checks=job.task.checks, images=images)
-            interruption.cancel = work.cancel
-            result = await _show(work, renderer, job.schema)
+        if job.attempts > 1:
+            result = await _best(job, renderer, interruption)
+        else:
+            result = await _attempt(job, renderer, interruption)
     finally:
         renderer.close()
     code = result.exit_code
@@ -309,6 +318,51 @@ async def _work(job: Job, interruption: Interruption) -> int:
     if result.state.status in (Status.FAILED, Status.INVALID):
         show_error(result.state.detail)
     return code
+
+
+async def _best(job: Job, renderer: Renderer, interruption: Interruption) -> RunResult:
+    """The first attempt that passes, brought into the workspace; else the last, and nothing."""
+    copies = copies_of(job.settings, job.workspace)
+    for number in range(1, job.attempts + 1):
+        show_note(f"attempt {number} of {job.attempts}")
+        async with copies() as copy:
+            result = await _attempt(job, renderer, interruption, copy)
+            if result.exit_code == 0:
+                await copy.commit()
+                return result
+        if result.state.status not in (Status.UNSOLVED, Status.STOPPED):
+            return result  # another would end the same way
+    show_note(f"none of {job.attempts} attempts passed; nothing was changed")
+    return result
+
+
+async def _attempt(
+    job: Job,
+    renderer: Renderer,
+    interruption: Interruption,
+    copy: HostEnvironment | None = None,
+) -> RunResult:
+    """One run, in the workspace or on a copy of it."""
+    async with open_agent(
+        job.settings,
+        task=job.task,
+        workspace=job.workspace,
+        model=job.task.model or job.settings.model,
+        mode=job.mode,
+        session_id=job.session,
+        critics=[job.schema] if job.schema else [],
+        ask=on_terminal(renderer.paused) if can_ask() else None,
+        copy=copy,
+    ) as agent:
+        for notice in agent.notices:
+            show_note(notice)
+        agent.notices.clear()
+        images, notes = task_images(job.task, job.workspace)
+        for note in notes:
+            show_note(note)
+        work = agent.start(job.task.instruction, checks=job.task.checks, images=images)
+        interruption.cancel = work.cancel
+        return await _show(work, renderer, job.schema)
 
 
 async def _show(work: Run, renderer: Renderer, schema: AnswerSchema | None) -> RunResult:
