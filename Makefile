@@ -1,5 +1,7 @@
 # make demo   run the main job on a small repository, with the model's answers replayed
 # make test   everything a change must pass: ruff, mypy, pytest
+# make train      make the embedded model anew on a CPU (a day; training/README.md)
+# make train-gpu  the same on one H100 or H200 (half an hour, once the data is packed)
 # Each makes .venv and installs what it needs by itself; a second call finds it done.
 
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14 python; do \
@@ -11,7 +13,10 @@ INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check -c constr
 TORCH_CPU := https://download.pytorch.org/whl/cpu
 REACH := import sys, urllib.request as u; u.urlopen(sys.argv[1] + "/torch/", timeout=5)
 
-.PHONY: demo test format clean
+CORPUS ?= build/corpus
+DATA ?= training/data
+
+.PHONY: demo test train train-gpu format clean
 
 demo: $(VENV)/.base
 	@$(BIN)/python examples/demo.py
@@ -21,6 +26,24 @@ test: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -n auto
+
+train: $(VENV)/.dev $(DATA)
+	$(BIN)/python -m training.pack tokens --data $(DATA) --out build/train/data
+	$(BIN)/python -m training.tasks --out build/train/data/tasks --seconds 3600 --data $(DATA)
+	$(BIN)/python -m training.tasks --out build/train/data/tasks-held --seconds 120 --held-out \
+		--data $(DATA)
+	$(BIN)/python -m training.train --plan training/configs/cpu.toml --data build/train/data \
+		--run build/train/run --seconds 9000 --export build/train/out
+
+train-gpu: $(DATA)
+	bash training/gpu.sh sit 0 0.5 590
+	bash training/gpu.sh sit 0.5 1 590 --resume
+
+$(DATA): | $(VENV)/.dev
+	$(BIN)/python -m training.corpus fetch --cache $(CORPUS)
+	$(BIN)/python -m training.corpus build --cache $(CORPUS)
+	$(BIN)/python -m training.pack pack --cache $(CORPUS) --data $(DATA)
+	$(BIN)/python -m training.functions --corpus $(CORPUS)/train.jsonl --out $(DATA)/functions.xz
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
