@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentcli.agent.events import (
+    CandidateTried,
     CheckFinished,
     Compacted,
     CompactionUndone,
@@ -227,6 +228,18 @@ def check_line(check: CheckFinished) -> str:
     ended = "passed" if check.passed else "failed"
     code = "" if check.passed or check.exit_code is None else f" (exit code {check.exit_code})"
     return escape(f"check {ended}{code}: {check.command}")
+
+
+def candidate_line(tried: CandidateTried) -> str:
+    """An edit that was tried on a copy of the workspace, and what came of it."""
+    match tried.failures:
+        case None:
+            came = "breaks more than tests"
+        case 0:
+            came = "all tests pass"
+        case failures:
+            came = f"{counted(failures, 'test')} still {'fails' if failures == 1 else 'fail'}"
+    return f"tried on a copy: {describe_call(tried.call)}: {came}"
 
 
 def check_output(check: CheckFinished) -> list[str]:

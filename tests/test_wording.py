@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentcli.agent.events import CheckFinished, ModelChanged
+from agentcli.agent.events import CandidateTried, CheckFinished, ModelChanged
 from agentcli.messages import Outcome, ToolCall, ToolResult, Usage
 from agentcli.wording import (
     MAX_DIFF_LINES,
     Folded,
     call_lines,
+    candidate_line,
     check_line,
     check_output,
     describe_call,
@@ -131,3 +132,18 @@ def test_tokens_and_checks() -> None:
     assert usage_line(Usage(5, 3, 0, 6)) == "5 tokens in (3 cached), 6 out"
     assert check_line(CheckFinished("a\x1b", False, 2, "")) == r"check failed (exit code 2): a\x1b"
     assert check_line(CheckFinished("a", True, 0, "")) == "check passed: a"
+
+
+@pytest.mark.parametrize(
+    ("failures", "came"),
+    [
+        (0, "all tests pass"),
+        (1, "1 test still fails"),
+        (3, "3 tests still fail"),
+        (None, "breaks more than tests"),
+    ],
+)
+def test_what_became_of_a_candidate(failures: int | None, came: str) -> None:
+    call = ToolCall("1", "search_replace", '{"path": "a.py", "old": "a", "new": "b"}')
+    told = candidate_line(CandidateTried(2, call, failures, 0.5))
+    assert told.startswith("tried on a copy: search_replace a.py") and told.endswith(came)

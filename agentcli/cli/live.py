@@ -24,6 +24,7 @@ from rich.text import Text
 
 from agentcli.agent.events import (
     AnswerRejected,
+    CandidateTried,
     CheckFinished,
     CheckStarted,
     Delta,
@@ -53,6 +54,7 @@ from agentcli.messages import Outcome, ToolCall, Usage
 from agentcli.text import clip, counted, escape, one_line, plain_output
 from agentcli.wording import (
     call_lines,
+    candidate_line,
     check_line,
     check_output,
     context_note,
@@ -202,6 +204,8 @@ class LiveRenderer:
             case RetryScheduled():
                 now.activity = f"waiting {duration(event.delay_s)} after an error"
                 self._note(f"attempt {event.attempt} failed: {one_line(event.error, 200)}")
+            case CandidateTried():
+                self._note(candidate_line(event))
             case ToolStarted(call=call, tool_kind=kind):
                 now.running[call.id] = _Running(call, kind, time.monotonic())
             case ToolProgress(call_id=call_id, data=data):

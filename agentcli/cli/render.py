@@ -14,6 +14,7 @@ from typing import Any, Protocol, TextIO
 
 from agentcli.agent.events import (
     AnswerRejected,
+    CandidateTried,
     CheckFinished,
     CheckStarted,
     Event,
@@ -39,6 +40,7 @@ from agentcli.messages import Outcome, ToolCall, Usage
 from agentcli.text import counted, encodable, escape, one_line
 from agentcli.wording import (
     call_lines,
+    candidate_line,
     check_line,
     check_output,
     context_note,
@@ -120,6 +122,8 @@ class PlainRenderer:
                 self._calls[call.id] = (call, kind)
             case ToolFinished():
                 self._tool(event)
+            case CandidateTried():
+                self._lines(candidate_line(event))
             case AnswerRejected(reason=reason):
                 self._lines(f"answer not used: {escape(reason)}")
             case RetryScheduled():
