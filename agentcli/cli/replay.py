@@ -13,6 +13,7 @@ from agentcli import config
 from agentcli.agent.state import AgentState
 from agentcli.cli.open import open_renderer
 from agentcli.cli.render import Output, Summary
+from agentcli.errors import UsageError
 from agentcli.llm.client import ModelInfo
 from agentcli.llm.replay import Replay
 from agentcli.messages import Message, Role, ToolResult
@@ -33,6 +34,9 @@ async def replayed(session_id: str, step: int, model: str | None, workspace: Pat
     """
     state = load_state(session_id)
     mark = mark_of(state, step)
+    answers = answers_after(state, mark)
+    if not answers:
+        raise UsageError(f"session {session_id}: nothing follows the end of step {step}")
     name = Path(state.workspace).name
     folder = workspace or data_dir() / "replays" / new_session_id() / name
     new_id = await asyncio.to_thread(fork_into, state, mark, folder)
@@ -41,7 +45,7 @@ async def replayed(session_id: str, step: int, model: str | None, workspace: Pat
     recorded = None
     if model is None:
         info = ModelInfo(state.model, "replay")
-        recorded = Replay(info, answers_after(state, mark), f"session {session_id}")
+        recorded = Replay(info, answers, f"session {session_id}")
     renderer = open_renderer(Output.TEXT)
     code, started = 0, time.monotonic()
     async with open_agent(

@@ -33,7 +33,8 @@ def digest_of(data: bytes) -> str:
 class Blobs:
     """The contents kept in one folder. Safe to use from several threads."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, empty: bool = False) -> None:
+        """``empty``: know nothing of what is there already."""
         self.folder = folder
         self._places: dict[str, tuple[Path, int, int]] = {}
         self._lock = threading.Lock()
@@ -41,7 +42,7 @@ class Blobs:
         self._path = folder
         self._size = 0
         self._unwritten: list[bytes] = []
-        self._known = False
+        self._known = empty
         self.kept_bytes = 0
         """Of all packs together."""
 

@@ -42,7 +42,7 @@ from agentcli.environments.ignoring import RULE_FILES, Ignoring
 from agentcli.errors import SnapshotError
 from agentcli.sandbox.inotify import Watch
 
-_INDEX = "index.jsonl"
+INDEX = "index.jsonl"
 _ROOM = 2 << 30  # bytes of one workspace that are kept at most, and a quarter of what is free
 _MOST = 400_000  # files of one workspace
 _RACY_NS = 50_000_000  # a file may change again within one tick of the clock that stamps it
@@ -409,7 +409,7 @@ class Snapshots:
         """One line of JSON for each folder: its name, and what is in it."""
         self._index = {}
         with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
-            for line in (self._folder / _INDEX).read_bytes().splitlines():
+            for line in (self._folder / INDEX).read_bytes().splitlines():
                 folder, nodes = json.loads(line)
                 self._index[folder] = {
                     name: _Node(entry, tuple(signature) if signature else None)
@@ -419,13 +419,13 @@ class Snapshots:
 
     def _save(self) -> None:
         self.blobs.flush()
-        temporary = self._folder / f"{_INDEX}.{os.getpid()}"
+        temporary = self._folder / f"{INDEX}.{os.getpid()}"
         with contextlib.suppress(OSError):  # the next session will look again
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             with open(temporary, "w", encoding="ascii") as file:
                 for item in self._index.items():  # in small pieces, as each holds the others up
                     file.write(json.dumps(item) + "\n")
-            os.replace(temporary, self._folder / _INDEX)
+            os.replace(temporary, self._folder / INDEX)
 
 
 def files_of(blobs: Blobs, tree: str) -> Mapping[str, str]:

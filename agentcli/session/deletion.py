@@ -1,13 +1,19 @@
-"""Deleting a session, and what was kept of its workspace when no other session needs it."""
+"""Deleting a session, and what was kept of its workspace that no other session needs."""
 
 from __future__ import annotations
 
+import re
 import shutil
+from pathlib import Path
 
-from agentcli.environments.snapshots import folder_of
-from agentcli.errors import JournalError
+from agentcli.environments.blobs import Blobs
+from agentcli.environments.snapshots import INDEX, files_of, folder_of
+from agentcli.errors import JournalError, SnapshotError
 from agentcli.session.journal import Journal
-from agentcli.session.store import data_dir, journal_path, list_sessions
+from agentcli.session.store import Condition, data_dir, journal_path, list_sessions
+
+_CONTENT = re.compile(rb'"(?:file|link) [0-7]+ ([0-9a-f]{40})"')
+_TREE = re.compile(rb'"tree":"([0-9a-f]{40})"')
 
 
 def delete_session(session_id: str) -> None:
@@ -17,9 +23,7 @@ def delete_session(session_id: str) -> None:
         JournalError: it is open in another process, or cannot be deleted.
     """
     path = journal_path(session_id)
-    sessions = list_sessions()
-    workspaces = {each.workspace for each in sessions if each.id == session_id}
-    needed = {each.workspace for each in sessions if each.id != session_id}
+    workspaces = {each.workspace for each in list_sessions() if each.id == session_id}
     journal = Journal(path)  # nobody else may be writing it
     try:
         shutil.rmtree(path.parent)
@@ -27,5 +31,38 @@ def delete_session(session_id: str) -> None:
         raise JournalError(f"cannot delete {path.parent}: {error.strerror}") from error
     finally:
         journal.close()
-    for workspace in workspaces - needed:
-        shutil.rmtree(folder_of(data_dir(), workspace), ignore_errors=True)
+    for workspace in workspaces:
+        _make_room(workspace)
+
+
+def _make_room(workspace: str) -> None:
+    """Let go of contents that no session of a workspace speaks of, unless one is running."""
+    folder = folder_of(data_dir(), workspace)
+    left = [each for each in list_sessions() if each.workspace == workspace]
+    if not left:
+        shutil.rmtree(folder, ignore_errors=True)
+    elif all(each.condition is not Condition.RUNNING for each in left):
+        keep_only(folder, [each.path for each in left])
+
+
+def keep_only(folder: Path, journals: list[Path]) -> None:
+    """Write the contents that the journals and the last look speak of anew, and drop the rest."""
+    blobs = Blobs(folder)
+    texts = [path.read_bytes() for path in (*journals, folder / INDEX) if path.exists()]
+    trees = {match.decode() for text in texts for match in _TREE.findall(text)}
+    wanted = trees | {match.decode() for text in texts for match in _CONTENT.findall(text)}
+    for tree in trees & blobs.places().keys():
+        wanted |= {entry.rsplit(" ", 1)[-1] for entry in files_of(blobs, tree).values()}
+    there = {digest: place for digest, place in blobs.places().items() if digest in wanted}
+    if 2 * sum(length for _, _, length in there.values()) > blobs.kept_bytes:
+        return  # little would be won
+    old = [*folder.glob("*.pack"), *folder.glob("*.idx")]
+    new = Blobs(folder, empty=True)
+    try:
+        for digest in there:
+            new.put(blobs.get(digest))
+        new.close()
+    except SnapshotError:
+        return  # no room for that; nothing was lost
+    for path in old:
+        path.unlink(missing_ok=True)

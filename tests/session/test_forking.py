@@ -203,3 +203,23 @@ def test_what_can_be_done_after_an_undo(sessions: Sessions, run: Run) -> None:
     assert [(i.condition, i.outcome) for i in list_sessions()] == [("finished", "rewound")]
     code, _, err = run("run", "--session", session)
     assert code == 2 and "has ended" in err  # there is an answer already: a task is wanted
+
+
+def test_deleting_a_session_lets_go_of_what_no_other_needs(sessions: Sessions, run: Run) -> None:
+    large = "0123456789abcdef" * 20_000
+    first = asyncio.run(sessions.run([write("big.txt", large), Reply(text="1")])).state.session_id
+    (sessions.workspace / "big.txt").unlink()
+    second = asyncio.run(sessions.run(SCRIPT)).state.session_id
+
+    def kept() -> int:
+        return sum(path.stat().st_size for path in sessions.data.rglob("*.pack"))
+
+    assert kept() > len(large)
+    assert run("sessions", "delete", first, "--yes")[0] == 0
+    assert 0 < kept() < len(large)
+    assert run("sessions", "undo", second, "--yes")[0] == 0
+    assert files(sessions.workspace) == {}
+    code, _, err = run("sessions", "replay", second)
+    assert code == 2 and "nothing follows" in err
+    assert run("sessions", "redo", second, "--yes")[0] == 0
+    assert run("sessions", "replay", second)[0] == 0
