@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -75,7 +76,9 @@ async def test_calls_go_after_those_that_their_tools_depend_on(bench: Make) -> N
         return tool(note, ToolKind.READ, name=name, depends_on=before)
 
     tools = [noting("deploy", "build"), noting("build", "fetch"), noting("fetch"), noting("free")]
-    calls = [(name, {}) for name in ("deploy", "free", "build", "fetch")]
+    calls: list[tuple[str, dict[str, Any]]] = [
+        (name, {}) for name in ("deploy", "free", "build", "fetch")
+    ]
     made = await bench([Reply(calls=calls), "done"], tools)
     result = await made.run()
     assert [name for name in order if name != "free"] == ["fetch", "build", "deploy"]

@@ -136,14 +136,14 @@ class TestEnvironment:
         async def gone(path: str) -> None:
             return None
 
-        host.stat = gone  # type: ignore[method-assign, assignment]
+        host.stat = gone  # type: ignore[method-assign]
         assert await codes(GOOD, host) == ["ENV_HEALTH_CHECK_FAILED"]
 
     async def test_one_that_does_not_answer(self, host: Environment) -> None:
         async def broken(path: str) -> None:
             raise EnvironmentOpError("the worker is gone", code="EPIPE")
 
-        host.stat = broken  # type: ignore[method-assign, assignment]
+        host.stat = broken  # type: ignore[method-assign]
         assert await codes(GOOD, host) == ["ENV_HEALTH_CHECK_EXCEPTION"]
 
 

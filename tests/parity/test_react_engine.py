@@ -408,7 +408,7 @@ async def test_providers(content: str) -> None:
     )
     for make in (OpenAIChat, OpenAIResponses, AnthropicMessages):
         with ScriptedServer([Reply(text="done")]) as server:
-            client = make(ModelInfo("m", "openai"), "sk-test", server.url)  # type: ignore[operator]
+            client = make(ModelInfo("m", "openai"), "sk-test", server.url)
             await chat(client, ChatRequest(history))
             await client.aclose()
             sent = json.dumps(server.requests[0].json)
