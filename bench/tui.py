@@ -36,6 +36,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from agentcli.agent.events import (  # noqa: E402
+    Event,
     MessageAdded,
     ModelAnswered,
     RunFinished,
@@ -160,7 +161,7 @@ def journal(home: Path, workspace: Path, messages: int) -> str:
     return session
 
 
-def _events(session: str, workspace: Path, messages: int) -> Iterator[object]:
+def _events(session: str, workspace: Path, messages: int) -> Iterator[Event]:
     yield SessionStarted(session, str(workspace), "openai:bench", "ask", "full", (), "0")
     usage = Usage(1000, 900, 0, 100, 0)
     for turn in range(messages // 4):

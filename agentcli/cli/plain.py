@@ -29,7 +29,7 @@ from agentcli.tools.approval import Answer, Approval, Reply
 from agentcli.tools.permissions import Mode
 from agentcli.tui.actions import Actions
 from agentcli.tui.chooser import Choice
-from agentcli.tui.commands import BUILTIN, is_command, own_commands, split
+from agentcli.tui.commands import BUILTIN, Command, is_command, own_commands, split
 from agentcli.tui.conversation import Conversation, Opening
 from agentcli.tui.entries import Entry, Level, Said, Shown, Used
 from agentcli.tui.options import Options
@@ -51,7 +51,7 @@ class PlainChat:
         self.settings = settings
         self.conversation: Conversation | None = None
         self.standing = Standing(mode=options.mode)
-        self.commands = (*BUILTIN, *own_commands(options.command_folders))
+        self.commands: Sequence[Command] = (*BUILTIN, *own_commands(options.command_folders))
         self._next: Opening | None = Opening(
             settings, options.workspace, options.model, options.mode, options.session_id
         )
@@ -121,7 +121,7 @@ class PlainChat:
 
     async def _line(self) -> str | None:
         """The next message; None at the end of the input."""
-        parts = []
+        parts: list[str] = []
         while True:
             mark = "… " if parts else "> "
             line = await _read(mark if sys.stdin.isatty() else "")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from markdown_it import MarkdownIt
 from textual.content import Content
 from textual.timer import Timer
@@ -32,8 +30,8 @@ class _Fence(MarkdownFence):
 class AnswerBlock(Markdown):
     """One text of the model. ``grow`` adds to it, ``settle`` makes it final."""
 
-    BLOCKS: ClassVar = {**Markdown.BLOCKS, "fence": _Fence, "code_block": _Fence}
-    BULLETS: ClassVar = ["• ", "◦ ", "▪ ", "‣ "]
+    BLOCKS = {**Markdown.BLOCKS, "fence": _Fence, "code_block": _Fence}  # noqa: RUF012
+    BULLETS = ["• ", "◦ ", "▪ ", "‣ "]  # noqa: RUF012
 
     def __init__(self, entry: Answered) -> None:
         super().__init__(

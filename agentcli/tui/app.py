@@ -31,7 +31,7 @@ from agentcli.tools.permissions import Mode
 from agentcli.tui.actions import Actions
 from agentcli.tui.approval import ApprovalPanel
 from agentcli.tui.chooser import Choice, Chooser
-from agentcli.tui.commands import BUILTIN, is_command, own_commands, split
+from agentcli.tui.commands import BUILTIN, Command, is_command, own_commands, split
 from agentcli.tui.completing import candidates, wants_files
 from agentcli.tui.completion import Completion
 from agentcli.tui.entries import Answered, Entry, Level, Thought, Told
@@ -107,7 +107,7 @@ class ChatApp(App[int]):
         self.presenter = Presenter(self)
         self.files = FileIndex()
         self.standing = Standing(mode=options.mode)
-        self.commands = (*BUILTIN, *own_commands(options.command_folders))
+        self.commands: Sequence[Command] = (*BUILTIN, *own_commands(options.command_folders))
         self.transcript = Transcript()
         self.progress = ProgressLine()
         self.status = StatusLine()

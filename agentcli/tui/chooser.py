@@ -109,10 +109,6 @@ class Chooser(VerticalGroup, Generic[T]):
                 options.action_cursor_down()
             case "up" | "ctrl+p":
                 options.action_cursor_up()
-            case "pagedown":
-                options.action_page_down()
-            case "pageup":
-                options.action_page_up()
             case "escape" | "ctrl+c":
                 self.leave()
             case _:

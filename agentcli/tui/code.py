@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from pygments.token import Token
 from pygments.util import ClassNotFound
 from textual.content import Content
@@ -13,7 +11,7 @@ from textual.highlight import HighlightTheme, highlight
 class CalmTheme(HighlightTheme):
     """Few colours, no underlines: code is read, not admired."""
 
-    STYLES: ClassVar = {
+    STYLES = {  # noqa: RUF012
         Token.Comment: "$foreground 50% italic",
         Token.Error: "",
         Token.Keyword: "$secondary",

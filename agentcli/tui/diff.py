@@ -191,6 +191,10 @@ class Diff(Static):
         self._expanded = value
         self._show(self.size.width)
 
+    def on_mount(self) -> None:
+        """Have the right height from the first picture on; the width follows."""
+        self._show(max(20, self.app.size.width - 10))
+
     def on_resize(self, event: events.Resize) -> None:
         """Lay the rows out for the width there is."""
         self._show(event.size.width)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from agentcli.agent.events import SessionStarted
 from agentcli.tui.entries import Entry, Shown, Told
 
@@ -27,8 +29,12 @@ agentcli chat --model ollama:qwen3:8b      # or a server of your own
 
 def greeting(session: SessionStarted) -> list[Entry]:
     """The first entries of a session without a past."""
+    home = str(Path.home())
+    workspace = session.workspace
+    if workspace.startswith(f"{home}/"):
+        workspace = f"~{workspace.removeprefix(home)}"
     entries: list[Entry] = [
-        Told(f"agentcli {session.version} in {session.workspace} · /help lists keys and commands")
+        Told(f"agentcli {session.version} in {workspace} · /help lists keys and commands")
     ]
     if session.model == EMBEDDED:
         entries.append(Shown(_EMBEDDED))

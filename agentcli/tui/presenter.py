@@ -147,8 +147,8 @@ class Presenter:
                 else:
                     self._tell(f"{model} answers from here on", Level.NOTE)
                 self._model = model
-            case ModelUsed(usage=usage, cost_usd=cost):
-                self._turn.add(usage, cost)
+            case ModelUsed(usage=tokens, cost_usd=cost):
+                self._turn.add(tokens, cost)
             case ModeChanged(mode=mode):
                 self._tell(f"mode {mode}", Level.NOTE)
             case Compacted(tokens_before=before, tokens_after=after):
@@ -156,9 +156,9 @@ class Presenter:
                 self._tell(f"the conversation was shortened: {saved}", Level.NOTE)
             case CompactionUndone():
                 self._tell("the conversation is whole again", Level.NOTE)
-            case SoftCapReached(cap=cap, used=used):
+            case SoftCapReached(cap=cap, used=so_far):
                 words = cap.replace("_", " ")
-                self._tell(f"{words}: {used:g} so far; have a look", Level.WARNING)
+                self._tell(f"{words}: {so_far:g} so far; have a look", Level.WARNING)
             case ToolStarted(call=call, tool_kind=kind):
                 used = self._use(call)
                 used.kind = kind or "run"

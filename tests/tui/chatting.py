@@ -12,6 +12,7 @@ from typing import Any
 
 from textual.pilot import Pilot
 
+from agentcli.agent.kernel import Agent
 from agentcli.settings import Settings
 from agentcli.tui.app import ChatApp
 from agentcli.tui.conversation import Conversation, Opening
@@ -40,6 +41,12 @@ class Chat:
     def text(self) -> str:
         """The screen as text."""
         return "\n".join(self.rows)
+
+    @property
+    def agent(self) -> Agent:
+        """The agent; fails where there is none."""
+        assert self.app.conversation is not None and self.app.conversation.agent is not None
+        return self.app.conversation.agent
 
     def entries(self, kind: type[Entry]) -> list[Any]:
         """All entries of one kind."""

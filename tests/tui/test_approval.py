@@ -114,6 +114,7 @@ async def test_interrupting_takes_the_question_away(chat: Start, workspace: Path
     async with chat([touch("a"), Reply(text="done")]) as one:
         await one.send("go")
         await one.question()
+        assert one.app.conversation is not None
         one.app.conversation.interrupt()
         await one.idle()
         assert not one.app.query(ApprovalPanel)

@@ -95,7 +95,7 @@ async def test_it_opens_at_its_end_and_scrolls_to_its_beginning(chat: Start, jou
         await one.send("one more")
         await one.idle()
         await one.sees("new answer")
-        assert len(one.app.conversation.agent.state.history) >= 4 * FEW + 2
+        assert len(one.agent.state.history) >= 4 * FEW + 2
 
 
 async def test_what_is_looked_at_stays_while_the_answer_streams(chat: Start) -> None:

@@ -140,7 +140,7 @@ async def test_the_picker_finds_a_session_and_it_goes_on(chat: Start) -> None:
         await one.until(lambda: [a.text for a in one.entries(Answered)] == ["about cats"])
         await one.send("and?")
         await one.until(lambda: len(one.entries(Answered)) == 2)
-        history = [message.text for message in one.app.conversation.agent.state.history]
+        history = [message.text for message in one.agent.state.history]
         assert "tell me of cats" in history and "tell me of dogs" not in history
 
 

@@ -54,13 +54,17 @@ async def test_a_fork_is_a_session_of_its_own(chat: Start, workspace: Path) -> N
     async with chat([Reply(text="first"), Reply(text="second")]) as one:
         await one.send("hello")
         await one.idle()
-        before = one.app.conversation.agent.session.session_id
+        before = one.agent.session.session_id
         await one.send("/fork")
         await one.until(
-            lambda: (agent := one.app.conversation.agent) and agent.session.session_id != before
+            lambda: (
+                (talk := one.app.conversation)
+                and talk.agent
+                and talk.agent.session.session_id != before
+            )
         )
         await one.until(lambda: one.entries(Answered))
         await one.send("go on")
         await one.until(lambda: len(one.entries(Answered)) == 2)
-        history = [message.text for message in one.app.conversation.agent.state.history]
+        history = [message.text for message in one.agent.state.history]
         assert "hello" in history and "go on" in history
