@@ -102,7 +102,8 @@ class TestCancelled:
     async def test_while_the_model_answers(self, bench: Make) -> None:
         made = await bench([Reply(text="a long story", stall_after=250), "Short."])
         run = made.agent.start("tell")
-        await asyncio.sleep(0.1)
+        while not made.server.requests:
+            await asyncio.sleep(0.01)
         run.cancel()
         await run.result()
         assert (await made.agent.start("shorter").result()).task_result == "Short."
@@ -121,6 +122,7 @@ class TestCancelled:
                 run.cancel()
         made.server.script = [Reply(text="again")]
         made.server._next = 0
+        made.server.repeat = True  # a request of the first turn may still be under way
         assert (await made.agent.start("and now?").result()).task_result == "again"
         check(made)
         finished = [e.result.call_id for e in made.log.events if isinstance(e, ToolFinished)]
