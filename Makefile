@@ -1,4 +1,4 @@
-# make demo   run the main job on a small repository, with the model's answers replayed
+# make demo   the embedded model mends a small repository: no key, no network
 # make test   everything a change must pass: ruff, mypy, pytest
 # make train      make the embedded model anew on a CPU (a day; training/README.md)
 # make train-gpu  the same on one H100 or H200 (half an hour, once the data is packed)
@@ -18,7 +18,7 @@ DATA ?= training/data
 
 .PHONY: demo test train train-gpu format clean
 
-demo: $(VENV)/.base
+demo: $(VENV)/.demo
 	@$(BIN)/python examples/demo.py
 
 test: $(VENV)/.dev
@@ -56,14 +56,18 @@ $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "agentcli needs Python 3.11 or newer; none was found" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-# The repository of the demo is tested with pytest.
-$(VENV)/.base: pyproject.toml constraints.txt | $(BIN)/python
-	$(INSTALL) -e . pytest
-	@touch $@
-
-$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+# PyTorch first: a resolver that is free to choose takes builds with CUDA.
+$(VENV)/.torch: pyproject.toml constraints.txt | $(BIN)/python
 	@if command -v nvidia-smi >/dev/null 2>&1 || \
 		! $(BIN)/python -c '$(REACH)' $(TORCH_CPU) >/dev/null 2>&1; \
 	then $(INSTALL) torch; else $(INSTALL) torch --extra-index-url $(TORCH_CPU); fi
+	@touch $@
+
+# The repository of the demo is tested with pytest.
+$(VENV)/.demo: $(VENV)/.torch
+	$(INSTALL) -e '.[local]' pytest
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.torch
 	$(INSTALL) -e '.[dev,local]'
-	@touch $(VENV)/.base $@
+	@touch $(VENV)/.demo $@

@@ -1,7 +1,6 @@
 """``make demo``: the main job on a small repository, without a key and without a network.
 
-The model's answers are replayed from a recorded journal. Everything else is real: a fresh git
-repository with failing tests, the tools, the sandbox, the checks at the end.
+The embedded model, which is shipped with agentcli, mends a fresh git repository whose tests fail. Nothing is replayed: it runs the tests, finds the line, tries its edits on a copy.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-EXAMPLE = Path("examples/fix-median")
+EXAMPLE = Path("examples/fix-share")
 BIN = Path(sys.executable).parent
 
 
@@ -34,7 +33,7 @@ def shown(command: list[str], folder: Path) -> int:
 
 def fresh_copy(folder: Path) -> Path:
     """A git repository of its own with the example's files in its one commit."""
-    copy = folder / "quickstats"
+    copy = folder / "roadtrip"
     shutil.copytree(ROOT / EXAMPLE / "repo", copy, ignore=shutil.ignore_patterns("__pycache__"))
     git = ["git", "-c", "user.name=agentcli demo", "-c", "user.email=demo@localhost"]
     for arguments in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "Start"]):
@@ -48,13 +47,13 @@ def main() -> int:
         copy = fresh_copy(Path(folder).resolve())
         show(
             f"A fresh copy of {EXAMPLE}/repo, whose tests fail, is in {copy}.",
-            f"The model's answers are REPLAYED from {EXAMPLE}/recording.jsonl; no model is asked.",
-            "Every tool runs for real, in the sandbox: what it prints is made now.",
+            "The model is the embedded one; it runs on this machine, without a network.",
+            "Every call and every edit is its own; every tool runs in the sandbox.",
         )
         code = shown(
             [
                 *("agentcli", "run", f"{EXAMPLE}/task.md"),
-                *("--model", f"replay:{EXAMPLE}/recording.jsonl", "--workspace", str(copy)),
+                *("--model", "embedded", "--offline", "--workspace", str(copy)),
             ],
             ROOT,
         )
