@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import hashlib
+import importlib.util
 import os
 import re
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
@@ -62,6 +63,7 @@ from agentcli.tools.builtin import builtin_tools
 from agentcli.tools.calculator import calculator_tool
 from agentcli.tools.decline import decline_tool
 from agentcli.tools.delegate import delegate_tool
+from agentcli.tools.fetch import fetch_tool
 from agentcli.tools.mcp.servers import PROJECT_SERVERS, McpServers, project_servers
 from agentcli.tools.middleware import Cache, Middleware, RateLimit
 from agentcli.tools.permissions import Mode, ModePermissions
@@ -174,6 +176,8 @@ async def open_agent(
             instructions = Instructions(environment, user_folder())
             await instructions.load()
             module = CodingAgent(prompts, instructions)
+            if not settings.offline and importlib.util.find_spec("markdownify"):
+                tools.append(fetch_tool(prompts, lambda: permissions.rules))
         new_id = session_id or store.new_session_id()
         delegation = Delegation(
             prompts,
@@ -198,9 +202,10 @@ async def open_agent(
             judge = await asyncio.to_thread(_connect, settings.critic, settings)
             stack.push_async_callback(judge.aclose)
             critics = [*critics, ModelCritic(judge, prompts.get("critic"))]
+        permissions = _permissions(settings, chosen_mode, ask, root, tools)
         tool_registry = Registry(
             tools,
-            _permissions(settings, chosen_mode, ask, root, tools),
+            permissions,
             middleware=_middleware(settings),
             seed=new_id,
         )

@@ -53,8 +53,9 @@ class ToolSpec:
     this one out of the offer; ``retryable`` is for idempotent tools only;
     ``text_of`` maps an argument to the path argument of whose file it must be a piece;
     ``path_arguments`` name the files that a call touches, so that edits of one file wait for each
-    other; ``command_argument`` holds a command line, which rules are then about; ``timeout_s``
-    bounds one call in seconds.
+    other; ``command_argument`` holds a command line, which rules are then about;
+    ``address_argument`` a URL beyond the workspace, to which a call is never free by mode alone:
+    rules are about its host; ``timeout_s`` bounds one call in seconds.
     """
 
     name: str
@@ -69,6 +70,7 @@ class ToolSpec:
     text_of: Mapping[str, str] = field(default_factory=dict)
     path_arguments: tuple[str, ...] = ()
     command_argument: str = ""
+    address_argument: str = ""
     timeout_s: float = 120.0
 
     def definition(self) -> ToolDefinition:

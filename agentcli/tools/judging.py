@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from agentcli.errors import ToolInputError
+from agentcli.tools.addresses import names_host, near_refusal, place_of
 from agentcli.tools.base import ToolKind, ToolSpec
 from agentcli.tools.command_line import SHELLS, CommandLine, Segment, parse
 from agentcli.tools.names import meant_name
@@ -67,6 +69,9 @@ def judge(
     command = arguments.get(spec.command_argument) if spec.command_argument else None
     if isinstance(command, str):
         return _judge_command(rules, spec.name, command, root, free_edits)
+    url = arguments.get(spec.address_argument) if spec.address_argument else None
+    if isinstance(url, str):
+        return _judge_address(rules, spec.name, url)
     paths = _paths(spec, arguments)
     for verdict, listed in ((Verdict.DENY, rules.deny), (Verdict.ASK, rules.ask)):
         for rule in listed:
@@ -110,6 +115,24 @@ def _proposal_for_paths(spec: ToolSpec, paths: list[str], root: str) -> Rule | N
     if path.startswith("..") or any(letter in path for letter in "*?[]{}\\()"):
         return None
     return Rule(spec.name, f"{folder}/**" if folder else f"/{path}")
+
+
+def _judge_address(rules: Rules, tool: str, url: str) -> Judgement:
+    try:
+        place = place_of(url)
+    except ToolInputError as error:
+        return Judgement(Verdict.DENY, error.message)
+    for verdict, listed in ((Verdict.DENY, rules.deny), (Verdict.ASK, rules.ask)):
+        for rule in listed:
+            if rule.names(tool) and names_host(rule, place):
+                return Judgement(verdict, _because(verdict, rule, str(place)))
+    if refusal := near_refusal(rules, tool, place):
+        return Judgement(Verdict.DENY, refusal)
+    for rule in rules.allow:
+        if rule.names(tool) and names_host(rule, place):
+            return Judgement(Verdict.ALLOW, _because(Verdict.ALLOW, rule, str(place)))
+    proposal = Rule(tool, str(place))
+    return Judgement(None, f'no rule allows it: [permissions] allow = ["{proposal}"]', (), proposal)
 
 
 def _judge_command(rules: Rules, tool: str, command: str, root: str, free_edits: bool) -> Judgement:

@@ -122,13 +122,15 @@ class ModePermissions:
     ) -> tuple[bool, str | None, Judgement]:
         """(whether to ask, else None to run or why not, what the rules say)."""
         judgement = Judgement(None)
-        free = spec.kind in _FREE[self.mode]
+        looks = spec.kind in _FREE[self.mode]
+        # What leaves the machine may carry anything out: no mode gives leave for that.
+        free = looks and not spec.address_argument
         if self.rules or not free:
             free_edits = ToolKind.EDIT in _FREE[self.mode]
             judgement = judge(self.rules, spec, arguments, self._root, free_edits=free_edits)
         if judgement.verdict is Verdict.DENY:
             return False, judgement.reason, judgement
-        if self.mode is Mode.PLAN and not free:
+        if self.mode is Mode.PLAN and not looks:
             reason = f"plan mode is read only, and {spec.name} is not; put it into the plan instead"
             return False, reason, judgement
         if _key(spec, arguments) in self._remembered:

@@ -4,6 +4,7 @@
     read_file(src/**)     paths in the workspace, written as in .gitignore
     shell(git status:*)   commands that begin with these words
     shell(npm test)       this command alone
+    fetch(*.python.org)   addresses on these hosts; see addresses.py
 
 Deny wins over ask, and ask over allow, wherever a rule stands.
 """
@@ -20,6 +21,7 @@ from fnmatch import fnmatchcase
 
 from agentcli.environments.worker import Refused, filter_matcher
 from agentcli.errors import ConfigError
+from agentcli.sandbox.destinations import Destinations
 from agentcli.tools.base import ToolSpec
 from agentcli.tools.command_line import Segment, Words
 
@@ -91,6 +93,9 @@ def check_rules(rules: Rules, specs: Iterable[ToolSpec]) -> None:
             try:
                 if spec.command_argument:
                     _words(rule.pattern)
+                elif spec.address_argument:
+                    if "*" not in rule.tool:
+                        Destinations((rule.pattern,))
                 elif spec.path_arguments:
                     _matcher(rule.pattern)
                 elif "*" not in rule.tool:
