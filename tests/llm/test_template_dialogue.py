@@ -30,7 +30,7 @@ from tests.llm.thread_engine import ThreadEngine
 TOOLS = tuple(
     one.spec.definition()
     for one in builtin_tools()
-    if one.spec.name in ("read_file", "search_replace", "run_tests", "python")
+    if one.spec.name in ("read_file", "search_replace", "python")
 )
 SCHEMAS = {one.name: one.parameters for one in TOOLS}
 SOURCE = 'def add(a, b):\n    """Sum, "quoted"."""\n    return a - b\n'
@@ -58,7 +58,9 @@ async def connected(folder: Path) -> AsyncIterator[LocalClient]:
         await client.aclose()
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=KINDS)
+@pytest_asyncio.fixture(
+    scope="module", loop_scope="module", params=[kind for kind in KINDS if kind != "smollm"]
+)
 async def client(request: pytest.FixtureRequest, base: Path) -> AsyncIterator[LocalClient]:
     async with connected(folder_of(base, request.param)) as client:
         yield client
@@ -79,7 +81,7 @@ def asked(*messages: Message, conversation: str, seed: int = 1, tokens: int = 15
 async def test_every_call_is_valid(client: LocalClient) -> None:
     edits = [one for one in TOOLS if one.name == "search_replace"]
     calls: list[ToolCall] = []
-    for seed in range(4):
+    for seed in range(3):
         request = asked(*QUESTION, conversation=f"call{seed}", seed=seed)
         if seed % 2:
             request = replace(request, tools=tuple(edits))
@@ -94,7 +96,7 @@ async def test_every_call_is_valid(client: LocalClient) -> None:
 
 async def test_a_turn_goes_on_where_the_last_ended(client: LocalClient) -> None:
     messages: tuple[Message, ...] = QUESTION
-    for step in range(3):
+    for step in range(2):
         answer = await chat(client, asked(*messages, conversation="steps", seed=step))
         if step:
             _check_reuse(client)
@@ -150,7 +152,7 @@ async def qwen(base: Path) -> AsyncIterator[LocalClient]:
 
 
 async def test_cancelling_stops_within_a_token(qwen: LocalClient) -> None:
-    request = asked(*QUESTION, conversation="cancel", tokens=4000)
+    request = asked(*QUESTION, conversation="cancel", tokens=1000)
     async with aclosing(qwen.stream(request)) as stream:  # type: ignore[type-var]
         await anext(aiter(stream))
     answer = await asyncio.wait_for(chat(qwen, replace(request, conversation="after")), 60)
