@@ -52,6 +52,7 @@ def loaded(*arguments: str, home: Path) -> tuple[int, set[str], str]:
         ["--version"],
         ["--help"],
         ["run", "--help"],
+        ["chat", "--help"],
         ["generate", "--help"],
         ["models", "--help"],
         ["generate", "x", "--temperature", "-1"],

@@ -22,7 +22,7 @@ from agentcli.tools.report import QUIET, ending, told
 from agentcli.tools.shell import shell_argv
 from agentcli.tui import past
 from agentcli.tui.chooser import Choice
-from agentcli.tui.entries import Answered, Shown, Used
+from agentcli.tui.entries import Answered, Level, Shown, Used
 from agentcli.tui.face import Face, agent_of
 from agentcli.tui.keys import KEYS
 from agentcli.tui.numbers import short_number
@@ -56,6 +56,7 @@ class Actions:
             "cost": self._cost,
             "trace": self._trace,
             "tools": self._tools,
+            "mcp": self._mcp,
             "theme": self._theme,
             "copy": self._copy,
             "export": self._export,
@@ -216,6 +217,19 @@ class Actions:
             for spec in self._agent().tools.specs
         ]
         self._face.added(Shown("\n".join(["| Tool | Kind | |", "|---|---|---|", *rows])))
+
+    async def _mcp(self, argument: str) -> None:
+        self._agent()
+        assert self._face.conversation is not None
+        servers, notices = self._face.conversation.servers()
+        for notice in notices:
+            self._face.tell(notice, Level.WARNING)
+        if not servers:
+            self._face.tell("no MCP server is configured")
+            return
+        rows = [f"| `{name}` | {counted(tools, 'tool')} |" for name, tools in servers]
+        hint = "`agentcli mcp` connects to each and says what is wrong where one does not answer."
+        self._face.added(Shown("\n".join(["| Server | |", "|---|---|", *rows, "", hint])))
 
     async def _copy(self, argument: str) -> None:
         for entry in reversed(self._face.entries):

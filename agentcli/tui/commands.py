@@ -41,7 +41,7 @@ BUILTIN = (
     Command("model", "let another model answer", "[PROVIDER:NAME]"),
     Command("mode", "how much may happen without asking", "[ask, edits, auto, plan]"),
     Command("compact", "shorten the conversation so far", "[preview]"),
-    Command("undo", "take back the last step, files and messages"),
+    Command("undo", "take back the last task, files and messages"),
     Command("redo", "bring back what was undone"),
     Command("fork", "go on in a copy of this session"),
     Command("resume", "go on with another session", "[ID]"),

@@ -19,8 +19,9 @@ from agentcli.agent.kernel import Agent
 from agentcli.agent.run import Run, RunResult
 from agentcli.settings import Settings
 from agentcli.tools.approval import Ask
+from agentcli.tools.mcp.servers import tool_name
 from agentcli.tools.permissions import Mode
-from agentcli.wiring import open_agent
+from agentcli.wiring import mcp_settings, open_agent
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +146,17 @@ class Conversation:
         self.opening = replace(self.opening, mode=mode.value)
         if self.agent is not None:
             await self.agent.set_mode(mode)
+
+    def servers(self) -> tuple[list[tuple[str, int]], list[str]]:
+        """The configured MCP servers, each with how many tools it offers; and what to know."""
+        notices: list[str] = []
+        opening = self.opening
+        names = mcp_settings(opening.settings, opening.workspace, notices)
+        tools = [spec.name for spec in self.agent.tools.specs] if self.agent else []
+        counted = [
+            (name, sum(tool.startswith(tool_name(name, "")) for tool in tools)) for name in names
+        ]
+        return counted, notices
 
     def close(self) -> None:
         """Let ``live`` return, after an end to the turn under way."""

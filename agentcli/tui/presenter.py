@@ -165,9 +165,9 @@ class Presenter:
                 self._view.changed(used)
                 self._view.doing(f"running {call.name}")
             case ToolProgress(call_id=call_id, data=data):
-                if used := self._calls.get(call_id):
-                    used.output = (used.output + data)[-_TAIL_BYTES:]
-                    self._view.changed(used)
+                if running := self._calls.get(call_id):
+                    running.output = (running.output + data)[-_TAIL_BYTES:]
+                    self._view.changed(running)
             case ToolFinished(result=result, duration_s=seconds):
                 used = self._use(ToolCall(result.call_id, result.name))
                 used.result, used.duration_s = result, seconds

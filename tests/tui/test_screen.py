@@ -87,6 +87,7 @@ async def test_tools_cost_trace_and_diff_are_shown(chat: Start, workspace: Path)
             ("/trace", "events.jsonl"),
             ("/diff", "1 edit"),
             ("/tools", "search_replace"),
+            ("/mcp", "no MCP server is configured"),
         ):
             await one.send(command)
             await one.sees(seen)
