@@ -50,7 +50,9 @@ pre { background: var(--soft); border-radius: 6px; padding: .6rem; margin: .3rem
 pre del { color: var(--failed); text-decoration: none } h3 { font-size: .85rem; margin: .8rem 0 0 }
 .key i { display: inline-block; width: .8rem; height: .8rem; border-radius: 2px;
   margin: 0 .3rem 0 1rem; vertical-align: -1px }
-@media (max-width: 50rem) { details.step > summary { grid-template-columns: 2rem 1fr } }
+.numbers span { white-space: nowrap } .numbers { flex-wrap: wrap; column-gap: .8rem; row-gap: 0 }
+@media (max-width: 50rem) { details.step > summary { grid-template-columns: 2rem 1fr }
+  details.step > summary > :last-child { grid-column: 1 / -1 } }
 """
 
 
