@@ -1,6 +1,7 @@
 """``make demo``: the main job on a small repository, without a key and without a network.
 
-The embedded model, which is shipped with agentcli, mends a fresh git repository whose tests fail. Nothing is replayed: it runs the tests, finds the line, tries its edits on a copy.
+The embedded model, which is shipped with agentcli, mends a fresh git repository whose tests fail.
+Nothing is replayed: it runs the tests, finds the line, tries its edits on a copy.
 """
 
 from __future__ import annotations
