@@ -62,7 +62,7 @@ NEVER_SEES: Mapping[str, frozenset[str]] = {
 
 LAZY = (
     "__init__.py",  # what a library's user asks for by name
-    *("cli/", "wiring.py", "llm/registry.py", "llm/keys.py", "model/attention.py", "tools/mcp/"),
+    *("cli/", "wiring/", "llm/registry.py", "llm/keys.py", "model/attention.py", "tools/mcp/"),
     "tools/command_line.py",  # tree-sitter takes 30 ms, which most sessions never need
     *("tools/fetch.py", "tools/web_page.py"),  # so do the libraries of the extra web
     "task.py",  # and YAML
@@ -400,7 +400,7 @@ BROKEN = (
         imports_run_downwards,
         "sandbox/x.py",
         IN_FUNCTION.format("from agentcli.llm import client"),
-        "wiring.py",
+        "wiring/x.py",
     ),
     Broken(
         imports_run_downwards,
@@ -438,19 +438,19 @@ BROKEN = (
         agent_names_no_provider_tool_or_environment,
         "agent/x.py",
         "from agentcli.tools.shell import shell",
-        "wiring.py",
+        "wiring/x.py",
     ),
     Broken(
         agent_names_no_provider_tool_or_environment,
         "agent/x.py",
         "from agentcli.llm import openai",
-        "wiring.py",
+        "wiring/x.py",
     ),
     Broken(
         agent_names_no_provider_tool_or_environment,
         "agent/x.py",
         "from agentcli import tools",
-        "wiring.py",
+        "wiring/x.py",
     ),
     Broken(
         agent_names_no_provider_tool_or_environment,

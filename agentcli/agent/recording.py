@@ -13,8 +13,10 @@ from agentcli.environments.base import Changes
 class Recorder(Protocol):
     """Notices what changes in a workspace, and keeps what was there before."""
 
-    problem: str
-    """Why contents are not kept; empty while all is well."""
+    @property
+    def problem(self) -> str:
+        """Why contents are not kept; empty while all is well."""
+        ...
 
     def taken(self) -> tuple[str, tuple[str, ...]] | None:
         """The list of all files as they were at the start, and what it leaves out; once."""

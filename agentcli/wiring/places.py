@@ -1,0 +1,118 @@
+"""Where an agent's tools act: the environment, its checkpoints and copies of it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agentcli.environments.base import Environment
+from agentcli.environments.copies import CopiedWorkspace, copied, in_place
+from agentcli.environments.host import HostEnvironment
+from agentcli.environments.recorded import Recorded
+from agentcli.environments.snapshots import Snapshots, folder_of
+from agentcli.errors import ConfigError
+from agentcli.sandbox.confine import Level
+from agentcli.session import store
+from agentcli.settings import Settings
+
+if TYPE_CHECKING:
+    from agentcli.environments.ssh import SshEnvironment
+
+LEVELS: dict[str, Level | None] = {
+    "auto": None,
+    "full": "full",
+    "reduced": "reduced",
+    "none": "none",
+}
+"""From the setting to the level that must hold; None takes the best that works."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """An environment and what surrounds it.
+
+    ``host`` is the part of it on this machine, ``recorded`` what keeps checkpoints; ``borrowed``
+    is one that its owner has started and will close.
+    """
+
+    environment: Environment
+    host: HostEnvironment | None
+    recorded: Recorded | None
+    borrowed: bool
+    why: Callable[[], str]
+    """Why its level is not a better one, once it has started."""
+
+    async def start(self) -> None:
+        """Make it ready; raises ``SandboxError`` where that cannot be."""
+        if not self.borrowed:
+            await self.environment.start()
+
+    async def aclose(self) -> None:
+        """Let go of it."""
+        if not self.borrowed:
+            await self.environment.aclose()
+
+
+def place_of(
+    name: str, root: Path, settings: Settings, *, looks_only: bool, copy: HostEnvironment | None
+) -> Place:
+    """The place of that name: ``host``, ``docker:IMAGE`` or ``ssh:HOST``; or ``copy`` as it is.
+
+    Checkpoints are kept of workspaces on this machine; with ``looks_only`` not before the first
+    change.
+
+    Raises:
+        ConfigError: the settings forbid it.
+    """
+    chosen = copy or _environment(name, root, settings)
+    host = chosen if isinstance(chosen, HostEnvironment) else None
+    recorded = None
+    if host is not None and settings.snapshots and copy is None:
+        snapshots = Snapshots(str(root), folder_of(store.data_dir(), str(root)))
+        recorded = Recorded(host, snapshots, now=not looks_only)
+    return Place(recorded or chosen, host, recorded, copy is not None, lambda: chosen.reason)
+
+
+def _environment(place: str, root: Path, settings: Settings) -> HostEnvironment | SshEnvironment:
+    wanted, network = LEVELS[settings.sandbox], settings.commands_network
+    if place == "host":
+        return HostEnvironment(root, wanted=wanted, network=network, domains=settings.domains)
+    if settings.offline and place.startswith("ssh:"):
+        raise ConfigError(
+            f"offline: {place} is another machine", hint="Leave out --offline, or use --env host"
+        )
+    from agentcli.environments.choose import choose
+
+    config = settings.ssh_config or ""
+    return choose(
+        place,
+        root,
+        wanted=wanted,
+        network=network,
+        domains=settings.domains,
+        ssh_config=config,
+    )
+
+
+def copies_of(
+    settings: Settings, root: Path
+) -> Callable[[], AbstractAsyncContextManager[CopiedWorkspace]]:
+    """Opens copies of a workspace that stand in its place, as ``in_place`` does."""
+    return functools.partial(
+        in_place,
+        root,
+        wanted=LEVELS[settings.sandbox],
+        network=settings.commands_network,
+        domains=settings.domains,
+    )
+
+
+def tries_of(
+    settings: Settings, root: Path
+) -> Callable[[], AbstractAsyncContextManager[HostEnvironment]]:
+    """Opens copies on which candidates are tried, and of which nothing is kept."""
+    return functools.partial(copied, root, wanted=LEVELS[settings.sandbox])

@@ -1,0 +1,170 @@
+"""The tools of a session: built in, of MCP servers, and those that need something of wiring."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Collection, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from agentcli.agent.kernel import Agent
+from agentcli.config import cache_folder, user_folder
+from agentcli.delegation import Delegation
+from agentcli.errors import TaskError
+from agentcli.llm import registry
+from agentcli.prompts import Prompts
+from agentcli.sandbox.limits import Limits
+from agentcli.settings import McpServerSettings, Settings
+from agentcli.tools.approval import Ask
+from agentcli.tools.background import Jobs
+from agentcli.tools.base import Tool
+from agentcli.tools.builtin import builtin_tools
+from agentcli.tools.calculator import calculator_tool
+from agentcli.tools.decline import decline_tool
+from agentcli.tools.delegate import delegate_tool
+from agentcli.tools.fetch import fetch_tool
+from agentcli.tools.jobs import jobs_tool
+from agentcli.tools.mcp.servers import PROJECT_SERVERS, McpServers, project_servers
+from agentcli.tools.middleware import Cache, Middleware, RateLimit
+from agentcli.tools.permissions import Mode, ModePermissions
+from agentcli.tools.registry import Registry
+from agentcli.tools.rule_file import RuleFile
+from agentcli.tools.rules import Rules, check_rules, parse_rules
+from agentcli.tools.todo import todo_tool
+from agentcli.trust import is_trusted
+from agentcli.wiring.limits import secrets
+
+_LEARNT = ("grep", "list_dir", "read_file", "run_tests", "search_replace")
+"""What the embedded model was trained with, beside calculator and decline."""
+
+
+def learnt_tools(command: Limits, check: Limits) -> list[Tool]:
+    """The tools of a small model, which knows them from training and reads no prompt about them."""
+    builtin = builtin_tools(command=command, check=check)
+    learnt = [tool for tool in builtin if tool.spec.name in _LEARNT]
+    return [*learnt, calculator_tool(), decline_tool()]
+
+
+class Toolbox:
+    """Collects the tools of a session, and binds to its agent those that need it."""
+
+    def __init__(self, settings: Settings, root: Path, prompts: Prompts, folder: Path) -> None:
+        """``folder`` is the session's own, where the journals of its sub-agents are kept."""
+        self.jobs: Jobs | None = None
+        """Commands in the background, where the model has the tools for them."""
+        self._agent: Agent | None = None
+        self._delegation: Delegation | None = None
+        self._settings = settings
+        self._root = root
+        self._prompts = prompts
+        self._folder = folder
+
+    async def gather(
+        self, command: Limits, check: Limits, stack: AsyncExitStack, notices: list[str]
+    ) -> list[Tool]:
+        """All tools there are; MCP servers end with ``stack``, their troubles are ``notices``."""
+        settings, prompts = self._settings, self._prompts
+        tools = builtin_tools(prompts, command=command, check=check)
+        if configured := mcp_settings(settings, self._root, notices):
+            servers = McpServers(
+                configured,
+                folder=str(self._root),
+                cache=cache_folder() / "mcp",
+                environ=os.environ,
+                offline=settings.offline,
+                notices=notices,
+            )
+            stack.push_async_callback(servers.aclose)
+            tools += await servers.tools()
+        if not settings.offline and importlib.util.find_spec("markdownify"):
+            tools.append(fetch_tool(prompts, self._rules))
+        self._delegation = Delegation(
+            prompts,
+            tools,
+            folder=self._folder / "agents",
+            secrets=secrets(os.environ),
+            price_of=registry.price_of,
+            window_of=registry.window_of,
+        )
+        self.jobs = Jobs()
+        stack.push_async_callback(self.jobs.aclose)
+        return [
+            *tools,
+            todo_tool(prompts),
+            delegate_tool(prompts, self._delegation.spawn),
+            jobs_tool(prompts, self.jobs),
+        ]
+
+    def bind(self, agent: Agent) -> None:
+        """Sub-agents work for this agent, and its rules hold for what its tools do."""
+        self._agent = agent
+        if self._delegation is not None:
+            self._delegation.agent = agent
+
+    def _rules(self) -> Rules:
+        permissions = self._agent.tools.permissions if self._agent else None
+        return permissions.rules if isinstance(permissions, ModePermissions) else Rules()
+
+
+def register(
+    tools: Sequence[Tool],
+    settings: Settings,
+    *,
+    mode: Mode,
+    ask: Ask | None,
+    root: Path,
+    seed: str,
+) -> Registry:
+    """The registry of a session.
+
+    Raises:
+        ConfigError: a tool or a rule is not sound.
+    """
+    return Registry(
+        tools,
+        _permissions(settings, mode, ask, root, tools),
+        middleware=_middleware(settings),
+        seed=seed,
+    )
+
+
+def chosen(tools: list[Tool], wanted: Collection[str]) -> list[Tool]:
+    """The wanted ones, all where none is named; TaskError: there is none of that name."""
+    known = {tool.spec.name for tool in tools}
+    if unknown := sorted(set(wanted) - known):
+        raise TaskError(
+            f"unknown tool {', '.join(unknown)}", hint=f"There are: {', '.join(sorted(known))}"
+        )
+    return [tool for tool in tools if not wanted or tool.spec.name in wanted]
+
+
+def mcp_settings(
+    settings: Settings, root: Path, notices: list[str]
+) -> dict[str, McpServerSettings]:
+    """The MCP servers of the settings, and of the project where it is trusted."""
+    servers = dict(settings.mcp.servers)
+    if (root / PROJECT_SERVERS).exists():
+        if is_trusted(root):
+            return project_servers(root) | servers
+        notices.append(
+            f"{PROJECT_SERVERS} is left out: this folder is not trusted (agentcli trust)"
+        )
+    return servers
+
+
+def _permissions(
+    settings: Settings, mode: Mode, ask: Ask | None, root: Path, tools: Sequence[Tool]
+) -> ModePermissions:
+    """Rules of all layers and those saved for this project; ConfigError: one is not sound."""
+    listed = settings.permissions
+    saved = RuleFile(user_folder(), str(root))
+    rules = parse_rules(listed.allow, listed.ask, listed.deny) + saved.read()
+    check_rules(rules, [tool.spec for tool in tools])
+    return ModePermissions(mode, ask, rules=rules, root=str(root), save=saved.add)
+
+
+def _middleware(settings: Settings) -> list[Middleware]:
+    """A cached answer takes no turn of a rate."""
+    cache: list[Middleware] = [Cache()] if settings.tool_cache else []
+    return [*cache, *(RateLimit([name], rate) for name, rate in settings.tool_rates.items())]
