@@ -6,11 +6,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agentcli.environments.base import Environment, WorkspaceCopy
 from agentcli.messages import Outcome, ToolDefinition
 from agentcli.sandbox.limits import CHECK, COMMAND, Limits
+
+if TYPE_CHECKING:
+    from agentcli.tools.background import Jobs
 
 STOP = "stop"
 """Key of a result's ``data``: the reason to end the run with; its content is then the answer."""
@@ -117,6 +120,8 @@ class ToolContext:
     """Opens a copy of the workspace, where the environment has copies."""
     on_copy: bool = False
     """The environment is a copy that is thrown away: edits there need nobody's leave."""
+    jobs: Jobs | None = None
+    """Commands in the background, where they can be had."""
     changing: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
     """Around bringing a copy's effect into the workspace."""
     output_chars: int = 30_000

@@ -186,8 +186,11 @@ class Registry:
         if spec is None or not spec.command_argument:
             return spec.kind if spec else None
         try:
-            line = parse_arguments(call.arguments).get(spec.command_argument)
+            arguments = parse_arguments(call.arguments)
         except ToolInputError:
+            return spec.kind
+        line = arguments.get(spec.command_argument)
+        if arguments.get("background"):  # that it has begun says nothing of what it found
             return spec.kind
         return purpose_of(line) if isinstance(line, str) else spec.kind
 

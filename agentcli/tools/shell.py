@@ -11,6 +11,8 @@ from agentcli.tools.base import ToolContext, ToolOutput
 from agentcli.tools.report import QUIET, ending, told
 
 MAX_TIME_S = 600
+_AT_ONCE_S = 1.0
+"""A command in the background that fails in this time is told of at once."""
 
 _BASH_OR_SH = 'if [ -x /bin/bash ]; then exec /bin/bash -c "$1"; else exec /bin/sh -c "$1"; fi'
 
@@ -31,17 +33,21 @@ async def shell(
     context: ToolContext,
     command: str,
     timeout_s: Annotated[int, {"minimum": 1, "maximum": MAX_TIME_S}] = 120,
+    background: bool = False,
 ) -> ToolOutput:
     """Run a command with bash.
 
     Args:
         command: The command line.
         timeout_s: Seconds after which it is ended.
+        background: Let it run on, without that limit; see the tool jobs.
     """
     if not command.strip():
         raise ToolInputError('"command" is empty', path="command")
     if "\0" in command:
         raise ToolInputError('"command" holds a zero byte', path="command")
+    if background:
+        return await _in_background(context, command)
     time_s = _allowed_s(context.command.time_s, timeout_s)
     result = await context.environment.exec(
         shell_argv(command),
@@ -50,3 +56,17 @@ async def shell(
         on_output=context.progress,
     )
     return told(result, ending(result, time_s), context.output_chars)
+
+
+async def _in_background(context: ToolContext, command: str) -> ToolOutput:
+    if context.jobs is None or context.on_copy:
+        raise ToolInputError("no command can stay in the background here", path="background")
+    argv = shell_argv(command)
+    job = context.jobs.start(context.environment, command, argv, context.command, QUIET)
+    await job.settled(_AT_ONCE_S)
+    if job.result is not None:
+        head = f"ended at once: {ending(job.result, _AT_ONCE_S)}"
+        return told(job.result, head, context.output_chars)
+    text = job.read(context.output_chars - 200).rstrip("\n")
+    head = f'running in the background; id "{job.id}"'
+    return ToolOutput(f"{head}\n{text}" if text else head, data={"job": job.id})

@@ -44,7 +44,8 @@ class CopyTrial:
         except OSError as error:
             raise SandboxError(f"the workspace cannot be copied: {error}") from error
         try:
-            self._output = await self._work(replace(self._context, environment=copy, copies=None))
+            context = replace(self._context, environment=copy, copies=None, jobs=None)
+            self._output = await self._work(context)
         except AgentCLIError as error:
             self._output = ToolOutput(f"error: {error.line()}", Outcome.ERROR)
         effect = await copy.effect()

@@ -1,0 +1,156 @@
+"""Commands that go on while the conversation does: started by shell, watched by jobs.
+
+Each runs in the sandbox as every command does, with the same limits but for its time, and all of
+them end with the session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import itertools
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from agentcli.environments.base import Environment, ExecResult
+from agentcli.errors import AgentCLIError, ToolError, ToolInputError
+from agentcli.sandbox.limits import Limits
+from agentcli.text import plain_output
+
+TIME_S = 12 * 3600.0
+MOST_RUNNING = 8
+MOST_UNREAD = 256 * 1024
+"""Characters that are kept of what nobody has read yet; the oldest go."""
+
+
+class Job:
+    """One command in the background; ``id`` counts from 1 within a session."""
+
+    def __init__(self, id: str, command: str) -> None:
+        self.id = id
+        self.command = command
+        self.started = time.monotonic()
+        self.result: ExecResult | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._decoders = {
+            name: codecs.getincrementaldecoder("utf-8")("replace") for name in ("stdout", "stderr")
+        }
+        self._unread = ""
+        self._dropped = 0
+        self._news = asyncio.Event()
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not come to its end."""
+        return self._task is not None and not self._task.done()
+
+    def start(
+        self,
+        environment: Environment,
+        argv: Sequence[str],
+        limits: Limits,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        """Begin; what comes of it is ``result``, None where it was killed."""
+        limits = replace(limits, time_s=TIME_S)
+        self._task = asyncio.create_task(self._run(environment, argv, limits, env))
+
+    async def _run(
+        self,
+        environment: Environment,
+        argv: Sequence[str],
+        limits: Limits,
+        env: Mapping[str, str] | None,
+    ) -> None:
+        try:
+            self.result = await environment.exec(argv, limits=limits, env=env, on_output=self._add)
+        except AgentCLIError as error:
+            self.result = ExecResult(success=False, exit_code=None, error=error.line())
+        finally:
+            self._news.set()
+
+    def _add(self, stream: str, data: bytes) -> None:
+        self._unread += self._decoders[stream].decode(data)
+        if (excess := len(self._unread) - MOST_UNREAD) > 0:
+            self._unread = self._unread[excess:]
+            self._dropped += excess
+        self._news.set()
+
+    async def settled(self, wait_s: float) -> None:
+        """Wait until it ends, ``wait_s`` seconds at most."""
+        if self._task is not None and self.running:
+            await asyncio.wait([self._task], timeout=wait_s)
+
+    async def news(self, wait_s: float) -> None:
+        """Wait until there is something to read or it ends, ``wait_s`` seconds at most."""
+        try:
+            async with asyncio.timeout(wait_s):
+                while self.running and not self._unread:
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            pass
+
+    def read(self, most: int) -> str:
+        """What it has printed since it was last read, the last ``most`` characters of it."""
+        text, dropped = self._unread, self._dropped
+        self._unread, self._dropped = "", 0
+        text = plain_output(text)
+        dropped += max(0, len(text) - most)
+        note = f"[{dropped:,} characters left out]\n" if dropped else ""
+        return note + text[-most:]
+
+    async def kill(self) -> None:
+        """End it with all that it started."""
+        if self._task is None:
+            return
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+
+class Jobs:
+    """The background commands of one session."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[str, Job] = {}
+        self._numbers = itertools.count(1)
+
+    def __iter__(self) -> Iterator[Job]:
+        return iter(list(self._jobs.values()))
+
+    def start(
+        self,
+        environment: Environment,
+        command: str,
+        argv: Sequence[str],
+        limits: Limits,
+        env: Mapping[str, str] | None = None,
+    ) -> Job:
+        """Start a command; ``command`` is how it is shown.
+
+        Raises:
+            ToolError: too many of them are running.
+        """
+        if sum(job.running for job in self) >= MOST_RUNNING:
+            raise ToolError(f"{MOST_RUNNING} background commands are running: kill one first")
+        job = Job(str(next(self._numbers)), command)
+        self._jobs[job.id] = job
+        job.start(environment, argv, limits, env)
+        return job
+
+    def get(self, id: str) -> Job:
+        """The job of that id.
+
+        Raises:
+            ToolInputError: there is none.
+        """
+        job = self._jobs.get(id)
+        if job is None:
+            there = ", ".join(self._jobs) or "none"
+            raise ToolInputError(f'there is no background command "{id}"; there are: {there}')
+        return job
+
+    async def aclose(self) -> None:
+        """End all that still run."""
+        await asyncio.gather(*(job.kill() for job in self))

@@ -1,0 +1,129 @@
+"""Commands in the background: real processes that go on, are read, killed, and end with it all."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentcli.messages import Outcome, ToolCall, ToolResult
+from agentcli.prompts import Prompts
+from agentcli.tools.background import MOST_RUNNING, MOST_UNREAD, Job, Jobs
+from agentcli.tools.base import ToolContext, ToolKind
+from agentcli.tools.jobs import jobs_tool
+from agentcli.tools.registry import Registry
+from tests.running import running_with, survivors
+from tests.tools.conftest import TOOLS, Call
+
+
+@pytest.fixture
+async def jobs() -> AsyncIterator[Jobs]:
+    jobs = Jobs()
+    yield jobs
+    await jobs.aclose()
+
+
+@pytest.fixture
+def call(context: ToolContext, jobs: Jobs) -> Call:
+    registry = Registry([*TOOLS, jobs_tool(Prompts.standard(), jobs)])
+
+    async def dispatch(name: str, **arguments: Any) -> ToolResult:
+        call = ToolCall("1", name, json.dumps(arguments))
+        return await registry.dispatch(call, replace(context, jobs=jobs))
+
+    return dispatch
+
+
+async def test_one_goes_on_while_others_run_and_is_read_in_parts(
+    call: Call, workspace: Path
+) -> None:
+    script = "echo one; until [ -e go ]; do sleep 0.05; done; echo two >&2; exit 3"
+    begun = await call("shell", command=script, background=True)
+    assert begun.content == 'running in the background; id "1"\none'
+    assert (await call("jobs", action="read", id="1")).content.endswith("s]\n[nothing new]")
+    assert "\trunning for " in (await call("jobs")).content
+    assert (await call("shell", command="touch go")).outcome is Outcome.OK
+    assert (await call("jobs", action="read", id="1", wait_s=20)).content.endswith("\ntwo")
+    last = (await call("jobs", action="read", id="1", wait_s=20)).content
+    assert last == "[1: exit code 3]\n[nothing new]"
+    assert (await call("jobs")).content.startswith("1\texit code 3\techo one; until")
+
+
+async def test_it_is_killed_with_all_that_it_started(call: Call, jobs: Jobs) -> None:
+    word = f"86{os.getpid()}"
+    script = f"(sleep {word}1 &); sleep {word}2"
+    await call("shell", command=script, background=True)
+    processes = running_with(f"{word}1") + running_with(f"{word}2")
+    assert len(processes) >= 2
+    assert (await call("jobs", action="kill", id="1")).content.startswith("[1: killed]")
+    assert survivors(processes) == []
+
+
+async def test_all_of_them_end_with_the_session(call: Call, jobs: Jobs) -> None:
+    word = f"87{os.getpid()}"
+    for number in range(2):
+        await call("shell", command=f"sleep {word}{number}", background=True)
+    processes = running_with(word)
+    assert len(processes) >= 2
+    await jobs.aclose()
+    assert survivors(processes) == []
+    assert [job.running for job in jobs] == [False, False]
+
+
+async def test_what_fails_at_once_is_told_at_once(call: Call) -> None:
+    result = await call("shell", command="echo no such port >&2; exit 1", background=True)
+    assert result.outcome is Outcome.FAILED
+    assert result.content == "ended at once: exit code 1\n[stderr]\nno such port"
+
+
+async def test_output_that_nobody_reads_is_bounded(call: Call, jobs: Jobs) -> None:
+    script = "sleep 1.2; head -c 2000000 /dev/zero | tr '\\0' x; echo; echo end; sleep 60"
+    await call("shell", command=script, background=True)
+    job = jobs.get("1")
+    size = 0
+    while size < 2_000_000:
+        await asyncio.sleep(0.02)
+        size = len(job._unread) + job._dropped
+        assert len(job._unread) <= MOST_UNREAD
+    await asyncio.sleep(0.1)
+    content = (await call("jobs", action="read", id="1")).content
+    assert "characters left out]" in content and content.endswith("x\nend")
+    assert len(content) < 31_000
+
+
+async def test_characters_that_come_in_pieces() -> None:
+    job = Job("1", "x")
+    for byte in "größer".encode():
+        job._add("stdout", bytes([byte]))
+    assert job.read(100) == "größer"
+    assert job.read(100) == ""
+
+
+async def test_there_are_not_too_many(call: Call, jobs: Jobs, context: ToolContext) -> None:
+    for number in range(MOST_RUNNING):
+        jobs.start(context.environment, f"sleep {number}", ("sleep", "60"), context.command)
+    result = await call("shell", command="sleep 60", background=True)
+    assert (result.outcome, "kill one first" in result.content) == (Outcome.ERROR, True)
+
+
+async def test_what_there_is_not(call: Call, context: ToolContext) -> None:
+    assert (await call("jobs")).content == "no background commands"
+    assert "there are: none" in (await call("jobs", action="read", id="7")).content
+    assert '"id" is missing' in (await call("jobs", action="kill")).content
+    one = ToolCall("1", "shell", '{"command": "sleep 60", "background": true}')
+    result = await Registry(TOOLS).dispatch(one, context)
+    assert result.outcome is Outcome.ERROR and "can stay in the background" in result.content
+
+
+def test_that_a_check_has_begun_says_nothing_of_it() -> None:
+    registry = Registry(TOOLS)
+    command: dict[str, Any] = {"command": "pytest -q"}
+    assert registry.purpose(ToolCall("1", "shell", json.dumps(command))) is ToolKind.CHECK
+    command["background"] = True
+    assert registry.purpose(ToolCall("1", "shell", json.dumps(command))) is ToolKind.RUN
