@@ -399,9 +399,12 @@ class ChatApp(App[int]):
         """The terminal belongs to another program meanwhile."""
         return self.suspend()
 
-    @work(group="leaving")
-    async def leave(self) -> None:
+    def leave(self) -> None:
         """End in order: the turn is interrupted, the journal has its end."""
+        self._leave()
+
+    @work(group="leaving")
+    async def _leave(self) -> None:
         if self.conversation is not None:
             await self._end(self.conversation)
         self.exit(0)

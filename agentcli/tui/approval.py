@@ -62,6 +62,11 @@ class ApprovalPanel(VerticalGroup, can_focus=True):
         """From now on a moment must pass before a key answers."""
         self._quiet_since = time.monotonic()
 
+    @property
+    def listens(self) -> bool:
+        """Whether a key answers by now."""
+        return time.monotonic() - self._quiet_since >= GUARD_S
+
     async def reply(self) -> Reply:
         """The user's answer."""
         return await self._reply
@@ -73,11 +78,10 @@ class ApprovalPanel(VerticalGroup, can_focus=True):
 
     def on_key(self, event: events.Key) -> None:
         """One key answers, but never one that was pressed before the question could be read."""
-        now = time.monotonic()
-        typing = now - self._quiet_since < GUARD_S
+        typing = not self.listens
         if typing and (event.is_printable or event.key in ("enter", "backspace")):
             # While the user goes on typing, all of it belongs to the prompt.
-            self._quiet_since = now
+            self.appeared()
             event.stop()
             self.post_message(self.Strayed(event))
             return

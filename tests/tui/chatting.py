@@ -15,6 +15,7 @@ from textual.pilot import Pilot
 from agentcli.agent.kernel import Agent
 from agentcli.settings import Settings
 from agentcli.tui.app import ChatApp
+from agentcli.tui.approval import ApprovalPanel
 from agentcli.tui.conversation import Conversation, Opening
 from agentcli.tui.entries import Entry
 from agentcli.tui.options import Options
@@ -88,8 +89,12 @@ class Chat:
 
     async def question(self) -> None:
         """Wait until something is asked, and long enough to answer it."""
-        await self.until(lambda: self.app.query("#approval"), "a question")
-        await asyncio.sleep(0.35)
+
+        def listens() -> bool:
+            panel = self.app.focused
+            return isinstance(panel, ApprovalPanel) and panel.listens
+
+        await self.until(listens, "a question")
 
 
 _KEYS = {" ": "space", "/": "slash", "@": "at", "!": "exclamation_mark", "\n": "ctrl+j"}

@@ -57,8 +57,7 @@ async def test_always_saves_the_rule_that_was_shown(
 async def test_a_key_of_the_first_moment_goes_to_the_prompt(chat: Start, workspace: Path) -> None:
     async with chat([touch("a"), Reply(text="done")]) as one:
         await one.send("go")
-        await one.until(lambda: one.app.query(ApprovalPanel))
-        await one.until(lambda: isinstance(one.app.focused, ApprovalPanel))
+        await one.question()
         one.app.query_one(ApprovalPanel).appeared()  # just now, however slow this machine is
         await one.press("y")
         await one.until(lambda: one.app.prompt.text == "y")

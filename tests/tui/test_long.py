@@ -73,7 +73,10 @@ def test_the_end_of_5000_messages_is_read_without_the_rest(home: Path, workspace
     assert said == [f"question {n}" for n in range(TURNS)]  # nothing twice, nothing missing
 
 
-async def test_it_opens_at_its_end_and_scrolls_to_its_beginning(chat: Start, journal: Path) -> None:
+async def test_it_opens_at_its_end_and_scrolls_upwards(
+    chat: Start, home: Path, workspace: Path
+) -> None:
+    write(home, workspace, FEW)
     async with chat([Reply(text="new answer")], session_id=SESSION) as one:
         await one.sees(f"answer {FEW - 1}")
         transcript = one.app.transcript
