@@ -48,8 +48,8 @@ from agentcli.agent.events import (  # noqa: E402
     TaskGiven,
     ToolFinished,
     ToolStarted,
-    to_record,
 )
+from agentcli.agent.records import to_record  # noqa: E402
 from agentcli.messages import (  # noqa: E402
     FinishReason,
     ToolCall,

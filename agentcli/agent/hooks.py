@@ -10,7 +10,8 @@ import logging
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from agentcli.agent.events import Event, kind, to_record
+from agentcli.agent.events import Event
+from agentcli.agent.records import kind, to_record
 from agentcli.agent.state import AgentState
 from agentcli.messages import ToolCall, ToolResult
 

@@ -31,9 +31,9 @@ from agentcli.agent.events import (
     ToolFinished,
     ToolStarted,
     Warned,
-    to_record,
     usage_of,
 )
+from agentcli.agent.records import to_record
 from agentcli.agent.state import AgentState
 from agentcli.errors import Place
 from agentcli.messages import Outcome, ToolCall, Usage

@@ -21,7 +21,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from agentcli.agent.events import Event, from_record, to_record
+from agentcli.agent.events import Event
+from agentcli.agent.records import from_record, to_record
 from agentcli.errors import JournalError
 
 SCHEMA = 1

@@ -32,8 +32,8 @@ from agentcli.agent.events import (
     ToolFinished,
     ToolStarted,
     WorkspaceChanged,
-    to_record,
 )
+from agentcli.agent.records import to_record
 from agentcli.agent.state import AgentState, fold
 from agentcli.messages import Message, Role, Usage, result_to_json
 

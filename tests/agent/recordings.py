@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from agentcli.agent.events import Event, MemoryLog, SessionStarted, from_record, to_record
+from agentcli.agent.events import Event, MemoryLog, SessionStarted
 from agentcli.agent.kernel import Agent
+from agentcli.agent.records import from_record, to_record
 from agentcli.environments.base import opened
 from agentcli.environments.host import HostEnvironment
 from agentcli.llm.client import ModelInfo

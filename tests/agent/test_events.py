@@ -7,7 +7,7 @@ from dataclasses import MISSING, fields
 
 import pytest
 
-from agentcli.agent import events
+from agentcli.agent import records
 from agentcli.agent.events import (
     AnswerRejected,
     BranchTaken,
@@ -47,10 +47,8 @@ from agentcli.agent.events import (
     Warned,
     WorkspaceChanged,
     WorkspaceTaken,
-    from_record,
-    kind,
-    to_record,
 )
+from agentcli.agent.records import from_record, kind, to_record
 from agentcli.llm.client import TextDelta
 from agentcli.messages import (
     FinishReason,
@@ -117,7 +115,7 @@ DURABLE: list[Event] = [
 
 
 def test_the_list_above_is_complete() -> None:
-    durable = {cls for cls in events._KINDS.values() if cls.durable}
+    durable = {cls for cls in records._KINDS.values() if cls.durable}
     assert {type(event) for event in DURABLE} == durable
 
 
@@ -155,7 +153,7 @@ def test_transient_events_can_be_shown_as_json() -> None:
 def test_kinds_are_snake_case_and_distinct() -> None:
     kinds = [kind(event) for event in DURABLE]
     assert kinds[:2] == ["session_started", "task_given"]
-    assert all(name == name.lower() for name in events._KINDS)
+    assert all(name == name.lower() for name in records._KINDS)
 
 
 async def test_memory_log_keeps_what_it_is_given() -> None:

@@ -15,8 +15,8 @@ from agentcli.agent.events import (
     StopReason,
     TaskGiven,
     ToolStarted,
-    to_record,
 )
+from agentcli.agent.records import to_record
 from agentcli.agent.state import fold_all
 from agentcli.config import load
 from agentcli.messages import FinishReason, Outcome, Role, Usage, assistant, validate_history

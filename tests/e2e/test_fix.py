@@ -15,8 +15,8 @@ from agentcli.agent.events import (
     TaskGiven,
     ToolFinished,
     ToolStarted,
-    kind,
 )
+from agentcli.agent.records import kind
 from agentcli.messages import Outcome
 from tests.conftest import Serve
 from tests.running import KEY, Cli, Ended, git, repository

@@ -30,13 +30,13 @@ from agentcli.agent.events import (
     StageStarted,
     StepFinished,
     StopReason,
-    kind,
 )
 from agentcli.agent.hooks import Hook
 from agentcli.agent.memory import SearchMemory, SummaryMemory, WindowMemory
 from agentcli.agent.module import AgentModule
 from agentcli.agent.preflight import Code, look
 from agentcli.agent.processors.selection import KeepLastN
+from agentcli.agent.records import kind
 from agentcli.agent.run import RunResult
 from agentcli.agent.state import STATUS_OF, AgentState, StepRecord, exit_code
 from agentcli.environments.base import Nowhere, opened

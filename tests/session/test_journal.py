@@ -22,8 +22,8 @@ from agentcli.agent.events import (
     ToolFinished,
     ToolStarted,
     Warned,
-    to_record,
 )
+from agentcli.agent.records import to_record
 from agentcli.errors import JournalError, UsageError
 from agentcli.messages import FinishReason, ToolCall, ToolResult, Usage, assistant, user
 from agentcli.session import store

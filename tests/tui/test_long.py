@@ -20,8 +20,8 @@ from agentcli.agent.events import (
     TaskGiven,
     ToolFinished,
     ToolStarted,
-    to_record,
 )
+from agentcli.agent.records import to_record
 from agentcli.messages import FinishReason, ToolCall, ToolResult, Usage, assistant, user
 from agentcli.tui.entries import Answered, Said
 from agentcli.tui.past import before, tail
