@@ -18,6 +18,7 @@ from agentcli.agent.events import (
     Decided,
     Delta,
     Event,
+    MemoryLog,
     MessageAdded,
     ModeChanged,
     ModelAnswered,
@@ -157,7 +158,7 @@ def test_kinds_are_snake_case_and_distinct() -> None:
 
 
 async def test_memory_log_keeps_what_it_is_given() -> None:
-    log = events.MemoryLog()
+    log = MemoryLog()
     await log.append(MessageAdded(user("hi")))
     await log.append(MessageAdded(assistant("yes")), sync=True)
     assert [event.message.text for event in log.events if isinstance(event, MessageAdded)] == [
