@@ -16,6 +16,8 @@ from textual_serve.server import Server
 
 _COOKIE = "agentcli"
 _HOST = "127.0.0.1"
+# Nothing from elsewhere: the page would fetch a font from a third party.
+_ONLY_HERE = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob: ws:"
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -61,6 +63,8 @@ class ChatServer(Server):
         if origin is not None and urlsplit(origin).netloc != f"{_HOST}:{self.port}":
             raise web.HTTPForbidden(text="Not from another page.\n")
         response = await handler(request)
+        if not response.prepared:
+            response.headers["Content-Security-Policy"] = _ONLY_HERE
         if given and not response.prepared:
             response.set_cookie(_COOKIE, self.token, httponly=True, samesite="Strict")
             response.headers["Referrer-Policy"] = "no-referrer"

@@ -56,6 +56,12 @@ class Page:
             await self.call("Input.dispatchKeyEvent", type="keyDown", **told, **text_of)
             await self.call("Input.dispatchKeyEvent", type="keyUp", **told)
 
+    async def click(self, x: int, y: int) -> None:
+        """Click at a point of the page, in pixels."""
+        for kind in ("mousePressed", "mouseReleased"):
+            told = {"x": x, "y": y, "button": "left", "clickCount": 1}
+            await self.call("Input.dispatchMouseEvent", type=kind, **told)
+
     async def picture(self) -> bytes:
         """The page as PNG."""
         shot = await self.call("Page.captureScreenshot", format="png")
@@ -159,7 +165,9 @@ async def test_a_conversation_in_the_browser(
 
     async with serving(cli, workspace) as address, browsing(address, tmp_path / "browser") as page:
         blank = await page.picture()
-        await asyncio.sleep(4)  # the page connects when its fonts are there
+        await until(cli.journals, "the chat behind the page")
+        await asyncio.sleep(2)
+        await page.click(300, 490)
         await page.type("change it\r")
         await until(lambda: any(isinstance(e, ModelAnswered) for e in events()), "an answer")
         await asyncio.sleep(2)
