@@ -1,0 +1,80 @@
+"""``agentcli chat`` without a screen, and what it says to wrong command lines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.running import Cli
+from tests.server import Reply, ScriptedServer
+
+
+def test_lines_of_a_pipe_are_messages(
+    cli: Cli, workspace: Path, serve: Callable[..., ScriptedServer]
+) -> None:
+    (workspace / "a.txt").write_text("old\n")
+    edit = {"path": "a.txt", "old": "old", "new": "new"}
+    server = serve(
+        [
+            Reply(text="I change it.", calls=[("search_replace", edit)]),
+            Reply(text="It is **done**."),
+            Reply(text="Nothing else."),
+        ]
+    )
+    cli.server = server.url
+    lines = "change it\n/cost\n!cat a.txt\nanything\\\nelse?\n/nonsense\n"
+    ended = cli.run(
+        *("chat", "--plain", "--mode", "edits", "--model", "openai:scripted"),
+        stdin=lines.encode(),
+        cwd=workspace,
+    )
+    assert ended.code == 0, ended.err
+    assert ended.out == "It is **done**.\nNothing else.\n"  # answers, and nothing but answers
+    for seen in ("I change it.", "search_replace a.txt", "200 tokens", "exit code 0\nnew"):
+        assert seen in ended.err
+    assert "there is no command /nonsense" in ended.err
+    assert server.requests[2].json["messages"][-1]["content"] == "anything\nelse?"
+    assert (workspace / "a.txt").read_text() == "new\n"
+
+
+def test_without_anybody_to_ask_the_answer_is_no(
+    cli: Cli, workspace: Path, serve: Callable[..., ScriptedServer]
+) -> None:
+    cli.server = serve(
+        [Reply(calls=[("shell", {"command": "touch made"})]), Reply(text="So be it.")]
+    ).url
+    ended = cli.run("chat", "--plain", "--model", "openai:x", stdin=b"go\n", cwd=workspace)
+    assert (ended.code, ended.out) == (0, "So be it.\n")
+    assert "nobody can be asked" in ended.err and not (workspace / "made").exists()
+
+
+def test_a_session_goes_on(cli: Cli, workspace: Path, serve: Callable[..., ScriptedServer]) -> None:
+    server = serve([Reply(text="first"), Reply(text="second")])
+    cli.server = server.url
+    for more in ((), ("--continue",)):
+        arguments = ("chat", "--plain", "--model", "openai:x", *more)
+        assert cli.run(*arguments, stdin=b"hello\n", cwd=workspace).code == 0
+    assert len(cli.journals()) == 1
+    said = [message["content"] for message in server.requests[1].json["messages"]]
+    assert said.count("hello") == 2 and "first" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--continue"], "there is no session of"),
+        (["--resume", "20200101"], "there is no session 20200101"),
+        (["--workspace", "missing"], "cannot be used"),
+        (["--mode", "yolo"], "yolo"),
+        (["--model", "nobody:x"], 'unknown provider "nobody"'),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_is_wrong_is_said_in_one_line(
+    cli: Cli, workspace: Path, arguments: list[str], told: str
+) -> None:
+    ended = cli.run("chat", *arguments, cwd=workspace)
+    assert ended.code == 2
+    assert told in ended.error
