@@ -6,8 +6,8 @@ from agentcli.agent.kernel import Agent as Agent
 from agentcli.agent.module import AgentModule as AgentModule
 from agentcli.agent.module import CodingAgent as CodingAgent
 from agentcli.agent.run import RunResult as RunResult
-from agentcli.config import Settings as Settings
 from agentcli.llm.registry import connect as connect
+from agentcli.settings import Settings as Settings
 from agentcli.task import Task as Task
 from agentcli.tools.base import ToolContext as ToolContext
 from agentcli.tools.base import ToolKind as ToolKind

@@ -100,7 +100,7 @@ def call(arguments: list[str] | None) -> int:
         AgentCLIError, Exception: whatever the subcommand raises.
     """
     if COMPLETE in os.environ:  # a shell asks, with the Tab key
-        from typer.completion import completion_init
+        from typer._completion_classes import completion_init
 
         completion_init()
     try:
