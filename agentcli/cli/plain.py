@@ -198,9 +198,6 @@ class PlainChat:
         if isinstance(entry, Used) and entry.result is not None:
             _print(entry.result.content)
 
-    def earlier(self, entries: Sequence[Entry]) -> None:
-        """Not shown."""
-
     def tell(self, text: str, level: Level = Level.NOTE, hint: str = "") -> None:
         """Say something."""
         show = show_error if level is Level.ERROR else show_note

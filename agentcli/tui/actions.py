@@ -20,7 +20,6 @@ from agentcli.text import clip, counted
 from agentcli.tools.permissions import Mode
 from agentcli.tools.report import QUIET, ending, told
 from agentcli.tools.shell import shell_argv
-from agentcli.tui import past
 from agentcli.tui.chooser import Choice
 from agentcli.tui.entries import Answered, Level, Shown, Used
 from agentcli.tui.face import Face, agent_of
@@ -80,19 +79,6 @@ class Actions:
             face.fail(error)
 
     # -- the session -------------------------------------------------------------------------
-
-    async def show_past(self, session_id: str) -> None:
-        """Show the end of a session's transcript at once, and read the rest beside."""
-        path = store.journal_path(session_id)
-        try:
-            found = await asyncio.to_thread(past.tail, path)
-        except OSError:
-            return  # the agent will say what is wrong with it
-        for entry in found.entries:
-            self._face.added(entry)
-        if found.start:
-            earlier = await asyncio.to_thread(past.before, path, found.start)
-            self._face.earlier(earlier)
 
     async def _resume(self, argument: str) -> None:
         face = self._face

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from markdown_it import MarkdownIt
 from textual.content import Content
 from textual.timer import Timer
@@ -14,6 +16,8 @@ from agentcli.tui.entries import Answered
 
 _PAUSE_S = 0.066
 """Between two updates of the screen while text streams in: fluent, and keys stay ahead of it."""
+
+_MOST_PAUSE_S = 0.4
 
 
 def _parser() -> MarkdownIt:
@@ -41,17 +45,19 @@ class AnswerBlock(Markdown):
         self._stream: MarkdownStream | None = None
         self._pending: list[str] = []
         self._flush: Timer | None = None
+        self._pause_s = _PAUSE_S
+        self._due = 0.0
 
     def on_mount(self) -> None:
         """Show what came before there was a place for it."""
         if self._pending:
-            self._flush = self.set_timer(_PAUSE_S, self._show_pending)
+            self._show_soon()
 
     def grow(self, text: str) -> None:
         """Text was added to the end; it is shown a moment later, with what else has come."""
         self._pending.append(text)
         if self._flush is None and self.is_mounted:
-            self._flush = self.set_timer(_PAUSE_S, self._show_pending)
+            self._show_soon()
 
     async def settle(self) -> None:
         """No more text comes; show the entry's text if it is not what was streamed."""
@@ -63,7 +69,15 @@ class AnswerBlock(Markdown):
         if self.source.strip() != whole.strip():
             await self.update(whole)
 
+    def _show_soon(self) -> None:
+        self._due = time.monotonic() + self._pause_s
+        self._flush = self.set_timer(self._pause_s, self._show_pending)
+
     async def _show_pending(self) -> None:
+        if self._flush is not None:
+            # A screen that is behind is given more time, so that keys stay ahead of the text.
+            late_s = time.monotonic() - self._due
+            self._pause_s = min(_MOST_PAUSE_S, max(_PAUSE_S, 4 * late_s))
         self._flush = None
         text, self._pending = "".join(self._pending), []
         if not text:

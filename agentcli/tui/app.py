@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
 from textual import events, on, work
@@ -26,8 +27,10 @@ from agentcli.agent.events import Event, RunFinished
 from agentcli.agent.hooks import Hook
 from agentcli.agent.state import AgentState
 from agentcli.errors import AgentCLIError
+from agentcli.session import store
 from agentcli.tools.approval import Answer, Approval, Ask, Reply
 from agentcli.tools.permissions import Mode
+from agentcli.tui import past
 from agentcli.tui.actions import Actions
 from agentcli.tui.approval import ApprovalPanel
 from agentcli.tui.chooser import Choice, Chooser
@@ -159,7 +162,7 @@ class ChatApp(App[int]):
             await self.transcript.load([])
         self._opened = True
         if session_id is not None:
-            await self.actions.show_past(session_id)
+            await self._show_past(session_id)
         hook = TUIHook(self.presenter, self._happened)
         try:
             self.conversation = await asyncio.to_thread(
@@ -176,6 +179,21 @@ class ChatApp(App[int]):
             self.fail(error)
             return
         self._living = self._live(self.conversation)
+
+    async def _show_past(self, session_id: str) -> None:
+        """Show the end of a session's transcript at once; the rest is read beside."""
+        path = store.journal_path(session_id)
+        try:
+            found = await asyncio.to_thread(past.tail, path)
+        except OSError:
+            return  # the agent will say what is wrong with it
+        await self.transcript.load([*self.entries, *found.entries])
+        if found.start:
+            self._read_earlier(path, found.start)
+
+    @work(group="past", exclusive=True, exit_on_error=False)
+    async def _read_earlier(self, path: Path, end: int) -> None:
+        self.transcript.prepend(await asyncio.to_thread(past.before, path, end))
 
     async def _end(self, conversation: Conversation) -> None:
         """Close a conversation and wait until its journal has its end."""
@@ -381,10 +399,6 @@ class ChatApp(App[int]):
     def write(self, text: str) -> None:
         """Put a text into the prompt."""
         self.prompt.set_text(text)
-
-    def earlier(self, entries: Sequence[Entry]) -> None:
-        """Put entries before the first one."""
-        self.transcript.prepend(entries)
 
     def set_theme(self, name: str) -> None:
         """Other colours."""

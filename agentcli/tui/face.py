@@ -56,10 +56,6 @@ class Face(Protocol):
         """Show an entry anew."""
         ...
 
-    def earlier(self, entries: Sequence[Entry]) -> None:
-        """Put entries before the first one."""
-        ...
-
     def tell(self, text: str, level: Level = Level.NOTE, hint: str = "") -> None:
         """Say something that is no part of the session."""
         ...
