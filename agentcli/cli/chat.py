@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import sys
 from dataclasses import dataclass
 from enum import StrEnum
@@ -194,6 +195,11 @@ def _full(options: Options, settings: Settings) -> int:
 
     from agentcli.tui.app import ChatApp
 
+    if os.environ.get("TEXTUAL_DRIVER") and sys.platform == "linux":
+        from agentcli.sandbox import linux
+
+        linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGTERM)
+
     def start(
         *, session_id: str | None, model: str | None, mode: str | None, **screen: Any
     ) -> Conversation:
@@ -230,7 +236,8 @@ def _serve(port: int) -> int:
             next(words, None)
         elif word != "--web" and not word.startswith("--port="):
             rest.append(word)
-    command = shlex.join([sys.executable, "-m", "agentcli", *rest])
+    # No shell in between, so that a chat whose server was killed ends with it.
+    command = f"exec {shlex.join([sys.executable, '-m', 'agentcli', *rest])}"
     log_to_file()
     ChatServer(command, port=port, announce=_announce).serve()
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from agentcli.agent.events import ModelAnswered, RunFinished
@@ -123,13 +125,52 @@ async def serving(cli: Cli, workspace: Path) -> AsyncIterator[str]:
         assert process.stdout is not None
         yield (await asyncio.wait_for(process.stdout.readline(), PATIENCE_S)).decode().strip()
     finally:
-        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
         await asyncio.wait_for(process.wait(), PATIENCE_S)
+
+
+async def test_a_chat_ends_with_its_server(cli: Cli, workspace: Path) -> None:
+    jar = aiohttp.CookieJar(unsafe=True)
+    async with serving(cli, workspace) as address, aiohttp.ClientSession(cookie_jar=jar) as client:
+        await until_served(client, address)
+        server = next(p for p in psutil.process_iter() if workspace == _folder(p) and _serves(p))
+        socket = f"{address.partition('?')[0]}ws?width=80&height=24"
+        async with client.ws_connect(socket, origin=address.partition("/?")[0]):
+            await until(server.children, "a chat of the page")
+            (chat,) = server.children()
+            server.kill()
+            await until(lambda: not chat.is_running(), "the end of the chat")
+
+
+async def until_served(client: Any, address: str, status: int = 200) -> None:
+    """The address is told a moment before it is listened to."""
+    end = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            async with client.get(address) as answer:
+                assert answer.status == status
+                return
+        except aiohttp.ClientConnectorError:
+            assert time.monotonic() < end, "nothing is served"
+            await asyncio.sleep(0.05)
+
+
+def _folder(process: psutil.Process) -> Path | None:
+    try:
+        return Path(process.cwd())
+    except psutil.Error:
+        return None
+
+
+def _serves(process: psutil.Process) -> bool:
+    return "--web" in process.cmdline()
 
 
 async def test_only_who_has_the_token_is_answered(cli: Cli, workspace: Path) -> None:
     jar = aiohttp.CookieJar(unsafe=True)  # which keeps what an address without a name sets
     async with serving(cli, workspace) as address, aiohttp.ClientSession(cookie_jar=jar) as client:
+        await until_served(client, f"{address}x", 403)
         bare, _, token = address.partition("?token=")
         assert bare.startswith("http://127.0.0.1:") and len(token) >= 20
         for where, headers, status in (
