@@ -20,10 +20,11 @@ from agentcli.agent.events import (
     ToolStarted,
     Warned,
 )
+from agentcli.agent.folding import fold
 from agentcli.agent.hooks import Allow, Deny, Hook
 from agentcli.agent.phase import during
 from agentcli.agent.run import Run
-from agentcli.agent.state import AgentState, fold
+from agentcli.agent.state import AgentState
 from agentcli.errors import JournalError
 from agentcli.messages import Outcome, ToolCall, ToolResult
 from agentcli.tools.base import ToolKind

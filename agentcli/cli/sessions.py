@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from agentcli.agent.events import RunFinished, TaskGiven
-from agentcli.agent.state import AgentState, fold
+from agentcli.agent.folding import fold
+from agentcli.agent.state import AgentState
 from agentcli.cli.compact import compact
 from agentcli.cli.confirm import agreed
 from agentcli.cli.render import PlainRenderer, Summary, steps_of

@@ -33,8 +33,9 @@ from agentcli.agent.events import (
     ToolStarted,
     WorkspaceChanged,
 )
+from agentcli.agent.folding import fold
 from agentcli.agent.records import to_record
-from agentcli.agent.state import AgentState, fold
+from agentcli.agent.state import AgentState
 from agentcli.messages import Message, Role, Usage, result_to_json
 
 SCHEMA = 1

@@ -23,7 +23,8 @@ from agentcli.agent.events import (
     SessionStarted,
     TaskGiven,
 )
-from agentcli.agent.state import AgentState, fold_all
+from agentcli.agent.folding import fold_all
+from agentcli.agent.state import AgentState
 from agentcli.errors import JournalError, UsageError
 from agentcli.session.journal import FILE_NAME, open_regular, parse_line, read_events
 from agentcli.text import clip

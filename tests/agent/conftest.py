@@ -12,11 +12,12 @@ import pytest
 
 from agentcli.agent.budget import RunLimits
 from agentcli.agent.events import Event, MemoryLog, RunFinished, SessionStarted
+from agentcli.agent.folding import fold_all
 from agentcli.agent.kernel import Agent
 from agentcli.agent.module import AgentModule
 from agentcli.agent.recovery import RetryConfig
 from agentcli.agent.run import Run, RunResult
-from agentcli.agent.state import AgentState, fold_all
+from agentcli.agent.state import AgentState
 from agentcli.environments.host import HostEnvironment
 from agentcli.llm.client import ModelInfo
 from agentcli.llm.openai import OpenAIChat

@@ -18,9 +18,9 @@ from agentcli.agent.events import (
     PrefixBroken,
     StopReason,
 )
+from agentcli.agent.folding import fold_all
 from agentcli.agent.processors.base import NOTE, SUMMARY, Conversation, Item
 from agentcli.agent.processors.standard import processors_named
-from agentcli.agent.state import fold_all
 from agentcli.errors import UsageError
 from agentcli.llm.openai import OpenAIChat
 from agentcli.messages import Role, Usage, validate_history

@@ -37,9 +37,10 @@ from agentcli.agent.events import (
     ToolStarted,
     Warned,
 )
+from agentcli.agent.folding import fold_all
 from agentcli.agent.hooks import Allow, Deny, Hook, Replace, Verdict
 from agentcli.agent.module import AgentModule
-from agentcli.agent.state import AgentState, fold_all
+from agentcli.agent.state import AgentState
 from agentcli.errors import JournalError
 from agentcli.llm.client import ModelInfo, TextDelta
 from agentcli.llm.openai import OpenAIChat

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from agentcli.agent.events import Compacted, MessageAdded
+from agentcli.agent.folding import fold_all
 from agentcli.agent.memory import (
     MARK,
     Memory,
@@ -16,7 +17,7 @@ from agentcli.agent.memory import (
     memory_named,
 )
 from agentcli.agent.processors.selection import KeepLastN
-from agentcli.agent.state import AgentState, fold_all
+from agentcli.agent.state import AgentState
 from agentcli.errors import ConfigError
 from agentcli.tools.base import ToolContext, ToolKind
 from agentcli.tools.registry import tool

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from agentcli.agent.events import Event, MemoryLog, Phase, PhaseChanged, TaskGiven
+from agentcli.agent.folding import fold_all
 from agentcli.agent.hooks import Hook
 from agentcli.agent.phase import Progress, after
-from agentcli.agent.state import AgentState, fold_all
+from agentcli.agent.state import AgentState
 from agentcli.agent.stream import Stream
 from agentcli.messages import Outcome
 from agentcli.tools.base import ToolKind

@@ -24,7 +24,8 @@ from agentcli.agent.events import (
     ToolFinished,
     ToolStarted,
 )
-from agentcli.agent.state import STATUS_OF, AgentState, History, exit_code, fold, fold_all
+from agentcli.agent.folding import fold, fold_all
+from agentcli.agent.state import STATUS_OF, AgentState, History, exit_code
 from agentcli.messages import (
     FinishReason,
     ToolCall,

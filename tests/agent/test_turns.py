@@ -18,9 +18,10 @@ from agentcli.agent.events import (
     ToolFinished,
     ToolStarted,
 )
+from agentcli.agent.folding import fold_all
 from agentcli.agent.module import CodingAgent
 from agentcli.agent.run import Run
-from agentcli.agent.state import AgentState, fold_all
+from agentcli.agent.state import AgentState
 from agentcli.errors import ConfigError, UsageError
 from agentcli.llm.client import LLMClient, ModelInfo
 from agentcli.llm.openai import OpenAIChat

@@ -26,7 +26,7 @@ from agentcli.agent.events import (
     ToolStarted,
     Warned,
 )
-from agentcli.agent.state import fold_all
+from agentcli.agent.folding import fold_all
 from agentcli.cli.render import Summary
 from agentcli.llm.client import TextDelta, ToolCallStart
 from agentcli.messages import (

@@ -16,8 +16,8 @@ from agentcli.agent.events import (
     TaskGiven,
     ToolStarted,
 )
+from agentcli.agent.folding import fold_all
 from agentcli.agent.records import to_record
-from agentcli.agent.state import fold_all
 from agentcli.config import load
 from agentcli.messages import FinishReason, Outcome, Role, Usage, assistant, validate_history
 from agentcli.session.journal import SCHEMA, Journal, read_events

@@ -23,11 +23,11 @@ from agentcli.agent.events import (
     StreamReset,
     ToolFinished,
 )
+from agentcli.agent.folding import fold_all
 from agentcli.agent.kernel import Agent
 from agentcli.agent.module import AgentModule
 from agentcli.agent.recovery import RetryConfig
 from agentcli.agent.run import RunResult
-from agentcli.agent.state import fold_all
 from agentcli.environments.host import HostEnvironment
 from agentcli.llm.anthropic import AnthropicMessages
 from agentcli.llm.client import ModelInfo, TextDelta

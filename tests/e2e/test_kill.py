@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from agentcli.agent.events import RunFinished, SessionStarted, StopReason, ToolFinished, ToolStarted
-from agentcli.agent.state import fold_all
+from agentcli.agent.folding import fold_all
 from agentcli.messages import Outcome, validate_history
 from agentcli.session.journal import read_events
 from tests.conftest import Serve

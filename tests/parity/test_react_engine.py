@@ -28,12 +28,13 @@ from agentcli.agent.events import (
     ToolFinished,
     ToolStarted,
 )
+from agentcli.agent.folding import fold_all
 from agentcli.agent.gate import PlanGate
 from agentcli.agent.hooks import Hook
 from agentcli.agent.processors.standard import STANDARD, processors_named
 from agentcli.agent.records import kind
 from agentcli.agent.recovery import TOOL_RETRIES, Chance, RetryConfig, backoff_s, chance, delay_s
-from agentcli.agent.state import AgentState, fold_all
+from agentcli.agent.state import AgentState
 from agentcli.errors import (
     AccessDeniedError,
     AuthenticationError,

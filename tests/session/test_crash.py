@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agentcli.agent.events import StopReason, ToolFinished, ToolStarted, Warned
-from agentcli.agent.state import fold_all
+from agentcli.agent.folding import fold_all
 from agentcli.config import load
 from agentcli.errors import JournalError, SnapshotError
 from agentcli.messages import Outcome, validate_history

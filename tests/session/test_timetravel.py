@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agentcli.agent.events import Rewound, WorkspaceChanged
-from agentcli.agent.state import fold_all
+from agentcli.agent.folding import fold_all
 from agentcli.errors import ConflictError, JournalError, SnapshotError, UsageError
 from agentcli.messages import Role, validate_history
 from agentcli.session import timetravel
