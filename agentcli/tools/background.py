@@ -15,11 +15,13 @@ from dataclasses import replace
 
 from agentcli.environments.base import Environment, ExecResult
 from agentcli.errors import AgentCLIError, ToolError, ToolInputError
-from agentcli.sandbox.limits import Limits
+from agentcli.sandbox.limits import MIB, Limits
 from agentcli.text import plain_output
 
 TIME_S = 12 * 3600.0
 MOST_RUNNING = 8
+OUTPUT_BYTES = 16 * MIB
+"""Of one stream; half of it comes whole while it runs, then samples of what is newest."""
 MOST_UNREAD = 256 * 1024
 """Characters that are kept of what nobody has read yet; the oldest go."""
 
@@ -53,7 +55,7 @@ class Job:
         env: Mapping[str, str] | None = None,
     ) -> None:
         """Begin; what comes of it is ``result``, None where it was killed."""
-        limits = replace(limits, time_s=TIME_S)
+        limits = replace(limits, time_s=TIME_S, output_bytes=OUTPUT_BYTES)
         self._task = asyncio.create_task(self._run(environment, argv, limits, env))
 
     async def _run(
