@@ -216,6 +216,8 @@ class Settings(_Section):
     hooks: Annotated[tuple[HookSettings, ...], BeforeValidator(_as_tuple)] = ()
     """The user's commands, then the project's where it is trusted."""
     mcp: McpSettings = Field(default_factory=McpSettings)
+    extra_tools: Annotated[tuple[Literal["apply_patch"], ...], BeforeValidator(_as_tuple)] = ()
+    """Tools to offer beside the usual ones."""
     snapshots: bool = True
     """Keep what tools change, outside the workspace, so that it can be undone."""
     plan_gate: bool = False

@@ -107,13 +107,23 @@ class Environment(Protocol):
         ...
 
     async def write(
-        self, path: str, data: bytes, *, expect: bytes | None = None, create_parents: bool = True
+        self,
+        path: str,
+        data: bytes,
+        *,
+        expect: bytes | None = None,
+        create_parents: bool = True,
+        mode: int | None = None,
     ) -> None:
         """Replace a file in one atomic step, keeping its mode and following links inside the root.
 
         With ``expect``, the file must still hold these bytes; else ``EnvironmentOpError`` with the
-        code ``CONFLICT`` and nothing is written.
+        code ``CONFLICT`` and nothing is written. ``mode`` is that of a file that is new.
         """
+        ...
+
+    async def remove(self, path: str, *, expect: bytes | None = None) -> None:
+        """Take a file or a link away, no folder. ``expect`` as in ``write``."""
         ...
 
     async def stat(self, path: str) -> FileStat | None:
@@ -202,8 +212,18 @@ class Nowhere:
         raise _nowhere()
 
     async def write(
-        self, path: str, data: bytes, *, expect: bytes | None = None, create_parents: bool = True
+        self,
+        path: str,
+        data: bytes,
+        *,
+        expect: bytes | None = None,
+        create_parents: bool = True,
+        mode: int | None = None,
     ) -> None:
+        """Refused."""
+        raise _nowhere()
+
+    async def remove(self, path: str, *, expect: bytes | None = None) -> None:
         """Refused."""
         raise _nowhere()
 

@@ -27,12 +27,25 @@ class WorkerFiles:
         return data
 
     async def write(
-        self, path: str, data: bytes, *, expect: bytes | None = None, create_parents: bool = True
+        self,
+        path: str,
+        data: bytes,
+        *,
+        expect: bytes | None = None,
+        create_parents: bool = True,
+        mode: int | None = None,
     ) -> None:
         """Replace a file in one step; see ``Environment.write``."""
         length = None if expect is None else len(expect)
         body = data if expect is None else expect + data
-        await self._call("write", body, path=path, expect=length, create_parents=create_parents)
+        await self._call(
+            "write", body, path=path, expect=length, create_parents=create_parents, mode=mode
+        )
+
+    async def remove(self, path: str, *, expect: bytes | None = None) -> None:
+        """Take a file away; see ``Environment.remove``."""
+        length = None if expect is None else len(expect)
+        await self._call("remove", expect or b"", path=path, expect=length)
 
     async def stat(self, path: str) -> FileStat | None:
         """What is at the path, or None."""

@@ -177,10 +177,22 @@ class HostEnvironment(WorkerFiles):
         return replace(result, stderr=result.stderr + gap + notes, restored=tuple(restored))
 
     async def write(
-        self, path: str, data: bytes, *, expect: bytes | None = None, create_parents: bool = True
+        self,
+        path: str,
+        data: bytes,
+        *,
+        expect: bytes | None = None,
+        create_parents: bool = True,
+        mode: int | None = None,
     ) -> None:
         """Replace a file in one step; see ``Environment.write``."""
-        await super().write(path, data, expect=expect, create_parents=create_parents)
+        await super().write(path, data, expect=expect, create_parents=create_parents, mode=mode)
+        if self._guard is not None:
+            self._guard.approve(os.path.relpath(os.path.join(self.root, path), self.root))
+
+    async def remove(self, path: str, *, expect: bytes | None = None) -> None:
+        """Take a file away; see ``Environment.remove``."""
+        await super().remove(path, expect=expect)
         if self._guard is not None:
             self._guard.approve(os.path.relpath(os.path.join(self.root, path), self.root))
 

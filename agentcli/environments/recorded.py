@@ -107,14 +107,34 @@ class Recorded:
             await self._look(outside=False)
 
     async def write(
-        self, path: str, data: bytes, *, expect: bytes | None = None, create_parents: bool = True
+        self,
+        path: str,
+        data: bytes,
+        *,
+        expect: bytes | None = None,
+        create_parents: bool = True,
+        mode: int | None = None,
     ) -> None:
         """Replace a file; see ``Environment.write``."""
-        real = os.path.relpath(os.path.realpath(os.path.join(self.root, path)), self.root)
+        async with self._changing_one(os.path.realpath(os.path.join(self.root, path))):
+            await self.inner.write(
+                path, data, expect=expect, create_parents=create_parents, mode=mode
+            )
+
+    async def remove(self, path: str, *, expect: bytes | None = None) -> None:
+        """Take a file away; see ``Environment.remove``."""
+        folder, name = os.path.split(os.path.join(self.root, path))
+        async with self._changing_one(os.path.join(os.path.realpath(folder), name)):
+            await self.inner.remove(path, expect=expect)
+
+    @asynccontextmanager
+    async def _changing_one(self, full: str) -> AsyncIterator[None]:
+        """Around what changes one file, told of without links."""
+        real = os.path.relpath(full, self.root)
         await self._look(outside=not self._running, near=real)
         hidden = not real.startswith("../") and not self.snapshots.covers(real)
         before = self.snapshots.capture(real) if hidden else ""
-        await self.inner.write(path, data, expect=expect, create_parents=create_parents)
+        yield
         await self._look(outside=False, near=real)
         if hidden and not self.snapshots.covers(real):
             after = self.snapshots.capture(real)

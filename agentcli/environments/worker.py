@@ -109,8 +109,19 @@ class Worker:
             raise Refused("CONFLICT", f"{request['path']}: changed since it was read")
         if before is not None and not os.access(target, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        replace(target, folder, data, before)
+        replace(target, folder, data, before, request.get("mode"))
         return before is None, b""
+
+    def do_remove(self, request: Request, data: bytes) -> Answer:
+        given = request["path"]
+        full = self.path(given)
+        info = os.lstat(full)
+        if not stat.S_ISLNK(info.st_mode):
+            regular(info, given)
+        if request.get("expect") is not None and not holds(full, data):
+            raise Refused("CONFLICT", f"{given}: changed since it was read")
+        os.unlink(full)
+        return None, b""
 
     def do_stat(self, request: Request, data: bytes) -> Answer:
         try:
@@ -290,8 +301,13 @@ def holds(path: str, expect: bytes) -> bool:
         return os.fstat(file.fileno()).st_size == len(expect) and file.read() == expect
 
 
-def replace(target: str, folder: str, data: bytes, before: os.stat_result | None) -> None:
-    """Put the new content in place in one step; mode and owner stay as they were."""
+def replace(
+    target: str, folder: str, data: bytes, before: os.stat_result | None, mode: int | None
+) -> None:
+    """Put the new content in place in one step; mode and owner stay as they were.
+
+    ``mode`` is for a file that is new.
+    """
     name = f".{os.path.basename(target)[:200]}.{os.getpid()}.agentcli"
     temporary = os.path.join(folder, name)
     try:
@@ -315,6 +331,8 @@ def replace(target: str, folder: str, data: bytes, before: os.stat_result | None
                     with contextlib.suppress(OSError):  # only root can give files away
                         os.fchown(descriptor, before.st_uid, before.st_gid)
                 os.fchmod(descriptor, stat.S_IMODE(before.st_mode) & 0o777)
+            elif mode is not None:
+                os.fchmod(descriptor, mode & 0o777)
         os.rename(temporary, target)
     except BaseException:
         os.unlink(temporary)

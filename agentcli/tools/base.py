@@ -57,6 +57,7 @@ class ToolSpec:
     ``text_of`` maps an argument to the path argument of whose file it must be a piece;
     ``path_arguments`` name the files that a call touches, so that edits of one file wait for each
     other; ``command_argument`` holds a command line, which rules are then about;
+    ``patch_argument`` a patch (``patch.py``) whose paths count as those of arguments;
     ``address_argument`` a URL beyond the workspace, to which a call is never free by mode alone:
     rules are about its host; ``timeout_s`` bounds one call in seconds.
     """
@@ -73,6 +74,7 @@ class ToolSpec:
     text_of: Mapping[str, str] = field(default_factory=dict)
     path_arguments: tuple[str, ...] = ()
     command_argument: str = ""
+    patch_argument: str = ""
     address_argument: str = ""
     timeout_s: float = 120.0
 

@@ -14,6 +14,7 @@ from agentcli.tools.addresses import names_host, near_refusal, place_of
 from agentcli.tools.base import ToolKind, ToolSpec
 from agentcli.tools.command_line import SHELLS, CommandLine, Segment, parse
 from agentcli.tools.names import meant_name
+from agentcli.tools.patch import paths_of
 from agentcli.tools.rules import PREFIX, Rule, Rules, begins, matches_path, may_mean
 
 READS, WRITES = "read_file", "write_file"
@@ -100,6 +101,9 @@ def _because(verdict: Verdict, rule: Rule, what: str = "") -> str:
 
 def _paths(spec: ToolSpec, arguments: Mapping[str, Any]) -> list[str]:
     given = [arguments.get(name) for name in spec.path_arguments]
+    patch = arguments.get(spec.patch_argument) if spec.patch_argument else None
+    if isinstance(patch, str):
+        given += paths_of(patch)
     return [meant_name(path) for path in given if isinstance(path, str)]
 
 

@@ -96,7 +96,7 @@ def check_rules(rules: Rules, specs: Iterable[ToolSpec]) -> None:
                 elif spec.address_argument:
                     if "*" not in rule.tool:
                         Destinations((rule.pattern,))
-                elif spec.path_arguments:
+                elif spec.path_arguments or spec.patch_argument:
                     _matcher(rule.pattern)
                 elif "*" not in rule.tool:
                     raise ValueError(f"{spec.name} takes no pattern")

@@ -30,7 +30,9 @@ def check_sound(tool: Tool) -> Validator:
         raise ConfigError(f"tool {spec.name}: a description is missing")
     properties = spec.parameters.get("properties", {})
     named = [*spec.path_arguments, *spec.text_of, *spec.text_of.values()]
-    named += [name for name in (spec.command_argument, spec.address_argument) if name]
+    named += [
+        name for name in (spec.command_argument, spec.patch_argument, spec.address_argument) if name
+    ]
     if unknown := sorted({name for name in named if name not in properties}):
         raise ConfigError(f"tool {spec.name} has no argument {', '.join(unknown)}")
     if spec.timeout_s <= 0:

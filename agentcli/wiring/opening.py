@@ -113,7 +113,8 @@ async def open_agent(
             instructions = Instructions(environment, user_folder())
             await instructions.load()
             module = CodingAgent(prompts, instructions)
-        tools = chosen([*tools, *more_tools], task.tools if task else ())
+        wanted = task.tools if task else ()
+        tools = chosen([*tools, *more_tools], wanted, () if small else settings.extra_tools)
         if settings.plan_gate and not small:
             tools.append(plan_tool(prompts))
         if settings.hooks:

@@ -16,6 +16,7 @@ from agentcli.llm import registry
 from agentcli.prompts import Prompts
 from agentcli.sandbox.limits import Limits
 from agentcli.settings import McpServerSettings, Settings
+from agentcli.tools.apply_patch import apply_patch_tool
 from agentcli.tools.approval import Ask
 from agentcli.tools.background import Jobs
 from agentcli.tools.base import Tool
@@ -44,6 +45,10 @@ def learnt_tools(command: Limits, check: Limits) -> list[Tool]:
     builtin = builtin_tools(command=command, check=check)
     learnt = [tool for tool in builtin if tool.spec.name in _LEARNT]
     return [*learnt, calculator_tool(), decline_tool()]
+
+
+_OPTIONAL = frozenset({"apply_patch"})
+"""Only offered where a task or the settings name them."""
 
 
 class Toolbox:
@@ -94,6 +99,7 @@ class Toolbox:
             todo_tool(prompts),
             delegate_tool(prompts, self._delegation.spawn),
             jobs_tool(prompts, self.jobs),
+            apply_patch_tool(prompts),
         ]
 
     def bind(self, agent: Agent) -> None:
@@ -129,14 +135,19 @@ def register(
     )
 
 
-def chosen(tools: list[Tool], wanted: Collection[str]) -> list[Tool]:
-    """The wanted ones, all where none is named; TaskError: there is none of that name."""
+def chosen(tools: list[Tool], wanted: Collection[str], extra: Collection[str] = ()) -> list[Tool]:
+    """The wanted ones, where none is named all but optional ones, and the ``extra`` ones.
+
+    Raises:
+        TaskError: there is none of that name.
+    """
     known = {tool.spec.name for tool in tools}
     if unknown := sorted(set(wanted) - known):
         raise TaskError(
             f"unknown tool {', '.join(unknown)}", hint=f"There are: {', '.join(sorted(known))}"
         )
-    return [tool for tool in tools if not wanted or tool.spec.name in wanted]
+    offered = set(wanted) or known - _OPTIONAL
+    return [tool for tool in tools if tool.spec.name in offered.union(extra)]
 
 
 def mcp_settings(

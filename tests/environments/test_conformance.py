@@ -173,6 +173,22 @@ async def test_files(place: Environment, workspace: Path) -> None:
     assert await code_of(place.read("/etc/shadow")) in ("ENOENT", "EACCES")
 
 
+async def test_files_are_removed(place: Environment, workspace: Path) -> None:
+    for name in ("a", "b", "folder/c"):
+        await place.write(name, b"text")
+    (workspace / "link").symlink_to("b")
+    await place.remove("a")
+    await place.remove("link")
+    assert sorted(os.listdir(workspace)) == ["b", "folder"]
+    assert await code_of(place.remove("b", expect=b"other")) == "CONFLICT"
+    assert await code_of(place.remove("a")) == "ENOENT"
+    assert await code_of(place.remove("folder")) == "EISDIR"
+    assert await code_of(place.remove("../b")) in ("ENOENT", "EACCES", "EROFS", "EPERM")
+    await place.remove("b", expect=b"text")
+    assert os.listdir(workspace) == ["folder"]
+    assert (await place.exec(("ls",), limits=Limits())).stdout == "folder\n"
+
+
 async def test_searches(place: Environment, workspace: Path) -> None:
     for name in ("a.py", "b.txt", "src/c.py", "build/d.py"):
         await place.write(name, b"needle here\nother\n")
