@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
@@ -33,6 +34,8 @@ class AnswerReader:
     def __init__(self, origin: Origin, used_ids: Collection[str]) -> None:
         self._origin = origin
         self._ids = CallIds(used_ids)
+        self._numbers = itertools.count()
+        self._places: dict[int, int] = {}  # which block an index means: some servers use one again
         self._kinds: dict[int, str] = {}
         self._inputs: dict[int, Any] = {}
         self._written: set[int] = set()
@@ -62,6 +65,9 @@ class AnswerReader:
         """The events of one event."""
         index = data.get("index")
         index = index if isinstance(index, int) else 0
+        if data.get("type") == "content_block_start":
+            self._places[index] = next(self._numbers)
+        index = self._places.get(index, index)
         match data.get("type"):
             case "message_start":
                 self._begun = True

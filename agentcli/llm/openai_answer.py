@@ -175,6 +175,9 @@ class AnswerReader:
         open_call = self._by_index.get(index) if index is not None else None
         if open_call is None and index is None and self._calls:
             open_call = self._calls[-1]
+        if wire_id and not function.get("name") and wire_id != getattr(open_call, "wire_id", ""):
+            same = (call for call in self._calls if call.wire_id == wire_id)
+            open_call = next(same, open_call)
         if open_call is not None and not _begins_anew(open_call, wire_id, function):
             return open_call
         call = _Call(len(self._calls), wire_id)

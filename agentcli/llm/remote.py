@@ -105,8 +105,8 @@ class RemoteModel(ABC):
         answer = Answer(response, self._origin)
         try:
             reader = self._reader(history.call_ids)
-            marked = answer.is_json
-            if answer.is_json:
+            marked = is_json = await answer.is_json()
+            if is_json:
                 for event in self._read(reader.body(await answer.body())):
                     yield self._noted(event, request, history)
             else:

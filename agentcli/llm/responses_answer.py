@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
@@ -34,6 +35,8 @@ class AnswerReader:
     def __init__(self, origin: Origin, used_ids: Collection[str]) -> None:
         self._origin = origin
         self._ids = CallIds(used_ids)
+        self._numbers = itertools.count()
+        self._places: dict[int, int] = {}  # which item an index means: some servers use one again
         self._open: dict[int, bool] = {}  # calls by their index: whether arguments have come
         self._told: set[int] = set()  # items whose text has come as deltas
         self._calls = 0
@@ -56,7 +59,10 @@ class AnswerReader:
         """The events of one event."""
         kind = str(data.get("type") or "")
         index = data.get("output_index")
-        index = index if isinstance(index, int) else 0
+        place = index if isinstance(index, int) else 0
+        if kind == "response.output_item.added" or place not in self._places:
+            self._places[place] = next(self._numbers)
+        index = self._places[place]
         delta = data.get("delta")
         self._begun = self._begun or kind.startswith("response.")
         match kind:
@@ -74,6 +80,7 @@ class AnswerReader:
                 self._open[index] = True
                 yield ToolCallDelta(index, str(delta))
             case "response.output_item.done":
+                del self._places[place]
                 yield from self._done(index, data.get("item") or {})
             case "response.completed" | "response.incomplete" | "response.failed":
                 yield from self._final(data.get("response") or {})

@@ -34,6 +34,9 @@ from agentcli.errors import (
 )
 from agentcli.llm.client import ModelInfo
 
+MOVED = "x-moved-to"
+"""The header under which ``transport`` keeps where a redirect that was not followed leads."""
+
 
 @dataclass(frozen=True, slots=True)
 class Origin:
@@ -101,11 +104,14 @@ _STATUS: dict[int, type[ProviderError]] = {
     409: ServerError,
     413: ContextWindowError,
     422: BadRequestError,
+    425: ServerError,
     429: RateLimitError,
     503: OverloadedError,
     504: DeadlineError,
     529: OverloadedError,
 }
+
+_SHORTER = "Give it less to read, or choose a model with a larger window with --model"
 
 _WHAT: dict[type[ProviderError], str] = {
     AuthenticationError: "refused the key",
@@ -133,7 +139,21 @@ def status_error(
     by_code = _CODES.get(code or "")
     if by_code is not None and by_code in _BEFORE_STATUS and 400 <= status < 500:
         kind = by_code
+    if 300 <= status < 400:
+        return _moved(origin, status, headers)
     return _build(origin, kind, prose, status, code, retry_after_s(headers))
+
+
+def _moved(origin: Origin, status: int, headers: Mapping[str, str]) -> ProviderError:
+    target = _one_line(headers.get(MOVED, ""))
+    return BadRequestError(
+        f"{origin.provider} at {origin.base_url} redirects"
+        + (f" to {target}" if target else "")
+        + f" ({status}), which is not followed",
+        hint="Check the base URL: its host, https and the /v1 at its end",
+        provider=origin.provider,
+        status=status,
+    )
 
 
 def overflow(error: BadRequestError, tokens: float, info: ModelInfo) -> BadRequestError:
@@ -145,7 +165,7 @@ def overflow(error: BadRequestError, tokens: float, info: ModelInfo) -> BadReque
     if isinstance(error, ContextWindowError) or window is None or tokens < 0.9 * window:
         return error
     return ContextWindowError(
-        error.message, provider=error.provider, status=error.status, code=error.code
+        error.message, hint=_SHORTER, provider=error.provider, status=error.status, code=error.code
     )
 
 
@@ -187,7 +207,9 @@ def broken_error(origin: Origin, error: BaseException | str) -> ProviderError:
         )
     detail = error if isinstance(error, str) else _one_line(str(error)) or type(error).__name__
     return StreamBrokenError(
-        f"the answer of {origin.provider} broke off: {detail}", provider=origin.provider
+        f"the answer of {origin.provider} broke off: {detail}",
+        hint="Try again later, or choose another model with --model",
+        provider=origin.provider,
     )
 
 
@@ -237,7 +259,7 @@ def _build(
     what = _WHAT.get(kind, "failed")
     if kind is ModelNotFoundError:
         what = f"{what} {origin.model!r}"
-    marks = ", ".join(str(mark) for mark in (status, code) if mark)
+    marks = ", ".join(dict.fromkeys(str(mark) for mark in (status, code) if mark))
     if origin.api_key:
         prose = prose.replace(origin.api_key, "***")
     line = f"{origin.provider} {what}" + (f" ({marks})" if marks else "")
@@ -261,7 +283,13 @@ def _hint(origin: Origin, kind: type[ProviderError]) -> str | None:
         return f"Check the name after '{origin.provider}:', and the address {origin.base_url}"
     if kind is AccessDeniedError:
         return "Check what the key and its project may use"
-    if kind in (RateLimitError, OverloadedError):
+    if kind is ContextWindowError:
+        return _SHORTER
+    if kind is BadRequestError:
+        return f"Check the model, its settings and the address {origin.base_url}"
+    if kind is ContentFilterError:
+        return "Put it in other words, or choose another model with --model"
+    if kind in (RateLimitError, OverloadedError, ServerError, DeadlineError):
         return "Try again later"
     return None
 

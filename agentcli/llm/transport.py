@@ -6,13 +6,15 @@ import asyncio
 import json
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from types import MappingProxyType
+from typing import Any, cast
 
 import anyio
 import httpx2
 
 from agentcli.errors import ConfigError, ProviderError
 from agentcli.llm.sdk_errors import (
+    MOVED,
     Origin,
     broken_error,
     connection_error,
@@ -28,6 +30,9 @@ TAIL_S = 5.0
 """How long to wait, in seconds, for the usage after an answer that is already whole."""
 DRAIN_S = 0.2
 """How long to wait for the end of the body after the last event, to use the connection again."""
+
+_FIELDS = ("d", "e", "i", "r", ":")
+"""First letters of an event stream's lines; JSON begins with none of them."""
 
 _FAULTS = (httpx2.TransportError, httpx2.DecodingError, ssl.SSLError, anyio.EndOfStream)
 
@@ -61,6 +66,9 @@ def http_client(base_url: str, timeout_s: float) -> httpx2.AsyncClient:
 
 async def _note_head(response: httpx2.Response) -> None:
     response.request.extensions["head"] = response.status_code, response.headers
+    if response.status_code in (301, 302, 303) and "location" in response.headers:
+        # Followed, the request would become a GET, without the conversation.
+        response.headers[MOVED] = response.headers.pop("location")
 
 
 def bodiless_error(origin: Origin, error: httpx2.RequestError) -> ProviderError:
@@ -78,16 +86,32 @@ class Answer:
     def __init__(self, response: httpx2.Response, origin: Origin) -> None:
         self._response = response
         self._origin = origin
+        self._pieces = response.aiter_text()
+        self._start = ""
         self.whole = False
         """Set once the answer is complete: faults and silence are then forgiven."""
         self.done = False
         """Set once nothing at all can follow."""
-        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-        self.is_json = kind.endswith("json") and "ndjson" not in kind
-        self._is_page = kind in ("text/html", "application/xhtml+xml")
-        if not self.is_json and not self._is_page:
-            # Some servers name their event stream wrongly or not at all.
-            response.headers["content-type"] = "text/event-stream"
+
+    async def is_json(self) -> bool:
+        """Whether it is one JSON body.
+
+        Its first letter tells: servers name what they send wrongly, or not at all.
+
+        Raises:
+            StreamBrokenError: it broke off before, or is an HTML page.
+        """
+        try:
+            while not self._start and (piece := await anext(self._pieces, None)) is not None:
+                self._start = piece.lstrip("\ufeff \t\r\n")
+        except _FAULTS as error:
+            raise broken_error(self._origin, error) from error
+        if self._start.startswith("<"):
+            raise not_the_protocol(self._origin, "an HTML page")
+        kind = self._response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind == "application/json":
+            return not self._start.startswith(_FIELDS)
+        return self._start.startswith(("{", "["))
 
     async def body(self) -> Mapping[str, Any]:
         """The JSON object of an answer that is not streamed.
@@ -96,13 +120,12 @@ class Answer:
             StreamBrokenError: it broke off, or is not a JSON object.
             ProviderError: it is an error object.
         """
-        self._refuse_page()
         try:
-            raw = await self._response.aread()
+            text = "".join([piece async for piece in self._text()])
         except _FAULTS as error:
             raise broken_error(self._origin, error) from error
         try:
-            value = json.loads(raw)
+            value = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise not_the_protocol(self._origin, "a body that is not JSON") from error
         return self._checked(value)
@@ -114,26 +137,28 @@ class Answer:
             StreamBrokenError: it broke off, or is no event stream.
             ProviderError: an error object came instead of an event.
         """
-        self._refuse_page()
         seen = 0
         async for event in self._decoded():
-            if not event.data.strip():
+            if self.done or not event.data.strip():
                 continue
             seen += 1
-            if event.data.startswith(DONE):
+            if event.data.lstrip().startswith(DONE):
                 self.whole = self.done = True
                 yield DONE, {}
                 continue
             try:
                 value = json.loads(event.data)
             except (ValueError, RecursionError) as error:
+                if self.whole:
+                    return  # the last event was cut off
                 raise broken_error(self._origin, "an event is not JSON") from error
             yield event.event, self._checked(value)
         if not seen:
             raise not_the_protocol(self._origin, "no event stream")
 
     async def _decoded(self) -> AsyncIterator[httpx2.ServerSentEvent]:
-        source = aiter(httpx2.EventSource(self._response, max_event_size=None))
+        text = cast("httpx2.Response", _Text(self._response.request, self._text()))
+        source = aiter(httpx2.EventSource(text, max_event_size=None))
         while True:
             try:
                 # No yield inside the timeout: it would cancel whoever reads this generator.
@@ -148,6 +173,12 @@ class Answer:
                 return
             yield event
 
+    async def _text(self) -> AsyncIterator[str]:
+        yield self._start
+        async for piece in self._pieces:
+            yield piece
+        yield "\n\n"  # which not every server puts after its last event
+
     async def aclose(self) -> None:
         """Let go of the connection."""
         await self._response.aclose()
@@ -161,6 +192,15 @@ class Answer:
             raise stream_error(self._origin, value)
         return value
 
-    def _refuse_page(self) -> None:
-        if self._is_page:
-            raise not_the_protocol(self._origin, "an HTML page")
+
+class _Text:
+    """What an ``EventSource`` wants of a response, for text of which some was read before."""
+
+    headers = MappingProxyType({"content-type": "text/event-stream"})
+
+    def __init__(self, request: httpx2.Request, pieces: AsyncIterator[str]) -> None:
+        self.request = request
+        self._pieces = pieces
+
+    def aiter_text(self) -> AsyncIterator[str]:
+        return self._pieces

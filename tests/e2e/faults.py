@@ -28,6 +28,7 @@ ERROR_EVENT: Mapping[str, Mapping[str, str]] = {
 TEXT = Reply(text="Half of an answer is worth nothing. " * 8)
 CALL = Reply(text="Look:", calls=[("echo", {"text": "never to be seen " * 20})])
 PAGE = b"<!doctype html><html><body>Welcome to the wrong port</body></html>"
+JSON = "application/json"
 WINDOW = 1000
 """Tokens of the context window that the tests' models are said to have."""
 
@@ -71,6 +72,15 @@ def broken(reply: Reply, way: str, share: float = 0.6) -> Make:
         return [replace(reply, **at)]
 
     return make
+
+
+def more_after_the_end(wire: str, streaming: bool) -> Sequence[Reply]:
+    """A stream that begins again after its end mark."""
+    if not streaming:
+        return [CALL]
+    format_ = wire_of(PATHS[wire])
+    assert format_ is not None
+    return [Reply(body=2 * format_.stream(CALL, {"model": "m", "stream": True}), stream=True)]
 
 
 def error_event(wire: str, streaming: bool) -> Sequence[Reply]:
@@ -136,6 +146,7 @@ ROWS: dict[str, Row] = {
         says="after 4 attempts",
         retries=3,
     ),
+    "425": recovered(always(Reply(status=425))),
     "408": once_more(always(Reply(status=408))),
     "a reset before the head": recovered(always(Reply(reset_before_head=True))),
     "a reset in mid-text": recovered(broken(TEXT, "reset_after")),
@@ -165,6 +176,11 @@ ROWS: dict[str, Row] = {
     "400 or 413 with the code of a full context": fatal(
         coded(400, CONTEXT, "request_too_large"), "ContextWindowError", "context window"
     ),
+    "a redirect that would lose the request": fatal(
+        always(Reply(status=301, headers={"location": "https://elsewhere.example/v1"})),
+        "BadRequestError",
+        "redirects to https://elsewhere.example/v1",
+    ),
     "401": fatal(always(Reply(status=401)), "AuthenticationError", "Set THE_KEY"),
     "402": fatal(always(Reply(status=402)), "QuotaError", "Add credit"),
     "403": fatal(always(Reply(status=403)), "AccessDeniedError", "Check what the key"),
@@ -185,6 +201,12 @@ ROWS: dict[str, Row] = {
     "no usage": Row(
         always(replace(CALL, usage=None)), "goes on, the cost is unknown", tools=("ok",)
     ),
+    "an answer under a wrong content type": Row(
+        always(replace(CALL, content_type="text/plain"), replace(CALL, content_type=JSON)),
+        "read as what it is",
+        tools=("ok", "ok"),
+    ),
+    "more after the end of an answer": Row(more_after_the_end, "left out", tools=("ok",)),
     "null for arguments": told(call("null"), '"text"'),
     "empty arguments": told(call(""), '"text"'),
     "truncated arguments": told(call('{"text": "abc'), "not valid JSON"),

@@ -159,6 +159,26 @@ async def test_blocks_of_every_kind() -> None:
     assert response.usage == Usage(input_tokens=3, output_tokens=9)
 
 
+async def test_blocks_under_one_index() -> None:
+    events: list[dict[str, Any]] = [{"type": "message_start", "message": {}}]
+    for name in ("a", "b"):
+        block = {"type": "tool_use", "id": name, "name": name}
+        delta = {"type": "input_json_delta", "partial_json": f'{{"x":"{name}"}}'}
+        events += [
+            {"type": "content_block_start", "index": 0, "content_block": block},
+            {"type": "content_block_delta", "index": 0, "delta": delta},
+            {"type": "content_block_stop", "index": 0},
+        ]
+    events.append({"type": "message_delta", "delta": {"stop_reason": "tool_use"}})
+    whole = "".join(f"data: {json.dumps(event)}\n\n" for event in events).encode()
+    async with ScriptedServer([Reply(body=whole, stream=True)]) as server:
+        client = AnthropicMessages(INFO, "k", server.root)
+        response = await chat(client, ChatRequest((user("x"),), (READ,)))
+        await client.aclose()
+    calls = [(call.name, call.arguments) for call in response.message.calls]
+    assert calls == [("a", '{"x":"a"}'), ("b", '{"x":"b"}')]
+
+
 async def test_base_url_with_or_without_version() -> None:
     async with ScriptedServer([Reply(text="a"), Reply(text="b")]) as server:
         for url in (server.root, server.url):

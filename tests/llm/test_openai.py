@@ -409,6 +409,29 @@ async def test_same_tool_twice_without_id_and_index() -> None:
     assert [json.loads(c.arguments) for c in response.message.calls] == [{"x": 1}, {"x": 2}]
 
 
+@pytest.mark.parametrize("index", [None, 0])
+async def test_pieces_of_calls_are_told_apart_by_their_ids(index: int | None) -> None:
+    body = chunks(
+        *(
+            {"tool_calls": [piece(name, text, id=id, index=index)]}
+            for name, text, id in (
+                ("a", '{"x":', "1"),
+                ("b", '{"x":', "2"),
+                ("", "1}", "1"),
+                ("", "2}", "2"),
+            )
+        )
+    )
+    response = await answer(Reply(body=body))
+    calls = [(call.name, json.loads(call.arguments)) for call in response.message.calls]
+    assert calls == [("a", {"x": 1}), ("b", {"x": 2})]
+
+
+async def test_a_body_that_is_not_utf8() -> None:
+    body = b'{"choices":[{"message":{"content":"a\xffb"},"finish_reason":"stop"}]}'
+    assert (await answer(Reply(body=body), streaming=False)).message.text == "a\ufffdb"
+
+
 @pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
 async def test_reasoning_fields(field: str) -> None:
     body = chunks({field: "hm "}, {field: "well"}, {"content": "yes"}, finish="stop")

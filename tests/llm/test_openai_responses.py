@@ -112,6 +112,25 @@ async def test_items_that_come_at_once() -> None:
     assert response.message == assistant("hino", ToolCall("c", "a", '{"x":1}'))
 
 
+async def test_calls_under_one_index() -> None:
+    whole = b""
+    for name in ("a", "b"):
+        item = {"type": "function_call", "call_id": name, "name": name, "arguments": ""}
+        for event in (
+            {"type": "response.output_item.added", "item": item},
+            {"type": "response.function_call_arguments.delta", "delta": f'{{"x":"{name}"}}'},
+            {"type": "response.output_item.done", "item": item},
+        ):
+            whole += b"data: " + json.dumps(event).encode() + b"\n\n"
+    whole += b'data: {"type": "response.completed", "response": {"status": "completed"}}'
+    async with ScriptedServer([Reply(body=whole, stream=True)]) as server:
+        client = OpenAIResponses(INFO, "k", server.url)
+        response = await chat(client, ChatRequest((user("x"),), (READ,)))
+        await client.aclose()
+    calls = [(call.name, call.arguments) for call in response.message.calls]
+    assert calls == [("a", '{"x":"a"}'), ("b", '{"x":"b"}')]
+
+
 async def test_summaries_in_parts() -> None:
     place = {"output_index": 0}
     delta = {"type": "response.reasoning_summary_text.delta", **place}

@@ -402,7 +402,6 @@ ODD = [
     b'{"content":[null,5,{"type":"tool_use","input":"x"}],"stop_reason":5,"usage":5}',
     b"[" * 100_000,
     b"null",
-    b'{"choices":[{"message":{"content":"\xff"}}]}',
 ]
 
 
