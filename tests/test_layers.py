@@ -44,6 +44,7 @@ FLOORS = (
     "wording",
     "user_hooks",
     "delegation",
+    "changes",
     "answer_schema",
     "wiring",
     "tui",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import tempfile
 import time
 from dataclasses import dataclass, replace
@@ -18,7 +19,9 @@ from agentcli.agent.events import RunFinished, Status, StopReason
 from agentcli.agent.run import Run, RunResult
 from agentcli.agent.state import AgentState
 from agentcli.answer_schema import AnswerSchema
+from agentcli.changes import Changes
 from agentcli.cli.asking import can_ask, on_terminal
+from agentcli.cli.committing import commit_run
 from agentcli.cli.errors import log_to_file, show_error, show_note
 from agentcli.cli.local_options import (
     ContextOption,
@@ -36,6 +39,7 @@ from agentcli.environments.host import HostEnvironment
 from agentcli.errors import UsageError, WorkspaceError
 from agentcli.images import task_images
 from agentcli.messages import Message, Role
+from agentcli.prompts import Prompts
 from agentcli.session.store import find_session, interrupted, load_state
 from agentcli.settings import Settings
 from agentcli.task import Task
@@ -66,6 +70,7 @@ class Job:
     output: Output
     schema: AnswerSchema | None = None
     attempts: int = 1
+    commit: bool = False
 
 
 @app.command()
@@ -126,6 +131,9 @@ def run(
         Path | None,
         typer.Option(help="The answer must be JSON of this schema.", metavar="FILE"),
     ] = None,
+    commit: Annotated[
+        bool, typer.Option("--commit", help="Commit what a solved run has changed, in git.")
+    ] = False,
     profile: Annotated[
         str | None, typer.Option(help="With this profile of your settings.", metavar="NAME")
     ] = None,
@@ -188,8 +196,8 @@ def run(
     }
     settings = config.load(folder, flags=flags, trusted=is_trusted(folder), profile=profile)
     if task is not None and Path(task).is_dir():
-        if prompt is not None or session or output_schema:
-            raise UsageError("a folder of tasks takes no -p, --session or --output-schema")
+        if prompt is not None or session or output_schema or commit:
+            raise UsageError("a folder of tasks takes no -p, --session, --output-schema, --commit")
         from agentcli.cli.batch_view import run_folder
 
         chosen = mode or settings.mode or RunMode.AUTO
@@ -203,9 +211,13 @@ def run(
     if schema and given.instruction:
         given = replace(given, instruction=f"{given.instruction}\n\n{schema.instruction}")
     how = mode or settings.mode or (before.mode if before else "") or RunMode.AUTO
-    job = Job(given, settings, folder, session, how, Output(settings.output), schema, best_of)
+    job = Job(
+        given, settings, folder, session, how, Output(settings.output), schema, best_of, commit
+    )
     if best_of > 1:
         _check_attempts(job)
+    if commit and (best_of > 1 or how == RunMode.PLAN or (given.env or settings.env) != "host"):
+        raise UsageError("--commit is for one attempt that changes files of this machine")
     return asyncio.run(_run(job))
 
 
@@ -343,6 +355,8 @@ async def _attempt(
     copy: HostEnvironment | None = None,
 ) -> RunResult:
     """One run, in the workspace or on a copy of it."""
+    changes = Changes(job.workspace, os.environ) if job.commit else None
+    before = changes.uncommitted() if changes else set()
     async with open_agent(
         job.settings,
         task=job.task,
@@ -362,7 +376,17 @@ async def _attempt(
             show_note(note)
         work = agent.start(job.task.instruction, checks=job.task.checks, images=images)
         interruption.cancel = work.cancel
-        return await _show(work, renderer, job.schema)
+        result = await _show(work, renderer, job.schema)
+        if changes is None or result.state.status is not Status.SOLVED:
+            return result
+        try:
+            await commit_run(
+                agent, changes, before, Prompts.standard(user=config.user_folder() / "prompts")
+            )
+        except UsageError as error:
+            show_error(error.line())
+            return replace(result, state=agent.state, exit_code=1)
+        return replace(result, state=agent.state)
 
 
 async def _show(work: Run, renderer: Renderer, schema: AnswerSchema | None) -> RunResult:
