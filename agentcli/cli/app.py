@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from difflib import get_close_matches
 from typing import Annotated
 
 import typer
@@ -56,6 +57,15 @@ class LazyGroup(TyperGroup):
         command = typer.main.get_command(module.app)
         command.name = cmd_name
         return command
+
+    def resolve_command(
+        self, ctx: Context, args: list[str]
+    ) -> tuple[str | None, Command | None, list[str]]:
+        """Look for the command; for a misspelt one propose what it may have been."""
+        name = args[0]
+        if near := [] if name in COMMANDS else get_close_matches(name, COMMANDS):
+            ctx.fail(f"No such command {name!r}. Did you mean {', '.join(map(repr, near))}?")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:
         """List the commands without importing them."""
@@ -123,4 +133,6 @@ def _usage(error: ClickUsageError) -> str:
     # Typer hands on how its own libraries begin.
     message = error.format_message().rstrip(".").replace(": Value error, ", ": ")
     command = error.ctx.command_path if error.ctx else "agentcli"
-    return f"{message}. See: {command} --help" if message else f"see: {command} --help"
+    if not message:
+        return f"see: {command} --help"
+    return f"{message}{'' if message.endswith('?') else '.'} See: {command} --help"

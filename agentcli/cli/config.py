@@ -11,12 +11,19 @@ from typing import Annotated, Any
 import typer
 
 from agentcli import config
+from agentcli.cli.group import Group
 from agentcli.errors import ConfigError, UsageError
 from agentcli.settings import Settings
 from agentcli.text import escape
 from agentcli.trust import is_trusted
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
+app = typer.Typer(
+    cls=Group,
+    help="Show what is set and by which layer; set it.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
 _WORKSPACE = typer.Option("--workspace", help="The project's folder.", metavar="DIR")
 
 

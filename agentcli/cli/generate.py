@@ -60,7 +60,7 @@ class _Job:
 def generate(
     prompt: Annotated[
         str | None,
-        typer.Argument(help="Text to go on from; stdin if left out or -.", metavar="[PROMPT]"),
+        typer.Argument(help="Text to go on from; stdin if left out or -.", metavar="PROMPT"),
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="local:PATH or embedded.", metavar="MODEL")

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from agentcli import config
+from agentcli.cli.group import Group
 from agentcli.cli.local_options import (
     ContextOption,
     DeviceOption,
@@ -26,7 +27,12 @@ from agentcli.session.store import data_dir
 from agentcli.settings import LocalSettings
 from agentcli.text import escape
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
+app = typer.Typer(
+    cls=Group,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
 
 _MODEL = typer.Argument(help="A folder, a nanochat file, local:PATH or embedded.", metavar="MODEL")
 _JSON = typer.Option("--json", help="One JSON value instead of text.")

@@ -20,6 +20,7 @@ import typer
 
 from agentcli import config
 from agentcli.cli.errors import show_error, show_note
+from agentcli.cli.group import Group
 from agentcli.cli.signals import interruptible
 from agentcli.environments.base import ExecResult
 from agentcli.environments.host import HostEnvironment
@@ -30,6 +31,7 @@ from agentcli.settings import Settings
 from agentcli.text import escape
 
 app = typer.Typer(
+    cls=Group,
     help="Run commands as the model's commands are run.",
     no_args_is_help=True,
     add_completion=False,

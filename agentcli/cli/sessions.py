@@ -15,6 +15,7 @@ from agentcli.agent.folding import fold
 from agentcli.agent.state import AgentState
 from agentcli.cli.compact import compact
 from agentcli.cli.confirm import agreed
+from agentcli.cli.group import Group
 from agentcli.cli.render import PlainRenderer, Summary, steps_of
 from agentcli.cli.table import table
 from agentcli.cli.travel import fork, redo, replay, rewind, undo
@@ -35,6 +36,7 @@ from agentcli.text import counted, encodable, escape, one_line
 from agentcli.wording import describe_call, usage_line
 
 app = typer.Typer(
+    cls=Group,
     help="List the sessions on this machine, show them, and go back and forth in them.",
     no_args_is_help=True,
     add_completion=False,

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from agentcli.cli.group import Group
 from agentcli.cli.page import page
 from agentcli.cli.table import table
 from agentcli.errors import UsageError
@@ -20,6 +21,7 @@ from agentcli.text import encodable, escape, one_line
 from agentcli.wording import duration
 
 app = typer.Typer(
+    cls=Group,
     help="Show where a session's time, tokens and money went.",
     no_args_is_help=True,
     add_completion=False,

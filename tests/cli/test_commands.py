@@ -177,3 +177,27 @@ def test_it_runs_as_a_module(cli: Cli) -> None:
         check=False,
     )
     assert ended.stdout.startswith("agentcli ")
+
+
+def test_a_misspelt_command_is_guessed(cli: Cli) -> None:
+    for arguments, line in (
+        (["rnu"], "No such command 'rnu'. Did you mean 'run'? See: agentcli --help"),
+        (
+            ["sessions", "lst"],
+            "No such command 'lst'. Did you mean 'list'? See: agentcli sessions --help",
+        ),
+        (["xyzzy"], "No such command 'xyzzy'. See: agentcli --help"),
+    ):
+        ended = cli.run(*arguments)
+        assert (ended.code, ended.err) == (2, f"agentcli: error: {line}\n")
+
+
+@pytest.mark.parametrize("group", ["sessions", "trace", "config", "models", "sandbox"])
+def test_help_says_the_whole_of_what_a_command_does(cli: Cli, group: str) -> None:
+    ended = cli.run(group, "--help")
+    listed = ended.out.partition("Commands:\n")[2].splitlines()
+    assert ended.code == 0
+    assert listed
+    assert "..." not in "".join(listed)
+    assert max(map(len, listed)) <= 80
+    assert listed[-1].endswith(".")
