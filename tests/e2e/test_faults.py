@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from agentcli.agent.budget import RunLimits
+from agentcli.agent.budget import ContextRules, RunLimits
 from agentcli.agent.events import (
     AnswerRejected,
     Delta,
@@ -80,6 +80,7 @@ async def agent_on(
         module=AgentModule(),
         limits=RunLimits(silence_s=patience_s),
         retry=RetryConfig(first_delay_s=0.01, max_delay_s=0.05),
+        rules=ContextRules(reserve_tokens=1),  # or what nearly fills the window is never sent
     )
     try:
         yield agent
