@@ -1,4 +1,4 @@
-"""docs/protocols.md, docs/scripting.md and docs/configuration.md say what is true."""
+"""docs/protocols.md, scripting.md, configuration.md and tools.md say what is true."""
 
 from __future__ import annotations
 
@@ -6,19 +6,24 @@ import json
 import re
 import subprocess
 import tomllib
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
 from agentcli.agent.instructions import MOST_CHARS
 from agentcli.config import PROJECT_KEYS
+from agentcli.prompts import Prompts
+from agentcli.sandbox.limits import CHECK, COMMAND
 from agentcli.settings import Settings
+from agentcli.tools import background, fetch
+from agentcli.wiring.toolbox import Toolbox
 from tests.conftest import Serve
 from tests.running import Cli
 from tests.server import Reply
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-PAGES = ("configuration", "protocols", "scripting")
+PAGES = ("configuration", "protocols", "scripting", "tools")
 
 
 def text(page: str) -> str:
@@ -54,7 +59,20 @@ def test_its_settings(page: str) -> None:
         json.loads(block)
 
 
+async def test_the_table_of_tools(tmp_path: Path) -> None:
+    toolbox = Toolbox(Settings(), tmp_path, Prompts.standard(), tmp_path)
+    async with AsyncExitStack() as stack:
+        tools = await toolbox.gather(COMMAND, CHECK, stack, [])
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \|", text("tools"), re.MULTILINE)
+    assert sorted(rows) == sorted((tool.spec.name, tool.spec.kind.value) for tool in tools)
+
+
 def test_its_figures() -> None:
+    tools = text("tools")
+    assert f"larger than {fetch.MOST_BYTES // 2**20} MiB" in tools
+    assert f"{fetch.MOST_CHARS:,}\ncharacters at a time" in tools
+    assert f"to {background.TIME_S / 3600:g} hours, {background.MOST_RUNNING} of them" in tools
+    assert f"Up to {background.OUTPUT_BYTES // 2**21} MiB" in tools
     assert f"{MOST_CHARS:,} characters" in text("protocols")
     for key in PROJECT_KEYS:
         assert f"`{key}`" in text("configuration")
