@@ -58,6 +58,7 @@ $(BIN)/python:
 
 # PyTorch first: a resolver that is free to choose takes builds with CUDA.
 $(VENV)/.torch: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing PyTorch, once: some minutes, and 0.2 to 5 GB to load" >&2
 	@if command -v nvidia-smi >/dev/null 2>&1 || \
 		! $(BIN)/python -c '$(REACH)' $(TORCH_CPU) >/dev/null 2>&1; \
 	then $(INSTALL) torch; else $(INSTALL) torch --extra-index-url $(TORCH_CPU); fi

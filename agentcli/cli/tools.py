@@ -1,15 +1,24 @@
-"""``agentcli tools``: the tools as a model is told of them."""
+"""``agentcli tools``: the tools as a model is told of them, those of MCP servers as well."""
 
 from __future__ import annotations
 
+import asyncio
 import json
+from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from agentcli.cli.errors import show_note
+from agentcli.config import load, user_folder
 from agentcli.errors import UsageError
+from agentcli.prompts import Prompts
+from agentcli.sandbox.limits import CHECK, COMMAND
 from agentcli.text import one_line
-from agentcli.tools.builtin import builtin_tools
+from agentcli.tools.base import Tool
+from agentcli.trust import is_trusted
+from agentcli.wiring.toolbox import Toolbox, chosen
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -21,7 +30,7 @@ def tools(
     ] = "",
 ) -> None:
     """Show the tools that a model is given: name, kind, description."""
-    specs = {tool.spec.name: tool.spec for tool in builtin_tools()}
+    specs = {tool.spec.name: tool.spec for tool in asyncio.run(_offered())}
     if not name:
         for spec in specs.values():
             print(f"{spec.name:<16}{spec.kind:<8}{one_line(spec.description, 90)}")
@@ -31,3 +40,18 @@ def tools(
     spec = specs[name]
     print(f"{spec.name}@{spec.version} ({spec.kind})\n\n{spec.description}\n")
     print(json.dumps(spec.parameters, indent=2))
+
+
+async def _offered() -> list[Tool]:
+    """What a session in this folder would be given."""
+    root = Path.cwd()
+    settings = load(root, trusted=is_trusted(root))
+    prompts = Prompts.standard(user=user_folder() / "prompts")
+    notices: list[str] = []
+    async with AsyncExitStack() as stack:
+        # No session is opened: what the folder is for, the journals of sub-agents, does not arise.
+        toolbox = Toolbox(settings, root, prompts, root)
+        gathered = await toolbox.gather(COMMAND, CHECK, stack, notices)
+    for notice in notices:
+        show_note(notice)
+    return chosen(gathered, (), settings.extra_tools)

@@ -88,6 +88,7 @@ def test_tools(cli: Cli) -> None:
     assert ended.code == 0
     names = [line.split()[0] for line in ended.out.splitlines()]
     assert {"read_file", "search_replace", "run_tests", "shell"} <= set(names)
+    assert {"todo", "delegate", "jobs"} <= set(names)  # what is not of the workspace as well
     one = cli.run("tools", "grep")
     assert '"pattern"' in one.out and one.out.startswith("grep@1 (search)")
     assert cli.run("tools", "hammer").code == 2
