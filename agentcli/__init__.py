@@ -4,9 +4,6 @@ As a library: ``from agentcli import Agent, connect, tool``. What is named here 
 first used, so that the command line starts without it; ``__init__.pyi`` tells the types.
 """
 
-# The supervisor's process loads this as well: typing would be a tenth of its start.
-import importlib
-
 __version__ = "0.1.0"
 
 _HOMES = {
@@ -31,6 +28,8 @@ def __getattr__(name: str) -> object:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib  # not at the top, as the supervisor loads this as well: 1 ms of its start
+
     value = getattr(importlib.import_module(home), name)
     globals()[name] = value
     return value

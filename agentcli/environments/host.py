@@ -263,7 +263,7 @@ class HostEnvironment(WorkerFiles):
             reader, writer = await asyncio.open_connection(sock=ours)
             link = WorkerLink(reader, writer)
             try:
-                await link.call("ping")
+                await link.ready()
             except EnvironmentOpError as error:
                 await link.aclose()
                 result = await self._process.wait()

@@ -18,7 +18,8 @@ class WorkerLink:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
-        self._waiting: dict[int, asyncio.Future[tuple[Any, bytes]]] = {}
+        self._ready: asyncio.Future[tuple[Any, bytes]] = asyncio.get_running_loop().create_future()
+        self._waiting = {0: self._ready}
         self._next = 1
         self._closed = False
         self._task = asyncio.get_running_loop().create_task(self._listen())
@@ -27,6 +28,14 @@ class WorkerLink:
     def closed(self) -> bool:
         """Whether the worker can no longer answer."""
         return self._closed
+
+    async def ready(self) -> None:
+        """Wait until the worker stands.
+
+        Raises:
+            EnvironmentOpError: code ``EPIPE``, it has ended before.
+        """
+        await self._ready
 
     async def call(self, op: str, data: bytes = b"", **arguments: Any) -> tuple[Any, bytes]:
         """Ask for one operation; returns its value and its bytes.

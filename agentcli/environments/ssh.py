@@ -237,7 +237,7 @@ class SshEnvironment(WorkerFiles):
             reader, writer, process = await self._program(Path(worker.__file__), self.root)
             link = WorkerLink(reader, writer)
             try:
-                await link.call("ping")
+                await link.ready()
             except EnvironmentOpError as error:
                 await link.aclose()
                 await process.kill()

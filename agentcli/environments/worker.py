@@ -6,22 +6,17 @@ may touch is decided by what surrounds it (mount namespace, Landlock, the far en
 
 A request and its answer are ``length of JSON, length of data`` (big-endian u32 each), a JSON object
 and raw bytes. Requests: ``{"id", "op", ...}``. Answers: ``{"id", "ok": value}`` or
-``{"id", "error": [code, message]}``.
+``{"id", "error": [code, message]}``. The first answer, with id 0, is to no request: it says that
+the worker stands. What only requests need is imported after it, in the functions that use it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import json
 import os
-import re
-import signal
 import stat
 import struct
 import sys
-from collections.abc import Callable, Iterator
-from re import Pattern
 
 TYPE_CHECKING = False  # as type checkers know it; to import typing takes 5 ms of the start
 if TYPE_CHECKING:  # names that Python 3.8 does not have when the program runs
@@ -70,9 +65,6 @@ class Worker:
 
     def relative(self, full: str) -> str:
         return os.path.relpath(full, self.root)
-
-    def do_ping(self, request: Request, data: bytes) -> Answer:
-        return os.getpid(), b""
 
     def do_root(self, request: Request, data: bytes) -> Answer:
         return self.root, b""
@@ -124,6 +116,8 @@ class Worker:
         return None, b""
 
     def do_stat(self, request: Request, data: bytes) -> Answer:
+        import contextlib
+
         try:
             full = self.path(request["path"])
             info = os.lstat(full)
@@ -172,6 +166,9 @@ class Worker:
             matches = self.ripgrep_search(self.ripgrep, start, request)
             if matches is not None:
                 return matches, b""
+        import re
+        import signal
+
         signal.setitimer(signal.ITIMER_REAL, SEARCH_S)
         flags = re.IGNORECASE if request.get("ignore_case") else 0
         try:
@@ -308,6 +305,8 @@ def replace(
 
     ``mode`` is for a file that is new.
     """
+    import contextlib
+
     name = f".{os.path.basename(target)[:200]}.{os.getpid()}.agentcli"
     temporary = os.path.join(folder, name)
     try:
@@ -400,6 +399,8 @@ def braces(pattern: str) -> list[str]:
 
 def translate(pattern: str) -> str:
     """One glob (``**``, ``*``, ``?``, ``[...]``, backslash) as the text of an expression."""
+    import re
+
     out: list[str] = []
     place, size = 0, len(pattern)
     while place < size:
@@ -437,6 +438,8 @@ def translate(pattern: str) -> str:
 
 
 def compiled(patterns: list[str]) -> Pattern[str]:
+    import re
+
     try:
         return re.compile("(?:" + "|".join(translate(one) for one in patterns) + r")\Z", re.DOTALL)
     except re.error as error:
@@ -472,6 +475,8 @@ def read_rules(path: str, folder: str) -> list[Rule]:
             lines = file.read(1 << 20).decode("utf-8", "replace").splitlines()
     except OSError:
         return []
+    import re
+
     rules = []
     for line in lines:
         line = re.sub(r"(?<!\\) +$", "", line)
@@ -503,7 +508,14 @@ def ignored(rules: list[Rule], path: str, is_folder: bool) -> bool:
 
 
 def serve(worker: Worker, source: BinaryIO, sink: BinaryIO) -> None:
-    """Answer requests until the pipe closes."""
+    """Say that it stands, then answer requests until the pipe closes."""
+    greeting = b'{"id": 0, "ok": null}'
+    sink.write(HEAD.pack(len(greeting), 0) + greeting)
+    sink.flush()
+    import json  # more than all else of the start, so that it is not waited for
+    import signal
+
+    signal.signal(signal.SIGALRM, too_slow)
     while True:
         head = source.read(HEAD.size)
         if len(head) < HEAD.size:
@@ -520,6 +532,8 @@ def serve(worker: Worker, source: BinaryIO, sink: BinaryIO) -> None:
 
 
 def respond(worker: Worker, request: Request, data: bytes) -> Answer:
+    import signal
+
     number = request.get("id")
     try:
         operation = getattr(worker, "do_" + str(request.get("op")), None)
@@ -559,14 +573,15 @@ def too_slow(number: int, frame: object) -> None:
 
 def main(root: str, ripgrep: str, contain: str) -> None:
     """Serve stdin and stdout. ``ripgrep`` is a path or empty; ``contain`` is "1" or empty."""
-    signal.signal(signal.SIGALRM, too_slow)
     source = os.fdopen(os.dup(0), "rb")
     sink = os.fdopen(os.dup(1), "wb")
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+    try:
         serve(Worker(root, ripgrep or None, bool(contain)), source, sink)
+    except (BrokenPipeError, ConnectionResetError):
+        return
 
 
 if __name__ == "__main__":

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import fcntl
 import os
-import signal
-import socket
 import struct
+from _socket import AF_INET, SOCK_DGRAM, socket
 from collections.abc import Mapping
 
 from agentcli.sandbox import linux
+from agentcli.sandbox.bare import signal
 
 TYPE_CHECKING = False  # as type checkers know it; typing itself takes a tenth of the start
 if TYPE_CHECKING:
@@ -82,9 +82,12 @@ def _continue_in_child() -> None:
 
 
 def _bring_up_loopback() -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+    control = socket(AF_INET, SOCK_DGRAM)
+    try:
         request = struct.pack("16sh14x", b"lo", _UP_AND_RUNNING)
         fcntl.ioctl(control.fileno(), _SIOCSIFFLAGS, request)
+    finally:
+        control.close()
 
 
 def _mount(wanted: Mapping[str, Any]) -> None:

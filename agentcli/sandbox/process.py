@@ -11,7 +11,7 @@ command's whole tree before the cancellation goes on.
 from __future__ import annotations
 
 import asyncio
-import json
+import marshal
 import os
 import signal
 import socket
@@ -266,8 +266,8 @@ class Supervisor:
         if template != self._template:
             self._send_launch(protocol.TEMPLATE, 0, template)
             self._template = template
-        order = {"line": line.decode("utf-8", "surrogateescape"), "limits": asdict(limits)}
-        self._send(protocol.LINE, process._number, json.dumps(order).encode(), [])
+        order = {"line": line, "limits": asdict(limits)}
+        self._send(protocol.LINE, process._number, marshal.dumps(order), [])
         return process
 
     def _new_process(self, launch: Launch, on_output: Output | None) -> SandboxProcess:
@@ -293,7 +293,7 @@ class Supervisor:
             "limits": asdict(launch.limits),
             "fds": list(fds),
             "capture": launch.capture,
-            "seccomp": launch.seccomp.hex() if launch.seccomp else None,
+            "seccomp": launch.seccomp,
             "landlock": launch.landlock,
             "namespaces": launch.namespaces,
             "confine": launch.confine,
@@ -301,7 +301,7 @@ class Supervisor:
         }
         # Duplicates, as the frame may leave only after the caller has closed its own.
         passed = [os.dup(descriptor) for descriptor in launch.fds.values()] + list(made.values())
-        self._send(kind, number, json.dumps(request).encode(), passed)
+        self._send(kind, number, marshal.dumps(request), passed)
 
     async def aclose(self) -> None:
         """End all commands and the supervisor; returns when it is gone."""
@@ -399,7 +399,7 @@ class Supervisor:
                 continue
             if kind == protocol.EXIT:
                 del self._commands[number]
-                process._ended(json.loads(payload))
+                process._ended(marshal.loads(payload))
             else:
                 process._output(kind, payload)
 

@@ -21,14 +21,14 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
+import marshal
 import os
 import select
-import signal
-import socket
 import sys
+from _socket import socket
 
 from agentcli.sandbox import linux, protocol
+from agentcli.sandbox.bare import recv_fds, signal
 from agentcli.sandbox.streams import Stream
 from agentcli.sandbox.warden import Warden
 
@@ -82,7 +82,7 @@ class _Waiting:
 
 
 class _Supervisor:
-    def __init__(self, link: socket.socket, parent: int) -> None:
+    def __init__(self, link: socket, parent: int) -> None:
         self.link = link
         self.decoder = protocol.Decoder()
         self.passed: list[int] = []
@@ -147,7 +147,7 @@ class _Supervisor:
 
     def _on_link(self) -> None:
         try:
-            data, fds, _, _ = socket.recv_fds(self.link, CHUNK, 64)
+            data, fds = recv_fds(self.link, CHUNK, 64)
         except BlockingIOError:
             return
         except OSError:
@@ -159,11 +159,11 @@ class _Supervisor:
         for kind, number, payload in self.decoder.feed(data):
             match kind:
                 case protocol.SPAWN:
-                    self._spawn(number, json.loads(payload))
+                    self._spawn(number, marshal.loads(payload))
                 case protocol.TEMPLATE:
-                    self._take_template(json.loads(payload))
+                    self._take_template(marshal.loads(payload))
                 case protocol.LINE:
-                    self._run_line(number, json.loads(payload))
+                    self._run_line(number, marshal.loads(payload))
                 case protocol.KILL:
                     self._kill(number)
 
@@ -192,7 +192,7 @@ class _Supervisor:
 
     def _run_line(self, number: int, order: dict[str, Any]) -> None:
         assert self.template is not None
-        line = order["line"].encode("utf-8", "surrogateescape")
+        line = order["line"]
         waiting, self.waiting = self.waiting, None
         if waiting is None or not waiting.says(line):
             if waiting is not None:
@@ -290,7 +290,7 @@ class _Supervisor:
     def _on_report(self, command: _Command) -> None:
         data = os.read(command.report, CHUNK)
         command.said += data
-        if data and not data.endswith(b"\n"):
+        if data and not protocol.is_whole(command.said):
             return
         # No process of the command is left: the warden says so, or is gone itself.
         self._forget(command.report)
@@ -308,11 +308,11 @@ class _Supervisor:
             for start in range(0, len(end), CHUNK):
                 piece = end[start : start + CHUNK]
                 self._send(stream.kind | protocol.TAIL, command.number, piece)
-        verdict = json.loads(command.said) if command.said else {"error": "its warden was killed"}
+        verdict = protocol.unpack(command.said) or {"error": "its warden was killed"}
         verdict["dropped"] = counts
         del self.commands[command.number]
         self.starting = False
-        self._send(protocol.EXIT, command.number, json.dumps(verdict).encode())
+        self._send(protocol.EXIT, command.number, marshal.dumps(verdict))
 
     def _on_child(self, wake: int) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -392,7 +392,7 @@ def main(descriptor: int, parent: int) -> None:
     # Forked children would copy every page that a collection touches.
     gc.disable()
     gc.freeze()
-    link = socket.socket(fileno=descriptor)
+    link = socket(fileno=descriptor)
     os.set_inheritable(descriptor, False)
     try:
         _Supervisor(link, parent).run()

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import stat
+
+from agentcli.sandbox.bare import signal
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 

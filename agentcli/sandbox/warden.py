@@ -15,24 +15,21 @@ Standard library only.
 
 from __future__ import annotations
 
-import array  # noqa: F401  (socket.recv_fds imports it at its first call)
 import contextlib
 import fcntl
-import json
+import marshal
 import os
 import resource
-import signal
-import socket
-import struct
 import time
+from _socket import socket, socketpair
 
-from agentcli.sandbox import cgroup, landlock, linux, namespaces, seccomp, tree
+from agentcli.sandbox import cgroup, landlock, linux, namespaces, protocol, seccomp, tree
+from agentcli.sandbox.bare import recv_fds, send_fds, signal
 
 TYPE_CHECKING = False  # as type checkers know it; typing itself takes a tenth of the start
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-_LENGTH = struct.Struct("!I")
 _WATCHED = frozenset({signal.SIGCHLD, signal.SIGTERM})
 
 
@@ -40,13 +37,13 @@ class Warden:
     """A warden that waits for its command, with the process that will become the command.
 
     Both are forked ahead of time, since forking an interpreter and touching its memory again is
-    the larger part of a command's start. ``report`` is read by the supervisor: one JSON object,
-    and a line's end, when no process of the command is left.
+    the larger part of a command's start. ``report`` is read by the supervisor: one packed object,
+    when no process of the command is left.
     """
 
     def __init__(self) -> None:
         order, self._order = os.pipe()
-        self._launch, launch = socket.socketpair()
+        self._launch, launch = socketpair()
         self.report, report = os.pipe()
         parent = os.getpid()
         # An order to end may come at once; until the warden waits for it, it must not be lost.
@@ -61,17 +58,18 @@ class Warden:
 
     def give(self, launch: dict[str, Any], fds: dict[int, int]) -> None:
         """Start the process; ``fds`` maps its descriptor numbers to open descriptors of ours."""
-        text = json.dumps({**launch, "fds": list(fds)}).encode()
-        data = memoryview(_LENGTH.pack(len(text)) + text)
-        with self._launch:
-            sent = socket.send_fds(self._launch, [data], list(fds.values()))
+        data = memoryview(protocol.pack({**launch, "fds": list(fds)}))
+        try:
+            sent = send_fds(self._launch, data, list(fds.values()))
             if sent < len(data):
                 self._launch.sendall(data[sent:])
+        finally:
+            self._launch.close()
 
     def watch(self, limits: dict[str, Any], disk_path: str | None) -> None:
         """From now on time counts, and every other limit."""
         order = {"limits": limits, "disk_path": disk_path}
-        _write_all(self._order, json.dumps(order).encode())
+        _write_all(self._order, marshal.dumps(order))
         os.close(self._order)
 
     def close(self) -> None:
@@ -80,7 +78,7 @@ class Warden:
         os.close(self._order)
 
 
-def _run(order: int, launch: socket.socket, report: int, parent: int) -> NoReturn:
+def _run(order: int, launch: socket, report: int, parent: int) -> NoReturn:
     """The warden, from its fork to its end."""
     try:
         signal.set_wakeup_fd(-1)
@@ -98,9 +96,7 @@ def _run(order: int, launch: socket.socket, report: int, parent: int) -> NoRetur
         os._exit(0)
 
 
-def _serve(
-    order: int, launch: socket.socket, report: int, failure: int, child_failure: int
-) -> None:
+def _serve(order: int, launch: socket, report: int, failure: int, child_failure: int) -> None:
     me = os.getpid()
     group = cgroup.create()
     main = os.fork()
@@ -118,7 +114,7 @@ def _serve(
             group.remove()
         return
     started = time.monotonic()
-    verdict = _watch(json.loads(text), main, started, group)
+    verdict = _watch(marshal.loads(text), main, started, group)
     if "status" not in verdict:  # else it is reaped, and its number may be another's
         tree.kill_namespace(main)
     tree.kill_descendants(me)
@@ -262,7 +258,7 @@ def _reap_until(main: int) -> int | None:
             status = value
 
 
-def _become(link: socket.socket, failure: int, parent: int, group: cgroup.Group | None) -> NoReturn:
+def _become(link: socket, failure: int, parent: int, group: cgroup.Group | None) -> NoReturn:
     """Wait for the launch, then turn into the command; never returns."""
     step = "start"
     try:
@@ -295,7 +291,7 @@ def _become(link: socket.socket, failure: int, parent: int, group: cgroup.Group 
         if launch.get("confine"):
             linux.drop_capabilities()
         if launch.get("seccomp"):
-            seccomp.install(bytes.fromhex(launch["seccomp"]))
+            seccomp.install(launch["seccomp"])
         step = launch["argv"][0]
         os.execvpe(launch["argv"][0], launch["argv"], launch["env"])
     except BaseException as error:
@@ -306,18 +302,18 @@ def _become(link: socket.socket, failure: int, parent: int, group: cgroup.Group 
         os._exit(127)
 
 
-def _receive(link: socket.socket) -> tuple[dict[str, Any], dict[int, int]]:
+def _receive(link: socket) -> tuple[dict[str, Any], dict[int, int]]:
     """The launch and its descriptors; ends the process when there will be none."""
-    data, passed, _, _ = socket.recv_fds(link, 65536, 64)
+    data, passed = recv_fds(link, 65536, 64)
     if not data:
         os._exit(0)
-    (length,) = _LENGTH.unpack_from(data)
-    parts = [data[_LENGTH.size :]]
-    missing = length - len(parts[0])
-    while missing > 0:
-        parts.append(link.recv(min(missing, 1 << 20)))
-        missing -= len(parts[-1])
-    launch = json.loads(b"".join(parts))
+    received = bytearray(data)
+    while not protocol.is_whole(received):
+        more = link.recv(1 << 20)
+        if not more:
+            os._exit(0)
+        received += more
+    launch = protocol.unpack(received)
     return launch, dict(zip(launch["fds"], passed, strict=True))
 
 
@@ -366,8 +362,8 @@ def _set_limits(limits: dict[str, Any]) -> None:
 
 
 def _say(report: int, value: dict[str, Any]) -> None:
-    # The end of the line lets the supervisor go on without waiting for the end of this process.
-    _write_all(report, json.dumps(value).encode() + b"\n")
+    # Its length lets the supervisor go on without waiting for the end of this process.
+    _write_all(report, protocol.pack(value))
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

@@ -1,0 +1,38 @@
+"""Signals and sockets as C has them, without the enumerations around them.
+
+``signal`` and ``socket`` turn some hundred constants into enumerations when they are imported: a
+quarter of the supervisor's start. What they wrap is CPython's own and has the same names.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import struct
+from _socket import CMSG_LEN, SCM_RIGHTS, SOL_SOCKET, socket
+
+TYPE_CHECKING = False  # as type checkers know it; typing itself takes a tenth of the start
+if TYPE_CHECKING:
+    import signal
+else:
+    import _signal as signal
+
+__all__ = ["recv_fds", "send_fds", "signal"]
+
+_INT = struct.calcsize("i")
+
+
+def send_fds(link: socket, data: memoryview, fds: list[int]) -> int:
+    """Send some of the bytes, with descriptors beside them; how many bytes. Raises OSError."""
+    return link.sendmsg([data], [(SOL_SOCKET, SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))])
+
+
+def recv_fds(link: socket, size: int, most: int) -> tuple[bytes, list[int]]:
+    """Bytes, none at the end, and the descriptors that came beside them. Raises OSError."""
+    data, beside, _, _ = link.recvmsg(size, CMSG_LEN(most * _INT))
+    fds: list[int] = []
+    for level, kind, packed in beside:
+        if (level, kind) == (SOL_SOCKET, SCM_RIGHTS):
+            count = len(packed) // _INT
+            fds += struct.unpack(f"{count}i", packed[: count * _INT])
+    return data, fds
