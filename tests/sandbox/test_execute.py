@@ -33,7 +33,7 @@ async def test_failure(code: str, error: str, supervisor: Supervisor) -> None:
 
 async def test_timeout(supervisor: Supervisor) -> None:
     code = "print('before', flush=True)\nwhile True: pass"
-    result = await execute_code(code, 0.5, supervisor=supervisor)
+    result = await execute_code(code, 2.0, supervisor=supervisor)  # time to print
     assert not result.success and result.timeout and result.stdout == "before\n"
 
 
