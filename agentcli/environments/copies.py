@@ -4,8 +4,9 @@ Inside, a copy stands where the workspace is, so that absolute paths mean the co
 folders and ``.git`` are shown there read-only. Where the sandbox has no mounts of its own (level
 none, or Landlock alone), a copy bears another name, and only ``copied`` is to be had.
 
-Three ways, the cheapest that works: files that share their blocks until one is written (FICLONE),
-a plain copy up to a size, an overlay on the workspace (``overlay.py``).
+Two ways, the cheaper that works: files that share their blocks until one is written (FICLONE), else
+a plain copy. A workspace of more files than ``tree.MOST_FILES``, or of more bytes to be copied than
+``tree.MOST_BYTES``, has no copy.
 """
 
 from __future__ import annotations
