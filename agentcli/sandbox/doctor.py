@@ -106,7 +106,7 @@ def _control_groups() -> Layer:
 
 
 async def _overlay(supervisor: Supervisor, folder: str) -> Layer:
-    """A workspace's copy as an overlay, made in namespaces of its own as a try would be."""
+    """Whether a folder can be overlaid in namespaces of one's own; copies are made without."""
     names = ("lower", "upper", "work", "merged")
     for name in names:
         os.mkdir(os.path.join(folder, name))
@@ -116,7 +116,8 @@ async def _overlay(supervisor: Supervisor, folder: str) -> Layer:
     command = ("unshare", "-Urm", "sh", "-c", script, options, merged)
     result = await supervisor.exec(Launch(command, {"PATH": os.defpath}, limits=Limits(10)))
     works = result.success and os.path.exists(f"{upper}/x")
-    return Layer("overlay", works, "works" if works else "copies of workspaces are made otherwise")
+    said = "works" if works else "not for this user, or not on this disk"
+    return Layer("overlay", works, f"{said}; nothing depends on it")
 
 
 def _reflink(near: str) -> Layer:
