@@ -31,7 +31,7 @@ def init(
 ) -> None:
     """Write a commented file of settings, if there is none yet, and say what was found."""
     file = config.user_folder() / "config.toml"
-    if file.exists():
+    if file.exists() and file.stat().st_size:  # "config unset" may have left nothing in it
         raise ConfigError(
             f"{file} is there already", hint="Change it with: agentcli config set KEY VALUE"
         )
@@ -41,7 +41,7 @@ def init(
     lines += [line for line in as_toml() if line != "# model ="]
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with file.open("x", encoding="utf-8") as new:
+        with file.open("a", encoding="utf-8") as new:  # never over what somebody has written
             new.write("\n".join(lines) + "\n")
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror or error}") from error

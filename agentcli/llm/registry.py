@@ -132,6 +132,8 @@ def connect(
     if provider == REPLAY:
         if read_recording is None:
             raise ConfigError("recordings cannot be played here")
+        if not Path(model).is_file():
+            raise ConfigError(f"{model}: no such file", hint="Name a session's events.jsonl")
         answers = read_recording(Path(model))
         return Replay(ModelInfo(model, REPLAY), answers, source=model)
     if provider in (LOCAL, EMBEDDED):

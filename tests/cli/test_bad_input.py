@@ -55,6 +55,12 @@ def test_a_recording_that_is_none(cli: Cli, task: str, workspace: Path) -> None:
     assert task in ended.error
 
 
+def test_a_recording_that_is_not_there(cli: Cli, task: str, workspace: Path) -> None:
+    for name in ("missing.jsonl", str(workspace)):
+        ended = run(cli, task, "--model", f"replay:{name}", "--workspace", str(workspace))
+        assert (ended.code, ended.error.count(f"{name}: no such file")) == (2, 1)
+
+
 def test_a_wrong_key(cli: Cli, serve: Serve, task: str, workspace: Path) -> None:
     server = serve([Reply(status=401, code="invalid_api_key", message="Incorrect API key")])
     cli.server = server.url

@@ -56,6 +56,15 @@ def test_a_first_file_is_written_once_and_is_sound(cli: Cli) -> None:
     assert file.read_text() == written
 
 
+def test_a_file_that_was_emptied_is_written(cli: Cli) -> None:
+    cli.extra = {"AGENTCLI_CONFIG_DIR": str(cli.home / "config")}
+    assert cli.run("config", "set", "max_steps", "4").code == 0
+    assert cli.run("config", "unset", "max_steps").code == 0
+    assert cli.run("init", "--model", "embedded").code == 0
+    file = cli.home / "config" / "config.toml"
+    assert config.load(environ={}, user_file=file).model == "embedded"
+
+
 def test_a_local_server_is_found(
     server: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
