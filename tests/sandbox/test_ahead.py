@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -46,10 +47,11 @@ class Place:
 def _waiting_below(pid: int) -> int:
     """A process below this one that is the shell and nothing else."""
     for child in _children(pid):
-        if Path(f"/proc/{child}/cmdline").read_bytes() == b"/bin/sh\0":
-            return child
-        if found := _waiting_below(child):
-            return found
+        with contextlib.suppress(FileNotFoundError):  # one that has ended since it was listed
+            if Path(f"/proc/{child}/cmdline").read_bytes() == b"/bin/sh\0":
+                return child
+            if found := _waiting_below(child):
+                return found
     return 0
 
 
