@@ -13,7 +13,7 @@ _HOMES = {
     "Hook": "agentcli.agent.hooks",
     "RunLimits": "agentcli.agent.budget",
     "RunResult": "agentcli.agent.run",
-    "Settings": "agentcli.config",
+    "Settings": "agentcli.settings",
     "Task": "agentcli.task",
     "ToolContext": "agentcli.tools.base",
     "ToolKind": "agentcli.tools.base",

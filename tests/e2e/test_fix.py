@@ -138,7 +138,8 @@ def test_plain_lines_in_a_pipe_and_the_answer_alone_on_stdout(
         "> run_tests\n  tests failed (exit code 1) [failed]",
         "> search_replace quickstats/averages.py\n  replaced 1 occurrence",
         "  +    if len(ordered) % 2:\n",
-        f"check passed: {CHECK}\nsolved · 5 steps",
+        f"check passed: {CHECK}\n",
+        "\nsolved · 5 steps",
         "changed quickstats/averages.py\n",
     ):
         assert expected in ended.err

@@ -228,7 +228,7 @@ SYMLINK = Case(
     "an edit through a symbolic link",
     {"real/config.ini": "[a]\non = no\n"},
     [[replace("config.ini", "on = no", "on = yes")]],
-    ["config.ini"],
+    ["config.ini", "real/config.ini"],
     check="grep -q 'on = yes' real/config.ini",
     after={"real/config.ini": "[a]\non = yes\n"},
     prepare=_link,
