@@ -139,6 +139,8 @@ async def _run(command: Sequence[str], workspace: Path, settings: Settings) -> i
 
 def _exit_code(result: ExecResult) -> int:
     if result.exit_code is not None:
+        if result.memory_exceeded:  # a status alone does not tell who has killed it
+            show_error(result.error or "used too much memory")
         return result.exit_code
     show_error(result.error or "the command was killed")
     if result.errno:
