@@ -21,11 +21,12 @@ DATA ?= training/data
 demo: $(VENV)/.demo
 	@$(BIN)/python examples/demo.py
 
+# One worker more than there are processors, since some tests wait for others.
 test: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -n auto
+	$(BIN)/python -m pytest -q -n "$$($(BIN)/python -c 'import os; print((os.cpu_count() or 1) + 1)')"
 
 train: $(VENV)/.dev $(DATA)
 	$(BIN)/python -m training.pack tokens --data $(DATA) --out build/train/data

@@ -98,6 +98,7 @@ def test_a_server_that_cannot_be_reached(cli: Cli, task: str, workspace: Path) -
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         cli.server = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
+        cli.extra = {"AGENTCLI_RETRIES": "0"}
         ended = run(cli, task, "--model", "openai:gpt-5", "--workspace", str(workspace))
     assert ended.code == 3
     assert cli.server.removeprefix("http://").removesuffix("/v1") in ended.error

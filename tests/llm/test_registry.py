@@ -158,7 +158,10 @@ def test_local_path_that_is_missing(tmp_path: Path) -> None:
 
 async def test_replay_of_a_recording(tmp_path: Path) -> None:
     answer = ChatResponse(assistant("hi"), FinishReason.STOP, Usage(1, 0, 0, 1, 0))
-    client = connect("replay:a/b.jsonl", settings(), {}, read_recording=lambda path: [answer])
+    recording = tmp_path / "a" / "b.jsonl"
+    recording.parent.mkdir()
+    recording.touch()
+    client = connect(f"replay:{recording}", settings(), {}, read_recording=lambda path: [answer])
     assert await chat(client, ChatRequest((user("x"),))) == answer
     with pytest.raises(ConfigError):
         connect("replay:x", settings(), {})

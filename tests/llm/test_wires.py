@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import gzip
 import itertools
@@ -452,8 +453,13 @@ async def test_a_compressed_answer(wire: str, streaming: bool) -> None:
     "url", ["https://127.0.0.1:{port}/v1", "http://no-such-host.invalid/v1", "http://[::1]:1/v1"]
 )
 async def test_what_cannot_be_reached(wire: str, url: str) -> None:
-    with ScriptedServer([]) as server:
-        client = CLIENTS[wire](INFO, "sk-secret", url.format(port=server.port))
+    async def speak_first(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"this is no TLS\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(speak_first, "127.0.0.1", 0) as plain:
+        port = plain.sockets[0].getsockname()[1]
+        client = CLIENTS[wire](INFO, "sk-secret", url.format(port=port))
         with pytest.raises(errors.ConnectError, match="cannot reach test at "):
             await chat(client, ask())
         await client.aclose()
