@@ -15,15 +15,13 @@ from pathlib import Path
 from agentcli.errors import UsageError
 from agentcli.llm.client import ChatRequest, ChatResponse, LLMClient, chat
 from agentcli.messages import system, user
-from agentcli.sandbox.outside import output_of
+from agentcli.sandbox.git import git
 from agentcli.text import truncate
 
-_TIME_S = 120.0
 _DRAFTED_CHARS = 40_000
 _SUBJECT_CHARS = 100
 _PASSED = ("GIT_AUTHOR_", "GIT_COMMITTER_", "GNUPGHOME", "SSH_AUTH_SOCK")
 """Who commits, and what signs."""
-_NO_HOOKS = ("-c", f"core.hooksPath={os.devnull}")
 
 
 class Changes:
@@ -60,7 +58,7 @@ class Changes:
             UsageError: git refuses, for example because it knows no author; nothing has changed.
         """
         with self._own_index(paths) as index:
-            self._git(*_NO_HOOKS, "commit", "-q", "-m", message, "--cleanup=strip", own=index)
+            self._git("commit", "-q", "-m", message, "--cleanup=strip", own=index)
         self._git("reset", "-q", "--", *self._literal(paths))
         return self._git("rev-parse", "--short", "HEAD").strip()
 
@@ -83,12 +81,10 @@ class Changes:
 
     def _git(self, *arguments: str, own: Mapping[str, str] | None = None) -> str:
         variables = {**self._own, **(own or {})}
-        command = ("git", "-C", str(self._folder), *arguments)
         try:
-            return output_of(command, self._environ, time_s=_TIME_S, own=variables)
+            return git(self._folder, *arguments, environ=self._environ, own=variables)
         except OSError as error:
-            what = next(word for word in arguments if word not in _NO_HOOKS)
-            raise UsageError(f"git {what}: {error}") from error
+            raise UsageError(f"git {arguments[0]}: {error}") from error
 
 
 class _OwnIndex:

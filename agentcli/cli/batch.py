@@ -27,6 +27,7 @@ from agentcli import task as tasks
 from agentcli.agent.events import Event, Status
 from agentcli.cli.render import Summary, result_object
 from agentcli.errors import AgentCLIError, TaskError, UsageError, WorkspaceError
+from agentcli.sandbox.git import git
 from agentcli.sandbox.outside import output_of
 from agentcli.session import store
 from agentcli.settings import Settings
@@ -34,13 +35,6 @@ from agentcli.task import Task
 from agentcli.wiring import open_agent
 
 OnEvent = Callable[[str, Event], None]
-
-# The user's hooks and the like must not run because a task begins.
-_GIT = (
-    *("git", "-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false"),
-    *("-c", "core.pager=cat", "-c", "protocol.allow=never"),
-)
-_GIT_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -100,8 +94,9 @@ class Batch:
         place.parent.mkdir(parents=True, exist_ok=True)
         try:
             if is_repository(self.workspace):
-                git(self.workspace, "worktree", "prune")
-                git(self.workspace, "worktree", "add", "--quiet", "--detach", str(place), "HEAD")
+                git(self.workspace, "worktree", "prune", environ=os.environ)
+                add = ("worktree", "add", "--quiet", "--detach", str(place), "HEAD")
+                git(self.workspace, *add, environ=os.environ)
             else:
                 output_of(["cp", "-a", f"{self.workspace}/.", str(place)], os.environ, time_s=600)
         except OSError as error:
@@ -116,10 +111,12 @@ class Batch:
         if not (place / ".git").exists():
             return None
         index = self.folder / f"{name}.index"
+        own = {"GIT_INDEX_FILE": str(index)}
         try:
             for command in (("read-tree", "HEAD"), ("add", "--all")):
-                git(place, *command, index=index)
-            text = git(place, "diff", "--cached", "--binary", "HEAD", index=index)
+                git(place, *command, environ=os.environ, own=own)
+            diff = ("diff", "--cached", "--binary", "HEAD")
+            text = git(place, *diff, environ=os.environ, own=own)
         except OSError as error:
             raise WorkspaceError(f"no patch of {name}: {error}") from error
         finally:
@@ -317,22 +314,16 @@ def finish(batch: Batch, name: str, result: dict[str, Any]) -> None:
 def is_repository(folder: Path) -> bool:
     """Whether a folder is the top of a git repository that has a commit."""
     try:
-        top = git(folder, "rev-parse", "--show-toplevel").strip()
-        git(folder, "rev-parse", "--verify", "HEAD")
+        top = git(folder, "rev-parse", "--show-toplevel", environ=os.environ).strip()
+        git(folder, "rev-parse", "--verify", "HEAD", environ=os.environ)
     except OSError:
         return False
     return Path(top) == folder
 
 
-def git(folder: Path, *arguments: str, index: Path | None = None) -> str:
-    """What a git command prints. One that writes the index is given one of its own.
-
-    Raises:
-        OSError: it failed.
-    """
-    own = {"GIT_INDEX_FILE": str(index)} if index else {}
-    argv = [*_GIT, "-C", str(folder), *arguments]
-    return output_of(argv, os.environ, time_s=_GIT_S, own=own)
+def is_changed(repository: Path) -> bool:
+    """Whether files of a repository differ from its last commit."""
+    return bool(git(repository, "status", "--porcelain", environ=os.environ))
 
 
 def _digest(path: Path) -> str:

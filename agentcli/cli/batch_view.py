@@ -49,7 +49,7 @@ def run_folder(
     with batches.opened(folder, workspace) as batch:
         if batch.ended or batch.sessions:
             show_note(f"going on with a batch: {len(batch.ended)} of {len(batch.tasks)} are done")
-        if batches.is_repository(workspace) and batches.git(workspace, "status", "--porcelain"):
+        if batches.is_repository(workspace) and batches.is_changed(workspace):
             show_note("tasks begin at HEAD: changes that are not committed are left out")
         for result in batch.ended.values():
             _print(result)

@@ -26,6 +26,8 @@ app = typer.Typer(
 )
 _WORKSPACE = typer.Option("--workspace", help="The project's folder.", metavar="DIR")
 
+_PROJECT = typer.Option("--project", help="In this project's file, not the user's.")
+
 
 @app.command()
 def show(
@@ -58,9 +60,7 @@ def show(
 def set_(
     key: Annotated[str, typer.Argument(help="Such as model, or limits.tasks.")],
     value: Annotated[str, typer.Argument(help="As in TOML; a bare word is a text.")],
-    project: Annotated[
-        bool, typer.Option("--project", help="In this project's file, not the user's.")
-    ] = False,
+    project: Annotated[bool, _PROJECT] = False,
     workspace: Annotated[Path, _WORKSPACE] = Path(),
 ) -> None:
     """Set one value, and leave the rest of the file as it is, comments too."""
@@ -80,9 +80,7 @@ def set_(
 @app.command()
 def unset(
     key: Annotated[str, typer.Argument(help="Such as model, or limits.tasks.")],
-    project: Annotated[
-        bool, typer.Option("--project", help="In this project's file, not the user's.")
-    ] = False,
+    project: Annotated[bool, _PROJECT] = False,
     workspace: Annotated[Path, _WORKSPACE] = Path(),
 ) -> None:
     """Take one value out of the file, so that the layer below holds again."""
