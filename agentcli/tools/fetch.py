@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urldefrag, urljoin
-from urllib.request import getproxies, proxy_bypass
 
 from agentcli import __version__
 from agentcli.errors import ToolError
@@ -119,7 +118,10 @@ async def _page(url: str, rules: Callable[[], Rules]) -> Page:
 
 
 async def _answer(url: str, place: Place, rules: Rules) -> tuple[httpx2.Response, bytes]:
-    import httpx2  # 0.6 s, which most sessions without a remote model never need
+    # 0.6 s, which most sessions without a remote model never need
+    from urllib.request import getproxies, proxy_bypass
+
+    import httpx2
 
     proxy = None if place.is_near or proxy_bypass(place.host) else getproxies().get(place.scheme)
     try:
