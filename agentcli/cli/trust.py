@@ -22,8 +22,7 @@ def command(
 ) -> None:
     """Obey a project's own settings, MCP servers, commands and hooks, here and below."""
     if list_:
-        for path in trusted_folders():
-            print(path)
+        print("\n".join(map(str, trusted_folders())) or "no folder is trusted")
     elif remove:
         gone = distrust(folder)
         print(f"{folder.resolve()} is {'no longer' if gone else 'not among the folders'} trusted")

@@ -39,7 +39,9 @@ def test_a_projects_servers_need_trust(cli: Cli, workspace: Path) -> None:
     refused = cli.run("mcp", "--workspace", str(workspace))
     assert ".mcp.json is left out: this folder is not trusted (agentcli trust)" in refused.out
     assert "mcp__mine__add" not in refused.out
+    assert cli.run("trust", "--list").out == "no folder is trusted\n"
     assert cli.run("trust", str(workspace)).code == 0
+    assert cli.run("trust", "--list").out == f"{workspace}\n"
     listed = cli.run("mcp", "--workspace", str(workspace))
     assert listed.code == 0, listed.err
     assert "mcp__mine__add" in listed.out
