@@ -27,6 +27,7 @@ from agentcli.agent.events import (
     PhaseChanged,
     RetryScheduled,
     RunFinished,
+    Stage,
     StageStarted,
     Status,
     StepFinished,
@@ -566,10 +567,12 @@ class TestJournalFailures:
 
 class TestSteering:
     async def test_it_is_read_at_the_next_step_and_keeps_the_run_alive(self, bench: Make) -> None:
-        agent = await bench([Reply(text="done", delay_s=0.2), "and the tests too"])
+        agent = await bench([Reply(text="done", delay_s=1), "and the tests too"])
         run = agent.agent.start("fix it")
-        await asyncio.sleep(0.05)
-        run.steer("also the tests")
+        async for event in run:
+            if isinstance(event, StageStarted) and event.stage is Stage.DECIDE:
+                run.steer("also the tests")
+                break
         result = await run.result()
         agent.check(result.state)
         assert result.task_result == "and the tests too"

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
+import pexpect
+
 from tests.conftest import Serve
-from tests.e2e.test_terminal import read_all, screen, spawn
+from tests.e2e.test_terminal import screen, spawn
 from tests.running import Cli, repository
 from tests.server import Reply
 
 COMMAND = "sed -i s/old/new/ notes.txt && pwd"
+
+
+def answer(child: pexpect.spawn[str], key: str, then: object = pexpect.EOF) -> str:
+    """Press a key, again where it came too soon to be an answer; what is shown until ``then``."""
+    for _ in range(60):
+        child.send(key)
+        if child.expect([then, pexpect.TIMEOUT], timeout=1) == 0:
+            return child.before or ""
+    raise AssertionError(f"{key} answers nothing: {child.before}")
 
 
 def test_tried_on_a_copy_and_brought_over(cli: Cli, serve: Serve, workspace: Path) -> None:
@@ -18,15 +28,10 @@ def test_tried_on_a_copy_and_brought_over(cli: Cli, serve: Serve, workspace: Pat
     cli.server = serve([Reply(calls=[("shell", {"command": COMMAND})]), Reply(text="Done.")]).url
     child = spawn(cli, workspace, "--mode", "ask")
     child.expect("Allow it.*on a copy")
-    child.send("y")  # pressed before the question could be read
-    time.sleep(0.5)
+    written = answer(child, "c", "Bring over what it did on the copy")
     assert (workspace / "notes.txt").read_text() == "old\n"
-    child.send("c")
-    child.expect("Bring over what it did on the copy")
-    assert (workspace / "notes.txt").read_text() == "old\n"
-    time.sleep(0.4)
-    child.send("y")
-    shown = screen((child.before or "") + read_all(child))
+    shown = screen(written + answer(child, "y"))
+    child.close()
     assert child.exitstatus == 0, shown
     assert (workspace / "notes.txt").read_text() == "new\n"
     assert "-old" in shown and "+new" in shown and "Done." in shown
@@ -39,9 +44,7 @@ def test_always_is_read_back_by_another_process(cli: Cli, serve: Serve, workspac
     cli.server = serve([call, Reply(text="Done.")]).url
     child = spawn(cli, workspace, "--mode", "ask")
     child.expect(r"always: shell\(touch:\*\)")
-    time.sleep(0.4)
-    child.send("p")
-    assert "Done." in screen(read_all(child))
+    assert "Done." in screen(answer(child, "p"))
     # Nobody can be asked here, and nobody need be; what is not saved is denied.
     (workspace / "notes.txt").touch()
     other = Reply(calls=[("shell", {"command": "touch notes.txt && rm notes.txt"})])

@@ -86,6 +86,7 @@ class Chat:
             "idle",
         )
         await asyncio.sleep(0.15)
+        await self.pilot.pause()
 
     async def question(self) -> None:
         """Wait until something is asked, and long enough to answer it."""

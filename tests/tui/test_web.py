@@ -58,6 +58,17 @@ class Page:
             await self.call("Input.dispatchKeyEvent", type="keyDown", **told, **text_of)
             await self.call("Input.dispatchKeyEvent", type="keyUp", **told)
 
+    async def types_until(self, key: str, condition: Callable[[], object], what: str) -> None:
+        """Press a key until something is so: it may come before anything listens to it."""
+        end = time.monotonic() + PATIENCE_S
+        while not condition():
+            assert time.monotonic() < end, f"never: {what}"
+            await self.type(key)
+            for _ in range(20):
+                await asyncio.sleep(0.05)
+                if condition():
+                    return
+
     async def click(self, x: int, y: int) -> None:
         """Click at a point of the page, in pixels."""
         for kind in ("mousePressed", "mouseReleased"):
@@ -211,9 +222,8 @@ async def test_a_conversation_in_the_browser(
         await page.click(300, 490)
         await page.type("change it\r")
         await until(lambda: any(isinstance(e, ModelAnswered) for e in events()), "an answer")
-        await asyncio.sleep(2)
-        await page.type("y")
-        await until(lambda: (workspace / "a.txt").read_text() == "new\n", "the edit")
+        edited = workspace / "a.txt"
+        await page.types_until("y", lambda: edited.read_text() == "new\n", "the edit")
         await until(lambda: any(isinstance(e, RunFinished) for e in events()), "the end")
         picture = await page.picture()
         assert len(picture) > len(blank)
@@ -221,7 +231,7 @@ async def test_a_conversation_in_the_browser(
             Path(keep).write_bytes(picture)
         await page.type("tell me a lot\r")
         await until(lambda: len(server.requests) == 3, "the third request")
-        await asyncio.sleep(1)
-        await page.type("\x1b")
-        await until(lambda: sum(isinstance(e, RunFinished) for e in events()) == 2, "the end")
+        await page.types_until(
+            "\x1b", lambda: sum(isinstance(e, RunFinished) for e in events()) == 2, "the end"
+        )
     assert json.dumps(events()[-1].reason) == '"cancelled"'

@@ -1,0 +1,93 @@
+"""A question on the terminal of ``agentcli run``: which keys answer it, and when."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from typing import Any
+
+import pytest
+
+from agentcli.cli import asking
+from agentcli.messages import ToolCall
+from agentcli.tools.approval import Answer, Approval, Reply
+from agentcli.tools.builtin import builtin_tools
+
+SHELL = next(tool.spec for tool in builtin_tools() if tool.spec.name == "shell")
+
+
+@pytest.fixture
+def keys(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """A terminal to ask on; the end on which keys are pressed."""
+    pressed, terminal = os.openpty()
+    with os.fdopen(terminal) as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        yield pressed
+    os.close(pressed)
+
+
+@asynccontextmanager
+async def asked(**more: Any) -> AsyncIterator[asyncio.Task[Reply]]:
+    paused: AbstractContextManager[None] = nullcontext()
+    call = ToolCall("1", "shell", '{"command": "touch a"}')
+    approval = Approval(SHELL, call, {"command": "touch a"}, **more)
+    task = asyncio.ensure_future(asking.on_terminal(lambda: paused)(approval))
+    try:
+        yield task
+    finally:
+        task.cancel()
+
+
+async def answered(reply: asyncio.Task[Reply], keys: int, key: bytes) -> Answer:
+    """Press a key until it is read by itself."""
+    while not reply.done():
+        os.write(keys, key)
+        await asyncio.wait([reply], timeout=0.2)
+    return reply.result().answer
+
+
+async def test_a_key_that_was_pressed_before_the_question_answers_nothing(
+    keys: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "GUARD_S", 3600)
+    async with asked() as reply:
+        for _ in range(20):
+            os.write(keys, b"y")
+            await asyncio.wait([reply], timeout=0.01)
+        assert not reply.done()
+        monkeypatch.setattr(asking, "GUARD_S", 0)
+        assert await answered(reply, keys, b"n") is Answer.NO
+
+
+@pytest.mark.parametrize(
+    ("pressed", "answer"),
+    [
+        (b"y", Answer.ONCE),
+        (b"A", Answer.SESSION),
+        (b"\x1b", Answer.NO),
+        (b"c", Answer.COPY),
+    ],
+)
+async def test_one_key_answers(
+    keys: int, monkeypatch: pytest.MonkeyPatch, pressed: bytes, answer: Answer
+) -> None:
+    monkeypatch.setattr(asking, "GUARD_S", 0)
+    async with asked(can_copy=True) as reply:
+        await asyncio.sleep(0)  # the question has been put, and older keys thrown away
+        os.write(keys, b"\x1b[A")  # an arrow key is not Escape
+        await asyncio.wait([reply], timeout=0.05)
+        assert not reply.done()
+        assert await answered(reply, keys, pressed) is answer
+
+
+async def test_only_what_is_offered_answers(keys: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "GUARD_S", 0)
+    async with asked(effect="") as reply:
+        await asyncio.sleep(0)
+        for key in (b"a", b"p", b"c", b"x"):
+            os.write(keys, key)
+            await asyncio.wait([reply], timeout=0.02)
+        assert not reply.done()
+        assert await answered(reply, keys, b"y") is Answer.ONCE
