@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 from agentcli.tui.entries import Answered, Said
@@ -41,7 +40,7 @@ async def test_escape_twice_goes_back_with_a_look_before(chat: Start, workspace:
         await one.press("escape", "escape")
         await one.sees("Go back to before which message", "do one", "and now")
         await one.type("do one")
-        await asyncio.sleep(0.1)
+        await one.until(lambda: "and now" not in "\n".join(one.rows[-14:]))
         await one.press("enter")
         await one.sees("messages and files", "a.txt", "+0 -1 lines")
         await one.press("enter")
