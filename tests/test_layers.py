@@ -31,6 +31,7 @@ FLOORS = (
     "prompts",
     "front_matter",
     "task",
+    "slash_commands",
     "images",
     "embedded",
     "model",

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from agentcli.agent.behaviour import Behaviour
+from agentcli.agent.decision import Act, Decision
 from agentcli.agent.instructions import Instructions
 from agentcli.agent.kernel import Agent
 from agentcli.agent.run import RunResult
 from agentcli.agent.state import AgentState
 from agentcli.llm.client import LLMClient
-from agentcli.messages import ToolResult
+from agentcli.messages import Role, ToolCall, ToolResult
 from agentcli.prompts import Prompts
 from agentcli.tools.base import Tool
 
@@ -54,10 +55,15 @@ class CodingAgent(AgentModule):
     """Works on a repository until the task is done."""
 
     def __init__(
-        self, prompts: Prompts | None = None, instructions: Instructions | None = None
+        self,
+        prompts: Prompts | None = None,
+        instructions: Instructions | None = None,
+        mentioned: Callable[[str], Sequence[ToolCall]] | None = None,
     ) -> None:
+        """``mentioned`` makes the calls that read what a task's text mentions."""
         self._prompts = prompts or Prompts.standard()
         self._instructions = instructions
+        self._mentioned = mentioned
 
     def build_system_prompt(self, state: AgentState) -> str:
         """The prompt ``system`` with the facts of this session and the project's instructions."""
@@ -80,9 +86,27 @@ class CodingAgent(AgentModule):
             return self._prompts.get("plan")
         return self._prompts.get("plan_over") if told == "plan" and mode != "plan" else ""
 
+    async def decide(self, state: AgentState) -> Decision | None:
+        """Before the model is asked for the first time, read what the task mentions."""
+        if self._mentioned is None or not _is_new(state):
+            return None
+        calls = self._mentioned(state.task)
+        return Act(tuple(calls)) if calls else None
+
     async def reduce(self, state: AgentState, results: Sequence[ToolResult]) -> str:
         """The instructions of folders in which these results are the first."""
         if self._instructions is None:
             return ""
         paths = [path for result in results for path in result.paths]
         return await self._instructions.near(paths, (message.text for message in state.history))
+
+
+def _is_new(state: AgentState) -> bool:
+    """Whether nothing was done yet about the task. Other notes may stand behind its words."""
+    for place in range(len(state.history) - 1, -1, -1):
+        message = state.history[place]
+        if message.role is not Role.USER:
+            return False
+        if message.text == state.task:
+            return True
+    return False

@@ -1,40 +1,17 @@
-"""The commands behind ``/``: the table of those that are built in, and the user's own.
+"""The commands behind ``/`` in the chat: the table of those that are built in, and the user's own.
 
-A user's command is a Markdown file, ``commands/NAME.md`` in the configuration folder or in the
-project's ``.agentcli``; its text is sent with ``$ARGUMENTS`` replaced by what was typed after the
-name. Front matter may hold a ``description``.
+What a user's own are is ``agentcli.slash_commands``' to say.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
-from agentcli.text import one_line
+from agentcli import slash_commands
+from agentcli.slash_commands import Command, is_command, split
 
-_MAX_BYTES = 100_000
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
-_FRONT = re.compile(r"---\n(.*?)\n---\n", re.DOTALL)
-_PLACE = "$ARGUMENTS"
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """``argument`` says what may follow the name; ``text`` is what a user's own command sends."""
-
-    name: str
-    summary: str
-    argument: str = ""
-    text: str = ""
-
-    def filled(self, argument: str) -> str:
-        """The text to send."""
-        if _PLACE in self.text:
-            return self.text.replace(_PLACE, argument)
-        return f"{self.text}\n\n{argument}" if argument else self.text
-
+__all__ = ["BUILTIN", "Command", "is_command", "own_commands", "split"]
 
 BUILTIN = (
     Command("help", "keys and commands"),
@@ -58,50 +35,6 @@ BUILTIN = (
 )
 
 
-def split(line: str) -> tuple[str, str]:
-    """(name, argument) of a line that begins with a slash."""
-    name, _, argument = line[1:].strip().partition(" ")
-    return name, argument.strip()
-
-
-def is_command(text: str) -> bool:
-    """Whether a text is meant as a command and not, say, as a path."""
-    return text.startswith("/") and _NAME.fullmatch(split(text.split("\n")[0])[0]) is not None
-
-
 def own_commands(folders: Iterable[Path]) -> list[Command]:
-    """Commands in folders that may not exist; a later folder goes before an earlier one."""
-    found: dict[str, Command] = {}
-    for folder in folders:
-        try:
-            files = sorted(path for path in folder.glob("*.md") if path.is_file())
-        except OSError:
-            continue
-        for path in files:
-            command = _read(path)
-            if command is not None:
-                found[command.name] = command
-    return list(found.values())
-
-
-def _read(path: Path) -> Command | None:
-    """One file; what cannot be read, or hides a built-in command, is left out."""
-    name = path.stem.lower()
-    taken = any(command.name == name for command in BUILTIN)
-    if taken or not _NAME.fullmatch(name):
-        return None
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            return None
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError):
-        return None
-    summary = ""
-    if match := _FRONT.match(text):
-        text = text[match.end() :]
-        for line in match[1].splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "description":
-                summary = value.strip().strip("\"'")
-    text = text.strip()
-    return Command(name, one_line(summary or text, 60), "[TEXT]", text) if text else None
+    """The user's own that hide none of these; a later folder goes before an earlier one."""
+    return slash_commands.own_commands(folders, taken={command.name for command in BUILTIN})

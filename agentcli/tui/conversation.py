@@ -19,7 +19,7 @@ from agentcli.agent.kernel import Agent
 from agentcli.agent.run import Run, RunResult
 from agentcli.settings import Settings
 from agentcli.tools.approval import Ask
-from agentcli.tools.mcp.servers import tool_name
+from agentcli.tools.mcp.tools import tool_name
 from agentcli.tools.permissions import Mode
 from agentcli.wiring import mcp_settings, open_agent
 

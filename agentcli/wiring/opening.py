@@ -112,7 +112,7 @@ async def open_agent(
             tools = await toolbox.gather(command, check, stack, notices)
             instructions = Instructions(environment, user_folder())
             await instructions.load()
-            module = CodingAgent(prompts, instructions)
+            module = CodingAgent(prompts, instructions, toolbox.mentioned)
         wanted = task.tools if task else ()
         tools = chosen([*tools, *more_tools], wanted, () if small else settings.extra_tools)
         if settings.plan_gate and not small:
@@ -144,6 +144,7 @@ async def open_agent(
                 output_chars=settings.limits.output_chars,
                 copies=copies_of(settings, root) if ask and host and host.mounts else None,
                 jobs=toolbox.jobs,
+                servers=toolbox.servers,
                 changing=recorded.changing if recorded else nullcontext,
             ),
             log=journal,

@@ -13,6 +13,7 @@ from agentcli.config import cache_folder, user_folder
 from agentcli.delegation import Delegation
 from agentcli.errors import TaskError
 from agentcli.llm import registry
+from agentcli.messages import ToolCall
 from agentcli.prompts import Prompts
 from agentcli.sandbox.limits import Limits
 from agentcli.settings import McpServerSettings, Settings
@@ -26,7 +27,12 @@ from agentcli.tools.decline import decline_tool
 from agentcli.tools.delegate import delegate_tool
 from agentcli.tools.fetch import fetch_tool
 from agentcli.tools.jobs import jobs_tool
-from agentcli.tools.mcp.servers import PROJECT_SERVERS, McpServers, project_servers
+from agentcli.tools.mcp.servers import (
+    PROJECT_SERVERS,
+    RESOURCE_TOOL,
+    McpServers,
+    project_servers,
+)
 from agentcli.tools.middleware import Cache, Middleware, RateLimit
 from agentcli.tools.permissions import Mode, ModePermissions
 from agentcli.tools.registry import Registry
@@ -58,6 +64,8 @@ class Toolbox:
         """``folder`` is the session's own, where the journals of its sub-agents are kept."""
         self.jobs: Jobs | None = None
         """Commands in the background, where the model has the tools for them."""
+        self.servers: McpServers | None = None
+        """MCP servers, where some are configured."""
         self._agent: Agent | None = None
         self._delegation: Delegation | None = None
         self._settings = settings
@@ -72,7 +80,7 @@ class Toolbox:
         settings, prompts = self._settings, self._prompts
         tools = builtin_tools(prompts, command=command, check=check)
         if configured := mcp_settings(settings, self._root, notices):
-            servers = McpServers(
+            self.servers = McpServers(
                 configured,
                 folder=str(self._root),
                 cache=cache_folder() / "mcp",
@@ -80,8 +88,8 @@ class Toolbox:
                 offline=settings.offline,
                 notices=notices,
             )
-            stack.push_async_callback(servers.aclose)
-            tools += await servers.tools()
+            stack.push_async_callback(self.servers.aclose)
+            tools += await self.servers.tools()
         if not settings.offline and importlib.util.find_spec("markdownify"):
             tools.append(fetch_tool(prompts, self._rules))
         self._delegation = Delegation(
@@ -101,6 +109,14 @@ class Toolbox:
             jobs_tool(prompts, self.jobs),
             apply_patch_tool(prompts),
         ]
+
+    def mentioned(self, text: str) -> list[ToolCall]:
+        """Calls that read what a task mentions, as far as the agent has the tool for it."""
+        if self.servers is None or self._agent is None:
+            return []
+        if all(spec.name != RESOURCE_TOOL for spec in self._agent.tools.specs()):
+            return []
+        return self.servers.mentioned(text)
 
     def bind(self, agent: Agent) -> None:
         """Sub-agents work for this agent, and its rules hold for what its tools do."""

@@ -66,7 +66,9 @@ def answer(method: str, params: dict[str, Any]) -> dict[str, Any] | None:
         case "resources/read":
             return {"contents": [{"uri": params["uri"], "text": "buy milk"}]}
         case "prompts/list":
-            return {"prompts": [{"name": "review", "description": "Ask for a review."}]}
+            what = {"name": "what", "required": True}
+            review = {"name": "review", "description": "Ask for a review.", "arguments": [what]}
+            return {"prompts": [review]}
         case "prompts/get":
             text = f"Please review {params['arguments']['what']}."
             return {"messages": [{"role": "user", "content": {"type": "text", "text": text}}]}

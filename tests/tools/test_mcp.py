@@ -18,7 +18,9 @@ from agentcli.errors import ConfigError, ToolError
 from agentcli.messages import Outcome, ToolCall, ToolResult
 from agentcli.settings import McpServerSettings
 from agentcli.tools.base import ToolContext, ToolKind
-from agentcli.tools.mcp.servers import McpServers, project_servers, tool_name
+from agentcli.tools.mcp.references import Prompt, arguments_of, resources_named
+from agentcli.tools.mcp.servers import McpServers, project_servers
+from agentcli.tools.mcp.tools import tool_name
 from agentcli.tools.registry import Registry
 
 SMALL = (sys.executable, "-I", str(Path(__file__).with_name("mcp_server.py")))
@@ -71,6 +73,62 @@ async def test_resources_and_prompts(tmp_path: Path, context: ToolContext) -> No
         assert await servers.prompt("small", "review", {"what": "a.py"}) == "Please review a.py."
         with pytest.raises(ToolError, match="there is no MCP server other"):
             await servers.read("other", "note://today")
+
+
+async def test_what_a_user_names_of_servers(tmp_path: Path, context: ToolContext) -> None:
+    bad = Settings(command=("false",))
+    async with opened(tmp_path, small=Settings(command=SMALL), bad=bad) as servers:
+        registry = Registry(await servers.tools())
+        assert await servers.resources() == [("small", "note://today", "note")]
+        assert [(server, one.name) for server, one in servers.prompts()] == [("small", "review")]
+        assert await servers.expanded("/small:review a.py and b.py") == (
+            "Please review a.py and b.py."
+        )
+        assert await servers.expanded('/small:review what="the whole"') == (
+            "Please review the whole."
+        )
+        for text in ("/nobody:review a.py", "/etc/hosts", "Say /small:review"):
+            assert await servers.expanded(text) == text
+        with pytest.raises(ToolError, match="review: what is missing; it takes what"):
+            await servers.expanded("/small:review")
+        with pytest.raises(ToolError, match="has no prompt revue; there are: review"):
+            await servers.expanded("/small:revue a.py")
+        with pytest.raises(ToolError, match="MCP server bad: ended with exit code 1"):
+            await servers.expanded("/bad:review a.py")
+        (read,) = servers.mentioned("As @small:note://today, @bad:x://y and @nobody:x://y say.")
+        assert (await registry.dispatch(read, context)).content == "buy milk"
+    # What it offers is remembered: a text needs no connection to be understood.
+    async with opened(tmp_path, small=Settings(command=SMALL)) as servers:
+        await servers.tools()
+        assert servers.mentioned("@small:note://today") and servers.prompts()
+        assert not servers.servers["small"].connected
+
+
+@pytest.mark.parametrize(
+    ("text", "uris"),
+    [
+        ("read @s:note://today.", ["note://today"]),
+        ("(@s:note://today), @s:note://today!", ["note://today"]),
+        ("@s:wiki://Set_(mathematics) and more", ["wiki://Set_(mathematics)"]),
+        ("see '@s:a:b?'", ["a:b"]),
+        ("me@s:note://today, @other:note://today, @s: it, @s:.", []),
+    ],
+)
+def test_mentions_end_where_the_sentence_goes_on(text: str, uris: list[str]) -> None:
+    assert [uri for _, uri in resources_named(text, ["s"])] == uris
+
+
+def test_arguments_of_a_prompt() -> None:
+    prompt = Prompt("p", "", (("where", True), ("how", False)))
+    assert prompt.usage == "where [how]"
+    assert arguments_of(prompt, "here") == {"where": "here"}
+    assert arguments_of(prompt, "here as it is") == {"where": "here", "how": "as it is"}
+    assert arguments_of(prompt, "how=so 'over there'") == {"how": "so", "where": "over there"}
+    for text, why in (("how=so", "where is missing"), ("'a", "p: no closing quotation")):
+        with pytest.raises(ToolError, match=why):
+            arguments_of(prompt, text)
+    with pytest.raises(ToolError, match='nothing is known of "x"; it takes no arguments'):
+        arguments_of(Prompt("p"), "x")
 
 
 async def test_a_server_sees_no_variable_but_those_it_is_given(
@@ -237,7 +295,15 @@ async def test_servers_that_others_wrote(tmp_path: Path, context: ToolContext) -
         await call(servers, context, "mcp__memory__create_entities", entities=[entity])
         graph = await call(servers, context, "mcp__memory__read_graph")
         assert '"observations"' in graph.content and '"z"' in graph.content
-        assert await servers.list_resources("everything")
+        listed = [uri for server, uri, _ in await servers.resources() if server == "everything"]
+        registry = Registry(await servers.tools())
+        (mention,) = servers.mentioned(f"What does @everything:{listed[0]} say?")
+        read_it = await registry.dispatch(mention, context)
+        assert read_it.outcome is Outcome.OK and len(read_it.content) > 50
+        usages = {one.name: one.usage for server, one in servers.prompts()}
+        assert usages["args-prompt"] == "city [state]"
+        asked = await servers.expanded("/everything:args-prompt Paris")
+        assert "Paris" in asked
         assert servers.notices == []
 
 

@@ -16,6 +16,7 @@ from agentcli import __version__
 from agentcli.errors import ConfigError, ToolError
 from agentcli.settings import McpServerSettings
 from agentcli.text import escape, one_line
+from agentcli.tools.mcp.references import Prompt
 from agentcli.tools.mcp.transport import End, filled, http, is_loopback, stdio
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Offer:
 
     tools: tuple[tuple[str, str, Mapping[str, Any], bool], ...] = ()
     resources: bool = False
-    prompts: tuple[tuple[str, str], ...] = ()
+    prompts: tuple[Prompt, ...] = ()
 
 
 @dataclass
@@ -208,7 +209,7 @@ class _Connection:
 async def _ask_offer(client: Client) -> Offer:
     capabilities = client.server_capabilities
     tools: list[tuple[str, str, Mapping[str, Any], bool]] = []
-    prompts: list[tuple[str, str]] = []
+    prompts: list[Prompt] = []
     cursor = None
     for _ in range(_MOST_PAGES if capabilities.tools else 0):
         page = await client.list_tools(cursor=cursor)
@@ -220,8 +221,9 @@ async def _ask_offer(client: Client) -> Offer:
         if not cursor:
             break
     if capabilities.prompts:
-        listed = (await client.list_prompts()).prompts
-        prompts = [(one.name, one.description or "") for one in listed]
+        for one in (await client.list_prompts()).prompts:
+            arguments = tuple((each.name, bool(each.required)) for each in one.arguments or ())
+            prompts.append(Prompt(one.name, one.description or "", arguments))
     return Offer(tuple(tools), bool(capabilities.resources), tuple(prompts))
 
 

@@ -13,28 +13,35 @@ outside the sandbox, as those who configure them expect; their environment is an
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import json
 import os
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentcli.errors import ConfigError, ToolError
-from agentcli.messages import Outcome
+from agentcli.messages import ToolCall
 from agentcli.settings import McpServerSettings
 from agentcli.text import one_line
 from agentcli.tools.base import Tool, ToolContext, ToolKind, ToolOutput, ToolSpec
-from agentcli.tools.mcp.server import Offer, Server, digest
+from agentcli.tools.mcp.references import (
+    Prompt,
+    arguments_of,
+    prompt_named,
+    resources_named,
+)
+from agentcli.tools.mcp.server import Offer, Server
+from agentcli.tools.mcp.tools import text_of, tools_of
 
 if TYPE_CHECKING:
     from mcp import Client
 
 PROJECT_SERVERS = ".mcp.json"
 """Where a project names servers, as other assistants read it too."""
+RESOURCE_TOOL = "mcp_resource"
+_MOST_MENTIONS = 10
 
 
 def project_servers(folder: Path) -> dict[str, McpServerSettings]:
@@ -87,16 +94,18 @@ class McpServers:
             for name, settings in servers.items()
             if settings.enabled
         }
+        self._offers: dict[str, Offer] = {}
 
     async def tools(self) -> list[Tool]:
         """The tools of all servers; those of a server that cannot be reached are missing."""
         offers = await asyncio.gather(*map(self._offer, self.servers.values()))
+        self._offers = dict(zip(self.servers, offers, strict=True))
         found = [
             tool
             for server, offer in zip(self.servers.values(), offers, strict=True)
-            for tool in _tools(server, offer)
+            for tool in tools_of(server, offer)
         ]
-        if any(offer.resources for offer in offers):
+        if self._with_resources:
             found.append(self._resource_tool())
         return found
 
@@ -108,9 +117,13 @@ class McpServers:
         """
 
         async def fetch(client: Client) -> str:
-            return _text((await client.read_resource(uri)).contents)
+            return text_of((await client.read_resource(uri)).contents)
 
         return await self._server(server).use(fetch)
+
+    def prompts(self) -> list[tuple[str, Prompt]]:
+        """(server, prompt) of all servers, as far as they are known; asks none of them."""
+        return [(name, one) for name, offer in self._offers.items() for one in offer.prompts]
 
     async def prompt(self, server: str, name: str, arguments: Mapping[str, str]) -> str:
         """A prompt of a server, filled in.
@@ -121,9 +134,53 @@ class McpServers:
 
         async def fetch(client: Client) -> str:
             result = await client.get_prompt(name, dict(arguments))
-            return "\n\n".join(_text([message.content]) for message in result.messages)
+            return "\n\n".join(text_of([message.content]) for message in result.messages)
 
         return await self._server(server).use(fetch)
+
+    async def expanded(self, text: str) -> str:
+        """What ``/server:prompt ARGUMENTS`` stands for; any other text as it is.
+
+        Raises:
+            ToolError: the server has no such prompt, failed, or an argument is missing.
+        """
+        called = prompt_named(text, self._offers)
+        if called is None:
+            return text
+        server, name, rest = called
+        known = {one.name: one for one in self._offers[server].prompts}
+        if name not in known:  # it may be new
+            self._offers[server] = await self._server(server).offer()
+            known = {one.name: one for one in self._offers[server].prompts}
+        if name not in known:
+            there = ", ".join(known) or "none"
+            raise ToolError(f"MCP server {server} has no prompt {name}; there are: {there}")
+        told = await self.prompt(server, name, arguments_of(known[name], rest))
+        if not told.strip():
+            raise ToolError(f"MCP server {server}: the prompt {name} is empty")
+        return told
+
+    async def resources(self) -> list[tuple[str, str, str]]:
+        """(server, uri, name or description) of all servers that answer, asked side by side."""
+        servers = self._with_resources
+        lists = await asyncio.gather(*map(self.list_resources, servers), return_exceptions=True)
+        found = []
+        for server, listed in zip(servers, lists, strict=True):
+            if isinstance(listed, ToolError):
+                self.notices.append(listed.message)
+            elif isinstance(listed, BaseException):
+                raise listed
+            else:
+                found += [(server, uri, what) for uri, what in listed]
+        return found
+
+    def mentioned(self, text: str) -> list[ToolCall]:
+        """Calls that read the resources which a text mentions as ``@server:uri``."""
+        named = resources_named(text, self._with_resources)[:_MOST_MENTIONS]
+        return [
+            ToolCall(f"mention-{place}", RESOURCE_TOOL, json.dumps({"server": name, "uri": uri}))
+            for place, (name, uri) in enumerate(named, start=1)
+        ]
 
     async def list_resources(self, server: str) -> list[tuple[str, str]]:
         """(uri, name or description) of what a server can be asked to read.
@@ -141,6 +198,10 @@ class McpServers:
     async def aclose(self) -> None:
         """End all servers."""
         await asyncio.gather(*(server.aclose() for server in self.servers.values()))
+
+    @property
+    def _with_resources(self) -> list[str]:
+        return [name for name, offer in self._offers.items() if offer.resources]
 
     def _server(self, name: str) -> Server:
         if name not in self.servers:
@@ -164,13 +225,14 @@ class McpServers:
     def _renewed(self, server: Server, file: Path, before: Offer, now: Offer) -> None:
         if now != before:
             _remember(file, now)
+            self._offers[server.name] = now
             self.notices.append(
                 f"MCP server {server.name} has other tools than when last seen; "
                 "the next session has them"
             )
 
     def _resource_tool(self) -> Tool:
-        async def mcp_resource(context: ToolContext, server: str, uri: str = "") -> ToolOutput:
+        async def read(context: ToolContext, server: str, uri: str = "") -> ToolOutput:
             if uri:
                 return ToolOutput(await self.read(server, uri))
             listed = await self.list_resources(server)
@@ -179,9 +241,9 @@ class McpServers:
 
         text = {"type": "string"}
         spec = ToolSpec(
-            name="mcp_resource",
+            name=RESOURCE_TOOL,
             description="Read a resource of an MCP server; without uri, list its resources. "
-            f"Servers: {', '.join(self.servers)}.",
+            f"Servers: {', '.join(self._with_resources)}.",
             parameters={
                 "type": "object",
                 "properties": {"server": text, "uri": {**text, "default": ""}},
@@ -190,87 +252,30 @@ class McpServers:
             },
             kind=ToolKind.READ,
         )
-        return Tool(spec, mcp_resource)
-
-
-def _tools(server: Server, offer: Offer) -> list[Tool]:
-    wanted = server.settings.tools
-    return [
-        Tool(
-            ToolSpec(
-                name=tool_name(server.name, name),
-                description=one_line(description, 1000) or name,
-                parameters=schema,
-                kind=ToolKind.READ if read_only else ToolKind.RUN,
-                timeout_s=server.settings.timeout_s + server.settings.startup_timeout_s + 5,
-            ),
-            _Call(server, name),
-        )
-        for name, description, schema, read_only in offer.tools
-        if not wanted or name in wanted
-    ]
-
-
-def tool_name(server: str, tool: str) -> str:
-    """``mcp__SERVER__TOOL`` in the characters and the length that all providers accept."""
-    name = re.sub("[^A-Za-z0-9_-]", "_", f"mcp__{server}__{tool}")
-    return name if len(name) <= 64 else f"{name[:55]}_{digest(name)[:8]}"
-
-
-@dataclass(frozen=True)
-class _Call:
-    """A tool's function: carries one call to the server."""
-
-    server: Server
-    tool: str
-
-    async def __call__(self, context: ToolContext, /, **arguments: Any) -> ToolOutput:
-        async def show(progress: float, total: float | None, message: str | None) -> None:
-            if context.progress:
-                of = f"/{total:g}" if total else ""
-                context.progress("stdout", f"{progress:g}{of} {message or ''}".encode() + b"\n")
-
-        async def call(client: Client) -> ToolOutput:
-            result = await client.call_tool(self.tool, arguments, progress_callback=show)
-            text = _text(result.content)
-            if not text and result.structured_content is not None:
-                text = json.dumps(result.structured_content, ensure_ascii=False)
-            if result.is_error:
-                return ToolOutput(f"error: {text}", Outcome.ERROR)
-            return ToolOutput(text or "done")
-
-        return await self.server.use(call)
+        return Tool(spec, read)
 
 
 def _remembered(file: Path) -> Offer | None:
     try:
         kept = json.loads(file.read_text(encoding="utf-8"))
         tools = tuple((n, d, dict(schema), bool(ro)) for n, d, schema, ro in kept["tools"])
-        prompts = tuple((name, description) for name, description in kept["prompts"])
+        prompts = tuple(
+            Prompt(name, description, tuple((n, bool(must)) for n, must in arguments))
+            for name, description, arguments in kept["prompts"]
+        )
         return Offer(tools, bool(kept["resources"]), prompts)
     except (OSError, ValueError, KeyError, TypeError):
         return None  # never seen, or not ours: ask
 
 
 def _remember(file: Path, offer: Offer) -> None:
-    kept = {"tools": offer.tools, "resources": offer.resources, "prompts": offer.prompts}
+    kept = {
+        "tools": offer.tools,
+        "resources": offer.resources,
+        "prompts": [astuple(prompt) for prompt in offer.prompts],
+    }
     temporary = file.with_suffix(f".{os.getpid()}")
     with contextlib.suppress(OSError):  # only speed depends on it
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         temporary.write_text(json.dumps(kept), encoding="utf-8")
         os.replace(temporary, file)
-
-
-def _text(content: Sequence[Any]) -> str:
-    """What of a result a model can read."""
-    parts = []
-    for part in content:
-        part = getattr(part, "resource", None) or part  # embedded ones are wrapped
-        if (text := getattr(part, "text", None)) is not None:
-            parts.append(str(text))
-        elif (data := getattr(part, "data", None) or getattr(part, "blob", None)) is not None:
-            size = len(base64.b64decode(data, validate=False))
-            parts.append(f"[{getattr(part, 'mime_type', None) or 'data'}, {size} bytes]")
-        elif (uri := getattr(part, "uri", None)) is not None:
-            parts.append(f"[resource {uri}]")
-    return "\n".join(parts)

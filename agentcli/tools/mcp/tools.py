@@ -1,0 +1,83 @@
+"""What a model is given of an MCP server: its tools as ours, and its results as text."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from agentcli.messages import Outcome
+from agentcli.text import one_line
+from agentcli.tools.base import Tool, ToolContext, ToolKind, ToolOutput, ToolSpec
+from agentcli.tools.mcp.server import Offer, Server, digest
+
+if TYPE_CHECKING:
+    from mcp import Client
+
+
+def tools_of(server: Server, offer: Offer) -> list[Tool]:
+    """The tools of a server that its settings let through."""
+    wanted = server.settings.tools
+    return [
+        Tool(
+            ToolSpec(
+                name=tool_name(server.name, name),
+                description=one_line(description, 1000) or name,
+                parameters=schema,
+                kind=ToolKind.READ if read_only else ToolKind.RUN,
+                timeout_s=server.settings.timeout_s + server.settings.startup_timeout_s + 5,
+            ),
+            _Call(server, name),
+        )
+        for name, description, schema, read_only in offer.tools
+        if not wanted or name in wanted
+    ]
+
+
+def tool_name(server: str, tool: str) -> str:
+    """``mcp__SERVER__TOOL`` in the characters and the length that all providers accept."""
+    name = re.sub("[^A-Za-z0-9_-]", "_", f"mcp__{server}__{tool}")
+    return name if len(name) <= 64 else f"{name[:55]}_{digest(name)[:8]}"
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A tool's function: carries one call to the server."""
+
+    server: Server
+    tool: str
+
+    async def __call__(self, context: ToolContext, /, **arguments: Any) -> ToolOutput:
+        async def show(progress: float, total: float | None, message: str | None) -> None:
+            if context.progress:
+                of = f"/{total:g}" if total else ""
+                context.progress("stdout", f"{progress:g}{of} {message or ''}".encode() + b"\n")
+
+        async def call(client: Client) -> ToolOutput:
+            result = await client.call_tool(self.tool, arguments, progress_callback=show)
+            text = text_of(result.content)
+            if not text and result.structured_content is not None:
+                text = json.dumps(result.structured_content, ensure_ascii=False)
+            if result.is_error:
+                return ToolOutput(f"error: {text}", Outcome.ERROR)
+            return ToolOutput(text or "done")
+
+        return await self.server.use(call)
+
+
+def text_of(content: Sequence[Any]) -> str:
+    """What of a result a model can read."""
+    parts = []
+    for part in content:
+        part = getattr(part, "resource", None) or part  # embedded ones are wrapped
+        if (text := getattr(part, "text", None)) is not None:
+            parts.append(str(text))
+        elif (data := getattr(part, "data", None) or getattr(part, "blob", None)) is not None:
+            size = len(base64.b64decode(data, validate=False))
+            parts.append(f"[{getattr(part, 'mime_type', None) or 'data'}, {size} bytes]")
+        elif (uri := getattr(part, "uri", None)) is not None:
+            parts.append(f"[resource {uri}]")
+    return "\n".join(parts)
