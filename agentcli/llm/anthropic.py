@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, Unpack, cast
 
-import anthropic
 import httpx2
+from anthropic import APIConnectionError, APIStatusError, AsyncAnthropic, AsyncStream
 
 from agentcli.llm.anthropic_answer import AnswerReader
 from agentcli.llm.anthropic_request import history_wire, marked, message_wire, tools_wire
@@ -37,7 +37,7 @@ class AnthropicMessages(RemoteModel):
         if api_key and not base_url.startswith(ANTHROPIC_URL):
             headers.setdefault("x-api-key", api_key)  # where compatible servers look for it
         http = http_client(base_url, endpoint.timeout_s)
-        self._client = anthropic.AsyncAnthropic(
+        self._client = AsyncAnthropic(
             api_key=api_key or "none",
             base_url=base_url.removesuffix("/v1"),
             default_headers=headers,
@@ -93,13 +93,13 @@ class AnthropicMessages(RemoteModel):
                 content=body,
                 cast_to=httpx2.Response,
                 stream=True,
-                stream_cls=anthropic.AsyncStream,
+                stream_cls=AsyncStream,
             )
             return cast(httpx2.Response, response)  # cast_to goes before stream_cls
-        except anthropic.APIStatusError as error:
+        except APIStatusError as error:
             headers = error.response.headers
             raise status_error(self._origin, error.status_code, error.body, headers) from error
-        except anthropic.APIConnectionError as error:
+        except APIConnectionError as error:
             raise connection_error(self._origin, error.__cause__) from error
         except httpx2.RequestError as error:  # the body of an error broke off
             raise bodiless_error(self._origin, error) from error

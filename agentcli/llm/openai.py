@@ -11,7 +11,7 @@ from collections.abc import Collection
 from typing import Any, Unpack, cast
 
 import httpx2
-import openai
+from openai import APIConnectionError, APIStatusError, AsyncOpenAI, AsyncStream
 
 from agentcli.llm.catalog import CHAT, OPENAI_URL, Endpoint, Options
 from agentcli.llm.client import ChatRequest, ModelInfo
@@ -67,10 +67,10 @@ def connect(endpoint: Endpoint) -> OpenAIChat:
     return OpenAIChat(endpoint.info, endpoint.api_key, endpoint.base_url, **endpoint.options())
 
 
-def sdk_client(endpoint: Endpoint) -> openai.AsyncOpenAI:
+def sdk_client(endpoint: Endpoint) -> AsyncOpenAI:
     """The SDK's client on one connection of our own, without its retries."""
     http = http_client(endpoint.base_url, endpoint.timeout_s)
-    client = openai.AsyncOpenAI(
+    client = AsyncOpenAI(
         api_key=endpoint.api_key or "none",  # the SDK wants one; servers without keys ignore it
         base_url=endpoint.base_url,
         default_headers=endpoint.headers,
@@ -84,9 +84,7 @@ def sdk_client(endpoint: Endpoint) -> openai.AsyncOpenAI:
     return client
 
 
-async def post(
-    client: openai.AsyncOpenAI, path: str, body: bytes, origin: Origin
-) -> httpx2.Response:
+async def post(client: AsyncOpenAI, path: str, body: bytes, origin: Origin) -> httpx2.Response:
     """Send one request; returns when the head of a successful answer is there.
 
     Raises:
@@ -94,13 +92,13 @@ async def post(
     """
     try:
         response = await client.post(
-            path, content=body, cast_to=httpx2.Response, stream=True, stream_cls=openai.AsyncStream
+            path, content=body, cast_to=httpx2.Response, stream=True, stream_cls=AsyncStream
         )
         return cast(httpx2.Response, response)  # cast_to goes before stream_cls
-    except openai.APIStatusError as error:
+    except APIStatusError as error:
         headers = error.response.headers
         raise status_error(origin, error.status_code, error.body, headers) from error
-    except openai.APIConnectionError as error:
+    except APIConnectionError as error:
         raise connection_error(origin, error.__cause__) from error
     except httpx2.RequestError as error:  # the body of an error broke off
         raise bodiless_error(origin, error) from error

@@ -41,6 +41,7 @@ from agentcli.llm.catalog import (
 from agentcli.llm.client import ChatResponse, LLMClient, ModelInfo
 from agentcli.llm.keys import find_key, has_source
 from agentcli.llm.replay import Replay
+from agentcli.llm.sdk_import import spare
 from agentcli.llm.text_tools import TextTools
 from agentcli.messages import Usage
 from agentcli.prompts import Prompts
@@ -272,6 +273,7 @@ def _load(module: str) -> ModuleType:
     Both SDKs import aiohttp where it happens to be installed, for a client of their own that is not
     used here: a fifth of their time. It is hidden from them.
     """
+    spare("openai", "anthropic")
     hidden = sys.modules.setdefault("aiohttp", None) is None  # type: ignore[arg-type]
     try:
         return importlib.import_module(module)
