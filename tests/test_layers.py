@@ -66,6 +66,7 @@ LAZY = (
     "__init__.py",  # what a library's user asks for by name
     *("cli/", "wiring/", "llm/registry.py", "llm/keys.py", "model/attention.py", "tools/mcp/"),
     "tools/command_line.py",  # tree-sitter takes 30 ms, which most sessions never need
+    "llm/sdk_import.py",  # it is what puts imports off
     *("tools/fetch.py", "tools/web_page.py"),  # so do the libraries of the extra web
     "task.py",  # and YAML
     "environments/worker.py",  # its start is waited for
