@@ -32,6 +32,7 @@ FLOORS = (
     "front_matter",
     "task",
     "slash_commands",
+    "skills",
     "images",
     "embedded",
     "model",
@@ -68,7 +69,7 @@ LAZY = (
     "tools/command_line.py",  # tree-sitter takes 30 ms, which most sessions never need
     "llm/sdk_import.py",  # it is what puts imports off
     *("tools/fetch.py", "tools/web_page.py"),  # so do the libraries of the extra web
-    "task.py",  # and YAML
+    *("task.py", "skills.py"),  # and YAML
     "environments/worker.py",  # its start is waited for
 )
 """Where an import may stand inside a function."""

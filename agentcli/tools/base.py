@@ -14,7 +14,7 @@ from agentcli.sandbox.limits import CHECK, COMMAND, Limits
 
 if TYPE_CHECKING:
     from agentcli.tools.background import Jobs
-    from agentcli.tools.mcp.servers import McpServers
+    from agentcli.tools.mcp.references import Referable
 
 STOP = "stop"
 """Key of a result's ``data``: the reason to end the run with; its content is then the answer."""
@@ -125,7 +125,7 @@ class ToolContext:
     """The environment is a copy that is thrown away: edits there need nobody's leave."""
     jobs: Jobs | None = None
     """Commands in the background, where they can be had."""
-    servers: McpServers | None = None
+    servers: Referable | None = None
     """MCP servers, where some are configured."""
     changing: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
     """Around bringing a copy's effect into the workspace."""

@@ -73,7 +73,8 @@ async def open_agent(
     """An agent at work in ``workspace``; everything it holds is let go of at the end.
 
     What ``task``, ``model`` and ``mode`` say goes before the settings. ``session_id`` goes on with
-    a session instead of opening a new one; ``ask`` answers for the user where a mode asks.
+    a session instead of opening a new one, with its model where ``model`` names no other; ``ask``
+    answers for the user where a mode asks.
     ``client`` stands in for the model's own; ``more_tools`` are offered beside the built-in ones;
     ``copy`` is a copy of the workspace to work on, which stays its owner's to start and to close.
 
@@ -83,13 +84,13 @@ async def open_agent(
     root = workspace.resolve()
     where = (task.env if task else None) or settings.env
     chosen_mode = Mode(mode or settings.mode or Mode.AUTO)
-    name = model or settings.model or registry.default_model()
+    state = store.load_state(session_id) if session_id else AgentState()
+    _check_session(state, root)
+    name = model or state.model or settings.model or registry.default_model()
     small = registry.learnt_its_tools(name)
     prompts = Prompts.standard(user=user_folder() / "prompts")
     command, check = tool_limits(settings)
     rules, processors = context_rules(settings.context, prompts, small=small)
-    state = store.load_state(session_id) if session_id else AgentState()
-    _check_session(state, root)
     new_id = session_id or store.new_session_id()
     path = store.journal_path(new_id)
     notices: list[str] = []
@@ -112,6 +113,7 @@ async def open_agent(
             tools = await toolbox.gather(command, check, stack, notices)
             instructions = Instructions(environment, user_folder())
             await instructions.load()
+            instructions.add(toolbox.instructions)
             module = CodingAgent(prompts, instructions, toolbox.mentioned)
         wanted = task.tools if task else ()
         tools = chosen([*tools, *more_tools], wanted, () if small else settings.extra_tools)

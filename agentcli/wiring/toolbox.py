@@ -17,6 +17,7 @@ from agentcli.messages import ToolCall
 from agentcli.prompts import Prompts
 from agentcli.sandbox.limits import Limits
 from agentcli.settings import McpServerSettings, Settings
+from agentcli.skills import PROJECT_FOLDERS, Skill, found_in
 from agentcli.tools.apply_patch import apply_patch_tool
 from agentcli.tools.approval import Ask
 from agentcli.tools.background import Jobs
@@ -38,6 +39,7 @@ from agentcli.tools.permissions import Mode, ModePermissions
 from agentcli.tools.registry import Registry
 from agentcli.tools.rule_file import RuleFile
 from agentcli.tools.rules import Rules, check_rules, parse_rules
+from agentcli.tools.skill import listed, skill_tool
 from agentcli.tools.todo import todo_tool
 from agentcli.trust import is_trusted
 from agentcli.wiring.limits import secrets
@@ -66,6 +68,8 @@ class Toolbox:
         """Commands in the background, where the model has the tools for them."""
         self.servers: McpServers | None = None
         """MCP servers, where some are configured."""
+        self.instructions = ""
+        """What the tools have to say in the system prompt."""
         self._agent: Agent | None = None
         self._delegation: Delegation | None = None
         self._settings = settings
@@ -92,6 +96,9 @@ class Toolbox:
             tools += await self.servers.tools()
         if not settings.offline and importlib.util.find_spec("markdownify"):
             tools.append(fetch_tool(prompts, self._rules))
+        if skills := self._found_skills(notices):
+            tools.append(skill_tool(prompts, skills))
+            self.instructions = prompts.render("skills", {"skills": listed(skills)})
         self._delegation = Delegation(
             prompts,
             tools,
@@ -109,6 +116,18 @@ class Toolbox:
             jobs_tool(prompts, self.jobs),
             apply_patch_tool(prompts),
         ]
+
+    def _found_skills(self, notices: list[str]) -> list[Skill]:
+        """The user's skills, and the project's where it is trusted."""
+        own = user_folder() / "skills"
+        folders = [own] if own.is_dir() else []
+        brought = [path for name in PROJECT_FOLDERS if (path := self._root / name).is_dir()]
+        if brought and is_trusted(self._root):
+            folders += brought
+        elif brought:
+            what = ", ".join(str(folder.relative_to(self._root)) for folder in brought)
+            notices.append(f"{what} is left out: this folder is not trusted (agentcli trust)")
+        return found_in(folders, notices)
 
     def mentioned(self, text: str) -> list[ToolCall]:
         """Calls that read what a task mentions, as far as the agent has the tool for it."""

@@ -10,6 +10,7 @@ import re
 import shlex
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Protocol
 
 from agentcli.errors import ToolError
 
@@ -31,6 +32,26 @@ class Prompt:
     def usage(self) -> str:
         """What may follow its name: ``what [how]``."""
         return " ".join(name if must else f"[{name}]" for name, must in self.arguments)
+
+
+class Referable(Protocol):
+    """What a face needs of a session's servers; ``McpServers`` is it."""
+
+    def prompts(self) -> list[tuple[str, Prompt]]:
+        """(server, prompt) of all that are known; asks nobody."""
+        ...
+
+    async def resources(self) -> list[tuple[str, str, str]]:
+        """(server, uri, name or description) of all that can be had now."""
+        ...
+
+    async def expanded(self, text: str) -> str:
+        """What ``/server:prompt ARGUMENTS`` stands for; any other text as it is.
+
+        Raises:
+            ToolError: it cannot be had.
+        """
+        ...
 
 
 def resources_named(text: str, servers: Collection[str]) -> list[tuple[str, str]]:
