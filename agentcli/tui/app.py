@@ -6,43 +6,33 @@ through the ``Conversation``.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from textual import events, on, work
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.widgets import Static, TextArea
-from textual.worker import Worker, WorkerCancelled, WorkerFailed, WorkerState
+from textual.worker import Worker, WorkerState
 
-from agentcli.agent.events import Event, RunFinished
-from agentcli.agent.hooks import Hook
-from agentcli.agent.state import AgentState
 from agentcli.errors import AgentCLIError
-from agentcli.session import store
-from agentcli.tools.approval import Answer, Approval, Ask, Reply
+from agentcli.tools.approval import Answer, Approval, Reply
 from agentcli.tools.permissions import Mode
-from agentcli.tui import past
 from agentcli.tui.actions import Actions
 from agentcli.tui.approval import ApprovalPanel
+from agentcli.tui.chat_session import ChatSession, Start
 from agentcli.tui.chooser import Choice, Chooser
 from agentcli.tui.commands import BUILTIN, Command, is_command, own_commands, split
 from agentcli.tui.completing import candidates, wants_files
 from agentcli.tui.completion import Completion
 from agentcli.tui.entries import Answered, Entry, Level, Thought, Told
 from agentcli.tui.files import FileIndex
-from agentcli.tui.greeting import greeting
 from agentcli.tui.history import PromptHistory
 from agentcli.tui.options import Options
-from agentcli.tui.presenter import Presenter, TUIHook
 from agentcli.tui.progress import ProgressLine
 from agentcli.tui.prompt import Prompt
 from agentcli.tui.standing import Standing
@@ -51,7 +41,6 @@ from agentcli.tui.themes import THEMES
 from agentcli.tui.transcript import Transcript
 
 if TYPE_CHECKING:
-    from agentcli.agent.kernel import Agent
     from agentcli.tui.conversation import Conversation
 
 T = TypeVar("T")
@@ -63,23 +52,6 @@ _TWICE_S = 1.0
 """Two presses of a key within this are one wish."""
 _LONG_TURN_S = 15.0
 """A turn that took longer rings when it ends."""
-
-
-class Start(Protocol):
-    """Makes a conversation, of a known session or of a new one. It may take its time: it runs in
-    a thread."""
-
-    def __call__(
-        self,
-        *,
-        session_id: str | None,
-        model: str | None,
-        mode: str | None,
-        hook: Hook,
-        ask: Ask,
-        ready: Callable[[Agent], None],
-        unsent: Callable[[str], None],
-    ) -> Conversation: ...
 
 
 class ChatApp(App[int]):
@@ -105,11 +77,8 @@ class ChatApp(App[int]):
             self.register_theme(theme)
         self.theme = options.theme
         self.options = options
-        self.start = start
-        self.conversation: Conversation | None = None
-        self.presenter = Presenter(self)
+        self.session = ChatSession(self, start, options.mode)
         self.files = FileIndex()
-        self.standing = Standing(mode=options.mode)
         self.commands: Sequence[Command] = (*BUILTIN, *own_commands(options.command_folders))
         self.transcript = Transcript()
         self.progress = ProgressLine()
@@ -117,11 +86,8 @@ class ChatApp(App[int]):
         self.completion = Completion()
         self.prompt = Prompt(PromptHistory(options.history), self.completion)
         self.actions = Actions(self)
-        self._living: Worker[None] | None = None
         self._pressed: dict[str, float] = {}
-        self._waiting: list[tuple[str, bool]] = []
         self._title = ""
-        self._opened = False
 
     def compose(self) -> ComposeResult:
         """Transcript, questions, progress, prompt, status; nothing floats."""
@@ -137,7 +103,7 @@ class ChatApp(App[int]):
     def on_mount(self) -> None:
         """Ready to write at once; the agent opens beside."""
         self.prompt.focus()
-        self._show_standing()
+        self.show_standing()
         for notice in self.options.notices:
             self.tell(notice, Level.WARNING)
         if self.options.prompt:
@@ -146,70 +112,21 @@ class ChatApp(App[int]):
         if self.options.pick:
             self.act("resume")
 
-    # -- the conversation --------------------------------------------------------------------
+    # -- the session -------------------------------------------------------------------------
 
     def open(self, session_id: str | None, *, model: str | None = None) -> None:
         """Go on with a session, or begin a new one, in place of the one before."""
-        self._converse(session_id, model or self.options.model)
+        self.session.open(session_id, model=model or self.options.model)
 
-    @work(group="conversation", exit_on_error=False)
-    async def _converse(self, session_id: str | None, model: str | None) -> None:
-        before = self.conversation
-        if before is not None:
-            await self._end(before)
-        self.presenter = Presenter(self)
-        if self._opened:
-            await self.transcript.load([])
-        self._opened = True
-        if session_id is not None:
-            await self._show_past(session_id)
-        hook = TUIHook(self.presenter, self._happened)
-        try:
-            self.conversation = await asyncio.to_thread(
-                self.start,
-                session_id=session_id,
-                model=model,
-                mode=self.standing.mode,
-                hook=hook,
-                ask=self._ask,
-                ready=self._is_ready,
-                unsent=self.prompt.add_text,
-            )
-        except AgentCLIError as error:
-            self.fail(error)
-            return
-        self._living = self._live(self.conversation)
+    @property
+    def conversation(self) -> Conversation | None:
+        """The agent and its user, once there are both."""
+        return self.session.conversation
 
-    async def _show_past(self, session_id: str) -> None:
-        """Show the end of a session's transcript at once; the rest is read beside."""
-        path = store.journal_path(session_id)
-        try:
-            found = await asyncio.to_thread(past.tail, path)
-        except OSError:
-            return  # the agent will say what is wrong with it
-        await self.transcript.load([*self.entries, *found.entries])
-        if found.start:
-            self._read_earlier(path, found.start)
-
-    @work(group="past", exclusive=True, exit_on_error=False)
-    async def _read_earlier(self, path: Path, end: int) -> None:
-        self.transcript.prepend(await asyncio.to_thread(past.before, path, end))
-
-    async def _end(self, conversation: Conversation) -> None:
-        """Close a conversation and wait until its journal has its end."""
-        conversation.close()
-        if self._living is not None:
-            with contextlib.suppress(WorkerFailed, WorkerCancelled):
-                await self._living.wait()
-
-    @work(group="agent", exit_on_error=False)
-    async def _live(self, conversation: Conversation) -> None:
-        try:
-            await conversation.live()
-        except AgentCLIError as error:
-            self.conversation = None
-            self.progress.doing("")
-            self.fail(error)
+    @property
+    def standing(self) -> Standing:
+        """Where the session stands."""
+        return self.session.standing
 
     @on(Worker.StateChanged)
     def _broken(self, event: Worker.StateChanged) -> None:
@@ -219,48 +136,22 @@ class ChatApp(App[int]):
         error = event.worker.error
         _log.error("worker %s", event.worker.name, exc_info=error)
         if event.worker.group == "agent":
-            self.conversation = None
+            self.session.broken()
         self.progress.doing("")
         hint = "This is a bug; the log has the traceback. Your session is saved"
         self.tell(f"internal error: {type(error).__name__}: {error}", Level.ERROR, hint)
 
-    def _is_ready(self, agent: Agent) -> None:
-        session, info = agent.session, agent.client.info
-        self.standing = replace(
-            self.standing,
-            model=session.model,
-            sandbox=session.sandbox,
-            usage=agent.state.usage,
-            cost_usd=agent.state.cost_usd,
-            window=info.context_window or 0,
-        )
-        self._show_standing()
-        for notice in agent.notices:
-            self.tell(notice, Level.WARNING)
-        agent.notices.clear()
-        if not agent.state.history:
-            for entry in greeting(agent.session):
-                self.transcript.added(entry)
-        waiting, self._waiting = self._waiting, []
-        for text, queue in waiting:
-            self.say(text, queue=queue)
-
-    def _happened(self, event: Event, state: AgentState) -> None:
-        conversation = self.conversation
-        info = conversation.agent.client.info if conversation and conversation.agent else None
-        self.standing = self.standing.after(event, state, info)
-        self._show_standing()
-        self.progress.where(state.phase, state.running_step, state.retries)
-        self.progress.queued(len(conversation.queue) if conversation else 0)
-        if isinstance(event, RunFinished):
-            self.files.forget()
-
-    def _show_standing(self) -> None:
+    def show_standing(self) -> None:
+        """Show where the session stands, in the status line and in the terminal's title."""
         self.status.show(self.standing)
-        busy = "● " if self.conversation is not None and self.conversation.busy else ""
+        busy = "● " if self.session.busy else ""
         self._set_title(f"{busy}agentcli · {self.options.workspace.name}")
 
-    async def _ask(self, approval: Approval) -> Reply:
+    def unsent(self, text: str) -> None:
+        """Give the user back what was not read."""
+        self.prompt.add_text(text)
+
+    async def ask(self, approval: Approval) -> Reply:
         """Ask the user; whatever he writes meanwhile refuses, with his words as the reason."""
         panel = ApprovalPanel(approval)
         self._set_title(f"? agentcli · {self.options.workspace.name}")
@@ -273,7 +164,7 @@ class ChatApp(App[int]):
             await panel.remove()
             self.prompt.focus()
             self.progress.doing(f"running {approval.call.name}")
-            self._show_standing()
+            self.show_standing()
 
     # -- the view of the presenter -----------------------------------------------------------
 
@@ -326,17 +217,9 @@ class ChatApp(App[int]):
         if panels and not queue:
             panels.first().answer(Answer.NO, text)
             return
-        conversation = self.conversation
-        if conversation is None or conversation.agent is None:
-            self._waiting.append((text, queue))
-            self.progress.begin("starting the agent")
-            self.progress.queued(len(self._waiting))
-            return
-        self.call_later(self.transcript.show_end)
-        if not conversation.busy:
-            self.progress.begin("waiting for the model")
-        conversation.say(text, queue=queue)
-        self.progress.queued(len(conversation.queue) if conversation.busy else 0)
+        if self.session.agent is not None:
+            self.call_later(self.transcript.show_end)
+        self.session.say(text, queue=queue)
 
     @on(Prompt.Quit)
     def _quit(self) -> None:
@@ -356,7 +239,7 @@ class ChatApp(App[int]):
     def _typed(self) -> None:
         text, before = self.prompt.text, self.prompt.before_cursor
         self.query_one("#writing").set_class(text.startswith("!"), "-shell")
-        agent = self.conversation.agent if self.conversation else None
+        agent = self.session.agent
         if wants_files(before) and agent is not None:
             self.files.refresh(agent.context.environment)
         self.completion.offer(*candidates(before, text, self.commands, self.files))
@@ -419,8 +302,7 @@ class ChatApp(App[int]):
 
     @work(group="leaving")
     async def _leave(self) -> None:
-        if self.conversation is not None:
-            await self._end(self.conversation)
+        await self.session.end()
         self.exit(0)
 
     def tell(self, text: str, level: Level = Level.NOTE, hint: str = "") -> None:
@@ -468,10 +350,7 @@ class ChatApp(App[int]):
 
     async def set_mode(self, mode: Mode) -> None:
         """How much may happen without asking."""
-        self.standing = replace(self.standing, mode=mode.value)
-        self._show_standing()
-        if self.conversation is not None:
-            await self.conversation.set_mode(mode)
+        await self.session.set_mode(mode)
 
     def action_expand(self) -> None:
         """Ctrl+O: show all output, or fold it."""

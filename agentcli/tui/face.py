@@ -25,9 +25,17 @@ class Face(Protocol):
     """The screen, as the commands see it."""
 
     options: Options
-    conversation: Conversation | None
-    standing: Standing
     commands: Sequence[Command]
+
+    @property
+    def conversation(self) -> Conversation | None:
+        """The agent and its user, once there are both."""
+        ...
+
+    @property
+    def standing(self) -> Standing:
+        """Where the session stands."""
+        ...
 
     @property
     def entries(self) -> Sequence[Entry]:

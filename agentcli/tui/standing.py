@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from agentcli.agent.events import Event, ModeChanged, ModelAnswered, ModelChanged, SessionStarted
 from agentcli.agent.state import AgentState
-from agentcli.llm.client import ModelInfo
 from agentcli.messages import Usage
+
+if TYPE_CHECKING:
+    from agentcli.agent.kernel import Agent
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +27,8 @@ class Standing:
     cost_usd: float | None = 0.0
     rate: float = 0.0
 
-    def after(self, event: Event, state: AgentState, info: ModelInfo | None) -> Standing:
-        """Where it stands after an event; ``info`` is of the model that answers."""
+    def after(self, event: Event, state: AgentState, agent: Agent | None) -> Standing:
+        """Where it stands after an event of this agent."""
         match event:
             case SessionStarted(model=model, mode=mode, sandbox=sandbox):
                 return replace(self, model=model, mode=mode, sandbox=sandbox)
@@ -35,13 +38,13 @@ class Standing:
                 return replace(self, mode=mode)
             case ModelAnswered(usage=usage):
                 seconds = event.duration_s - event.first_token_s
-                local = info is not None and info.provider in ("local", "embedded")
+                local = agent is not None and agent.client.info.provider in ("local", "embedded")
                 return replace(
                     self,
                     usage=state.usage,
                     cost_usd=state.cost_usd,
                     context_used=usage.total_tokens,
-                    window=(info.context_window or 0) if info else 0,
+                    window=(agent.context_window or 0) if agent else 0,
                     rate=usage.output_tokens / seconds if local and seconds > 0.01 else 0.0,
                 )
         return self
