@@ -26,8 +26,8 @@ _RECORD = struct.Struct(">20sQQ")  # digest, offset, length
 
 
 def digest_of(data: bytes) -> str:
-    """40 hexadecimal digits."""
-    return hashlib.blake2b(data, digest_size=20).hexdigest()
+    """40 hexadecimal digits: the first 160 bits of SHA-256, for which processors have a circuit."""
+    return hashlib.sha256(data, usedforsecurity=False).hexdigest()[:40]
 
 
 class Blobs:
@@ -36,10 +36,10 @@ class Blobs:
     def __init__(self, folder: Path, *, empty: bool = False) -> None:
         """``empty``: know nothing of what is there already."""
         self.folder = folder
-        self._places: dict[str, tuple[Path, int, int]] = {}
+        self._places: dict[str, tuple[str, int, int]] = {}
         self._lock = threading.Lock()
         self._pack: BinaryIO | None = None
-        self._path = folder
+        self._path = ""
         self._size = 0
         self._unwritten: list[bytes] = []
         self._known = empty
@@ -52,7 +52,7 @@ class Blobs:
         Raises:
             SnapshotError: they cannot be written.
         """
-        digest = digest_of(data)
+        digest, size = digest_of(data), len(data)
         with self._lock:
             if digest in self.places():
                 return digest
@@ -61,10 +61,10 @@ class Blobs:
                 pack.write(data)
             except OSError as error:
                 raise self._broken(error) from error
-            self._places[digest] = (self._path, self._size, len(data))
-            self._unwritten.append(_RECORD.pack(bytes.fromhex(digest), self._size, len(data)))
-            self._size += len(data)
-            self.kept_bytes += len(data)
+            self._places[digest] = (self._path, self._size, size)
+            self._unwritten.append(_RECORD.pack(bytes.fromhex(digest), self._size, size))
+            self._size += size
+            self.kept_bytes += size
         return digest
 
     def get(self, digest: str) -> bytes:
@@ -92,7 +92,7 @@ class Blobs:
     def __contains__(self, digest: str) -> bool:
         return digest in self.places()
 
-    def places(self) -> Mapping[str, tuple[Path, int, int]]:
+    def places(self) -> Mapping[str, tuple[str, int, int]]:
         """Digest to pack, offset and length; read from the folder when it is first asked for."""
         if not self._known:
             self._known = True
@@ -117,7 +117,7 @@ class Blobs:
                 return
             try:
                 self._pack.flush()
-                with open(self._path.with_suffix(".idx"), "ab") as index:
+                with open(Path(self._path).with_suffix(".idx"), "ab") as index:
                     index.write(b"".join(self._unwritten))
             except OSError as error:
                 raise self._broken(error) from error
@@ -145,7 +145,7 @@ class Blobs:
 
     def _open(self) -> BinaryIO:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._path = self.folder / f"{time.time_ns():x}-{os.getpid()}.pack"
+        self._path = str(self.folder / f"{time.time_ns():x}-{os.getpid()}.pack")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self._pack = os.fdopen(os.open(self._path, flags, 0o600), "wb", 1 << 20)
         self._size = 0
@@ -159,7 +159,7 @@ class Blobs:
         except OSError:
             return
         self.kept_bytes += size
-        whole = len(data) - len(data) % _RECORD.size
+        whole, place = len(data) - len(data) % _RECORD.size, str(pack)
         for digest, offset, length in _RECORD.iter_unpack(data[:whole]):
             if offset + length <= size:
-                self._places[digest.hex()] = (pack, offset, length)
+                self._places[digest.hex()] = (place, offset, length)

@@ -70,8 +70,8 @@ def open_below(root: str, folder: str, *, make: bool = False) -> int:
     return fd
 
 
-def read_file(fd: int, name: str) -> tuple[os.stat_result, bytes | None]:
-    """A regular file's state and content; None where that is not kept.
+def read_file(fd: int, name: str, most: int) -> tuple[os.stat_result, bytes | None]:
+    """A regular file's state and content; None for one of more than ``most`` bytes, or unreadable.
 
     Raises:
         OSError: it is gone, or something else by now.
@@ -84,48 +84,57 @@ def read_file(fd: int, name: str) -> tuple[os.stat_result, bytes | None]:
         info = os.fstat(file)
         if not stat.S_ISREG(info.st_mode):
             raise OSError(22, "not a regular file")
-        if info.st_size > LARGEST:
+        size = info.st_size
+        if size > most:
             return info, None
-        data = os.read(file, info.st_size)
-        while len(data) < info.st_size and (more := os.read(file, info.st_size - len(data))):
+        data = os.read(file, size)
+        while len(data) < size and (more := os.read(file, size - len(data))):
             data += more
         return info, data
     finally:
         os.close(file)
 
 
-def entry_of(fd: int, name: str, info: os.stat_result, blobs: Blobs) -> Entry | None:
-    """What stands under a name, its content kept; None for sockets and the like.
+def entry_of(
+    fd: int, name: str, kind: int, blobs: Blobs, *, most: int = LARGEST
+) -> tuple[str, os.stat_result]:
+    """What stands under a name and its state, asked for before it; empty for sockets and the like.
+
+    ``kind`` is the type part of its mode. What has up to ``most`` bytes is kept in ``blobs``.
 
     Raises:
-        OSError: it is gone, or cannot be kept.
+        OSError: it is gone, or of another kind by now.
+        SnapshotError: it cannot be kept.
     """
-    if stat.S_ISDIR(info.st_mode):
-        return Entry("dir", stat.S_IMODE(info.st_mode))
-    if stat.S_ISLNK(info.st_mode):
-        return Entry("link", 0o777, blobs.put(os.fsencode(os.readlink(name, dir_fd=fd))))
-    if stat.S_ISREG(info.st_mode):
-        now, data = read_file(fd, name)
-        mode = stat.S_IMODE(now.st_mode)
-        return Entry("file", mode, UNKEPT if data is None else blobs.put(data))
-    return None
+    if kind == stat.S_IFREG:
+        info, data = read_file(fd, name, most)
+        digest = UNKEPT if data is None else blobs.put(data)
+        return f"file {stat.S_IMODE(info.st_mode):o} {digest}", info
+    info = os.stat(name, dir_fd=fd, follow_symlinks=False)
+    if kind == stat.S_IFLNK:
+        target = os.fsencode(os.readlink(name, dir_fd=fd))
+        return f"link 777 {UNKEPT if len(target) > most else blobs.put(target)}", info
+    return f"dir {stat.S_IMODE(info.st_mode):o}" if kind == stat.S_IFDIR else "", info
 
 
 def capture(root: str, path: str, blobs: Blobs) -> str:
-    """What stands at a path below ``root``, its content kept; empty for nothing."""
+    """What stands at a path below ``root``, its content kept; empty for nothing.
+
+    Raises:
+        OSError, SnapshotError: as ``entry_of``.
+    """
     folder, _, name = path.rpartition("/")
     try:
         fd = open_below(root, folder)
     except OSError:
         return ""
     try:
-        info = os.stat(name, dir_fd=fd, follow_symlinks=False)
-        entry = entry_of(fd, name, info, blobs)
+        kind = stat.S_IFMT(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode)
+        return entry_of(fd, name, kind, blobs)[0]
     except (FileNotFoundError, NotADirectoryError):
         return ""
     finally:
         os.close(fd)
-    return str(entry) if entry else ""
 
 
 def put_back(root: str, path: str, text: str, blobs: Blobs) -> None:

@@ -95,6 +95,18 @@ def test_a_rule_that_no_longer_ignores_makes_nothing_new(taken: Snapshots, root:
     assert taken.look(dirty(taken)).paths == (".gitignore",)
 
 
+def test_rules_that_vanish_while_a_folder_is_looked_at(taken: Snapshots, root: Path) -> None:
+    rules = root / "sub" / ".gitignore"
+    rules.write_text("*.log\n")
+    taken.look(dirty(taken))
+    with os.scandir(root / "sub") as listing:
+        items = list(listing)
+    rules.unlink()
+    _, _, changed = taken._scan._rules_of("sub", items, Ignoring.at_root(str(root)), deep=False)
+    assert changed
+    assert taken.look(dirty(taken)).paths == ("sub/.gitignore",)
+
+
 def test_the_next_session_reads_only_what_differs(taken: Snapshots, root: Path) -> None:
     taken.close()
     kept = taken.blobs.kept_bytes
@@ -139,13 +151,14 @@ s = Snapshots({str(root)!r}, Path({str(tmp_path / "store")!r}))
 s.take()
 assert "File too large" in s.problem, s.problem
 Path({str(root)!r}, "new.txt").write_text("n")
+Path({str(root)!r}, "way").symlink_to("new.txt")
 print(s.look(s._watch.changed()).after)
 s.close()
 """
     (root / "large.bin").write_bytes(os.urandom(3_000_000))
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout == "{'new.txt': 'file 644 -'}\n"
+    assert ended.stdout == "{'new.txt': 'file 644 -', 'way': 'link 777 -'}\n"
 
 
 @settings(max_examples=60, deadline=None)
