@@ -101,7 +101,7 @@ class HostEnvironment(WorkerFiles):
             if worker:
                 await self._worker()
         sandbox = self._ready()
-        self._guard = Guard(policy.place, policy.quarantine, policy.obeyed)
+        self._guard = Guard(policy.looked_at, policy.quarantine, policy.obeyed)
         self.level, self.reason = sandbox.level, sandbox.reason
         if self._network == "allow" and sandbox.level != "none":
             self._proxy = Proxy(self._destinations)
@@ -113,16 +113,25 @@ class HostEnvironment(WorkerFiles):
             await link.aclose()
         if self._proxy is not None:
             await self._proxy.aclose()
+        ending = asyncio.create_task(self._end_processes())
+        if self._guard is not None and self._guard.busy:
+            await ending  # what its commands did is looked at before the guard goes
+        # Side by side, as the kernel takes 10 ms for each.
+        await asyncio.gather(ending, self._stop_watching())
+        if self._sandbox is not None:
+            self._sandbox.close()
+
+    async def _end_processes(self) -> None:
         if self._owns_supervisor:
             await self._supervisor.aclose()  # and with it the worker
         elif self._process is not None:
             await self._process.kill()
-        if self._sandbox is not None:
-            self._sandbox.close()
+
+    async def _stop_watching(self) -> None:
         if self._surveying is not None:
             await asyncio.wait([self._surveying])
         if self._guard is not None:
-            self._guard.close()
+            await asyncio.to_thread(self._guard.close)
 
     async def exec(
         self,

@@ -76,8 +76,13 @@ class Guard:
         """Look through all folders, once; takes a while, and may be done in a thread."""
         self._nested.find()
 
+    @property
+    def busy(self) -> bool:
+        """Whether a command has begun that has not ended."""
+        return self._running > 0
+
     def close(self) -> None:
-        """Let go of the workspace."""
+        """Let go of the workspace; takes 10 ms in the kernel, and may be done in a thread."""
         self._nested.close()
 
     def begin(self) -> None:
