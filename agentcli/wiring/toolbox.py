@@ -133,7 +133,7 @@ class Toolbox:
         """Calls that read what a task mentions, as far as the agent has the tool for it."""
         if self.servers is None or self._agent is None:
             return []
-        if all(spec.name != RESOURCE_TOOL for spec in self._agent.tools.specs()):
+        if all(spec.name != RESOURCE_TOOL for spec in self._agent.tools.specs):
             return []
         return self.servers.mentioned(text)
 

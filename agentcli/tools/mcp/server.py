@@ -221,9 +221,9 @@ async def _ask_offer(client: Client) -> Offer:
         if not cursor:
             break
     if capabilities.prompts:
-        for one in (await client.list_prompts()).prompts:
-            arguments = tuple((each.name, bool(each.required)) for each in one.arguments or ())
-            prompts.append(Prompt(one.name, one.description or "", arguments))
+        for found in (await client.list_prompts()).prompts:
+            arguments = tuple((each.name, bool(each.required)) for each in found.arguments or ())
+            prompts.append(Prompt(found.name, found.description or "", arguments))
     return Offer(tuple(tools), bool(capabilities.resources), tuple(prompts))
 
 
