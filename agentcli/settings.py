@@ -140,6 +140,19 @@ class LocalSettings(_Section):
     """Threads that compute; measured if left out."""
 
 
+class ChatSettings(_Section):
+    """The screen of ``agentcli chat``."""
+
+    theme: Literal["dark", "light", "contrast"] = "dark"
+    """Colours; ``/theme`` sets it."""
+    keys: Literal["plain", "vim"] = "plain"
+    """Of the prompt: every key writes, or vim's modes and keys."""
+    mouse: bool = True
+    """Whether the mouse is agentcli's; off leaves it to the terminal."""
+    notify: bool = True
+    """Ring, and tell the desktop where the terminal can, when something waits for you."""
+
+
 class LimitSettings(_Section):
     """What tools may use. Times in seconds, memory and disk in MiB, output in characters."""
 
@@ -232,6 +245,7 @@ class Settings(_Section):
     local: LocalSettings = Field(default_factory=LocalSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
     context: ContextSettings = Field(default_factory=ContextSettings)
+    chat: ChatSettings = Field(default_factory=ChatSettings)
 
     _sources: dict[str, str] = PrivateAttr(default_factory=dict)
     _notices: tuple[str, ...] = PrivateAttr(default=())

@@ -261,6 +261,7 @@ class AcpAgent:
                 open_agent(
                     settings,
                     workspace=folder,
+                    model=settings.model if settings.source("model") == "--model" else None,
                     mode=settings.mode or Mode.ASK,
                     session_id=session_id,
                     ask=ask,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from difflib import get_close_matches
 from typing import Annotated
 
@@ -109,12 +110,15 @@ def call(arguments: list[str] | None) -> int:
         UsageError: it cannot be understood.
         AgentCLIError, Exception: whatever the subcommand raises.
     """
+    words = list(sys.argv[1:] if arguments is None else arguments)
     if COMPLETE in os.environ:  # a shell asks, with the Tab key
         from typer._completion_classes import completion_init
 
         completion_init()
+    else:
+        words = _with_command(words)
     try:
-        code = app(arguments, prog_name="agentcli", standalone_mode=False)
+        code = app(words, prog_name="agentcli", standalone_mode=False)
     except NoArgsIsHelpError as error:
         print(error.format_message())
         return 2
@@ -127,6 +131,18 @@ def call(arguments: list[str] | None) -> int:
     except ClickException as error:
         raise UsageError(error.format_message()) from error
     return code if isinstance(code, int) else 0
+
+
+def _with_command(words: list[str]) -> list[str]:
+    """Without a command it is chat, for somebody at a terminal or with options that are not ours.
+
+    A text alone is no command line: it could be a command that was misspelt.
+    """
+    if not words:
+        at_terminal = all(s is not None and s.isatty() for s in (sys.stdin, sys.stdout))
+        return ["chat"] if at_terminal else []
+    own = ("-h", "--help", "--version")
+    return ["chat", *words] if words[0].startswith("-") and words[0] not in own else words
 
 
 def _usage(error: ClickUsageError) -> str:

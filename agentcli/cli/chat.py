@@ -15,6 +15,21 @@ import typer
 from typer._click import Context
 from typer.core import TyperCommand
 
+from agentcli.cli.agent_options import (
+    AgentMode,
+    BudgetTokensOption,
+    DomainOption,
+    EnvOption,
+    MaxCostOption,
+    ModelOption,
+    ModeOption,
+    NetworkOption,
+    NoSandboxOption,
+    OfflineOption,
+    ProfileOption,
+    WorkspaceOption,
+    agent_flags,
+)
 from agentcli.cli.errors import log_to_file, show_note
 from agentcli.cli.local_options import (
     ContextOption,
@@ -22,6 +37,7 @@ from agentcli.cli.local_options import (
     DtypeOption,
     QuantizeOption,
     ThreadsOption,
+    local_flags,
 )
 from agentcli.errors import CapabilityError, UsageError, WorkspaceError
 
@@ -48,15 +64,6 @@ class ChatCommand(TyperCommand):
         return super().parse_args(ctx, given)
 
 
-class ChatMode(StrEnum):
-    """What ``--mode`` can be."""
-
-    ASK = "ask"
-    EDITS = "edits"
-    AUTO = "auto"
-    PLAN = "plan"
-
-
 class Theme(StrEnum):
     """What ``--theme`` can be."""
 
@@ -73,16 +80,9 @@ def chat(
     prompt: Annotated[
         str | None, typer.Argument(help="What to begin with.", metavar="PROMPT")
     ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="PROVIDER:NAME, such as openai:gpt-6.2-sol.", metavar="MODEL")
-    ] = None,
-    workspace: Annotated[
-        Path | None,
-        typer.Option(help="The folder to work in; default: the current one.", metavar="DIR"),
-    ] = None,
-    mode: Annotated[
-        ChatMode | None, typer.Option(help="How much may happen without asking; default: ask.")
-    ] = None,
+    model: ModelOption = None,
+    workspace: WorkspaceOption = None,
+    mode: ModeOption = None,
     resume: Annotated[
         str | None,
         typer.Option(
@@ -105,9 +105,14 @@ def chat(
     no_mouse: Annotated[
         bool, typer.Option("--no-mouse", help="Leave the mouse to the terminal.")
     ] = False,
-    no_sandbox: Annotated[
-        bool, typer.Option("--no-sandbox", help="Run tools with your own rights.")
-    ] = False,
+    budget_tokens: BudgetTokensOption = None,
+    max_cost: MaxCostOption = None,
+    env: EnvOption = None,
+    profile: ProfileOption = None,
+    no_sandbox: NoSandboxOption = False,
+    network: NetworkOption = None,
+    domain: DomainOption = None,
+    offline: OfflineOption = False,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     quantize: QuantizeOption = None,
@@ -121,72 +126,81 @@ def chat(
     """
     if web:
         return _serve(port)
-    asked = Asked(
-        prompt or "",
-        model,
-        _folder(workspace),
-        mode,
-        resume,
-        continue_,
-        theme or Theme.DARK,
-        not no_mouse,
-        not no_sandbox,
-    )
+    flags = {
+        **agent_flags(
+            model=model,
+            mode=mode,
+            env=env,
+            no_sandbox=no_sandbox,
+            network=network,
+            domain=domain,
+            offline=offline,
+            budget_tokens=budget_tokens,
+            max_cost=max_cost,
+        ),
+        **local_flags(device, dtype, quantize, context, threads),
+        "chat.theme": theme.value if theme else None,
+        "chat.mouse": False if no_mouse else None,
+    }
+    log_to_file()
+    asked = Asked(prompt or "", model, _folder(workspace), resume, continue_)
+    settings = _settings(asked.folder, flags, profile)
     if plain or not _can_draw():
-        return _plain(*_settled(asked))
+        return _plain(_options(asked, settings), settings)
     from agentcli.cli.first_frame import first_frame
 
-    with first_frame(asked.theme, mode or ChatMode.ASK):
-        return _full(*_settled(asked))
+    with first_frame(settings.chat.theme, settings.mode or AgentMode.ASK):
+        return _full(_options(asked, settings), settings)
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What the command line says."""
+    """What the command line says that is no setting."""
 
     prompt: str
     model: str | None
     folder: Path
-    mode: ChatMode | None
     resume: str | None
     continue_: bool
-    theme: Theme
-    mouse: bool
-    sandbox: bool
 
 
-def _settled(asked: Asked) -> tuple[Options, Settings]:
-    """The options of the screen and the settings of the agent, from all layers."""
+def _settings(folder: Path, flags: dict[str, Any], profile: str | None) -> Settings:
     from agentcli import config
     from agentcli.trust import is_trusted
+
+    return config.load(folder, flags=flags, trusted=is_trusted(folder), profile=profile)
+
+
+def _options(asked: Asked, settings: Settings) -> Options:
+    """How the screen is to be."""
+    from agentcli import config
+    from agentcli.slash_commands import command_folders
     from agentcli.tui.options import Options
 
-    log_to_file()
-    folder = asked.folder
-    flags = {
-        "model": asked.model,
-        "mode": asked.mode.value if asked.mode else None,
-        "sandbox": None if asked.sandbox else "none",
-    }
-    trusted = is_trusted(folder)
-    settings = config.load(folder, flags=flags, trusted=trusted)
-    commands = [config.user_folder() / "commands"]
-    if trusted:  # a project's commands are texts that somebody else may have written
-        commands.append(folder / ".agentcli" / "commands")
-    options = Options(
-        workspace=folder,
+    chosen = settings.chat
+    return Options(
+        workspace=asked.folder,
         history=config.user_folder() / "history.jsonl",
         model=asked.model,
-        mode=settings.mode or ChatMode.ASK.value,
+        mode=settings.mode or AgentMode.ASK.value,
         session_id=_session(asked),
-        theme=asked.theme.value,
+        theme=chosen.theme,
+        vim=chosen.keys == "vim",
         prompt=asked.prompt,
-        command_folders=tuple(commands),
+        command_folders=command_folders(asked.folder),
         pick=asked.resume == CHOOSE,
-        mouse=asked.mouse,
+        notify=chosen.notify,
+        mouse=chosen.mouse,
         notices=settings.notices,
+        remember=_remember,
     )
-    return options, settings
+
+
+def _remember(key: str, value: str) -> None:
+    """Save a setting that was chosen on the screen."""
+    from agentcli.cli.config import set_value, user_file
+
+    set_value(user_file(), key, value)
 
 
 def _full(options: Options, settings: Settings) -> int:
@@ -230,10 +244,12 @@ def _serve(port: int) -> int:
             "the page needs the extra 'web'", hint="Install agentcli[web]"
         ) from error
     words = iter(sys.argv[1:])
-    rest: list[str] = []
+    rest = ["chat"]  # which may have been left out
     for word in words:
         if word == "--port":
             next(words, None)
+        elif word == "chat" and rest == ["chat"]:
+            continue
         elif word != "--web" and not word.startswith("--port="):
             rest.append(word)
     # No shell in between, so that a chat whose server was killed ends with it.

@@ -65,6 +65,16 @@ def set_(
 ) -> None:
     """Set one value, and leave the rest of the file as it is, comments too."""
     file = _file(project, workspace)
+    set_value(file, key, value)
+    print(f"{key} = {value}  # {file}")
+
+
+def set_value(file: Path, key: str, value: str) -> None:
+    """Set one value in a file of settings, which need not exist.
+
+    Raises:
+        ConfigError: the file cannot be read or written, or the value is not one of this key's.
+    """
     document = _read(file)
     *path, last = key.split(".")
     at: Any = document
@@ -74,7 +84,6 @@ def set_(
         raise ConfigError(f"{file}: {key} lies below a value")
     at[last] = config.from_text(key, value)
     _write(file, document)
-    print(f"{key} = {value}  # {file}")
 
 
 @app.command()
@@ -99,7 +108,7 @@ def unset(
 @app.command()
 def path(workspace: Annotated[Path, _WORKSPACE] = Path()) -> None:
     """Show where the files of the settings are."""
-    print(_user_file())
+    print(user_file())
     print(workspace.resolve() / config.PROJECT_FILE)
 
 
@@ -116,10 +125,11 @@ def key(provider: Annotated[str, typer.Argument(help="Such as openai.")]) -> Non
 
 
 def _file(project: bool, workspace: Path) -> Path:
-    return workspace.resolve() / config.PROJECT_FILE if project else _user_file()
+    return workspace.resolve() / config.PROJECT_FILE if project else user_file()
 
 
-def _user_file() -> Path:
+def user_file() -> Path:
+    """The user's own settings."""
     return config.user_folder() / "config.toml"
 
 

@@ -7,7 +7,6 @@ import os
 import tempfile
 import time
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -16,10 +15,27 @@ import typer
 from agentcli import config
 from agentcli import task as tasks
 from agentcli.agent.events import RunFinished, Status, StopReason
+from agentcli.agent.kernel import Agent
 from agentcli.agent.run import Run, RunResult
 from agentcli.agent.state import AgentState
 from agentcli.answer_schema import AnswerSchema
 from agentcli.changes import Changes
+from agentcli.cli.agent_options import (
+    AgentMode,
+    BudgetTokensOption,
+    DomainOption,
+    EnvOption,
+    MaxCostOption,
+    ModelOption,
+    ModeOption,
+    NetworkOption,
+    NoSandboxOption,
+    OfflineOption,
+    ProfileOption,
+    WorkspaceOption,
+    agent_flags,
+    positive,
+)
 from agentcli.cli.asking import can_ask, on_terminal
 from agentcli.cli.committing import commit_run
 from agentcli.cli.errors import log_to_file, show_error, show_note
@@ -33,29 +49,23 @@ from agentcli.cli.local_options import (
 )
 from agentcli.cli.open import open_renderer
 from agentcli.cli.render import Output, Renderer, Summary
-from agentcli.cli.sandbox import Network
 from agentcli.cli.signals import Interruption, interruptible
 from agentcli.environments.host import HostEnvironment
-from agentcli.errors import UsageError, WorkspaceError
-from agentcli.images import task_images
-from agentcli.messages import Message, Role
+from agentcli.errors import ToolError, UsageError, WorkspaceError
+from agentcli.images import read_image, task_images
+from agentcli.messages import Image, Message, Role
 from agentcli.prompts import Prompts
 from agentcli.session.store import find_session, interrupted, load_state
 from agentcli.settings import Settings
+from agentcli.slash_commands import command_folders, expanded, is_command
 from agentcli.task import Task
 from agentcli.trust import is_trusted
 from agentcli.wiring import copies_of, open_agent
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
-
-class RunMode(StrEnum):
-    """What ``--mode`` can be. Without a terminal, what would ask is denied."""
-
-    ASK = "ask"
-    EDITS = "edits"
-    AUTO = "auto"
-    PLAN = "plan"
+PROMPT = "-p"
+"""The source of a task that the command line itself holds."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,7 @@ class Job:
     schema: AnswerSchema | None = None
     attempts: int = 1
     commit: bool = False
+    images: tuple[Image, ...] = ()
 
 
 @app.command()
@@ -85,37 +96,22 @@ def run(
     prompt: Annotated[
         str | None, typer.Option("-p", "--prompt", help="The task itself.", metavar="TEXT")
     ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="PROVIDER:NAME, such as openai:gpt-6.2-sol.", metavar="MODEL")
-    ] = None,
-    workspace: Annotated[
-        Path | None,
-        typer.Option(help="The folder to work in; default: the current one.", metavar="DIR"),
-    ] = None,
+    model: ModelOption = None,
+    workspace: WorkspaceOption = None,
     output: Annotated[Output | None, typer.Option(help="What stdout holds.")] = None,
     max_steps: Annotated[int | None, typer.Option(min=1, help="End after this many steps.")] = None,
     timeout: Annotated[
-        float | None, typer.Option(help="End after this many seconds.", metavar="SECONDS")
+        float | None,
+        typer.Option(help="End after this many seconds.", metavar="SECONDS", callback=positive),
     ] = None,
-    budget_tokens: Annotated[
-        int | None, typer.Option(min=1, help="End after this many tokens, in and out.")
-    ] = None,
-    max_cost: Annotated[
-        float | None, typer.Option(help="End before this many US dollars.", metavar="DOLLARS")
-    ] = None,
+    budget_tokens: BudgetTokensOption = None,
+    max_cost: MaxCostOption = None,
     check: Annotated[
         list[str] | None,
         typer.Option(help="A command that must succeed at the end; repeatable.", metavar="CMD"),
     ] = None,
-    mode: Annotated[
-        RunMode | None, typer.Option(help="Who is asked before tools act; plan only reads.")
-    ] = None,
-    env: Annotated[
-        str | None,
-        typer.Option(
-            help="Where tools act: host, docker:IMAGE or ssh:HOST[:FOLDER].", metavar="PLACE"
-        ),
-    ] = None,
+    mode: ModeOption = None,
+    env: EnvOption = None,
     best_of: Annotated[
         int,
         typer.Option(
@@ -127,6 +123,10 @@ def run(
     jobs: Annotated[
         int, typer.Option(min=1, help="Tasks of a folder that are worked on at once.", metavar="N")
     ] = 1,
+    image: Annotated[
+        list[Path] | None,
+        typer.Option(help="An image to show to the model; repeatable.", metavar="FILE"),
+    ] = None,
     output_schema: Annotated[
         Path | None,
         typer.Option(help="The answer must be JSON of this schema.", metavar="FILE"),
@@ -134,22 +134,11 @@ def run(
     commit: Annotated[
         bool, typer.Option("--commit", help="Commit what a solved run has changed, in git.")
     ] = False,
-    profile: Annotated[
-        str | None, typer.Option(help="With this profile of your settings.", metavar="NAME")
-    ] = None,
-    no_sandbox: Annotated[
-        bool, typer.Option("--no-sandbox", help="Run tools with your own rights.")
-    ] = False,
-    network: Annotated[
-        Network | None, typer.Option(help="What commands reach; default: none.")
-    ] = None,
-    domain: Annotated[
-        list[str] | None,
-        typer.Option(help="A host that --network allow lets through; repeatable.", metavar="HOST"),
-    ] = None,
-    offline: Annotated[
-        bool, typer.Option("--offline", help="Reach nothing beyond this machine, models included.")
-    ] = False,
+    profile: ProfileOption = None,
+    no_sandbox: NoSandboxOption = False,
+    network: NetworkOption = None,
+    domain: DomainOption = None,
+    offline: OfflineOption = False,
     session: Annotated[
         str | None,
         typer.Option(help="Go on with this session: its id, or its beginning.", metavar="ID"),
@@ -166,57 +155,61 @@ def run(
     was met, 2 wrong usage, 3 the provider failed, 4 no sandbox, 5 internal error or output or
     journal that cannot be written, 130 interrupted.
     """
-    if timeout is not None and not timeout > 0:
-        raise typer.BadParameter("must be more than 0", param_hint="'--timeout'")
-    if max_cost is not None and not max_cost > 0:
-        raise typer.BadParameter("must be more than 0", param_hint="'--max-cost'")
-    if model is not None and not model.strip():
-        raise typer.BadParameter(
-            "is empty; name one, such as openai:gpt-6.2-sol", param_hint="'--model'"
-        )
     if any(not command.strip() for command in check or ()):
         raise typer.BadParameter("a check cannot be empty", param_hint="'--check'")
     session = find_session(session) if session else None
     before = load_state(session) if session else None
-    folder = _workspace(workspace, before, writes=mode is not RunMode.PLAN)
+    folder = _workspace(workspace, before, writes=mode is not AgentMode.PLAN)
     flags = {
-        "model": model,
+        **agent_flags(
+            model=model,
+            mode=mode,
+            env=env,
+            no_sandbox=no_sandbox,
+            network=network,
+            domain=domain,
+            offline=offline,
+            budget_tokens=budget_tokens,
+            max_cost=max_cost,
+        ),
         "output": output.value if output else None,
         "max_steps": max_steps,
         "timeout_s": timeout,
-        "budget_tokens": budget_tokens,
-        "max_cost": max_cost,
-        "mode": mode.value if mode else None,
-        "env": env,
-        "sandbox": "none" if no_sandbox else None,
-        "network": network.value if network else None,
-        "domains": domain or None,
-        "offline": offline or None,
         **local_flags(device, dtype, quantize, context, threads),
     }
     settings = config.load(folder, flags=flags, trusted=is_trusted(folder), profile=profile)
     if task is not None and Path(task).is_dir():
-        if prompt is not None or session or output_schema or commit:
-            raise UsageError("a folder of tasks takes no -p, --session, --output-schema, --commit")
+        if prompt is not None or session or output_schema or commit or image:
+            others = "-p, --session, --output-schema, --commit, --image"
+            raise UsageError(f"a folder of tasks takes no {others}")
         from agentcli.cli.batch_view import run_folder
 
-        chosen = mode or settings.mode or RunMode.AUTO
+        chosen = mode or settings.mode or AgentMode.AUTO
         return run_folder(
             Path(task), folder, settings, flags=flags, mode=chosen, checks=check or (), jobs=jobs
         )
-    given = tasks.overridden(_task(task, prompt, before), flags, check or ())
+    given = tasks.overridden(_task(task, prompt, before, folder), flags, check or ())
     if before and not given.model:
         given = replace(given, model=before.model)
     schema = AnswerSchema.read(output_schema) if output_schema else None
     if schema and given.instruction:
         given = replace(given, instruction=f"{given.instruction}\n\n{schema.instruction}")
-    how = mode or settings.mode or (before.mode if before else "") or RunMode.AUTO
+    how = mode or settings.mode or (before.mode if before else "") or AgentMode.AUTO
     job = Job(
-        given, settings, folder, session, how, Output(settings.output), schema, best_of, commit
+        given,
+        settings,
+        folder,
+        session,
+        how,
+        Output(settings.output),
+        schema,
+        best_of,
+        commit,
+        tuple(read_image(path, "--image: ") for path in image or ()),
     )
     if best_of > 1:
         _check_attempts(job)
-    if commit and (best_of > 1 or how == RunMode.PLAN or (given.env or settings.env) != "host"):
+    if commit and (best_of > 1 or how == AgentMode.PLAN or (given.env or settings.env) != "host"):
         raise UsageError("--commit is for one attempt that changes files of this machine")
     return asyncio.run(_run(job))
 
@@ -227,7 +220,7 @@ def _check_attempts(job: Job) -> None:
         raise UsageError("--best-of chooses by checks", hint="Add --check CMD")
     if job.session:
         raise UsageError("--best-of begins anew each time", hint="Leave out --session")
-    if job.mode == RunMode.PLAN:
+    if job.mode == AgentMode.PLAN:
         raise UsageError("--best-of keeps changes, and plan mode makes none")
     if (job.task.env or job.settings.env) != "host":
         raise UsageError("--best-of copies a workspace of this machine", hint="Use --env host")
@@ -237,7 +230,9 @@ def _is_answer(message: Message) -> bool:
     return message.role is Role.ASSISTANT and not message.calls
 
 
-def _task(path: str | None, prompt: str | None, before: AgentState | None) -> Task:
+def _task(path: str | None, prompt: str | None, before: AgentState | None, workspace: Path) -> Task:
+    if prompt is not None and is_command(prompt):
+        prompt = expanded(prompt, command_folders(workspace))
     if path == "-" and prompt is not None:
         given = tasks.read_stdin_text()
         return _of_prompt(f"{prompt}\n\n<stdin>\n{given.rstrip()}\n</stdin>" if given else prompt)
@@ -269,7 +264,7 @@ def _of_prompt(text: str) -> Task:
         raise UsageError("the text of -p is not UTF-8") from error
     if not text.strip():
         raise UsageError("the text of -p is empty", hint="Write what is to be done")
-    return Task(text.strip(), "-p")
+    return Task(text.strip(), PROMPT)
 
 
 def _workspace(given: Path | None, before: AgentState | None, *, writes: bool) -> Path:
@@ -374,7 +369,11 @@ async def _attempt(
         images, notes = task_images(job.task, job.workspace)
         for note in notes:
             show_note(note)
-        work = agent.start(job.task.instruction, checks=job.task.checks, images=images)
+        work = agent.start(
+            await _instruction(job.task, agent),
+            checks=job.task.checks,
+            images=(*images, *job.images),
+        )
         interruption.cancel = work.cancel
         result = await _show(work, renderer, job.schema)
         if changes is None or result.state.status is not Status.SOLVED:
@@ -387,6 +386,17 @@ async def _attempt(
             show_error(error.line())
             return replace(result, state=agent.state, exit_code=1)
         return replace(result, state=agent.state)
+
+
+async def _instruction(task: Task, agent: Agent) -> str:
+    """What the task says, or the prompt of an MCP server that ``-p`` calls for."""
+    servers = agent.context.servers
+    if servers is None or task.source != PROMPT or not is_command(task.instruction):
+        return task.instruction
+    try:
+        return await servers.expanded(task.instruction)
+    except ToolError as error:
+        raise UsageError(error.message) from error
 
 
 async def _show(work: Run, renderer: Renderer, schema: AnswerSchema | None) -> RunResult:

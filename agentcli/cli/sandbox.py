@@ -19,6 +19,7 @@ from typing import Annotated
 import typer
 
 from agentcli import config
+from agentcli.cli.agent_options import DomainOption, NetworkOption, network_flags, positive
 from agentcli.cli.errors import show_error, show_note
 from agentcli.cli.group import Group
 from agentcli.cli.signals import interruptible
@@ -48,15 +49,6 @@ class SandboxLevel(StrEnum):
     REDUCED = "reduced"
 
 
-class Network(StrEnum):
-    """What ``--network`` can be."""
-
-    NONE = "none"
-    LOOPBACK = "loopback"
-    ALLOW = "allow"
-    FULL = "full"
-
-
 @app.callback()
 def _sandbox() -> None:
     pass
@@ -70,16 +62,15 @@ def execute(
     ] = Path(),
     timeout: Annotated[
         float | None,
-        typer.Option(help="End it after this many seconds; default: 120.", metavar="S"),
+        typer.Option(
+            help="End it after this many seconds; default: 120.", metavar="S", callback=positive
+        ),
     ] = None,
     level: Annotated[
         SandboxLevel | None, typer.Option(help="The level that must hold; default: the best.")
     ] = None,
-    network: Annotated[Network | None, typer.Option(help="What it reaches; default: none.")] = None,
-    domain: Annotated[
-        list[str] | None,
-        typer.Option(help="A host that --network allow lets through; repeatable.", metavar="HOST"),
-    ] = None,
+    network: NetworkOption = None,
+    domain: DomainOption = None,
 ) -> int:
     """Run one command in the sandbox.
 
@@ -87,8 +78,6 @@ def execute(
     ended after the time-out, 126 cannot be run, 127 not found, 137 ended by a limit; 2 wrong
     usage, 4 no sandbox, 130 interrupted.
     """
-    if timeout is not None and not timeout > 0:
-        raise typer.BadParameter("must be more than 0", param_hint="'--timeout'")
     try:
         workspace = workspace.resolve(strict=True)
     except OSError as error:
@@ -98,8 +87,7 @@ def execute(
     flags = {
         "sandbox": level.value if level else None,
         "limits.command_time_s": timeout,
-        "network": network.value if network else None,
-        "domains": domain or None,
+        **network_flags(network, domain),
     }
     settings = config.load(workspace, flags=flags)
     return asyncio.run(_run(command, workspace, settings))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ class Options:
 
     ``history`` is the file of earlier prompts; ``prompt`` is sent at once; ``command_folders``
     hold the user's own commands; ``pick`` begins with the choice of a session; ``notices`` are
-    told at the start.
+    told at the start; ``remember`` saves a setting by its key, or raises ConfigError.
     """
 
     workspace: Path
@@ -21,9 +22,11 @@ class Options:
     mode: str = "ask"
     session_id: str | None = None
     theme: str = "dark"
+    vim: bool = False
     prompt: str = ""
     command_folders: tuple[Path, ...] = ()
     pick: bool = False
     notify: bool = True
     mouse: bool = True
     notices: tuple[str, ...] = ()
+    remember: Callable[[str, str], None] = lambda key, value: None

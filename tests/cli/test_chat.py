@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from agentcli.agent.events import SessionStarted, TaskGiven
 from tests.running import Cli
 from tests.server import Reply, ScriptedServer
 
@@ -61,6 +62,29 @@ def test_a_session_goes_on(cli: Cli, workspace: Path, serve: Callable[..., Scrip
     assert said.count("hello") == 2 and "first" in said
 
 
+def test_options_of_run_hold_in_a_chat_and_a_session_keeps_its_model(
+    cli: Cli, workspace: Path, serve: Callable[..., ScriptedServer]
+) -> None:
+    server = serve([Reply(text="first"), Reply(text="second")])
+    cli.server = server.url
+    settings = cli.home / ".config" / "agentcli" / "config.toml"
+    settings.parent.mkdir(parents=True)
+    settings.write_text("[profiles.careful]\nmode = 'plan'\n")
+    options = ("--network", "loopback", "--budget-tokens", "100000", "--profile", "careful")
+    begun = cli.run("--plain", "--model", "openai:x", *options, stdin=b"hello\n", cwd=workspace)
+    assert begun.code == 0, begun.err
+    opened, given, *_ = cli.journal()
+    assert isinstance(opened, SessionStarted) and isinstance(given, TaskGiven)
+    assert (opened.network, opened.mode, given.limits["tokens"]) == ("loopback", "plan", 100_000)
+    ended = cli.run("--plain", "--continue", stdin=b"and now?\n", cwd=workspace)
+    assert (ended.code, server.requests[1].json["model"]) == (0, "x"), ended.err
+
+
+def test_alone_without_a_terminal_it_says_what_there_is(cli: Cli) -> None:
+    ended = cli.run()
+    assert ended.code == 2 and "Commands:" in ended.out and "chat" in ended.out
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -68,6 +92,7 @@ def test_a_session_goes_on(cli: Cli, workspace: Path, serve: Callable[..., Scrip
         (["--resume", "20200101"], "there is no session 20200101"),
         (["--workspace", "missing"], "cannot be used"),
         (["--mode", "yolo"], "yolo"),
+        (["--max-cost", "0"], "must be more than 0"),
         (["--model", "nobody:x"], 'unknown provider "nobody"'),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -25,13 +25,14 @@ PATIENCE_S = 60.0
 
 
 class Tmux:
-    """One terminal with the chat in it."""
+    """One terminal with agentcli in it: a chat, where the words name no other command."""
 
     def __init__(self, cli: Cli, workspace: Path, *arguments: str) -> None:
         self._socket = f"agentcli-test-{os.getpid()}-{time.monotonic_ns()}"
         env = " ".join(f"{name}={shlex.quote(value)}" for name, value in cli.env.items())
-        words = [sys.executable, "-m", "agentcli", "chat", "--model", "openai:scripted", *arguments]
-        command = f"exec env -i TERM=xterm-256color LANG=C.UTF-8 {env} {shlex.join(words)}"
+        words = [sys.executable, "-m", "agentcli", *arguments]
+        terminal = "TERM=xterm-256color LANG=C.UTF-8 AGENTCLI_MODEL=openai:scripted"
+        command = f"exec env -i {terminal} {env} {shlex.join(words)}"
         self._tmux("new-session", "-d", "-x", "100", "-y", "30", "-c", str(workspace), command)
         self._tmux("set-option", "-g", "remain-on-exit", "on")
         self.pid = int(self._tmux("display-message", "-p", "#{pane_pid}"))

@@ -1,0 +1,129 @@
+"""Options of every command that lets an agent work."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+class AgentMode(StrEnum):
+    """What ``--mode`` can be. Without a terminal, what would ask is denied."""
+
+    ASK = "ask"
+    EDITS = "edits"
+    AUTO = "auto"
+    PLAN = "plan"
+
+
+class Network(StrEnum):
+    """What ``--network`` can be."""
+
+    NONE = "none"
+    LOOPBACK = "loopback"
+    ALLOW = "allow"
+    FULL = "full"
+
+
+def positive(value: float | None) -> float | None:
+    """A check of a number that may be left out, for Typer."""
+    if value is not None and not value > 0:
+        raise typer.BadParameter("must be more than 0")
+    return value
+
+
+def _named(model: str | None) -> str | None:
+    if model is not None and not model.strip():
+        raise typer.BadParameter("is empty; name one, such as openai:gpt-6.2-sol")
+    return model
+
+
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        help="PROVIDER:NAME, such as openai:gpt-6.2-sol.",
+        metavar="MODEL",
+        callback=_named,
+    ),
+]
+WorkspaceOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--workspace", help="The folder to work in; default: the current one.", metavar="DIR"
+    ),
+]
+ModeOption = Annotated[
+    AgentMode | None,
+    typer.Option("--mode", help="How much may happen without asking; plan only reads."),
+]
+EnvOption = Annotated[
+    str | None,
+    typer.Option(
+        "--env", help="Where tools act: host, docker:IMAGE or ssh:HOST[:FOLDER].", metavar="PLACE"
+    ),
+]
+NoSandboxOption = Annotated[
+    bool, typer.Option("--no-sandbox", help="Run tools with your own rights.")
+]
+NetworkOption = Annotated[
+    Network | None, typer.Option("--network", help="What commands reach; default: none.")
+]
+DomainOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--domain", help="A host that --network allow lets through; repeatable.", metavar="HOST"
+    ),
+]
+OfflineOption = Annotated[
+    bool, typer.Option("--offline", help="Reach nothing beyond this machine, models included.")
+]
+ProfileOption = Annotated[
+    str | None,
+    typer.Option("--profile", help="With this profile of your settings.", metavar="NAME"),
+]
+BudgetTokensOption = Annotated[
+    int | None,
+    typer.Option("--budget-tokens", min=1, help="End after this many tokens, in and out."),
+]
+MaxCostOption = Annotated[
+    float | None,
+    typer.Option(
+        "--max-cost",
+        help="End before this many US dollars.",
+        metavar="DOLLARS",
+        callback=positive,
+    ),
+]
+
+
+def agent_flags(
+    *,
+    model: str | None,
+    mode: AgentMode | None,
+    env: str | None,
+    no_sandbox: bool,
+    network: Network | None,
+    domain: list[str] | None,
+    offline: bool,
+    budget_tokens: int | None,
+    max_cost: float | None,
+) -> dict[str, Any]:
+    """The flags as settings; None where one was not given."""
+    return {
+        "model": model,
+        "mode": mode.value if mode else None,
+        "env": env,
+        "sandbox": "none" if no_sandbox else None,
+        **network_flags(network, domain),
+        "offline": offline or None,
+        "budget_tokens": budget_tokens,
+        "max_cost": max_cost,
+    }
+
+
+def network_flags(network: Network | None, domain: list[str] | None) -> dict[str, Any]:
+    """What commands reach, as settings."""
+    return {"network": network.value if network else None, "domains": domain or None}
