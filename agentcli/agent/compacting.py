@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from agentcli.agent.asking import Asking
 from agentcli.agent.budget import ContextLimits, ContextRules
-from agentcli.agent.events import Compacted, CompactionUndone, ModelUsed, Replaced
+from agentcli.agent.events import Compacted, CompactionUndone, ModelUsed, Replaced, WindowLearnt
 from agentcli.agent.processors.base import Conversation, Item, Processor
 from agentcli.agent.stop import Stopped
 from agentcli.agent.stream import Stream
@@ -83,7 +83,6 @@ class Compacting:
         self._window_of = window_of
         self._asked: dict[str, asyncio.Task[int | None]] = {}
         self._found: dict[str, int] = {}
-        self._learnt: dict[str, int] = {}
         self._forced_step = -1
         self._least = 0
         self._looked_at: tuple[int, tuple[int, ...], Compaction] | None = None
@@ -97,7 +96,8 @@ class Compacting:
     def window(self, client: LLMClient) -> int | None:
         """The model's context window in tokens, as far as it is known by now."""
         info = client.info
-        found = (info.context_window, self._found.get(info.id), self._learnt.get(info.id))
+        state = self._stream.state
+        found = (info.context_window, self._found.get(info.id), state.windows.get(state.model))
         return min((tokens for tokens in found if tokens is not None), default=None)
 
     async def make_room(self, client: LLMClient, request: ChatRequest) -> bool:
@@ -141,7 +141,7 @@ class Compacting:
         sizes = sum(client.size_of(message) for message in request.messages)
         limits = self.limits(client, request)
         sent = min(sizes, limits.hard) if limits else sizes
-        self._learnt[client.info.id] = max(1, int(sent * _LEARNT))
+        await self._stream.emit(WindowLearnt(step, max(1, int(sent * _LEARNT))))
         target = int(sent * self._rules.compact_to)
         return await self._carry_out(
             await self._plan(client, request, sizes, target, "beyond the context window")

@@ -394,6 +394,14 @@ class CompactionUndone(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class WindowLearnt(Event):
+    """The provider found a request too long: the model is sent no more ``tokens`` than these."""
+
+    step: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class PrefixBroken(Event):
     """A request does not begin as the one before: ``tokens_lost`` (about) are read anew.
 

@@ -28,6 +28,7 @@ from agentcli.agent.events import (
     TaskGiven,
     ToolFinished,
     ToolStarted,
+    WindowLearnt,
     WorkspaceChanged,
     WorkspaceTaken,
 )
@@ -164,6 +165,8 @@ def fold(state: AgentState, event: Event) -> AgentState:
         case Compacted():
             compactions = (*state.compactions, event)
             return _viewed(_with(state, compactions=compactions), event.tokens_after)
+        case WindowLearnt():
+            return _with(state, windows={**state.windows, state.model: event.tokens})
         case CompactionUndone() if state.compactions:
             undone = state.compactions[-1]
             state = _with(state, compactions=state.compactions[:-1])
@@ -288,7 +291,7 @@ def _rewound(state: AgentState, event: Rewound) -> AgentState:
 
 _NEVER_UNDONE = (
     *("session_id", "workspace", "model", "mode", "sandbox", "records", "step", "usage"),
-    *("cost_usd", "before", "retries", "tool_calls"),
+    *("cost_usd", "before", "retries", "tool_calls", "windows"),
 )
 
 

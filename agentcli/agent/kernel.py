@@ -420,7 +420,8 @@ class Agent:
             await self.stream.tell(final)
         run.end()
         state = self.state
-        return RunResult(state, state.records, state.step, final.answer, final.exit_code)
+        events = tuple(run.recorded)
+        return RunResult(state, state.records, events, state.step, final.answer, final.exit_code)
 
     def _place(self) -> Place:
         return Place(self.state.running_step, self._stage.value)

@@ -17,10 +17,15 @@ _MAX_PROGRESS = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a run came to. ``task_result`` is the final answer."""
+    """What a run came to. ``task_result`` is the final answer.
+
+    ``records`` are the steps of the whole session; ``events`` what was recorded of this run, from
+    its ``SessionStarted`` to its ``RunFinished``.
+    """
 
     state: AgentState
     records: History[StepRecord]
+    events: tuple[Event, ...]
     step_count: int
     task_result: str
     exit_code: int
@@ -43,6 +48,8 @@ class Run:
         self._work: asyncio.Task[None] | None = None
         self._driver: asyncio.Task[RunResult] | None = None
         self._steered: deque[str] = deque()
+        self.recorded: list[Event] = []
+        """The durable events so far; for the kernel."""
 
     def attach(self, work: asyncio.Task[None], driver: asyncio.Task[RunResult]) -> None:
         """Bind the kernel's tasks; the kernel does this once."""

@@ -169,6 +169,8 @@ class AgentState:
     compactions: tuple[Compacted, ...] = ()
     foreign: int = 0
     """So many messages of the history are from before the model changed."""
+    windows: Mapping[str, int] = field(default_factory=dict)
+    """Tokens that models take at most, by name, as far as a refusal told it."""
     context_tokens: int = 0
     """What the last request and its answer took of the context window."""
     records: History[StepRecord] = field(default_factory=History)

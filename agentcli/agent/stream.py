@@ -52,18 +52,18 @@ class Stream:
                 try:
                     await self._log.append(event, sync=sync)
                 except asyncio.CancelledError:
-                    self.state = fold(self.state, event)  # it is recorded all the same
+                    self._fold(event)  # it is recorded all the same
                     raise
-                self.state = fold(self.state, event)
+                self._fold(event)
             await self._show(event)
             if (moved := self._phase_change(event)) is not None:
                 await self._log.append(moved)
-                self.state = fold(self.state, moved)
+                self._fold(moved)
                 await self._show(moved)
 
     async def tell(self, event: Event) -> None:
         """Fold and show an event that the log can no longer take."""
-        self.state = fold(self.state, event)
+        self._fold(event)
         await self._show(event)
 
     async def verdict(self, call: ToolCall) -> ToolResult | None:
@@ -90,6 +90,11 @@ class Stream:
             result = _interrupted(call, call.id in self.state.started)
             await self.emit(ToolFinished(self.state.running_step, result))
 
+    def _fold(self, event: Event) -> None:
+        self.state = fold(self.state, event)
+        if self.run is not None and not self.run.ended:
+            self.run.recorded.append(event)
+
     async def _show(self, event: Event) -> None:
         if self.run is not None:
             await self.run.put(event)
@@ -106,6 +111,7 @@ class Stream:
         warned = Warned(f"hook {type(hook).__name__} failed: {error!r}")
         with contextlib.suppress(JournalError):
             await self._log.append(warned)
+            self._fold(warned)
         if self.run is not None:
             await self.run.put(warned)
 

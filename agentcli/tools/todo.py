@@ -7,7 +7,8 @@ from typing import Any
 from agentcli.errors import ToolInputError
 from agentcli.prompts import Prompts
 from agentcli.text import one_line
-from agentcli.tools.base import Tool, ToolContext, ToolKind, ToolOutput, ToolSpec
+from agentcli.tools.base import PLAN, Tool, ToolContext, ToolKind, ToolOutput, ToolSpec
+from agentcli.tools.plan import FEWEST
 
 TODO = "todo"
 """Key of a result's ``data``: the items as (text, state)."""
@@ -37,14 +38,17 @@ _PARAMETERS = {
 
 
 async def todo(context: ToolContext, items: list[dict[str, Any]]) -> ToolOutput:
-    """Replace the list."""
+    """Replace the list; one as long as a plan is a plan as well."""
     if sum(item["state"] == "in_progress" for item in items) > 1:
         raise ToolInputError("more than one item is in progress", path="items")
     if not all(item["text"].strip() for item in items):
         raise ToolInputError("an item has no text", path="items")
     lines = [f"{_MARKS[item['state']]} {one_line(item['text'], 200)}" for item in items]
     kept = [(item["text"], item["state"]) for item in items]
-    return ToolOutput("\n".join(lines) or "the list is empty", data={TODO: kept})
+    data: dict[str, Any] = {TODO: kept}
+    if len(kept) >= FEWEST:
+        data[PLAN] = [text for text, _ in kept]
+    return ToolOutput("\n".join(lines) or "the list is empty", data=data)
 
 
 def todo_tool(prompts: Prompts) -> Tool:

@@ -41,7 +41,9 @@ class Bench:
 
     async def run(self, task: str = "do it", **options: Any) -> RunResult:
         """One run to its end, checked for what holds of every run."""
+        before = len(self.log.events)
         result = await self.agent.start(task, **options).result()
+        assert result.events == tuple(self.log.events[before:])
         self.check(result.state)
         return result
 

@@ -14,6 +14,7 @@ from agentcli.agent.events import (
     CompactionUndone,
     Event,
     MemoryLog,
+    ModelChanged,
     ModelUsed,
     PrefixBroken,
     StopReason,
@@ -149,6 +150,12 @@ async def test_after_a_refusal_it_is_compacted_once_and_asked_again(bench: Make)
     first, *rest = of(made, Compacted)
     assert first.cause == "beyond the context window"
     assert rest and {event.cause for event in rest} == {"near the limit"}
+    # What the refusal told is known after a resume, and is not taken for another model's.
+    learnt = made.agent.context_window
+    again = await bench([], state=fold_all(made.log.events))
+    assert again.agent.context_window == learnt is not None
+    other = fold_all([ModelChanged(1, "openai:other", "")], again.agent.state)
+    assert (await bench([], state=other)).agent.context_window is None
 
 
 async def test_a_refusal_that_stays_ends_the_run(bench: Make) -> None:

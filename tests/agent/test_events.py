@@ -46,6 +46,7 @@ from agentcli.agent.events import (
     ToolProgress,
     ToolStarted,
     Warned,
+    WindowLearnt,
     WorkspaceChanged,
     WorkspaceTaken,
 )
@@ -108,6 +109,7 @@ DURABLE: list[Event] = [
         3, "near the limit", 900, 400, ("summarize",), (Replaced(1, 4, user("x")), Replaced(5, 7))
     ),
     CompactionUndone(3),
+    WindowLearnt(4, 3600),
     PrefixBroken(4, "compaction", 500),
     SoftCapReached(4, "tool_calls", 40, 40),
     ModelUsed(4, "summary", Usage(10, 0, 0, 5, 0), 0.01),

@@ -11,6 +11,7 @@ from agentcli.tools.base import ToolKind
 from agentcli.tools.builtin import builtin_tools
 from agentcli.tools.plan import plan_tool
 from agentcli.tools.registry import Registry, tool
+from agentcli.tools.todo import todo_tool
 from tests.agent.conftest import Bench, Make
 from tests.agent.test_kernel import ECHO, WRITE, call, shell
 from tests.server import Reply
@@ -47,6 +48,21 @@ async def test_editing_is_blocked_until_a_plan_of_three_to_six_steps_exists(benc
     assert made.agent.state.plan == ("read", "change", "test")
     told = made.server.requests[1].json["messages"][-1]["content"]
     assert "make a plan of 3 to 6 steps first" in told
+
+
+async def test_a_list_of_what_is_to_be_done_is_a_plan(bench: Make) -> None:
+    items = [{"text": text, "state": "pending"} for text in ("read", "change", "test")]
+    script = [
+        Reply(calls=[call("todo", items=items[:2])]),
+        WRITING,
+        Reply(calls=[call("todo", items=items)]),
+        WRITING,
+        "done",
+    ]
+    made = gated(await bench(script, [WRITE, todo_tool(Prompts.standard())]))
+    await made.run()
+    assert outcomes(made) == ["ok", "denied", "ok", "ok"]
+    assert made.agent.state.plan == ("read", "change", "test")
 
 
 async def test_each_task_needs_a_plan_of_its_own(bench: Make) -> None:
