@@ -48,6 +48,8 @@ T = TypeVar("T")
 _log = logging.getLogger("agentcli.tui")
 
 MARK = "\N{HEAVY RIGHT-POINTING ANGLE QUOTATION MARK ORNAMENT}"
+NORMAL = "N"
+"""Takes its place while vim's normal mode holds."""
 _TWICE_S = 1.0
 """Two presses of a key within this are one wish."""
 _LONG_TURN_S = 15.0
@@ -84,7 +86,7 @@ class ChatApp(App[int]):
         self.progress = ProgressLine()
         self.status = StatusLine()
         self.completion = Completion()
-        self.prompt = Prompt(PromptHistory(options.history), self.completion)
+        self.prompt = Prompt(PromptHistory(options.history), self.completion, vim=options.vim)
         self.actions = Actions(self)
         self._pressed: dict[str, float] = {}
         self._title = ""
@@ -235,6 +237,10 @@ class ChatApp(App[int]):
         elif key.character:
             self.prompt.insert(key.character)
 
+    @on(Prompt.ModeChanged)
+    def _mode_of_keys(self, event: Prompt.ModeChanged) -> None:
+        self.query_one("#mark", Static).update(MARK if event.inserting else NORMAL)
+
     @on(TextArea.Changed, "#prompt")
     def _typed(self) -> None:
         text, before = self.prompt.text, self.prompt.before_cursor
@@ -368,8 +374,9 @@ class ChatApp(App[int]):
         await self.transcript.show_end()
 
     def action_search_history(self) -> None:
-        """Ctrl+R: earlier prompts."""
-        self.act("history")
+        """Ctrl+R: earlier prompts; in vim's normal mode, redo."""
+        if not self.prompt.redo_of_vim():
+            self.act("history")
 
     def action_edit_outside(self) -> None:
         """Ctrl+G: write in the editor."""

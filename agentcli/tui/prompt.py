@@ -11,6 +11,7 @@ from textual.widgets import TextArea
 from agentcli.text import plain_output
 from agentcli.tui.completion import Completion
 from agentcli.tui.history import PromptHistory
+from agentcli.tui.vim import Text, Vim, Wish, difference_of
 
 _NEWLINE = ("ctrl+j", "shift+enter", "alt+enter")
 
@@ -32,7 +33,15 @@ class Prompt(TextArea):
     class Quit(Message):
         """Ctrl+D on an empty prompt."""
 
-    def __init__(self, history: PromptHistory, completion: Completion) -> None:
+    @dataclass
+    class ModeChanged(Message):
+        """With vim's keys: insert mode has begun, or ended."""
+
+        inserting: bool
+
+    def __init__(
+        self, history: PromptHistory, completion: Completion, *, vim: bool = False
+    ) -> None:
         super().__init__(
             id="prompt",
             compact=True,
@@ -42,6 +51,7 @@ class Prompt(TextArea):
         self.cursor_blink = False  # a blinking cursor keeps an idle machine awake
         self.earlier = history
         self.completion = completion
+        self._vim = Vim() if vim else None
 
     def set_text(self, text: str) -> None:
         """Replace the text and go to its end."""
@@ -54,9 +64,16 @@ class Prompt(TextArea):
 
     @property
     def before_cursor(self) -> str:
-        """The current line up to the cursor; empty while text is selected."""
+        """The current line up to the cursor; empty while nothing is written there."""
+        if not self.selection.is_empty or not self.inserts:
+            return ""
         row, column = self.cursor_location
-        return self.document.get_line(row)[:column] if self.selection.is_empty else ""
+        return self.document.get_line(row)[:column]
+
+    @property
+    def inserts(self) -> bool:
+        """Whether a key writes, as it always does without vim's keys."""
+        return self._vim is None or self._vim.inserting
 
     def submit(self, *, queue: bool = False) -> None:
         """Send the text, if there is any."""
@@ -64,15 +81,25 @@ class Prompt(TextArea):
         if text:
             self.earlier.add(text)
             self.clear()
+            if self._vim is not None:
+                self._vim.insert()
+                self.post_message(self.ModeChanged(True))
             self.post_message(self.Submitted(text, queue))
 
     async def _on_key(self, event: events.Key) -> None:
-        if self._take(event.key):
+        if self._take(event.key) or self._take_vim(event):
             event.stop()
             event.prevent_default()
             return
         self.earlier.leave()
         await super()._on_key(event)
+
+    def redo_of_vim(self) -> bool:
+        """Ctrl+R in normal mode; False where the key means something else."""
+        if self._vim is None or self._vim.inserting:
+            return False
+        self._show(self._vim.press("ctrl+r", self._now()))
+        return True
 
     async def _on_paste(self, event: events.Paste) -> None:
         event.text = plain_output(event.text.replace("\r\n", "\n").replace("\r", "\n"))
@@ -97,6 +124,46 @@ class Prompt(TextArea):
         else:
             return False
         return True
+
+    def _take_vim(self, event: events.Key) -> bool:
+        """Whether the key was one of vim's."""
+        vim = self._vim
+        if vim is None:
+            return False
+        before = vim.inserting
+        if event.key == "escape":
+            if vim.inserting:
+                self._show(vim.left(self._now()))
+            elif not vim.escaped():
+                return False  # there is nothing to leave: the screen has its own Escape
+        elif vim.inserting:
+            return False
+        else:
+            key = event.character if event.is_printable and event.character else event.key
+            found = vim.press(key, self._now())
+            if found is None:
+                return event.is_printable
+            self._show(found)
+        if vim.inserting != before:
+            self.post_message(self.ModeChanged(vim.inserting))
+        return True
+
+    def _now(self) -> Text:
+        return Text(self.text, self.document.get_index_from_location(self.cursor_location))
+
+    def _show(self, then: Text | Wish | None) -> None:
+        """What vim has made of the text; only what differs is replaced."""
+        match then:
+            case Wish.EARLIER:
+                self._replace(self.earlier.earlier(self.text))
+            case Wish.LATER:
+                self._replace(self.earlier.later())
+            case Text(text, at):
+                place = self.document.get_location_from_index
+                if difference := difference_of(self.text, text):
+                    start, end, put = difference
+                    self.replace(put, place(start), place(end))
+                self.move_cursor(place(at))
 
     def _enter(self) -> None:
         if self.before_cursor.endswith("\\"):
