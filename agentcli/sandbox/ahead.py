@@ -2,8 +2,8 @@
 
 Namespaces and some forty mounts take about 10 ms, which a command need not wait for while the model
 is thinking. Everything but the line itself is settled in a template: a launch of the shell. The
-supervisor keeps one such shell waiting and makes it anew for each command; a command whose template
-is another one gets a sandbox made at once. Each serves one command and ends with it.
+supervisor keeps two such shells waiting and makes one anew for each command; a command whose
+template is another one gets a sandbox made at once. Each serves one command and ends with it.
 
 Covers: that a waiting sandbox shows what a new one would show. What it was made of is compared
     right before the line is sent: the arguments, which depend on what exists in the workspace, and

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 CHUNK = 65536
 BACKLOG = 4 * 1024 * 1024
+AHEAD = 2  # sandboxes that wait for a command: the next one may come before one can be made
 IDLE_MS = 5  # of quiet after a start, before what the next command needs is made ahead
 
 
@@ -91,7 +92,7 @@ class _Supervisor:
         self.spare: Warden | None = None
         self.template: dict[str, Any] | None = None
         self.template_fds: list[int] = []
-        self.waiting: _Waiting | None = None
+        self.waiting: list[_Waiting] = []
         self.starting = False  # a command that has not ended meanwhile
         self.poll = select.poll()
         self.handlers: dict[int, Any] = {}
@@ -183,21 +184,19 @@ class _Supervisor:
         self.template, self.template_fds = launch, self._take_passed(launch)
 
     def _forget_template(self) -> None:
-        if self.waiting is not None:
-            self.waiting.close()
+        for waiting in self.waiting:
+            waiting.close()
         for descriptor in self.template_fds:
             os.close(descriptor)
-        self.template, self.template_fds, self.waiting = None, [], None
+        self.template, self.template_fds, self.waiting = None, [], []
 
     def _run_line(self, number: int, order: dict[str, Any]) -> None:
         assert self.template is not None
         line = order["line"]
-        waiting, self.waiting = self.waiting, None
-        if waiting is None or not waiting.says(line):
-            if waiting is not None:
-                waiting.discard()
+        waiting = self.waiting.pop(0) if self.waiting else self._new_waiting(self.template)
+        while not waiting.says(line):
+            waiting.discard()
             waiting = self._new_waiting(self.template)
-            waiting.says(line)
         launch = {**self.template, "limits": order["limits"]}
         self._follow(number, waiting.warden, waiting.streams, launch)
 
@@ -212,12 +211,12 @@ class _Supervisor:
         return _Waiting(warden, writer, streams)
 
     def _is_prepared(self) -> bool:
-        return self.spare is not None and (self.template is None or self.waiting is not None)
+        return self.spare is not None and (self.template is None or len(self.waiting) == AHEAD)
 
     def _prepare(self) -> None:
         """One thing at a time, as commands may be under way."""
-        if self.template is not None and self.waiting is None:
-            self.waiting = self._new_waiting(self.template)
+        if self.template is not None and len(self.waiting) < AHEAD:
+            self.waiting.append(self._new_waiting(self.template))
         else:
             self.spare = self._new_warden()
 
