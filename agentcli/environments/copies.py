@@ -4,9 +4,9 @@ Inside, a copy stands where the workspace is, so that absolute paths mean the co
 folders and ``.git`` are shown there read-only. Where the sandbox has no mounts of its own (level
 none, or Landlock alone), a copy bears another name, and only ``copied`` is to be had.
 
-Two ways, the cheaper that works: files that share their blocks until one is written (FICLONE), else
-a plain copy. A workspace of more files than ``tree.MOST_FILES``, or of more bytes to be copied than
-``tree.MOST_BYTES``, has no copy.
+Three ways, the first that works: files that share their blocks until one is written (FICLONE); a
+plain copy; and where there is too much for that (``tree.MOST_FILES``, ``tree.MOST_BYTES``) an
+overlay, for which the kernel must allow mounts (``sandbox/overlay.py``).
 """
 
 from __future__ import annotations
@@ -17,18 +17,20 @@ import functools
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Protocol
 
 from agentcli.config import cache_folder
-from agentcli.environments import effects, tree
+from agentcli.environments import effects, tree, upper
 from agentcli.environments.base import Effect
 from agentcli.environments.effects import Change
 from agentcli.environments.host import HostEnvironment
 from agentcli.errors import SandboxError
 from agentcli.sandbox import policy as policies
 from agentcli.sandbox.confine import Level
+from agentcli.sandbox.layered import LayerSupervisor
 from agentcli.sandbox.policy import Network, Policy
 from agentcli.sandbox.tree import is_running
 
@@ -37,17 +39,68 @@ _SHOWN = (".venv", "venv")
 """Where a copy bears another name: not copied, but to be read where they are."""
 
 
+class _Made(Protocol):
+    """How a copy was made. ``kept`` is the folder where changed files are read."""
+
+    kept: str
+
+    def changes(self) -> tuple[list[Change], list[str]]:
+        """What has changed, with names that are neither file nor folder."""
+        ...
+
+    def accept(self, found: Sequence[Change]) -> None:
+        """These are in the workspace now."""
+        ...
+
+
+class _Plain:
+    """A copy file by file."""
+
+    def __init__(self, before: tree.Tree, folder: str) -> None:
+        self.kept = folder
+        self._before = before
+        self._apart = tuple(before.apart)
+        self._copied = tree.survey(folder, apart=self._apart).entries
+
+    def changes(self) -> tuple[list[Change], list[str]]:
+        after = tree.survey(self.kept, apart=self._apart)
+        found = effects.changes(self._before.entries, self._copied, after.entries)
+        return found, sorted(set(after.others) - set(self._before.others))
+
+    def accept(self, found: Sequence[Change]) -> None:
+        self._copied = tree.survey(self.kept, apart=self._apart).entries
+
+
+class _Layered:
+    """An overlay."""
+
+    def __init__(self, before: tree.Tree, supervisor: LayerSupervisor) -> None:
+        self.kept = supervisor.upper
+        self._before = before
+
+    def changes(self) -> tuple[list[Change], list[str]]:
+        return upper.changes(self._before, self.kept)
+
+    def accept(self, found: Sequence[Change]) -> None:
+        pass  # what was written is compared with the workspace, and now is the same
+
+
 class CopiedWorkspace(HostEnvironment):
     """A copy at the workspace's place; see ``WorkspaceCopy``."""
 
     def __init__(
-        self, root: str, folder: str, before: tree.Tree, policy: Policy, *, wanted: Level | None
+        self,
+        root: str,
+        before: tree.Tree,
+        made: _Made,
+        policy: Policy,
+        supervisor: LayerSupervisor | None,
+        *,
+        wanted: Level | None,
     ) -> None:
         self._before = before
-        self._folder = folder
-        self._copied = tree.survey(folder, apart=tuple(before.apart)).entries
-        _make_mount_points(root, folder, before)
-        super().__init__(root, wanted=wanted, policy=_policy(policy, folder, before))
+        self._made = made
+        super().__init__(root, supervisor, wanted=wanted, policy=policy)
 
     async def effect(self) -> Effect:
         """See ``WorkspaceCopy.effect``."""
@@ -57,29 +110,26 @@ class CopiedWorkspace(HostEnvironment):
         """See ``WorkspaceCopy.commit``."""
         return await asyncio.to_thread(self._commit)
 
-    def _look(self) -> tuple[tree.Tree, list[Change]]:
-        after = tree.survey(self._folder, apart=tuple(self._before.apart))
-        found = effects.changes(self._before.entries, self._copied, after.entries)
-        return after, effects.real_changes(self.root, self._folder, found)
+    def _look(self) -> tuple[list[Change], Effect]:
+        found, others = self._made.changes()
+        found = effects.real_changes(self.root, self._made.kept, found)
+        effect = effects.describe(self.root, self._made.kept, found)
+        notes = "".join(f"not brought over, being no file: {name}\n" for name in others)
+        return found, replace(effect, diff=effect.diff + notes)
 
     def _describe(self) -> Effect:
-        after, found = self._look()
-        effect = effects.describe(self.root, self._folder, found)
-        left = sorted(set(after.others) - set(self._before.others))
-        notes = "".join(f"not brought over, being no file: {name}\n" for name in left)
-        return replace(effect, diff=effect.diff + notes)
+        return self._look()[1]
 
     def _commit(self) -> Effect:
-        after, found = self._look()
-        effect = self._describe()
-        effects.commit(self.root, self._folder, found)
-        self._copied = after.entries
+        found, effect = self._look()
+        effects.commit(self.root, self._made.kept, found)
         for change in found:
             left = effects.now(self.root, change.path)
             if left is None:
                 self._before.entries.pop(change.path, None)
             else:
                 self._before.entries[change.path] = left
+        self._made.accept(found)
         return effect
 
 
@@ -96,18 +146,27 @@ async def in_place(
     ``wanted``, ``network`` and ``domains`` are as in ``HostEnvironment``.
 
     Raises:
-        SandboxError: the level has no mounts of its own, or the workspace is too large to copy.
+        SandboxError: the level has no mounts of its own, or the workspace is too large to copy and
+            no overlay can be mounted.
         OSError: it cannot be copied.
     """
     root = os.path.realpath(root)
-    base = await asyncio.to_thread(_base, root)
-    folder = os.path.join(base, "workspace")
+    policy = policies.build(root, network=network, domains=tuple(domains))
+    bases: list[str] = []
+    supervisor: LayerSupervisor | None = None
     environment: CopiedWorkspace | None = None
     try:
-        os.mkdir(folder)
-        before = await asyncio.to_thread(tree.copy, root, folder)
-        policy = policies.build(root, network=network, domains=tuple(domains))
-        environment = CopiedWorkspace(root, folder, before, policy, wanted=wanted)
+        before = await asyncio.to_thread(tree.survey, root)
+        policy = _policy(policy, before)
+        made: _Made
+        try:
+            made = await asyncio.to_thread(_plain, root, before, bases)
+            policy = replace(policy, copy=made.kept)
+        except tree.TooLarge as error:
+            supervisor = await asyncio.to_thread(_overlay, root, bases, error)
+            made = _Layered(before, supervisor)
+            policy = replace(policy, copy=supervisor.place, seen=supervisor.seen)
+        environment = CopiedWorkspace(root, before, made, policy, supervisor, wanted=wanted)
         await environment.start()
         if not environment.mounts:
             raise SandboxError(
@@ -117,12 +176,53 @@ async def in_place(
     finally:
         if environment is not None:
             await environment.aclose()
-        await asyncio.to_thread(_remove, base)
+        if supervisor is not None:
+            await supervisor.aclose()
+        for base in bases:
+            await asyncio.to_thread(_remove, base)
+
+
+def _plain(root: str, before: tree.Tree, bases: list[str]) -> _Plain:
+    """A copy file by file; appends its base. Raises ``tree.TooLarge``."""
+    bases.append(_base(root))
+    folder = os.path.join(bases[-1], "workspace")
+    os.mkdir(folder)
+    tree.copy(before, root, folder)
+    made = _Plain(before, folder)
+    _make_mount_points(root, folder, before)
+    return made
+
+
+def _overlay(root: str, bases: list[str], cause: tree.TooLarge) -> LayerSupervisor:
+    """An overlay whose upper folder is where the file system can hold one; appends its base."""
+    reasons = []
+    for place in _places(root):
+        bases.append(_new_base(place))
+        supervisor = LayerSupervisor(root, bases[-1])
+        try:
+            supervisor.start()
+            return supervisor
+        except SandboxError as error:
+            reasons.append(error.message)
+    raise SandboxError(f"{cause.message}, and {reasons[-1] if reasons else 'no folder is outside'}")
+
+
+def _places(root: str) -> Iterator[str]:
+    """Folders outside the workspace that can hold what is written to an overlay."""
+    for folder in (str(cache_folder() / "copies"), tempfile.gettempdir()):
+        with contextlib.suppress(OSError):
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+            folder = os.path.realpath(folder)
+            if os.path.commonpath((root, folder)) != root:
+                yield folder
 
 
 @asynccontextmanager
 async def copied(
-    root: str | os.PathLike[str], *, wanted: Level | None = None
+    root: str | os.PathLike[str],
+    *,
+    wanted: Level | None = None,
+    kind: type[HostEnvironment] = HostEnvironment,
 ) -> AsyncIterator[HostEnvironment]:
     """An environment in a copy of ``root`` that is gone afterwards, wherever it can be made.
 
@@ -136,12 +236,13 @@ async def copied(
     environment: HostEnvironment | None = None
     try:
         os.mkdir(folder)
-        await asyncio.to_thread(tree.copy, root, folder)
+        before = await asyncio.to_thread(tree.survey, root)
+        await asyncio.to_thread(tree.copy, before, root, folder)
         shown = tuple(path for name in _SHOWN if os.path.isdir(path := os.path.join(root, name)))
         for path in shown:
             os.symlink(path, os.path.join(folder, os.path.basename(path)))
         policy = policies.build(folder, read=shown)
-        environment = HostEnvironment(folder, wanted=wanted, policy=policy)
+        environment = kind(folder, wanted=wanted, policy=policy)
         await environment.start()
         yield environment
     finally:
@@ -152,9 +253,12 @@ async def copied(
 
 def _base(root: str) -> str:
     """A new folder for a copy: where it can share blocks with the workspace, if anywhere."""
-    folder = _shares_blocks(os.stat(root).st_dev, root)
-    _remove_abandoned(folder or tempfile.gettempdir())
-    return os.path.realpath(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=folder))
+    return _new_base(_shares_blocks(os.stat(root).st_dev, root) or tempfile.gettempdir())
+
+
+def _new_base(place: str) -> str:
+    _remove_abandoned(place)
+    return os.path.realpath(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=place))
 
 
 @functools.cache
@@ -200,7 +304,7 @@ def _make_mount_points(root: str, folder: str, before: tree.Tree) -> None:
                 pass
 
 
-def _policy(policy: Policy, folder: str, before: tree.Tree) -> Policy:
+def _policy(policy: Policy, before: tree.Tree) -> Policy:
     shown = tuple(os.path.join(policy.workspace, name) for name in before.apart)
     # A linked worktree's real repository can be read, and not written either.
-    return replace(policy, read=policy.read + policy.write + shown, write=(), copy=folder)
+    return replace(policy, read=policy.read + policy.write + shown, write=())

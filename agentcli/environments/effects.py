@@ -58,10 +58,24 @@ def _is_same(root: str, place: str, change: Change) -> bool:
         return False
     if stat.S_ISDIR(one.kind):
         return True
+    if one.size != other.size:
+        return False
     try:
-        return _content(root, change.path) == _content(place, change.path)
+        if stat.S_ISLNK(one.kind):
+            return _content(root, change.path) == _content(place, change.path)
+        return _has_same_bytes(os.path.join(root, change.path), os.path.join(place, change.path))
     except OSError:  # gone meanwhile, which the commit will say
         return False
+
+
+def _has_same_bytes(one: str, other: str) -> bool:
+    with open(one, "rb") as a, open(other, "rb") as b:
+        while True:
+            data = a.read(1 << 20)
+            if data != b.read(1 << 20):
+                return False
+            if not data:
+                return True
 
 
 def _content(root: str, path: str) -> bytes:

@@ -30,6 +30,9 @@ MOST_FILES = 50_000
 SMALL_BYTES = 1 << 20
 """Largest ignored file that is copied."""
 
+KINDS = frozenset((stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK))
+"""What is copied; pipes, sockets and devices are not."""
+
 CACHES = frozenset(("__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache"))
 _APART = frozenset((".git", "node_modules", ".venv", "venv"))
 """Left out of a copy even where no rule ignores them."""
@@ -56,6 +59,11 @@ class Tree:
     apart: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
 
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(one.size for one in self.entries.values())
+
 
 def stamp(info: os.stat_result) -> Stamp:
     """From what ``lstat`` says; of a folder only kind and mode."""
@@ -73,8 +81,7 @@ def survey(root: str, *, apart: tuple[str, ...] | None = None) -> Tree:
     """
     tree = Tree()
     for name, info in _walk(root, tree, apart):
-        kind = stat.S_IFMT(info.st_mode)
-        if kind in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):
+        if stat.S_IFMT(info.st_mode) in KINDS:
             tree.entries[name] = stamp(info)
         else:
             tree.others.append(name)
@@ -117,18 +124,23 @@ def _walk(
                 pending.append((name, rules))
 
 
-def copy(root: str, target: str) -> Tree:
-    """Copy a tree into the empty folder ``target``; returns what was copied, as it was.
+class TooLarge(SandboxError):
+    """More than what is copied; an overlay costs the same whatever the size."""
+
+
+def copy(tree: Tree, root: str, target: str) -> None:
+    """Copy a tree that was just surveyed into the empty folder ``target``.
 
     Raises:
-        SandboxError: it is too large to be copied.
+        TooLarge: as far as can be told, before anything is copied.
         OSError: something cannot be read or written.
     """
-    tree = survey(root)
     shares = _Sharing()
     total = 0
     if len(tree.entries) > MOST_FILES:
-        raise SandboxError(f"the workspace has more than {MOST_FILES} files, too many to copy")
+        raise TooLarge(f"the workspace has more than {MOST_FILES} files, too many to copy")
+    if tree.size > MOST_BYTES and not can_share(root, target):
+        raise _too_much()
     for name, known in tree.entries.items():
         source, copied = os.path.join(root, name), os.path.join(target, name)
         if stat.S_ISDIR(known.kind):
@@ -138,15 +150,16 @@ def copy(root: str, target: str) -> Tree:
         else:
             total += 0 if shares.clone(source, copied) else _copy_file(source, copied)
             if total > MOST_BYTES:
-                raise SandboxError(
-                    f"the workspace holds more than {MOST_BYTES >> 20} MiB, too much to copy"
-                )
+                raise _too_much()
             os.chmod(copied, known.mode)
             os.utime(copied, ns=(known.mtime_ns, known.mtime_ns))
     for name, known in reversed(tree.entries.items()):
         if stat.S_ISDIR(known.kind):  # afterwards, as they may be read-only
             os.chmod(os.path.join(target, name), known.mode | stat.S_IRWXU)
-    return tree
+
+
+def _too_much() -> TooLarge:
+    return TooLarge(f"the workspace holds more than {MOST_BYTES >> 20} MiB, too much to copy")
 
 
 class _Sharing:

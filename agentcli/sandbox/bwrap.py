@@ -147,7 +147,8 @@ def _workspace(policy: Policy, files_only: bool) -> list[str]:
         line += ["--bind-try" if writable else "--ro-bind-try", path, path]
     for name in PROTECTED if files_only else (*OBEYED, *policy.obeyed):
         path = os.path.join(policy.place, name)
-        if os.path.exists(path) and not os.path.islink(path):
+        seen = policy.here(path)
+        if os.path.exists(seen) and not os.path.islink(seen):
             line += ["--ro-bind-try", path, os.path.join(policy.workspace, name)]
     for path in policy.hidden:
         line += _hide(path)

@@ -135,7 +135,7 @@ class Sandbox:
             return None
         launch = self.launch((ahead.SHELL,), limits=replace(limits, time_s=0))
         paths = ahead.sources(launch.argv, launch.namespaces, launch.landlock)
-        return replace(launch, made_of=self._sources.number(paths)), line
+        return replace(launch, made_of=self._sources.number(map(self.policy.here, paths))), line
 
     @property
     def keeps_read_only(self) -> bool:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import sys
 import tempfile
 from typing import NamedTuple
 
+from agentcli.errors import SandboxError
 from agentcli.sandbox import advice, bwrap, cgroup, landlock, seccomp
 from agentcli.sandbox import policy as policies
 from agentcli.sandbox.confine import Sandbox, try_full, try_reduced
+from agentcli.sandbox.layered import LayerSupervisor
 from agentcli.sandbox.limits import Limits
-from agentcli.sandbox.process import Launch, Supervisor
+from agentcli.sandbox.process import Supervisor
 
 _FICLONE = 0x40049409
 _OWN_LOOPBACK = """
@@ -42,7 +45,7 @@ async def probe(supervisor: Supervisor | None = None, near: str | None = None) -
     try:
         with tempfile.TemporaryDirectory(prefix="agentcli-doctor-") as folder:
             layers = await _probe(supervisor, policies.build(folder))
-            layers.append(await _overlay(supervisor, folder))
+            layers.append(await _overlay(folder))
         return [*layers, _reflink(near or tempfile.gettempdir())]
     finally:
         if own:
@@ -105,19 +108,19 @@ def _control_groups() -> Layer:
     return Layer("control groups", True, f"version {place.version}, below {place.memory}")
 
 
-async def _overlay(supervisor: Supervisor, folder: str) -> Layer:
-    """Whether a folder can be overlaid in namespaces of one's own; copies are made without."""
-    names = ("lower", "upper", "work", "merged")
-    for name in names:
-        os.mkdir(os.path.join(folder, name))
-    lower, upper, work, merged = (os.path.join(folder, name) for name in names)
-    options = f"lowerdir={lower},upperdir={upper},workdir={work}"
-    script = 'mount -t overlay overlay -o "$0" "$1" && touch "$1/x"'
-    command = ("unshare", "-Urm", "sh", "-c", script, options, merged)
-    result = await supervisor.exec(Launch(command, {"PATH": os.defpath}, limits=Limits(10)))
-    works = result.success and os.path.exists(f"{upper}/x")
-    said = "works" if works else "not for this user, or not on this disk"
-    return Layer("overlay", works, f"{said}; nothing depends on it")
+async def _overlay(folder: str) -> Layer:
+    """Whether workspaces too large to be copied can be overlaid, as ``layered.py`` does it."""
+    lower, base = os.path.join(folder, "lower"), os.path.join(folder, "base")
+    for path in (lower, base):
+        os.mkdir(path)
+    supervisor = LayerSupervisor(lower, base)
+    try:
+        await asyncio.to_thread(supervisor.start)
+    except SandboxError as error:
+        return Layer("overlay", False, f"{error.message}; large workspaces have no copies")
+    finally:
+        await supervisor.aclose()
+    return Layer("overlay", True, "works: workspaces of any size have copies")
 
 
 def _reflink(near: str) -> Layer:

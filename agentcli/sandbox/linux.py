@@ -55,6 +55,17 @@ def unshare(flags: int) -> None:
     check(libc().unshare(ctypes.c_int(flags)), "unshare")
 
 
+def map_user(uid: int, gid: int) -> None:
+    """Keep one's ids in a user namespace that was just entered; raises OSError."""
+    for name, text in (
+        ("setgroups", "deny"),
+        ("uid_map", f"{uid} {uid} 1"),
+        ("gid_map", f"{gid} {gid} 1"),
+    ):
+        with open(f"/proc/self/{name}", "w") as file:
+            file.write(text)
+
+
 def mount(source: str | None, target: str, kind: str | None, flags: int, data: str = "") -> None:
     """mount(2); raises OSError."""
     words = [None if word is None else os.fsencode(word) for word in (source, target, kind)]

@@ -49,13 +49,7 @@ def enter(wanted: Mapping[str, Any]) -> None:
         # An ordinary user needs a user namespace first, and a readable /proc/self to map it.
         linux.prctl(linux.PR_SET_DUMPABLE, 1)
         linux.unshare(flags | linux.CLONE_NEWUSER)
-        for name, text in (
-            ("setgroups", "deny"),
-            ("uid_map", f"{uid} {uid} 1"),
-            ("gid_map", f"{gid} {gid} 1"),
-        ):
-            with open(f"/proc/self/{name}", "w") as file:
-                file.write(text)
+        linux.map_user(uid, gid)
     if wanted["network"]:
         _bring_up_loopback()
     _continue_in_child()

@@ -66,7 +66,8 @@ class Policy:
     ``home`` is HOME inside; ``etc`` is the folder shown as /etc and ``etc_shown`` the same as a
     list of real files; ``hidden`` is masked, ``obeyed`` (relative to the workspace) read-only as
     well as what always is; ``quarantine`` takes what a command planted. ``copy`` is a folder that
-    stands in the workspace's place, where the level has mounts of its own.
+    stands in the workspace's place, where the level has mounts of its own; ``seen`` is where this
+    process finds that folder, should it be a mount that only the supervisor has.
     """
 
     workspace: str
@@ -84,11 +85,23 @@ class Policy:
     gitconfig: bytes = b""
     system: tuple[str, ...] = field(default=SYSTEM)
     copy: str = ""
+    seen: str = ""
 
     @property
     def place(self) -> str:
-        """Where the workspace's content is on the host."""
+        """Where the workspace's content is for the supervisor."""
         return self.copy or self.workspace
+
+    @property
+    def looked_at(self) -> str:
+        """Where it is for this process."""
+        return self.seen or self.place
+
+    def here(self, path: str) -> str:
+        """Where this process finds what the supervisor finds at ``path``."""
+        return (
+            self.seen + path[len(self.copy) :] if self.seen and _within(path, self.copy) else path
+        )
 
     @property
     def path(self) -> str:

@@ -31,8 +31,8 @@ from agentcli.sandbox.limits import COMMAND, Limits
 Output = Callable[[str, bytes], None]
 
 _BOOT = (
-    "import sys; sys.path.append(sys.argv[1]); "
-    "from agentcli.sandbox.supervisor import main; main(int(sys.argv[2]), int(sys.argv[3]))"
+    "import sys; sys.path.append(sys.argv[1]); from agentcli.sandbox.{} import main; "
+    "main(int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:])"
 )
 _ROOT = str(Path(__file__).resolve().parents[2])
 _NAMES = {protocol.STDOUT: "stdout", protocol.STDERR: "stderr"}
@@ -195,7 +195,12 @@ class SandboxProcess:
 class Supervisor:
     """Starts the supervisor process and speaks to it. Belongs to one event loop at a time."""
 
-    def __init__(self) -> None:
+    module = "supervisor"
+    """Of this package; its ``main`` is what the process runs."""
+
+    def __init__(self, *arguments: str) -> None:
+        """``arguments`` are further ones for ``main``."""
+        self._arguments = arguments
         self._process: subprocess.Popen[bytes] | None = None
         self._link: socket.socket | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -217,9 +222,11 @@ class Supervisor:
         self._detach()
         ours, theirs = socket.socketpair()
         number = theirs.fileno()
+        argv = [sys.executable, "-I", "-S", "-c", _BOOT.format(self.module), _ROOT]
+        argv += [str(number), str(os.getpid()), *self._arguments]
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _BOOT, _ROOT, str(number), str(os.getpid())],
+                argv,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

@@ -3,7 +3,7 @@
 A frame is ``length, kind, number`` (big-endian u32, u8, u32) and a payload of ``length`` bytes;
 ``number`` names the command. To the supervisor: SPAWN and TEMPLATE (an object; descriptors travel
 beside it as SCM_RIGHTS), LINE (an object; for the last TEMPLATE, see ``ahead.py``) and KILL. From
-it: READY, output, EXIT (an object) and FAULT (text, before it ends).
+it: READY, output, EXIT (an object) and FAULT (text, before it ends); MOUNTED is ``overlay.py``'s.
 
 Objects are marshalled: both ends are the same Python, no command can write to either, and to import
 JSON would be a fifth of the supervisor's start.
@@ -22,10 +22,12 @@ from collections.abc import Iterator
 
 READY, STDOUT, STDERR, EXIT, FAULT = 1, 2, 3, 4, 5
 SPAWN, KILL, TEMPLATE, LINE = 6, 7, 8, 9
+MOUNTED = 10
 SAMPLE, GAP, TAIL = 0x10, 0x20, 0x40
 MARKS = SAMPLE | GAP | TAIL
 
 _HEAD = struct.Struct("!IBI")
+HEAD_BYTES = _HEAD.size
 _LENGTH = struct.Struct("!I")
 
 TYPE_CHECKING = False  # as type checkers know it; typing itself takes a tenth of the start
@@ -36,6 +38,12 @@ if TYPE_CHECKING:
 def encode(kind: int, number: int, payload: bytes) -> bytes:
     """One frame."""
     return _HEAD.pack(len(payload), kind, number) + payload
+
+
+def head(data: bytes) -> tuple[int, int, int]:
+    """Length, kind and number of a frame, from its first HEAD_BYTES."""
+    length, kind, number = _HEAD.unpack(data)
+    return length, kind, number
 
 
 def pack(value: Any) -> bytes:

@@ -104,7 +104,8 @@ def both(project: Path, tmp_path: Path) -> Iterator[tuple[Path, Path, tree.Tree,
     """A workspace and a copy, without a sandbox."""
     folder = tmp_path / "copy"
     folder.mkdir()
-    before = tree.copy(str(project), str(folder))
+    before = tree.survey(str(project))
+    tree.copy(before, str(project), str(folder))
     yield project, folder, before, tree.survey(str(folder), apart=tuple(before.apart))
 
 
@@ -232,7 +233,7 @@ def test_names_are_quoted_as_git_does(both: Both) -> None:
 def test_too_large(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tree, "MOST_FILES", 3)
     with pytest.raises(SandboxError, match="more than 3 files"):
-        tree.copy(str(project), str(tmp_path))
+        tree.copy(tree.survey(str(project)), str(project), str(tmp_path))
 
 
 def test_shared_blocks_where_the_file_system_has_them(tmp_path: Path) -> None:
@@ -241,7 +242,7 @@ def test_shared_blocks_where_the_file_system_has_them(tmp_path: Path) -> None:
     (tmp_path / "c").mkdir()
     shares = tree.can_share(str(tmp_path / "w"), str(tmp_path / "c"))
     assert os.listdir(tmp_path / "c") == []
-    tree.copy(str(tmp_path / "w"), str(tmp_path / "c"))
+    tree.copy(tree.survey(str(tmp_path / "w")), str(tmp_path / "w"), str(tmp_path / "c"))
     assert (tmp_path / "c/f").read_bytes() == (tmp_path / "w/f").read_bytes()
     (tmp_path / "c/f").write_bytes(b"x")
     assert (tmp_path / "w/f").stat().st_size == 100_000, f"shared: {shares}"
