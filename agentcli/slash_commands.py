@@ -48,7 +48,8 @@ def split(line: str) -> tuple[str, str]:
 
 def is_command(text: str) -> bool:
     """Whether a text is meant as a command or an MCP server's prompt and not, say, as a path."""
-    return text.startswith("/") and _CALL.fullmatch(split(text.split("\n")[0])[0]) is not None
+    begins = text.startswith("/") and not text[1:2].isspace()
+    return begins and _CALL.fullmatch(split(text.split("\n")[0])[0]) is not None
 
 
 def command_folders(workspace: Path) -> tuple[Path, ...]:

@@ -27,3 +27,16 @@ def test_a_task_file_with_an_image(cli: Cli, serve: Serve, workspace: Path) -> N
     refused = cli.run("run", str(task), "--model", "x:m", "--workspace", str(workspace))
     assert refused.code == 2 and "x:m takes no images" in refused.err
     assert len(server.requests) == 1
+
+
+def test_images_of_the_command_line(cli: Cli, serve: Serve, workspace: Path) -> None:
+    (workspace / "shot.png").write_bytes(png())
+    (workspace / "notes.txt").write_text("no image")
+    server = serve([Reply(text="It is all red.")])
+    cli.server = server.url
+    arguments = ["-p", "Look", "--model", "openai:m", "--workspace", str(workspace)]
+    ended = cli.run("run", *arguments, "--image", str(workspace / "shot.png"))
+    assert (ended.code, ended.out) == (0, "It is all red.\n"), ended.err
+    assert base64.b64encode(png()).decode() in server.requests[0].raw.decode()
+    refused = cli.run("run", *arguments, "--image", str(workspace / "notes.txt"))
+    assert refused.code == 2 and "notes.txt: not a PNG, JPEG, GIF or WebP image" in refused.error

@@ -15,7 +15,8 @@ def configure(cli: Cli, name: str, *argv: str) -> None:
     folder = cli.home / ".config" / "agentcli"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "config.toml").open("a") as file:
-        file.write(f"[mcp.servers.{name}]\ncommand = {json.dumps(argv)}\n")
+        patience = "startup_timeout_s = 80\ntimeout_s = 80\n"  # of a machine that is busy
+        file.write(f"[mcp.servers.{name}]\ncommand = {json.dumps(argv)}\n{patience}")
 
 
 def test_a_run_uses_a_configured_server(cli: Cli, serve: Serve, workspace: Path) -> None:
@@ -31,6 +32,41 @@ def test_a_run_uses_a_configured_server(cli: Cli, serve: Serve, workspace: Path)
     assert "mcp__small__add" in offered
     (told,) = [m for m in server.requests[1].json["messages"] if m["role"] == "tool"]
     assert told["content"] == "5"
+
+
+def test_a_task_may_name_resources_and_be_a_prompt(cli: Cli, serve: Serve, workspace: Path) -> None:
+    configure(cli, "small", *SMALL)
+    server = serve([Reply(text="Milk."), Reply(text="Reviewed.")])
+    cli.server = server.url
+    arguments = ["--model", "openai:m", "--workspace", str(workspace), "--output", "stream-json"]
+    ended = cli.run("run", "-p", "What does @small:note://today say?", *arguments)
+    assert ended.code == 0, ended.err
+    # The resource was read in a step of its own, before the model was asked.
+    asked = server.requests[0].json["messages"]
+    assert [message["role"] for message in asked] == ["system", "user", "assistant", "tool"]
+    assert asked[-1]["content"] == "buy milk"
+    results = [event for event in ended.events if event["type"] == "tool_finished"]
+    assert [result["result"]["name"] for result in results] == ["mcp_resource"]
+
+    ended = cli.run("run", "-p", "/small:review a.py and b.py", *arguments)
+    assert ended.code == 0, ended.err
+    assert server.requests[1].json["messages"][-1]["content"] == "Please review a.py and b.py."
+    refused = cli.run("run", "-p", "/small:review", *arguments)
+    assert (refused.code, refused.error) == (2, "review: what is missing; it takes what")
+    assert len(server.requests) == 2
+
+
+def test_a_rule_can_forbid_to_read_what_is_named(cli: Cli, serve: Serve, workspace: Path) -> None:
+    configure(cli, "small", *SMALL)
+    with (cli.home / ".config" / "agentcli" / "config.toml").open("a") as file:
+        file.write('[permissions]\ndeny = ["mcp_resource"]\n')
+    server = serve([Reply(text="I may not.")])
+    cli.server = server.url
+    mention = ["-p", "@small:note://today?", "--model", "openai:m", "--workspace", str(workspace)]
+    ended = cli.run("run", *mention)
+    assert ended.code == 0 and "note: MCP" not in ended.err, ended.err
+    told = server.requests[0].json["messages"][-1]["content"]
+    assert "buy milk" not in told and "mcp_resource" in told
 
 
 def test_a_projects_servers_need_trust(cli: Cli, workspace: Path) -> None:
