@@ -41,8 +41,8 @@ class _Strict(BaseModel):
 
 class _Budget(_Strict):
     tokens: Annotated[int, Field(gt=0)] | None = None
-    cost: Annotated[float, Field(gt=0)] | None = None
-    time_s: Annotated[float, Field(gt=0)] | None = None
+    cost: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    time_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     tool_calls: Annotated[int, Field(gt=0)] | None = None
 
 

@@ -23,7 +23,7 @@ def _as_tuple(value: object) -> object:
 Command = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), BeforeValidator(_command)]
 """A command as a list of words, or as one line that is split as a shell would."""
 Positive = Annotated[int, Field(gt=0)]
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class _Section(BaseModel):
@@ -208,7 +208,7 @@ class Settings(_Section):
     retries: Annotated[int, Field(ge=0)] = 3
     """Further attempts after a provider's failure."""
     budget_tokens: Positive | None = None
-    max_cost: Annotated[float, Field(gt=0)] | None = None
+    max_cost: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """US dollars."""
     max_output_tokens: Positive | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None

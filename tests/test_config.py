@@ -97,6 +97,7 @@ def test_environment_values_take_the_type_of_their_key(files: Files) -> None:
         ("zzzz = 1", 'unknown key "zzzz"', "There are: model"),
         ('max_steps = "10"', "max_steps should be a valid integer", ""),
         ("max_steps = 0", "max_steps should be greater than 0", ""),
+        ("timeout_s = inf", "timeout_s should be a finite number", ""),
         ("max_steps = true", "max_steps should be a valid integer", ""),
         ('mode = "wild"', "mode should be 'ask', 'edits', 'auto' or 'plan'", ""),
         ("checks = 3", "checks should be", ""),

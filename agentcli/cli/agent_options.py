@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,8 +30,9 @@ class Network(StrEnum):
 
 def positive(value: float | None) -> float | None:
     """A check of a number that may be left out, for Typer."""
-    if value is not None and not value > 0:
-        raise typer.BadParameter("must be more than 0")
+    if value is not None and not 0 < value < math.inf:
+        wrong = "must be more than 0" if value <= 0 else "must be a number; leave it out for no end"
+        raise typer.BadParameter(wrong)
     return value
 
 

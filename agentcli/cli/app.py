@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 from difflib import get_close_matches
 from typing import Annotated
@@ -145,9 +146,25 @@ def _with_command(words: list[str]) -> list[str]:
     return ["chat", *words] if words[0].startswith("-") and words[0] not in own else words
 
 
+_WORDING = [
+    (re.compile(theirs), ours)
+    for theirs, ours in (
+        (": Value error, ", ": "),
+        (": Input should be ", ": must be "),
+        (", unable to parse string as .*", ""),
+        ("must be a valid integer", "must be a whole number"),
+        ("must be a valid number", "must be a number"),
+        ("must be greater than or equal to ", "must be at least "),
+        ("must be less than or equal to ", "must be at most "),
+    )
+]
+"""What Typer hands on of its own libraries, and what a user is told."""
+
+
 def _usage(error: ClickUsageError) -> str:
-    # Typer hands on how its own libraries begin.
-    message = error.format_message().rstrip(".").replace(": Value error, ", ": ")
+    message = error.format_message().rstrip(".")
+    for theirs, ours in _WORDING:
+        message = theirs.sub(ours, message)
     command = error.ctx.command_path if error.ctx else "agentcli"
     if not message:
         return f"see: {command} --help"

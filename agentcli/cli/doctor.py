@@ -9,6 +9,7 @@ import platform
 import shutil
 import sys
 import tempfile
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,8 +45,19 @@ def doctor() -> int:
     ]
     for finding in findings:
         mark = "ok" if finding.works else ("MISSING" if finding.needed else "missing")
-        print(escape(f"{mark:<9}{finding.what:<32}{finding.detail}"))
+        print(_wrapped(escape(f"{mark:<9}{finding.what:<32}{finding.detail}")))
     return int(any(finding.needed and not finding.works for finding in findings))
+
+
+def _wrapped(line: str) -> str:
+    """The line in the width of the terminal, if it goes to one; paths stay whole."""
+    width = shutil.get_terminal_size((0, 0)).columns
+    if not 0 < width < len(line):
+        return line
+    hanging = " " * (41 if width >= 80 else 11)
+    return textwrap.fill(
+        line, width, subsequent_indent=hanging, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _python() -> Finding:

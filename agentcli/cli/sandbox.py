@@ -56,7 +56,7 @@ def _sandbox() -> None:
 
 @app.command("exec", context_settings={"allow_interspersed_args": False})
 def execute(
-    command: Annotated[list[str], typer.Argument(metavar="CMD [ARGS]...", show_default=False)],
+    command: Annotated[list[str], typer.Argument(metavar="CMD", show_default=False)],
     workspace: Annotated[
         Path, typer.Option(help="The folder that it may write, and starts in.", metavar="DIR")
     ] = Path(),

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from agentcli.cli.app import call
+from agentcli.cli.doctor import _wrapped
+from agentcli.errors import UsageError
 from tests.conftest import Serve
 from tests.running import BIN, Cli
 from tests.server import Reply
@@ -99,6 +102,36 @@ def test_doctor(cli: Cli) -> None:
     assert ended.code == 0, ended.out
     assert "sandbox" in ended.out and "level" in ended.out
     assert "sk-test" not in ended.out
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [
+        ("--max-steps", "x", "must be a whole number"),
+        ("--max-steps", "0", "must be at least 1"),
+        ("--timeout", "x", "must be a number"),
+        ("--timeout", "inf", "must be a number; leave it out for no end"),
+        ("--timeout", "nan", "must be a number; leave it out for no end"),
+        ("--max-cost", "-1", "must be more than 0"),
+    ],
+)
+def test_numbers_that_are_none(option: str, value: str, told: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        call(["run", "-p", "x", option, value])
+    assert caught.value.message == (
+        f"Invalid value for '{option}': {told}. See: agentcli run --help"
+    )
+
+
+def test_doctor_keeps_to_the_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    line = f"{'ok':<9}{'control groups':<32}version 1, below /sys/fs/cgroup/a/b, each with limits"
+    lines = _wrapped(line).splitlines()
+    assert all(len(each) <= 60 for each in lines) and " ".join(" ".join(lines).split()) == (
+        " ".join(line.split())
+    )
+    monkeypatch.setenv("COLUMNS", "200")
+    assert _wrapped(line) == line
 
 
 def test_doctor_says_what_is_missing(cli: Cli) -> None:

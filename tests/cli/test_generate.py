@@ -201,13 +201,13 @@ def test_a_pickle_that_would_run_code(run: Any, tmp_path: Path, where: str) -> N
 BAD_ARGUMENTS = {
     "an empty prompt": (["", "--model", "{}"], "prompt is empty"),
     "a long prompt": (["a" * 600, "--model", "{}"], "no room in the context of 512"),
-    "a negative temperature": (["x", "--temperature", "-1"], "greater than or equal to 0"),
+    "a negative temperature": (["x", "--temperature", "-1"], "must be at least 0"),
     "no such folder": (["x", "--model", "local:/nowhere"], "no such model"),
     "a provider's model": (["x", "--model", "openai:gpt"], "no model on this machine"),
     "no such schema": (["x", "--model", "{}", "--json-schema", "/nowhere"], "No such file"),
     "no such device": (["x", "--model", "{}", "--device", "abacus"], "device 'abacus'"),
     "no such dtype": (["x", "--dtype", "int3"], "'int3' is not one of"),
-    "no samples": (["x", "--num-samples", "0"], "greater than or equal to 1"),
+    "no samples": (["x", "--num-samples", "0"], "must be at least 1"),
     "out of memory": (
         ["x", "--model", "{}", "--context", "9000000000000", "--max-tokens", "8000000000000"],
         "no room for",
