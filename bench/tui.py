@@ -4,8 +4,9 @@
 
 - first paint: from the start of the command to the prompt on the screen
 - resumed: the same for a session of many messages, to its last answer on the screen
-- keys: from a key written to the terminal to its character read back, while 200 deltas a second
-  stream in above and the session is long
+- keys: from a key written to the terminal to its character read back; each key is another
+  character and comes at a random moment. At rest, while 200 deltas a second stream in above, and
+  while the embedded model works in its own process; the session is long in the first two
 - idle: processor time of the process when nothing happens
 
 Run it on a machine that does nothing else, or the numbers are those of the others.
@@ -18,7 +19,9 @@ import fcntl
 import json
 import os
 import pty
+import random
 import select
+import shutil
 import signal
 import statistics
 import struct
@@ -27,7 +30,7 @@ import sys
 import tempfile
 import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -62,14 +65,22 @@ from tests.server import Reply, ScriptedServer  # noqa: E402
 
 SIZE = (120, 40)
 PROMPT = "\N{HEAVY RIGHT-POINTING ANGLE QUOTATION MARK ORNAMENT}".encode()
-KEY = "Ω"
+KEYS = [chr(code) for code in range(0x0410, 0x0430)]  # no two the same within one prompt
+PAUSE_S = (0.02, 0.06)
 DELTA_BYTES = 205  # about one event of the wire with a few words in it
 
 
 class Terminal:
     """A chat in a pty of its own."""
 
-    def __init__(self, home: Path, workspace: Path, *arguments: str, server: str = "") -> None:
+    def __init__(
+        self,
+        home: Path,
+        workspace: Path,
+        *arguments: str,
+        server: str = "",
+        model: str = "openai:bench",
+    ) -> None:
         self.output = b""
         columns, rows = SIZE
         self.fd, child = pty.openpty()
@@ -87,7 +98,7 @@ class Terminal:
             "PYTHONPATH": str(ROOT),
         }
         command = [sys.executable, "-m", "agentcli", "chat", *arguments]
-        command += ["--model", "openai:bench"]
+        command += ["--model", model]
         self.started = time.perf_counter()
         self.process = subprocess.Popen(
             command,
@@ -129,13 +140,33 @@ class Terminal:
     def key(self, text: str, patience_s: float = 5.0) -> float:
         """Seconds from a key to its character on the screen."""
         self.output = b""
+        wanted = text.encode()
         start = time.perf_counter()
-        os.write(self.fd, text.encode())
-        while text.encode() not in self.output:
+        os.write(self.fd, wanted)
+        while wanted not in self.output:
             self.read(0.5)
             if time.perf_counter() - start > patience_s:
                 raise SystemExit("the key was never shown")
         return time.perf_counter() - start
+
+    def keys(self, count: int, going_on: Callable[[], bool] = lambda: True) -> list[float]:
+        """So many keys at random moments; fewer, where what was going on ends before."""
+        chance = random.Random(0)
+        times: list[float] = []
+        while len(times) < count and going_on():
+            times += [self._after_a_while(chance, text) for text in KEYS[: count - len(times)]]
+            os.write(self.fd, b"\x03")  # an empty prompt
+            self._read_for(0.3)
+        return times
+
+    def _after_a_while(self, chance: random.Random, text: str) -> float:
+        self._read_for(chance.uniform(*PAUSE_S))
+        return self.key(text)
+
+    def _read_for(self, seconds: float) -> None:
+        end = time.perf_counter() + seconds
+        while (left := end - time.perf_counter()) > 0:
+            self.read(left)
 
     def end(self) -> None:
         """End the process."""
@@ -198,9 +229,10 @@ def main() -> None:
     parser.add_argument("--messages", type=int, default=5000)
     parser.add_argument("--keys", type=int, default=200)
     parser.add_argument("--starts", type=int, default=5)
+    parser.add_argument("--no-model", action="store_true", help="leave the embedded model out")
     options = parser.parse_args()
     words = "Some words that stream into the *transcript* as a model writes them. "
-    text = "\n\n".join(words * 4 for _ in range(200))
+    text = "\n\n".join(words * 4 for _ in range(400))
     reply = Reply(text=text, piece=20, split=DELTA_BYTES, pause_s=0.005)
     with tempfile.TemporaryDirectory() as folder, ScriptedServer([reply], repeat=True) as server:
         home, workspace = Path(folder) / "home", Path(folder) / "work"
@@ -232,28 +264,34 @@ def main() -> None:
         )
         terminal.until(b"openai:bench")
         terminal.settle()
-        quiet = [terminal.key(KEY) for _ in range(options.keys // 4)]
-        report("keys, at rest", quiet)
-        os.write(terminal.fd, b"\x03")
-        terminal.settle()
+        report("keys, at rest", terminal.keys(options.keys))
         os.write(terminal.fd, b"go\r")
         terminal.until(b"stream into")
-        busy = []
-        for number in range(options.keys):
-            busy.append(terminal.key(KEY))
-            if number % 20 == 19:
-                os.write(terminal.fd, b"\x03")
-            wait_until = time.perf_counter() + 0.03
-            while (left := wait_until - time.perf_counter()) > 0:
-                terminal.read(left)
-        report("keys, 200 deltas/s", busy)
+        report("keys, 200 deltas/s", terminal.keys(options.keys))
         terminal.end()
+    if not options.no_model:
+        with tempfile.TemporaryDirectory() as folder:
+            decoding(Path(folder), options.keys)
+
+
+def decoding(folder: Path, count: int) -> None:
+    """Keys while the embedded model mends a fault."""
+    home, workspace = folder / "home", folder / "work"
+    home.mkdir()
+    shutil.copytree(ROOT / "examples" / "fix-share" / "repo", workspace)
+    terminal = Terminal(home, workspace, "--mode", "auto", model="embedded")
+    terminal.until(b"sandbox")
+    terminal.settle()
+    os.write(terminal.fd, b"the tests fail, fix it\r")
+    terminal.until(b"esc interrupts")
+    report("keys, model works", terminal.keys(count, lambda: b"interrupts" in terminal.output))
+    terminal.end()
 
 
 def report(name: str, times: list[float]) -> None:
     """One line of the table."""
     print(
-        f"{name:<18}{percentile(times, 0.5) * 1e3:7.1f} ms median,"
+        f"{name:<18}{len(times):4} keys,{percentile(times, 0.5) * 1e3:7.1f} ms median,"
         f" {percentile(times, 0.95) * 1e3:.1f} ms p95, {max(times) * 1e3:.1f} ms most"
     )
 

@@ -1,87 +1,100 @@
-"""The model's words: Markdown that grows without flicker."""
+"""The model's words: Markdown that grows, of which only the last block is ever read anew."""
 
 from __future__ import annotations
 
-import time
+from collections.abc import Iterator
 
-from markdown_it import MarkdownIt
 from textual.content import Content
-from textual.timer import Timer
-from textual.widgets import Markdown
-from textual.widgets.markdown import MarkdownFence, MarkdownStream
 
 from agentcli.text import escape
-from agentcli.tui.code import coloured
+from agentcli.tui import markdown
+from agentcli.tui.block import Block
 from agentcli.tui.entries import Answered
+from agentcli.tui.lines import BLANK, Paper, Piece
 
-_PAUSE_S = 0.066
-"""Between two updates of the screen while text streams in: fluent, and keys stay ahead of it."""
-
-_MOST_PAUSE_S = 0.4
-
-
-def _parser() -> MarkdownIt:
-    # A model that writes List<int> means just that; links that nobody wrote are not made.
-    return MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"])
+_REDONE_LINES = 30
+"""Most lines of code that are coloured again whenever some are added."""
 
 
-class _Fence(MarkdownFence):
-    @classmethod
-    def highlight(cls, code: str, language: str, ansi: bool = False, dark: bool = False) -> Content:
-        return coloured(code.expandtabs(4), language=language.split(" ")[0].strip() or None)
+class AnswerBlock(Block[Answered]):
+    """One text of the model.
 
-
-class AnswerBlock(Markdown):
-    """One text of the model. ``grow`` adds to it, ``settle`` makes it final."""
-
-    BLOCKS = {**Markdown.BLOCKS, "fence": _Fence, "code_block": _Fence}  # noqa: RUF012
-    BULLETS = ["• ", "◦ ", "▪ ", "‣ "]  # noqa: RUF012
+    While it streams in, what was added is read together with the last block of the Markdown,
+    which alone it can change; all before it stays as it was laid out. What that cannot see, such
+    as the address of a link that is told at the end, is made good once the answer is whole.
+    """
 
     def __init__(self, entry: Answered) -> None:
-        super().__init__(
-            escape(entry.text), classes="answer", parser_factory=_parser, open_links=False
-        )
-        self.entry = entry
-        self._stream: MarkdownStream | None = None
-        self._pending: list[str] = []
-        self._flush: Timer | None = None
-        self._pause_s = _PAUSE_S
-        self._due = 0.0
-
-    def on_mount(self) -> None:
-        """Show what came before there was a place for it."""
-        if self._pending:
-            self._show_soon()
+        super().__init__(entry)
+        self._source = ""
+        self._added: list[str] = []
+        self._open = 0  # where in the source the last block begins
+        self._kept = (0, 0)  # rows and texts of the blocks before it
+        self._code = _GrowingCode()
 
     def grow(self, text: str) -> None:
-        """Text was added to the end; it is shown a moment later, with what else has come."""
-        self._pending.append(text)
-        if self._flush is None and self.is_mounted:
-            self._show_soon()
+        """Text was added to the end; ``update`` lays it out."""
+        self._added.append(text)
 
-    async def settle(self) -> None:
-        """No more text comes; show the entry's text if it is not what was streamed."""
-        await self._show_pending()
-        if self._stream is not None:
-            await self._stream.stop()
-            self._stream = None
-        whole = escape(self.entry.text)
-        if self.source.strip() != whole.strip():
-            await self.update(whole)
+    def lay(self, paper: Paper) -> None:
+        """Lay all of it out."""
+        self.rows, self.texts = [], []
+        self._added.clear()
+        self._open, self._kept = 0, (0, 0)
+        self._source = escape(self.entry.text)
+        self._code = _GrowingCode()
+        self._lay_open(paper)
 
-    def _show_soon(self) -> None:
-        self._due = time.monotonic() + self._pause_s
-        self._flush = self.set_timer(self._pause_s, self._show_pending)
-
-    async def _show_pending(self) -> None:
-        if self._flush is not None:
-            # A screen that is behind is given more time, so that keys stay ahead of the text.
-            late_s = time.monotonic() - self._due
-            self._pause_s = min(_MOST_PAUSE_S, max(_PAUSE_S, 4 * late_s))
-        self._flush = None
-        text, self._pending = "".join(self._pending), []
-        if not text:
+    def update(self, paper: Paper) -> None:
+        """Lay out what was added; or all, where it is not only more of the same."""
+        added = escape("".join(self._added))
+        entry = self.entry
+        if not entry.streaming and (
+            (self._source + added).strip() != escape(entry.text).strip() or "]: " in entry.text
+        ):
+            self.lay(paper)
             return
-        if self._stream is None:
-            self._stream = Markdown.get_stream(self)
-        await self._stream.write(escape(text))
+        self._added.clear()
+        self._source += added
+        rows, texts = self._kept
+        del self.rows[rows:], self.texts[texts:]
+        self._lay_open(paper)
+
+    def pieces(self) -> Iterator[Piece]:
+        """All of it."""
+        yield from markdown.pieces(escape(self.entry.text))
+
+    def _lay_open(self, paper: Paper) -> None:
+        source = self._source[self._open :]
+        colour = self._code.colour if self.entry.streaming else markdown.colour
+        blocks = markdown.parse(source, colour)
+        for nth, block in enumerate(blocks):
+            if nth:
+                self._kept = len(self.rows), len(self.texts)
+            if self.rows:
+                paper.lay([BLANK], self.rows, self.texts)
+            paper.lay(block.pieces, self.rows, self.texts)
+        if blocks:
+            lines = source.split("\n", blocks[-1].line)[: blocks[-1].line]
+            self._open += sum(len(line) + 1 for line in lines)
+        paper.lay([BLANK], self.rows, self.texts)
+
+
+class _GrowingCode:
+    """Colours code to which lines are added, without beginning at its first line every time."""
+
+    def __init__(self) -> None:
+        self._code = ""
+        self._coloured = Content("")
+
+    def colour(self, code: str, language: str) -> Content:
+        """Coloured code; a text that spans what was coloured apart may look different."""
+        if not code.startswith(self._code):
+            self._code, self._coloured = "", Content("")
+        rest = code[len(self._code) :]
+        shown = self._coloured + markdown.colour(rest, language)
+        if rest.count("\n") > _REDONE_LINES:
+            end = rest.rfind("\n") + 1
+            self._code += rest[:end]
+            self._coloured += markdown.colour(rest[:end], language)
+        return shown

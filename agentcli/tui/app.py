@@ -369,9 +369,9 @@ class ChatApp(App[int]):
         else:
             self.transcript.scroll_page_down(animate=False)
 
-    async def action_end(self) -> None:
+    def action_end(self) -> None:
         """Ctrl+End: to the end, and follow it."""
-        await self.transcript.show_end()
+        self.transcript.show_end()
 
     def action_search_history(self) -> None:
         """Ctrl+R: earlier prompts; in vim's normal mode, redo."""

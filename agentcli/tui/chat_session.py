@@ -124,7 +124,7 @@ class ChatSession:
         if self._reading is not None:
             self._reading.cancel()  # or the past of one session would come before another's
         if self._opened:
-            await screen.transcript.load([])
+            screen.transcript.load([])
         self._opened = True
         if session_id is not None:
             await self._show_past(session_id)
@@ -152,7 +152,7 @@ class ChatSession:
             found = await asyncio.to_thread(past.tail, path)
         except OSError:
             return  # the agent will say what is wrong with it
-        await transcript.load([*transcript.entries, *found.entries])
+        transcript.load([*transcript.entries, *found.entries])
         if found.start:
             self._reading = self._beside(self._read_earlier(path, found.start), "past")
 

@@ -1,4 +1,4 @@
-"""A unified diff as one widget: side by side where there is room, else unified, with colours."""
+"""A unified diff in lines: side by side where there is room, else unified, with colours."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from textual.widgets import Static
 
 from agentcli.text import escape
 from agentcli.tui.code import coloured
+from agentcli.tui.lines import Line
 
 SPLIT_WIDTH = 100
 """Cells from which on both sides stand beside each other, if no line must be cut for it."""
@@ -172,24 +173,35 @@ def counts(diff: str) -> tuple[int, int]:
     return added, removed
 
 
-class Diff(Static):
-    """See the module. Folded to its first rows unless ``expanded``."""
+class DiffLines:
+    """Called with a width in cells it gives the lines of a diff, folded to the first of them
+    unless ``expanded``; ``titles`` names each file."""
 
     def __init__(self, diff: str, *, expanded: bool = False, titles: bool = False) -> None:
-        super().__init__(classes="diff")
         self._rows = [row for row in rows_of(diff) if titles or row.sign != "f"]
-        self._expanded = expanded
-        self._shown: tuple[int, bool] | None = None
+        self.expanded = expanded
 
-    @property
-    def expanded(self) -> bool:
-        """Whether all rows are shown."""
-        return self._expanded
+    def __call__(self, width: int) -> list[Line]:
+        """The lines."""
+        return [Line(content, folded=True) for content in self.contents(width)]
 
-    @expanded.setter
-    def expanded(self, value: bool) -> None:
-        self._expanded = value
-        self._show(self.size.width)
+    def contents(self, width: int) -> list[Content]:
+        """The same without anything around them."""
+        rows = self._rows if self.expanded else self._rows[:FOLDED_ROWS]
+        layout = side_by_side if _fits(rows, width) else unified
+        lines = layout(rows, width)
+        if hidden := len(self._rows) - len(rows):
+            lines.append(Content.styled(f"… {hidden} more lines (ctrl+o)", "$foreground 55%"))
+        return lines
+
+
+class Diff(Static):
+    """The same as a widget, for a question about it."""
+
+    def __init__(self, diff: str, *, titles: bool = False) -> None:
+        super().__init__(classes="diff")
+        self._lines = DiffLines(diff, titles=titles)
+        self._width = 0
 
     def on_mount(self) -> None:
         """Have the right height from the first picture on; the width follows."""
@@ -200,12 +212,6 @@ class Diff(Static):
         self._show(event.size.width)
 
     def _show(self, width: int) -> None:
-        if not width or (width, self._expanded) == self._shown:
-            return
-        self._shown = (width, self._expanded)
-        rows = self._rows if self._expanded else self._rows[:FOLDED_ROWS]
-        layout = side_by_side if _fits(rows, width) else unified
-        lines = layout(rows, width)
-        if hidden := len(self._rows) - len(rows):
-            lines.append(Content.styled(f"… {hidden} more lines (ctrl+o)", "$foreground 55%"))
-        self.update(Content("\n").join(lines))
+        if width and width != self._width:
+            self._width = width
+            self.update(Content("\n").join(self._lines.contents(width)))

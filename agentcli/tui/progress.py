@@ -46,6 +46,8 @@ class ProgressLine(Line):
             self._since = time.monotonic()
         if not what:
             self._since = 0.0
+        if what == self._what:
+            return
         self._what = what
         if what and self._timer is None:
             self._timer = self.set_interval(_TICK_S, self._tick)
@@ -62,8 +64,9 @@ class ProgressLine(Line):
 
     def queued(self, count: int) -> None:
         """How many messages wait for the end of the turn."""
-        self._queued = count
-        self.refresh()
+        if count != self._queued:
+            self._queued = count
+            self.refresh()
 
     def content(self, width: int) -> Content:
         """Left what is going on, right the phases."""

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from textual import events
-from textual.app import ComposeResult
-from textual.containers import VerticalGroup
+from collections.abc import Iterator
+
 from textual.content import Content
-from textual.timer import Timer
-from textual.widgets import Static
 
 from agentcli.messages import Outcome
 from agentcli.text import clip, counted, escape, plain_output
-from agentcli.tui.diff import Diff, counts
+from agentcli.tui.block import MUTED, Block
+from agentcli.tui.diff import DiffLines, counts
 from agentcli.tui.entries import Used
+from agentcli.tui.lines import Line, Piece, behind
 from agentcli.wording import call_lines, duration, fold_result
 
-_PAUSE_S = 0.1
 _LIVE_LINES = 3
 _MAX_LINES = 2000
 _WIDE = 400
@@ -29,63 +27,26 @@ _MARKS = {
 }
 
 
-class ToolCard(VerticalGroup):
+class ToolCard(Block[Used]):
     """See the module. A click or Ctrl+O unfolds it."""
 
-    def __init__(self, entry: Used, *, expanded: bool = False) -> None:
-        super().__init__(classes="tool")
-        self.entry = entry
-        self._expanded = expanded
-        self._text = Static(classes="tool-text")
-        self._diff: Diff | None = None
-        self._timer: Timer | None = None
+    foldable = True
 
-    def compose(self) -> ComposeResult:
-        """The text; a diff joins it once there is one."""
-        yield self._text
+    def __init__(self, entry: Used) -> None:
+        super().__init__(entry)
+        self._diff: DiffLines | None = None
 
-    async def on_mount(self) -> None:
-        """Show it as it stands."""
-        await self.show_entry()
-
-    @property
-    def expanded(self) -> bool:
-        """Whether all of the output is shown."""
-        return self._expanded
-
-    @expanded.setter
-    def expanded(self, value: bool) -> None:
-        self._expanded = value
-        if self._diff is not None:
-            self._diff.expanded = value
-        self.changed()
-
-    def on_click(self, event: events.Click) -> None:
-        """Fold or unfold, unless the click ended a selection."""
-        if not self.screen.selections:
-            event.stop()
-            self.expanded = not self.expanded
-
-    def changed(self) -> None:
-        """The entry changed: show it, at most ten times a second."""
-        if not self.entry.running:
-            self.call_later(self.show_entry)
-        elif self._timer is None and self.is_mounted:
-            self._timer = self.set_timer(_PAUSE_S, self.show_entry)
-
-    async def show_entry(self) -> None:
-        """Draw the entry."""
-        self._timer = None
-        if not self.is_attached:
-            return
-        lines = [self._head(), *self._body()]
-        self._text.update(Content("\n").join(lines))
+    def pieces(self) -> Iterator[Piece]:
+        yield from self._head()
+        yield from self._body()
         result = self.entry.result
-        if result is not None and result.diff and self._diff is None:
-            self._diff = Diff(result.diff, expanded=self._expanded)
-            await self.mount(self._diff)
+        if result is not None and result.diff:
+            if self._diff is None:
+                self._diff = DiffLines(result.diff)
+            self._diff.expanded = self.expanded
+            yield from behind(Content("    "), [self._diff])
 
-    def _head(self) -> Content:
+    def _head(self) -> Iterator[Line]:
         entry = self.entry
         first, *code = call_lines(entry.call, _WIDE)
         name, _, arguments = first.partition(" ")
@@ -93,12 +54,14 @@ class ToolCard(VerticalGroup):
             mark, style = _MARKS[entry.result.outcome]
         else:
             mark, style = ("◐", "$primary") if entry.kind else ("○", "$foreground 55%")
-        head = Content.assemble((f"{mark} ", style), (name, "bold"), " ", arguments)
-        return Content("\n").join(
-            [head, *(Content.styled(line, "$foreground 55%") for line in code)]
-        )
+        head = Content.assemble((name, "bold"), " ", arguments)
+        yield Line(head, Content.styled(f"{mark} ", style))
+        indent = Content("    ")
+        for line in code:
+            text = Content(line.removeprefix(indent.plain))
+            yield Line(text, gutter=indent, style=MUTED, folded=True)
 
-    def _body(self) -> list[Content]:
+    def _body(self) -> list[Line]:
         entry, result = self.entry, self.entry.result
         if result is None:
             return _gutter(_tail(entry.output, _LIVE_LINES)) if entry.kind else []
@@ -108,7 +71,7 @@ class ToolCard(VerticalGroup):
         if result.diff:
             added, removed = counts(result.diff)
             return _gutter([f"+{added} -{removed}{took}{mark}"])
-        if self._expanded:
+        if self.expanded:
             lines = escape(plain_output(result.content)).rstrip("\n").expandtabs(4).split("\n")
             more = len(lines) - _MAX_LINES
             cut = [f"… {counted(more, 'more line')}: /export shows all"] if more > 0 else []
@@ -122,10 +85,10 @@ class ToolCard(VerticalGroup):
         return _gutter([f"{folded.headline}{mark}{took}", *lines])
 
 
-def _gutter(lines: list[str]) -> list[Content]:
+def _gutter(lines: list[str]) -> list[Line]:
     """Lines below a head, the first with a corner."""
     return [
-        Content.styled(f"  {'└' if index == 0 else ' '} {line}", "$foreground 55%")
+        Line(Content(line), Content("    " if index else "  └ "), style=MUTED)
         for index, line in enumerate(lines)
     ]
 

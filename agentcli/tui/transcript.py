@@ -1,202 +1,387 @@
-"""The transcript: all entries as data, and widgets for those near what is looked at.
+"""The transcript: all entries as data, and rows for those near what is looked at.
 
-Mounting thousands of widgets would take seconds and slow down every key; so only a window of them
-exists, which moves with the scroll position. While the end is in view it follows the end.
+One widget draws all of it. A widget for each paragraph would have to be laid out whenever a word
+is added; here a row is drawn once and kept, and what is added costs what is added. While the end
+is in view it follows the end; else what is looked at stays where it is.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
+import time
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import accumulate
+from typing import Any
 
-from textual.containers import VerticalScroll
-from textual.widget import Widget
+from textual import events
+from textual.geometry import Offset, Region, Size
+from textual.scroll_view import ScrollView
+from textual.selection import Selection
+from textual.strip import Strip
+from textual.style import Style
+from textual.timer import Timer
 
 from agentcli.tui.answer import AnswerBlock
-from agentcli.tui.entries import (
-    Answered,
-    Checked,
-    Entry,
-    Said,
-    Shown,
-    Thought,
-    Told,
-    TurnEnded,
-    Used,
-)
-from agentcli.tui.notes import CheckBlock, ShownBlock, ToldBlock, TurnEndedBlock
-from agentcli.tui.said import SaidBlock
-from agentcli.tui.thought import ThoughtBlock
-from agentcli.tui.tool_card import ToolCard
+from agentcli.tui.block import Block
+from agentcli.tui.blocks import block_of
+from agentcli.tui.entries import Answered, Entry, Thought
+from agentcli.tui.lines import Paper, Row
+from agentcli.tui.selected import marked, with_offsets
 
-_BATCH = 20
-_WINDOW = 40
-"""Most entries that have widgets while the end is in view: what a layout costs grows with them."""
-_NEAR_ROWS = 12
+_BATCH = 8
+"""Entries that are laid out at once when an edge comes near."""
+_FAR_PAGES = 6
+"""What is further away than so many screens loses its rows."""
+_FRAME_S = 1 / 30
+_SHARE = 4
+"""How many times what a frame takes is left to other things before the next one."""
 
 
-class Transcript(VerticalScroll, can_focus=False):
+class Transcript(ScrollView, can_focus=False):
     """See the module. ``entries`` must only be changed through the methods."""
 
     def __init__(self) -> None:
         super().__init__(id="transcript")
         self.entries: list[Entry] = []
         self.expanded = False
-        self._widgets: dict[Entry, Widget] = {}
-        self._first = 0  # the window is entries[_first:_last]
-        self._last = 0
-        self._moving = asyncio.Lock()
+        self.at_end = True
+        self._blocks: list[Block[Any]] = []  # of entries[_first:_last]
+        self._first = 0
+        self._first_text = 0  # number of the first text in the blocks; below 0 once more came above
+        self._tops: list[int] = [0]  # first row of each block, and the row after the last
+        self._changed: set[Entry] = set()
+        self._shown: list[Strip | None] = []
+        self._paper: Paper | None = None
+        self._frame: Timer | None = None
+        self._next_frame = 0.0
 
     def on_mount(self) -> None:
-        """Follow the end."""
-        self.anchor()
+        """Colours follow the theme."""
+        self.app.theme_changed_signal.subscribe(
+            self, lambda theme: self.call_after_refresh(self._lay_anew)
+        )
 
     @property
-    def at_end(self) -> bool:
-        """Whether the end is followed."""
-        return self.is_anchored and not self._anchor_released
+    def drawn(self) -> bool:
+        """Whether all that was said to it has been drawn."""
+        return not self._changed
+
+    @property
+    def laid_out(self) -> int:
+        """How many entries have rows."""
+        return len(self._blocks)
 
     # -- changes -----------------------------------------------------------------------------
 
-    async def load(self, entries: Sequence[Entry]) -> None:
+    def load(self, entries: Sequence[Entry]) -> None:
         """Show other entries, from their end."""
-        async with self._moving:
-            self.entries = list(entries)
-            self._last = len(self.entries)
-            self._first = max(0, self._last - _BATCH)
-            self._widgets.clear()
-            with self.app.batch_update():
-                await self.remove_children()
-                await self.mount_all(self._make(self.entries[self._first : self._last]))
-        self.anchor()
+        self.entries = list(entries)
+        self._changed.clear()
+        self.show_end()
 
     def prepend(self, earlier: Sequence[Entry]) -> None:
-        """Entries from before the first one have been read; they are mounted when looked at."""
+        """Entries from before the first one have been read; they are laid out when looked at."""
         self.entries[:0] = earlier
         self._first += len(earlier)
-        self._last += len(earlier)
+        with self._in_place():
+            pass  # there may be room above for the last of them
 
     def added(self, entry: Entry) -> None:
         """A new last entry."""
         attached = self._last == len(self.entries)
         self.entries.append(entry)
-        if attached:
-            self._last += 1
-            self.mount(*self._make([entry]))
-            if self.at_end and self._last - self._first > _WINDOW:
-                self._drop_first(self._last - self._first - _WINDOW + _BATCH)
+        if attached and self._paper is not None:
+            self._blocks.append(self._block(entry))
+            self.changed(entry)
 
     def changed(self, entry: Entry) -> None:
-        """An entry's fields are not what they were."""
-        match self._widgets.get(entry):
-            case ToolCard() as card:
-                card.changed()
-            case AnswerBlock() as answer:
-                answer.call_later(answer.settle)
-            case (ThoughtBlock() | CheckBlock()) as block:
-                block.show_entry()
+        """An entry's fields are not what they were; it is drawn anew with the next frame."""
+        self._changed.add(entry)
+        if self._frame is None and self.is_mounted:
+            delay = max(0.001, self._next_frame - time.monotonic())
+            self._frame = self.set_timer(delay, self._draw)
 
     def grew(self, entry: Answered | Thought, text: str) -> None:
         """Text was added to the end of an entry."""
-        match self._widgets.get(entry):
-            case (AnswerBlock() | ThoughtBlock()) as block:
+        for block in reversed(self._blocks):
+            if block.entry is entry and isinstance(block, AnswerBlock):
                 block.grow(text)
+                break
+        self.changed(entry)
 
     def removed(self, entry: Entry) -> None:
         """An entry is void."""
         place = self.entries.index(entry)
-        self.entries.remove(entry)
-        self._first -= place < self._first
-        self._last -= place < self._last
-        if widget := self._widgets.pop(entry, None):
-            widget.remove()
+        self._changed.discard(entry)
+        with self._in_place():
+            if self._first <= place < self._last:
+                del self._blocks[place - self._first]
+            self._first -= place < self._first
+            del self.entries[place]
 
     def unfold(self, expanded: bool) -> None:
         """Unfold all cards and thoughts, or fold them."""
         self.expanded = expanded
-        for widget in self._widgets.values():
-            if isinstance(widget, ToolCard | ThoughtBlock):
-                widget.expanded = expanded
+        with self._in_place():
+            for block in self._blocks:
+                if block.foldable:
+                    self._fold(block, expanded)
 
-    # -- the window --------------------------------------------------------------------------
+    def show_end(self) -> None:
+        """Go to the end and follow it."""
+        if self._last < len(self.entries) or not self.at_end:
+            self._forget_from(len(self.entries))
+        self.at_end = True
+        with self._in_place():
+            pass
+
+    # -- frames ------------------------------------------------------------------------------
+
+    def _draw(self) -> None:
+        """Draw what has changed since the frame before."""
+        self._frame = None
+        began = time.monotonic()
+        changed, self._changed = self._changed, set()
+        with self._in_place():
+            for block in self._blocks:
+                if self._paper is not None and block.entry in changed:
+                    block.update(self._paper)
+        now = time.monotonic()
+        self._next_frame = now + max(_FRAME_S, _SHARE * (now - began))
+
+    @contextmanager
+    def _in_place(self) -> Iterator[None]:
+        """Blocks change within; afterwards what is looked at is where it was."""
+        y = round(self.scroll_y)
+        index = bisect_right(self._tops, y) - 1
+        block = self._blocks[index] if 0 <= index < len(self._blocks) else None
+        offset = y - self._tops[max(0, index)]
+        yield
+        if self._paper is None:
+            return
+        self._measure()
+        if block is not None and block in self._blocks:
+            top = self._tops[self._blocks.index(block)]
+            y = top + min(offset, len(block.rows) - 1)
+        self._settle(y)
+
+    def _settle(self, y: int) -> None:
+        """Have rows for what is near ``y``, and look at it; at the end, look at the end."""
+        page = self.size.height
+        y = self._load_near(y, page)
+        rows = self._tops[-1]
+        y = max(0, rows - page) if self.at_end else min(y, max(0, rows - page))
+        self.set_reactive(Transcript.scroll_y, y)
+        self.set_reactive(Transcript.scroll_target_y, y)
+        size = Size(self.size.width, rows)
+        if self.show_vertical_scrollbar == (rows > page):
+            # Nothing but the bar beside it depends on how long it is: no layout.
+            self.set_reactive(Transcript.virtual_size, size)
+            self._show_bar(y, rows, page)
+        else:
+            self.virtual_size = size
+        self._show_rows()
+
+    def _show_bar(self, y: int, rows: int, page: int) -> None:
+        """Move the bar; while the end is followed only by whole cells, for it costs more to draw
+        than all the rows beside it."""
+        bar = self.vertical_scrollbar
+        if self.at_end and rows > page > 0:
+            rows = page * page // max(1, page * page // rows)
+            y = rows - page
+        bar.window_virtual_size, bar.window_size = rows, page
+        bar.position = y
+
+    def _show_rows(self) -> None:
+        """Draw the rows that are not what they were on the screen."""
+        shown, self._shown = self._shown, [self._strip(y) for y in range(self.size.height)]
+        if len(shown) != len(self._shown):
+            self.refresh()
+            return
+        pairs = zip(shown, self._shown, strict=True)
+        changed = [y for y, (old, new) in enumerate(pairs) if old is not new and old != new]
+        if changed:
+            height = changed[-1] - changed[0] + 1
+            self.refresh(Region(0, changed[0], self.size.width, height))
+
+    # -- what has rows -----------------------------------------------------------------------
+
+    @property
+    def _last(self) -> int:
+        return self._first + len(self._blocks)
+
+    def _block(self, entry: Entry) -> Block[Any]:
+        block = block_of(entry)
+        block.expanded = self.expanded
+        assert self._paper is not None
+        block.lay(self._paper)
+        return block
+
+    def _measure(self) -> None:
+        self._tops = [0, *accumulate(len(block.rows) for block in self._blocks)]
+
+    def _load_near(self, y: int, page: int) -> int:
+        """Lay out entries about ``y``, and let go of those far away; where ``y`` is then."""
+        if self.at_end:
+            y = self._tops[-1] - page
+        while self._first > 0 and y < page:
+            start = max(0, self._first - _BATCH)
+            blocks = [self._block(entry) for entry in self.entries[start : self._first]]
+            self._blocks[:0] = blocks
+            self._first = start
+            self._first_text -= sum(len(block.texts) for block in blocks)
+            y += sum(len(block.rows) for block in blocks)
+        below = sum(len(block.rows) for block in self._blocks) - y - page
+        while self._last < len(self.entries) and below < page:
+            blocks = [self._block(e) for e in self.entries[self._last : self._last + _BATCH]]
+            self._blocks += blocks
+            below += sum(len(block.rows) for block in blocks)
+        if self.text_selection is None:  # else what is selected could not be copied
+            far = _FAR_PAGES * page
+            while y - len(self._blocks[0].rows) > far if self._blocks else False:
+                gone = self._blocks.pop(0)
+                self._first += 1
+                self._first_text += len(gone.texts)
+                y -= len(gone.rows)
+            while below - len(self._blocks[-1].rows) > far if self._blocks else False:
+                below -= len(self._blocks.pop().rows)
+        self._measure()
+        return y
+
+    def _forget_from(self, place: int) -> None:
+        """Nothing has rows; the next to have some are those about this place."""
+        self._blocks, self._tops = [], [0]
+        self._first, self._first_text = place, 0
+        if self.is_mounted and self.text_selection is not None:
+            self.screen.clear_selection()
+
+    def _lay_anew(self) -> None:
+        """Lay out all that is near for another width or other colours."""
+        width = self.size.width - self.styles.scrollbar_size_vertical
+        if width <= 0:
+            return
+        filters = self.app.get_line_filters()
+        self._paper = Paper(width, self.visual_style, self._get_style, filters)
+        index = max(0, bisect_right(self._tops, round(self.scroll_y)) - 1)
+        looked_at = self._blocks[index : index + 1]
+        self._forget_from(len(self.entries) if self.at_end else self._first + index)
+        if looked_at and not self.at_end:
+            looked_at[0].lay(self._paper)
+            self._blocks = looked_at
+            self._measure()
+        self._settle(0)
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Other widths need other rows; other heights only more of them."""
+        width = event.size.width - self.styles.scrollbar_size_vertical
+        if self._paper is None or self._paper.width != width:
+            self._lay_anew()
+        else:
+            with self._in_place():
+                pass
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
-        """Move the window when its edge comes near."""
+        """The user has scrolled: lay out what comes near; at the end, follow it."""
         super().watch_scroll_y(old_value, new_value)
-        if self._moving.locked():
+        self.at_end = new_value >= self.max_scroll_y and self._last == len(self.entries)
+        if self._paper is not None:
+            self._settle(round(new_value))
+
+    # -- drawing -----------------------------------------------------------------------------
+
+    def _at(self, y: int) -> tuple[int, Row] | None:
+        """The index of the block, and its row, at a row of the widget. Few rows are at its end."""
+        y += round(self.scroll_y) - max(0, self.size.height - self._tops[-1])
+        if not 0 <= y < self._tops[-1]:
+            return None
+        index = bisect_right(self._tops, y) - 1
+        return index, self._blocks[index].rows[y - self._tops[index]]
+
+    def _strip(self, y: int) -> Strip | None:
+        found = self._at(y)
+        return found[1].strip if found is not None else None
+
+    def _number(self, index: int) -> int:
+        """The number of the first text of a block."""
+        return self._first_text + sum(len(block.texts) for block in self._blocks[:index])
+
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """The rows of a region of the widget."""
+        style = self.visual_style.rich_style
+        selection = self.text_selection
+        strips = []
+        for y in crop.line_range:
+            strip = self._strip(y)
+            if strip is None:
+                strips.append(Strip.blank(crop.width, style))
+                continue
+            if selection is not None:
+                strip = self._marked(y, selection)
+            strips.append(strip.crop_extend(crop.x, crop.right, style))
+        return strips
+
+    def _marked(self, y: int, selection: Selection) -> Strip:
+        """A row with what is selected in it."""
+        found = self._at(y)
+        assert found is not None
+        index, row = found
+        span = selection.get_span(self._number(index) + row.text)
+        if span is None:
+            return row.strip
+        return marked(row, self._blocks[index].texts[row.text], span, self._selection_colour)
+
+    @property
+    def _selection_colour(self) -> Any:
+        style = Style.from_styles(self.screen.get_component_styles("screen--selection"))
+        return (self.visual_style + style).rich_style.bgcolor
+
+    # -- the mouse ---------------------------------------------------------------------------
+
+    @property
+    def allow_select(self) -> bool:
+        """Text can be selected, although there is no focus."""
+        return True
+
+    def render_line(self, y: int) -> Strip:
+        """A row that knows its characters, for Textual to find what the mouse points at."""
+        found = self._at(y)
+        if found is None:
+            return Strip.blank(self.size.width)
+        index, row = found
+        return with_offsets(row, self._number(index) + row.text)
+
+    def get_selection(self, selection: Selection) -> tuple[str, str] | None:
+        """What is selected, in lines as they were written rather than as they are broken."""
+        lines = []
+        texts = [text for block in self._blocks for text in block.texts]
+        for number, text in enumerate(texts, self._first_text):
+            if (span := selection.get_span(number)) is not None:
+                lines.append(text[max(0, span[0]) : None if span[1] < 0 else span[1]])
+        return "\n".join(lines), "\n"
+
+    def on_click(self, event: events.Click) -> None:
+        """Fold or unfold what is clicked; twice selects the line, three times all of the entry."""
+        event.prevent_default()
+        found = self._at(event.y)
+        if found is None:
             return
-        if new_value <= _NEAR_ROWS and self._first > 0 and new_value < old_value:
-            self.run_worker(self._load_earlier(), group="window")
-        elif new_value >= self.max_scroll_y - _NEAR_ROWS and self._last < len(self.entries):
-            self.run_worker(self._load_later(), group="window")
+        index, row = found
+        block, first = self._blocks[index], self._number(index)
+        if event.chain == 2:
+            number = first + row.text
+            self._select(number, number, len(block.texts[row.text]))
+        elif event.chain == 3:
+            self._select(first, first + len(block.texts) - 1, 0)
+        elif block.foldable and self.text_selection is None:
+            event.stop()
+            with self._in_place():
+                self._fold(block, not block.expanded)
 
-    async def show_end(self) -> None:
-        """Go to the end and follow it."""
-        if self._last < len(self.entries):
-            await self.load(self.entries)
-        self.anchor()
+    def _select(self, first: int, last: int, end: int) -> None:
+        self.screen.selections = {self: Selection(Offset(0, first), Offset(end, last))}
 
-    async def _load_earlier(self) -> None:
-        async with self._moving:
-            start = max(0, self._first - _BATCH)
-            earlier = self.entries[start : self._first]
-            if not earlier:
-                return
-            first = self.children[0] if self.children else None
-            before = first.virtual_region.y if first is not None else 0
-            self._first = start
-            with self.app.batch_update():
-                await self.mount_all(self._make(earlier), before=0)
-                self.call_after_refresh(self._keep_in_place, first, before)
-            surplus = self._last - self._first - 2 * _WINDOW
-            if surplus > 0:
-                self._drop_last(surplus)
-
-    def _keep_in_place(self, widget: Widget | None, before: int) -> None:
-        """What was looked at stays where it was, although something came above it."""
-        if widget is not None and widget.is_attached:
-            moved = widget.virtual_region.y - before
-            self.scroll_to(y=self.scroll_y + moved, animate=False, immediate=True, force=True)
-
-    async def _load_later(self) -> None:
-        async with self._moving:
-            later = self.entries[self._last : self._last + _BATCH]
-            self._last += len(later)
-            await self.mount_all(self._make(later))
-
-    def _drop_first(self, count: int) -> None:
-        for entry in self.entries[self._first : self._first + count]:
-            if widget := self._widgets.pop(entry, None):
-                widget.remove()
-        self._first += count
-
-    def _drop_last(self, count: int) -> None:
-        for entry in self.entries[self._last - count : self._last]:
-            if widget := self._widgets.pop(entry, None):
-                widget.remove()
-        self._last -= count
-
-    def _make(self, entries: Sequence[Entry]) -> list[Widget]:
-        for entry in entries:
-            self._widgets[entry] = self._widget(entry)
-        return [self._widgets[entry] for entry in entries]
-
-    def _widget(self, entry: Entry) -> Widget:
-        match entry:
-            case Said():
-                return SaidBlock(entry)
-            case Answered():
-                return AnswerBlock(entry)
-            case Thought():
-                return ThoughtBlock(entry, expanded=self.expanded)
-            case Used():
-                return ToolCard(entry, expanded=self.expanded)
-            case Checked():
-                return CheckBlock(entry)
-            case Shown():
-                return ShownBlock(entry)
-            case Told():
-                return ToldBlock(entry)
-            case TurnEnded():
-                return TurnEndedBlock(entry)
-        raise TypeError(type(entry).__name__)
+    def _fold(self, block: Block[Any], expanded: bool) -> None:
+        block.expanded = expanded
+        if self._paper is not None:
+            block.lay(self._paper)

@@ -85,7 +85,7 @@ class Chat:
             lambda: app.conversation and app.conversation.agent and not app.conversation.busy,
             "idle",
         )
-        await asyncio.sleep(0.15)
+        await self.until(lambda: app.transcript.drawn, "all of it drawn")
         await self.pilot.pause()
 
     async def question(self) -> None:

@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 
 from agentcli.tui.app import MARK
 from agentcli.tui.chooser import Chooser
 from agentcli.tui.entries import Answered, Said, Shown, Told, Used
-from agentcli.tui.tool_card import ToolCard
 from tests.server import Reply
 from tests.tui.conftest import Start
 
@@ -188,7 +188,7 @@ async def test_sixty_columns_wide_characters_and_resize(chat: Start, workspace: 
         for width, height in ((120, 40), (40, 12), (60, 20)):
             await one.pilot.resize_terminal(width, height)
             await one.sees(MARK)
-        assert all(widget.size.width <= 60 for widget in one.app.query(ToolCard))
+        assert all(cell_len(row) <= 60 for row in one.rows)
 
 
 async def test_no_color_has_no_colour(chat: Start, monkeypatch: pytest.MonkeyPatch) -> None:

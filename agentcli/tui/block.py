@@ -1,0 +1,51 @@
+"""What an entry of the transcript looks like: its rows, kept until it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Generic, TypeVar
+
+from textual.content import Content
+
+from agentcli.tui.entries import Entry
+from agentcli.tui.lines import BLANK, NOTHING, Line, Paper, Piece, Row
+
+MUTED = "$foreground 55%"
+E_co = TypeVar("E_co", bound=Entry, covariant=True)
+
+
+class Block(Generic[E_co]):
+    """An entry laid out: its ``rows`` on the screen and the ``texts`` they show.
+
+    Subclasses say in ``pieces`` what is to be seen; a blank row below each keeps them apart.
+    """
+
+    foldable = False
+
+    def __init__(self, entry: E_co) -> None:
+        self.entry = entry
+        self.expanded = False
+        self.rows: list[Row] = []
+        self.texts: list[str] = []
+
+    def pieces(self) -> Iterable[Piece]:
+        """What is to be seen, top down."""
+        raise NotImplementedError
+
+    def lay(self, paper: Paper) -> None:
+        """Lay all of it out."""
+        self.rows, self.texts = [], []
+        paper.lay(self.pieces(), self.rows, self.texts)
+        paper.lay([BLANK], self.rows, self.texts)
+
+    def update(self, paper: Paper) -> None:
+        """Lay out what the entry has become."""
+        self.lay(paper)
+
+
+def plain(text: str, style: str = "", marker: Content = NOTHING) -> list[Line]:
+    """A text as it is; the marker stands before its first line."""
+    first, *others = text.split("\n")
+    rest = Content(" " * marker.cell_length)
+    lines = [Line(Content(first), marker, style=style)]
+    return lines + [Line(Content(other), rest, style=style) for other in others]

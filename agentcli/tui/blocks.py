@@ -1,0 +1,139 @@
+"""How each kind of entry is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from textual.content import Content
+
+from agentcli.text import escape, one_line
+from agentcli.tui import markdown
+from agentcli.tui.answer import AnswerBlock
+from agentcli.tui.block import MUTED, Block, plain
+from agentcli.tui.diff import DiffLines
+from agentcli.tui.entries import (
+    Answered,
+    Checked,
+    Entry,
+    Level,
+    Said,
+    Shown,
+    Thought,
+    Told,
+    TurnEnded,
+    Used,
+)
+from agentcli.tui.lines import BLANK, Line, Piece, behind
+from agentcli.tui.tool_card import ToolCard
+from agentcli.wording import check_line, check_output, duration
+
+_MARKS = {Level.NOTE: "·", Level.WARNING: "!", Level.ERROR: "✗"}
+_COLOURS = {Level.NOTE: MUTED, Level.WARNING: "$warning", Level.ERROR: "$error"}
+
+
+def block_of(entry: Entry) -> Block[Any]:
+    """How an entry is shown."""
+    match entry:
+        case Said():
+            return SaidBlock(entry)
+        case Answered():
+            return AnswerBlock(entry)
+        case Thought():
+            return ThoughtBlock(entry)
+        case Used():
+            return ToolCard(entry)
+        case Checked():
+            return CheckBlock(entry)
+        case Shown():
+            return ShownBlock(entry)
+        case Told():
+            return ToldBlock(entry)
+        case TurnEnded():
+            return TurnEndedBlock(entry)
+    raise TypeError(type(entry).__name__)
+
+
+class SaidBlock(Block[Said]):
+    """The user's words as they are, set apart by a bar."""
+
+    def pieces(self) -> Iterator[Piece]:
+        entry = self.entry
+        bar = Content.styled("▌ ", "$primary")
+        lines = escape(entry.text).split("\n")
+        lines += [f"[image {escape(name)}]" for name in entry.images]
+        return (Line(Content(line), gutter=bar, style="on $foreground 5%") for line in lines)
+
+
+class ThoughtBlock(Block[Thought]):
+    """A line that says for how long the model thought; unfolded, the whole thought."""
+
+    foldable = True
+
+    def pieces(self) -> Iterator[Piece]:
+        entry = self.entry
+        if entry.streaming:
+            # The end of a thought in one line, whose height never changes.
+            head = f"Thinking… {one_line(escape(entry.text[-200:]), 300)[-40:]}"
+        elif entry.seconds is not None and entry.seconds >= 0.1:
+            head = f"Thought for {duration(entry.seconds)}"
+        else:
+            head = "Thought"
+        yield Line(Content(f"✻ {head}"), style=f"italic {MUTED}")
+        if self.expanded:
+            yield from plain(escape(entry.text.strip()), MUTED)
+
+
+class ToldBlock(Block[Told]):
+    """A note, a warning or an error, with what to do about it below."""
+
+    def pieces(self) -> Iterable[Piece]:
+        entry = self.entry
+        style = _COLOURS[entry.level]
+        lines = plain(escape(entry.text), style, Content(f"{_MARKS[entry.level]} "))
+        if entry.hint:
+            lines += plain(escape(entry.hint), "$foreground", Content("  → "))
+        if entry.level is not Level.ERROR:
+            return lines
+        bar = Content.styled("▌ ", "$error")
+        return (Line(line.text, line.marker, bar, f"{line.style} on $error 8%") for line in lines)
+
+
+class CheckBlock(Block[Checked]):
+    """A check of the task."""
+
+    def pieces(self) -> Iterator[Piece]:
+        result = self.entry.result
+        if result is None:
+            mark = Content.styled("◐ ", "$primary")
+            yield from plain(f"check {escape(self.entry.command)}", "", mark)
+            return
+        sign, style = ("✓ ", "$success") if result.passed else ("✗ ", "$error")
+        yield from plain(check_line(result), "", Content.styled(sign, style))
+        for line in check_output(result):
+            yield from plain(line, MUTED)
+
+
+class TurnEndedBlock(Block[TurnEnded]):
+    """The quiet line below a turn."""
+
+    def pieces(self) -> list[Line]:
+        entry = self.entry
+        facts = list(entry.facts)
+        if entry.files:
+            names = ", ".join(escape(path) for path in entry.files[:3])
+            more = f" and {len(entry.files) - 3} more" if len(entry.files) > 3 else ""
+            facts.append(f"changed {names}{more}")
+        return plain(" · ".join(facts), "$foreground 45%")
+
+
+class ShownBlock(Block[Shown]):
+    """What the user asked to see."""
+
+    def pieces(self) -> Iterator[Piece]:
+        entry = self.entry
+        yield from markdown.pieces(escape(entry.text))
+        if entry.diff:
+            yield BLANK
+            lines = DiffLines(entry.diff, expanded=True, titles=True)
+            yield from behind(Content("  "), [lines])
