@@ -203,7 +203,8 @@ class HostEnvironment(WorkerFiles):
         """Take a file away; see ``Environment.remove``."""
         await super().remove(path, expect=expect)
         if self._guard is not None:
-            self._guard.approve(os.path.relpath(os.path.join(self.root, path), self.root))
+            relative = os.path.relpath(os.path.join(self.root, path), self.root)
+            self._guard.approve(relative, removed=True)
 
     @contextlib.contextmanager
     def _reach(self) -> Iterator[tuple[Mapping[str, str], Mapping[int, int]]]:

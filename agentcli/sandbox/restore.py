@@ -21,8 +21,8 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple, TypeVar
 
 from agentcli.sandbox import startup
 from agentcli.sandbox.nested import (
@@ -45,6 +45,8 @@ _LARGEST = 4 << 20  # bytes of one file that is kept for putting it back
 _MOST = 2000  # files of one folder
 _MOST_LINES = 50  # of a report
 _TOO_MANY = "too many files"
+
+_T = TypeVar("_T")
 
 
 class _Entry(NamedTuple):
@@ -94,22 +96,18 @@ class Guard:
             self._venvs_before = self._look_into_venvs()
         self._running += 1
 
-    def approve(self, path: str) -> None:
-        """A file tool has just written this path with the user's consent."""
+    def approve(self, path: str, *, removed: bool = False) -> None:
+        """A file tool has just written this path, or removed it, with the user's consent."""
+        if not self._running:
+            return
         relative = os.path.relpath(os.path.join(self.root, path), self.root)
         venv = relative.partition("/")[0]
-        if self._running and venv in self._venvs_before:
-            entries = dict(self._look_at(relative))
-            self._venvs_before[venv].update(entries)
-        if not self._running or not self._is_obeyed(relative):
-            return
-        # Only this path and the folders it is in: what a command planted meanwhile stays unknown.
-        for found, entry in self._look():
-            if found == relative or relative.startswith(found + "/"):
-                self._before[found] = entry
-        for found, known in self._look_below().items():
-            if found == relative or relative.startswith(found + "/"):
-                self._nested_before[found] = known
+        if venv in self._venvs_before:
+            now = self._look_into_venvs().get(venv, {})
+            _renew(self._venvs_before[venv], now, relative, removed)
+        if self._is_obeyed(relative):
+            _renew(self._before, dict(self._look()), relative, removed)
+            _renew(self._nested_before, self._look_below(), relative, removed)
 
     def end(self, read_only: bool) -> list[str]:
         """A command has ended; returns one line for each path that was put back.
@@ -178,7 +176,7 @@ class Guard:
         said = []
         after = self._look_into_venvs()
         for venv, before in self._venvs_before.items():
-            if not os.path.isdir(self._full(venv)):
+            if not os.path.isdir(self._full(venv)) or f"{venv}/pyvenv.cfg" not in before:
                 continue
             now = after.get(venv, {})
             for path in sorted(before.keys() | now.keys()):
@@ -360,6 +358,18 @@ class Guard:
         except OSError:
             return None
         return beside
+
+
+def _renew(known: dict[str, _T], now: Mapping[str, _T], path: str, removed: bool) -> None:
+    """Take over what is at a path and the folders it is in, or that it is gone.
+
+    Nothing else: what a command planted meanwhile stays unknown.
+    """
+    for found in [name for name in known if name == path or name.startswith(f"{path}/")]:
+        del known[found]
+    for found, entry in now.items():
+        if path.startswith(f"{found}/") or (found == path and not removed):
+            known[found] = entry
 
 
 def _identity(path: str) -> tuple[int, int] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -140,6 +141,29 @@ async def test_file_tools_may_change_what_commands_may_not(place: Place) -> None
     assert await place.run("true") == ()
     assert (place.root / ".vscode/settings.json").read_text() == '{"a": 1}'
     assert (place.root / ".envrc").read_text() == "export A=1"
+
+
+async def test_what_file_tools_remove_while_a_command_runs_stays_gone(place: Place) -> None:
+    """And what the command puts there in its stead does not stay."""
+    venv = place.root / ".venv"
+    (venv / "bin").mkdir(parents=True)
+    (venv / "pyvenv.cfg").write_text("home = /usr/bin\n")
+    removed = [".vscode/settings.json", ".venv/bin/activate", "lib/.envrc", ".gdbinit"]
+    for name in removed:
+        (place.root / name).parent.mkdir(exist_ok=True)
+        (place.root / name).write_text("mine")
+    os.mkfifo(place.root / "go")
+    os.mkfifo(place.root / "runs")
+    script = "echo > runs; read x < go; echo evil > .gdbinit; echo fine > .venv/x"
+    command = asyncio.create_task(place.run(script))
+    await asyncio.to_thread((place.root / "runs").read_text)
+    for name in removed:
+        await place.environment.remove(name)
+    await place.environment.write(".venv/new", b"mine")
+    await asyncio.to_thread((place.root / "go").write_text, "\n")
+    assert [line.partition(":")[0] for line in await command] == [".gdbinit"]
+    assert not [name for name in removed if (place.root / name).exists()]
+    assert (venv / "new").exists() and (venv / "x").exists()
 
 
 async def test_file_tools_cannot_write_hooks(place: Place) -> None:
