@@ -107,7 +107,9 @@ async def test_output_arrives_while_it_runs(place: Environment, workspace: Path)
     first = asyncio.Event()
     script = "echo one; until [ -e go ]; do sleep 0.05; done; echo two"
     task = asyncio.create_task(
-        place.exec(("sh", "-c", script), limits=Limits(time_s=30), on_output=lambda *_: first.set())
+        place.exec(
+            ("sh", "-c", script), limits=Limits(time_s=100), on_output=lambda *_: first.set()
+        )
     )
     await asyncio.wait_for(first.wait(), 20)
     assert not task.done()
@@ -143,7 +145,7 @@ async def test_what_is_left_behind_is_ended(place: Environment) -> None:
     """A daemon that holds the pipe keeps nobody waiting, and does not live on."""
     word = f"9{os.getpid()}"
     result = await place.exec(
-        ("sh", "-c", f"(sleep {word} &) ; echo done"), limits=Limits(time_s=30)
+        ("sh", "-c", f"(sleep {word} &) ; echo done"), limits=Limits(time_s=100)
     )
     assert result.success and result.stdout == "done\n"
     assert survivors(word) == []

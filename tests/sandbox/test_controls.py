@@ -63,7 +63,7 @@ async def test_pytest_with_agentclis_own_interpreter(confined: Confined) -> None
 
 async def test_pytest_with_xdist(confined: Confined) -> None:
     (confined.root / "test_it.py").write_text(TEST)
-    result = await confined.run(sys.executable, "-m", "pytest", "-q", "-n", "2", time_s=60)
+    result = await confined.run(sys.executable, "-m", "pytest", "-q", "-n", "2", time_s=100)
     assert result.success, result.stdout + result.stderr
 
 

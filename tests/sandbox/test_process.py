@@ -84,7 +84,7 @@ async def test_a_failing_reader_does_not_stop_the_command(supervisor: Supervisor
 
 
 async def test_long_output_keeps_start_and_end(supervisor: Supervisor) -> None:
-    result = await sh(supervisor, "seq 1 1000000", limits=Limits(output_bytes=1000, time_s=60))
+    result = await sh(supervisor, "seq 1 1000000", limits=Limits(output_bytes=1000, time_s=100))
     assert result.success and result.truncated
     assert result.stdout.startswith("1\n2\n3\n") and result.stdout.endswith("999999\n1000000\n")
     assert "bytes left out" in result.stdout and len(result.stdout) < 1100
@@ -97,9 +97,9 @@ async def test_a_flood_of_output_costs_agentcli_nothing(supervisor: Supervisor) 
         nonlocal seen
         seen += len(data)
 
-    limits = Limits(output_bytes=MIB, time_s=1)
-    result = await run(supervisor, "yes", limits=limits, on_output=count)
-    assert result.timed_out and result.truncated
+    limits = Limits(output_bytes=MIB, time_s=100)
+    result = await sh(supervisor, "yes | head -c 100000000", limits=limits, on_output=count)
+    assert result.success and result.truncated
     assert len(result.stdout) < MIB + 100 and seen < 2 * MIB
 
 
@@ -112,13 +112,13 @@ async def test_time_limit(supervisor: Supervisor) -> None:
 async def test_memory_of_the_tree(supervisor: Supervisor) -> None:
     hungry = "import time; x = bytearray(60 * 2**20); time.sleep(30)"
     script = " & ".join(f"{sys.executable} -S -c '{hungry}'" for _ in range(4)) + "; wait"
-    result = await sh(supervisor, script, limits=Limits(time_s=30, memory_bytes=128 * MIB))
+    result = await sh(supervisor, script, limits=Limits(time_s=100, memory_bytes=128 * MIB))
     assert result.memory_exceeded and not result.success
 
 
 async def test_memory_of_one_process(supervisor: Supervisor) -> None:
     script = "x = bytearray(b'x') * (500 * 2**20)"
-    limits = Limits(time_s=30, memory_bytes=128 * MIB)
+    limits = Limits(time_s=100, memory_bytes=128 * MIB)
     result = await run(supervisor, sys.executable, "-S", "-c", script, limits=limits)
     assert not result.success
     assert result.memory_exceeded or "MemoryError" in result.stderr
@@ -126,7 +126,7 @@ async def test_memory_of_one_process(supervisor: Supervisor) -> None:
 
 async def test_tasks(supervisor: Supervisor) -> None:
     script = "i=0; while [ $i -lt 200 ]; do sleep 20 & i=$((i+1)); done; wait"
-    result = await sh(supervisor, script, limits=Limits(time_s=30, tasks=50))
+    result = await sh(supervisor, script, limits=Limits(time_s=100, tasks=50))
     assert not result.success and result.error == "used more than 50 tasks"
 
 
@@ -152,7 +152,7 @@ async def test_growth_of_the_disk(script: str, supervisor: Supervisor, tmp_path:
         f"import os, time\nallocate = os.posix_fallocate\nfor i in range(9): {script}\n"
         "time.sleep(20)"
     )
-    limits = Limits(time_s=20, disk_bytes=50 * MIB)
+    limits = Limits(time_s=100, disk_bytes=50 * MIB)
     options = {"cwd": str(tmp_path), "disk_path": str(tmp_path), "limits": limits}
     result = await run(supervisor, sys.executable, "-S", "-c", program, **options)
     if result.exit_code is not None and "Errno 95" in result.stderr:

@@ -28,7 +28,7 @@ class Place:
         self.home = home
 
     async def run(self, script: str) -> tuple[str, ...]:
-        result = await self.environment.exec(["sh", "-c", script], limits=Limits(time_s=30))
+        result = await self.environment.exec(["sh", "-c", script], limits=Limits(time_s=100))
         for line in result.restored:
             assert f"[agentcli: {line}]" in result.stderr
         return result.restored
@@ -211,7 +211,7 @@ async def test_start_files_where_home_is_the_workspace(tmp_path: Path) -> None:
         script = (
             "echo evil >> .bashrc; echo evil > .profile; mkdir -p .local/bin; echo > .local/bin/ls"
         )
-        await environment.exec(["sh", "-c", script], limits=Limits(time_s=30))
+        await environment.exec(["sh", "-c", script], limits=Limits(time_s=100))
     except SandboxError as error:
         pytest.skip(error.line())
     finally:
