@@ -33,6 +33,7 @@ FLOORS = (
     "task",
     "slash_commands",
     "skills",
+    "plugins",
     "images",
     "embedded",
     "model",
@@ -70,6 +71,7 @@ LAZY = (
     "llm/sdk_import.py",  # it is what puts imports off
     *("tools/fetch.py", "tools/web_page.py"),  # so do the libraries of the extra web
     *("task.py", "skills.py"),  # and YAML
+    "plugins.py",  # and the list of all that is installed
     "environments/worker.py",  # its start is waited for
 )
 """Where an import may stand inside a function."""

@@ -22,10 +22,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 from urllib.parse import urlsplit
 
+from agentcli import plugins
 from agentcli.config import nearest, user_folder
-from agentcli.errors import ConfigError
+from agentcli.errors import AgentCLIError, ConfigError
 from agentcli.llm.catalog import (
     CHAT,
     DEFAULT_MODELS,
@@ -141,6 +143,10 @@ def connect(
         local: LLMClient
         local = importlib.import_module("agentcli.llm.local").connect(local_folder(name), settings)
         return local
+    is_known = provider in PROVIDERS or provider in settings.providers
+    plugin = None if is_known else plugins.load(plugins.PROVIDERS, provider)
+    if plugin is not None:
+        return _of_plugin(provider, model, plugin, settings)
     endpoint = resolve(name, settings, environ)
     client: LLMClient = _load(_MODULES[endpoint.api]).connect(endpoint)
     chosen = settings.providers.get(provider)
@@ -148,6 +154,19 @@ def connect(
         return client
     prompts = Prompts.standard(user=user_folder() / "prompts")
     return TextTools(client, chosen.tools, prompts)
+
+
+def _of_plugin(provider: str, model: str, connect: Any, settings: Settings) -> LLMClient:
+    try:
+        client: LLMClient = connect(model, settings)
+        known = isinstance(client.info, ModelInfo)
+    except AgentCLIError:
+        raise
+    except Exception as error:
+        raise ConfigError(plugins.failure(plugins.PROVIDERS, provider, error)) from error
+    if not known:
+        raise ConfigError(f"the provider {provider} of an installed package gives no ModelInfo")
+    return client
 
 
 def local_folder(name: str) -> Path | None:

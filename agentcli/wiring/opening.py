@@ -49,6 +49,7 @@ from agentcli.user_hooks import UserHooks
 from agentcli.wiring.limits import context_rules, run_limits, secrets, tool_limits
 from agentcli.wiring.models import connect, fallbacks
 from agentcli.wiring.places import Place, copies_of, place_of, tries_of
+from agentcli.wiring.plugged import plugin_hooks
 from agentcli.wiring.toolbox import Toolbox, chosen, learnt_tools, register
 
 _TELEMETRY = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
@@ -119,6 +120,7 @@ async def open_agent(
         tools = chosen([*tools, *more_tools], wanted, () if small else settings.extra_tools)
         if settings.plan_gate and not small:
             tools.append(plan_tool(prompts))
+        hooks = [*hooks, *plugin_hooks(notices)]
         if settings.hooks:
             commands = UserHooks(settings.hooks, str(root), os.environ)
             stack.push_async_callback(commands.aclose)

@@ -21,7 +21,7 @@ from agentcli.skills import PROJECT_FOLDERS, Skill, found_in
 from agentcli.tools.apply_patch import apply_patch_tool
 from agentcli.tools.approval import Ask
 from agentcli.tools.background import Jobs
-from agentcli.tools.base import Tool
+from agentcli.tools.base import PLAN, Tool
 from agentcli.tools.builtin import builtin_tools
 from agentcli.tools.calculator import calculator_tool
 from agentcli.tools.decline import decline_tool
@@ -43,6 +43,7 @@ from agentcli.tools.skill import listed, skill_tool
 from agentcli.tools.todo import todo_tool
 from agentcli.trust import is_trusted
 from agentcli.wiring.limits import secrets
+from agentcli.wiring.plugged import plugin_tools
 
 _LEARNT = ("grep", "list_dir", "read_file", "run_tests", "search_replace")
 """What the embedded model was trained with, beside calculator and decline."""
@@ -109,13 +110,14 @@ class Toolbox:
         )
         self.jobs = Jobs()
         stack.push_async_callback(self.jobs.aclose)
-        return [
-            *tools,
+        tools += [
             todo_tool(prompts),
             delegate_tool(prompts, self._delegation.spawn),
             jobs_tool(prompts, self.jobs),
             apply_patch_tool(prompts),
         ]
+        taken = {tool.spec.name for tool in tools} | {PLAN}
+        return [*tools, *plugin_tools(taken, notices)]
 
     def _found_skills(self, notices: list[str]) -> list[Skill]:
         """The user's skills, and the project's where it is trusted."""

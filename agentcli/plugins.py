@@ -1,0 +1,91 @@
+"""What installed packages add to agentcli, by entry points.
+
+    agentcli.providers    NAME = "package:connect"    (model, settings) → LLMClient
+    agentcli.tools        NAME = "package:tool"       a Tool, several, or () → those
+    agentcli.hooks        NAME = "package:MyHook"     () → Hook, for each session
+
+They are looked for when they are needed, and where no package has any that takes 1 ms; one that
+cannot be loaded costs one line. They are the user's own choice and run with his rights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agentcli.errors import ConfigError
+from agentcli.text import one_line
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+PROVIDERS, TOOLS, HOOKS = "agentcli.providers", "agentcli.tools", "agentcli.hooks"
+
+_MARK = b"[agentcli."
+
+
+def names(group: str) -> list[str]:
+    """What there is in a group, sorted; nothing is loaded."""
+    return sorted({point.name for point in _points(group)})
+
+
+def load(group: str, name: str) -> Any:
+    """What a plugin's entry point stands for; None where there is none of that name.
+
+    Raises:
+        ConfigError: it cannot be loaded; one line that says which package it is of.
+    """
+    point = next((point for point in _points(group) if point.name == name), None)
+    return None if point is None else _loaded(point)
+
+
+def load_all(group: str, notices: list[str]) -> Iterator[tuple[str, Any]]:
+    """All of a group by name; ``notices`` tells of those that cannot be loaded."""
+    for point in sorted(_points(group), key=lambda point: point.name):
+        try:
+            found = _loaded(point)
+        except ConfigError as error:
+            notices.append(error.message)
+        else:
+            yield point.name, found
+
+
+def failure(group: str, name: str, error: Exception) -> str:
+    """A line on what is wrong with a plugin."""
+    kind = group.removeprefix("agentcli.").removesuffix("s")
+    what = one_line(f"{type(error).__name__}: {error}", 300)
+    return f"the {kind} {name} of an installed package is left out: {what}"
+
+
+def _loaded(point: EntryPoint) -> Any:
+    try:
+        return point.load()
+    except Exception as error:
+        raise ConfigError(
+            failure(point.group, point.name, error),
+            hint=f"Mend or uninstall {point.dist.name if point.dist else point.value}",
+        ) from error
+
+
+def _points(group: str) -> list[EntryPoint]:
+    if not _any_there():
+        return []
+    from importlib.metadata import entry_points
+
+    return list(entry_points(group=group))
+
+
+def _any_there() -> bool:
+    """Whether some package has entry points of ours: far quicker than asking for them."""
+    for folder in map(Path, dict.fromkeys(sys.path)):
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.endswith((".dist-info", ".egg-info")):
+                    with contextlib.suppress(OSError):
+                        if _MARK in (folder / entry.name / "entry_points.txt").read_bytes():
+                            return True
+    return False

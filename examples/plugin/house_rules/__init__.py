@@ -1,0 +1,1 @@
+"""What one company adds to agentcli; ``pyproject.toml`` names the entry points."""
