@@ -11,6 +11,7 @@ cannot be loaded costs one line. They are the user's own choice and run with his
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 from collections.abc import Iterator
@@ -72,16 +73,17 @@ def _loaded(point: EntryPoint) -> Any:
 
 
 def _points(group: str) -> list[EntryPoint]:
-    if not _any_there():
+    if not _any_there(tuple(sys.path)):
         return []
     from importlib.metadata import entry_points
 
     return list(entry_points(group=group))
 
 
-def _any_there() -> bool:
+@functools.cache
+def _any_there(places: tuple[str, ...]) -> bool:
     """Whether some package has entry points of ours: far quicker than asking for them."""
-    for folder in map(Path, dict.fromkeys(sys.path)):
+    for folder in map(Path, dict.fromkeys(places)):
         with contextlib.suppress(OSError), os.scandir(folder) as entries:
             for entry in entries:
                 if entry.name.endswith((".dist-info", ".egg-info")):

@@ -308,7 +308,8 @@ def _provider(
     chosen = settings.providers.get(name)
     known = PROVIDERS.get(name)
     if known is None and chosen is None:
-        names = sorted({*PROVIDERS, *settings.providers, LOCAL, EMBEDDED, REPLAY})
+        others = plugins.names(plugins.PROVIDERS)
+        names = sorted({*PROVIDERS, *settings.providers, *others, LOCAL, EMBEDDED, REPLAY})
         raise ConfigError(
             f'unknown provider "{name}"',
             hint=f"{nearest(name, names)}. Others need [providers.{name}] with a base_url",
