@@ -15,9 +15,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 from agentcli.agent.events import Event, Rewound, WorkspaceChanged
-from agentcli.agent.kernel import Agent
 from agentcli.agent.state import AgentState
 from agentcli.environments.blobs import Blobs
 from agentcli.environments.recorded import Recorded
@@ -29,7 +29,10 @@ from agentcli.session.moves import Move, carry_out, diff_of, going_back, going_f
 from agentcli.session.store import data_dir, find_session, journal_path, load_state
 from agentcli.text import counted
 
-Session = Agent | str
+if TYPE_CHECKING:
+    from agentcli.agent.kernel import Agent
+
+Session: TypeAlias = "Agent | str"
 
 
 @dataclass(frozen=True, slots=True)

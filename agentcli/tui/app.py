@@ -7,6 +7,7 @@ through the ``Conversation``.
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -104,6 +105,8 @@ class ChatApp(App[int]):
 
     def on_mount(self) -> None:
         """Ready to write at once; the agent opens beside."""
+        # Threads read keys and write the screen: they must not wait for a turn of 5 ms.
+        sys.setswitchinterval(0.0005)
         self.prompt.focus()
         self.show_standing()
         for notice in self.options.notices:

@@ -96,6 +96,9 @@ class Paper:
         self._parse = parse
         self._filters = filters
         self._margin = Segment(" " * MARGIN, base.rich_style)
+        (blank,) = self._filtered(Strip.blank(1, base.rich_style))
+        self.style = blank.style
+        """Of a cell on which there is nothing."""
 
     @property
     def room(self) -> int:
@@ -145,9 +148,10 @@ class Paper:
         used = sum(cell_len(segment.text) for segment in segments)
         if (rest := self.width - MARGIN - used) > 0:
             segments.append(Segment(" " * rest, base.rich_style))
-        strip = Strip([*segments, self._margin]).crop(0, self.width)
-        background = self.base.background
-        if background is not None:
+        return self._filtered(Strip([*segments, self._margin]).crop(0, self.width))
+
+    def _filtered(self, strip: Strip) -> Strip:
+        if (background := self.base.background) is not None:
             for one in self._filters:
                 strip = strip.apply_filter(one, background)
         return strip

@@ -15,7 +15,7 @@ from agentcli.session.journal import open_regular, parse_line
 from agentcli.tui.entries import Entry
 from agentcli.tui.presenter import entries_of
 
-_TAIL_BYTES = 256 * 1024
+_TAIL_BYTES = 128 * 1024
 
 
 @dataclass(frozen=True, slots=True)

@@ -308,7 +308,7 @@ class Transcript(ScrollView, can_focus=False):
 
     def render_lines(self, crop: Region) -> list[Strip]:
         """The rows of a region of the widget."""
-        style = self.visual_style.rich_style
+        style = self._paper.style if self._paper else self.visual_style.rich_style
         selection = self.text_selection
         strips = []
         for y in crop.line_range:
