@@ -8,14 +8,12 @@ go on in their sessions.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 import json
 import os
 import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,33 +22,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from agentcli import task as tasks
-from agentcli.agent.events import Event, Status
-from agentcli.cli.render import Summary, result_object
-from agentcli.errors import AgentCLIError, TaskError, UsageError, WorkspaceError
+from agentcli.errors import TaskError, UsageError, WorkspaceError
 from agentcli.sandbox.git import git
 from agentcli.sandbox.outside import output_of
 from agentcli.session import store
-from agentcli.settings import Settings
-from agentcli.task import Task
-from agentcli.wiring import open_agent
-
-OnEvent = Callable[[str, Event], None]
-
-
-@dataclass(frozen=True)
-class Job:
-    """One task of a batch, in a form that can be sent to another process."""
-
-    name: str
-    file: str
-    folder: str
-    """Where its copy of the workspace is."""
-    settings: Mapping[str, Any]
-    flags: Mapping[str, Any]
-    """Of the command line, which go before what the task says."""
-    mode: str
-    session: str | None = None
-    checks: Sequence[str] = ()
 
 
 @dataclass
@@ -188,114 +163,8 @@ def _load(folder: Path, workspace: Path, found: dict[str, Path]) -> Batch:
     return batch
 
 
-async def run_job(
-    job: Job,
-    on_begin: Callable[[str], None] = lambda session: None,
-    on_event: OnEvent = lambda name, event: None,
-) -> dict[str, Any]:
-    """Work on one task to its end; what ``--output json`` prints of it.
-
-    Raises:
-        AgentCLIError: what stands in the way of the run.
-    """
-    started = time.monotonic()
-    task = tasks.overridden(tasks.read(Path(job.file)), job.flags, job.checks)
-    settings = Settings.model_validate(job.settings, strict=False)
-    before = store.load_state(job.session) if job.session else None
-    if before is not None and before.finished and before.status is not Status.CANCELLED:
-        return result_object(Summary(before, 0, 0.0))
-    async with open_agent(
-        settings,
-        task=Task("") if before and before.task else task,
-        workspace=Path(job.folder),
-        model=task.model or settings.model,
-        mode=job.mode,
-        session_id=job.session,
-    ) as agent:
-        on_begin(agent.session.session_id)
-        goes_on = before is not None and before.task
-        run = agent.start(
-            "" if goes_on else task.instruction,
-            checks=() if goes_on else task.checks,
-        )
-        try:
-            async for event in run:
-                on_event(job.name, event)
-        except BaseException:
-            run.cancel()
-            raise
-        finally:
-            result = await run.result()
-    return result_object(Summary(result.state, result.exit_code, time.monotonic() - started))
-
-
-def failed(error: AgentCLIError) -> dict[str, Any]:
-    """The result of a task that could not be run."""
-    return {
-        "status": "failed",
-        "stop_reason": "",
-        "final_answer": "",
-        "detail": error.line(),
-        "error": {"type": type(error).__name__},
-        "steps": 0,
-    }
-
-
-@dataclass(frozen=True)
-class How:
-    """What all tasks of a batch have in common."""
-
-    settings: Settings
-    flags: Mapping[str, Any]
-    mode: str
-    checks: Sequence[str]
-
-
-def job_of(batch: Batch, name: str, how: How) -> Job:
-    """What a worker needs for one task; makes its copy of the workspace."""
-    return Job(
-        name,
-        str(batch.tasks[name].resolve()),
-        str(batch.copy_of(name)),
-        how.settings.model_dump(mode="json"),
-        {key: value for key, value in how.flags.items() if value is not None},
-        how.mode,
-        batch.sessions.get(name),
-        tuple(how.checks),
-    )
-
-
-async def run_local(
-    batch: Batch,
-    how: How,
-    jobs: int,
-    on_event: OnEvent,
-    on_end: Callable[[str, dict[str, Any]], None],
-) -> None:
-    """All open tasks of a batch in this process, ``jobs`` at a time."""
-    slots = asyncio.Semaphore(jobs)
-
-    async def one(name: str) -> None:
-        async with slots:
-            result = await _result(name)
-            finish(batch, name, result)
-            if name in batch.ended:
-                on_end(name, batch.ended[name])
-
-    async def _result(name: str) -> dict[str, Any]:
-        try:
-            job = await asyncio.to_thread(job_of, batch, name, how)
-            return await run_job(job, lambda session: begin(batch, name, session), on_event)
-        except AgentCLIError as error:
-            return failed(error)
-
-    async with asyncio.TaskGroup() as group:
-        for name in batch.open:
-            group.create_task(one(name))
-
-
 def begin(batch: Batch, name: str, session: str) -> None:
-    """Record in which session a task has begun."""
+    """Record in which session a task has begun, to go on with it after a crash."""
     batch.record({"task": name, "digest": _digest(batch.tasks[name]), "session": session})
 
 

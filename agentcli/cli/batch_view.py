@@ -20,7 +20,8 @@ from rich.text import Text
 
 from agentcli.agent.events import Event, StepStarted, ToolStarted
 from agentcli.cli import batch as batches
-from agentcli.cli.batch import Batch, How
+from agentcli.cli.batch import Batch
+from agentcli.cli.batch_jobs import How, run_local
 from agentcli.cli.errors import show_note
 from agentcli.cli.signals import interruptible
 from agentcli.settings import Settings
@@ -39,21 +40,24 @@ def run_folder(
     mode: str,
     checks: Sequence[str],
     jobs: int,
+    attempts: int = 1,
 ) -> int:
     """Work on all tasks of a folder; 0 where all are solved, 1 where not.
 
     Raises:
         TaskError: the folder holds no tasks.
-        UsageError: another process works on it.
+        UsageError: another process works on it, or it cannot be attempted several times.
     """
+    how = How(settings, flags, mode, checks, attempts)
     with batches.opened(folder, workspace) as batch:
+        how.check(batch)
         if batch.ended or batch.sessions:
             show_note(f"going on with a batch: {len(batch.ended)} of {len(batch.tasks)} are done")
         if batches.is_repository(workspace) and batches.is_changed(workspace):
             show_note("tasks begin at HEAD: changes that are not committed are left out")
         for result in batch.ended.values():
             _print(result)
-        code = asyncio.run(_run(batch, How(settings, flags, mode, checks), jobs))
+        code = asyncio.run(_run(batch, how, jobs))
         counted = Counter(result["status"] for result in batch.ended.values())
         told = ", ".join(f"{count} {status}" for status, count in sorted(counted.items()))
         show_note(f"{told or 'none ended'}; copies and patches are in {batch.folder}")
@@ -66,7 +70,7 @@ async def _run(batch: Batch, how: How, jobs: int) -> int:
     progress = Progress(list(batch.open))
     with interruptible(task.cancel) as interruption, progress.shown():
         try:
-            await batches.run_local(batch, how, jobs, progress.event, progress.ended)
+            await run_local(batch, how, jobs, progress.event, progress.ended)
         except asyncio.CancelledError:
             if interruption.exit_code is None:
                 raise

@@ -6,6 +6,7 @@ import asyncio
 import os
 import tempfile
 import time
+from collections.abc import Awaitable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +21,7 @@ from agentcli.agent.run import Run, RunResult
 from agentcli.agent.state import AgentState
 from agentcli.answer_schema import AnswerSchema
 from agentcli.changes import Changes
+from agentcli.cli import attempts
 from agentcli.cli.agent_options import (
     AgentMode,
     BudgetTokensOption,
@@ -186,7 +188,14 @@ def run(
 
         chosen = mode or settings.mode or AgentMode.AUTO
         return run_folder(
-            Path(task), folder, settings, flags=flags, mode=chosen, checks=check or (), jobs=jobs
+            Path(task),
+            folder,
+            settings,
+            flags=flags,
+            mode=chosen,
+            checks=check or (),
+            jobs=jobs,
+            attempts=best_of,
         )
     given = tasks.overridden(_task(task, prompt, before, folder), flags, check or ())
     if before and not given.model:
@@ -208,22 +217,12 @@ def run(
         tuple(read_image(path, "--image: ") for path in image or ()),
     )
     if best_of > 1:
-        _check_attempts(job)
+        attempts.check_attempts(given, settings, how)
+        if session:
+            raise UsageError("--best-of begins anew each time", hint="Leave out --session")
     if commit and (best_of > 1 or how == AgentMode.PLAN or (given.env or settings.env) != "host"):
         raise UsageError("--commit is for one attempt that changes files of this machine")
     return asyncio.run(_run(job))
-
-
-def _check_attempts(job: Job) -> None:
-    """Several attempts need something to choose by, and a workspace that can be copied."""
-    if not job.task.checks:
-        raise UsageError("--best-of chooses by checks", hint="Add --check CMD")
-    if job.session:
-        raise UsageError("--best-of begins anew each time", hint="Leave out --session")
-    if job.mode == AgentMode.PLAN:
-        raise UsageError("--best-of keeps changes, and plan mode makes none")
-    if (job.task.env or job.settings.env) != "host":
-        raise UsageError("--best-of copies a workspace of this machine", hint="Use --env host")
 
 
 def _is_answer(message: Message) -> bool:
@@ -328,19 +327,11 @@ async def _work(job: Job, interruption: Interruption) -> int:
 
 
 async def _best(job: Job, renderer: Renderer, interruption: Interruption) -> RunResult:
-    """The first attempt that passes, brought into the workspace; else the last, and nothing."""
+    def attempt(copy: HostEnvironment) -> Awaitable[RunResult]:
+        return _attempt(job, renderer, interruption, copy)
+
     copies = copies_of(job.settings, job.workspace)
-    for number in range(1, job.attempts + 1):
-        show_note(f"attempt {number} of {job.attempts}")
-        async with copies() as copy:
-            result = await _attempt(job, renderer, interruption, copy)
-            if result.exit_code == 0:
-                await copy.commit()
-                return result
-        if result.state.status not in (Status.UNSOLVED, Status.STOPPED):
-            return result  # another would end the same way
-    show_note(f"none of {job.attempts} attempts passed; nothing was changed")
-    return result
+    return (await attempts.best_of(job.attempts, copies, attempt, show_note))[0]
 
 
 async def _attempt(

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,34 @@ def test_interrupting_ends_in_order_and_goes_on_later(
     cli.server = serve([Reply(text="Done.")] * 3).url
     ended = cli.run(*arguments(tasks, workspace, "--jobs", "3"))
     assert ended.code == 0 and len(results(ended.out)) == 3
+
+
+def test_several_attempts_at_each_task(
+    cli: Cli, serve: Serve, tasks: Path, repository: Path
+) -> None:
+    (tasks / "three.md").unlink()
+    begun: Counter[str] = Counter()
+
+    def second_time_right(request: Request) -> Reply:
+        messages = request.json["messages"]
+        name = "one" if "Write one" in str(messages) else "two"
+        begun[name] += len(messages) == 2
+        if messages[-1]["role"] == "tool" or len(messages) > 4:
+            return Reply(text="That is it.")
+        text = name if begun[name] > 1 else "wrong"
+        return Reply(calls=[("write_file", {"path": "name.txt", "content": f"{text}\n"})])
+
+    cli.server = serve([second_time_right] * 30).url
+    check = ["--check", "grep -qxE 'one|two' name.txt"]
+    refused = cli.run(*arguments(tasks, repository, "--best-of", "3"))
+    assert refused.code == 2 and "one.md: --best-of chooses by checks" in refused.error
+    ended = cli.run(*arguments(tasks, repository, "--best-of", "3", "--jobs", "2", *check))
+    assert ended.code == 0, ended.err
+    for name, result in results(ended.out).items():
+        assert (result["status"], result["attempts"]) == ("solved", 2)
+        assert (Path(result["workspace"]) / "name.txt").read_text() == f"{name}\n"
+        assert "wrong" not in Path(result["patch"]).read_text()
+    assert begun == {"one": 2, "two": 2}
 
 
 def test_what_cannot_be_a_batch(cli: Cli, tasks: Path, workspace: Path) -> None:

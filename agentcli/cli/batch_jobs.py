@@ -1,0 +1,195 @@
+"""The tasks of a batch at work, in this process; ``batch_ray`` spreads the same over a cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agentcli import task as tasks
+from agentcli.agent.events import Event, Status
+from agentcli.agent.run import RunResult
+from agentcli.agent.state import AgentState
+from agentcli.cli.attempts import best_of, check_attempts
+from agentcli.cli.batch import Batch, begin, finish
+from agentcli.cli.render import Summary, result_object
+from agentcli.environments.host import HostEnvironment
+from agentcli.errors import AgentCLIError
+from agentcli.session import store
+from agentcli.settings import Settings
+from agentcli.task import Task
+from agentcli.wiring import copies_of, open_agent
+
+OnEvent = Callable[[str, Event], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One task of a batch, in a form that can be sent to another process."""
+
+    name: str
+    file: str
+    folder: str
+    """Where its copy of the workspace is."""
+    settings: Mapping[str, Any]
+    flags: Mapping[str, Any]
+    """Of the command line, which go before what the task says."""
+    mode: str
+    session: str | None = None
+    checks: Sequence[str] = ()
+    attempts: int = 1
+
+    @property
+    def task(self) -> Task:
+        """The task of the file, with what the command line says.
+
+        Raises:
+            TaskError: it is no task.
+        """
+        return tasks.overridden(tasks.read(Path(self.file)), self.flags, self.checks)
+
+
+async def run_job(
+    job: Job,
+    on_begin: Callable[[str], None] = lambda session: None,
+    on_event: OnEvent = lambda name, event: None,
+) -> dict[str, Any]:
+    """Work on one task to its end; what ``--output json`` prints of it.
+
+    Raises:
+        AgentCLIError: what stands in the way of the run.
+    """
+    started = time.monotonic()
+    task = job.task
+    settings = Settings.model_validate(job.settings, strict=False)
+    before = store.load_state(job.session) if job.session else None
+    if before is not None and before.finished and before.status is not Status.CANCELLED:
+        return result_object(Summary(before, 0, 0.0))
+    if job.attempts == 1:
+        result = await _attempt(job, task, settings, before, None, on_begin, on_event)
+        return result_object(Summary(result.state, result.exit_code, time.monotonic() - started))
+
+    def on_copy(copy: HostEnvironment) -> Awaitable[RunResult]:
+        # An attempt's copy is gone after a crash: it is not gone on with.
+        return _attempt(job, task, settings, None, copy, lambda session: None, on_event)
+
+    copies = copies_of(settings, Path(job.folder))
+    result, made = await best_of(job.attempts, copies, on_copy, lambda text: None)
+    found = result_object(Summary(result.state, result.exit_code, time.monotonic() - started))
+    return {**found, "attempts": made}
+
+
+async def _attempt(
+    job: Job,
+    task: Task,
+    settings: Settings,
+    before: AgentState | None,
+    copy: HostEnvironment | None,
+    on_begin: Callable[[str], None],
+    on_event: OnEvent,
+) -> RunResult:
+    goes_on = bool(before and before.task)
+    async with open_agent(
+        settings,
+        task=Task("") if goes_on else task,
+        workspace=Path(job.folder),
+        model=task.model or settings.model,
+        mode=job.mode,
+        session_id=job.session,
+        copy=copy,
+    ) as agent:
+        on_begin(agent.session.session_id)
+        run = agent.start(
+            "" if goes_on else task.instruction,
+            checks=() if goes_on else task.checks,
+        )
+        try:
+            async for event in run:
+                on_event(job.name, event)
+        except BaseException:
+            run.cancel()
+            raise
+        finally:
+            result = await run.result()
+    return result
+
+
+def failed(error: AgentCLIError) -> dict[str, Any]:
+    """The result of a task that could not be run."""
+    return {
+        "status": "failed",
+        "stop_reason": "",
+        "final_answer": "",
+        "detail": error.line(),
+        "error": {"type": type(error).__name__},
+        "steps": 0,
+    }
+
+
+@dataclass(frozen=True)
+class How:
+    """What all tasks of a batch have in common."""
+
+    settings: Settings
+    flags: Mapping[str, Any]
+    mode: str
+    checks: Sequence[str]
+    attempts: int = 1
+
+    def check(self, batch: Batch) -> None:
+        """Raises UsageError where a task cannot be attempted several times."""
+        for path in batch.tasks.values() if self.attempts > 1 else ():
+            task = tasks.overridden(tasks.read(path), self.given, self.checks)
+            check_attempts(task, self.settings, self.mode)
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The flags that were given."""
+        return {key: value for key, value in self.flags.items() if value is not None}
+
+
+def job_of(batch: Batch, name: str, how: How) -> Job:
+    """What a worker needs for one task; makes its copy of the workspace."""
+    return Job(
+        name,
+        str(batch.tasks[name].resolve()),
+        str(batch.copy_of(name)),
+        how.settings.model_dump(mode="json"),
+        how.given,
+        how.mode,
+        batch.sessions.get(name),
+        tuple(how.checks),
+        how.attempts,
+    )
+
+
+async def run_local(
+    batch: Batch,
+    how: How,
+    jobs: int,
+    on_event: OnEvent,
+    on_end: Callable[[str, dict[str, Any]], None],
+) -> None:
+    """All open tasks of a batch in this process, ``jobs`` at a time."""
+    slots = asyncio.Semaphore(jobs)
+
+    async def one(name: str) -> None:
+        async with slots:
+            result = await _result(name)
+            finish(batch, name, result)
+            if name in batch.ended:
+                on_end(name, batch.ended[name])
+
+    async def _result(name: str) -> dict[str, Any]:
+        try:
+            job = await asyncio.to_thread(job_of, batch, name, how)
+            return await run_job(job, lambda session: begin(batch, name, session), on_event)
+        except AgentCLIError as error:
+            return failed(error)
+
+    async with asyncio.TaskGroup() as group:
+        for name in batch.open:
+            group.create_task(one(name))
