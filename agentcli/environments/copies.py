@@ -241,7 +241,7 @@ async def copied(
         shown = tuple(path for name in _SHOWN if os.path.isdir(path := os.path.join(root, name)))
         for path in shown:
             os.symlink(path, os.path.join(folder, os.path.basename(path)))
-        policy = policies.build(folder, read=shown)
+        policy = await asyncio.to_thread(policies.build, folder, read=shown)
         environment = kind(folder, wanted=wanted, policy=policy)
         await environment.start()
         yield environment

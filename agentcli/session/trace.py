@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import os
+import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -39,6 +40,7 @@ class Trace(Hook):
         self._place = 0
         self._followed = 0.0
         self._later: asyncio.TimerHandle | None = None
+        self._following = threading.Lock()
 
     async def on_event(self, event: Event, state: AgentState) -> None:
         """Catch up with the journal where a run begins or ends, and soon after each step."""
@@ -46,20 +48,26 @@ class Trace(Hook):
             case SessionStarted() | RunFinished():
                 if self._later is not None:
                     self._later.cancel()
-                if self._steps is None and state.step:  # a long past to read
-                    await asyncio.to_thread(self._follow)
-                else:
-                    self._follow()
+                self._later, self._followed = None, time.monotonic()
+                # Beside, for a disk that is busy must not keep a key from being shown.
+                await asyncio.to_thread(self._follow)
             case StepFinished() if self._later is None:
                 loop = asyncio.get_running_loop()
                 self._later = loop.call_at(self._followed + EVERY_S, self._catch_up)
 
     def _catch_up(self) -> None:
+        self._later, self._followed = None, time.monotonic()
+        asyncio.get_running_loop().run_in_executor(None, self._try_to_follow)
+
+    def _try_to_follow(self) -> None:
         with contextlib.suppress(JournalError, OSError):  # at the run's end it is said
             self._follow()
 
     def _follow(self) -> None:
-        self._later, self._followed = None, time.monotonic()
+        with self._following:
+            self._read_on()
+
+    def _read_on(self) -> None:
         journal = self._folder / FILE_NAME
         if self._steps is None:
             self._steps = Steps()
