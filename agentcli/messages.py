@@ -251,14 +251,16 @@ class Usage:
 class ToolDefinition:
     """A tool as a model sees it.
 
-    ``text_of`` maps an argument to the path argument of whose file it must be an exact piece; a
-    local model is held to that while it writes.
+    ``text_of`` maps an argument to the path argument of whose file it must be an exact piece (to
+    nothing: it is itself the path of a file); a local model is held to that while it writes.
+    ``variant_of`` maps a new text to the argument whose text it takes the place of.
     """
 
     name: str
     description: str
     parameters: Mapping[str, Any]
     text_of: Mapping[str, str] = field(default_factory=dict)
+    variant_of: Mapping[str, str] = field(default_factory=dict)
 
 
 def to_json(message: Message) -> dict[str, Any]:

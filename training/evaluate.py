@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from agentcli.agent.events import StopReason, ToolFinished, ToolStarted
+from agentcli.agent.events import CandidateTried, StopReason, ToolFinished, ToolStarted
 from agentcli.agent.kernel import Agent
 from agentcli.llm.local import LocalClient, connect
 from agentcli.messages import Outcome
@@ -89,7 +89,7 @@ async def attempt(
 
 
 class _Watch:
-    """Whether the first edit was right."""
+    """Whether the first edit was right: the first tried, or else the first made."""
 
     def __init__(self) -> None:
         self.first: bool | None = None
@@ -98,8 +98,10 @@ class _Watch:
         self._edited = False
 
     def see(self, event: object) -> None:
-        if type(event).__name__ == "CandidateTried":
+        if isinstance(event, CandidateTried):
             self.tries += 1
+            if self.first is None:
+                self.first = event.failures == 0
         if isinstance(event, ToolStarted):
             self._kinds[event.call.id] = event.tool_kind
         elif isinstance(event, ToolFinished) and self.first is None:
@@ -163,13 +165,21 @@ def _share(hits: int, count: int) -> str:
     return f"{hits / max(count, 1):.0%} ({low:.0%} to {high:.0%})"
 
 
+def known(out: Path) -> list[Score]:
+    """The scores of an evaluation that was broken off."""
+    if not out.exists():
+        return []
+    return [Score(**json.loads(line)) for line in out.read_text().splitlines()]
+
+
 async def evaluate(cases: Sequence[Path], settings: Settings, at_once: int, out: Path) -> None:
-    """All cases; scores go to ``out`` as they come, the table to stdout."""
+    """All cases that ``out`` does not have yet; the table of all goes to stdout."""
     free: asyncio.Queue[LocalClient] = asyncio.Queue()
     clients = [connect(None, settings) for _ in range(at_once)]
     for client in clients:
         free.put_nowait(client)
-    scores: list[Score] = []
+    scores = known(out)
+    done = {score.name for score in scores}
     with out.open("a", encoding="utf-8") as file:
 
         async def one(folder: Path) -> None:
@@ -183,7 +193,7 @@ async def evaluate(cases: Sequence[Path], settings: Settings, at_once: int, out:
 
         try:
             async with asyncio.TaskGroup() as group:
-                for folder in cases:
+                for folder in (case for case in cases if case.name not in done):
                     group.create_task(one(folder))
         finally:
             for client in clients:

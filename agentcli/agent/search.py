@@ -11,22 +11,25 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from dataclasses import dataclass, field, replace
 
 from agentcli.agent.events import CandidateTried, Event, StopReason
+from agentcli.agent.places import likely_places
 from agentcli.agent.state import AgentState
 from agentcli.agent.stop import Stopped, stop_for
-from agentcli.environments.base import Environment
+from agentcli.environments.base import Environment, LinesRun, TracesLines
 from agentcli.errors import EnvironmentOpError
-from agentcli.llm.client import ChatRequest, ChatResponse, LLMClient, Proposes
+from agentcli.llm.client import ChatRequest, ChatResponse, EditPlace, LLMClient, Proposes
 from agentcli.messages import Outcome, ToolCall, ToolResult
-from agentcli.tools.base import BROKEN, FAILED, ToolContext, ToolKind
+from agentcli.tools.base import BROKEN, FAILED, NARROWER, ToolContext, ToolKind
 from agentcli.tools.registry import Registry
 
 PATIENCE = 12
 """Edits that are tried on for the right one, once there is one after which fewer tests fail."""
+
+_MANY = 1_000_000  # more than fail where tests run at all
 
 _GUARDED = re.compile(
     r"(^|/)(tests?/|test_[^/]*$|conftest\.py$|(pytest|tox)\.ini$|setup\.cfg$|pyproject\.toml$)"
@@ -46,6 +49,7 @@ class Search:
     emit: Callable[[Event], Awaitable[None]]
     tries: int = 30
     _before: dict[str, bytes] = field(default_factory=dict)
+    _context: ToolContext = field(init=False)
 
     async def better(
         self,
@@ -67,27 +71,26 @@ class Search:
             return response
         best: tuple[int, ChatResponse] | None = None
         tried: set[str] = set()
-        async with (
-            self.copies() as copy,
-            aclosing(self._candidates(client, request, response)) as candidates,
-        ):
-            if failed is None:
-                context = replace(self.context, environment=copy, copies=None, on_copy=True)
-                failed = _failures(await self.tools.dispatch(check, context))
-                if not failed:
-                    return response
-            async for candidate in candidates:
-                call = self._edit(candidate)
-                if call is None or call.arguments in tried or self._is_guarded(call):
-                    continue
-                if self.tries <= 0 or (best is not None and len(tried) >= PATIENCE):
-                    break
-                tried.add(call.arguments)
-                left = await self._try(copy, step, call, check)
-                if left is not None and left < (best[0] if best else failed):
-                    best = (left, candidate)
-                if left == 0:
-                    break
+        spent = response.usage
+        async with self.copies() as copy:
+            failed, narrow, places = await self._look(copy, check, failed)
+            if not failed:
+                return response
+            async with aclosing(self._candidates(client, request, response, places)) as candidates:
+                async for candidate in candidates:
+                    if candidate is not response:
+                        spent += candidate.usage
+                    call = self._edit(candidate)
+                    if call is None or call.arguments in tried or self._is_guarded(call):
+                        continue
+                    if self.tries <= 0 or (best is not None and len(tried) >= PATIENCE):
+                        break
+                    tried.add(call.arguments)
+                    left = await self._try(copy, step, call, narrow, check)
+                    if left is not None and left < (best[0] if best else failed):
+                        best = (left, candidate)
+                    if left == 0:
+                        break
         if best is None:
             await self._restore()
             raise Stopped(
@@ -97,11 +100,39 @@ class Search:
                 )
             )
         await self._remember(best[1])
-        # What was asked and counted is the first answer; the others cost no request.
-        return replace(best[1], usage=response.usage)
+        return replace(best[1], usage=spent)
+
+    async def _look(
+        self, copy: Environment, check: ToolCall, failed: int | None
+    ) -> tuple[int | None, ToolCall, list[EditPlace]]:
+        """How many tests fail, the check of these alone, and where the fault may be."""
+        self._context = replace(
+            self.context, environment=copy, copies=None, on_copy=True, found_commands={}
+        )
+        context = self._context
+        with copy.tracing() if isinstance(copy, TracesLines) else nullcontext(LinesRun()) as lines:
+            result = await self.tools.dispatch(check, context)
+        now = _failures(result)
+        # An error that keeps all tests from running is no count, but a fault.
+        if now is None and result.outcome is Outcome.FAILED:
+            now = failed or _MANY
+        narrow = check
+        if isinstance(more := result.data.get(NARROWER), dict):
+            arguments = json.dumps({**json.loads(check.arguments or "{}"), **more})
+            narrow = replace(check, arguments=arguments)
+        texts: dict[str, str] = {}
+        for path in lines.ran:
+            data = None if _GUARDED.search(path) else await _read(copy, path)
+            if data is not None:
+                texts[path] = data.decode("utf-8", "replace").replace("\r\n", "\n")
+        return now, narrow, likely_places(lines, texts)
 
     async def _candidates(
-        self, client: Proposes, request: ChatRequest, first: ChatResponse
+        self,
+        client: Proposes,
+        request: ChatRequest,
+        first: ChatResponse,
+        places: Sequence[EditPlace],
     ) -> AsyncGenerator[ChatResponse, None]:
         """The model's own answer, then others of edits alone."""
         yield first
@@ -111,17 +142,20 @@ class Search:
             if (spec := self.tools.spec(tool.name)) and spec.kind is ToolKind.EDIT
         )
         # Different tokens may say the same, so that more are asked for than are tried.
-        proposals = client.propose(replace(request, tools=edits), 3 * self.tries)
+        proposals = client.propose(replace(request, tools=edits), 4 * self.tries, places)
         async with aclosing(proposals) as others:  # type: ignore[type-var]
             async for proposal in others:
                 yield proposal
 
     async def _try(
-        self, copy: Environment, step: int, call: ToolCall, check: ToolCall
+        self, copy: Environment, step: int, call: ToolCall, narrow: ToolCall, check: ToolCall
     ) -> int | None:
-        """How many tests fail after the edit; None where that is not known. Undoes the edit."""
+        """How many tests fail after the edit; None where that is not known. Undoes the edit.
+
+        ``narrow`` checks what failed alone; what passes it has to pass the whole check.
+        """
         started = time.monotonic()
-        context = replace(self.context, environment=copy, copies=None, on_copy=True)
+        context = self._context
         paths = self._paths(call)
         before = {path: await _read(copy, path) for path in paths}
         edit = await self.tools.dispatch(call, context)
@@ -130,7 +164,9 @@ class Search:
         left = None
         if not edit.data.get(BROKEN):
             self.tries -= 1
-            left = _failures(await self.tools.dispatch(check, context))
+            left = _failures(await self.tools.dispatch(narrow, context))
+            if left == 0 and narrow != check:
+                left = _failures(await self.tools.dispatch(check, context))
             await self.emit(CandidateTried(step, call, left, time.monotonic() - started))
         for path, data in before.items():
             if data is not None:
@@ -149,7 +185,9 @@ class Search:
                     continue
                 spec = self.tools.spec(part.name)
                 if spec is not None and spec.kind is ToolKind.CHECK:
-                    return calls[part.call_id], _failures(part) or 0
+                    call, left = calls[part.call_id], _failures(part)
+                    broken = left is None and part.outcome is Outcome.FAILED
+                    return call, _MANY if broken else left or 0
         checks = [spec for spec in self.tools.specs if spec.kind is ToolKind.CHECK]
         if len(checks) != 1 or checks[0].parameters.get("required"):
             return None, None

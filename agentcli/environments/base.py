@@ -8,7 +8,7 @@ errno when it fails, and ``exec`` never raises for a command that merely fails.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -23,9 +23,11 @@ __all__ = [
     "ExecResult",
     "FileStat",
     "GrepMatch",
+    "LinesRun",
     "Nowhere",
     "Output",
     "Terminates",
+    "TracesLines",
     "WorkspaceCopy",
     "opened",
 ]
@@ -260,6 +262,27 @@ class Nowhere:
 
 def _nowhere() -> EnvironmentOpError:
     return EnvironmentOpError("there is no workspace here", code="ENOTSUP")
+
+
+@dataclass
+class LinesRun:
+    """Which lines ran in tests: for each path and line (from 1) in how many that failed or passed.
+
+    ``failed`` and ``passed`` count all tests; both are 0 where nothing is known.
+    """
+
+    failed: int = 0
+    passed: int = 0
+    ran: dict[str, dict[int, tuple[int, int]]] = field(default_factory=dict)
+
+
+@runtime_checkable
+class TracesLines(Protocol):
+    """An environment that can look which lines tests run."""
+
+    def tracing(self) -> AbstractContextManager[LinesRun]:
+        """While it is open, test runs by ``exec`` are looked at; the last one counts."""
+        ...
 
 
 @runtime_checkable

@@ -5,7 +5,7 @@ threads live and die here.
 
     in    load      path, device, dtype, quantize, context, threads   once, first
           generate  id, conversation, tokens, max_tokens, sampling, tools, inline, begun, count,
-                    syntax, thinking                                  a turn of an agent
+                    places, syntax, thinking                                  a turn of an agent
           complete  id, tokens, max_tokens, num_samples, sampling, schema, stop, python
           check     id                                              see ``selftest.py``
           cancel    id                                              stops within one token
@@ -52,6 +52,7 @@ from agentcli.inference.speculate import Lookup
 from agentcli.inference.substring import CopyConstraint
 from agentcli.inference.threads import fastest_threads
 from agentcli.inference.turn import (
+    CALL_END,
     CALL_START,
     END,
     PYTHON_END,
@@ -61,6 +62,7 @@ from agentcli.inference.turn import (
     text_for,
 )
 from agentcli.inference.turn_grammar import turn_grammar
+from agentcli.inference.variants import Edit
 from agentcli.inference.wire import STARTS, Closed, Wire
 from agentcli.model.checkpoint import LoadedModel, load_model
 from agentcli.model.kv_cache import KVCache
@@ -167,12 +169,17 @@ class Host:
         """Several answers that are calls, each sent when it is whole."""
         number: int = request["id"]
         wire, made = self._wire, 0
+        special_id = self.loaded.tokenizer.special_id
+        tools = [OfferedTool(**tool) for tool in request.get("tools", ())]
         proposals = propose(
             self._engine,
             request["tokens"],
             self._constraint(request),
             self._cache(request["conversation"]),
-            opening=(self.loaded.tokenizer.special_id(CALL_START),),
+            opening=(special_id(CALL_START),),
+            closing=(special_id(CALL_END), special_id(END)),
+            varying={name: old for tool in tools for name, old in tool.variant_of.items()},
+            places=[place for tool in tools for place in _places(tool, request)],
             max_tokens=request["max_tokens"],
             cancelled=lambda: wire.cancelled(number),
         )
@@ -262,6 +269,16 @@ def load(options: Mapping[str, Any]) -> LoadedModel:
         quantize=options.get("quantize"),
         context=options.get("context"),
     )
+
+
+def _places(tool: OfferedTool, request: Mapping[str, Any]) -> list[tuple[Edit, float]]:
+    """The edits by this tool that a request gives as [path, old text, cost]."""
+    return [
+        (Edit.at(tool.name, {tool.text_of[old]: path, old: text}, new, old), cost)
+        for new, old in tool.variant_of.items()
+        if tool.text_of.get(old)
+        for path, text, cost in request.get("places", ())
+    ]
 
 
 def _device(name: str | None) -> torch.device:

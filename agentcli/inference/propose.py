@@ -8,17 +8,20 @@ likeliest such turning is taken next. All share one cache: an answer costs what 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from agentcli.inference.constrain import Constraint
 from agentcli.inference.engine import Engine
 from agentcli.inference.sampling import GREEDY
 from agentcli.inference.speculate import Lookup
+from agentcli.inference.variants import PLACE, Edit, Variants
 from agentcli.model.kv_cache import KVCache
 
 TURNINGS = 6
 """Tokens that are looked at in each place."""
+ELSEWHERE = 3.0
+"""What a place costs that is not among the given ones."""
 
 
 @dataclass(frozen=True)
@@ -36,15 +39,32 @@ def propose(
     cache: KVCache,
     *,
     opening: Sequence[int] = (),
+    closing: Sequence[int] = (),
+    varying: Mapping[str, str] | None = None,
+    places: Sequence[tuple[Edit, float]] = (),
     max_tokens: int,
     cancelled: Callable[[], bool] = bool,
 ) -> Iterator[Proposal]:
-    """Whole answers that begin with ``opening``, until there is no other or the caller stops."""
+    """Whole answers that begin with ``opening``, until there is no other or the caller stops.
+
+    ``varying`` maps an argument of a call to the one that it is a variant of: then what comes
+    before it is sought as above, and it itself as in ``variants.py``. ``places`` are edits that
+    are looked at beside those, each with what it costs from the start (0: the best).
+    """
     sampling = replace(GREEDY, logprobs=TURNINGS)
+    marks = tuple((f'"{name}": "', source) for name, source in (varying or {}).items())
+    variants = Variants(engine, [*prompt, *opening], closing, cache)
+    for edit, cost in places:
+        variants.add(edit, cost)
     # (minus the log probability up to the turning, order of arrival, tokens up to it)
-    waiting: list[tuple[float, int, list[int]]] = [(0.0, 0, list(opening))]
+    waiting: list[tuple[float, int, list[int]]] = [(ELSEWHERE if places else 0.0, 0, list(opening))]
     seen = 0
-    while waiting and not cancelled():
+    while (waiting or variants) and not cancelled():
+        if not waiting or variants.best > -waiting[0][0]:
+            if (variant := variants.advance()) is not None:
+                tokens = [*opening, *variant.tokens]
+                yield Proposal(tokens, variant.logprob / len(tokens))
+            continue
         cost, _, prefix = heapq.heappop(waiting)
         follow = _after(constraint, prefix)
         if follow is None:
@@ -58,19 +78,35 @@ def propose(
             cache=cache,
             cancelled=cancelled,
         )
-        for _ in generation:
-            pass
         (row,) = generation.rows
+        begun: Edit | None = None
+        for _ in generation:
+            text = engine.tokenizer.decode([*prefix[len(opening) :], *row.generated])
+            begun = _opened(text, marks)
+            if begun is not None:
+                generation.close()
+                break
         said, total = row.generated, -cost
         for at, (logprob, likely) in enumerate(row.logprobs):
             for token, other in likely:
                 if token != said[at]:
                     seen += 1
                     heapq.heappush(waiting, (-(total + other), seen, [*prefix, *said[:at], token]))
-            total += logprob
-        if row.finish == "stop":
+            total += logprob * (PLACE if varying else 1.0)
+        if begun is not None:
+            variants.add(begun, ELSEWHERE if places else 0.0)
+        elif row.finish == "stop":
             tokens = [*prefix, *said]
             yield Proposal(tokens, total / len(tokens))
+
+
+def _opened(text: str, marks: Sequence[tuple[str, str]]) -> Edit | None:
+    """The edit whose varying string has been opened."""
+    for mark, source in marks:
+        at = text.find(mark)
+        if at >= 0:
+            return Edit.of(text[: at + len(mark)], source)
+    return None
 
 
 def _after(constraint: Constraint, prefix: Sequence[int]) -> Constraint | None:

@@ -23,10 +23,6 @@ from agentcli.inference.calls import QUOTE, Cursor, JsonCursor, Path
 from agentcli.inference.constrain import Constraint
 from agentcli.model.tokenizer import Tokenizer
 
-# Asked when a string value may begin: the keys that lead to it, and the strings written so far by
-# their paths. Returns the text that it must be copied from, or None for any string.
-TextFor = Callable[[Path, Mapping[Path, str]], str | None]
-
 AMBIGUOUS = -1
 
 
@@ -71,6 +67,31 @@ class UniqueSubstring:
         return self.escaped[at : at + size]
 
 
+class OneLine(UniqueSubstring):
+    """The string is one of the lines of ``text``, whole."""
+
+    def __init__(self, text: str) -> None:
+        lines = list(dict.fromkeys(filter(None, text.split("\n"))))
+        super().__init__("".join(lines))
+        # A line break as such stands in no string: nothing goes on over it.
+        units = [json.dumps(line, ensure_ascii=False)[1:-1].encode() for line in lines]
+        self.escaped = b"\n".join([*units, b""])
+        ends = [at for at, byte in enumerate(self.escaped) if byte == ord("\n")]
+        self._between = set(ends)
+        self._start = [0, *(at + 1 for at in ends[:-1])]
+
+    def unique(self, alive: tuple[int, ...]) -> bool:
+        return self.between(alive)
+
+    def between(self, alive: tuple[int, ...]) -> bool:
+        return any(at in self._between for at in alive)
+
+
+# Asked when a string value may begin: the keys that lead to it, and the strings written so far by
+# their paths. Returns what it must be copied from, or None for any string.
+TextFor = Callable[[Path, Mapping[Path, str]], UniqueSubstring | None]
+
+
 @dataclass
 class _Place:
     """A state that tokens can be tried on."""
@@ -100,7 +121,6 @@ class CopyConstraint:
         self._vocabulary = _vocabulary(tokenizer)
         self._text_for = text_for
         self._places = [_Place(cursor or JsonCursor())]  # one per accepted token, for rollback
-        self._sources: dict[str, UniqueSubstring] = {}
         self._first: dict[UniqueSubstring, set[int]] = {}
 
     def allowed(self) -> Tensor | None:
@@ -202,12 +222,9 @@ class CopyConstraint:
         return bool(place.alive)
 
     def _open(self, place: _Place) -> None:
-        text = self._text_for(place.cursor.path(), place.cursor.strings)
-        if text is None:
+        place.source = self._text_for(place.cursor.path(), place.cursor.strings)
+        if place.source is None:
             return
-        if text not in self._sources:
-            self._sources[text] = UniqueSubstring(text)
-        place.source = self._sources[text]
         place.alive = place.source.start()
 
 

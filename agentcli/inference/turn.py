@@ -22,7 +22,7 @@ from torch import Tensor
 from agentcli.errors import ModelError
 from agentcli.inference.calls import Path
 from agentcli.inference.constrain import Constraint, Grammar
-from agentcli.inference.substring import CopyConstraint, TextFor
+from agentcli.inference.substring import CopyConstraint, OneLine, TextFor, UniqueSubstring
 from agentcli.model.tokenizer import Tokenizer
 
 CALL_START, CALL_END = "<|call_start|>", "<|call_end|>"
@@ -37,11 +37,16 @@ _SPACING: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_sepa
 
 @dataclass(frozen=True)
 class OfferedTool:
-    """``text_of`` maps an argument to the path argument of whose file it must be a piece."""
+    """``text_of`` maps an argument to the path argument of whose file it must be a piece.
+
+    Where it names none, the argument is one line of the text. ``variant_of`` maps an argument to
+    the one of which it is a variant.
+    """
 
     name: str
     parameters: Mapping[str, Any]
     text_of: Mapping[str, str] = field(default_factory=dict)
+    variant_of: Mapping[str, str] = field(default_factory=dict)
 
 
 def call_grammar(tools: Sequence[OfferedTool], tokenizer: Tokenizer, vocab_size: int) -> Grammar:
@@ -176,12 +181,23 @@ def text_for(
 ) -> TextFor:
     """What a ``CopyConstraint`` asks; ``prefix`` are the keys that lead to a call's arguments."""
     known = {tool.name: tool for tool in tools}
+    texts: dict[tuple[str, tuple[tuple[str, str], ...]], str | None] = {}
+    sources: dict[tuple[bool, str], UniqueSubstring] = {}
 
-    def ask(path: Path, strings: Mapping[Path, str]) -> str | None:
+    def ask(path: Path, strings: Mapping[Path, str]) -> UniqueSubstring | None:
         tool = known.get(strings.get((), strings.get(("name",), "")))
         if tool is None or not path or path[:-1] != prefix or path[-1] not in tool.text_of:
             return None
         written = {key[-1]: value for key, value in strings.items() if key and key[:-1] == prefix}
-        return text_of(tool.name, written) or None
+        key = (tool.name, tuple(written.items()))
+        if key not in texts:  # nothing changes within a turn
+            texts[key] = text_of(tool.name, written)
+        text = texts[key]
+        if not text:
+            return None
+        a_piece = bool(tool.text_of[path[-1]])
+        if (a_piece, text) not in sources:
+            sources[a_piece, text] = UniqueSubstring(text) if a_piece else OneLine(text)
+        return sources[a_piece, text]
 
     return ask

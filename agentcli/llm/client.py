@@ -7,7 +7,7 @@ is visible as an event.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -168,12 +168,26 @@ class LLMClient(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class EditPlace:
+    """A piece of a file that may want another text; ``cost`` is 0 for the likeliest places."""
+
+    path: str
+    old: str
+    cost: float = 0.0
+
+
 @runtime_checkable
 class Proposes(Protocol):
     """A client that can answer one request in several ways at once."""
 
-    def propose(self, request: ChatRequest, count: int) -> AsyncIterator[ChatResponse]:
-        """Different whole answers, the likeliest first. Each is a call of an offered tool."""
+    def propose(
+        self, request: ChatRequest, count: int, places: Sequence[EditPlace] = ()
+    ) -> AsyncIterator[ChatResponse]:
+        """Different whole answers, the likeliest first. Each is a call of an offered tool.
+
+        ``places`` are looked at before others.
+        """
         ...
 
 

@@ -7,8 +7,9 @@ tool. Nothing is started before the first request.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from agentcli.llm.chat_format import Dialogue, Prompt
 from agentcli.llm.client import (
     ChatRequest,
     ChatResponse,
+    EditPlace,
     Finished,
     ModelInfo,
     Reuse,
@@ -129,10 +131,16 @@ class LocalClient:
             yield delta
         self._dialogue.said(request, prompt, fold.response().message, sampled)
 
-    async def propose(self, request: ChatRequest, count: int) -> AsyncGenerator[ChatResponse, None]:
+    async def propose(
+        self, request: ChatRequest, count: int, places: Sequence[EditPlace] = ()
+    ) -> AsyncGenerator[ChatResponse, None]:
         """See ``Proposes.propose``; different tokens may say the same."""
         prompt = self._prompt(request)
-        wanted = {**self._wanted(request, prompt), "count": count}
+        wanted = {
+            **self._wanted(request, prompt),
+            "count": count,
+            "places": [[place.path, place.old, place.cost] for place in places],
+        }
         wanted["max_tokens"] = min(wanted["max_tokens"], ANSWER_TOKENS)
         async with aclosing(self._engine.generate(wanted, request.argument_text)) as events:
             async for event in events:
@@ -146,7 +154,7 @@ class LocalClient:
                     fold.add(delta)
                 response = fold.response()
                 self._dialogue.said(request, prompt, response.message, event["tokens"])
-                yield response
+                yield replace(response, usage=Usage(output_tokens=len(event["tokens"])))
 
     async def count_tokens(self, request: ChatRequest, *, exact: bool = False) -> TokenCount:
         """Exactly the tokens that ``stream`` would send."""

@@ -152,4 +152,9 @@ def _said(message: Message) -> _Said:
 
 def offered(tool: ToolDefinition) -> Mapping[str, Any]:
     """A tool as the engine process is told of it."""
-    return {"name": tool.name, "parameters": tool.parameters, "text_of": tool.text_of}
+    return {
+        "name": tool.name,
+        "parameters": tool.parameters,
+        "text_of": tool.text_of,
+        "variant_of": tool.variant_of,
+    }

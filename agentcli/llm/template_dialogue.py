@@ -89,7 +89,11 @@ class TemplateDialogue:
         return {
             "syntax": self._name,
             "thinking": prompt.thinking,
-            "tools": [offered(tool) for tool in request.tools],
+            # A model that knows more may name a file that is not listed: one of a library.
+            "tools": [
+                {**offered(tool), "text_of": {k: v for k, v in tool.text_of.items() if v}}
+                for tool in request.tools
+            ],
         }
 
     def parser(self, prompt: Prompt) -> CallParser:

@@ -58,6 +58,16 @@ class Span:
         return self._masks[n_key, window]
 
 
+@dataclass(frozen=True)
+class Piece:
+    """Tokens with their keys and values, one tensor (1, n, Hkv, D) a layer, from a position on."""
+
+    start: int
+    tokens: list[int]
+    k: list[Tensor]
+    v: list[Tensor]
+
+
 class KVCache:
     """Keys and values of ``batch`` rows, growing on demand up to ``limit`` positions.
 
@@ -196,6 +206,28 @@ class KVCache:
             if not 0 <= new <= held:
                 raise ModelError(f"cannot truncate row {row} from {held} to {new} tokens")
         self.lengths = wanted
+
+    def piece(self, start: int) -> Piece:
+        """A copy of what a cache of one row holds from ``start`` on, for ``put_back``."""
+        held = slice(start, self.length)
+        keys, values = ([t[:, held].clone() for t in tensors] for tensors in (self.k, self.v))
+        return Piece(start, self.tokens[0, held].tolist(), keys, values)
+
+    def put_back(self, piece: Piece, count: int) -> None:
+        """Holds the first ``count`` tokens of a piece again, and nothing after them.
+
+        What stands before ``piece.start`` must be what stood there when it was taken.
+        """
+        if count > len(piece.tokens):
+            raise ModelError(f"{count} tokens of a piece of {len(piece.tokens)}")
+        self.truncate(piece.start)
+        self.reserve(piece.start + count)
+        place = slice(piece.start, piece.start + count)
+        for tensors, kept in ((self.k, piece.k), (self.v, piece.v)):
+            for mine, old in zip(tensors, kept, strict=True):
+                mine[:, place] = old[:, :count]
+        self.tokens[0, place] = torch.tensor(piece.tokens[:count], device=self.tokens.device)
+        self.lengths = [place.stop]
 
     def reset(self) -> None:
         """Forgets everything; keeps the memory."""

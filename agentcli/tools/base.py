@@ -25,7 +25,12 @@ FAILED = "failed"
 
 
 BROKEN = "broken"
-"""Key of an edit's ``data``: True where a file that could be parsed no longer can."""
+"""Key of an edit's ``data``: True where a Python file that could be parsed no longer can, or now
+uses names that nothing in it binds."""
+
+
+NARROWER = "narrower"
+"""Key of a check's ``data``: arguments with which the same check looks at what failed alone."""
 
 
 PLAN = "plan"
@@ -55,7 +60,9 @@ class ToolSpec:
     ``requires`` names environment operations; ``depends_on`` tools whose calls in the same answer
     go before; ``replaced_by`` the tool (``name`` or ``name@version``) to use instead, which keeps
     this one out of the offer; ``retryable`` is for idempotent tools only;
-    ``text_of`` maps an argument to the path argument of whose file it must be a piece;
+    ``text_of`` maps an argument to the path argument of whose file it must be a piece, or to
+    nothing where it must itself be the path of a file that is there; ``variant_of`` a new text to
+    the argument whose text it takes the place of, mostly with little changed;
     ``path_arguments`` name the files that a call touches, so that edits of one file wait for each
     other; ``command_argument`` holds a command line, which rules are then about;
     ``patch_argument`` a patch (``patch.py``) whose paths count as those of arguments;
@@ -73,6 +80,7 @@ class ToolSpec:
     replaced_by: str = ""
     retryable: bool = False
     text_of: Mapping[str, str] = field(default_factory=dict)
+    variant_of: Mapping[str, str] = field(default_factory=dict)
     path_arguments: tuple[str, ...] = ()
     command_argument: str = ""
     patch_argument: str = ""
@@ -81,7 +89,9 @@ class ToolSpec:
 
     def definition(self) -> ToolDefinition:
         """The tool as a model sees it."""
-        return ToolDefinition(self.name, self.description, self.parameters, self.text_of)
+        return ToolDefinition(
+            self.name, self.description, self.parameters, self.text_of, self.variant_of
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +131,8 @@ class ToolContext:
     """and what run_tests, run_build, run_lint and the task's checks may."""
     copies: Copies | None = None
     """Opens a copy of the workspace, where the environment has copies."""
+    found_commands: dict[str, Any] | None = None
+    """Where what decides how tests are run does not change: what was found, by path."""
     on_copy: bool = False
     """The environment is a copy that is thrown away: edits there need nobody's leave."""
     jobs: Jobs | None = None

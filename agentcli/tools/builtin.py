@@ -30,12 +30,16 @@ _EDITS: Mapping[str, Any] = {"requires": _FILES, "path_arguments": ("path",)}
 _CHECKS: Mapping[str, Any] = {"requires": _BOTH}
 
 _TABLE: tuple[tuple[ToolFunction, ToolKind, Mapping[str, Any]], ...] = (
-    (read_file, ToolKind.READ, _LOOKS),
+    (read_file, ToolKind.READ, {**_LOOKS, "text_of": {"path": ""}}),
     (list_dir, ToolKind.SEARCH, _LOOKS),
     (glob, ToolKind.SEARCH, _LOOKS),
     (grep, ToolKind.SEARCH, _LOOKS),
     (write_file, ToolKind.EDIT, _EDITS),
-    (search_replace, ToolKind.EDIT, {**_EDITS, "text_of": {"old": "path"}}),
+    (
+        search_replace,
+        ToolKind.EDIT,
+        {**_EDITS, "text_of": {"path": "", "old": "path"}, "variant_of": {"new": "old"}},
+    ),
     (run_tests, ToolKind.CHECK, _CHECKS),
     (run_build, ToolKind.CHECK, _CHECKS),
     (run_lint, ToolKind.CHECK, _CHECKS),

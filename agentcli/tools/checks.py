@@ -12,7 +12,7 @@ from agentcli.environments.base import Environment, ExecResult
 from agentcli.errors import EnvironmentOpError, ToolError
 from agentcli.messages import Outcome
 from agentcli.text import plain_output
-from agentcli.tools.base import FAILED, ToolContext, ToolOutput
+from agentcli.tools.base import FAILED, NARROWER, ToolContext, ToolOutput
 from agentcli.tools.commands import Command, command_to_build, command_to_lint, command_to_test
 from agentcli.tools.report import QUIET, ending, shown_command, told
 
@@ -25,6 +25,7 @@ _NOTHING_RAN = re.compile(
 )
 _SOME_RAN = re.compile(r"^Ran [1-9]\d* tests? in |\b[1-9]\d* (?:passed|failed)\b", re.MULTILINE)
 _PYTEST_FOUND_NONE = 5
+_NAMED = re.compile(r"^(?:FAILED|ERROR) ([^\s:]+\.py)((?:::\S+)?)", re.MULTILINE)
 # pytest's "2 failed, 1 error" and unittest's "failures=2, errors=1".
 _COUNTED = re.compile(r"\b(\d+) (?:failed|errors?)\b|\b(?:failures|errors)=(\d+)")
 
@@ -36,15 +37,22 @@ async def run_tests(context: ToolContext, path: str | None = None) -> ToolOutput
         path: Run only the tests in this file or folder.
     """
     path = await _checked(context.environment, path)
-    command = _configured(context.checks.test, path) or await command_to_test(
-        context.environment, path
-    )
+    command = _configured(context.checks.test, path) or await _found(context, path)
     if command is None:
         raise ToolError(
             "no tests found: neither pytest, unittest, cargo, go, npm nor make tests. "
             "Run what there is with shell, or name a command in the configuration (checks.test)"
         )
     return await _run(context, "tests", command)
+
+
+async def _found(context: ToolContext, path: str | None) -> Command | None:
+    if context.found_commands is None:
+        return await command_to_test(context.environment, path)
+    if (path or "") not in context.found_commands:
+        context.found_commands[path or ""] = await command_to_test(context.environment, path)
+    command: Command | None = context.found_commands[path or ""]
+    return command
 
 
 async def run_build(context: ToolContext) -> ToolOutput:
@@ -95,7 +103,9 @@ async def _run(context: ToolContext, what: str, command: Command) -> ToolOutput:
     shown = command.shown or shown_command(command.argv, command.env)
     output = told(result, verdict, context.output_chars, shown, notes=command.notes)
     if (failed := _failed(result)) is not None:
-        output = replace(output, data={**output.data, FAILED: failed})
+        narrower = _narrower(result.stdout)
+        told_more = {NARROWER: {"path": narrower}} if narrower else {}
+        output = replace(output, data={**output.data, FAILED: failed, **told_more})
     return replace(output, outcome=Outcome.FAILED) if nothing_ran else output
 
 
@@ -107,6 +117,17 @@ def _failed(result: ExecResult) -> int | None:
         if counts := _COUNTED.findall(line):
             return sum(int(one or other) for one, other in counts)
     return None
+
+
+def _narrower(printed: str) -> str:
+    """The one test that failed, or the one file of all that did, as pytest names them."""
+    names = set(_NAMED.findall(printed))
+    files = {file for file, _ in names}
+    if len(files) != 1:
+        return ""
+    (file,) = files
+    test = next(iter(names))[1]
+    return f"{file}{test}" if len(names) == 1 and "[" not in test else file
 
 
 def _nothing_ran(command: Command, result: ExecResult) -> bool:

@@ -14,6 +14,7 @@ from agentcli.tools.base import BROKEN, ToolContext, ToolOutput
 from agentcli.tools.files import load
 from agentcli.tools.nearest import explain_miss
 from agentcli.tools.textfile import decode, dominant_newline
+from agentcli.tools.undefined import undefined_names
 
 MAX_PARSED = 200_000
 """Most characters of a file whose syntax is looked at."""
@@ -69,20 +70,26 @@ async def search_replace(
 
 
 def _breaks(path: str, before: str, after: str) -> bool:
-    """Whether a Python file had valid syntax before an edit and no longer has."""
+    """Whether a Python file had valid syntax before an edit and no longer has.
+
+    Or whether it reads names now that nothing in it binds, and did not before.
+    """
     if not path.endswith(".py") or len(after) > MAX_PARSED:
         return False
-    return _parses(before) and not _parses(after)
+    old = _parsed(before)
+    if old is None:
+        return False
+    new = _parsed(after)
+    return new is None or not undefined_names(new) <= undefined_names(old)
 
 
-def _parses(text: str) -> bool:
+def _parsed(text: str) -> ast.Module | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of escapes and comparisons, in code that is not ours
-            ast.parse(text)
+            return ast.parse(text)
     except (SyntaxError, ValueError, MemoryError, RecursionError):
-        return False
-    return True
+        return None
 
 
 def _plain(text: str) -> str:

@@ -210,10 +210,14 @@ class Registry:
     ) -> str | None:
         """The file that arguments of this tool are pieces of, as far as ``arguments`` name it.
 
-        With plain line ends; None where any text may be written. See ``ToolSpec.text_of``.
+        With plain line ends; None where any text may be written. Before a path is named: the paths
+        of all files, one a line. See ``ToolSpec.text_of``.
         """
         spec = self.spec(name)
-        paths = {arguments.get(argument) for argument in spec.text_of.values()} if spec else set()
+        text_of = spec.text_of if spec else {}
+        if any(not path and argument not in arguments for argument, path in text_of.items()):
+            return await _files(context)
+        paths = {arguments.get(argument) for argument in text_of.values() if argument}
         path = paths.pop() if len(paths) == 1 else None
         if not isinstance(path, str):
             return None
@@ -319,3 +323,16 @@ def _failure(message: str, error: Exception) -> ToolOutput:
     if code := getattr(error, "code", None):
         data["code"] = str(code)
     return ToolOutput(f"error: {message}", Outcome.ERROR, data=data)
+
+
+MOST_LISTED = 5000
+"""Files of a workspace up to which a path is held to be one of them."""
+
+
+async def _files(context: ToolContext) -> str | None:
+    """The paths of the workspace's files; None where there are more than can be listed."""
+    try:
+        paths = await context.environment.glob("**/*", limit=MOST_LISTED)
+    except AgentCLIError:
+        return None
+    return "\n".join(paths) if 0 < len(paths) < MOST_LISTED else None

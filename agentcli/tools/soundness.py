@@ -29,7 +29,8 @@ def check_sound(tool: Tool) -> Validator:
     if not spec.description.strip():
         raise ConfigError(f"tool {spec.name}: a description is missing")
     properties = spec.parameters.get("properties", {})
-    named = [*spec.path_arguments, *spec.text_of, *spec.text_of.values()]
+    named = [*spec.path_arguments, *spec.text_of, *filter(None, spec.text_of.values())]
+    named += [*spec.variant_of, *spec.variant_of.values()]
     named += [
         name for name in (spec.command_argument, spec.patch_argument, spec.address_argument) if name
     ]

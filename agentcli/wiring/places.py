@@ -14,6 +14,7 @@ from agentcli.environments.copies import CopiedWorkspace, copied, in_place
 from agentcli.environments.host import HostEnvironment
 from agentcli.environments.recorded import Recorded
 from agentcli.environments.snapshots import Snapshots, folder_of
+from agentcli.environments.warm import WarmEnvironment
 from agentcli.errors import ConfigError
 from agentcli.sandbox.confine import Level
 from agentcli.session import store
@@ -115,4 +116,4 @@ def tries_of(
     settings: Settings, root: Path
 ) -> Callable[[], AbstractAsyncContextManager[HostEnvironment]]:
     """Opens copies on which candidates are tried, and of which nothing is kept."""
-    return functools.partial(copied, root, wanted=LEVELS[settings.sandbox])
+    return functools.partial(copied, root, wanted=LEVELS[settings.sandbox], kind=WarmEnvironment)

@@ -16,7 +16,7 @@ from agentcli.agent.module import AgentModule
 from agentcli.agent.run import RunResult
 from agentcli.environments.copies import copied
 from agentcli.environments.host import HostEnvironment
-from agentcli.llm.client import ChatRequest, ChatResponse, ModelInfo
+from agentcli.llm.client import ChatRequest, ChatResponse, EditPlace, ModelInfo
 from agentcli.llm.replay import Replay
 from agentcli.messages import FinishReason, ToolCall, Usage, assistant
 from agentcli.tools.base import ToolContext
@@ -59,7 +59,9 @@ class Model(Replay):
         self.others = others
         self.asked: list[ChatRequest] = []
 
-    async def propose(self, request: ChatRequest, count: int) -> AsyncGenerator[ChatResponse, None]:
+    async def propose(
+        self, request: ChatRequest, count: int, places: Sequence[EditPlace] = ()
+    ) -> AsyncGenerator[ChatResponse, None]:
         self.asked.append(request)
         for other in self.others:
             yield other

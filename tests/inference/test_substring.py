@@ -45,10 +45,10 @@ FILES = {
 }
 
 
-def text_for(path: Path, strings: Mapping[Path, str]) -> str | None:
+def text_for(path: Path, strings: Mapping[Path, str]) -> UniqueSubstring | None:
     if path != ("arguments", "old"):
         return None
-    return FILES[strings["arguments", "path"]]
+    return UniqueSubstring(FILES[strings["arguments", "path"]])
 
 
 @pytest.fixture(scope="module")

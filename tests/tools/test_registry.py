@@ -329,7 +329,7 @@ def test_the_built_in_tools() -> None:
         "python": "run",
     }
     found = registry.spec("search_replace")
-    assert found is not None and found.text_of == {"old": "path"}
+    assert found is not None and found.text_of == {"path": "", "old": "path"}
 
 
 def test_definitions_are_those_of_the_prompts_and_in_a_fixed_order() -> None:

@@ -1,0 +1,57 @@
+"""Where a fault may be: lines that ran in tests that fail, and little in those that pass.
+
+Each line is weighed as Ochiai weighs it (Abreu, Zoeteweij, van Gemund 2006): of all tests that fail
+the share that ran it, and of all that ran it the share that fails; the square root of both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from agentcli.environments.base import LinesRun
+from agentcli.llm.client import EditPlace
+
+MOST = 60
+"""Places that are given, the likeliest."""
+LONGEST = 6
+"""Lines that are joined to one that occurs more than once, until it is alone."""
+SHARPNESS = 3.0
+"""How much a line's weight counts beside the model's own likelihoods."""
+
+
+def likely_places(lines: LinesRun, texts: Mapping[str, str]) -> list[EditPlace]:
+    """Places in the files of ``texts``, the likeliest first; empty where no test failed."""
+    weights = {
+        (path, number): failed / math.sqrt(lines.failed * (failed + passed))
+        for path, ran in lines.ran.items()
+        if path in texts
+        for number, (failed, passed) in ran.items()
+        if failed
+    }
+    ordered = sorted(weights, key=lambda line: (-weights[line], line))[:MOST]
+    places: dict[tuple[str, str], EditPlace] = {}
+    for path, number in ordered:
+        old = _alone(texts[path], number)
+        if old is not None and (path, old) not in places:
+            cost = SHARPNESS * math.log(weights[ordered[0]] / weights[path, number])
+            places[path, old] = EditPlace(path, old, cost)
+    return list(places.values())
+
+
+def _alone(text: str, number: int) -> str | None:
+    """The line (from 1) and as many around it as make it occur once; None where that is many."""
+    lines = text.split("\n")
+    first = last = number - 1
+    if not 0 <= first < len(lines) or not lines[first].strip():
+        return None
+    for grown in range(LONGEST):
+        old = "\n".join(lines[first : last + 1])
+        if text.count(old) == 1:
+            return old
+        down = grown % 2 == 0 and last + 1 < len(lines)
+        if down or first == 0:
+            last = min(last + 1, len(lines) - 1)
+        else:
+            first -= 1
+    return None

@@ -1,0 +1,314 @@
+"""Runs ``python -m MODULE`` again and again in forks of one interpreter that has it imported.
+
+One file, standard library only, Python 3.8 or newer: it runs in the workspace's interpreter, inside
+a sandbox that holds for all of its children. Every run is a fresh process: the project's own
+modules are imported anew, and what a run leaves behind is killed before its answer goes out.
+
+Covers: time and the length of the output of each run; the rest is the sandbox's.
+Does not cover: a run that kills this process or speaks for it. Whoever asks must not take the
+    answer for the last word.
+
+On the control socket: requests and answers are a length (big-endian u32) and JSON. In: ``argv`` of
+the module, ``time_s``, ``output_bytes`` of each stream, ``lines`` whether to look which lines run.
+Out: once ``{}`` when ready, then for each request ``code`` (None: time was up), ``duration_s``,
+``stdout``, ``stderr``, ``cut``, and ``lines`` (see ``Lines.found``) where they were asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+import types
+
+SUBREAPER = 36  # prctl's number
+HEAD = struct.Struct("!I")
+
+
+class Stream:
+    """One output stream: the beginning and the end are kept."""
+
+    def __init__(self, keep: int) -> None:
+        self.reader, self.writer = os.pipe()
+        self.keep = keep
+        self.head, self.tail = b"", b""
+        self.cut = False
+
+    def read(self) -> bool:
+        """Take what has come; False at the end."""
+        data = os.read(self.reader, 1 << 16)
+        room = self.keep // 2 - len(self.head)
+        self.head += data[:room]
+        self.tail += data[room:]
+        if len(self.tail) > self.keep // 2:
+            self.tail, self.cut = self.tail[-(self.keep // 2) :], True
+        return bool(data)
+
+    def text(self) -> str:
+        """All that was kept."""
+        gap = b"\n[... some output left out ...]\n" if self.cut else b""
+        return (self.head + gap + self.tail).decode("utf-8", "replace")
+
+
+class Lines:
+    """Which lines of the working folder's files run in each test, and how many of these fail.
+
+    Knows pytest's tests, as a plugin of it, and those of unittest.
+    """
+
+    def __init__(self) -> None:
+        self.root = os.getcwd() + os.sep
+        self.running = set()  # type: set[tuple[str, int]]
+        self.failed = False
+        self.tests = [0, 0]  # failed, passed
+        self.counts = {}  # type: dict[tuple[str, int], list[int]]
+
+    def install(self) -> None:
+        import unittest
+
+        plain = unittest.TestCase.run
+
+        def run_case(case, result=None):  # type: ignore[no-untyped-def]
+            if self.running or result is None:
+                return plain(case, result)
+            before = len(result.failures) + len(result.errors)
+            with self.test():
+                returned = plain(case, result)
+                self.failed = len(result.failures) + len(result.errors) > before
+            return returned
+
+        if "pytest" in sys.modules:
+            self.install_plugin(sys.modules["pytest"])
+        else:
+            unittest.TestCase.run = run_case  # type: ignore[method-assign]
+
+    def install_plugin(self, pytest) -> None:  # type: ignore[no-untyped-def]
+        plugin = types.ModuleType("agentcli_lines")
+
+        @pytest.hookimpl(hookwrapper=True)
+        def pytest_runtest_protocol(item, nextitem):  # type: ignore[no-untyped-def]
+            with self.test():
+                yield
+
+        def pytest_runtest_logreport(report):  # type: ignore[no-untyped-def]
+            self.failed = self.failed or report.failed
+
+        plugin.__dict__["pytest_runtest_protocol"] = pytest_runtest_protocol
+        plugin.__dict__["pytest_runtest_logreport"] = pytest_runtest_logreport
+        sys.modules[plugin.__name__] = plugin
+        sys.argv += ["-p", plugin.__name__]
+
+    @contextlib.contextmanager
+    def test(self):  # type: ignore[no-untyped-def]
+        self.failed = False
+        sys.settrace(self.trace)
+        try:
+            yield
+        finally:
+            sys.settrace(None)
+            place = 0 if self.failed else 1
+            self.tests[place] += 1
+            for line in self.running:
+                self.counts.setdefault(line, [0, 0])[place] += 1
+            self.running.clear()
+
+    def trace(self, frame, event, argument):  # type: ignore[no-untyped-def]
+        if not frame.f_code.co_filename.startswith(self.root):
+            return None
+        self.running.add((frame.f_code.co_filename, frame.f_lineno))
+        return self.trace
+
+    def found(self) -> dict:  # type: ignore[type-arg]
+        """``tests``: how many failed and passed; ``ran``: of how many each line was a part."""
+        ran = {}  # type: dict[str, dict[str, list[int]]]
+        for (path, line), counts in self.counts.items():
+            ran.setdefault(path[len(self.root) :], {})[str(line)] = counts
+        return {"tests": self.tests, "ran": ran}
+
+
+def warm(module: str) -> None:
+    """Import what every run will need."""
+    names = [module]
+    if module == "pytest":
+        from _pytest.config import default_plugins
+
+        names += ["_pytest." + name for name in default_plugins]
+    for name in names:
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
+
+
+def run(module: str, arguments: list[str], report: int) -> None:
+    """As ``python -m`` does it; ends by SystemExit, or as the module ends.
+
+    ``report`` is where the lines that ran are written, or -1.
+    """
+    if not getattr(sys.flags, "safe_path", False):
+        sys.path[0] = os.getcwd()
+    sys.argv = [module, *arguments]
+    if report < 0:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        return
+    lines = Lines()
+    lines.install()
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    finally:
+        with os.fdopen(report, "w") as file:
+            json.dump({**lines.found(), "modules": foreign_modules()}, file)
+
+
+def foreign_modules() -> list[str]:
+    """What has been imported, in that order, but for the working folder's own."""
+    root = os.getcwd() + os.sep
+    files = [(name, getattr(module, "__file__", None)) for name, module in sys.modules.items()]
+    return [name for name, file in files if file and not file.startswith(root)]
+
+
+def import_ahead(names: list[str]) -> None:
+    """Import what a run has imported, for those to come. Leaves if that has started threads.
+
+    pytest is told not to rewrite these modules, which it would complain of: it has come too late.
+    """
+    before = set(sys.modules)
+    for name in names:
+        if name != "__main__":
+            with contextlib.suppress(Exception):
+                importlib.import_module(name)
+    for name in set(sys.modules) - before:
+        with contextlib.suppress(AttributeError, TypeError):
+            module = sys.modules[name]
+            module.__doc__ = (module.__doc__ or "") + "\nPYTEST_DONT_REWRITE"
+    if sys.platform == "linux" and len(os.listdir("/proc/self/task")) > 1:
+        sys.exit(0)  # a fork would have locks that nobody holds
+
+
+def end_all(group: int) -> None:
+    """Kill whoever is left of a run."""
+    with contextlib.suppress(OSError):
+        os.killpg(group, signal.SIGKILL)
+    for _ in range(1000):
+        if sys.platform == "linux":
+            for pid in children():
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            return
+        time.sleep(0.002)
+
+
+def children() -> list[int]:
+    """Of this process; whoever loses its parent below comes here too."""
+    with open("/proc/self/task/%d/children" % os.getpid()) as file:  # noqa: UP031
+        return [int(pid) for pid in file.read().split()]
+
+
+def watch(pid: int, streams: list[Stream], end: float, control: socket.socket) -> int | None:
+    """Until the run has ended or its time is up; its exit code. Leaves when nobody listens."""
+    open_streams = list(streams)
+    while True:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        left = end - time.monotonic()
+        waiting = [control.fileno()] + [stream.reader for stream in open_streams]
+        # Once it has ended, only what is in the pipes still counts.
+        pause = 0.0 if done else max(min(left, 0.02 if not open_streams else 0.2), 0.0)
+        ready = select.select(waiting, [], [], pause)[0]
+        if control.fileno() in ready:
+            end_all(pid)
+            sys.exit(0)
+        for stream in list(open_streams):
+            if stream.reader in ready and not stream.read():
+                open_streams.remove(stream)
+        if done:
+            while open_streams and select.select([s.reader for s in open_streams], [], [], 0)[0]:
+                open_streams = [stream for stream in open_streams if stream.read()]
+            return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+        if left <= 0:
+            return None
+
+
+def serve(control: socket.socket, module: str) -> None:
+    """One request after the other; returns in the fork that is to run."""
+    answer(control, {})
+    while True:
+        size = receive(control, HEAD.size)
+        request = json.loads(receive(control, HEAD.unpack(size)[0]).decode())
+        streams = [Stream(request["output_bytes"]) for _ in range(2)]
+        lines = Stream(1 << 24) if request.get("lines") else None
+        begun = time.monotonic()
+        sys.stdout.flush()
+        pid = os.fork()
+        if pid == 0:
+            os.setsid()
+            control.close()
+            for stream, target in zip(streams, (1, 2)):  # noqa: B905
+                os.dup2(stream.writer, target)
+                os.close(stream.reader)
+                os.close(stream.writer)
+            run(module, request["argv"], lines.writer if lines else -1)
+            return
+        if lines:
+            streams.append(lines)
+        for stream in streams:
+            os.close(stream.writer)
+        code = watch(pid, streams, begun + request["time_s"], control)
+        end_all(pid)
+        for stream in streams:
+            os.close(stream.reader)
+        said = {
+            "code": code,
+            "duration_s": time.monotonic() - begun,
+            "stdout": streams[0].text(),
+            "stderr": streams[1].text(),
+            "cut": any(stream.cut for stream in streams[:2]),
+        }  # type: dict[str, object]
+        ahead = []  # type: list[str]
+        if lines and lines.head and not lines.cut:
+            with contextlib.suppress(ValueError):
+                found = json.loads(lines.text())
+                ahead = found.pop("modules")
+                said["lines"] = found
+        answer(control, said)
+        import_ahead(ahead)
+
+
+def answer(control: socket.socket, value: dict) -> None:  # type: ignore[type-arg]
+    data = json.dumps(value).encode()
+    control.sendall(HEAD.pack(len(data)) + data)
+
+
+def receive(control: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        part = control.recv(size - len(data))
+        if not part:
+            sys.exit(0)
+        data += part
+    return data
+
+
+def main() -> None:
+    """Arguments: the control socket's descriptor, the module."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    control.set_inheritable(False)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0)
+    module = sys.argv[2]
+    warm(module)
+    serve(control, module)
+
+
+if __name__ == "__main__":
+    main()
