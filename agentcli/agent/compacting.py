@@ -81,6 +81,7 @@ class Compacting:
         self._rules = rules
         self._processors = tuple(processors)
         self._window_of = window_of
+        self._met: set[str] = set()
         self._asked: dict[str, asyncio.Task[int | None]] = {}
         self._found: dict[str, int] = {}
         self._forced_step = -1
@@ -122,9 +123,15 @@ class Compacting:
         return await self._carry_out(planned)
 
     def _look_up(self, client: LLMClient) -> None:
-        """Find the model's window beside the work; it is known from a later step on."""
+        """Find the model's window beside the work; it is known from a later step on.
+
+        The tables take a while to load, so that the first request is sent before.
+        """
         info, window_of = client.info, self._window_of
         if window_of is None or info.fits_itself or not info.priced_by:
+            return
+        if info.id not in self._met:
+            self._met.add(info.id)
             return
         if info.id not in self._asked:
             self._asked[info.id] = asyncio.create_task(asyncio.to_thread(window_of, info))

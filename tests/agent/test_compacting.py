@@ -23,6 +23,7 @@ from agentcli.agent.folding import fold_all
 from agentcli.agent.processors.base import NOTE, SUMMARY, Conversation, Item
 from agentcli.agent.processors.standard import processors_named
 from agentcli.errors import UsageError
+from agentcli.llm.client import ModelInfo
 from agentcli.llm.openai import OpenAIChat
 from agentcli.messages import Role, Usage, validate_history
 from agentcli.tools.base import ToolContext, ToolKind
@@ -260,12 +261,19 @@ async def test_after_a_compaction_a_resumed_session_asks_the_same(bench: Make) -
 
 
 async def test_a_window_that_only_the_tables_know_is_found_beside_the_work(bench: Make) -> None:
-    made = await long_run(bench, 25, None, processors=CHEAP, window_of=lambda info: WINDOW)
+    sent_before: list[int] = []
+
+    def window_of(info: ModelInfo) -> int:
+        sent_before.append(len(made.server.requests))
+        return WINDOW
+
+    made = await long_run(bench, 25, None, processors=CHEAP, window_of=window_of)
     client = made.agent.client
     assert isinstance(client, OpenAIChat)
     client.info = dataclasses.replace(client.info, priced_by="somebody")
     await made.run("look around")
     assert made.agent.context_window == WINDOW and of(made, Compacted)
+    assert len(sent_before) == 1 and sent_before[0] >= 1  # it takes a while, and is put off
     assert max(map(counted, made.server.requests)) < WINDOW
 
 
