@@ -9,7 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from agentcli.agent.budget import Price, RunLimits, answer_room
-from agentcli.agent.events import Delta, RetryScheduled, Stage, StreamReset
+from agentcli.agent.events import Delta, RetryScheduled, Stage, StreamReset, Warned
 from agentcli.agent.recovery import RetryConfig, delay_s
 from agentcli.agent.state import AgentState
 from agentcli.errors import DeadlineError, Place, ProviderError, RetryExhaustedError
@@ -20,6 +20,7 @@ from agentcli.llm.client import (
     ModelInfo,
     StreamEvent,
     StreamFold,
+    UsageDelta,
 )
 from agentcli.llm.tokens import estimate, message_tokens
 from agentcli.messages import Usage
@@ -53,6 +54,7 @@ class Asking:
         self._limits = limits
         self._price_of = price_of
         self._prices: dict[ModelInfo, asyncio.Task[Price]] = {}
+        self._doubted: set[str] = set()
 
     async def ask(
         self, client: LLMClient, request: ChatRequest, step: int, state: AgentState
@@ -115,8 +117,16 @@ class Asking:
                     first_s = time.monotonic() - started
                 fold.add(delta)
                 await self._emit(Delta(step, delta))
+                if isinstance(delta, UsageDelta) and delta.doubt:
+                    await self._doubt(client.info.provider, delta.doubt)
         duration_s = time.monotonic() - started
         return duration_s if first_s is None else first_s, duration_s
+
+    async def _doubt(self, provider: str, what: str) -> None:
+        if provider not in self._doubted:
+            self._doubted.add(provider)
+            counts = f"{provider} tells counts of tokens that cannot be ({what})"
+            await self._emit(Warned(f"{counts}; they are left out, and the cost is not known"))
 
     async def _next(
         self, client: LLMClient, deltas: AsyncIterator[StreamEvent]

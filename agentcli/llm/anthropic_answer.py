@@ -15,11 +15,11 @@ from agentcli.llm.client import (
     ToolCallDelta,
     ToolCallEnd,
     ToolCallStart,
-    UsageDelta,
 )
+from agentcli.llm.counts import told
 from agentcli.llm.remote import CallIds
 from agentcli.llm.sdk_errors import Origin, broken_error, not_the_protocol
-from agentcli.messages import FinishReason, Usage
+from agentcli.messages import FinishReason
 
 _REASONS = {
     "max_tokens": FinishReason.LENGTH,
@@ -141,19 +141,16 @@ class AnswerReader:
         if not isinstance(usage, Mapping):
             return
         self._usage |= {name: value for name, value in usage.items() if value is not None}
-        read, written = self._tokens("cache_read_input"), self._tokens("cache_creation_input")
+        counts = [
+            self._usage.get(f"{name}_tokens") or 0
+            for name in ("input", "cache_read_input", "cache_creation_input")
+        ]
         details = self._usage.get("output_tokens_details")
-        thinking = details.get("thinking_tokens") if isinstance(details, Mapping) else 0
-        yield UsageDelta(
-            Usage(
-                input_tokens=self._tokens("input") + read + written,
-                cached_tokens=read,
-                cache_write_tokens=written,
-                output_tokens=self._tokens("output"),
-                reasoning_tokens=thinking if isinstance(thinking, int) else 0,
-            )
+        numbers = all(isinstance(count, int | float) for count in counts)
+        yield told(
+            given=sum(counts) if numbers and min(counts) >= 0 else counts,
+            cached=counts[1],
+            kept=counts[2],
+            made=self._usage.get("output_tokens"),
+            thought=details.get("thinking_tokens") if isinstance(details, Mapping) else 0,
         )
-
-    def _tokens(self, name: str) -> int:
-        value = self._usage.get(f"{name}_tokens")
-        return value if isinstance(value, int) else 0

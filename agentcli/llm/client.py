@@ -112,9 +112,13 @@ class ToolCallEnd:
 
 @dataclass(frozen=True, slots=True)
 class UsageDelta:
-    """Tokens used by this call so far; the last one holds."""
+    """Tokens used by this call so far; the last one holds.
+
+    ``doubt`` is what of the server's counts cannot be; then none of them is believed.
+    """
 
     usage: Usage
+    doubt: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,10 +25,11 @@ from agentcli.llm.client import (
     ToolCallStart,
     UsageDelta,
 )
+from agentcli.llm.counts import told
 from agentcli.llm.openai_request import sealed
 from agentcli.llm.remote import CallIds
 from agentcli.llm.sdk_errors import Origin, broken_error, not_the_protocol, stream_error
-from agentcli.messages import FinishReason, Usage
+from agentcli.messages import FinishReason
 
 _REASONS = {
     "tool_calls": FinishReason.TOOL_CALLS,
@@ -86,7 +87,7 @@ class AnswerReader:
                 raise stream_error(self._origin, choice.get("error") or {})
         usage = data.get("usage")
         if isinstance(usage, Mapping):
-            yield UsageDelta(_usage(usage))
+            yield _usage(usage)
 
     def end(self, *, marked: bool) -> Iterator[StreamEvent]:
         """The events that close the answer; see ``Reader``."""
@@ -228,23 +229,17 @@ def _text_of(arguments: object) -> str:
     return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
 
 
-def _usage(usage: Mapping[str, Any]) -> Usage:
+def _usage(usage: Mapping[str, Any]) -> UsageDelta:
     prompt, completion = _details(usage, "prompt"), _details(usage, "completion")
-    cached = _count(prompt, "cached_tokens") or _count(usage, "prompt_cache_hit_tokens")
-    return Usage(
-        input_tokens=_count(usage, "prompt_tokens"),
-        cached_tokens=cached,
-        cache_write_tokens=_count(prompt, "cache_write_tokens"),
-        output_tokens=_count(usage, "completion_tokens"),
-        reasoning_tokens=_count(completion, "reasoning_tokens"),
+    return told(
+        given=usage.get("prompt_tokens"),
+        cached=prompt.get("cached_tokens") or usage.get("prompt_cache_hit_tokens"),
+        kept=prompt.get("cache_write_tokens"),
+        made=usage.get("completion_tokens"),
+        thought=completion.get("reasoning_tokens"),
     )
 
 
 def _details(usage: Mapping[str, Any], side: str) -> Mapping[str, Any]:
     details = usage.get(f"{side}_tokens_details")
     return details if isinstance(details, Mapping) else {}
-
-
-def _count(usage: Mapping[str, Any], name: str) -> int:
-    value = usage.get(name)
-    return int(value) if isinstance(value, int | float) else 0

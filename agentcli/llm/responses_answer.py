@@ -16,10 +16,11 @@ from agentcli.llm.client import (
     ToolCallStart,
     UsageDelta,
 )
+from agentcli.llm.counts import told
 from agentcli.llm.remote import CallIds
 from agentcli.llm.sdk_errors import Origin, broken_error, not_the_protocol, stream_error
 from agentcli.llm.wire_cache import dumps
-from agentcli.messages import FinishReason, Usage
+from agentcli.messages import FinishReason
 
 _REASONS = {
     "max_output_tokens": FinishReason.LENGTH,
@@ -137,20 +138,16 @@ class AnswerReader:
         self._begun = self.whole = self.done = True
         usage = response.get("usage")
         if isinstance(usage, Mapping):
-            yield UsageDelta(_usage(usage))
+            yield _usage(usage)
 
 
-def _usage(usage: Mapping[str, Any]) -> Usage:
+def _usage(usage: Mapping[str, Any]) -> UsageDelta:
     given, made = usage.get("input_tokens_details"), usage.get("output_tokens_details")
-    return Usage(
-        input_tokens=_count(usage, "input_tokens"),
-        cached_tokens=_count(given, "cached_tokens"),
-        cache_write_tokens=_count(given, "cache_write_tokens"),
-        output_tokens=_count(usage, "output_tokens"),
-        reasoning_tokens=_count(made, "reasoning_tokens"),
+    given = given if isinstance(given, Mapping) else {}
+    return told(
+        given=usage.get("input_tokens"),
+        cached=given.get("cached_tokens"),
+        kept=given.get("cache_write_tokens"),
+        made=usage.get("output_tokens"),
+        thought=made.get("reasoning_tokens") if isinstance(made, Mapping) else 0,
     )
-
-
-def _count(usage: object, name: str) -> int:
-    value = usage.get(name) if isinstance(usage, Mapping) else None
-    return value if isinstance(value, int) else 0

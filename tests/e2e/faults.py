@@ -7,6 +7,7 @@ fine. A row says what the server does before, and what the run makes of it.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -87,6 +88,9 @@ def error_event(wire: str, streaming: bool) -> Sequence[Reply]:
     if streaming:
         return [replace(TEXT, error_event=ERROR_EVENT[wire])]
     return [Reply(body=json.dumps({"error": ERROR_EVENT[wire]}).encode())]
+
+
+ABSURD: Any = [10**30, -5, math.inf, math.nan]
 
 
 def coded(status: int, codes: Mapping[str, str], other: str) -> Make:
@@ -200,6 +204,11 @@ ROWS: dict[str, Row] = {
     "the token limit inside a call": Row(at_the_limit(CALL), "asked again, saying why", rejected=1),
     "no usage": Row(
         always(replace(CALL, usage=None)), "goes on, the cost is unknown", tools=("ok",)
+    ),
+    "counts of tokens that cannot be": Row(
+        always(*[Reply(calls=TWO[:1], usage=Usage(n, output_tokens=n)) for n in ABSURD]),
+        "left out, said once",
+        tools=("ok",) * len(ABSURD),
     ),
     "an answer under a wrong content type": Row(
         always(replace(CALL, content_type="text/plain"), replace(CALL, content_type=JSON)),

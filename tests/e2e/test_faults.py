@@ -22,6 +22,7 @@ from agentcli.agent.events import (
     SessionStarted,
     StreamReset,
     ToolFinished,
+    Warned,
 )
 from agentcli.agent.folding import fold_all
 from agentcli.agent.kernel import Agent
@@ -119,6 +120,8 @@ async def test_fault(name: str, wire: str, mode: str, tmp_path: Path) -> None:
     events = agent.log.events
     assert sum(isinstance(event, RetryScheduled) for event in events) == row.retries
     assert sum(isinstance(event, AnswerRejected) for event in events) == row.rejected
+    if "said once" in row.outcome:
+        assert sum(isinstance(event, Warned) for event in events) == 1
     assert result.exit_code == (3 if row.error else 0), result.state.detail
     if row.error:
         expect_failure(row, result)
