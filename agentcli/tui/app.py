@@ -7,7 +7,6 @@ through the ``Conversation``.
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -23,6 +22,7 @@ from textual.worker import Worker, WorkerState
 from agentcli.errors import AgentCLIError
 from agentcli.tools.approval import Answer, Approval, Reply
 from agentcli.tools.permissions import Mode
+from agentcli.tui import pace
 from agentcli.tui.actions import Actions
 from agentcli.tui.approval import ApprovalPanel
 from agentcli.tui.chat_session import ChatSession, Start
@@ -105,8 +105,7 @@ class ChatApp(App[int]):
 
     def on_mount(self) -> None:
         """Ready to write at once; the agent opens beside."""
-        # Threads read keys and write the screen: they must not wait for a turn of 5 ms.
-        sys.setswitchinterval(0.0005)
+        pace.quicken()
         self.prompt.focus()
         self.show_standing()
         for notice in self.options.notices:

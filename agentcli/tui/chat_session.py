@@ -21,7 +21,7 @@ from agentcli.errors import AgentCLIError
 from agentcli.session import store
 from agentcli.tools.approval import Approval, Ask, Reply
 from agentcli.tools.permissions import Mode
-from agentcli.tui import past
+from agentcli.tui import pace, past
 from agentcli.tui.entries import Level
 from agentcli.tui.files import FileIndex
 from agentcli.tui.greeting import greeting
@@ -98,6 +98,7 @@ class ChatSession:
         self._reading: Worker[None] | None = None
         self._waiting: list[tuple[str, bool]] = []
         self._opened = False
+        self._ready_before = False
 
     @property
     def agent(self) -> Agent | None:
@@ -184,6 +185,9 @@ class ChatSession:
 
     def _is_ready(self, agent: Agent) -> None:
         session, screen = agent.session, self._screen
+        if not self._ready_before:
+            pace.keep()  # only once: what comes with a later session may go with it
+            self._ready_before = True
         self.standing = replace(
             self.standing,
             model=session.model,

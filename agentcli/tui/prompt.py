@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from textual import events
+from textual.geometry import Region
 from textual.message import Message
+from textual.strip import Strip
 from textual.widgets import TextArea
 
 from agentcli.text import plain_output
@@ -52,6 +54,19 @@ class Prompt(TextArea):
         self.earlier = history
         self.completion = completion
         self._vim = Vim() if vim else None
+        self._styled: object = None  # the theme that has the colours of the style sheet by now
+
+    def notify_style_update(self) -> None:
+        """The colours may be others."""
+        super().notify_style_update()
+        self._styled = None
+
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """As a TextArea does, that would look its colours up again for every key."""
+        if self._styled is self._theme:
+            return super(TextArea, self).render_lines(crop)
+        self._styled = self._theme
+        return super().render_lines(crop)
 
     def set_text(self, text: str) -> None:
         """Replace the text and go to its end."""

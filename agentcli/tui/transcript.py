@@ -195,7 +195,7 @@ class Transcript(ScrollView, can_focus=False):
 
     def _show_rows(self) -> None:
         """Draw the rows that are not what they were on the screen."""
-        shown, self._shown = self._shown, [self._strip(y) for y in range(self.size.height)]
+        shown, self._shown = self._shown, self._visible()
         if len(shown) != len(self._shown):
             self.refresh()
             return
@@ -204,6 +204,18 @@ class Transcript(ScrollView, can_focus=False):
         if changed:
             height = changed[-1] - changed[0] + 1
             self.refresh(Region(0, changed[0], self.size.width, height))
+
+    def _visible(self) -> list[Strip | None]:
+        """The rows that the widget has room for, few of them at its end."""
+        height, top = self.size.height, round(self.scroll_y)
+        strips: list[Strip | None] = [None] * max(0, height - self._tops[-1])
+        index = bisect_right(self._tops, top) - 1
+        at = top - self._tops[max(0, index)]
+        while len(strips) < height and index < len(self._blocks):
+            strips += [row.strip for row in self._blocks[index].rows[at:]]
+            index, at = index + 1, 0
+        strips += [None] * (height - len(strips))
+        return strips[:height]
 
     # -- what has rows -----------------------------------------------------------------------
 
@@ -298,10 +310,6 @@ class Transcript(ScrollView, can_focus=False):
         index = bisect_right(self._tops, y) - 1
         return index, self._blocks[index].rows[y - self._tops[index]]
 
-    def _strip(self, y: int) -> Strip | None:
-        found = self._at(y)
-        return found[1].strip if found is not None else None
-
     def _number(self, index: int) -> int:
         """The number of the first text of a block."""
         return self._first_text + sum(len(block.texts) for block in self._blocks[:index])
@@ -309,10 +317,10 @@ class Transcript(ScrollView, can_focus=False):
     def render_lines(self, crop: Region) -> list[Strip]:
         """The rows of a region of the widget."""
         style = self._paper.style if self._paper else self.visual_style.rich_style
-        selection = self.text_selection
+        selection, shown = self.text_selection, self._shown
         strips = []
         for y in crop.line_range:
-            strip = self._strip(y)
+            strip = shown[y] if y < len(shown) else None
             if strip is None:
                 strips.append(Strip.blank(crop.width, style))
                 continue
@@ -324,7 +332,8 @@ class Transcript(ScrollView, can_focus=False):
     def _marked(self, y: int, selection: Selection) -> Strip:
         """A row with what is selected in it."""
         found = self._at(y)
-        assert found is not None
+        if found is None:
+            return Strip([])
         index, row = found
         span = selection.get_span(self._number(index) + row.text)
         if span is None:

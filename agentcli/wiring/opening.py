@@ -85,7 +85,9 @@ async def open_agent(
     root = workspace.resolve()
     where = (task.env if task else None) or settings.env
     chosen_mode = Mode(mode or settings.mode or Mode.AUTO)
-    state = store.load_state(session_id) if session_id else AgentState()
+    state = AgentState()
+    if session_id:  # beside: a long one takes a second, and a screen may wait
+        state = await asyncio.to_thread(store.load_state, session_id)
     _check_session(state, root)
     name = model or state.model or settings.model or registry.default_model()
     small = registry.learnt_its_tools(name)
