@@ -3,7 +3,7 @@
 Started by ``llm/engine.py``, spoken to over a socket in lines of JSON. torch, its memory and its
 threads live and die here.
 
-    in    load      path, device, dtype, quantize, context, threads   once, first
+    in    load      path, device, dtype, quantize, context, threads, kernels   once, first
           generate  id, conversation, tokens, max_tokens, sampling, tools, inline, begun, count,
                     places, syntax, thinking                                  a turn of an agent
           complete  id, tokens, max_tokens, num_samples, sampling, schema, stop, python
@@ -64,7 +64,8 @@ from agentcli.inference.turn import (
 from agentcli.inference.turn_grammar import turn_grammar
 from agentcli.inference.variants import Edit
 from agentcli.inference.wire import STARTS, Closed, Wire
-from agentcli.model.checkpoint import LoadedModel, load_model
+from agentcli.model import native
+from agentcli.model.checkpoint import LoadedModel, load_model, stored_in_int8
 from agentcli.model.kv_cache import KVCache
 from agentcli.model.pack import can_pack
 
@@ -254,20 +255,21 @@ class Host:
 
 def load(options: Mapping[str, Any]) -> LoadedModel:
     """Without a dtype: bfloat16 where the device multiplies it as fast as it reads it, else as
-    stored. Without a device: the first CUDA device, else the processor.
+    stored; weights stored in 8 bits stay so where there are kernels for them. Without a device:
+    the first CUDA device, else the processor.
 
     Raises ModelError for a device that is not there, and what ``load_model`` raises.
     """
     device = _device(options.get("device"))
-    name = options.get("dtype")
-    fast = device.type == "cuda" or (device.type == "cpu" and can_pack())
-    dtype = DTYPES[name] if name else torch.bfloat16 if fast else "auto"
+    on_cpu = device.type == "cpu"
+    streamed = native.use(options.get("kernels") if on_cpu else None)
+    name, quantize, path = options.get("dtype"), options.get("quantize"), options["path"]
+    fast = device.type == "cuda" or (on_cpu and (can_pack() or streamed))
+    dtype: Any = DTYPES[name] if name else torch.bfloat16 if fast else "auto"
+    if streamed and not name and not quantize and stored_in_int8(path):
+        dtype, quantize = torch.float32, "int8"
     return load_model(
-        options["path"],
-        dtype=dtype,  # type: ignore[arg-type]
-        device=device,
-        quantize=options.get("quantize"),
-        context=options.get("context"),
+        path, dtype=dtype, device=device, quantize=quantize, context=options.get("context")
     )
 
 

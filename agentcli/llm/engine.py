@@ -19,6 +19,7 @@ from agentcli.errors import (
     SandboxError,
     ServerError,
 )
+from agentcli.llm.kernels import built_kernels
 from agentcli.sandbox.limits import Limits
 from agentcli.sandbox.process import Launch, SandboxProcess, Supervisor
 from agentcli.settings import LocalSettings
@@ -38,6 +39,14 @@ _DESCRIPTOR = 3
 _LINE_BYTES = 1 << 20
 # A model may fill the memory; no clock runs, and nothing is written.
 _LIMITS = Limits(time_s=0, memory_bytes=1 << 50, file_bytes=1 << 20, disk_bytes=1 << 30)
+_ENVIRONMENT = {
+    "PATH": os.defpath,
+    "LC_ALL": "C.UTF-8",
+    # Threads that wait for work leave the processor to the commands that run beside the model.
+    "OMP_WAIT_POLICY": "PASSIVE",
+    # Weights in large pages are read a sixth faster.
+    "THP_MEM_ALLOC_ENABLE": "1",
+}
 _CRASHED = "the process of the local model ended unexpectedly"
 
 
@@ -161,7 +170,7 @@ class EngineProcess:
         try:
             launch = Launch(
                 (sys.executable, "-I", "-c", _BOOT, _ROOT, str(_DESCRIPTOR)),
-                env={"PATH": os.defpath, "LC_ALL": "C.UTF-8", "OMP_WAIT_POLICY": "PASSIVE"},
+                env=_ENVIRONMENT,
                 cwd="/",
                 limits=_LIMITS,
                 fds={_DESCRIPTOR: theirs.fileno()},
@@ -178,7 +187,8 @@ class EngineProcess:
     async def _connect(self, link: socket.socket) -> None:
         """Have the model loaded by the host at the other end of ``link``."""
         reader, self._writer = await asyncio.open_connection(sock=link, limit=_LINE_BYTES)
-        self._send({"op": "load", **self._settings})
+        kernels = await built_kernels(self._supervisor)  # while the host imports torch
+        self._send({"op": "load", "kernels": kernels and str(kernels), **self._settings})
         try:
             line = await reader.readline()
             if not line:

@@ -132,6 +132,11 @@ def _load_safetensors(
     return model
 
 
+def stored_in_int8(path: str | Path) -> bool:
+    """Whether a folder holds its matrices in 8 bits. Raises CheckpointError as ``load_model``."""
+    return open_folder(path).data.get("storage") == INT8_ROWS
+
+
 def _dtype_of(data: Mapping[str, Any]) -> torch.dtype:
     """The dtype that config.json names, under its old or new key; bfloat16 if it is silent."""
     text = {**data, **data.get("text_config", {})}

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from agentcli.errors import ContextLengthError
-from agentcli.model import nanochat
+from agentcli.model import nanochat, native
 from agentcli.model.attention import attend
 from agentcli.model.config import SMEAR_CHANNELS, VALUE_GATE_CHANNELS, ModelConfig
 from agentcli.model.kv_cache import KVCache, Span
@@ -178,6 +178,8 @@ class Block(nn.Module):
         self.mlp_norm = Norm(config, config.n_embd)
         self.mlp = MLP(config, fused=fused)
         self.post_norms = config.post_norms
+        # The same as one call of a kernel, where streamed.py has prepared it.
+        self.native: native.Block | None = None
         if config.post_norms:
             self.attn_post_norm = Norm(config, config.n_embd)
             self.mlp_post_norm = Norm(config, config.n_embd)
@@ -190,6 +192,10 @@ class Block(nn.Module):
         cache: KVCache | None = None,
         value_embed: Tensor | None = None,
     ) -> Tensor:
+        if self.native is not None and cache is not None:
+            step = native.steps(x, span, cos_sin, cache, value_embed, self.attn.layer)
+            if step is not None:
+                return native.block(x, self.native, step)
         y = self.attn(self.attn_norm(x), span, cos_sin, cache, value_embed)
         x = x + (self.attn_post_norm(y) if self.post_norms else y)
         y = self.mlp(self.mlp_norm(x))

@@ -1,20 +1,22 @@
-"""bfloat16 weights on the CPU in oneDNN's own layout.
+"""bfloat16 weights on the processor, in a form that is read at nearly the speed of memory.
 
-A plain bfloat16 product reorders its weights each time; for one row that costs more than the
-product. Packed once, decoding reads weights at nearly the speed of memory. Needs AVX-512 (or
-AMX); other processors do better with float32, see ``suited_dtype``.
+With AVX-512 or AMX that is oneDNN's own layout: a plain product reorders its weights each time,
+which for one row costs more than the product. Elsewhere it is the kernels of ``native.py``, which
+read the weights where they are and keep the stream in float32. Where neither is to be had,
+float32 weights do better, see ``suited_dtype``.
 """
 
 from __future__ import annotations
+
+from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from agentcli.model import native
 from agentcli.model.gpt import GPT
-
-# Small gates are not worth a layout of their own.
-SMALLEST = 4096
+from agentcli.model.streamed import StreamedLinear, matrices, prepare_blocks, streams, widen_stream
 
 
 class PackedLinear(nn.Module):
@@ -36,19 +38,28 @@ class PackedLinear(nn.Module):
 def pack_model(model: GPT) -> bool:
     """Packs the matrices of a bfloat16 model on the CPU, in place; False where that is no use."""
     weight = model.embedding_weight
-    if weight.device.type != "cpu" or weight.dtype != torch.bfloat16 or not can_pack():
+    if weight.device.type != "cpu" or weight.dtype != torch.bfloat16:
         return False
-    if model.lm_head is None:
-        model.lm_head = PackedLinear(weight)
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, nn.Linear) and child.weight.numel() >= SMALLEST:
-                setattr(parent, name, PackedLinear(child.weight, child.bias))
+    if can_pack():
+        kind: type[PackedLinear] | type[StreamedLinear] = PackedLinear
+    elif streams(model):
+        kind = StreamedLinear
+        widen_stream(model)
+    else:
+        return False
+    found = matrices(model)
+    while found:  # each is let go before the next is made
+        parent, name, matrix = found.pop()
+        setattr(parent, name, kind(matrix.weight, matrix.bias))
+    if model.lm_head is None:  # tied: the kernels read the embedding itself
+        model.lm_head = kind(weight)
+    prepare_blocks(model)
     return True
 
 
+@cache
 def can_pack() -> bool:
-    """Tries it: whether this processor and this torch can, and compute the same."""
+    """Tries it: whether this processor and this torch can pack, and compute the same."""
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(64, 96, generator=generator).to(torch.bfloat16)
     x = torch.randn(3, 96, generator=generator).to(torch.bfloat16)
@@ -60,8 +71,9 @@ def can_pack() -> bool:
 
 
 def suited_dtype(device: torch.device | str, stored: torch.dtype) -> torch.dtype:
-    """``stored``, but float32 for half precision on a CPU that multiplies it slowly."""
-    half = stored in (torch.bfloat16, torch.float16)
-    if half and torch.device(device).type == "cpu" and not can_pack():
-        return torch.float32
-    return stored
+    """``stored``, but where a CPU multiplies half precision slowly float32, and bfloat16 stays
+    only where the kernels read it."""
+    if torch.device(device).type != "cpu" or can_pack():
+        return stored
+    slow = stored == torch.float16 or (stored == torch.bfloat16 and not native.loaded())
+    return torch.float32 if slow else stored

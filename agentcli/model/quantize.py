@@ -1,9 +1,9 @@
 """Weight-only quantisation: matrices stored in 8 or 4 bits, activations as they are.
 
 int8: one scale per output row, symmetric. int4: one scale and one zero per group of 32 inputs of
-a row. PyTorch's own kernels multiply with them (aten ``_weight_int8pack_mm`` and
-``_weight_int4pack_mm``); prompts, which have rows enough to keep the matrix units busy, multiply
-with weights expanded on the way.
+a row. The kernels of ``native.py`` multiply with them where they are built (``streamed.py``), else
+PyTorch's own (aten ``_weight_int8pack_mm`` and ``_weight_int4pack_mm``); prompts, which have rows
+enough to keep the matrix units busy, multiply with weights expanded on the way.
 """
 
 from __future__ import annotations
@@ -16,14 +16,20 @@ from torch import Tensor, nn
 
 from agentcli.errors import ModelError
 from agentcli.model.gpt import GPT
+from agentcli.model.streamed import (
+    StreamedInt4Linear,
+    StreamedInt8Linear,
+    matrices,
+    prepare_blocks,
+    streams,
+    widen_stream,
+)
 
 Scheme = Literal["int8", "int4"]
 
 GROUP = 32
 # From so many rows on, expanding the weights once costs less than the narrow kernels.
 EXPAND_ROWS = 32
-# Gates of nanochat's smear and value embeddings: too small to matter.
-SMALLEST = 4096
 
 
 class Int8Linear(nn.Module):
@@ -114,15 +120,21 @@ def quantize_model(model: GPT, scheme: Scheme) -> None:
     """
     if scheme not in ("int8", "int4"):
         raise ModelError(f"unknown quantisation {scheme!r}; known are int8 and int4")
+    found = matrices(model)
+    streamed = streams(model)
+    if streamed:
+        widen_stream(model)
+    int8 = StreamedInt8Linear if streamed else Int8Linear
+    int4 = StreamedInt4Linear if streamed else Int4Linear
     if model.lm_head is None:
-        model.lm_head = Int8Linear(model.embedding_weight)
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if not isinstance(child, nn.Linear) or child.weight.numel() < SMALLEST:
-                continue
-            use_int4 = scheme == "int4" and name != "lm_head" and Int4Linear.fits(child.weight)
-            narrow = Int4Linear if use_int4 else Int8Linear
-            setattr(parent, name, narrow(child.weight, child.bias))
+        model.lm_head = int8(model.embedding_weight)
+    while found:  # each is let go before the next is made
+        parent, name, matrix = found.pop()
+        use_int4 = scheme == "int4" and name != "lm_head" and int4.fits(matrix.weight)
+        narrow = int4 if use_int4 else int8
+        setattr(parent, name, narrow(matrix.weight, matrix.bias))
+    if streamed:
+        prepare_blocks(model)
 
 
 def _round_to_groups(weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,446 @@
+// What a step of decoding on a processor consists of: a few tokens for a few rows.
+//
+// Written in plain C with vectors of 8 floats, which the compiler maps to what the processor has.
+// Activations are float32. Weights are bfloat16, int8 (a scale per output) or int4 (a scale and a
+// zero per group of 32 inputs). The narrow ones multiply in integers: an input is rounded to 16
+// bits within its group of 32, which loses less than bfloat16 would.
+//
+// A matrix is read row by row in one stream, since memory is what limits: the next 4 KB are asked
+// for ahead, because the processor's own prefetcher stops at the end of a page.
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#ifdef __AVX2__
+#include <immintrin.h>
+#endif
+
+typedef float f8 __attribute__((vector_size(32)));
+typedef float f4 __attribute__((vector_size(16)));
+typedef uint32_t u8 __attribute__((vector_size(32)));
+typedef int32_t i8 __attribute__((vector_size(32)));
+typedef uint16_t h8 __attribute__((vector_size(16)));
+typedef int16_t s16 __attribute__((vector_size(32)));
+typedef int8_t b16 __attribute__((vector_size(16)));
+typedef uint8_t n16 __attribute__((vector_size(16)));
+
+#define INLINE static inline __attribute__((always_inline))
+#define GROUP 32
+#define AHEAD 4096  // bytes
+#define ROWS 8      // at once; more are taken in turns
+#define LARGEST_HEAD 512
+#define GATE 12     // channels that open nanochat's value embeddings
+
+INLINE f8 load(const float *p) { f8 v; memcpy(&v, p, sizeof v); return v; }
+INLINE s16 load16(const int16_t *p) { s16 v; memcpy(&v, p, sizeof v); return v; }
+INLINE f8 from_bf16(const uint16_t *p) {
+    h8 v;
+    memcpy(&v, p, sizeof v);
+    return (f8)(__builtin_convertvector(v, u8) << 16);
+}
+INLINE float sum(f8 v) {
+    f4 half = __builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7);
+    half += __builtin_shufflevector(half, half, 2, 3, 0, 1);
+    return half[0] + half[1];
+}
+
+// Sums of products of neighbours: 16 numbers to 8.
+INLINE i8 dot_pairs(s16 a, s16 b) {
+#ifdef __AVX2__
+    return (i8)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+#else
+    i8 out;
+    for (int i = 0; i < 8; i++)
+        out[i] = (int32_t)a[2 * i] * b[2 * i] + (int32_t)a[2 * i + 1] * b[2 * i + 1];
+    return out;
+#endif
+}
+
+// --- weights as floats -------------------------------------------------------------------------
+
+// A sum waits for itself: few rows keep several sums each, so that none is waited for.
+INLINE void float_row(float *y, const float *x, const void *w, int bytes, long n, long k, int rows) {
+    f8 acc[ROWS][4] = {0};
+    const int sums = rows <= 2 ? 4 : rows <= 4 ? 2 : 1;
+    for (long i = 0; i < k; i += 8 * sums) {
+        if (sums == 4 || i % 32 == 0) __builtin_prefetch((const char *)w + i * bytes + AHEAD);
+        for (int part = 0; part < sums; part++) {
+            long at = i + 8 * part;
+            f8 weight = bytes == 2 ? from_bf16((const uint16_t *)w + at) : load((const float *)w + at);
+            for (int m = 0; m < rows; m++) acc[m][part] += weight * load(x + m * k + at);
+        }
+    }
+    for (int m = 0; m < rows; m++) {
+        f8 all = acc[m][0];
+        for (int part = 1; part < sums; part++) all += acc[m][part];
+        y[m * n] = sum(all);
+    }
+}
+
+// --- 8 and 4 bits ------------------------------------------------------------------------------
+
+typedef struct {
+    int16_t *q;     // (rows, k)
+    float *scale;   // (rows, groups): x = q * scale
+    float *total;   // (rows, groups): the sum of a group's x, as rounded
+    long groups;    // k / 32, rounded up to a multiple of 8; what is beyond is zero
+} Rounded;
+
+static Rounded round_inputs(const float *x, long rows, long k) {
+    long groups = (k / GROUP + 7) & ~7L;
+    Rounded r = {malloc(rows * k * sizeof(int16_t)), calloc(2 * rows * groups, sizeof(float)), 0, groups};
+    r.total = r.scale + rows * groups;
+    for (long m = 0; m < rows; m++)
+        for (long g = 0; g < k / GROUP; g++) {
+            const float *from = x + m * k + g * GROUP;
+            int16_t *to = r.q + m * k + g * GROUP;
+            i8 most_bits = {0};  // of positive floats, which compare as integers do
+            for (int i = 0; i < GROUP; i += 8) {
+                i8 bits = (i8)load(from + i) & 0x7fffffff, larger = bits > most_bits;
+                most_bits = (bits & larger) | (most_bits & ~larger);
+            }
+            f8 sizes = (f8)most_bits;
+            float most = 0;
+            for (int i = 0; i < 8; i++) most = sizes[i] > most ? sizes[i] : most;
+            float scale = most / 32767, inverse = most > 0 ? 32767 / most : 0;
+            int32_t total = 0;
+            for (int i = 0; i < GROUP; i++) {
+                to[i] = (int16_t)lrintf(from[i] * inverse);
+                total += to[i];
+            }
+            r.scale[m * groups + g] = scale;
+            r.total[m * groups + g] = scale * total;
+        }
+    return r;
+}
+
+INLINE void int8_row(float *y, Rounded x, const int8_t *w, float scale, long n, long k, int rows) {
+    f8 acc[ROWS][2] = {0};
+    for (long g = 0; g < k / GROUP; g += 2) {
+        __builtin_prefetch(w + g * GROUP + AHEAD);
+        for (int part = 0; part < 2; part++) {
+            b16 first, second;
+            memcpy(&first, w + (g + part) * GROUP, 16);
+            memcpy(&second, w + (g + part) * GROUP + 16, 16);
+            s16 a = __builtin_convertvector(first, s16), b = __builtin_convertvector(second, s16);
+            for (int m = 0; m < rows; m++) {
+                const int16_t *q = x.q + m * k + (g + part) * GROUP;
+                i8 dot = dot_pairs(a, load16(q)) + dot_pairs(b, load16(q + 16));
+                acc[m][part] += __builtin_convertvector(dot, f8) * x.scale[m * x.groups + g + part];
+            }
+        }
+    }
+    for (int m = 0; m < rows; m++) y[m * n] = sum(acc[m][0] + acc[m][1]) * scale;
+}
+
+// Byte i of a group holds input i below and input 16 + i above. w = (q - 8) * scale + zero.
+INLINE void int4_row(float *y, Rounded x, const uint8_t *w, const uint16_t *scales,
+                     const uint16_t *zeros, long n, long k, int rows) {
+    f8 acc[ROWS][2] = {0};
+    for (long g = 0; g < k / GROUP; g += 8) {
+        f8 scale = from_bf16(scales + g), zero = from_bf16(zeros + g) - 8 * scale;
+        float both[ROWS][8];
+        for (int m = 0; m < rows; m++) {
+            f8 product = scale * load(x.scale + m * x.groups + g);
+            memcpy(both[m], &product, sizeof product);
+            acc[m][0] += zero * load(x.total + m * x.groups + g);
+        }
+        long count = k / GROUP - g < 8 ? k / GROUP - g : 8;
+        for (long i = 0; i < count; i += 2) {
+            __builtin_prefetch(w + (g + i) * 16 + AHEAD);
+            for (int part = 0; part < 2; part++) {
+                n16 bytes;
+                memcpy(&bytes, w + (g + i + part) * 16, 16);
+                s16 pair = __builtin_convertvector(bytes, s16), low = pair & 15, high = pair >> 4;
+                for (int m = 0; m < rows; m++) {
+                    const int16_t *q = x.q + m * k + (g + i + part) * GROUP;
+                    i8 dot = dot_pairs(low, load16(q)) + dot_pairs(high, load16(q + 16));
+                    acc[m][part] += __builtin_convertvector(dot, f8) * both[m][i + part];
+                }
+            }
+        }
+    }
+    for (int m = 0; m < rows; m++) y[m * n] = sum(acc[m][0] + acc[m][1]);
+}
+
+// The number of rows is a constant in each branch, so that their sums stay in registers.
+#define FOR_ROWS(rows, call) \
+    switch (rows) { \
+        case 1: { enum { R = 1 }; call; break; } \
+        case 2: { enum { R = 2 }; call; break; } \
+        case 3: { enum { R = 3 }; call; break; } \
+        case 4: { enum { R = 4 }; call; break; } \
+        case 5: { enum { R = 5 }; call; break; } \
+        case 6: { enum { R = 6 }; call; break; } \
+        case 7: { enum { R = 7 }; call; break; } \
+        default: { enum { R = 8 }; call; } \
+    }
+
+typedef struct {
+    const void *weight;      // (outputs, inputs) by bits: 32 float, 16 bfloat16, 8 int8, 4 as above
+    const void *scales;      // of 8 bits: (outputs,) float; of 4 bits: (outputs, inputs / 32)
+    const uint16_t *zeros;   // bfloat16, which both may be read 8 past their end
+    const float *bias;       // null: none
+    long bits, outputs, inputs;  // inputs are a multiple of 64
+} Matrix;
+
+// y (rows, outputs) = x (rows, inputs) times the matrix transposed, plus bias.
+void linear(float *y, const float *x, const Matrix *matrix, long rows) {
+    const Matrix w = *matrix;
+    long n = w.outputs, k = w.inputs, groups = k / GROUP;
+    for (long m = 0; m < rows; m += ROWS) {
+        long now = rows - m < ROWS ? rows - m : ROWS;
+        float *to = y + m * n;
+        const float *from = x + m * k;
+        Rounded rounded = {0};
+        if (w.bits <= 8) rounded = round_inputs(from, now, k);
+#pragma omp parallel for schedule(static)
+        for (long o = 0; o < n; o++) {
+            if (w.bits == 32)
+                FOR_ROWS(now, float_row(to + o, from, (const float *)w.weight + o * k, 4, n, k, R))
+            else if (w.bits == 16)
+                FOR_ROWS(now, float_row(to + o, from, (const uint16_t *)w.weight + o * k, 2, n, k, R))
+            else if (w.bits == 8)
+                FOR_ROWS(now, int8_row(to + o, rounded, (const int8_t *)w.weight + o * k,
+                                       ((const float *)w.scales)[o], n, k, R))
+            else
+                FOR_ROWS(now, int4_row(to + o, rounded, (const uint8_t *)w.weight + o * k / 2,
+                                       (const uint16_t *)w.scales + o * groups, w.zeros + o * groups,
+                                       n, k, R))
+            if (w.bias)
+                for (long i = 0; i < now; i++) to[i * n + o] += w.bias[o];
+        }
+        free(rounded.q);
+        free(rounded.scale);
+    }
+}
+
+void widen_int4(float *wide, const uint8_t *w, const uint16_t *scales, const uint16_t *zeros, long groups) {
+#pragma omp parallel for schedule(static)
+    for (long g = 0; g < groups; g++) {
+        float scale = from_bf16(scales + g)[0], zero = from_bf16(zeros + g)[0] - 8 * scale;
+        for (int i = 0; i < 16; i++) {
+            wide[g * GROUP + i] = (w[g * 16 + i] & 15) * scale + zero;
+            wide[g * GROUP + 16 + i] = (w[g * 16 + i] >> 4) * scale + zero;
+        }
+    }
+}
+
+// --- beside the matrices -----------------------------------------------------------------------
+
+// y = x / sqrt(mean(x^2) + eps) * (weight + offset), row by row; weight may be null.
+INLINE void norm_row(float *y, const float *x, const float *weight, float offset, float eps, long n) {
+    f8 squares = {0};
+    long i = 0;
+    for (; i + 8 <= n; i += 8) squares += load(x + i) * load(x + i);
+    float total = sum(squares);
+    for (; i < n; i++) total += x[i] * x[i];
+    float factor = 1 / sqrtf(total / n + eps);
+    if (weight)
+        for (i = 0; i < n; i++) y[i] = x[i] * factor * (weight[i] + offset);
+    else
+        for (i = 0; i < n; i++) y[i] = x[i] * factor;
+}
+
+// e^x to float32 precision: 2^n * e^r with |r| <= ln 2 / 2 (Cephes, expf).
+INLINE f8 exp8(f8 x) {
+    f8 lowest = {-87, -87, -87, -87, -87, -87, -87, -87};
+    i8 below = x < lowest, above = x > -lowest;
+    x = (f8)(((i8)lowest & below) | ((i8)(-lowest) & above) | ((i8)x & ~(below | above)));
+    f8 shifted = x * 1.44269504088896341f + 12582912.0f;  // rounds to the nearest integer
+    f8 whole = shifted - 12582912.0f;
+    f8 r = x - whole * 0.693359375f + whole * 2.12194440e-4f;
+    f8 p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1;
+    return (f8)((i8)p + (__builtin_convertvector(whole, i8) << 23));
+}
+
+enum { SILU, GELU, RELU2 };  // of the MLP; the first two gated
+
+// hidden (rows, n) of the MLP. With gates x (rows, 2 n) holds gate and up, else x is (rows, n).
+static void activate(float *y, const float *x, int kind, long rows, long n) {
+    for (long m = 0; m < rows; m++) {
+        const float *gate = x + (kind == RELU2 ? m * n : 2 * m * n), *up = gate + n;
+        for (long i = 0; i < n; i += 8) {
+            size_t size = n - i < 8 ? (n - i) * sizeof(float) : sizeof(f8);
+            f8 g = {0}, u = {0}, out;
+            memcpy(&g, gate + i, size);
+            if (kind == RELU2) {
+                g = (f8)((i8)g & (g > 0));
+                out = g * g;
+            } else {
+                memcpy(&u, up + i, size);
+                f8 slope = kind == GELU ? 1.5957691216057308f * (g + 0.044715f * g * g * g) : g;
+                out = g / (1 + exp8(-slope)) * u;
+            }
+            memcpy(y + m * n + i, &out, size);
+        }
+    }
+}
+
+// What a step is given, beside what stays the same for a layer.
+typedef struct {
+    long batch, tokens;
+    long start;                // position of the first token in every row, unless there are positions
+    const int64_t *positions;  // (batch, tokens) or null
+    long capacity;             // slots of a row of the cache
+    float *k, *v;              // the cache of this layer: (batch, capacity, kv_heads, dim)
+    const float *cos, *sin;    // (tables, tokens, rotated), the signs in sin
+    long tables, rotated;      // 1 where rows share them, else batch; an even number of channels, or 0
+    const float *values;       // (batch, tokens, kv_heads * dim), added to v through the gate, or null
+} Step;
+
+typedef struct {
+    const float *attn_norm, *attn_post, *mlp_norm, *mlp_post;  // posts are null where there are none
+    const float *q_norm, *k_norm;
+    const float *gate;  // (kv_heads, GATE), of nanochat's value embeddings
+    Matrix qkv, attn_proj, up, mlp_proj;
+    long width, heads, kv_heads, dim;  // dim is a multiple of 8
+    long window;                       // keys seen before the own one; negative: all
+    long qk;                           // norm of q and k: 0 none, 1 before, 2 after rotating
+    long post;                         // whether there are norms after attention and MLP
+    long mlp;
+    float scale, softcap, eps, offset;
+} Block;
+
+INLINE void place(float *y, const float *x, const Block *b, const Step *s, const float *cos,
+                  const float *sin, const float *weight) {
+    long half = s->rotated / 2;
+    float normed[LARGEST_HEAD];
+    if (b->qk == 1) {
+        norm_row(normed, x, weight, b->offset, b->eps, b->dim);
+        x = normed;
+    }
+    for (long i = 0; i < half; i++) {
+        y[i] = x[i] * cos[i] + x[half + i] * sin[i];
+        y[half + i] = x[half + i] * cos[half + i] + x[i] * sin[half + i];
+    }
+    for (long i = s->rotated; i < b->dim; i++) y[i] = x[i];
+    if (b->qk == 2) norm_row(y, y, weight, b->offset, b->eps, b->dim);
+}
+
+INLINE float dot(const float *a, const float *b, long n) {
+    f8 total = {0};
+    for (long i = 0; i < n; i += 8) total += load(a + i) * load(b + i);
+    return sum(total);
+}
+
+// One query over the keys first .. last of one head; scores is scratch.
+static void attend(float *y, const float *q, const float *k, const float *v, float *scores,
+                   const Block *b, long first, long last) {
+    long stride = b->kv_heads * b->dim, count = last - first + 1;
+    float most = -INFINITY, total = 0;
+    for (long j = 0; j < count; j++) {
+        float score = dot(q, k + (first + j) * stride, b->dim) * b->scale;
+        if (b->softcap > 0) score = b->softcap * tanhf(score / b->softcap);
+        scores[j] = score;
+        most = score > most ? score : most;
+    }
+    for (long j = count; j < count + 8; j++) scores[j] = -INFINITY;
+    for (long j = 0; j < count; j += 8) {
+        f8 weight = exp8(load(scores + j) - most);
+        for (long i = count - j; i < 8; i++) weight[i] = 0;
+        memcpy(scores + j, &weight, sizeof weight);
+        total += sum(weight);
+    }
+    for (long i = 0; i < b->dim; i += 32) {  // so many sums stay in registers
+        f8 sums[4] = {0};
+        int parts = b->dim - i < 32 ? (b->dim - i) / 8 : 4;
+        for (long j = 0; j < count; j++) {
+            const float *value = v + (first + j) * stride + i;
+            float weight = scores[j];
+            if (parts == 4)
+                for (int part = 0; part < 4; part++) sums[part] += weight * load(value + 8 * part);
+            else
+                for (int part = 0; part < parts; part++) sums[part] += weight * load(value + 8 * part);
+        }
+        for (int part = 0; part < parts; part++) {
+            f8 out = sums[part] / total;
+            memcpy(y + i + 8 * part, &out, sizeof out);
+        }
+    }
+}
+
+// Attention of a few new tokens. qkv (batch, tokens, heads + 2 kv_heads, dim) is turned in place:
+// queries and keys are normed and rotated, keys and values stored in the cache, then y (batch,
+// tokens, heads, dim) is what the queries see. x (batch, tokens, width) opens the gates of values.
+static void attention(float *y, float *qkv, const float *x, const Block *b, const Step *s) {
+    long all = b->heads + 2 * b->kv_heads, size = b->kv_heads * b->dim;
+    long longest = s->start + s->tokens;
+    for (long m = 0; m < s->batch * s->tokens; m++) {
+        long row = m / s->tokens, t = m % s->tokens;
+        long at = s->positions ? s->positions[m] : s->start + t;
+        long table = (s->tables > 1 ? m : t) * s->rotated;
+        float *heads = qkv + m * all * b->dim, *values = heads + b->heads * b->dim + size;
+        longest = at + 1 > longest ? at + 1 : longest;
+        for (long h = 0; h < b->heads + b->kv_heads; h++) {
+            float placed[LARGEST_HEAD];
+            place(placed, heads + h * b->dim, b, s, s->cos + table, s->sin + table,
+                  h < b->heads ? b->q_norm : b->k_norm);
+            memcpy(heads + h * b->dim, placed, b->dim * sizeof(float));
+        }
+        for (long h = 0; s->values && h < b->kv_heads; h++) {
+            float opening = 0;
+            for (int i = 0; i < GATE; i++) opening += x[m * b->width + i] * b->gate[h * GATE + i];
+            opening = 3 / (1 + expf(-opening));
+            for (long i = h * b->dim; i < (h + 1) * b->dim; i++)
+                values[i] += opening * s->values[m * size + i];
+        }
+        long slot = (row * s->capacity + at) * size;
+        memcpy(s->k + slot, heads + b->heads * b->dim, size * sizeof(float));
+        memcpy(s->v + slot, values, size * sizeof(float));
+    }
+    long group = b->heads / b->kv_heads, pieces = s->batch * b->kv_heads;
+    long work = s->batch * s->tokens * b->heads * longest * b->dim;
+#pragma omp parallel if (work > 65536)
+    {
+        float *scores = malloc((longest + 8) * sizeof(float));
+#pragma omp for schedule(static)
+        for (long piece = 0; piece < pieces; piece++) {
+            long row = piece / b->kv_heads, head = piece % b->kv_heads;
+            long first_slot = row * s->capacity * size + head * b->dim;
+            for (long t = 0; t < s->tokens; t++) {
+                long m = row * s->tokens + t, last = s->positions ? s->positions[m] : s->start + t;
+                long first = b->window < 0 || b->window > last ? 0 : last - b->window;
+                for (long h = head * group; h < (head + 1) * group; h++)
+                    attend(y + (m * b->heads + h) * b->dim, qkv + (m * all + h) * b->dim,
+                           s->k + first_slot, s->v + first_slot, scores, b, first, last);
+            }
+        }
+        free(scores);
+    }
+}
+
+static void norm(float *y, const float *x, const float *weight, const Block *b, long rows) {
+    for (long m = 0; m < rows; m++)
+        norm_row(y + m * b->width, x + m * b->width, weight, b->offset, b->eps, b->width);
+}
+
+// y = x + what the attention and the MLP make of x, both (batch, tokens, width): gpt.py's Block.
+void block(float *y, const float *x, const Block *b, const Step *s) {
+    long rows = s->batch * s->tokens, size = rows * b->width;
+    long inner = b->mlp_proj.inputs, q = b->attn_proj.inputs;
+    float *normed = malloc((size + rows * (b->qkv.outputs + q + b->up.outputs + inner) + size) * sizeof(float));
+    float *qkv = normed + size, *seen = qkv + rows * b->qkv.outputs, *up = seen + rows * q;
+    float *hidden = up + rows * b->up.outputs, *out = hidden + rows * inner;
+
+    norm(normed, x, b->attn_norm, b, rows);
+    linear(qkv, normed, &b->qkv, rows);
+    attention(seen, qkv, normed, b, s);
+    linear(out, seen, &b->attn_proj, rows);
+    if (b->post) norm(out, out, b->attn_post, b, rows);
+    for (long i = 0; i < size; i++) y[i] = x[i] + out[i];
+
+    norm(normed, y, b->mlp_norm, b, rows);
+    linear(up, normed, &b->up, rows);
+    activate(hidden, up, b->mlp, rows, inner);
+    linear(out, hidden, &b->mlp_proj, rows);
+    if (b->post) norm(out, out, b->mlp_post, b, rows);
+    for (long i = 0; i < size; i++) y[i] += out[i];
+    free(normed);
+}

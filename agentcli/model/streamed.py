@@ -1,0 +1,193 @@
+"""A model's matrices for the kernels of ``native.py``: float32 inputs, weights in 16, 8 or 4 bits.
+
+A few rows are multiplied as the weights are streamed from memory; for more, the matrix is widened
+to float32 and PyTorch multiplies.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from agentcli.model import native
+from agentcli.model.gpt import GPT
+
+# Smaller matrices, such as gates, are left as they are, in float32.
+SMALLEST = 4096
+
+
+class StreamedLinear(nn.Module):
+    """bfloat16 weights, where they were."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight.detach())
+        self.register_buffer("bias", None if bias is None else bias.detach().float())
+        self.matrix = _matrix(16, weight.shape, weight, bias=self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if native.few(x):
+            return native.linear(x, self.matrix)
+        return F.linear(x, native.widened(self.weight), self.bias)
+
+    def expanded(self) -> Tensor:
+        """The matrix it stands for, (out, in) float32."""
+        return self.weight.float()
+
+
+class StreamedInt8Linear(nn.Module):
+    """y = x @ (weight * scale).T + bias; weight int8 (out, in), scale float32 (out,)."""
+
+    weight: Tensor
+    scale: Tensor
+    bias: Tensor | None
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        super().__init__()
+        wide = weight.detach().float()
+        scale = wide.abs().amax(1).clamp(min=1e-10) / 127
+        rounded = (wide / scale[:, None]).round().clamp(-127, 127)
+        self.register_buffer("weight", rounded.to(torch.int8))
+        self.register_buffer("scale", scale)
+        self.register_buffer("bias", None if bias is None else bias.detach().float())
+        self.matrix = _matrix(8, weight.shape, self.weight, self.scale, bias=self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if native.few(x):
+            return native.linear(x, self.matrix)
+        y = F.linear(x, native.widened(self.weight)).mul_(self.scale)
+        return y if self.bias is None else y.add_(self.bias)
+
+    def expanded(self) -> Tensor:
+        """The matrix it stands for, (out, in) float32."""
+        return self.weight.float() * self.scale[:, None]
+
+
+class StreamedInt4Linear(nn.Module):
+    """Groups of 32 inputs share scale and zero: w = (q - 8) * scale + zero, q in 0..15.
+
+    ``packed`` uint8 (out, in / 32, 16): byte i of a group holds input i below and input 16 + i
+    above. ``scales`` and ``zeros`` are bfloat16, (out * in / 32 + 8,): the kernel takes 8 at once.
+    """
+
+    packed: Tensor
+    scales: Tensor
+    zeros: Tensor
+    bias: Tensor | None
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        super().__init__()
+        rows, columns = weight.shape
+        groups = weight.detach().float().view(rows, columns // native.GROUP, native.GROUP)
+        low, high = groups.amin(-1, keepdim=True), groups.amax(-1, keepdim=True)
+        # Scales as they are stored, so that the weights are rounded to what will be multiplied.
+        scale = ((high - low) / 15).clamp(min=1e-8).bfloat16().float()
+        zero = (low + 8 * scale).bfloat16().float()
+        q = ((groups - zero) / scale + 8).round().clamp(0, 15).to(torch.uint8)
+        half = native.GROUP // 2
+        self.register_buffer("packed", q[..., :half] | q[..., half:] << 4)
+        self.register_buffer("scales", F.pad(scale.flatten(), (0, 8)).bfloat16())
+        self.register_buffer("zeros", F.pad(zero.flatten(), (0, 8)).bfloat16())
+        self.register_buffer("bias", None if bias is None else bias.detach().float())
+        tensors = (self.packed, self.scales, self.zeros)
+        self.matrix = _matrix(4, weight.shape, *tensors, bias=self.bias)
+
+    @staticmethod
+    def fits(weight: Tensor) -> bool:
+        """Whether the kernel can take a matrix of this shape."""
+        return weight.shape[1] % native.COLUMNS == 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        if native.few(x):
+            return native.linear(x, self.matrix)
+        return F.linear(x, self.expanded(), self.bias)
+
+    def expanded(self) -> Tensor:
+        """The matrix it stands for, (out, in) float32."""
+        rows = self.packed.shape[0]
+        return native.widened_int4(self.packed, self.scales, self.zeros).view(rows, -1)
+
+
+Streamed = StreamedLinear | StreamedInt8Linear | StreamedInt4Linear
+
+
+def matrices(model: GPT) -> list[tuple[nn.Module, str, nn.Linear]]:
+    """All linear layers that are worth another form: the module each is in, its name there."""
+    found = []
+    for parent in model.modules():
+        for name, child in parent.named_children():
+            if isinstance(child, nn.Linear) and child.weight.numel() >= SMALLEST:
+                found.append((parent, name, child))
+    return found
+
+
+def streams(model: GPT) -> bool:
+    """Whether the kernels are there and can take all its matrices."""
+    if not native.loaded() or model.device.type != "cpu":
+        return False
+    widths = {matrix.weight.shape[1] for _, _, matrix in matrices(model)} | {model.config.n_embd}
+    return all(width % native.COLUMNS == 0 for width in widths)
+
+
+def widen_stream(model: GPT) -> None:
+    """Has the stream computed in float32, and all that is small stored so."""
+    model.compute_dtype = torch.float32
+    for module in model.modules():
+        large = isinstance(module, nn.Embedding) or (
+            isinstance(module, nn.Linear) and module.weight.numel() >= SMALLEST
+        )
+        for name, parameter in module.named_parameters(recurse=False):
+            if not (large and name == "weight"):
+                parameter.data = parameter.data.float()
+
+
+def prepare_blocks(model: GPT) -> None:
+    """Gives each block the form in which it is one call, once its matrices are streamed."""
+    config = model.config
+    for block in model.blocks:
+        attn, mlp = block.attn, block.mlp
+        up = mlp.c_gate_fc if mlp.fused else mlp.c_fc
+        inner = (attn.c_qkv, attn.c_proj, up, mlp.c_proj) if attn.fused else ()
+        fits = config.head_dim % 8 == 0 and config.head_dim <= native.LARGEST_HEAD
+        if not fits or not inner or not all(isinstance(matrix, Streamed) for matrix in inner):
+            continue
+        if config.gated and not mlp.fused:
+            continue
+        posts = (block.attn_post_norm, block.mlp_post_norm) if block.post_norms else (None, None)
+        heads = (None, None) if attn.qk_norm == "none" else (attn.q_norm, attn.k_norm)
+        norms = (block.attn_norm, posts[0], block.mlp_norm, posts[1], *heads)
+        pointers = [_pointer(None if norm is None else norm.weight) for norm in norms]
+        gate = attn.ve_gate.weight if config.has_value_embed(attn.layer) else None
+        block.native = native.Block(
+            *pointers,
+            _pointer(gate),
+            *(matrix.matrix for matrix in inner),
+            width=config.n_embd,
+            heads=config.n_head,
+            kv_heads=config.n_kv_head,
+            dim=config.head_dim,
+            window=-1 if attn.window is None else attn.window,
+            qk=("none", "before_rope", "after_rope").index(config.qk_norm),
+            post=block.post_norms,
+            mlp=("silu_gate", "gelu_gate", "relu2").index(config.mlp),
+            scale=config.softmax_scale,
+            softcap=config.attention_softcap,
+            eps=config.norm_eps,
+            offset=float(config.norm == "one_plus_weight"),
+        )
+
+
+def _matrix(
+    bits: int, shape: torch.Size, weight: Tensor, *scales: Tensor, bias: Tensor | None
+) -> native.Matrix:
+    pointers = [_pointer(tensor) for tensor in (weight, *scales)]
+    pointers += [None] * (3 - len(pointers))
+    return native.Matrix(*pointers, _pointer(bias), bits, *shape)
+
+
+def _pointer(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
