@@ -1,7 +1,8 @@
 """Runs held-out tasks through the real agent and counts what it solves.
 
     python -m training.cases --out DIR --count 100 --seed 1
-    python -m training.evaluate DIR [--kinds repair question] [--limit 50] [--tries 1] [--out F]
+    python -m training.evaluate DIR [--kinds repair question] [--limit 50] [--out F]
+        [--baseline random|shuffled|prior]
 
 Each task gets a copy of its files; a few are under way at a time, each with its engine process. A
 repair counts as solved when, at the end, all tests pass in the sandbox and no test file has
@@ -26,12 +27,15 @@ from typing import Any
 
 from agentcli.agent.events import CandidateTried, StopReason, ToolFinished, ToolStarted
 from agentcli.agent.kernel import Agent
+from agentcli.llm.client import LLMClient
 from agentcli.llm.local import LocalClient, connect
 from agentcli.messages import Outcome
 from agentcli.sandbox.limits import Limits
 from agentcli.settings import Settings
 from agentcli.tools.base import ToolKind
 from agentcli.wiring import open_agent
+from training.baselines import NAMES as BASELINES
+from training.baselines import baseline
 from training.quick_session import is_test_file
 
 MAX_STEPS = 24
@@ -54,9 +58,7 @@ class Score:
     tries: int = 0
 
 
-async def attempt(
-    name: str, task: dict[str, Any], client: LocalClient, settings: Settings
-) -> Score:
+async def attempt(name: str, task: dict[str, Any], client: LLMClient, settings: Settings) -> Score:
     """One task from its files to its score."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -172,12 +174,20 @@ def known(out: Path) -> list[Score]:
     return [Score(**json.loads(line)) for line in out.read_text().splitlines()]
 
 
-async def evaluate(cases: Sequence[Path], settings: Settings, at_once: int, out: Path) -> None:
+async def evaluate(
+    cases: Sequence[Path], settings: Settings, at_once: int, out: Path, instead: str = ""
+) -> None:
     """All cases that ``out`` does not have yet; the table of all goes to stdout."""
     free: asyncio.Queue[LocalClient] = asyncio.Queue()
     clients = [connect(None, settings) for _ in range(at_once)]
     for client in clients:
         free.put_nowait(client)
+    others: dict[LocalClient, LLMClient] = {}
+    scratch = tempfile.TemporaryDirectory()
+    if instead:
+        others = {
+            client: baseline(instead, client, settings, Path(scratch.name)) for client in clients
+        }
     scores = known(out)
     done = {score.name for score in scores}
     with out.open("a", encoding="utf-8") as file:
@@ -185,7 +195,8 @@ async def evaluate(cases: Sequence[Path], settings: Settings, at_once: int, out:
         async def one(folder: Path) -> None:
             client = await free.get()
             task = json.loads((folder / "task.json").read_text())
-            score = await attempt(folder.name, task, LocalClient.sharing(client), settings)
+            asked = others.get(client) or LocalClient.sharing(client)
+            score = await attempt(folder.name, task, asked, settings)
             free.put_nowait(client)
             scores.append(score)
             file.write(json.dumps(asdict(score)) + "\n")
@@ -198,6 +209,7 @@ async def evaluate(cases: Sequence[Path], settings: Settings, at_once: int, out:
         finally:
             for client in clients:
                 await client.aclose()
+            scratch.cleanup()
             print(table(sorted(scores, key=lambda score: score.name)))
 
 
@@ -206,6 +218,7 @@ def main() -> None:
     parser.add_argument("cases", type=Path)
     parser.add_argument("--kinds", nargs="+", default=[])
     parser.add_argument("--limit", type=int, default=0, help="tasks of each kind")
+    parser.add_argument("--baseline", choices=BASELINES, default="")
     parser.add_argument("--at-once", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("build/evaluation.jsonl"))
     args = parser.parse_args()
@@ -218,7 +231,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as data:
         os.environ["AGENTCLI_DATA_DIR"] = data  # journals
         settings = Settings(max_steps=MAX_STEPS, timeout_s=TIME_S)
-        asyncio.run(evaluate(cases, settings, args.at_once, args.out))
+        asyncio.run(evaluate(cases, settings, args.at_once, args.out, args.baseline))
 
 
 if __name__ == "__main__":

@@ -45,12 +45,12 @@ def _alone(text: str, number: int) -> str | None:
     first = last = number - 1
     if not 0 <= first < len(lines) or not lines[first].strip():
         return None
-    for grown in range(LONGEST):
+    for _ in range(LONGEST):
         old = "\n".join(lines[first : last + 1])
         if text.count(old) == 1:
             return old
-        down = grown % 2 == 0 and last + 1 < len(lines)
-        if down or first == 0:
+        follows = last + 1 < len(lines) and lines[last + 1].strip()
+        if first == 0 or (follows and last - number < number - 1 - first):
             last = min(last + 1, len(lines) - 1)
         else:
             first -= 1

@@ -29,6 +29,9 @@ from agentcli.tools.registry import Registry
 PATIENCE = 12
 """Edits that are tried on for the right one, once there is one after which fewer tests fail."""
 
+SPARE_S, SLOWER = 3.0, 2.0
+"""A try may take so many seconds, and so many times what the check took before all tries."""
+
 _MANY = 1_000_000  # more than fail where tests run at all
 
 _GUARDED = re.compile(
@@ -111,7 +114,11 @@ class Search:
         )
         context = self._context
         with copy.tracing() if isinstance(copy, TracesLines) else nullcontext(LinesRun()) as lines:
+            started = time.monotonic()
             result = await self.tools.dispatch(check, context)
+        # An edit may make the tests loop for ever; the first run has had lines to look at, too.
+        bound_s = min(context.check.time_s, SPARE_S + SLOWER * (time.monotonic() - started))
+        self._context = replace(context, check=replace(context.check, time_s=bound_s))
         now = _failures(result)
         # An error that keeps all tests from running is no count, but a fault.
         if now is None and result.outcome is Outcome.FAILED:

@@ -16,7 +16,7 @@ from agentcli.inference.constrain import Grammar
 from agentcli.inference.engine import Engine
 from agentcli.inference.sampling import Sampling
 from agentcli.inference.speculate import Lookup
-from agentcli.inference.substring import CopyConstraint, UniqueSubstring
+from agentcli.inference.substring import CopyConstraint, OneLine, UniqueSubstring
 from agentcli.model.tokenizer import TiktokenTokenizer
 from tests.inference.conftest import make_engine
 from tests.model.test_tokenizer import PATTERN, RANKS
@@ -138,3 +138,13 @@ def test_rollback_fork_and_errors(engine: Engine) -> None:
         other.accept(ord("c"))
     with pytest.raises(ModelError, match="empty text"):
         UniqueSubstring("")
+
+
+def test_one_of_the_lines_whole() -> None:
+    source = OneLine('a.py\na.pyi\nb"c.py\n')
+    alive = source.walk(source.start(), b"a.py")
+    assert source.unique(alive)  # though another goes on
+    assert source.unique(source.walk(alive, b"i"))
+    assert not source.walk(alive, b"x") and not source.walk(source.start(), b".py")
+    assert not source.unique(source.walk(source.start(), b'b\\"c'))
+    assert source.unique(source.walk(source.start(), b'b\\"c.py'))

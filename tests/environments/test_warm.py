@@ -1,0 +1,104 @@
+"""Test runs in forks of a warm interpreter say what they say anywhere, and leave nothing behind."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from agentcli.environments.base import ExecResult
+from agentcli.environments.copies import copied
+from agentcli.environments.warm import WarmEnvironment
+from agentcli.sandbox.limits import Limits
+from tests.running import pytest_ini
+
+PYTEST = (sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider")
+UNITTEST = (sys.executable, "-m", "unittest")
+ENV = {"PYTHONDONTWRITEBYTECODE": "1"}
+LIMITS = Limits(time_s=60)
+CALC = "def low(a, b):\n    if a < b:\n        return a\n    return a\n\n\ndef idle():\n    pass\n"
+FILES = {
+    "calc.py": CALC,
+    "test_calc.py": (
+        "import unittest\nfrom calc import low\n\n\nclass Low(unittest.TestCase):\n"
+        "    def test_first(self):\n        self.assertEqual(low(1, 2), 1)\n\n"
+        "    def test_second(self):\n        self.assertEqual(low(2, 1), 1)\n"
+    ),
+    **pytest_ini(),
+}
+
+
+@pytest.fixture
+async def warm(workspace: Path) -> AsyncIterator[WarmEnvironment]:
+    for name, text in FILES.items():
+        (workspace / name).write_text(text)
+    async with copied(workspace, kind=WarmEnvironment) as copy:
+        assert isinstance(copy, WarmEnvironment)
+        yield copy
+
+
+def same(result: ExecResult) -> str:
+    """What a run said, without what may differ."""
+    return re.sub(r"in [\d.]+s", "in s", result.stdout + result.stderr)
+
+
+@pytest.mark.parametrize("argv", [PYTEST, UNITTEST])
+async def test_as_anywhere_and_fresh_each_time(
+    warm: WarmEnvironment, argv: tuple[str, ...]
+) -> None:
+    cold = await super(WarmEnvironment, warm).exec(argv, limits=LIMITS, env=ENV)
+    with warm.tracing() as lines:
+        first = await warm.exec(argv, limits=LIMITS, env=ENV)
+    second = await warm.exec(argv, limits=LIMITS, env=ENV)
+    assert cold.exit_code == first.exit_code == second.exit_code == 1
+    assert same(second) == same(cold)
+    assert (lines.failed, lines.passed) == (1, 1)
+    # The head of ``low`` runs in both tests, its second return only in the one that fails.
+    assert lines.ran["calc.py"][2] == (1, 1) and lines.ran["calc.py"][3] == (0, 1)
+    assert lines.ran["calc.py"][4] == (1, 0) and 8 not in lines.ran["calc.py"]
+    # As long as before, and within the same second: no stale code is taken for the new.
+    await warm.write("calc.py", CALC.replace("    return a\n\n", "    return b\n\n").encode())
+    assert (await warm.exec(argv, limits=LIMITS, env=ENV)).success
+    assert any(warm._warm.values())
+
+
+async def test_time_is_bounded_and_the_next_run_is_none_the_worse(warm: WarmEnvironment) -> None:
+    await warm.write("calc.py", b"while True:\n    pass\n")
+    stuck = await warm.exec(UNITTEST, limits=Limits(time_s=1.0), env=ENV)
+    assert stuck.timed_out and not stuck.success and stuck.exit_code is None
+    await warm.write("calc.py", CALC.encode())
+    assert (await warm.exec(UNITTEST, limits=LIMITS, env=ENV)).exit_code == 1
+    assert all(warm._warm.values())
+
+
+async def test_what_a_run_leaves_behind_is_ended(warm: WarmEnvironment) -> None:
+    leaves = (
+        "import subprocess, sys\n"
+        "subprocess.Popen([sys.executable, '-c', "
+        "'import time; time.sleep(600)'], start_new_session=True)\n"
+    )
+    look = (
+        "import os\nfor pid in filter(str.isdigit, os.listdir('/proc')):\n"
+        "    line = open(f'/proc/{pid}/cmdline').read()\n"
+        "    assert 'sleep(600)' not in line, pid\n"
+    )
+    for text in (leaves, look):
+        await warm.write("test_left.py", text.encode())
+        result = await warm.exec((*UNITTEST, "test_left"), limits=LIMITS, env=ENV)
+        assert result.exit_code in (0, 5), result.stderr  # 5: no tests, since 3.12
+    assert all(warm._warm.values())
+
+
+async def test_a_run_that_kills_the_interpreter_is_run_alone(warm: WarmEnvironment) -> None:
+    await warm.write(
+        "test_kill.py",
+        b"import os, sys\nif 'forking' in open(f'/proc/{os.getppid()}/cmdline').read():\n"
+        b"    os.kill(os.getppid(), 9)\n    sys.exit(0)\nassert False, 'no way'\n",
+    )
+    result = await warm.exec((*UNITTEST, "test_kill"), limits=LIMITS, env=ENV)
+    assert result.exit_code == 1 and "no way" in result.stderr
+    assert not any(warm._warm.values())
+    assert (await warm.exec(UNITTEST, limits=LIMITS, env=ENV)).exit_code == 1

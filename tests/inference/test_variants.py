@@ -1,0 +1,84 @@
+"""Variants of a text: one span is replaced, and the likeliest come first."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+
+import torch
+
+from agentcli.inference.constrain import Grammar
+from agentcli.inference.engine import Engine
+from agentcli.inference.propose import propose
+from agentcli.inference.substring import CopyConstraint
+from agentcli.inference.variants import Edit, Variant, Variants
+from tests.inference.test_substring import FILES, SCHEMA, engine, text_for
+
+__all__ = ["engine"]
+HEAD = '{"name": "edit", "arguments": {"path": "b.py", "old": "aaaaaaab", "new": "'
+
+
+def collect(variants: Variants, count: int) -> list[Variant]:
+    found: list[Variant] = []
+    while variants and len(found) < count:
+        if (variant := variants.advance()) is not None:
+            found.append(variant)
+    return found
+
+
+def test_one_span_differs_and_all_is_scored_as_it_is_said(engine: Engine) -> None:
+    edit = Edit.of(HEAD, "old")
+    assert edit.old == "aaaaaaab" and edit == Edit.at(
+        "edit", {"path": "b.py", "old": "aaaaaaab"}, "new", "old"
+    )
+    variants = Variants(engine, [1, 2, 3], [4], engine.model.new_cache())
+    variants.add(edit)
+    variants.add(edit)  # known
+    found = collect(variants, 12)
+    texts = []
+    for variant in found:
+        assert variant.tokens[-1] == 4
+        call = json.loads(engine.tokenizer.decode(variant.tokens[:-1]))["arguments"]
+        assert call["old"] == "aaaaaaab" != call["new"]
+        texts.append(call["new"])
+    assert len(set(texts)) == len(texts) == 12
+    costs = [-variant.logprob for variant in found]
+    assert costs == sorted(costs)
+    # Reading pieces of the cache again gives what reading everything gives.
+    fresh = Variants(engine, [1, 2, 3], [4], engine.model.new_cache())
+    tokens = found[-1].tokens
+    rows = fresh._read(tokens, 0, len(tokens) - 1)
+    with torch.inference_mode():
+        logits = engine.model(torch.tensor([[1, 2, 3, *tokens]]))[0, 2:-1]
+    assert torch.allclose(rows, torch.log_softmax(logits, -1), atol=1e-4)
+
+
+def test_costly_places_wait(engine: Engine) -> None:
+    variants = Variants(engine, [1, 2, 3], [4], engine.model.new_cache())
+    variants.add(Edit.of(HEAD, "old"))
+    variants.add(Edit.of(HEAD.replace("aaaaaaab", "ab"), "old"), 1000.0)
+    olds = {
+        json.loads(engine.tokenizer.decode(variant.tokens[:-1]))["arguments"]["old"]
+        for variant in collect(variants, 6)
+    }
+    assert olds == {"aaaaaaab"}
+
+
+def test_proposals_take_places_and_find_their_own(engine: Engine) -> None:
+    grammar = Grammar.json_schema(SCHEMA, engine.tokenizer)
+    constraint = CopyConstraint(grammar.constraint(), engine.tokenizer, text_for)
+    given = (Edit.of(HEAD, "old"), 0.0)
+    proposals = propose(
+        engine,
+        [1, 2],
+        constraint,
+        engine.model.new_cache(),
+        closing=[4],
+        varying={"new": "old"},
+        places=[given],
+        max_tokens=120,
+    )
+    for proposal in islice(proposals, 6):
+        call = json.loads(engine.tokenizer.decode(proposal.tokens[:-1]))["arguments"]
+        assert FILES[call["path"]].count(call["old"]) == 1
+        assert call["old"] != call["new"]
