@@ -10,6 +10,7 @@ import email.utils
 import json
 import math
 import time
+import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,7 @@ from agentcli.errors import (
     StreamBrokenError,
 )
 from agentcli.llm.client import ModelInfo
+from agentcli.sandbox.offline import is_loopback
 
 MOVED = "x-moved-to"
 """The header under which ``transport`` keeps where a redirect that was not followed leads."""
@@ -141,6 +143,13 @@ def status_error(
         kind = by_code
     if 300 <= status < 400:
         return _moved(origin, status, headers)
+    if status == 407:
+        return AccessDeniedError(
+            f"the proxy {proxy_of(origin.base_url)} wants a name and a password (407)",
+            hint="Write http://NAME:PASSWORD@HOST:PORT into HTTP_PROXY",
+            provider=origin.provider,
+            status=status,
+        )
     return _build(origin, kind, prose, status, code, retry_after_s(headers))
 
 
@@ -189,12 +198,36 @@ def connection_error(origin: Origin, error: BaseException | None) -> ProviderErr
             hint="Raise request_timeout_s or try again",
             provider=origin.provider,
         )
+    if isinstance(error, httpx2.TooManyRedirects):
+        return BadRequestError(
+            f"{origin.provider} at {origin.base_url} redirects in a circle",
+            hint="Check the base URL: its host, https and the /v1 at its end",
+            provider=origin.provider,
+        )
     detail = _one_line(str(error)) if error is not None else ""
+    if not detail:
+        waited = isinstance(error, httpx2.ConnectTimeout)
+        detail = "no connection in time" if waited else "it broke off before an answer began"
+    proxy = proxy_of(origin.base_url)
     return ConnectError(
-        f"cannot reach {origin.provider} at {origin.base_url}" + (f": {detail}" if detail else ""),
-        hint="Check the address and the network, and that the server is running",
+        f"cannot reach {origin.provider} at {origin.base_url}"
+        + (f" through the proxy {proxy}: {detail}" if proxy else f": {detail}"),
+        hint="Check HTTP_PROXY, HTTPS_PROXY and NO_PROXY, and that the proxy is running"
+        if proxy
+        else "Check the address, http or https, the network, and that the server is running",
         provider=origin.provider,
     )
+
+
+def proxy_of(url: str) -> str:
+    """The proxy of the environment that leads to ``url``, without name and password; or nothing."""
+    target = httpx2.URL(url)
+    proxies = urllib.request.getproxies_environment()
+    proxy = proxies.get(target.scheme) or proxies.get("all") or ""
+    if is_loopback(target.host) or urllib.request.proxy_bypass(target.host):
+        return ""
+    head, at, host = proxy.rpartition("@")
+    return f"{head.partition('://')[0]}://{host}" if at else host
 
 
 def broken_error(origin: Origin, error: BaseException | str) -> ProviderError:

@@ -26,6 +26,8 @@ from agentcli.sandbox import offline
 
 DONE = "[DONE]"
 CONNECT_S = 10.0
+REDIRECTS = 5
+"""As often a request is sent on; more is a circle."""
 TAIL_S = 5.0
 """How long to wait, in seconds, for the usage after an answer that is already whole."""
 DRAIN_S = 0.2
@@ -45,7 +47,8 @@ def http_client(base_url: str, timeout_s: float) -> httpx2.AsyncClient:
     runs on this machine is reached past any proxy of the environment.
 
     Raises:
-        ConfigError: the process is offline (``sandbox/offline.py``), and this is another machine.
+        ConfigError: the process is offline (``sandbox/offline.py``), and this is another machine;
+            or a proxy of the environment cannot be used.
     """
     if offline.active() and not offline.is_loopback(httpx2.URL(base_url).host):
         raise ConfigError(
@@ -53,15 +56,23 @@ def http_client(base_url: str, timeout_s: float) -> httpx2.AsyncClient:
             hint="Use --model embedded, local:PATH or a server on this machine",
         )
     trust_nobody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    loopback = httpx2.URL(base_url).host in ("localhost", "127.0.0.1", "::1")
-    return httpx2.AsyncClient(
-        verify=trust_nobody if base_url.startswith("http:") else True,
-        timeout=httpx2.Timeout(timeout_s, connect=CONNECT_S),
-        limits=httpx2.Limits(max_connections=64, max_keepalive_connections=8, keepalive_expiry=300),
-        follow_redirects=True,
-        trust_env=not loopback,
-        event_hooks={"response": [_note_head]},
-    )
+    loopback = offline.is_loopback(httpx2.URL(base_url).host)
+    limits = httpx2.Limits(max_connections=64, max_keepalive_connections=8, keepalive_expiry=300)
+    try:
+        return httpx2.AsyncClient(
+            verify=trust_nobody if base_url.startswith("http:") else True,
+            timeout=httpx2.Timeout(timeout_s, connect=CONNECT_S),
+            limits=limits,
+            follow_redirects=True,
+            max_redirects=REDIRECTS,
+            trust_env=not loopback,
+            event_hooks={"response": [_note_head]},
+        )
+    except (ValueError, ImportError, httpx2.InvalidURL) as error:
+        raise ConfigError(
+            f"the proxy of the environment cannot be used: {str(error).rstrip('.')}",
+            hint="Check HTTP_PROXY, HTTPS_PROXY and ALL_PROXY; SOCKS needs the package socksio",
+        ) from error
 
 
 async def _note_head(response: httpx2.Response) -> None:

@@ -90,6 +90,11 @@ def error_event(wire: str, streaming: bool) -> Sequence[Reply]:
     return [Reply(body=json.dumps({"error": ERROR_EVENT[wire]}).encode())]
 
 
+def circle(wire: str, streaming: bool) -> Sequence[Reply]:
+    """The server sends the request on to where it came from, as long as it is sent."""
+    return [Reply(status=307, headers={"location": f"/v1{PATHS[wire]}"})] * 20
+
+
 ABSURD: Any = [10**30, -5, math.inf, math.nan]
 
 
@@ -185,6 +190,7 @@ ROWS: dict[str, Row] = {
         "BadRequestError",
         "redirects to https://elsewhere.example/v1",
     ),
+    "a redirect in a circle": fatal(circle, "BadRequestError", "redirects in a circle"),
     "401": fatal(always(Reply(status=401)), "AuthenticationError", "Set THE_KEY"),
     "402": fatal(always(Reply(status=402)), "QuotaError", "Add credit"),
     "403": fatal(always(Reply(status=403)), "AccessDeniedError", "Check what the key"),

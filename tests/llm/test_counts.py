@@ -28,5 +28,5 @@ ABSURD = [-1, MOST + 1, 10**30, math.nan, math.inf, -math.inf, "5", True, [1], {
 @pytest.mark.parametrize("name", ["given", "cached", "kept", "made", "thought"])
 def test_one_that_cannot_be_spoils_all(name: str, count: object) -> None:
     counts: dict[str, object] = {"given": 10, "made": 10, name: count}
-    delta = told(**counts)  # type: ignore[arg-type]
+    delta = told(**counts)
     assert delta.usage == Usage() and repr(count) in delta.doubt
