@@ -7,6 +7,7 @@ tool. Nothing is started before the first request.
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -40,6 +41,8 @@ EMBEDDED = Path(agentcli.embedded.__file__).parent
 
 # How the engine names why it stopped where the model itself did not.
 _CUT = {"length": FinishReason.LENGTH, "context": FinishReason.LENGTH}
+_TELL_EVERY_S = 0.25
+"""How often it is told while decoding how many tokens there are."""
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
 
@@ -113,10 +116,14 @@ class LocalClient:
         sampled: list[int] = []
         usage, cut = Usage(input_tokens=len(prompt.tokens)), None
         wanted = self._wanted(request, prompt)
+        told = 0.0
         async with aclosing(self._engine.generate(wanted, request.argument_text)) as events:
             async for event in events:
                 if event["event"] == "token":
                     sampled.append(event["token"])
+                    if (now := time.monotonic()) - told >= _TELL_EVERY_S:
+                        told = now
+                        yield UsageDelta(replace(usage, output_tokens=len(sampled)))
                     for delta in parser.feed(event["token"]):
                         fold.add(delta)
                         yield delta

@@ -94,7 +94,7 @@ class _GrowingCode:
         rest = code[len(self._code) :]
         shown = self._coloured + markdown.colour(rest, language)
         if rest.count("\n") > _REDONE_LINES:
-            end = rest.rfind("\n") + 1
-            self._code += rest[:end]
-            self._coloured += markdown.colour(rest[:end], language)
+            end = rest.rfind("\n")
+            self._code += rest[: end + 1]
+            self._coloured += markdown.colour(rest[:end], language) + "\n"
         return shown

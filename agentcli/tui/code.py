@@ -51,6 +51,8 @@ def coloured(code: str, *, language: str | None = None, path: str | None = None)
     if known is None or len(code) > _MAX_CHARS:
         return Content(code)
     found = highlight(code, language=known, theme=CalmTheme)
+    if found.plain != code:  # a lexer may drop blank lines at an end: the text goes before colours
+        return Content(code)
     # Without the base colour that Textual lays below all: the widget has one.
     return Content(found.plain, [span for span in found.spans if span.style != "$text"])
 

@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from agentcli.agent.events import Event, ModeChanged, ModelAnswered, ModelChanged, SessionStarted
+from agentcli.agent.events import (
+    Delta,
+    Event,
+    ModeChanged,
+    ModelAnswered,
+    ModelChanged,
+    SessionStarted,
+    StreamReset,
+)
 from agentcli.agent.state import AgentState
+from agentcli.llm.client import UsageDelta
 from agentcli.messages import Usage
 
 if TYPE_CHECKING:
     from agentcli.agent.kernel import Agent
 
 
+_LEAST_S = 0.2
+"""A rate over less than this says little."""
+
+
+class _First(NamedTuple):
+    """How many tokens of an answer there were at a time."""
+
+    at_s: float
+    tokens: int
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
     """What the line says. ``context_used`` and ``window`` in tokens, 0 where not known;
-    ``rate`` in tokens a second, of local models; ``cost_usd`` is None where not known."""
+    ``rate`` in tokens a second, of the answer of a local model that comes, or came last;
+    ``cost_usd`` is None where not known."""
 
     model: str = ""
     mode: str = "ask"
@@ -26,6 +48,7 @@ class Standing:
     window: int = 0
     cost_usd: float | None = 0.0
     rate: float = 0.0
+    first: _First | None = None
 
     def after(self, event: Event, state: AgentState, agent: Agent | None) -> Standing:
         """Where it stands after an event of this agent."""
@@ -33,18 +56,33 @@ class Standing:
             case SessionStarted(model=model, mode=mode, sandbox=sandbox):
                 return replace(self, model=model, mode=mode, sandbox=sandbox)
             case ModelChanged(model=model):
-                return replace(self, model=model, rate=0.0)
+                return replace(self, model=model, rate=0.0, first=None)
             case ModeChanged(mode=mode):
                 return replace(self, mode=mode)
+            case Delta(delta=UsageDelta(usage=usage)) if usage.output_tokens and _is_local(agent):
+                return self._decoding(_First(time.monotonic(), usage.output_tokens))
+            case StreamReset():
+                return replace(self, first=None)
             case ModelAnswered(usage=usage):
-                seconds = event.duration_s - event.first_token_s
-                local = agent is not None and agent.client.info.provider in ("local", "embedded")
                 return replace(
                     self,
                     usage=state.usage,
                     cost_usd=state.cost_usd,
                     context_used=usage.total_tokens,
                     window=(agent.context_window or 0) if agent else 0,
-                    rate=usage.output_tokens / seconds if local and seconds > 0.01 else 0.0,
+                    first=None,
                 )
         return self
+
+    def _decoding(self, now: _First) -> Standing:
+        """With the rate since the first count of tokens, once it can be told."""
+        if self.first is None:
+            return replace(self, first=now)
+        seconds = now.at_s - self.first.at_s
+        if seconds < _LEAST_S:
+            return self
+        return replace(self, rate=(now.tokens - self.first.tokens) / seconds)
+
+
+def _is_local(agent: Agent | None) -> bool:
+    return agent is not None and agent.client.info.provider in ("local", "embedded")
