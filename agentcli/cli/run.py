@@ -56,7 +56,6 @@ from agentcli.environments.host import HostEnvironment
 from agentcli.errors import ToolError, UsageError, WorkspaceError
 from agentcli.images import read_image, task_images
 from agentcli.messages import Image, Message, Role
-from agentcli.prompts import Prompts
 from agentcli.session.store import find_session, interrupted, load_state
 from agentcli.settings import Settings
 from agentcli.slash_commands import command_folders, expanded, is_command
@@ -370,9 +369,7 @@ async def _attempt(
         if changes is None or result.state.status is not Status.SOLVED:
             return result
         try:
-            await commit_run(
-                agent, changes, before, Prompts.standard(user=config.user_folder() / "prompts")
-            )
+            await commit_run(agent, changes, before)
         except UsageError as error:
             show_error(error.line())
             return replace(result, state=agent.state, exit_code=1)

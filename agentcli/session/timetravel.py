@@ -110,6 +110,27 @@ async def preview(session: Session, step: int | None = None, *, redo: bool = Fal
         return await asyncio.to_thread(_preview, place, step, redo)
 
 
+async def changed(session: Session) -> str:
+    """What tools have changed since the session began, as it stands now: a unified diff.
+
+    Raises:
+        UsageError: there is no such session.
+    """
+
+    def look(place: Place) -> str:
+        state, blobs = place.state, place.blobs
+        back = going_back(state.workspace, state.changes.since(0), blobs)
+        return diff_of([Move(move.path, move.target, move.now) for move in back], blobs)
+
+    async with opened_place(session, only_look=True) as place:
+        return await asyncio.to_thread(look, place)
+
+
+def changed_paths(session: Session) -> set[str]:
+    """Paths that tools have changed since the session began."""
+    return set(_paths(state_of(session).changes.since(0)))
+
+
 async def undo(
     session: Session, *, messages: bool = True, files: bool = True, force: bool = False
 ) -> Travelled:

@@ -22,6 +22,8 @@ TIME_S = 12 * 3600.0
 MOST_RUNNING = 8
 OUTPUT_BYTES = 16 * MIB
 """Of one stream; half of it comes whole while it runs, then samples of what is newest."""
+MOST_TAIL = 64 * 1024
+"""Characters of the end that a user can look at."""
 MOST_UNREAD = 256 * 1024
 """Characters that are kept of what nobody has read yet; the oldest go."""
 
@@ -38,6 +40,8 @@ class Job:
         self._decoders = {
             name: codecs.getincrementaldecoder("utf-8")("replace") for name in ("stdout", "stderr")
         }
+        self.tail = ""
+        """The end of what it has printed, read or not."""
         self._unread = ""
         self._dropped = 0
         self._news = asyncio.Event()
@@ -73,7 +77,9 @@ class Job:
             self._news.set()
 
     def _add(self, stream: str, data: bytes) -> None:
-        self._unread += self._decoders[stream].decode(data)
+        text = self._decoders[stream].decode(data)
+        self.tail = (self.tail + plain_output(text))[-MOST_TAIL:]
+        self._unread += text
         if (excess := len(self._unread) - MOST_UNREAD) > 0:
             self._unread = self._unread[excess:]
             self._dropped += excess

@@ -20,11 +20,13 @@ from agentcli.text import clip, counted
 from agentcli.tools.permissions import Mode
 from agentcli.tools.report import QUIET, ending, told
 from agentcli.tools.shell import shell_argv
+from agentcli.tui.beside import Beside
 from agentcli.tui.chooser import Choice
-from agentcli.tui.entries import Answered, Level, Shown, Used
+from agentcli.tui.entries import Answered, Shown, Used
 from agentcli.tui.face import Face, agent_of
 from agentcli.tui.keys import KEYS
 from agentcli.tui.numbers import short_number
+from agentcli.tui.repository import Repository
 from agentcli.tui.themes import THEMES
 from agentcli.tui.travel import Travel
 
@@ -39,7 +41,7 @@ class Actions:
 
     def __init__(self, face: Face) -> None:
         self._face = face
-        travel = Travel(face)
+        travel, repository, beside = Travel(face), Repository(face), Beside(face)
         self._table: dict[str, Action] = {
             "help": self._help,
             "model": self._model,
@@ -51,11 +53,13 @@ class Actions:
             "redo": travel.redo,
             "rewind": travel.rewind,
             "fork": travel.fork,
-            "diff": self._diff,
+            "diff": repository.diff,
+            "commit": repository.commit,
+            "jobs": beside.jobs,
             "cost": self._cost,
             "trace": self._trace,
             "tools": self._tools,
-            "mcp": self._mcp,
+            "mcp": beside.mcp,
             "theme": self._theme,
             "copy": self._copy,
             "export": self._export,
@@ -73,10 +77,17 @@ class Actions:
                 await action(argument)
             elif own := next((c for c in face.commands if c.name == name and c.text), None):
                 face.say(own.filled(argument))
+            elif ":" in name:
+                await self._prompt_of_server(f"/{name} {argument}".strip())
             else:
                 raise UsageError(f"there is no command /{name}", hint="/help lists them")
         except AgentCLIError as error:
             face.fail(error)
+
+    async def _prompt_of_server(self, text: str) -> None:
+        """Send what ``/server:prompt`` stands for; a text that names no server is only a text."""
+        servers = self._agent().context.servers
+        self._face.say(await servers.expanded(text) if servers else text)
 
     # -- the session -------------------------------------------------------------------------
 
@@ -167,17 +178,6 @@ class Actions:
         text = f"| Key | |\n|---|---|\n{keys}\n\n| Command | |\n|---|---|\n{commands}"
         self._face.added(Shown(text))
 
-    async def _diff(self, argument: str) -> None:
-        diffs = [
-            entry.result.diff
-            for entry in self._face.entries
-            if isinstance(entry, Used) and entry.result is not None and entry.result.diff
-        ]
-        if not diffs:
-            self._face.tell("no file was edited in this session")
-            return
-        self._face.added(Shown(f"**{counted(len(diffs), 'edit')}**", "".join(diffs)))
-
     async def _cost(self, argument: str) -> None:
         usage: Usage = self._face.standing.usage
         cost = self._face.standing.cost_usd
@@ -203,19 +203,6 @@ class Actions:
             for spec in self._agent().tools.specs
         ]
         self._face.added(Shown("\n".join(["| Tool | Kind | |", "|---|---|---|", *rows])))
-
-    async def _mcp(self, argument: str) -> None:
-        self._agent()
-        assert self._face.conversation is not None
-        servers, notices = self._face.conversation.servers()
-        for notice in notices:
-            self._face.tell(notice, Level.WARNING)
-        if not servers:
-            self._face.tell("no MCP server is configured")
-            return
-        rows = [f"| `{name}` | {counted(tools, 'tool')} |" for name, tools in servers]
-        hint = "`agentcli mcp` connects to each and says what is wrong where one does not answer."
-        self._face.added(Shown("\n".join(["| Server | |", "|---|---|", *rows, "", hint])))
 
     async def _copy(self, argument: str) -> None:
         for entry in reversed(self._face.entries):
@@ -247,11 +234,12 @@ class Actions:
                 raise UsageError(
                     f"there is no theme {argument}", hint=f"Themes: {', '.join(names)}"
                 )
-            self._face.set_theme(argument)
-            return
-        chosen = await self._face.choose("Which colours?", [Choice(n, n) for n in names])
+            chosen: str | None = argument
+        else:
+            chosen = await self._face.choose("Which colours?", [Choice(n, n) for n in names])
         if chosen is not None:
             self._face.set_theme(chosen)
+            await asyncio.to_thread(self._face.options.remember, "chat.theme", chosen)
 
     async def _quit(self, argument: str) -> None:
         self._face.leave()

@@ -27,7 +27,7 @@ from agentcli.tui.actions import Actions
 from agentcli.tui.approval import ApprovalPanel
 from agentcli.tui.chat_session import ChatSession, Start
 from agentcli.tui.chooser import Choice, Chooser
-from agentcli.tui.commands import BUILTIN, Command, is_command, own_commands, split
+from agentcli.tui.commands import BUILTIN, Command, is_command, own_commands, prompts_of, split
 from agentcli.tui.completing import candidates, wants_files
 from agentcli.tui.completion import Completion
 from agentcli.tui.entries import Answered, Entry, Level, Thought, Told
@@ -249,8 +249,9 @@ class ChatApp(App[int]):
         self.query_one("#writing").set_class(text.startswith("!"), "-shell")
         agent = self.session.agent
         if wants_files(before) and agent is not None:
-            self.files.refresh(agent.context.environment)
-        self.completion.offer(*candidates(before, text, self.commands, self.files))
+            self.files.refresh(agent.context.environment, agent.context.servers)
+        prompts = prompts_of(agent.context.servers) if agent and text.startswith("/") else []
+        self.completion.offer(*candidates(before, text, [*self.commands, *prompts], self.files))
 
     async def choose(
         self,

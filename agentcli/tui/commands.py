@@ -5,13 +5,16 @@ What a user's own are is ``agentcli.slash_commands``' to say.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from agentcli import slash_commands
-from agentcli.slash_commands import Command, is_command, split
+from agentcli.slash_commands import Command, split
+from agentcli.text import one_line
+from agentcli.tools.mcp.references import Referable
 
-__all__ = ["BUILTIN", "Command", "is_command", "own_commands", "split"]
+__all__ = ["BUILTIN", "Command", "is_command", "own_commands", "prompts_of", "split"]
 
 BUILTIN = (
     Command("help", "keys and commands"),
@@ -23,7 +26,9 @@ BUILTIN = (
     Command("fork", "go on in a copy of this session"),
     Command("resume", "go on with another session", "[ID]"),
     Command("new", "begin a new session"),
-    Command("diff", "what was changed in this session"),
+    Command("diff", "what was changed in this session, or since git's last commit", "[all]"),
+    Command("commit", "draft a message for git, then commit what was changed", "[MESSAGE]"),
+    Command("jobs", "commands in the background: list, show, stop", "[ID, stop ID]"),
     Command("cost", "tokens and money so far"),
     Command("trace", "where the record of this session is"),
     Command("tools", "the tools that the model has"),
@@ -33,6 +38,21 @@ BUILTIN = (
     Command("export", "write this session to a Markdown file", "[FILE]"),
     Command("quit", "leave"),
 )
+
+_PROMPT = re.compile(r"/[\w.-]+:\S")
+
+
+def is_command(text: str) -> bool:
+    """Whether a text is meant as a command, or as ``/server:prompt``, and not, say, as a path."""
+    return slash_commands.is_command(text) or _PROMPT.match(text) is not None
+
+
+def prompts_of(servers: Referable | None) -> list[Command]:
+    """The prompts of MCP servers as commands."""
+    return [
+        Command(f"{server}:{prompt.name}", one_line(prompt.description, 60), prompt.usage)
+        for server, prompt in (servers.prompts() if servers else [])
+    ]
 
 
 def own_commands(folders: Iterable[Path]) -> list[Command]:

@@ -35,6 +35,16 @@ class Opening:
     session_id: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ServerState:
+    """An MCP server: how it stands, and the names of its tools and prompts."""
+
+    name: str
+    state: str
+    tools: tuple[str, ...]
+    prompts: tuple[str, ...]
+
+
 class Conversation:
     """See the module. ``agent`` is None until it is ready.
 
@@ -147,16 +157,24 @@ class Conversation:
         if self.agent is not None:
             await self.agent.set_mode(mode)
 
-    def servers(self) -> tuple[list[tuple[str, int]], list[str]]:
-        """The configured MCP servers, each with how many tools it offers; and what to know."""
+    def servers(self) -> tuple[list[ServerState], list[str]]:
+        """The configured MCP servers, and what to know."""
         notices: list[str] = []
         opening = self.opening
         names = mcp_settings(opening.settings, opening.workspace, notices)
         tools = [spec.name for spec in self.agent.tools.specs] if self.agent else []
-        counted = [
-            (name, sum(tool.startswith(tool_name(name, "")) for tool in tools)) for name in names
-        ]
-        return counted, notices
+        there = self.agent.context.servers if self.agent else None
+        prompts = there.prompts() if there else []
+        running = there.connected() if there else []
+        found = []
+        for name in names:
+            begin = tool_name(name, "")
+            own = tuple(tool.removeprefix(begin) for tool in tools if tool.startswith(begin))
+            idle = "starts when it is needed" if own else "does not answer, or has no tools"
+            state = "connected" if name in running else idle
+            offered = tuple(prompt.name for server, prompt in prompts if server == name)
+            found.append(ServerState(name, state, own, offered))
+        return found, notices
 
     def close(self) -> None:
         """Let ``live`` return, after an end to the turn under way."""

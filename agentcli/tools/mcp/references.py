@@ -37,6 +37,10 @@ class Prompt:
 class Referable(Protocol):
     """What a face needs of a session's servers; ``McpServers`` is it."""
 
+    def connected(self) -> list[str]:
+        """Names of the servers that run now."""
+        ...
+
     def prompts(self) -> list[tuple[str, Prompt]]:
         """(server, prompt) of all that are known; asks nobody."""
         ...

@@ -121,6 +121,10 @@ class McpServers:
 
         return await self._server(server).use(fetch)
 
+    def connected(self) -> list[str]:
+        """Names of the servers that run now."""
+        return [name for name, server in self.servers.items() if server.connected]
+
     def prompts(self) -> list[tuple[str, Prompt]]:
         """(server, prompt) of all servers, as far as they are known; asks none of them."""
         return [(name, one) for name, offer in self._offers.items() for one in offer.prompts]

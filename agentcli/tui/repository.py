@@ -1,0 +1,77 @@
+"""``/diff`` and ``/commit``: what the session has changed, and a commit of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from agentcli.changes import Changes
+from agentcli.errors import UsageError
+from agentcli.session import timetravel
+from agentcli.text import counted
+from agentcli.tui.entries import Level, Shown
+from agentcli.tui.face import Face, agent_of
+from agentcli.wiring.drafting import drafted
+
+_NAMED = 5
+
+
+class Repository:
+    """The commands. Of the user's own index only the entries of committed files move on."""
+
+    def __init__(self, face: Face) -> None:
+        self._face = face
+
+    async def diff(self, argument: str) -> None:
+        """What the session has changed; with ``all``, all that differs from git's last commit."""
+        face = self._face
+        if argument not in ("", "all"):
+            raise UsageError(f"/diff {argument} is not known", hint="/diff, or /diff all")
+        if argument:
+            changes = self._changes()
+            paths = await asyncio.to_thread(changes.uncommitted)
+            diff = await asyncio.to_thread(changes.diff, paths) if paths else ""
+            since = "the last commit"
+        else:
+            diff = await timetravel.changed(agent_of(face))
+            since = "the session began"
+        if not diff:
+            face.tell(f"no file differs since {since}")
+            return
+        files = sum(line.startswith("+++ ") for line in diff.splitlines())
+        face.added(Shown(f"**{counted(files, 'file')}** changed since {since}", diff))
+
+    async def commit(self, argument: str) -> None:
+        """Draft a message into the prompt; with a message, commit."""
+        face, agent = self._face, agent_of(self._face)
+        if face.conversation is not None and face.conversation.busy:
+            raise UsageError("a turn is under way", hint="Wait for its end, or Esc interrupts it")
+        changes = self._changes()
+        own = timetravel.changed_paths(agent)
+        differing = await asyncio.to_thread(changes.uncommitted)
+        paths = sorted(own & differing)
+        if not paths:
+            raise UsageError("this session has changed no file that git does not have already")
+        names = ", ".join(paths[:_NAMED])
+        more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
+        if argument:
+            name = await asyncio.to_thread(changes.commit, paths, argument)
+            face.tell(f"commit {name}: {argument.splitlines()[0]} ({names}{more})")
+            return
+        face.doing("drafting a message")
+        try:
+            message, problem = await drafted(agent, changes, paths)
+        finally:
+            face.doing("")
+        if problem:
+            face.tell(problem, Level.WARNING)
+        face.tell(
+            f"to be committed, each whole: {names}{more}", hint="Edit the message; Enter commits"
+        )
+        face.write(f"/commit {message}")
+
+    def _changes(self) -> Changes:
+        agent = agent_of(self._face)
+        if agent.context.environment.root != str(self._face.options.workspace):
+            raise UsageError("git is asked on this machine only, and the tools act elsewhere")
+        return Changes(self._face.options.workspace, os.environ)

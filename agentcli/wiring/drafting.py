@@ -1,0 +1,33 @@
+"""A commit's message, drafted by the model that made the changes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from agentcli.agent.events import ModelUsed
+from agentcli.agent.kernel import Agent
+from agentcli.changes import Changes, draft_message, first_line
+from agentcli.config import user_folder
+from agentcli.errors import ProviderError
+from agentcli.llm import registry
+from agentcli.prompts import Prompts
+
+
+async def drafted(agent: Agent, changes: Changes, paths: Collection[str]) -> tuple[str, str]:
+    """The message for a commit of these files, and why it is only the task's, if it is.
+
+    What the draft costs counts in the session.
+
+    Raises:
+        UsageError: git refuses.
+    """
+    client, state = agent.client, agent.state
+    prompt = Prompts.standard(user=user_folder() / "prompts").get("commit")
+    try:
+        message, response = await draft_message(client, prompt, state.task, changes.diff(paths))
+    except ProviderError as error:
+        return first_line(state.task), f"the commit's message is the task's: {error.line()}"
+    price = registry.price_of(client.info)
+    cost = price(response.usage) if response.usage.total_tokens else None
+    await agent.stream.emit(ModelUsed(state.step, "commit", response.usage, cost))
+    return message, ""

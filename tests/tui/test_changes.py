@@ -1,0 +1,108 @@
+"""What the session has changed, in git and beside it: /diff, /commit, /jobs, /theme."""
+
+from __future__ import annotations
+
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from agentcli.cli.chat import _remember
+from agentcli.tui.entries import Shown, Told
+from tests.server import Reply
+from tests.tui.chatting import Chat
+from tests.tui.conftest import Start
+
+
+def git(folder: Path, *arguments: str) -> str:
+    return subprocess.run(
+        ["git", "-c", "user.name=Me", "-c", "user.email=me@example.org", *arguments],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+
+
+async def shown(one: Chat, command: str) -> Shown:
+    """Give a command and wait for what it shows."""
+    before = len(one.entries(Shown))
+    await one.send(command)
+    await one.until(lambda: len(one.entries(Shown)) > before, command)
+    found: Shown = one.entries(Shown)[-1]
+    return found
+
+
+async def test_what_was_changed_is_seen_and_committed_after_a_look(
+    chat: Start, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (workspace / "a.py").write_text("x = 1\n")
+    (workspace / "mine.txt").write_text("mine\n")
+    git(workspace, "init", "-q")
+    git(workspace, "add", "a.py")
+    git(workspace, "commit", "-qm", "first")
+    git(workspace, "add", "mine.txt")  # staged by the user, and none of the session's business
+    for kind in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{kind}_NAME", "Me")
+        monkeypatch.setenv(f"GIT_{kind}_EMAIL", "me@example.org")
+    edits = [
+        ("search_replace", {"path": "a.py", "old": "x = 1", "new": "x = 2"}),
+        ("shell", {"command": "echo made > b.txt"}),
+    ]
+    script = [Reply(calls=edits), Reply(text="done"), Reply(text="Make x two\n\nIt was one.")]
+    async with chat(script, mode="auto") as one:
+        await one.idle()
+        await one.send("/commit")
+        await one.sees("has changed no file")
+        await one.send("go")
+        await one.idle()
+        own = await shown(one, "/diff")
+        assert "-x = 1\n+x = 2\n" in own.diff and "+made" in own.diff and "mine" not in own.diff
+        every = await shown(one, "/diff all")
+        assert "+mine" in every.diff and "+x = 2" in every.diff
+        await one.send("/commit")
+        await one.until(lambda: one.app.prompt.text.startswith("/commit Make x two"), "a draft")
+        assert git(workspace, "log", "--format=%s") == "first\n"  # nothing before it was read
+        one.app.prompt.insert(" Now it is not.")
+        await one.press("enter")
+        await one.until(lambda: any("commit " in told.text for told in one.entries(Told)), "it")
+        await one.until(lambda: git(workspace, "log", "--format=%s").count("\n") == 2, "a commit")
+    message = git(workspace, "log", "-1", "--format=%B").strip()
+    assert message == "Make x two\n\nIt was one. Now it is not."
+    assert git(workspace, "show", "--name-only", "--format=").split() == ["a.py", "b.txt"]
+    assert git(workspace, "status", "--porcelain") == "A  mine.txt\n"
+
+
+async def test_commands_in_the_background_are_listed_read_and_stopped(
+    chat: Start, workspace: Path
+) -> None:
+    call = ("shell", {"command": "echo hello; sleep 600", "background": True})
+    async with chat([Reply(calls=[call]), Reply(text="it runs")], mode="auto") as one:
+        await one.idle()
+        await one.send("/jobs")
+        await one.sees("no command runs in the background")
+        await one.send("go")
+        await one.idle()
+        (job,) = one.agent.context.jobs or ()
+        await one.until(lambda: "hello" in job.tail, "its output")
+        assert "sleep 600" in (await shown(one, "/jobs")).text
+        assert "hello" in (await shown(one, "/jobs 1")).text
+        await one.send("/jobs stop 1")
+        await one.until(lambda: not job.running, "its end")
+        await one.sees("1: killed")
+        await one.send("/jobs 7")
+        await one.sees("no background command")
+
+
+async def test_a_theme_that_was_chosen_holds_the_next_time(chat: Start, home: Path) -> None:
+    file = home / "config" / "config.toml"
+    file.parent.mkdir()
+    file.write_text("# mine\nmodel = 'openai:x'\n")
+    async with chat(remember=_remember) as one:
+        await one.idle()
+        await one.send("/theme light")
+        await one.until(lambda: "light" in file.read_text(), "it saved")
+        assert one.app.theme == "light"
+    assert file.read_text().startswith("# mine\n")
+    assert tomllib.loads(file.read_text())["chat"] == {"theme": "light"}
