@@ -7,10 +7,11 @@ import itertools
 import re
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from agentcli import config
-from agentcli.agent.state import AgentState
+from agentcli.agent.state import AgentState, Totals
 from agentcli.cli.open import open_renderer
 from agentcli.cli.render import Output, Summary
 from agentcli.errors import UsageError
@@ -48,6 +49,7 @@ async def replayed(session_id: str, step: int, model: str | None, workspace: Pat
         recorded = Replay(info, answers, f"session {session_id}")
     renderer = open_renderer(Output.TEXT)
     code, started = 0, time.monotonic()
+    cost: float | None = 0.0
     async with open_agent(
         settings,
         workspace=folder,
@@ -56,6 +58,7 @@ async def replayed(session_id: str, step: int, model: str | None, workspace: Pat
         session_id=new_id,
         client=recorded,
     ) as agent:
+        before = agent.state
         try:
             for task, checks in _turns(state, mark):
                 work = agent.start(task, checks=checks)
@@ -63,24 +66,37 @@ async def replayed(session_id: str, step: int, model: str | None, workspace: Pat
                     renderer.event(event)
                 result = await work.result()
                 code = max(code, result.exit_code)
+                spent = result.state.cost_usd
+                cost = None if cost is None or spent is None else cost + spent
         finally:
             renderer.close()
-        renderer.finish(Summary(agent.state, code, time.monotonic() - started))
+        # All its turns together: each is a run of its own.
+        used = Totals(before.step, before.tool_calls, before.usage)
+        whole = replace(agent.state, before=used, cost_usd=cost)
+        renderer.finish(Summary(whole, code, time.monotonic() - started))
         if model is None:
             return max(code, _compared(state, agent.state, mark))
     return code
 
 
 def _turns(state: AgentState, mark: int) -> list[tuple[str, tuple[str, ...]]]:
-    """What is left of the task under way, and the tasks after it, with their checks."""
+    """What is left of the task under way, and the tasks after it, with their checks.
+
+    A task that was taken back leaves a mark, and no answers behind it.
+    """
     marks = [*state.marks.since(mark), state]
     turns = [
         (following.task, following.checks)
         for place, following in itertools.pairwise(marks)
-        if place.turn
+        if place.turn and _answered(place, following)
     ]
-    begun = not marks[0].turn and len(marks) > 1 and not marks[1].turn
+    begun = not marks[0].turn and _answered(marks[0], marks[1])
     return [("", ()), *turns] if begun else turns
+
+
+def _answered(before: AgentState, after: AgentState) -> bool:
+    said: list[Message] = after.history.since(len(before.history))
+    return any(message.role is Role.ASSISTANT for message in said)
 
 
 def _compared(before: AgentState, after: AgentState, mark: int) -> int:

@@ -84,6 +84,7 @@ def test_a_replay_gives_the_same_and_says_what_differs(
         shell("cat n.txt; ls"),
         write("a.txt", "1\n"),
         Reply(text="Done."),
+        Reply(text="It is taken back."),
         shell("cat a.txt"),
         Reply(text="And more."),
     ]
@@ -91,6 +92,8 @@ def test_a_replay_gives_the_same_and_says_what_differs(
     async def twice() -> str:
         async with sessions.agent(script) as agent:
             await agent.start("one").result()
+            await agent.start("not this").result()
+            await timetravel.undo(agent)
             await agent.start("two", checks=("test -f a.txt",)).result()
             return agent.state.session_id
 
@@ -99,6 +102,7 @@ def test_a_replay_gives_the_same_and_says_what_differs(
     before = files(sessions.workspace)
     code, out, err = run("sessions", "replay", session, "--workspace", str(tmp_path / "copy"))
     assert (code, "And more." in out) == (0, True), err
+    assert "solved · 5 steps ·" in err and "taken back" not in out
     assert files(tmp_path / "copy") == {"a.txt": "644 b'1\\n'", "n.txt": "644 b'one\\n'"}
     assert files(sessions.workspace) == before
     replayed = sessions.state(list_sessions()[0].id)
