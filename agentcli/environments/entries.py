@@ -121,7 +121,7 @@ def capture(root: str, path: str, blobs: Blobs) -> str:
     """What stands at a path below ``root``, its content kept; empty for nothing.
 
     Raises:
-        OSError, SnapshotError: as ``entry_of``.
+        SnapshotError: it cannot be kept, or changes its kind whenever it is looked at.
     """
     folder, _, name = path.rpartition("/")
     try:
@@ -129,9 +129,15 @@ def capture(root: str, path: str, blobs: Blobs) -> str:
     except OSError:
         return ""
     try:
-        kind = stat.S_IFMT(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode)
-        return entry_of(fd, name, kind, blobs)[0]
-    except (FileNotFoundError, NotADirectoryError):
+        for left in (2, 1, 0):
+            try:
+                kind = stat.S_IFMT(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode)
+                return entry_of(fd, name, kind, blobs)[0]
+            except (FileNotFoundError, NotADirectoryError):
+                return ""
+            except OSError as error:  # a file that is a link by now, and the like
+                if not left:
+                    raise SnapshotError(f"cannot read {path}: {error.strerror}") from error
         return ""
     finally:
         os.close(fd)
