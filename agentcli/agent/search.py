@@ -62,12 +62,14 @@ class Search:
         state: AgentState,
         response: ChatResponse,
     ) -> ChatResponse:
-        """The answer to go on with: ``response`` itself unless it is an edit to be tried.
+        """The answer to go on with: ``response`` itself unless an edit is to be tried.
 
         Raises:
             Stopped: all tries are used up; the workspace is as it was before the first edit.
         """
-        if not isinstance(client, Proposes) or self._edit(response) is None:
+        # An edit is to be tried; nor is it the end where one was made and tests still fail.
+        ends = bool(self._before) and not response.message.calls
+        if not isinstance(client, Proposes) or not (ends or self._edit(response)):
             return response
         check, failed = self._last_check(state)
         if check is None or failed == 0:
