@@ -1,7 +1,8 @@
-"""Signals and sockets as C has them, without the enumerations around them.
+"""What the supervisor needs of modules that take longer to import than all of its own.
 
 ``signal`` and ``socket`` turn some hundred constants into enumerations when they are imported: a
 quarter of the supervisor's start. What they wrap is CPython's own and has the same names.
+``contextlib`` is here for one class, and brings ``collections`` and ``functools`` along.
 
 Standard library only.
 """
@@ -17,7 +18,21 @@ if TYPE_CHECKING:
 else:
     import _signal as signal
 
-__all__ = ["recv_fds", "send_fds", "signal"]
+__all__ = ["recv_fds", "send_fds", "signal", "suppress"]
+
+
+class suppress:
+    """``contextlib.suppress``."""
+
+    def __init__(self, *errors: type[BaseException]) -> None:
+        self._errors = errors
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> bool:
+        return kind is not None and issubclass(kind, self._errors)
+
 
 _INT = struct.calcsize("i")
 

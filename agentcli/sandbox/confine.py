@@ -24,7 +24,7 @@ from dataclasses import replace
 from typing import Literal
 
 from agentcli.errors import SandboxError
-from agentcli.sandbox import advice, ahead, bwrap, landlock, macos, seccomp, tree
+from agentcli.sandbox import advice, ahead, bwrap, etc, landlock, macos, seccomp, tree
 from agentcli.sandbox.limits import COMMAND, Limits
 from agentcli.sandbox.policy import Policy
 from agentcli.sandbox.process import ExecResult, Launch, Supervisor
@@ -79,6 +79,7 @@ class Sandbox:
             fds=fds or {},
             files=files,
             disk_path=self.policy.place,
+            worker=files_only,
         )
         if self.level == "full":
             executable = bwrap.program()
@@ -324,9 +325,10 @@ def _closed(policy: Policy, files_only: bool) -> tuple[str, ...]:
 
 def _rules(policy: Policy, private: list[str], own_namespaces: bool) -> dict[str, object]:
     """Landlock's allowlist for a policy."""
-    etc = ("/etc",) if own_namespaces else policy.etc_shown  # its copy, or the real one in parts
+    # Its copy, or the real one in parts.
+    shown = ["/etc"] if own_namespaces else etc.shown(etc.survey())
     return {
-        "read": [*policy.system, *policy.read, "/proc", "/sys/devices/system", *etc],
+        "read": [*policy.system, *policy.read, "/proc", "/sys/devices/system", *shown],
         # A root folder of one's own holds nothing that could not be read anyway.
         "list": ["/" if own_namespaces else "/etc"],
         "write": [policy.workspace, *policy.write, *private],

@@ -46,13 +46,13 @@ class Etc(NamedTuple):
 def survey(root: str = "/etc") -> Etc:
     """Look through /etc; reads names and modes only."""
     etc = Etc([], [], [], [], "")
-    state = hashlib.sha256()
+    seen: list[tuple[str, int, int]] = []
     pending = [root]
     while pending:
         folder = pending.pop()
         try:
             with os.scandir(folder) as found:
-                entries = sorted(found, key=lambda entry: entry.name)
+                entries = list(found)
         except OSError:
             etc.hidden.append(folder)
             continue
@@ -70,10 +70,9 @@ def survey(root: str = "/etc") -> Etc:
                 pending.append(entry.path)
             elif stat.S_ISREG(info.st_mode) and info.st_size <= _LARGEST:
                 etc.files.append(entry.path)
-            state.update(
-                f"{entry.path}\0{info.st_mode}\0{info.st_mtime_ns}\0".encode(errors="replace")
-            )
-    return etc._replace(digest=state.hexdigest()[:16])
+            seen.append((entry.path, info.st_mode, info.st_mtime_ns))
+    state = repr(sorted(seen)).encode(errors="replace")
+    return etc._replace(digest=hashlib.sha256(state).hexdigest()[:16])
 
 
 def _open_to_all(mode: int) -> bool:

@@ -13,16 +13,16 @@ Standard library only.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import stat
-from collections.abc import Mapping
 
 from agentcli.sandbox import linux
+from agentcli.sandbox.bare import suppress
 
 TYPE_CHECKING = False  # as type checkers know it; typing itself takes a tenth of the start
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
 _CREATE, _ADD, _RESTRICT = 444, 445, 446
@@ -107,7 +107,7 @@ def _allow(ruleset: int, path: str, access: int) -> None:
         if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
             access &= _ON_FILES
         rule = _PathRule(access, descriptor)
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             linux.check(linux.libc().syscall(_ADD, ruleset, 1, ctypes.byref(rule), 0), path)
     finally:
         os.close(descriptor)

@@ -6,9 +6,10 @@ nothing outside the standard library and starts nothing when it is imported.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
+
+from agentcli.sandbox.bare import suppress
 
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
@@ -114,7 +115,7 @@ def drop_capabilities() -> None:
             prctl(PR_CAPBSET_DROP, number)
         except OSError:
             break  # past the last capability, or not allowed to: then none is held either
-    with contextlib.suppress(OSError):  # kernels before 4.3 have no ambient set
+    with suppress(OSError):  # kernels before 4.3 have no ambient set
         prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
     header = _CapHeader(0x20080522, 0)
     empty = (_CapData * 2)()

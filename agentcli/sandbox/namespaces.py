@@ -14,13 +14,13 @@ import fcntl
 import os
 import struct
 from _socket import AF_INET, SOCK_DGRAM, socket
-from collections.abc import Mapping
 
 from agentcli.sandbox import linux
 from agentcli.sandbox.bare import signal
 
 TYPE_CHECKING = False  # as type checkers know it; typing itself takes a tenth of the start
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
 _READ_ONLY, _NOSUID, _NODEV, _NOEXEC, _REMOUNT, _BIND = 1, 2, 4, 8, 32, 4096

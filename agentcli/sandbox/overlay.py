@@ -15,12 +15,11 @@ Standard library only; run as ``python -I -S``, see ``layered.py``.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from _socket import socket
 
 from agentcli.sandbox import linux, protocol, supervisor
-from agentcli.sandbox.bare import send_fds
+from agentcli.sandbox.bare import send_fds, suppress
 
 _NOSUID, _NODEV, _RECURSIVE, _SLAVE = 2, 4, 1 << 14, 1 << 19
 
@@ -37,7 +36,7 @@ def main(descriptor: int, parent: int, lower: str, upper: str, work: str, place:
         mounted = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         link = socket(fileno=descriptor)
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             link.sendall(protocol.encode(protocol.FAULT, 0, os.strerror(error.errno or 0).encode()))
         raise SystemExit(1) from error
     link = socket(fileno=os.dup(descriptor))

@@ -63,11 +63,11 @@ _SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "
 class Policy:
     """One workspace's rules. All paths are absolute and resolved.
 
-    ``home`` is HOME inside; ``etc`` is the folder shown as /etc and ``etc_shown`` the same as a
-    list of real files; ``hidden`` is masked, ``obeyed`` (relative to the workspace) read-only as
-    well as what always is; ``quarantine`` takes what a command planted. ``copy`` is a folder that
-    stands in the workspace's place, where the level has mounts of its own; ``seen`` is where this
-    process finds that folder, should it be a mount that only the supervisor has.
+    ``home`` is HOME inside; ``etc`` is the folder shown as /etc; ``hidden`` is masked, ``obeyed``
+    (relative to the workspace) read-only as well as what always is; ``quarantine`` takes what a
+    command planted. ``copy`` is a folder that stands in the workspace's place, where the level has
+    mounts of its own; ``seen`` is where this process finds that folder, should it be a mount that
+    only the supervisor has.
     """
 
     workspace: str
@@ -75,7 +75,6 @@ class Policy:
     env: Mapping[str, str]
     read: tuple[str, ...]
     etc: str = "/etc"
-    etc_shown: tuple[str, ...] = ()
     quarantine: str = ""
     hidden: tuple[str, ...] = ()
     write: tuple[str, ...] = ()
@@ -146,7 +145,6 @@ def build(
         env=_environment(host, home, path, pass_env),
         read=(*folders, *more),
         etc=shadow,
-        etc_shown=tuple(etc.shown(survey)),
         obeyed=startup.of_home(real_home, workspace) if inside_home else (),
         hidden=tuple(name for name in hidden if os.path.exists(name)),
         write=tuple(os.path.realpath(name) for name in write) + _git_folders(workspace),

@@ -74,7 +74,8 @@ class Launch:
     drops capabilities and forbids new privileges. ``disk_path`` is where growth of the disk is
     watched; ``time_s`` of 0 in ``limits`` means no end. A reader of the output is also shown
     samples of what is left out, unless ``exact``: then it gets what the result will hold.
-    ``made_of`` is a number that changes with the files and folders it shows (``ahead.Sources``).
+    ``made_of`` is a number that changes with the files and folders it shows (``ahead.Sources``);
+    ``worker``: it is agentcli's own file worker.
     """
 
     argv: tuple[str, ...]
@@ -92,6 +93,7 @@ class Launch:
     disk_path: str | None = None
     exact: bool = False
     made_of: int = 0
+    worker: bool = False
 
 
 class SandboxProcess:
@@ -305,6 +307,7 @@ class Supervisor:
             "namespaces": launch.namespaces,
             "confine": launch.confine,
             "disk_path": launch.disk_path,
+            "worker": launch.worker,
         }
         # Duplicates, as the frame may leave only after the caller has closed its own.
         passed = [os.dup(descriptor) for descriptor in launch.fds.values()] + list(made.values())

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import marshal
 import struct
-from collections.abc import Iterator
 
 READY, STDOUT, STDERR, EXIT, FAULT = 1, 2, 3, 4, 5
 SPAWN, KILL, TEMPLATE, LINE = 6, 7, 8, 9
@@ -32,6 +31,7 @@ _LENGTH = struct.Struct("!I")
 
 TYPE_CHECKING = False  # as type checkers know it; typing itself takes a tenth of the start
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
 

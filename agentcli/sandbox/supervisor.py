@@ -19,7 +19,6 @@ Standard library only; run as ``python -I -S`` by ``process.py``.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import marshal
 import os
@@ -27,7 +26,7 @@ import select
 from _socket import socket
 
 from agentcli.sandbox import linux, protocol
-from agentcli.sandbox.bare import recv_fds, signal
+from agentcli.sandbox.bare import recv_fds, signal, suppress
 from agentcli.sandbox.streams import Stream
 from agentcli.sandbox.warden import Warden
 
@@ -113,7 +112,7 @@ class _Supervisor:
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         self._watch(wake, select.POLLIN, lambda: self._on_child(wake))
         # A pidfd sees the whole process end; a death signal would follow the starting thread.
-        with contextlib.suppress(OSError, AttributeError):
+        with suppress(OSError, AttributeError):
             self._watch(os.pidfd_open(self.parent), select.POLLIN, self._stop)
         self._send(protocol.READY, 0, b"")
         while self.running:
@@ -265,7 +264,7 @@ class _Supervisor:
     def _kill(self, number: int) -> None:
         command = self.commands.get(number)
         if command is not None:
-            with contextlib.suppress(ProcessLookupError):
+            with suppress(ProcessLookupError):
                 os.kill(command.warden, signal.SIGTERM)
 
     def _read(self, command: _Command, stream: Stream) -> bool:
@@ -313,7 +312,7 @@ class _Supervisor:
         self._send(protocol.EXIT, command.number, marshal.dumps(verdict))
 
     def _on_child(self, wake: int) -> None:
-        with contextlib.suppress(BlockingIOError):
+        with suppress(BlockingIOError):
             os.read(wake, 4096)
         while True:
             try:
@@ -334,7 +333,7 @@ class _Supervisor:
             return
         for pid in mine:
             if pid not in self.wardens:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
+                with suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
 
     def _send(self, kind: int, number: int, payload: bytes) -> None:
@@ -371,7 +370,7 @@ class _Supervisor:
         if self.spare is not None:
             self.spare.close()
         for pid in self.wardens:
-            with contextlib.suppress(ProcessLookupError):
+            with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
         while True:
             try:
@@ -395,7 +394,7 @@ def main(descriptor: int, parent: int) -> None:
     try:
         _Supervisor(link, parent).run()
     except Exception as error:
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             link.setblocking(True)
             text = f"{type(error).__name__}: {error}".encode()
             link.sendall(protocol.encode(protocol.FAULT, 0, text))

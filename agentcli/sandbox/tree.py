@@ -5,11 +5,10 @@ Standard library only: this runs in the supervisor and its wardens.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 
-from agentcli.sandbox.bare import signal
+from agentcli.sandbox.bare import signal, suppress
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -138,9 +137,9 @@ def unnamed_bytes(pids: list[int]) -> int:
 def _unnamed_bytes(pids: list[int], *, in_memory: bool) -> int:
     found: dict[tuple[int, int], int] = {}
     for pid in pids:
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             for name in os.listdir(f"/proc/{pid}/fd"):
-                with contextlib.suppress(OSError):
+                with suppress(OSError):
                     path = f"/proc/{pid}/fd/{name}"
                     info = os.stat(path)
                     if not stat.S_ISREG(info.st_mode) or info.st_nlink:
@@ -166,7 +165,7 @@ def kill_descendants(root: int) -> None:
     while not reap_all():
         for number in (signal.SIGSTOP, signal.SIGKILL):
             for pid in descendants(root):
-                with contextlib.suppress(ProcessLookupError, PermissionError):
+                with suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, number)
         # Blocked in the caller, so that this sleeps until the next one has ended.
         signal.sigtimedwait({signal.SIGCHLD}, 0.01)
@@ -181,7 +180,7 @@ def kill_namespace(main: int, patience_s: float = 5.0) -> None:
     """
     if not any(_is_first(pid) for pid in descendants(main, 0)):
         return
-    with contextlib.suppress(ProcessLookupError, PermissionError):
+    with suppress(ProcessLookupError, PermissionError):
         os.kill(main, signal.SIGKILL)
     while not reap_all() and patience_s > 0:
         signal.sigtimedwait({signal.SIGCHLD}, 0.01)

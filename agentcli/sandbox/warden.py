@@ -15,16 +15,15 @@ Standard library only.
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import marshal
 import os
 import resource
 import time
-from _socket import socket, socketpair
+from _socket import MSG_DONTWAIT, MSG_PEEK, socket, socketpair
 
 from agentcli.sandbox import cgroup, landlock, linux, namespaces, protocol, seccomp, tree
-from agentcli.sandbox.bare import recv_fds, send_fds, signal
+from agentcli.sandbox.bare import recv_fds, send_fds, signal, suppress
 
 TYPE_CHECKING = False  # as type checkers know it; typing itself takes a tenth of the start
 if TYPE_CHECKING:
@@ -105,7 +104,7 @@ def _serve(order: int, launch: socket, report: int, failure: int, child_failure:
         _become(launch, child_failure, me, group)
     os.close(child_failure)
     launch.close()
-    with contextlib.suppress(OSError):  # only root can; a fork bomb takes the processor from others
+    with suppress(OSError):  # only root can; a fork bomb takes the processor from others
         os.setpriority(os.PRIO_PROCESS, 0, -10)
     text = os.read(order, 65536)  # small enough to come in one piece
     if not text:  # never needed
@@ -235,7 +234,7 @@ class _Disk:
         size = tree.unnamed_bytes(pids)
         for folder, _, names in os.walk(self.path or ""):
             for name in names:
-                with contextlib.suppress(OSError):
+                with suppress(OSError):
                     info = os.lstat(f"{folder}/{name}")
                     if info.st_ctime >= self.started:
                         size += info.st_blocks * 512
@@ -266,8 +265,8 @@ def _become(link: socket, failure: int, parent: int, group: cgroup.Group | None)
         linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(0)
-        if group is not None:
-            with contextlib.suppress(OSError):  # the samples hold the limits then
+        if group is not None and not _is_for_worker(link):
+            with suppress(OSError):  # the samples hold the limits then
                 group.enter()
         # An exec resets handlers by itself, but what is ignored stays so.
         for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
@@ -300,6 +299,18 @@ def _become(link: socket, failure: int, parent: int, group: cgroup.Group | None)
         _write_all(failure, f"{code} {step}: {text}".encode("utf-8", "surrogateescape"))
     finally:
         os._exit(127)
+
+
+def _is_for_worker(link: socket) -> bool:
+    """Whether a launch has come already, and is agentcli's own: only the first of a start.
+
+    The kernel takes 10 ms to let a process into a group, for which the file worker need not wait.
+    """
+    try:
+        data = link.recv(65536, MSG_PEEK | MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    return protocol.is_whole(data) and bool(protocol.unpack(data)["worker"])
 
 
 def _receive(link: socket) -> tuple[dict[str, Any], dict[int, int]]:

@@ -35,7 +35,9 @@ def test_version_1_is_found_below_this_processs_own_groups(tmp_path: Path) -> No
         f"32 23 0:29 /x {tmp_path}/pids rw - cgroup cgroup rw,cpu,pids\n"
         "33 23 0:30 / /proc rw - proc proc rw\n",
     )
-    assert cgroup.find(own, mounts) == (f"{tmp_path}/memory/a/b", f"{tmp_path}/pids/outer", 1)
+    found = cgroup.find(own, mounts)
+    assert found is not None and found.version == 1
+    assert (found.memory, found.tasks) == (f"{tmp_path}/memory/a/b", f"{tmp_path}/pids/outer")
 
 
 @pytest.mark.parametrize(("given", "found"), [("cpu memory pids", True), ("memory", False)])
@@ -47,8 +49,10 @@ def test_version_2_is_found_beside_it_where_limits_are_given_on(
     written(tmp_path / "user/cgroup.subtree_control", given)
     own = written(tmp_path / "own", "0::/user/app\n")
     mounts = written(tmp_path / "mounts", f"31 23 0:28 / {tmp_path} rw - cgroup2 cgroup2 rw\n")
-    place = (f"{tmp_path}/user", f"{tmp_path}/user", 2) if found else None
-    assert cgroup.find(own, mounts) == place
+    place = cgroup.find(own, mounts)
+    assert (place is not None) == found
+    if place is not None:
+        assert (place.memory, place.tasks, place.version) == (f"{tmp_path}/user",) * 2 + (2,)
 
 
 def test_what_version_2_is_told_and_tells(tmp_path: Path) -> None:
