@@ -22,6 +22,12 @@ BIN = Path(sys.executable).parent
 KEY = "sk-test-0123456789abcdef"
 
 
+def without_level(err: str) -> str:
+    """What was said beside the one note that the sandbox's level is not the full one."""
+    lines = err.splitlines(keepends=True)
+    return "".join(one for one in lines if not one.startswith("agentcli: note: sandbox level "))
+
+
 @dataclass
 class Ended:
     """A command that has ended."""

@@ -19,7 +19,7 @@ from agentcli.agent.events import (
 from agentcli.agent.records import kind
 from agentcli.messages import Outcome
 from tests.conftest import Serve
-from tests.running import KEY, Cli, Ended, git, repository
+from tests.running import KEY, Cli, Ended, git, repository, without_level
 from tests.server import Reply, ScriptedServer
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "fix-median"
@@ -73,7 +73,7 @@ def run(cli: Cli, server: ScriptedServer, repo: Path, *more: str) -> Ended:
 def test_the_failing_test_is_fixed(cli: Cli, server: ScriptedServer, repo: Path) -> None:
     ended = run(cli, server, repo, "--output", "json")
     assert ended.code == 0, ended.err
-    assert ended.err == ""
+    assert without_level(ended.err) == ""
     result = ended.json
     assert {name: result[name] for name in ("status", "stop_reason", "steps", "files_changed")} == {
         "status": "solved",
@@ -148,7 +148,7 @@ def test_plain_lines_in_a_pipe_and_the_answer_alone_on_stdout(
 def test_stream_json(cli: Cli, server: ScriptedServer, repo: Path) -> None:
     ended = run(cli, server, repo, "--output", "stream-json")
     events = ended.events
-    assert ended.err == ""
+    assert without_level(ended.err) == ""
     assert (events[0]["type"], events[-1]["type"]) == ("session", "result")
     assert events[-1]["status"] == "solved"
     assert events[-1]["session_id"] == events[0]["session_id"]

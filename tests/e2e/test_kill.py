@@ -18,7 +18,16 @@ from agentcli.agent.folding import fold_all
 from agentcli.messages import Outcome, validate_history
 from agentcli.session.journal import read_events
 from tests.conftest import Serve
-from tests.running import Cli, Popen, descendants, end, repository, running_with, survivors
+from tests.running import (
+    Cli,
+    Popen,
+    descendants,
+    end,
+    repository,
+    running_with,
+    survivors,
+    without_level,
+)
 from tests.server import Reply
 
 CHECK = "test -f done.txt"
@@ -192,6 +201,6 @@ def test_a_reader_that_leaves_ends_the_run_quietly(cli: Cli, serve: Serve, works
     process.stdout.readline()
     process.stdout.close()
     assert process.wait(timeout=60) != 0
-    assert process.stderr.read() == ""
+    assert without_level(process.stderr.read()) == ""
     process.stderr.close()
     assert isinstance(cli.journal()[-1], RunFinished)
