@@ -9,6 +9,9 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Mapping, Sequence
 
+from agentcli.errors import ConfigError
+from agentcli.sandbox import bwrap
+
 _PASSED = (
     *("HOME", "LANG", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER", "VIRTUAL_ENV"),
     *("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR"),
@@ -48,6 +51,18 @@ def output_of(
         why = f": {said[-1]}" if said else ""
         raise OSError(f"{argv[0]} ended with exit code {ended.returncode}{why}")
     return ended.stdout
+
+
+def without_network(argv: Sequence[str]) -> list[str]:
+    """The command line that runs a program with a loopback of its own and no other network.
+
+    Raises:
+        ConfigError: there is no bubblewrap, which is what cuts it off.
+    """
+    program = bwrap.program()
+    if program is None:
+        raise ConfigError("offline is set, and without bubblewrap it would have a network")
+    return [program, "--dev-bind", "/", "/", "--unshare-net", "--die-with-parent", "--", *argv]
 
 
 def environment(environ: Mapping[str, str]) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 import threading
 import time
@@ -27,6 +28,7 @@ TOOLS = [
     {"name": "variable", "description": "A variable.", "inputSchema": schema(name=TEXT)},
     {"name": "fail", "description": "Always fails.", "inputSchema": schema()},
     {"name": "sleep", "description": "Takes its time.", "inputSchema": schema(seconds=NUMBER)},
+    {"name": "reach", "description": "Connects.", "inputSchema": schema(port=NUMBER)},
     {"name": "die", "description": "Ends the server.", "inputSchema": schema()},
 ]
 
@@ -41,6 +43,12 @@ def call(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
         case "sleep":
             time.sleep(arguments["seconds"])
             text = "awake"
+        case "reach":
+            try:
+                socket.create_connection(("127.0.0.1", arguments["port"]), 5).close()
+                text = "reached"
+            except OSError as error:
+                text = f"not reached: {error.strerror}"
         case "die":
             print("out of luck", file=sys.stderr, flush=True)
             os._exit(7)

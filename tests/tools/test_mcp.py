@@ -16,6 +16,7 @@ import pytest
 
 from agentcli.errors import ConfigError, ToolError
 from agentcli.messages import Outcome, ToolCall, ToolResult
+from agentcli.sandbox import bwrap
 from agentcli.settings import McpServerSettings
 from agentcli.tools.base import ToolContext, ToolKind
 from agentcli.tools.mcp.references import Prompt, arguments_of, resources_named
@@ -253,6 +254,33 @@ async def test_offline_keeps_servers_elsewhere_out(tmp_path: Path) -> None:
     )
     assert await servers.tools() == []
     assert "offline is set" in servers.notices[0]
+    await servers.aclose()
+
+
+@pytest.mark.skipif(bwrap.program() is None, reason="bubblewrap is not installed")
+async def test_offline_gives_a_server_no_network(tmp_path: Path, context: ToolContext) -> None:
+    small = {"small": Settings(command=SMALL, startup_timeout_s=60)}
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        for offline, answer in ((False, "reached"), (True, "not reached: Connection refused")):
+            servers = McpServers(
+                small, folder=str(tmp_path), cache=tmp_path, environ=os.environ, offline=offline
+            )
+            reached = await call(servers, context, "mcp__small__reach", port=port)
+            assert reached.content == answer, servers.notices
+            await servers.aclose()
+
+
+async def test_offline_without_bubblewrap_no_server_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bwrap, "program", lambda: None)
+    small = {"small": Settings(command=SMALL)}
+    servers = McpServers(
+        small, folder=str(tmp_path), cache=tmp_path, environ=os.environ, offline=True
+    )
+    assert await servers.tools() == []
+    assert "without bubblewrap it would have a network" in servers.notices[0]
     await servers.aclose()
 
 

@@ -145,7 +145,7 @@ class Server:
         """
         settings = self.settings
         if settings.command:
-            return stdio(settings, self.folder, self.environ, end)
+            return stdio(settings, self.folder, self.environ, end, offline=self.offline)
         url = filled(settings.url or "", self.environ)
         if self.offline and not is_loopback(url):
             raise ConfigError(f"{url} is not on this machine, and offline is set")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import os
 import re
+import shutil
 import signal
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from agentcli.errors import ConfigError
-from agentcli.sandbox.outside import environment
+from agentcli.sandbox.outside import environment, without_network
 from agentcli.settings import McpServerSettings
 
 if TYPE_CHECKING:
@@ -50,17 +52,22 @@ async def http(url: str, headers: Mapping[str, str]) -> AsyncIterator[TransportS
 
 @asynccontextmanager
 async def stdio(
-    settings: McpServerSettings, folder: str, environ: Mapping[str, str], end: End
+    settings: McpServerSettings,
+    folder: str,
+    environ: Mapping[str, str],
+    end: End,
+    *,
+    offline: bool = False,
 ) -> AsyncIterator[TransportStreams]:
     """JSON-RPC lines over a process's pipes.
 
     Not the SDK's own transport, which lets one endless line grow without bound and gives the
-    server our stderr.
+    server our stderr. ``offline`` gives the process a loopback of its own and no other network.
     """
     import anyio
     from mcp.shared.message import SessionMessage
 
-    process = await _started(settings, folder, environ)
+    process = await _started(settings, folder, environ, offline)
     inbox, read = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     write, outbox = anyio.create_memory_object_stream[SessionMessage](0)
     listening = asyncio.ensure_future(_listen(process, end))
@@ -143,10 +150,14 @@ async def _listen(process: asyncio.subprocess.Process, end: End) -> None:
 
 
 async def _started(
-    settings: McpServerSettings, folder: str, environ: Mapping[str, str]
+    settings: McpServerSettings, folder: str, environ: Mapping[str, str], offline: bool
 ) -> asyncio.subprocess.Process:
     own = {key: filled(text, environ) for key, text in settings.env.items()}
     argv = [filled(word, environ) for word in (*settings.command, *settings.args)]
+    if offline:
+        if shutil.which(argv[0], path=own.get("PATH", environ.get("PATH"))) is None:
+            raise FileNotFoundError(errno.ENOENT, "not found", argv[0])
+        argv = without_network(argv)
     pipe = asyncio.subprocess.PIPE
     return await asyncio.create_subprocess_exec(
         *argv,
