@@ -64,6 +64,7 @@ class Reply:
     omit_index: bool = False  # OpenAI: no "index" in tool call deltas
     error_event: Mapping[str, Any] | None = None  # sent in the stream in place of its end
 
+    until: threading.Event | None = None  # is set, before the head; five minutes at most
     delay_s: float = 0.0  # before the head
     pause_s: float = 0.0  # before every write
     reset_before_head: bool = False
@@ -268,6 +269,8 @@ async def _play(
 ) -> bool:
     if reply.delay_s:
         await asyncio.sleep(reply.delay_s)
+    if reply.until is not None:
+        await asyncio.to_thread(reply.until.wait, 300)
     if reply.reset_before_head:
         _reset(writer)
         return False

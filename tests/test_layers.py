@@ -48,6 +48,7 @@ FLOORS = (
     "user_hooks",
     "delegation",
     "changes",
+    "workspace_archive",
     "answer_schema",
     "wiring",
     "tui",
@@ -101,6 +102,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "rich": ("tui", "cli"),
     "mcp": ("tools",),
     "acp": ("acp", "cli"),
+    "ray": ("cli",),
     "tree_sitter": ("tools",),
 }
 """Libraries that only some floors may know."""

@@ -168,6 +168,11 @@ def begin(batch: Batch, name: str, session: str) -> None:
     batch.record({"task": name, "digest": _digest(batch.tasks[name]), "session": session})
 
 
+def interrupted(batch: Batch, name: str, why: str) -> None:
+    """Record that what was done on a task was lost: it begins anew."""
+    batch.record({"task": name, "digest": _digest(batch.tasks[name]), "interrupted": why})
+
+
 def finish(batch: Batch, name: str, result: dict[str, Any]) -> None:
     """Record how a task ended, with what it changed."""
     if result["status"] == "cancelled":

@@ -73,8 +73,7 @@ async def run_job(
         return result_object(Summary(result.state, result.exit_code, time.monotonic() - started))
 
     def on_copy(copy: HostEnvironment) -> Awaitable[RunResult]:
-        # An attempt's copy is gone after a crash: it is not gone on with.
-        return _attempt(job, task, settings, None, copy, lambda session: None, on_event)
+        return _attempt(job, task, settings, None, copy, on_begin, on_event)
 
     copies = copies_of(settings, Path(job.folder))
     result, made = await best_of(job.attempts, copies, on_copy, lambda text: None)
@@ -183,10 +182,14 @@ async def run_local(
             if name in batch.ended:
                 on_end(name, batch.ended[name])
 
+    def began(name: str, session: str) -> None:
+        if how.attempts == 1:  # the copies of attempts are gone after a crash: they begin anew
+            begin(batch, name, session)
+
     async def _result(name: str) -> dict[str, Any]:
         try:
             job = await asyncio.to_thread(job_of, batch, name, how)
-            return await run_job(job, lambda session: begin(batch, name, session), on_event)
+            return await run_job(job, lambda session: began(name, session), on_event)
         except AgentCLIError as error:
             return failed(error)
 

@@ -8,10 +8,10 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.live import Live
@@ -22,6 +22,7 @@ from agentcli.agent.events import Event, StepStarted, ToolStarted
 from agentcli.cli import batch as batches
 from agentcli.cli.batch import Batch
 from agentcli.cli.batch_jobs import How, run_local
+from agentcli.cli.batch_ray import run_ray
 from agentcli.cli.errors import show_note
 from agentcli.cli.signals import interruptible
 from agentcli.settings import Settings
@@ -39,8 +40,9 @@ def run_folder(
     flags: Mapping[str, Any],
     mode: str,
     checks: Sequence[str],
-    jobs: int,
+    jobs: int | None,
     attempts: int = 1,
+    executor: str = "local",
 ) -> int:
     """Work on all tasks of a folder; 0 where all are solved, 1 where not.
 
@@ -57,20 +59,24 @@ def run_folder(
             show_note("tasks begin at HEAD: changes that are not committed are left out")
         for result in batch.ended.values():
             _print(result)
-        code = asyncio.run(_run(batch, how, jobs))
+        code = asyncio.run(_run(batch, how, jobs, executor))
         counted = Counter(result["status"] for result in batch.ended.values())
         told = ", ".join(f"{count} {status}" for status, count in sorted(counted.items()))
         show_note(f"{told or 'none ended'}; copies and patches are in {batch.folder}")
     return code or (0 if set(counted) == {"solved"} and not batch.open else 1)
 
 
-async def _run(batch: Batch, how: How, jobs: int) -> int:
+async def _run(batch: Batch, how: How, jobs: int | None, executor: str) -> int:
     task = asyncio.current_task()
     assert task is not None
     progress = Progress(list(batch.open))
     with interruptible(task.cancel) as interruption, progress.shown():
         try:
-            await run_local(batch, how, jobs, progress.event, progress.ended)
+            if executor == "ray":
+                with redirect_stdout(sys.stderr):  # Ray's own words; results go past it
+                    await run_ray(batch, how, jobs, progress.begun, progress.ended)
+            else:
+                await run_local(batch, how, jobs or 1, progress.event, progress.ended)
         except asyncio.CancelledError:
             if interruption.exit_code is None:
                 raise
@@ -96,6 +102,7 @@ class Progress:
     def __post_init__(self) -> None:
         self._rows = {name: _Row() for name in self.names}
         self._console = Console(stderr=True)
+        self._out = sys.stdout
         self._live = Live(
             console=self._console, get_renderable=self._table, refresh_per_second=4, transient=True
         )
@@ -104,11 +111,15 @@ class Progress:
         """A context in which the table stands on the screen."""
         return self._live if self._console.is_terminal else nullcontext()
 
+    def begun(self, name: str) -> None:
+        """A task is worked on, out of sight."""
+        row = self._rows[name]
+        row.state, row.since = "works", row.since or time.monotonic()
+
     def event(self, name: str, event: Event) -> None:
         """Something happened in a task."""
+        self.begun(name)
         row = self._rows[name]
-        row.since = row.since or time.monotonic()
-        row.state = "works"
         match event:
             case StepStarted(step=step):
                 row.step, row.doing = step, ""
@@ -121,7 +132,7 @@ class Progress:
         row.state = result["status"]
         row.doing = result["detail"] or result["stop_reason"]
         row.took_s = time.monotonic() - row.since if row.since else 0.0
-        _print(result)
+        _print(result, self._out)
         if not self._console.is_terminal:
             told = f"{name}: {row.state} · {result['steps']} steps · {duration(row.took_s)}"
             print(escape(told), file=sys.stderr, flush=True)
@@ -142,5 +153,5 @@ class Progress:
         return table
 
 
-def _print(result: dict[str, Any]) -> None:
-    print(json.dumps(result, ensure_ascii=True), flush=True)
+def _print(result: dict[str, Any], out: TextIO | None = None) -> None:
+    print(json.dumps(result, ensure_ascii=True), file=out, flush=True)

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Awaitable
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -69,6 +70,13 @@ PROMPT = "-p"
 """The source of a task that the command line itself holds."""
 
 
+class Executor(StrEnum):
+    """What ``--executor`` can be: this process, or a Ray cluster."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
 @dataclass(frozen=True)
 class Job:
     """All that the command line, the task and the settings say."""
@@ -122,8 +130,12 @@ def run(
         ),
     ] = 1,
     jobs: Annotated[
-        int, typer.Option(min=1, help="Tasks of a folder that are worked on at once.", metavar="N")
-    ] = 1,
+        int | None,
+        typer.Option(min=1, help="Tasks of a folder that are worked on at once.", metavar="N"),
+    ] = None,
+    executor: Annotated[
+        Executor, typer.Option(help="Where tasks of a folder are worked on.")
+    ] = Executor.LOCAL,
     image: Annotated[
         list[Path] | None,
         typer.Option(help="An image to show to the model; repeatable.", metavar="FILE"),
@@ -195,6 +207,7 @@ def run(
             checks=check or (),
             jobs=jobs,
             attempts=best_of,
+            executor=executor,
         )
     given = tasks.overridden(_task(task, prompt, before, folder), flags, check or ())
     if before and not given.model:

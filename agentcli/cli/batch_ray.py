@@ -1,0 +1,159 @@
+"""``--executor ray``: the tasks of a batch on the machines of a Ray cluster.
+
+A task's copy of the workspace is sent to where the task runs, and what it changed comes back with
+its session: machines need no disk in common. They need agentcli, the command's environment (keys)
+and nothing else. Ray itself runs no task again: one whose machine was lost is marked as interrupted
+in the batch's journal and begins anew, from the same copy, somewhere else. A task that has ended is
+on this machine's disk before anything else happens, and is never run again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from agentcli.cli.batch import Batch, finish, interrupted, is_repository
+from agentcli.cli.batch_jobs import How, Job, failed, job_of, run_job
+from agentcli.errors import AgentCLIError, ConfigError, InternalError
+from agentcli.sandbox.git import git
+from agentcli.session import store
+from agentcli.text import one_line
+from agentcli.workspace_archive import changed, listing, pack, unpack
+
+_MOST_LOST = 3
+"""So many machines may be lost under one task."""
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A task on its way to a machine: ``text`` is its file's, ``archive`` its copy's files."""
+
+    job: Job
+    text: str
+    repository: bool
+    """Whether it is to find a git repository around it; the history stays at home."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What comes back: the result, changed files with the names of those that are gone, session."""
+
+    result: dict[str, Any]
+    archive: bytes = b""
+    gone: tuple[str, ...] = ()
+    session: bytes = b""
+
+
+async def run_ray(
+    batch: Batch,
+    how: How,
+    jobs: int | None,
+    on_begin: Callable[[str], None],
+    on_end: Callable[[str, dict[str, Any]], None],
+) -> None:
+    """All open tasks of a batch on a cluster, ``jobs`` at a time; None: as many as it has CPUs.
+
+    The cluster is the one that RAY_ADDRESS names or that runs on this machine, else a new one.
+
+    Raises:
+        ConfigError: the extra ``ray`` is not installed, or the cluster cannot be reached.
+    """
+    ray = await asyncio.to_thread(_connected)
+    remote = ray.remote(max_retries=0, max_calls=1, num_cpus=1)(work)
+    slots = asyncio.Semaphore(jobs or max(1, int(ray.cluster_resources().get("CPU", 1))))
+
+    async def one(name: str) -> None:
+        async with slots:
+            on_begin(name)
+            done = await _ended(name)
+            if done.session:
+                await asyncio.to_thread(unpack, done.session, store.sessions_dir())
+            if done.archive or done.gone:
+                place = batch.copy_of(name)
+                await asyncio.to_thread(unpack, done.archive, place, done.gone)
+            finish(batch, name, done.result)
+            if name in batch.ended:
+                on_end(name, batch.ended[name])
+
+    async def _ended(name: str) -> Done:
+        for _ in range(_MOST_LOST):
+            try:
+                # Always the untouched copy: what a task changes is written there at its end.
+                job = await asyncio.to_thread(job_of, batch, name, how)
+                text = Path(job.file).read_text("utf-8")
+                sent = Sent(replace(job, session=None), text, is_repository(batch.workspace))
+                archive = await asyncio.to_thread(pack, Path(job.folder))
+            except AgentCLIError as error:
+                return Done(failed(error))
+            reference = remote.remote(sent, archive)
+            try:
+                done: Done = await asyncio.wrap_future(reference.future())
+                return done
+            except asyncio.CancelledError:
+                ray.cancel(reference, force=True)
+                raise
+            except ray.exceptions.RayTaskError as error:
+                return Done(failed(InternalError(one_line(f"{error.cause!r}", 300))))
+            except ray.exceptions.RayError as error:
+                interrupted(batch, name, type(error).__name__)
+                last = type(error).__name__
+        return Done(failed(InternalError(f"its machine was lost {_MOST_LOST} times: {last}")))
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for name in batch.open:
+                group.create_task(one(name))
+    finally:
+        ray.shutdown()
+
+
+def work(sent: Sent, archive: bytes) -> Done:
+    """One task from beginning to end, on the machine where Ray runs it."""
+    with tempfile.TemporaryDirectory(prefix="agentcli-ray-") as folder:
+        # Its session goes home with it; the process ends with the task.
+        os.environ["AGENTCLI_DATA_DIR"] = f"{folder}/data"
+        place = Path(folder) / "work"
+        unpack(archive, place)
+        if sent.repository:
+            _commit_all(place)
+        file = Path(folder) / Path(sent.job.file).name
+        file.write_text(sent.text, "utf-8")
+        before = listing(place)
+        job = replace(sent.job, file=str(file), folder=str(place))
+        try:
+            result = asyncio.run(run_job(job))
+        except AgentCLIError as error:
+            return Done(failed(error))
+        files, gone = changed(place, before)
+        return Done(result, pack(place, files) if files else b"", gone, pack(store.sessions_dir()))
+
+
+def _commit_all(place: Path) -> None:
+    identity = ("-c", "user.name=agentcli", "-c", "user.email=agentcli@localhost")
+    for command in (
+        ("init", "-q"),
+        ("add", "--all", "--force"),
+        (*identity, "commit", "-q", "--allow-empty", "--no-verify", "-m", "The workspace"),
+    ):
+        git(place, *command, environ=os.environ)
+
+
+def _connected() -> Any:
+    # Ray would tell its makers how it is used.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise ConfigError("--executor ray needs Ray", hint="pip install 'agentcli[ray]'") from error
+    try:
+        if not ray.is_initialized():
+            ray.init(log_to_driver=False, include_dashboard=False, configure_logging=False)
+    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+        address = os.environ.get("RAY_ADDRESS") or "on this machine"
+        raise ConfigError(f"no Ray cluster {address}: {error}") from error
+    return ray
