@@ -10,7 +10,6 @@ import tty
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-from agentcli.diff import unified_diff
 from agentcli.text import clip, escape, plain_output
 from agentcli.tools.approval import Answer, Approval, Ask, Reply
 from agentcli.wording import call_lines
@@ -121,15 +120,8 @@ def _question(approval: Approval) -> list[str]:
 
 
 def _diff(approval: Approval) -> str:
-    """What it did on a copy, or what an edit would change as far as its arguments tell."""
-    if approval.effect is not None:
-        return approval.effect
-    given = approval.arguments
-    path, old, new = str(given.get("path", "")), given.get("old"), given.get("new")
-    if isinstance(old, str) and isinstance(new, str):
-        return unified_diff(old, new, path)
-    content = given.get("content")
-    return unified_diff(None, content, path) if isinstance(content, str) else ""
+    """What it changed on a copy, or what an edit would change."""
+    return approval.diff if approval.effect is None else approval.effect
 
 
 def _cut(lines: list[str], most: int) -> list[str]:

@@ -29,6 +29,7 @@ def apply_patch_tool(prompts: Prompts) -> Tool:
         description=prompts.get(f"tools/{NAME}"),
         requires=frozenset({"files"}),
         patch_argument="patch",
+        only_writes=True,
     )
 
 

@@ -34,10 +34,11 @@ class Approval:
     """One call that waits for the user.
 
     ``segments`` are the commands that a command line consists of, those first that nothing allows
-    yet. ``rule`` is what ``SESSION`` holds and ``PREFIX`` saves. ``effect`` is None until the call
-    has run on a copy; then it is a unified diff of what it changed there (empty: nothing), and
-    ``output`` what the tool answered. ``ONCE`` then brings the effect into the workspace, without
-    running anything again, and ``NO`` drops it.
+    yet. ``rule`` is what ``SESSION`` holds and ``PREFIX`` saves. ``diff`` is what an edit would
+    change in the files as they are, empty where that is not known. ``effect`` is None until the
+    call has run on a copy; then it is a unified diff of what it changed there (empty: nothing),
+    and ``output`` what the tool answered. ``ONCE`` then brings the effect into the workspace,
+    without running anything again, and ``NO`` drops it.
     """
 
     spec: ToolSpec
@@ -48,6 +49,7 @@ class Approval:
     can_copy: bool = False
     effect: str | None = None
     output: str | None = None
+    diff: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,15 @@ class Reply:
 
     answer: Answer
     reason: str = ""
+
+
+Look = Callable[[], Awaitable[str]]
+"""What an edit would change, as a unified diff; empty where that is not known."""
+
+
+async def unknown() -> str:
+    """A ``Look`` for what cannot be known."""
+    return ""
 
 
 Ask = Callable[[Approval], Awaitable[Reply]]

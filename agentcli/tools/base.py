@@ -67,7 +67,9 @@ class ToolSpec:
     other; ``command_argument`` holds a command line, which rules are then about;
     ``patch_argument`` a patch (``patch.py``) whose paths count as those of arguments;
     ``address_argument`` a URL beyond the workspace, to which a call is never free by mode alone:
-    rules are about its host; ``timeout_s`` bounds one call in seconds.
+    rules are about its host; ``only_writes`` says that all it does are writes and removals of
+    files through the environment, so that it can be looked at with those left out; ``timeout_s``
+    bounds one call in seconds.
     """
 
     name: str
@@ -85,6 +87,7 @@ class ToolSpec:
     command_argument: str = ""
     patch_argument: str = ""
     address_argument: str = ""
+    only_writes: bool = False
     timeout_s: float = 120.0
 
     def definition(self) -> ToolDefinition:

@@ -26,7 +26,11 @@ _GRACE_S = 30.0
 _FILE_TIME_S = 120.0
 
 _LOOKS: Mapping[str, Any] = {"requires": _FILES, "retryable": True, "path_arguments": ("path",)}
-_EDITS: Mapping[str, Any] = {"requires": _FILES, "path_arguments": ("path",)}
+_EDITS: Mapping[str, Any] = {
+    "requires": _FILES,
+    "path_arguments": ("path",),
+    "only_writes": True,
+}
 _CHECKS: Mapping[str, Any] = {"requires": _BOTH}
 
 _TABLE: tuple[tuple[ToolFunction, ToolKind, Mapping[str, Any]], ...] = (

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from agentcli.errors import AgentCLIError
 from agentcli.messages import ToolCall
-from agentcli.tools.approval import Answer, Approval, Ask, Reply, Trial
+from agentcli.tools.approval import Answer, Approval, Ask, Look, Reply, Trial, unknown
 from agentcli.tools.base import ToolKind, ToolSpec
 from agentcli.tools.judging import Judgement, Verdict, judge
 from agentcli.tools.rules import Rule, Rules
@@ -31,11 +31,12 @@ class Permissions(Protocol):
         call: ToolCall,
         arguments: Mapping[str, Any],
         trial: Trial | None = None,
+        look: Look = unknown,
     ) -> str | None:
         """None to let the call run, or the reason for refusing it, which the model reads.
 
         ``trial``, where the call can be run on a copy first. One that was committed stands for
-        the call, which then does not run again.
+        the call, which then does not run again. ``look`` tells what an edit would change.
         """
         ...
 
@@ -98,6 +99,7 @@ class ModePermissions:
         call: ToolCall,
         arguments: Mapping[str, Any],
         trial: Trial | None = None,
+        look: Look = unknown,
     ) -> str | None:
         """See ``Permissions.permit``."""
         asks, reason = self._decide(spec, arguments)[:2]
@@ -113,7 +115,13 @@ class ModePermissions:
                 return reason
             rule = judgement.proposal if judgement.verdict is None else None
             approval = Approval(
-                spec, call, arguments, judgement.segments, rule, can_copy=trial is not None
+                spec,
+                call,
+                arguments,
+                judgement.segments,
+                rule,
+                can_copy=trial is not None,
+                diff=await look(),
             )
             return await self._put(approval, self._ask, trial)
 
@@ -179,6 +187,7 @@ class AllowAll:
         call: ToolCall,
         arguments: Mapping[str, Any],
         trial: Trial | None = None,
+        look: Look = unknown,
     ) -> str | None:
         """Always None."""
         return None

@@ -24,6 +24,7 @@ from agentcli.tools.base import Tool, ToolContext, ToolKind, ToolOutput, ToolSpe
 from agentcli.tools.files import load
 from agentcli.tools.middleware import CarryOut, Execution, Middleware
 from agentcli.tools.permissions import AllowAll, Permissions
+from agentcli.tools.proposed import proposed
 from agentcli.tools.purpose import purpose_of
 from agentcli.tools.schema import Validator, parse_arguments, schema_of
 from agentcli.tools.soundness import check_sound
@@ -269,15 +270,16 @@ class Registry:
         if lacking:
             raise ToolInputError(f"{call.name} needs {', '.join(sorted(lacking))}, not to be had")
         context = replace(context, call_id=call.id)
+        look = functools.partial(proposed, tool, context, arguments)
         refusal: str | None = None
         if context.on_copy and tool.spec.kind is ToolKind.EDIT:
             pass
         elif context.copies is None or not tool.spec.kind.changes_files or not tool.spec.requires:
-            refusal = await self.permissions.permit(tool.spec, call, arguments)
+            refusal = await self.permissions.permit(tool.spec, call, arguments, look=look)
         else:
             work = functools.partial(_execute, tool, arguments=arguments)
             async with CopyTrial(work, context) as trial:
-                refusal = await self.permissions.permit(tool.spec, call, arguments, trial)
+                refusal = await self.permissions.permit(tool.spec, call, arguments, trial, look)
             if trial.answer is not None and refusal is None:
                 return trial.answer
         if refusal is not None:

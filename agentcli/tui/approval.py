@@ -13,7 +13,6 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import Static
 
-from agentcli.diff import unified_diff
 from agentcli.text import clip, escape, plain_output
 from agentcli.tools.approval import Answer, Approval, Reply
 from agentcli.tools.base import ToolKind
@@ -131,15 +130,8 @@ def _commands(approval: Approval) -> Content:
 
 
 def _diff(approval: Approval) -> str:
-    """What changed on a copy, or what an edit would change as far as its arguments tell."""
-    if approval.effect is not None:
-        return approval.effect
-    given = approval.arguments
-    path, old, new = str(given.get("path", "")), given.get("old"), given.get("new")
-    if isinstance(old, str) and isinstance(new, str):
-        return unified_diff(old, new, path)
-    content = given.get("content")
-    return unified_diff(None, content, path) if isinstance(content, str) else ""
+    """What it changed on a copy, or what an edit would change."""
+    return approval.diff if approval.effect is None else approval.effect
 
 
 def _output(output: str) -> Content:

@@ -92,6 +92,23 @@ async def test_an_edit_shows_what_it_would_change(chat: Start, workspace: Path) 
     assert (workspace / "a.py").read_text() == "x = 1\ny = 4\nz = 3\n"
 
 
+async def test_a_file_written_over_shows_both_sides_at_their_lines(
+    chat: Start, workspace: Path
+) -> None:
+    lines = [f"line {number}" for number in range(1, 41)]
+    (workspace / "a.txt").write_text("\n".join(lines) + "\n")
+    lines[29] = "another"
+    write = {"path": "a.txt", "content": "\n".join(lines) + "\n"}
+    async with chat([Reply(calls=[("write_file", write)]), Reply(text="done")]) as one:
+        await one.send("go")
+        await one.question()
+        await one.sees("30 - line 30", "30 + another", "27   line 27")
+        assert "+ line 1" not in one.text
+        assert (workspace / "a.txt").read_text().count("another") == 0
+        await one.press("n")
+        await one.idle()
+
+
 async def test_on_a_copy_the_effect_is_seen_before_it_is_taken(
     chat: Start, workspace: Path
 ) -> None:

@@ -1,0 +1,48 @@
+"""What an edit would change is known without a change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentcli.prompts import Prompts
+from agentcli.tools.apply_patch import apply_patch_tool
+from agentcli.tools.base import ToolContext
+from agentcli.tools.builtin import builtin_tools
+from agentcli.tools.proposed import proposed
+
+PATCH = """*** Begin Patch
+*** Update File: a.txt
+@@
+-two
++zwei
+*** Delete File: b.txt
+*** End Patch"""
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "parts"),
+    [
+        ("write_file", {"path": "a.txt", "content": "one\n2\n"}, ["@@ -1,2 +1,2 @@", "-two\n+2\n"]),
+        ("write_file", {"path": "new.txt", "content": "new\n"}, ["--- /dev/null", "+new\n"]),
+        ("search_replace", {"path": "a.txt", "old": "two", "new": "2"}, ["-two\n+2\n"]),
+        ("apply_patch", {"patch": PATCH}, ["-two\n+zwei\n", "-gone\n"]),
+        ("search_replace", {"path": "a.txt", "old": "three", "new": "3"}, []),
+        ("search_replace", {"path": "missing.txt", "old": "three", "new": "3"}, []),
+        ("shell", {"command": "echo x > a.txt"}, []),
+    ],
+)
+async def test_nothing_is_written(
+    context: ToolContext, workspace: Path, name: str, arguments: dict[str, Any], parts: list[str]
+) -> None:
+    (workspace / "a.txt").write_text("one\ntwo\n")
+    (workspace / "b.txt").write_text("gone\n")
+    tools = {
+        tool.spec.name: tool for tool in [*builtin_tools(), apply_patch_tool(Prompts.standard())]
+    }
+    diff = await proposed(tools[name], context, arguments)
+    assert all(part in diff for part in parts) and bool(diff) == bool(parts)
+    assert sorted(path.name for path in workspace.iterdir()) == ["a.txt", "b.txt"]
+    assert (workspace / "a.txt").read_text() == "one\ntwo\n"
