@@ -371,7 +371,8 @@ class Transcript(ScrollView, can_focus=False):
 
     def on_click(self, event: events.Click) -> None:
         """Fold or unfold what is clicked; twice selects the line, three times all of the entry."""
-        event.prevent_default()
+        event.prevent_default()  # which selects all of a widget
+        event.stop()
         found = self._at(event.y)
         if found is None:
             return
@@ -383,7 +384,6 @@ class Transcript(ScrollView, can_focus=False):
         elif event.chain == 3:
             self._select(first, first + len(block.texts) - 1, 0)
         elif block.foldable and self.text_selection is None:
-            event.stop()
             with self._in_place():
                 self._fold(block, not block.expanded)
 
