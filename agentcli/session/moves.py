@@ -12,7 +12,7 @@ from agentcli.agent.events import WorkspaceChanged
 from agentcli.diff import unified_diff
 from agentcli.environments.blobs import Blobs
 from agentcli.environments.entries import Entry, capture, put_back
-from agentcli.errors import SnapshotError
+from agentcli.errors import SnapshotError, UsageError
 from agentcli.text import encodable
 
 _SHOWN = 1 << 20
@@ -80,6 +80,11 @@ def _moves(
     blobs: Blobs,
     torn: Iterable[str] = (),
 ) -> list[Move]:
+    if targets and not os.path.isdir(root):
+        raise UsageError(
+            f"the workspace {root} is not there",
+            hint="Put the folder back: its files are part of going back and forth",
+        )
     moves = []
     for path in sorted(targets):
         now, target = capture(root, path, blobs), targets[path]

@@ -50,7 +50,8 @@ class Trace(Hook):
                     self._later.cancel()
                 self._later, self._followed = None, time.monotonic()
                 # Beside, for a disk that is busy must not keep a key from being shown.
-                await asyncio.to_thread(self._follow)
+                running = isinstance(event, SessionStarted)
+                await asyncio.to_thread(self._follow, running)
             case StepFinished() if self._later is None:
                 loop = asyncio.get_running_loop()
                 self._later = loop.call_at(self._followed + EVERY_S, self._catch_up)
@@ -63,11 +64,11 @@ class Trace(Hook):
         with contextlib.suppress(JournalError, OSError):  # at the run's end it is said
             self._follow()
 
-    def _follow(self) -> None:
+    def _follow(self, running: bool = True) -> None:
         with self._following:
-            self._read_on()
+            self._read_on(running)
 
-    def _read_on(self) -> None:
+    def _read_on(self, running: bool) -> None:
         journal = self._folder / FILE_NAME
         if self._steps is None:
             self._steps = Steps()
@@ -80,7 +81,8 @@ class Trace(Hook):
         if ended:
             with open(self._folder / STEPS, "ab") as file:
                 file.write(b"".join(map(_line, ended)))
-        manifest = self._steps.manifest(running=True)
+        # An end that the journal could not take is one all the same: "interrupted".
+        manifest = self._steps.manifest(running=running)
         _new(self._folder / MANIFEST, json.dumps(manifest, indent=2).encode() + b"\n")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import signal
 from collections.abc import Iterator
@@ -60,6 +61,8 @@ async def test_a_disk_that_fills_up_at_any_point(sessions: Sessions) -> None:
         )
         session = agent.session.session_id
         path = journal_path(session)
+        manifest = json.loads((path.parent / "manifest.json").read_bytes())
+        assert manifest["status"] == "interrupted"  # its end could not be recorded
         events = list(read_events(path))  # every line of it is whole
         started = [e.call.id for e in events if isinstance(e, ToolStarted)]
         done = (sessions.workspace / "count.txt").exists() and (

@@ -48,6 +48,18 @@ def fill(workspace: Path) -> dict[str, str]:
     return files(workspace)
 
 
+async def test_without_the_workspace_nothing_is_undone(sessions: Sessions) -> None:
+    session = (await sessions.run([write("a.txt", "1\n"), Reply(text="Done.")])).state.session_id
+    before = sessions.state(session)
+    sessions.workspace.rename(away := sessions.workspace.with_name("away"))
+    with pytest.raises(UsageError, match="is not there"):
+        await timetravel.undo(session)
+    assert sessions.state(session) == before
+    away.rename(sessions.workspace)
+    await timetravel.undo(session)
+    assert files(sessions.workspace) == {}
+
+
 async def test_undo_and_redo_of_whatever_a_command_did(sessions: Sessions) -> None:
     before = fill(sessions.workspace)
     result = await sessions.run([shell(CHAOS), Reply(text="Done.")])
