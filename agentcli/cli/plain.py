@@ -139,10 +139,8 @@ class PlainChat:
         agent.notices.clear()
 
     def _happened(self, event: Event, state: AgentState) -> None:
-        info = None
-        if self.conversation is not None and self.conversation.agent is not None:
-            info = self.conversation.agent.client.info
-        self.standing = self.standing.after(event, state, info)
+        agent = self.conversation.agent if self.conversation is not None else None
+        self.standing = self.standing.after(event, state, agent)
         if isinstance(event, SessionStarted):
             self._since = time.monotonic()
         self._renderer.event(event)

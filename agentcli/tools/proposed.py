@@ -36,6 +36,7 @@ async def proposed(tool: Tool, context: ToolContext, arguments: Mapping[str, Any
         return ""
     unwritten = cast(Environment, _Unwritten(context.environment))
     try:
-        return str((await tool.function(replace(context, environment=unwritten), **arguments)).diff)
+        output = await tool.function(replace(context, environment=unwritten), **arguments)
     except AgentCLIError:
         return ""
+    return "" if isinstance(output, str) else output.diff

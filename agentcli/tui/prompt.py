@@ -14,6 +14,7 @@ from agentcli.text import plain_output
 from agentcli.tui.completion import Completion
 from agentcli.tui.history import PromptHistory
 from agentcli.tui.vim import Text, Vim, Wish, difference_of
+from agentcli.tui.vim_motions import line_start
 
 _NEWLINE = ("ctrl+j", "shift+enter", "alt+enter")
 
@@ -164,7 +165,8 @@ class Prompt(TextArea):
         return True
 
     def _now(self) -> Text:
-        return Text(self.text, self.document.get_index_from_location(self.cursor_location))
+        row, column = self.cursor_location
+        return Text(self.text, sum(len(line) + 1 for line in self.document.lines[:row]) + column)
 
     def _show(self, then: Text | Wish | None) -> None:
         """What vim has made of the text; only what differs is replaced."""
@@ -174,11 +176,11 @@ class Prompt(TextArea):
             case Wish.LATER:
                 self._replace(self.earlier.later())
             case Text(text, at):
-                place = self.document.get_location_from_index
-                if difference := difference_of(self.text, text):
+                before = self.text
+                if difference := difference_of(before, text):
                     start, end, put = difference
-                    self.replace(put, place(start), place(end))
-                self.move_cursor(place(at))
+                    self.replace(put, _place(before, start), _place(before, end))
+                self.move_cursor(_place(text, at))
 
     def _enter(self) -> None:
         if self.before_cursor.endswith("\\"):
@@ -215,3 +217,8 @@ class Prompt(TextArea):
         else:
             return False
         return True
+
+
+def _place(text: str, at: int) -> tuple[int, int]:
+    """The row and column of an offset."""
+    return text.count("\n", 0, at), at - line_start(text, at)

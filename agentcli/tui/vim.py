@@ -240,9 +240,8 @@ class Vim:
         """The end of what an operator takes, so that it does not join two lines by chance."""
         text = now.text
         if motion in "wW":
-            last = now.at
-            if count and count > 1:
-                last = motions.target(text, now.at, motion, count - 1, 0).at
+            before = motions.target(text, now.at, motion, count - 1, 0) if count else None
+            last = now.at if before is None or count == 1 else before.at
             return min(end, max(start + 1, motions.line_end(text, last)))
         return end - 1 if end == motions.line_start(text, end) else end
 

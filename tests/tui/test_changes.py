@@ -84,7 +84,8 @@ async def test_commands_in_the_background_are_listed_read_and_stopped(
         await one.sees("no command runs in the background")
         await one.send("go")
         await one.idle()
-        (job,) = one.agent.context.jobs or ()
+        assert one.agent.context.jobs is not None
+        (job,) = one.agent.context.jobs
         await one.until(lambda: "hello" in job.tail, "its output")
         assert "sleep 600" in (await shown(one, "/jobs")).text
         assert "hello" in (await shown(one, "/jobs 1")).text
