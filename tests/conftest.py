@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.running import Cli
+from tests.running import Cli, share_kernels
 from tests.server import Script, ScriptedServer
 
 Serve = Callable[..., ScriptedServer]
@@ -36,4 +36,5 @@ def serve() -> Iterator[Serve]:
 def cli(tmp_path: Path) -> Cli:
     home = tmp_path / "home"
     home.mkdir()
+    share_kernels(home)
     return Cli(home)

@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 
 from agentcli.agent.events import Event
+from agentcli.config import cache_folder
 from agentcli.session.journal import read_events
 
 BIN = Path(sys.executable).parent
@@ -193,3 +194,12 @@ def repository(folder: Path, files: Mapping[str, str | bytes]) -> Path:
     git(folder, "add", ".")
     git(folder, "commit", "-q", "-m", "Start")
     return folder
+
+
+def share_kernels(home: Path) -> None:
+    """The local model's kernels take seconds to build: once for all tests."""
+    built = cache_folder() / "kernels"
+    built.mkdir(parents=True, exist_ok=True)
+    kept = home / ".cache" / "agentcli"
+    kept.mkdir(parents=True)
+    (kept / "kernels").symlink_to(built)

@@ -25,7 +25,7 @@ from agentcli.settings import Settings
 from tests.llm.folders import make_folder
 from tests.llm.thread_engine import ThreadEngine
 from tests.model.test_tokenizer import nanochat
-from tests.running import BIN, Cli, end
+from tests.running import BIN, Cli, end, share_kernels
 
 SCHEMA = {
     "type": "object",
@@ -47,6 +47,7 @@ def in_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def cli(tmp_path: Path) -> Cli:
+    share_kernels(tmp_path)
     return Cli(tmp_path)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.running import Cli, pytest_ini, repository
+from tests.running import Cli, pytest_ini, repository, share_kernels
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None,
@@ -34,6 +34,7 @@ FILES = {
 @pytest.fixture
 def cli(tmp_path: Path) -> Cli:
     # Without a key and a configuration the embedded model is the default.
+    share_kernels(tmp_path)
     return Cli(tmp_path, extra={"OPENAI_API_KEY": ""})
 
 

@@ -17,7 +17,7 @@ from agentcli.agent.events import ModelAnswered, ToolFinished
 from agentcli.messages import FinishReason
 from agentcli.tools.builtin import builtin_tools
 from tests.llm.folders import make_folder
-from tests.running import Cli, repository
+from tests.running import Cli, repository, share_kernels
 
 SCHEMAS = {tool.spec.name: dict(tool.spec.parameters) for tool in builtin_tools()}
 
@@ -25,6 +25,7 @@ SCHEMAS = {tool.spec.name: dict(tool.spec.parameters) for tool in builtin_tools(
 def test_a_random_model_makes_valid_calls(tmp_path: Path, workspace: Path) -> None:
     folder = make_folder("qwen2", tmp_path / "model", context=32768)
     repository(workspace, {"calc.py": "def add(a, b):\n    return a - b\n"})
+    share_kernels(tmp_path)
     cli = Cli(
         tmp_path,
         extra={"AGENTCLI_TEMPERATURE": "1.0", "AGENTCLI_MAX_OUTPUT_TOKENS": "150"},
@@ -50,6 +51,7 @@ def test_a_random_model_makes_valid_calls(tmp_path: Path, workspace: Path) -> No
 
 def test_options_that_cannot_be_met(tmp_path: Path, workspace: Path) -> None:
     folder = make_folder("qwen2", tmp_path / "model", context=64)
+    share_kernels(tmp_path)
     cli = Cli(tmp_path)
     ended = cli.run("run", "-p", "hi", "--model", f"local:{folder}", "--workspace", str(workspace))
     assert ended.code in (1, 3)
