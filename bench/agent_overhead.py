@@ -1,6 +1,6 @@
 """What a step of `agentcli run` costs beyond its tool, next to a minimal loop.
 
-    python bench/agent_overhead.py [--steps 30 300] [--rounds 5] [--wire chat|messages]
+    python bench/agent_overhead.py [--steps 30 300] [--rounds 5] [--wire chat|responses|messages]
 
 A server process of its own answers every request at once: as many calls of the tool `shell` with
 the command `true` as there are steps, then the end. Three kinds of whole processes take turns, so
@@ -70,6 +70,11 @@ import openai, sys
 client = openai.OpenAI(base_url=sys.argv[1], api_key="sk-bench", max_retries=0)
 client.chat.completions.create(model="bench", messages=[{"role": "user", "content": "go"}])
 """,
+    "responses": """
+import openai, sys
+client = openai.OpenAI(base_url=sys.argv[1], api_key="sk-bench", max_retries=0)
+client.responses.create(model="bench", input="go")
+""",
     "messages": """
 import anthropic, sys
 client = anthropic.Anthropic(base_url=sys.argv[1], api_key="sk-bench", max_retries=0)
@@ -83,7 +88,8 @@ def events(wire: str, number: int, last: bool) -> bytes:
     """One answer: a call of the tool, or the end."""
     if wire == "chat":
         return b"".join(_sse("", event) for event in _chat(number, last)) + b"data: [DONE]\n\n"
-    return b"".join(_sse(event["type"], event) for event in _messages(number, last))
+    answer = _responses if wire == "responses" else _messages
+    return b"".join(_sse(event["type"], event) for event in answer(number, last))
 
 
 def _sse(name: str, event: Mapping[str, Any]) -> bytes:
@@ -106,6 +112,28 @@ def _chat(number: int, last: bool) -> Iterator[dict[str, Any]]:
             yield chunk({"tool_calls": [piece]})
     yield chunk({}, "stop" if last else "tool_calls")
     yield {**chunk({}), "choices": [], "usage": {"prompt_tokens": 100, "completion_tokens": 10}}
+
+
+def _responses(number: int, last: bool) -> Iterator[dict[str, Any]]:
+    usage = {"input_tokens": 100, "output_tokens": 10}
+    head: dict[str, Any] = {"id": "r", "object": "response", "status": "in_progress", "output": []}
+    yield {"type": "response.created", "response": head}
+    place = {"output_index": 0, "item_id": "i"}
+    if last:
+        item: dict[str, Any] = {"type": "message", "id": "i", "role": "assistant", "content": []}
+        yield {"type": "response.output_item.added", **place, "item": item}
+        yield {"type": "response.output_text.delta", **place, "content_index": 0, "delta": "done"}
+        item = {**item, "content": [{"type": "output_text", "text": "done", "annotations": []}]}
+    else:
+        item = {"type": "function_call", "id": "i", "call_id": f"call_{number}", "name": "shell"}
+        yield {"type": "response.output_item.added", **place, "item": {**item, "arguments": ""}}
+        for start in range(0, len(TOOL), 6):
+            delta = TOOL[start : start + 6]
+            yield {"type": "response.function_call_arguments.delta", **place, "delta": delta}
+        item = {**item, "arguments": TOOL}
+    yield {"type": "response.output_item.done", **place, "item": item}
+    end = {**head, "status": "completed", "output": [item], "usage": usage}
+    yield {"type": "response.completed", "response": end}
 
 
 def _messages(number: int, last: bool) -> Iterator[dict[str, Any]]:
@@ -215,7 +243,7 @@ class Bench:
         shutil.rmtree(home / "data", ignore_errors=True)
         workspace = home / "workspace"
         workspace.mkdir(parents=True, exist_ok=True)
-        model = "openai:bench" if self._wire == "chat" else "anthropic:bench"
+        model = "anthropic:bench" if self._wire == "messages" else "openai:bench"
         arguments = ["-m", "agentcli", "run", "-p", "go", "--model", model, "--output", "json"]
         arguments += ["--max-steps", str(steps + 9), "--workspace", str(workspace), *options]
         ran = self._run(steps, arguments, home)
@@ -239,7 +267,7 @@ class Bench:
     def _run(self, steps: int, arguments: list[str], home: Path) -> Ran:
         self._count += 1
         base = f"{self._root}/r{self._count}/{steps}"
-        url = f"{base}/v1" if self._wire == "chat" else base
+        url = base if self._wire == "messages" else f"{base}/v1"
         env = {
             "PATH": os.environ.get("PATH", os.defpath),
             "HOME": str(home),
@@ -249,6 +277,8 @@ class Bench:
             "OPENAI_BASE_URL": url,
             "ANTHROPIC_BASE_URL": url,
         }
+        if self._wire == "responses":
+            env["AGENTCLI_PROVIDERS__OPENAI__API"] = "responses"
         command = [sys.executable, *(url if word == "URL" else word for word in arguments)]
         started = time.monotonic()
         process = subprocess.Popen(
