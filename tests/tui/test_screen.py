@@ -84,7 +84,7 @@ async def test_tools_cost_trace_and_diff_are_shown(chat: Start, workspace: Path)
         for command, seen in (
             ("/cost", "200 tokens"),
             ("/trace", "events.jsonl"),
-            ("/diff", "1 edit"),
+            ("/diff", "1 file changed"),
             ("/tools", "search_replace"),
             ("/mcp", "no MCP server is configured"),
         ):
