@@ -365,11 +365,22 @@ def _set_limits(limits: dict[str, Any]) -> None:
     ]
     if limits["hard_memory"]:  # not RLIMIT_AS, which counts what is shared and read-only as well
         wanted.append((resource.RLIMIT_DATA, limits["memory_bytes"]))
+    if os.getuid() != 0:  # the kernel exempts root, which has control groups instead
+        wanted.append((resource.RLIMIT_NPROC, _all_tasks() + 2 * limits["tasks"]))
     for kind, value in wanted:
         _, hard = resource.getrlimit(kind)
         if hard != resource.RLIM_INFINITY:
             value = min(value, hard)
         resource.setrlimit(kind, (value, value))
+
+
+def _all_tasks() -> int:
+    """All tasks of the machine, hence not fewer than this user's, which is what is counted.
+
+    A bomb forks on between two samples, and on a busy machine those are far apart.
+    """
+    with open("/proc/loadavg", "rb") as file:
+        return int(file.read().split()[3].partition(b"/")[2])
 
 
 def _say(report: int, value: dict[str, Any]) -> None:
