@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from dataclasses import dataclass, field, replace
 
-from agentcli.agent.events import CandidateTried, Event, StopReason
+from agentcli.agent.events import AnswerRejected, CandidateTried, Event, StopReason
 from agentcli.agent.places import likely_places
 from agentcli.agent.state import AgentState
 from agentcli.agent.stop import Stopped, stop_for
@@ -98,12 +98,10 @@ class Search:
                         break
         if best is None:
             await self._restore()
-            raise Stopped(
-                stop_for(
-                    StopReason.TRIES_USED_UP,
-                    detail=f"none of {len(tried)} edits made the tests pass; nothing was changed",
-                )
-            )
+            problem = f"none of {len(tried)} edits made the tests pass"
+            await self.emit(AnswerRejected(step, problem, spent, 0.0))  # it has been paid for
+            detail = f"{problem}; nothing was changed"
+            raise Stopped(stop_for(StopReason.TRIES_USED_UP, detail=detail))
         await self._remember(best[1])
         return replace(best[1], usage=spent)
 

@@ -129,6 +129,7 @@ async def test_used_up_tries_leave_the_workspace_as_it_was(work: Work, tmp_path:
     assert result.state.stop is StopReason.TRIES_USED_UP
     assert result.exit_code == 1
     assert tried(log) == [2, 2, 2]  # the edit of a test was not even tried
+    assert result.state.usage.output_tokens == 6 * 5  # proposals are paid for as well
     for name, text in FILES.items():
         assert (tmp_path / name).read_text() == text
 
