@@ -1,4 +1,4 @@
-"""docs/protocols.md, scripting.md, configuration.md and tools.md say what is true."""
+"""The pages of docs/ that are about the command line say what is true."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.running import Cli
 from tests.server import Reply
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-PAGES = ("configuration", "protocols", "scripting", "tools")
+PAGES = ("configuration", "getting-started", "protocols", "scripting", "tools")
 
 
 def text(page: str) -> str:
@@ -54,9 +54,34 @@ def test_its_commands(page: str, cli: Cli, serve: Serve, workspace: Path) -> Non
 @pytest.mark.parametrize("page", PAGES)
 def test_its_settings(page: str) -> None:
     for block in blocks(page, "toml"):
-        Settings.model_validate(tomllib.loads(block))
+        settings = tomllib.loads(block)
+        if points := settings.pop("project", None):
+            example = tomllib.loads((DOCS.parent / "examples/plugin/pyproject.toml").read_text())
+            assert points["entry-points"] == example["project"]["entry-points"]
+        Settings.model_validate(settings)
     for block in blocks(page, "json"):
         json.loads(block)
+
+
+def test_every_page_is_named_in_the_readme_and_every_link_leads_somewhere() -> None:
+    pages = [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))]
+    readme = pages[0].read_text("utf-8")
+    assert [page.name for page in pages[1:] if f"docs/{page.name})" not in readme] == []
+    headings = {page: set(map(_anchor, _headings(page))) for page in pages}
+    for page in pages:
+        for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text("utf-8")):
+            path, _, anchor = target.partition("#")
+            there = (page.parent / path).resolve() if path else page
+            assert there.exists(), f"{page.name}: {target}"
+            assert not anchor or anchor in headings[there], f"{page.name}: {target}"
+
+
+def _headings(page: Path) -> list[str]:
+    return re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE)
+
+
+def _anchor(heading: str) -> str:
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
 async def test_the_table_of_tools(tmp_path: Path) -> None:
