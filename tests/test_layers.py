@@ -397,7 +397,7 @@ IN_FUNCTION = "def f():\n    {}\n"
 FOR_TYPES = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    {}\n"
 
 BROKEN = (
-    Broken(every_module_has_a_floor, "plugins/x.py", "", "tools/x.py"),
+    Broken(every_module_has_a_floor, "gadgets/x.py", "", "tools/x.py"),
     Broken(every_module_has_a_floor, "extra.py", "", "text.py"),
     Broken(imports_run_downwards, "llm/x.py", "import agentcli.tools.base", "agent/x.py"),
     Broken(imports_run_downwards, "llm/x.py", "from agentcli.tools import base", "agent/x.py"),
