@@ -59,7 +59,7 @@ def stepwise(model: GPT, tokens: Tensor) -> Tensor:
     """Logits (B, T, V) of a long piece, single tokens, and a short piece."""
     with torch.inference_mode():
         cache = model.new_cache(tokens.shape[0])
-        pieces = [tokens[:, :20], *tokens[:, 20:30].split(1, 1), tokens[:, 30:]]
+        pieces = [tokens[:, :20], *torch.split(tokens[:, 20:30], 1, 1), tokens[:, 30:]]
         return torch.cat([model(piece, cache) for piece in pieces], 1)
 
 
