@@ -74,6 +74,7 @@ LAZY = (
     *("task.py", "skills.py"),  # and YAML
     "plugins.py",  # and the list of all that is installed
     "environments/worker.py",  # its start is waited for
+    "environments/forking.py",  # it runs in the workspace's interpreter, with what that project has
 )
 """Where an import may stand inside a function."""
 
@@ -82,6 +83,13 @@ STARTS_PROCESSES = (
     "tools/mcp/",  # servers, which are the user's own programs
     "environments/worker.py",  # itself in a sandbox, where it runs ripgrep
     "environments/runner.py",  # at the far end, where it runs the command
+    "environments/forking.py",  # itself in a sandbox, where each test run is a fork of it
+)
+
+ON_ANY_MACHINE = (
+    "environments/worker.py",
+    "environments/runner.py",
+    "environments/forking.py",
 )
 
 AGENT_KNOWS: Mapping[str, frozenset[str]] = {
@@ -335,13 +343,15 @@ def the_worker_runs_on_any_machine(sources: list[Source]) -> list[str]:
     """It is sent to machines that have nothing but Python 3.8."""
     faults = []
     for source in sources:
-        if source.path not in ("environments/worker.py", "environments/runner.py"):
+        if source.path not in ON_ANY_MACHINE:
             continue
         try:
             ast.parse(source.text, feature_version=(3, 8))
         except SyntaxError as error:
             faults.append(_at(source, error.lineno or 0, error.msg))
         for one in imports(source):
+            if source.path == "environments/forking.py":
+                continue  # it imports what the workspace's interpreter has
             if one.target.split(".")[0] not in sys.stdlib_module_names:
                 faults.append(_at(source, one.line, f"imports {one.target}"))
     return faults

@@ -214,6 +214,9 @@ def _full(options: Options, settings: Settings) -> int:
 
         linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGTERM)
 
+    # Without its terminal a full screen is of no use, also where its parent has SIGHUP ignored.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
     def start(
         *, session_id: str | None, model: str | None, mode: str | None, **screen: Any
     ) -> Conversation:

@@ -14,7 +14,7 @@ from tests.server import Reply
 COMMAND = "sed -i s/old/new/ notes.txt && pwd"
 
 
-def answer(child: pexpect.spawn[str], key: str, then: object = pexpect.EOF) -> str:
+def answer(child: pexpect.spawn[str], key: str, then: str | type[pexpect.EOF] = pexpect.EOF) -> str:
     """Press a key, again where it came too soon to be an answer; what is shown until ``then``."""
     for _ in range(60):
         child.send(key)

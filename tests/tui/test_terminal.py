@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pexpect
 import psutil
 import pytest
 
@@ -153,3 +154,24 @@ def test_killed_in_mid_stream_and_resumed_nothing_complete_is_lost(
     again.type("go on")
     again.keys("Enter")
     again.sees("Here is the whole answer.")
+
+
+def test_it_ends_with_its_terminal_also_where_hangups_are_ignored(
+    cli: Cli, workspace: Path
+) -> None:
+    child = pexpect.spawn(
+        sys.executable,
+        ["-m", "agentcli", "chat", "--model", "openai:scripted"],
+        cwd=str(workspace),
+        env={**cli.env, "TERM": "xterm-256color"},
+        ignore_sighup=True,
+        timeout=PATIENCE_S,
+    )
+    child.expect("openai:scripted")
+    child.ptyproc.fileobj.close()
+    end = time.monotonic() + PATIENCE_S
+    while os.waitpid(child.pid, os.WNOHANG) == (0, 0):
+        if time.monotonic() > end:
+            os.kill(child.pid, signal.SIGKILL)
+            raise AssertionError("it goes on without a terminal")
+        time.sleep(0.05)
