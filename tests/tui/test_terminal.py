@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pexpect
 import psutil
@@ -159,7 +160,7 @@ def test_killed_in_mid_stream_and_resumed_nothing_complete_is_lost(
 def test_it_ends_with_its_terminal_also_where_hangups_are_ignored(
     cli: Cli, workspace: Path
 ) -> None:
-    child = pexpect.spawn(
+    child: Any = pexpect.spawn(  # its types lack the end of the terminal
         sys.executable,
         ["-m", "agentcli", "chat", "--model", "openai:scripted"],
         cwd=str(workspace),
