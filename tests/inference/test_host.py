@@ -34,15 +34,16 @@ class Client:
     """The other end of the socket, in lines."""
 
     def __init__(self, link: socket.socket) -> None:
-        self._file = link.makefile("rw")
+        # Two files: to write to one that reads as well would drop what it has read ahead.
+        self._reader, self._writer = link.makefile("r"), link.makefile("w")
         self._number = 0
 
     def send(self, op: str, **fields: Any) -> None:
-        self._file.write(json.dumps({"op": op, **fields}) + "\n")
-        self._file.flush()
+        self._writer.write(json.dumps({"op": op, **fields}) + "\n")
+        self._writer.flush()
 
     def receive(self) -> dict[str, Any]:
-        event: dict[str, Any] = json.loads(self._file.readline())
+        event: dict[str, Any] = json.loads(self._reader.readline())
         return event
 
     def ask(self, tokens: list[int], **fields: Any) -> tuple[list[int], dict[str, Any]]:
