@@ -19,6 +19,7 @@ from agentcli.sandbox import ahead
 from agentcli.sandbox.confine import Level
 from agentcli.sandbox.limits import Limits
 from agentcli.sandbox.process import ExecResult, Supervisor
+from agentcli.sandbox.supervisor import AHEAD
 from tests.sandbox.conftest import alive
 
 LIMITS = Limits(time_s=100)
@@ -35,25 +36,26 @@ class Place:
     async def run(self, *argv: str, cwd: str | None = None, **env: str) -> ExecResult:
         return await self.environment.exec(list(argv), limits=LIMITS, cwd=cwd, env=env)
 
-    async def wait(self) -> int:
-        """Process id of the waiting shell."""
+    async def wait(self) -> list[int]:
+        """Process ids of the waiting shells, once there are as many as are kept."""
         deadline = asyncio.get_running_loop().time() + 20
         while asyncio.get_running_loop().time() < deadline:
-            if self.supervisor.pid and (found := _waiting_below(self.supervisor.pid)):
+            if self.supervisor.pid and len(found := _waiting_below(self.supervisor.pid)) == AHEAD:
                 return found
             await asyncio.sleep(0.02)
         raise AssertionError("nothing was made ahead")
 
 
-def _waiting_below(pid: int) -> int:
-    """A process below this one that is the shell and nothing else."""
+def _waiting_below(pid: int) -> list[int]:
+    """The processes below this one that are the shell and nothing else."""
+    found = []
     for child in _children(pid):
         with contextlib.suppress(FileNotFoundError):  # one that has ended since it was listed
             if Path(f"/proc/{child}/cmdline").read_bytes() == b"/bin/sh\0":
-                return child
-            if found := _waiting_below(child):
-                return found
-    return 0
+                found.append(child)
+            else:
+                found += _waiting_below(child)
+    return found
 
 
 def _children(pid: int) -> list[int]:
@@ -100,11 +102,11 @@ def _without_pwd(text: str) -> list[str]:
 
 async def test_the_waiting_sandbox_is_used_once_and_replaced(place: Place) -> None:
     await place.run("true")
-    first = await place.wait()
+    before = await place.wait()
     await place.run("touch", "/tmp/agentcli-mine")
-    assert not Path(f"/proc/{first}").exists()
-    second = await place.wait()
-    assert second != first
+    assert sum(Path(f"/proc/{shell}").exists() for shell in before) == AHEAD - 1
+    after = await place.wait()
+    assert len(set(before) & set(after)) == AHEAD - 1
     theirs = await place.run("ls", "/tmp")
     if place.environment.level == "none":
         await place.run("rm", "/tmp/agentcli-mine")
@@ -150,7 +152,8 @@ async def test_what_was_replaced_meanwhile_is_protected(place: Place, change: st
 
 async def test_a_waiting_shell_that_was_killed_is_replaced(place: Place) -> None:
     await place.run("true")
-    os.kill(await place.wait(), signal.SIGKILL)
+    for shell in await place.wait():
+        os.kill(shell, signal.SIGKILL)
     await asyncio.sleep(0.1)
     result = await place.run("echo", "here")
     assert (result.stdout, result.stderr) == ("here\n", "")
@@ -177,21 +180,21 @@ async def test_many_at_once(place: Place) -> None:
 
 async def test_nothing_waits_when_all_is_closed(place: Place) -> None:
     await place.run("true")
-    shell = await place.wait()
+    shells = await place.wait()
     await place.supervisor.aclose()
-    assert not Path(f"/proc/{shell}").exists()
+    assert not any(Path(f"/proc/{shell}").exists() for shell in shells)
 
 
 async def test_nothing_waits_when_the_supervisor_was_killed(place: Place) -> None:
     await place.run("true")
-    shell = await place.wait()
+    shells = await place.wait()
     assert place.supervisor.pid is not None
     os.kill(place.supervisor.pid, signal.SIGKILL)
     for _ in range(200):
-        if not Path(f"/proc/{shell}").exists():
+        if not any(Path(f"/proc/{shell}").exists() for shell in shells):
             break
         await asyncio.sleep(0.05)
-    assert not Path(f"/proc/{shell}").exists()
+    assert not any(Path(f"/proc/{shell}").exists() for shell in shells)
 
 
 @pytest.mark.parametrize(
