@@ -21,6 +21,7 @@ from agentcli.model.streamed import (
     StreamedInt8Linear,
     matrices,
     prepare_blocks,
+    round_to_rows,
     streams,
     widen_stream,
 )
@@ -41,10 +42,8 @@ class Int8Linear(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         super().__init__()
-        wide = weight.detach().float()
-        scale = wide.abs().amax(1).clamp(min=1e-10) / 127
-        rounded = (wide / scale[:, None]).round().clamp(-127, 127)
-        self.register_buffer("weight", rounded.to(torch.int8))
+        rounded, scale = round_to_rows(weight)
+        self.register_buffer("weight", rounded)
         self.register_buffer("scale", scale.to(weight.dtype))
         self.register_buffer("bias", None if bias is None else bias.detach())
 

@@ -39,6 +39,13 @@ class StreamedLinear(nn.Module):
         return self.weight.float()
 
 
+def round_to_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """(out, in) -> its int8 values (out, in) and the scale of each row (out,) in float32."""
+    wide = weight.detach().float()
+    scale = wide.abs().amax(1).clamp(min=1e-10) / 127
+    return (wide / scale[:, None]).round().clamp(-127, 127).to(torch.int8), scale
+
+
 class StreamedInt8Linear(nn.Module):
     """y = x @ (weight * scale).T + bias; weight int8 (out, in), scale float32 (out,)."""
 
@@ -48,10 +55,8 @@ class StreamedInt8Linear(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         super().__init__()
-        wide = weight.detach().float()
-        scale = wide.abs().amax(1).clamp(min=1e-10) / 127
-        rounded = (wide / scale[:, None]).round().clamp(-127, 127)
-        self.register_buffer("weight", rounded.to(torch.int8))
+        rounded, scale = round_to_rows(weight)
+        self.register_buffer("weight", rounded)
         self.register_buffer("scale", scale)
         self.register_buffer("bias", None if bias is None else bias.detach().float())
         self.matrix = _matrix(8, weight.shape, self.weight, self.scale, bias=self.bias)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="training needs the extra 'local'")
 
 from training.loss import CrossEntropy  # noqa: E402
 from training.optim import orthogonal  # noqa: E402

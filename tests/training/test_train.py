@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="training needs the extra 'local'")
 
 from agentcli.model.config import ModelConfig  # noqa: E402
 from training.optim import Rates  # noqa: E402
