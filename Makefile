@@ -8,6 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14 p
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest -q
 INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 # PyTorch's own builds without CUDA; used only where there is no NVIDIA GPU and they can be reached.
 TORCH_CPU := https://download.pytorch.org/whl/cpu
@@ -21,12 +22,15 @@ DATA ?= training/data
 demo: $(VENV)/.demo
 	@$(BIN)/python examples/demo.py
 
-# One worker more than there are processors, since some tests wait for others.
+# One worker more than there are processors, since some tests wait for others. What fails beside
+# others is run once more alone, as CPython's runner does: a fault fails twice, and a test that
+# only minds its neighbours stands in the first report, to be mended.
 test: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -n "$$($(BIN)/python -c 'import os; print((os.cpu_count() or 1) + 1)')"
+	$(PYTEST) -n "$$($(BIN)/python -c 'import os; print((os.cpu_count() or 1) + 1)')" || \
+		{ test $$? = 1 && echo "once more, alone:" && $(PYTEST) --lf --lfnf=none; }
 
 train: $(VENV)/.dev $(DATA)
 	$(BIN)/python -m training.pack tokens --data $(DATA) --out build/train/data
