@@ -10,11 +10,12 @@ import typer
 
 from agentcli import config
 from agentcli.cli.errors import log_to_file
+from agentcli.cli.help import App
 from agentcli.errors import UsageError
 from agentcli.settings import Settings
 from agentcli.trust import is_trusted
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+app = App()
 
 
 @app.command("acp")

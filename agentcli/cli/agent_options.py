@@ -28,6 +28,10 @@ class Network(StrEnum):
     FULL = "full"
 
 
+LIMITS = "Limits"
+CONFINEMENT = "Permissions and confinement"
+
+
 def positive(value: float | None) -> float | None:
     """A check of a number that may be left out, for Typer."""
     if value is not None and not 0 < value < math.inf:
@@ -46,7 +50,7 @@ ModelOption = Annotated[
     str | None,
     typer.Option(
         "--model",
-        help="PROVIDER:NAME, such as openai:gpt-6.2-sol.",
+        help="PROVIDER:NAME, such as openai:gpt-6.2-sol; default: by the settings, else by keys.",
         metavar="MODEL",
         callback=_named,
     ),
@@ -59,44 +63,71 @@ WorkspaceOption = Annotated[
 ]
 ModeOption = Annotated[
     AgentMode | None,
-    typer.Option("--mode", help="How much may happen without asking; plan only reads."),
+    typer.Option(
+        "--mode",
+        help="How much may happen without asking; default: ask in chat, auto in run.",
+        rich_help_panel=CONFINEMENT,
+    ),
 ]
 EnvOption = Annotated[
     str | None,
     typer.Option(
-        "--env", help="Where tools act: host, docker:IMAGE or ssh:HOST[:FOLDER].", metavar="PLACE"
+        "--env",
+        help="Where tools act: host, docker:IMAGE or ssh:HOST[:FOLDER]; default: host.",
+        metavar="PLACE",
+        rich_help_panel=CONFINEMENT,
     ),
 ]
 NoSandboxOption = Annotated[
-    bool, typer.Option("--no-sandbox", help="Run tools with your own rights.")
+    bool,
+    typer.Option(
+        "--no-sandbox", help="Run tools with your own rights.", rich_help_panel=CONFINEMENT
+    ),
 ]
 NetworkOption = Annotated[
-    Network | None, typer.Option("--network", help="What commands reach; default: none.")
+    Network | None,
+    typer.Option(
+        "--network", help="What commands reach; default: none.", rich_help_panel=CONFINEMENT
+    ),
 ]
 DomainOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--domain", help="A host that --network allow lets through; repeatable.", metavar="HOST"
+        "--domain",
+        help="A host that --network allow lets through; repeatable.",
+        metavar="HOST",
+        rich_help_panel=CONFINEMENT,
     ),
 ]
 OfflineOption = Annotated[
-    bool, typer.Option("--offline", help="Reach nothing beyond this machine, models included.")
+    bool,
+    typer.Option(
+        "--offline",
+        help="Reach nothing beyond this machine, models included.",
+        rich_help_panel=CONFINEMENT,
+    ),
 ]
 ProfileOption = Annotated[
     str | None,
-    typer.Option("--profile", help="With this profile of your settings.", metavar="NAME"),
+    typer.Option("--profile", help="Use this profile of your settings.", metavar="NAME"),
 ]
 BudgetTokensOption = Annotated[
     int | None,
-    typer.Option("--budget-tokens", min=1, help="End after this many tokens, in and out."),
+    typer.Option(
+        "--budget-tokens",
+        min=1,
+        help="End after this many tokens, in and out; default: no end.",
+        rich_help_panel=LIMITS,
+    ),
 ]
 MaxCostOption = Annotated[
     float | None,
     typer.Option(
         "--max-cost",
-        help="End before this many US dollars.",
+        help="End before this many US dollars; default: no end.",
         metavar="DOLLARS",
         callback=positive,
+        rich_help_panel=LIMITS,
     ),
 ]
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer._click import Context
-from typer.core import TyperCommand
 
 from agentcli.cli.agent_options import (
     AgentMode,
@@ -31,6 +30,7 @@ from agentcli.cli.agent_options import (
     agent_flags,
 )
 from agentcli.cli.errors import log_to_file, show_note
+from agentcli.cli.help import App, Command
 from agentcli.cli.local_options import (
     ContextOption,
     DeviceOption,
@@ -50,7 +50,7 @@ CHOOSE = "?"
 """What ``--resume`` stands for without an ID."""
 
 
-class ChatCommand(TyperCommand):
+class ChatCommand(Command):
     """``--resume`` may stand alone: then a session is chosen on the screen."""
 
     def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
@@ -72,7 +72,7 @@ class Theme(StrEnum):
     CONTRAST = "contrast"
 
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+app = App()
 
 
 @app.command(cls=ChatCommand)
@@ -97,10 +97,13 @@ def chat(
         bool, typer.Option("--plain", help="Line by line, without a full screen.")
     ] = False,
     web: Annotated[
-        bool, typer.Option("--web", help="As a page on this machine, for a browser.")
+        bool, typer.Option("--web", help="As a page for a browser on this machine.")
     ] = False,
     port: Annotated[
-        int, typer.Option(help="Of the page; 0: any that is free.", min=0, max=65535)
+        int,
+        typer.Option(
+            help="The page's port; default: any that is free.", min=0, max=65535, show_default=False
+        ),
     ] = 0,
     no_mouse: Annotated[
         bool, typer.Option("--no-mouse", help="Leave the mouse to the terminal.")

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from agentcli.cli.app import COMPLETE
+from agentcli.cli.help import App
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+app = App()
 
 
 class Shell(StrEnum):

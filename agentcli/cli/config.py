@@ -11,19 +11,13 @@ from typing import Annotated, Any
 import typer
 
 from agentcli import config
-from agentcli.cli.group import Group
+from agentcli.cli.help import App
 from agentcli.errors import ConfigError, UsageError
 from agentcli.settings import Settings
 from agentcli.text import escape
 from agentcli.trust import is_trusted
 
-app = typer.Typer(
-    cls=Group,
-    help="Show what is set and by which layer; set it.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-)
+app = App("Show what is set and by which layer; set it.")
 _WORKSPACE = typer.Option("--workspace", help="The project's folder.", metavar="DIR")
 
 _PROJECT = typer.Option("--project", help="In this project's file, not the user's.")
@@ -33,8 +27,10 @@ _PROJECT = typer.Option("--project", help="In this project's file, not the user'
 def show(
     key: Annotated[str, typer.Argument(help="One key, or a section such as limits.")] = "",
     workspace: Annotated[Path, _WORKSPACE] = Path(),
-    profile: Annotated[str | None, typer.Option(help="As with this profile.")] = None,
-    output: Annotated[str, typer.Option(help="text or json.")] = "text",
+    profile: Annotated[
+        str | None, typer.Option(help="As with this profile.", metavar="NAME")
+    ] = None,
+    output: Annotated[str, typer.Option(help="What is printed: text or json.")] = "text",
 ) -> None:
     """Show every value and the layer that set it."""
     if output not in ("text", "json"):

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from agentcli import config
+from agentcli.cli.help import App
 from agentcli.cli.local_options import (
     ContextOption,
     DeviceOption,
@@ -32,7 +33,9 @@ from agentcli.settings import Settings
 from agentcli.text import truncate
 from agentcli.tools.calculator import calculate
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+app = App()
+
+SAMPLING = "Sampling"
 
 _RESULT_CHARS = 2000
 
@@ -63,26 +66,65 @@ def generate(
         typer.Argument(help="Text to go on from; stdin if left out or -.", metavar="PROMPT"),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="local:PATH or embedded.", metavar="MODEL")
+        str | None,
+        typer.Option(
+            help="local:PATH or embedded; default: the one of the settings, else embedded.",
+            metavar="MODEL",
+        ),
     ] = None,
     num_samples: Annotated[int, typer.Option(min=1, help="Continuations side by side.")] = 1,
     max_tokens: Annotated[
-        int | None, typer.Option(min=1, help="End each after so many tokens.")
+        int | None,
+        typer.Option(min=1, help="End each after this many tokens; default: where the model ends."),
     ] = None,
     temperature: Annotated[
-        float | None, typer.Option(min=0.0, help="0 takes the likeliest token.")
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="0 takes the likeliest token; default: the model's own, else 1.",
+            rich_help_panel=SAMPLING,
+        ),
     ] = None,
-    top_k: Annotated[int | None, typer.Option(min=0, help="Draw from so many; 0: all.")] = None,
+    top_k: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Draw from this many tokens, 0: all; default: the model's own, else all.",
+            rich_help_panel=SAMPLING,
+        ),
+    ] = None,
     top_p: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="Draw from the likeliest of this share.")
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Draw from the likeliest that have this share; default: the model's own, else 1.",
+            rich_help_panel=SAMPLING,
+        ),
     ] = None,
     min_p: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="At least this share of the likeliest.")
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Draw from those with this share of the likeliest; default: 0.",
+            rich_help_panel=SAMPLING,
+        ),
     ] = None,
     repetition_penalty: Annotated[
-        float | None, typer.Option(min=0.01, help="Above 1: what was said is less likely.")
+        float | None,
+        typer.Option(
+            min=0.01,
+            help="Above 1, what was said becomes less likely; default: the model's own, else 1.",
+            rich_help_panel=SAMPLING,
+        ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="The same seed gives the same text.")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            help="The same seed gives the same text; default: 42.", rich_help_panel=SAMPLING
+        ),
+    ] = None,
     stop: Annotated[
         list[str] | None, typer.Option(help="End before this text; repeatable.", metavar="TEXT")
     ] = None,

@@ -12,12 +12,13 @@ from typing import Annotated
 import typer
 
 from agentcli import config
+from agentcli.cli.help import App
 from agentcli.errors import ConfigError
 from agentcli.llm.catalog import DEFAULT_MODELS, PROVIDERS
 from agentcli.llm.registry import EMBEDDED
 from agentcli.settings_reference import as_toml
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+app = App()
 
 LOCAL_SERVERS = ("ollama", "lmstudio", "vllm")
 _MOST_BYTES = 1_000_000

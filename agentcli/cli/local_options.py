@@ -23,20 +23,45 @@ class Quantize(StrEnum):
     INT4 = "int4"
 
 
+LOCAL = "Models on this machine"
+
 DeviceOption = Annotated[
-    str | None, typer.Option("--device", help="Local models: cpu, cuda, cuda:1.", metavar="DEVICE")
+    str | None,
+    typer.Option(
+        "--device",
+        help="cpu, cuda or cuda:1; default: cuda where there is one.",
+        metavar="DEVICE",
+        rich_help_panel=LOCAL,
+    ),
 ]
 DtypeOption = Annotated[
-    Dtype | None, typer.Option("--dtype", help="Local models: what weights are computed in.")
+    Dtype | None,
+    typer.Option(
+        "--dtype",
+        help="What weights are computed in; default: what is fast here.",
+        rich_help_panel=LOCAL,
+    ),
 ]
 QuantizeOption = Annotated[
-    Quantize | None, typer.Option("--quantize", help="Local models: matrices in 8 or 4 bits.")
+    Quantize | None,
+    typer.Option(
+        "--quantize", help="Matrices in 8 or 4 bits; default: as they are.", rich_help_panel=LOCAL
+    ),
 ]
 ContextOption = Annotated[
-    int | None, typer.Option("--context", min=1, help="Local models: tokens of the context window.")
+    int | None,
+    typer.Option(
+        "--context",
+        min=1,
+        help="Tokens of the context window; default: the model's own.",
+        rich_help_panel=LOCAL,
+    ),
 ]
 ThreadsOption = Annotated[
-    int | None, typer.Option("--threads", min=1, help="Local models: threads that compute.")
+    int | None,
+    typer.Option(
+        "--threads", min=1, help="Threads that compute; default: measured.", rich_help_panel=LOCAL
+    ),
 ]
 
 

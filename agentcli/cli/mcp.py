@@ -11,11 +11,12 @@ from typing import Annotated
 import typer
 
 from agentcli import config
+from agentcli.cli.help import App
 from agentcli.tools.mcp.servers import McpServers
 from agentcli.trust import is_trusted
 from agentcli.wiring import mcp_settings
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+app = App()
 
 
 @app.command("mcp")

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from agentcli import config
-from agentcli.cli.group import Group
+from agentcli.cli.help import App
 from agentcli.cli.local_options import (
     ContextOption,
     DeviceOption,
@@ -27,20 +27,10 @@ from agentcli.session.store import data_dir
 from agentcli.settings import LocalSettings
 from agentcli.text import escape
 
-app = typer.Typer(
-    cls=Group,
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-)
+app = App("List models, say what they need, and try them.")
 
 _MODEL = typer.Argument(help="A folder, a nanochat file, local:PATH or embedded.", metavar="MODEL")
 _JSON = typer.Option("--json", help="One JSON value instead of text.")
-
-
-@app.callback()
-def models() -> None:
-    """List models, say what they need, and try them."""
 
 
 @app.command("list")

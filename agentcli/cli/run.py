@@ -24,6 +24,7 @@ from agentcli.answer_schema import AnswerSchema
 from agentcli.changes import Changes
 from agentcli.cli import attempts
 from agentcli.cli.agent_options import (
+    LIMITS,
     AgentMode,
     BudgetTokensOption,
     DomainOption,
@@ -42,6 +43,7 @@ from agentcli.cli.agent_options import (
 from agentcli.cli.asking import can_ask, on_terminal
 from agentcli.cli.committing import commit_run
 from agentcli.cli.errors import log_to_file, show_error, show_note
+from agentcli.cli.help import App
 from agentcli.cli.local_options import (
     ContextOption,
     DeviceOption,
@@ -64,7 +66,10 @@ from agentcli.task import Task
 from agentcli.trust import is_trusted
 from agentcli.wiring import copies_of, open_agent
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+app = App()
+
+MANY = "Attempts and batches"
+"""The section of the help for more than one run."""
 
 PROMPT = "-p"
 """The source of a task that the command line itself holds."""
@@ -103,15 +108,25 @@ def run(
         ),
     ] = None,
     prompt: Annotated[
-        str | None, typer.Option("-p", "--prompt", help="The task itself.", metavar="TEXT")
+        str | None, typer.Option("-p", "--prompt", help="The task as text.", metavar="TEXT")
     ] = None,
     model: ModelOption = None,
     workspace: WorkspaceOption = None,
-    output: Annotated[Output | None, typer.Option(help="What stdout holds.")] = None,
-    max_steps: Annotated[int | None, typer.Option(min=1, help="End after this many steps.")] = None,
+    output: Annotated[Output | None, typer.Option(help="What stdout holds; default: text.")] = None,
+    max_steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="End after this many steps; default: 100.", rich_help_panel=LIMITS
+        ),
+    ] = None,
     timeout: Annotated[
         float | None,
-        typer.Option(help="End after this many seconds.", metavar="SECONDS", callback=positive),
+        typer.Option(
+            help="End after this many seconds; default: no end.",
+            metavar="SECONDS",
+            callback=positive,
+            rich_help_panel=LIMITS,
+        ),
     ] = None,
     budget_tokens: BudgetTokensOption = None,
     max_cost: MaxCostOption = None,
@@ -127,22 +142,29 @@ def run(
             min=1,
             help="Attempts, each on a copy; the first that passes the checks is kept.",
             metavar="N",
+            rich_help_panel=MANY,
         ),
     ] = 1,
     jobs: Annotated[
         int | None,
-        typer.Option(min=1, help="Tasks of a folder that are worked on at once.", metavar="N"),
+        typer.Option(
+            min=1,
+            help="Tasks of a folder that are worked on at once; default: 1, all CPUs on ray.",
+            metavar="N",
+            rich_help_panel=MANY,
+        ),
     ] = None,
     executor: Annotated[
-        Executor, typer.Option(help="Where tasks of a folder are worked on.")
+        Executor,
+        typer.Option(help="Where tasks of a folder are worked on.", rich_help_panel=MANY),
     ] = Executor.LOCAL,
     image: Annotated[
         list[Path] | None,
-        typer.Option(help="An image to show to the model; repeatable.", metavar="FILE"),
+        typer.Option(help="Show the model an image; repeatable.", metavar="FILE"),
     ] = None,
     output_schema: Annotated[
         Path | None,
-        typer.Option(help="The answer must be JSON of this schema.", metavar="FILE"),
+        typer.Option(help="Hold the answer to JSON of this schema.", metavar="FILE"),
     ] = None,
     commit: Annotated[
         bool, typer.Option("--commit", help="Commit what a solved run has changed, in git.")

@@ -21,7 +21,7 @@ import typer
 from agentcli import config
 from agentcli.cli.agent_options import DomainOption, NetworkOption, network_flags, positive
 from agentcli.cli.errors import show_error, show_note
-from agentcli.cli.group import Group
+from agentcli.cli.help import App
 from agentcli.cli.signals import interruptible
 from agentcli.environments.base import ExecResult
 from agentcli.environments.host import HostEnvironment
@@ -31,13 +31,7 @@ from agentcli.sandbox.limits import of_settings
 from agentcli.settings import Settings
 from agentcli.text import escape
 
-app = typer.Typer(
-    cls=Group,
-    help="Run commands as the model's commands are run.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-)
+app = App("Run commands as the model's commands are run.")
 
 TIMED_OUT, CANNOT_RUN, NOT_FOUND, OVER_LIMIT = 124, 126, 127, 137
 

@@ -15,7 +15,7 @@ from agentcli.agent.folding import fold
 from agentcli.agent.state import AgentState
 from agentcli.cli.compact import compact
 from agentcli.cli.confirm import agreed
-from agentcli.cli.group import Group
+from agentcli.cli.help import App
 from agentcli.cli.render import PlainRenderer, Summary, steps_of
 from agentcli.cli.table import table
 from agentcli.cli.travel import fork, redo, replay, rewind, undo
@@ -30,18 +30,13 @@ from agentcli.session.store import (
     find_session,
     journal_path,
     list_sessions,
+    unreadable_sessions,
 )
 from agentcli.session.trace import close_interrupted
 from agentcli.text import counted, encodable, escape, one_line
 from agentcli.wording import describe_call, usage_line
 
-app = typer.Typer(
-    cls=Group,
-    help="List the sessions on this machine, show them, and go back and forth in them.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-)
+app = App("List the sessions on this machine, show them, and go back and forth in them.")
 
 SessionId = Annotated[str, typer.Argument(help="The id, or its beginning.", metavar="ID")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
@@ -60,12 +55,14 @@ def list_(
     if as_json:
         for session in found:
             _json(_record(session))
+        _tell_of_unreadable()
         return
     titles = ("SESSION", "CHANGED", "ENDED", "MODEL", "WORKSPACE", "TASK")
     for line in table(titles, [_row(session) for session in found], sys.stdout.isatty()):
         print(line)
     if not found:
         print("no sessions yet", file=sys.stderr)
+    _tell_of_unreadable()
 
 
 @app.command()
@@ -132,7 +129,9 @@ def search(
 
 @app.command()
 def delete(
-    session_ids: Annotated[list[str], typer.Argument(help="Ids, or their beginnings.")],
+    session_ids: Annotated[
+        list[str], typer.Argument(help="The ids, or their beginnings.", metavar="ID")
+    ],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> int:
     """Delete sessions, and what was kept of their files; the workspace is left alone."""
@@ -148,6 +147,11 @@ def delete(
 
 for command in (compact, undo, redo, rewind, fork, replay):
     app.command()(command)
+
+
+def _tell_of_unreadable() -> None:
+    for name, why in unreadable_sessions().items():
+        print(escape(f"session {name} cannot be read: {why}"), file=sys.stderr)
 
 
 def _spent(state: AgentState) -> float:

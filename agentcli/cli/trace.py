@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from agentcli.cli.group import Group
+from agentcli.cli.help import App
 from agentcli.cli.page import page
 from agentcli.cli.table import table
 from agentcli.errors import UsageError
@@ -20,13 +20,7 @@ from agentcli.session.trace import MANIFEST, STEPS
 from agentcli.text import encodable, escape, one_line
 from agentcli.wording import duration
 
-app = typer.Typer(
-    cls=Group,
-    help="Show where a session's time, tokens and money went.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-)
+app = App("Show where a session's time, tokens and money went.")
 
 SessionId = Annotated[str, typer.Argument(help="The id, or its beginning.", metavar="ID")]
 _TITLES = (

@@ -7,16 +7,15 @@ from typing import Annotated
 
 import typer
 
+from agentcli.cli.help import App
 from agentcli.trust import distrust, trust, trusted_folders
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+app = App()
 
 
 @app.command("trust")
 def command(
-    folder: Annotated[Path, typer.Argument(help="The project; without it: the current folder.")] = (
-        Path()
-    ),
+    folder: Annotated[Path, typer.Argument(help="The project.")] = (Path()),
     remove: Annotated[bool, typer.Option("--remove", help="Trust it no longer.")] = False,
     list_: Annotated[bool, typer.Option("--list", help="Show the trusted folders.")] = False,
 ) -> None:

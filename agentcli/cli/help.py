@@ -1,0 +1,102 @@
+"""How commands show their help: options by what they are about, values by what they hold.
+
+Typer's own plain help names values ``<int range>`` and puts all options in one list.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+from typer._click import Context, HelpFormatter
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
+
+OPTIONS = "Options"
+"""The section of whatever names no other as its ``rich_help_panel``."""
+
+_VALUES = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
+
+
+class Command(TyperCommand):
+    """A command whose help has a section for each of its options' panels."""
+
+    def collect_usage_pieces(self, ctx: Context) -> list[str]:
+        """Each argument by its name, in brackets where it may be left out."""
+        given = [p for p in self.get_params(ctx) if isinstance(p, TyperArgument)]
+        return ["[OPTIONS]", *(_usage(argument) for argument in given)]
+
+    def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
+        """The arguments, the options of no panel, and then panel by panel."""
+        sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], OPTIONS: []}
+        for param in self.get_params(ctx):
+            if isinstance(param, TyperArgument) and param.help:
+                sections["Arguments"].append((_name(param), _help(param)))
+            elif isinstance(param, TyperOption) and not param.hidden:
+                section = sections.setdefault(param.rich_help_panel or OPTIONS, [])
+                section.append((_option(param), _help(param)))
+        for title, rows in sections.items():
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+
+class Group(TyperGroup):
+    """Its help says the whole of what each command does, where Typer cuts it at the line's end."""
+
+    def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:
+        """The first paragraph of each command's own help, wrapped."""
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, _first(self.commands[name].help)) for name in self.list_commands(ctx)]
+            )
+
+
+class App(typer.Typer):
+    """The one command of a module, or with ``help`` a group of them."""
+
+    def __init__(self, help: str | None = None) -> None:
+        options: dict[str, Any] = {"add_completion": False, "rich_markup_mode": None}
+        if help is not None:
+            options |= {"cls": Group, "help": help, "no_args_is_help": True}
+        super().__init__(**options)
+
+    def command(self, name: str | None = None, **options: Any) -> Any:
+        """See Typer; the help is that of ``Command``."""
+        return super().command(name, **{"cls": Command, **options})
+
+
+def _first(text: str | None) -> str:
+    return " ".join((text or "").partition("\n\n")[0].split())
+
+
+def _name(argument: TyperArgument) -> str:
+    name = argument.metavar or (argument.name or "").upper()
+    return name.strip("[]") + ("..." if argument.nargs != 1 else "")
+
+
+def _usage(argument: TyperArgument) -> str:
+    return _name(argument) if argument.required else f"[{_name(argument)}]"
+
+
+def _option(option: TyperOption) -> str:
+    names = ", ".join(sorted(option.opts, key=len))
+    return names if option.is_flag else f"{names} {_value(option)}"
+
+
+def _value(option: TyperOption) -> str:
+    kind = option.type_descriptor
+    if option.metavar:
+        return option.metavar
+    if kind.is_choice:
+        return "|".join(str(getattr(each, "value", each)) for each in kind.choices or ())
+    return _VALUES.get(kind.annotation, "VALUE")
+
+
+def _help(param: TyperArgument | TyperOption) -> str:
+    """What it is for, and what holds without it."""
+    text, default = param.help or "", param.default
+    if default in (None, False, "", ()) or callable(default) or not param.show_default:
+        return text
+    shown = "the current folder" if default == Path() else getattr(default, "value", default)
+    return f"{text.rstrip('.')}; default: {shown}."
