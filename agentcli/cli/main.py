@@ -13,7 +13,7 @@ INTERRUPTED = 130
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code of the table in README.md."""
+    """Run the command line; returns the exit code of the table in docs/command-line.md."""
     # Imports leave next to no garbage, and looking for it costs a tenth of the start.
     gc.set_threshold(50_000, 20, 50)
     # Plugins of other programs have no place in our models, and to look for them takes 15 ms.
