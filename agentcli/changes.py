@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from agentcli.errors import UsageError
 from agentcli.llm.client import ChatRequest, ChatResponse, LLMClient, chat
@@ -22,6 +23,9 @@ _DRAFTED_CHARS = 40_000
 _SUBJECT_CHARS = 100
 _PASSED = ("GIT_AUTHOR_", "GIT_COMMITTER_", "GNUPGHOME", "SSH_AUTH_SOCK")
 """Who commits, and what signs."""
+
+NOTHING: Mapping[str, bytes] = MappingProxyType({})
+"""No file of which only a part is committed."""
 
 
 class Changes:
@@ -46,28 +50,68 @@ class Changes:
         found = [entry[3:] for entry in status.split("\0") if entry]
         return {os.path.relpath(path, prefix or ".") for path in found}
 
-    def diff(self, paths: Collection[str]) -> str:
+    def written_to(self, folder: Path, paths: Collection[str]) -> Path:
+        """Write what the last commit has of these files, as a checkout would; where they lie."""
+        prefix = self._git("rev-parse", "--show-prefix").rstrip("\n")
+        with self._own_index(()) as index:
+            known = self._git("ls-files", "-z", "--", *self._literal(paths), own=index)
+            if names := [name for name in known.split("\0") if name]:
+                self._git("checkout-index", f"--prefix={folder}/", "--", *names, own=index)
+        return folder / prefix
+
+    def merged(self, now: bytes, before: bytes, after: bytes) -> bytes | None:
+        """``now`` with the change from ``before`` to ``after`` made; None where they overlap."""
+        with tempfile.TemporaryDirectory(prefix="agentcli-merge-") as folder:
+            files = [Path(folder, name) for name in ("now", "before", "after")]
+            for file, content in zip(files, (now, before, after), strict=True):
+                file.write_bytes(content)
+            try:
+                self._git("merge-file", "-q", *map(str, files))
+            except UsageError:
+                return None
+            return files[0].read_bytes()
+
+    def diff(self, paths: Collection[str], parts: Mapping[str, bytes] = NOTHING) -> str:
         """What a commit of these files would hold, as a unified diff; binary files by name."""
-        with self._own_index(paths) as index:
+        with self._own_index(paths, parts) as index:
             return self._git("diff", "--cached", "--no-ext-diff", "--no-textconv", own=index)
 
-    def commit(self, paths: Collection[str], message: str) -> str:
+    def commit(
+        self, paths: Collection[str], message: str, parts: Mapping[str, bytes] = NOTHING
+    ) -> str:
         """Commit these files, and nothing else; returns the new commit's short name.
+
+        Those in ``parts`` are committed with that content; on disk they stay as they are.
 
         Raises:
             UsageError: git refuses, for example because it knows no author; nothing has changed.
         """
-        with self._own_index(paths) as index:
+        with self._own_index(paths, parts) as index:
             self._git("commit", "-q", "-m", message, "--cleanup=strip", own=index)
         self._git("reset", "-q", "--", *self._literal(paths))
         return self._git("rev-parse", "--short", "HEAD").strip()
 
-    def _own_index(self, paths: Collection[str]) -> _OwnIndex:
+    def _own_index(self, paths: Collection[str], parts: Mapping[str, bytes] = NOTHING) -> _OwnIndex:
         index = _OwnIndex()
         if self._has_commits():
             self._git("read-tree", "HEAD", own=index.variables)
-        self._git("add", "-A", "--", *self._literal(paths), own=index.variables)
+        if whole := [path for path in paths if path not in parts]:
+            self._git("add", "-A", "--", *self._literal(whole), own=index.variables)
+        for path, content in parts.items():
+            self._add_part(path, content, index)
         return index
+
+    def _add_part(self, path: str, content: bytes, index: _OwnIndex) -> None:
+        """Put a content of our own in the place of a file that the last commit has."""
+        listed = self._git(
+            "ls-files", "-s", "-z", "--full-name", "--", *self._literal([path]), own=index.variables
+        )
+        mode, full_name = listed.split(" ", 1)[0], listed.rstrip("\0").split("\t", 1)[1]
+        with tempfile.TemporaryDirectory(prefix="agentcli-part-") as folder:
+            file = Path(folder, "part")
+            file.write_bytes(content)
+            name = self._git("hash-object", "-w", f"--path={path}", str(file)).strip()
+        self._git("update-index", "--cacheinfo", f"{mode},{name},{full_name}", own=index.variables)
 
     def _has_commits(self) -> bool:
         try:

@@ -10,23 +10,13 @@ import tty
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
+from agentcli.questions import GUARD_S, answered_by, asked, choices, diff_of
 from agentcli.text import clip, escape, plain_output
 from agentcli.tools.approval import Answer, Approval, Ask, Reply
 from agentcli.wording import call_lines
 
-GUARD_S = 0.3
-"""A key that comes sooner was pressed before the question could be read, and answers nothing."""
 _WIDTH = 200
 _DIFF_LINES, _OUTPUT_LINES = 200, 20
-
-_ANSWERS = {
-    "y": Answer.ONCE,
-    "a": Answer.SESSION,
-    "p": Answer.PREFIX,
-    "n": Answer.NO,
-    "\x1b": Answer.NO,
-    "c": Answer.COPY,
-}
 
 
 def can_ask() -> bool:
@@ -52,7 +42,7 @@ async def _key(approval: Approval) -> Answer:
     loop = asyncio.get_running_loop()
     answered: asyncio.Future[Answer] = loop.create_future()
     descriptor = sys.stdin.fileno()
-    asked = loop.time()
+    since = loop.time()
 
     def read() -> None:
         data = os.read(descriptor, 64)
@@ -63,11 +53,10 @@ async def _key(approval: Approval) -> Answer:
             return
         # An arrow key begins with Escape, but is not it.
         key = data.decode("utf-8", "replace").lower()
-        answer = _ANSWERS.get(key)
-        if answer is None or loop.time() - asked < GUARD_S or answered.done():
+        answer = answered_by("n" if key == "\x1b" else key, approval)
+        if answer is None or loop.time() - since < GUARD_S or answered.done():
             return
-        if answer in _choices(approval):
-            answered.set_result(answer)
+        answered.set_result(answer)
 
     with _keys_at_once(descriptor):
         loop.add_reader(descriptor, read)
@@ -89,18 +78,6 @@ def _keys_at_once(descriptor: int) -> Iterator[None]:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
 
-def _choices(approval: Approval) -> dict[Answer, str]:
-    if approval.effect is not None:
-        return {Answer.ONCE: "(y) bring it over", Answer.NO: "(n) drop it"}
-    choices = {Answer.ONCE: "(y) once", Answer.SESSION: "(a) for this session"}
-    if approval.rule is not None:
-        choices[Answer.PREFIX] = f"(p) always: {clip(escape(str(approval.rule)), 60)}"
-    choices[Answer.NO] = "(n) no"
-    if approval.can_copy:
-        choices[Answer.COPY] = "(c) run it on a copy and show me"
-    return choices
-
-
 def _question(approval: Approval) -> list[str]:
     lines = [""]
     if approval.effect is None:
@@ -110,18 +87,13 @@ def _question(approval: Approval) -> list[str]:
     if approval.output is not None:
         shown = escape(plain_output(approval.output)).rstrip("\n").split("\n")
         lines += _cut(shown, _OUTPUT_LINES)
-    if diff := _diff(approval):
+    if diff := diff_of(approval):
         lines += _cut(escape(diff).rstrip("\n").split("\n"), _DIFF_LINES)
     elif approval.effect is not None:
         lines.append("It changed no file.")
-    head = "Bring over what it did on the copy?" if approval.effect is not None else "Allow it?"
-    lines.append(f"{head}  {'  '.join(_choices(approval).values())}")
+    keys = "  ".join(f"({choice.key}) {choice.words}" for choice in choices(approval))
+    lines.append(f"{asked(approval)}  {keys}")
     return lines
-
-
-def _diff(approval: Approval) -> str:
-    """What it changed on a copy, or what an edit would change."""
-    return approval.diff if approval.effect is None else approval.effect
 
 
 def _cut(lines: list[str], most: int) -> list[str]:

@@ -11,8 +11,8 @@ by name, or with ``force`` set aside in a folder first.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -178,7 +178,7 @@ def state_of(session: Session) -> AgentState:
     return load_state(find_session(session)) if isinstance(session, str) else session.state
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def opened_place(session: Session, *, only_look: bool = False) -> AsyncIterator[Place]:
     """A session, closed or live, so that nobody else can move it meanwhile.
 
@@ -194,7 +194,7 @@ async def opened_place(session: Session, *, only_look: bool = False) -> AsyncIte
         if not only_look:
             session.check_idle("go back or forth")
         state, environment = session.state, session.context.environment
-        folder = journal_path(state.session_id).parent
+        folder = journal_path(session.session.session_id).parent
         if isinstance(environment, Recorded):
 
             async def settle() -> list[WorkspaceChanged]:
@@ -205,25 +205,23 @@ async def opened_place(session: Session, *, only_look: bool = False) -> AsyncIte
 
             yield Place(state, environment.snapshots.blobs, folder, session.stream.emit, settle)
             return
-        blobs = Blobs(folder_of(data_dir(), state.workspace))
-        try:
+        with contextlib.closing(Blobs(folder_of(data_dir(), state.workspace))) as blobs:
             yield Place(state, blobs, folder, session.stream.emit, nothing)
-        finally:
-            blobs.close()
         return
     session = find_session(session)
-    state = load_state(session)
-    blobs = Blobs(folder_of(data_dir(), state.workspace))
-    journal = None if only_look else Journal(journal_path(session))
+    path = journal_path(session)
+    # Locked before it is read: what another process does in between would not be seen.
+    journal = None if only_look else Journal(path)
 
     async def emit(event: Event) -> None:
         if journal is not None:
             await journal.append(event, sync=True)
 
     try:
-        yield Place(state, blobs, journal_path(session).parent, emit, nothing)
+        state = load_state(session)
+        with contextlib.closing(Blobs(folder_of(data_dir(), state.workspace))) as blobs:
+            yield Place(state, blobs, path.parent, emit, nothing)
     finally:
-        blobs.close()
         if journal is not None:
             journal.close()
 

@@ -8,20 +8,20 @@ from dataclasses import dataclass
 
 from textual import events
 from textual.app import ComposeResult
-from textual.containers import VerticalGroup
+from textual.containers import VerticalGroup, VerticalScroll
 from textual.content import Content
 from textual.message import Message
 from textual.widgets import Static
 
+from agentcli.questions import GUARD_S, answered_by, asked, choices, diff_of
 from agentcli.text import clip, escape, plain_output
 from agentcli.tools.approval import Answer, Approval, Reply
-from agentcli.tools.base import ToolKind
 from agentcli.tui.diff import Diff
+from agentcli.tui.lines import NOTHING
 from agentcli.wording import call_lines
 
-GUARD_S = 0.3
-"""A key that comes sooner was meant for the prompt: it was pressed before the question was read."""
-_OUTPUT_LINES = 12
+_OUTPUT_LINES = 40
+_GAP = "   "
 _WIDTH = 300
 
 
@@ -39,18 +39,21 @@ class ApprovalPanel(VerticalGroup, can_focus=True):
         self.approval = approval
         self._reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._quiet_since = time.monotonic()
-        self._keys = Static(_keys(approval), classes="approval-keys")
+        self._body = VerticalScroll(classes="approval-body", can_focus=False)
 
     def compose(self) -> ComposeResult:
-        """What is asked, what it would change, and the keys."""
+        """What is asked, what it would change, and the keys, which are always to be seen."""
         approval = self.approval
-        yield Static(_title(approval), classes="approval-title")
-        yield Static(_commands(approval), classes="approval-call")
-        if diff := _diff(approval):
-            yield Diff(diff, titles=approval.effect is not None)
-        if approval.output is not None:
-            yield Static(_output(approval.output), classes="approval-output")
-        yield self._keys
+        yield Static(asked(approval), classes="approval-title")
+        with self._body:
+            yield Static(_commands(approval), classes="approval-call")
+            if diff := diff_of(approval):
+                yield Diff(diff, titles=approval.effect is not None)
+            elif approval.effect is not None:
+                yield Static("It changed no file.", classes="approval-output")
+            if approval.output is not None:
+                yield Static(_output(approval.output), classes="approval-output")
+        yield Keys(approval)
 
     def on_mount(self) -> None:
         """Take the keys; those of the first moment are passed on."""
@@ -77,6 +80,11 @@ class ApprovalPanel(VerticalGroup, can_focus=True):
 
     def on_key(self, event: events.Key) -> None:
         """One key answers, but never one that was pressed before the question could be read."""
+        if event.key in ("up", "down"):
+            event.stop()
+            by = -1 if event.key == "up" else 1
+            self._body.scroll_relative(y=by, animate=False)
+            return
         typing = not self.listens
         if typing and (event.is_printable or event.key in ("enter", "backspace")):
             # While the user goes on typing, all of it belongs to the prompt.
@@ -84,41 +92,12 @@ class ApprovalPanel(VerticalGroup, can_focus=True):
             event.stop()
             self.post_message(self.Strayed(event))
             return
-        answer = _ANSWERS.get(event.key)
-        if answer is None or typing or not _possible(answer, self.approval):
+        key = "n" if event.key == "escape" else event.key
+        answer = answered_by(key, self.approval)
+        if answer is None or typing:
             return
         event.stop()
         self.answer(answer)
-
-
-_ANSWERS = {
-    "y": Answer.ONCE,
-    "a": Answer.SESSION,
-    "p": Answer.PREFIX,
-    "n": Answer.NO,
-    "escape": Answer.NO,
-    "c": Answer.COPY,
-}
-
-
-def _possible(answer: Answer, approval: Approval) -> bool:
-    if approval.effect is not None:
-        return answer in (Answer.ONCE, Answer.NO)
-    if answer is Answer.PREFIX:
-        return approval.rule is not None
-    return answer is not Answer.COPY or approval.can_copy
-
-
-def _title(approval: Approval) -> str:
-    if approval.effect is not None:
-        return "It ran on a copy. Bring its changes into the workspace?"
-    match approval.spec.kind:
-        case ToolKind.EDIT:
-            return "Make this edit?"
-        case ToolKind.CHECK:
-            return "Run this check?"
-        case _:
-            return "Run this?"
 
 
 def _commands(approval: Approval) -> Content:
@@ -129,11 +108,6 @@ def _commands(approval: Approval) -> Content:
     return Content("\n").join([Content.styled(first, "bold"), *map(Content, code)])
 
 
-def _diff(approval: Approval) -> str:
-    """What it changed on a copy, or what an edit would change."""
-    return approval.diff if approval.effect is None else approval.effect
-
-
 def _output(output: str) -> Content:
     lines = escape(plain_output(output)).rstrip("\n").split("\n")
     shown = [clip(line, _WIDTH) for line in lines[-_OUTPUT_LINES:]]
@@ -142,15 +116,22 @@ def _output(output: str) -> Content:
     return Content("\n".join(shown))
 
 
-def _keys(approval: Approval) -> Content:
-    if approval.effect is not None:
-        keys = [("y", "bring them in"), ("n", "drop them")]
-    else:
-        keys = [("y", "once"), ("a", "for this session")]
-        if approval.rule is not None:
-            keys.append(("p", f"always: {clip(escape(str(approval.rule)), 60)}"))
-        keys.append(("n", "no"))
-        if approval.can_copy:
-            keys.append(("c", "try on a copy first"))
-    parts = [Content.assemble((key, "bold $warning"), f" {words}") for key, words in keys]
-    return Content("   ").join(parts)
+class Keys(Static):
+    """The keys and what they answer; none is torn apart at the end of a line."""
+
+    def __init__(self, approval: Approval) -> None:
+        super().__init__(classes="approval-keys")
+        self._choices = choices(approval)
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Fill the lines anew."""
+        self.update(self._filled(event.size.width))
+
+    def _filled(self, width: int) -> Content:
+        lines = [NOTHING]
+        for choice in self._choices:
+            one = Content.assemble((choice.key, "bold $warning"), f" {choice.words}")
+            if lines[-1].cell_length + len(_GAP) + one.cell_length > width and lines[-1].plain:
+                lines.append(NOTHING)
+            lines[-1] = Content.assemble(lines[-1], _GAP if lines[-1].plain else "", one)
+        return Content("\n").join(lines)

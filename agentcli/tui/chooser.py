@@ -20,6 +20,9 @@ from agentcli.tui.fuzzy import score
 T = TypeVar("T")
 
 _MOST = 300
+_LEAST_LABEL = 24
+_FRAME = 5
+"""Cells of border, padding and scroll bar."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,9 @@ class Chooser(VerticalGroup, Generic[T]):
     def compose(self) -> ComposeResult:
         """Title, search, list, preview."""
         yield Static(Content(self._title), classes="chooser-title")
-        yield Input(self._query, placeholder="type to search", compact=True)
+        search = Input(self._query, placeholder="type to search", compact=True)
+        search.cursor_blink = False  # as in the prompt: it would keep an idle machine awake
+        yield search
         yield OptionList(compact=True, markup=False)
         yield Static(classes="chooser-preview")
         yield Static("enter chooses · esc leaves", classes="chooser-keys")
@@ -66,6 +71,14 @@ class Chooser(VerticalGroup, Generic[T]):
         self.query_one(".chooser-preview").display = False
         self._filter(self._query)
         self.query_one(Input).focus()
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Lay the rows out for the width there is."""
+        options = self.query_one(OptionList)
+        marked = options.highlighted
+        self._filter(self.query_one(Input).value)
+        if self._shown:
+            options.highlighted = marked or 0
 
     async def chosen(self) -> T | None:
         """What was chosen; None: nothing."""
@@ -128,7 +141,8 @@ class Chooser(VerticalGroup, Generic[T]):
         self._shown = [choice for _, choice in ranked[:_MOST]]
         options = self.query_one(OptionList)
         options.clear_options()
-        options.add_options([Option(_row(choice)) for choice in self._shown])
+        room = self.size.width - _FRAME
+        options.add_options([Option(_row(choice, room)) for choice in self._shown])
         if self._shown:
             options.highlighted = 0
 
@@ -142,8 +156,11 @@ class Chooser(VerticalGroup, Generic[T]):
             self._chosen.set_result(value)
 
 
-def _row(choice: Choice[T]) -> Content:
+def _row(choice: Choice[T], room: int) -> Content:
+    """One line; the label gives way to the detail where there is not room for both."""
     label = Content(escape(choice.label).replace("\n", " ⏎ "))
     if not choice.detail:
         return label
-    return Content.assemble(label, (f"  {escape(choice.detail)}", "$foreground 55%"))
+    detail = Content.styled(f"  {escape(choice.detail)}", "$foreground 55%")
+    left = max(_LEAST_LABEL, room - detail.cell_length)
+    return Content.assemble(label.truncate(left, ellipsis=True), detail)

@@ -19,7 +19,9 @@ SPLIT_WIDTH = 100
 """Cells from which on both sides stand beside each other, if no line must be cut for it."""
 FOLDED_ROWS = 24
 _MAX_ROWS = 2000
+_HEADINGS = "f@n"
 _GUTTER = 8  # number and sign
+_NOTES = ("new ", "deleted ", "old mode ", "folder ", "Binary files ")
 _HUNK = re.compile(r"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
 
 
@@ -27,7 +29,8 @@ _HUNK = re.compile(r"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
 class Row:
     """One line of a diff: its sign, its number on the left, on the right, and its text.
 
-    A sign of ``@`` stands between hunks, one of ``f`` before a file.
+    A sign of ``@`` stands between hunks, one of ``f`` before a file; ``n`` is a note of what has
+    no lines, such as a new folder.
     """
 
     sign: str
@@ -37,34 +40,57 @@ class Row:
 
 
 def rows_of(diff: str) -> list[Row]:
-    """The rows of a unified diff of one or several files."""
+    """The rows of a unified diff of one or several files, as git or ``diff -u`` write it."""
     rows: list[Row] = []
-    path, hunk, left, right = "", list[str](), 0, 0
+    path, old, hunk, left, right = "", "", list[str](), 0, 0
     open_lines = 0  # of the hunk, so that a removed "-- " is not taken for a file's header
 
     def close() -> None:
         rows.extend(_rows(hunk, left, right, path))
         hunk.clear()
 
+    def title(name: str) -> str:
+        close()
+        if name != path:
+            rows.append(Row("f", 0, 0, Content(escape(name))))
+        return name
+
     for line in diff.split("\n"):
-        if line.startswith("--- ") and open_lines <= 0:
-            close()
-        elif line.startswith("+++ ") and open_lines <= 0:
-            path = line[4:].split("\t")[0].removeprefix("b/")
-            rows.append(Row("f", 0, 0, Content(escape(path))))
+        if line[:1] in ("+", "-", " ") and open_lines > 0:
+            hunk.append(line)
+            open_lines -= 2 if line[0] == " " else 1
+        elif line.startswith("diff --git "):
+            path = title(_bare(line.rpartition(" ")[2] if '"' in line else _second(line)))
+        elif line.startswith("--- "):
+            old = _bare(line[4:])
+        elif line.startswith("+++ "):
+            new = _bare(line[4:])
+            path = title(old if new == "/dev/null" else new)
         elif match := _HUNK.match(line):
             close()
-            if rows and rows[-1].sign != "f":
+            if rows and rows[-1].sign not in _HEADINGS:
                 rows.append(Row("@", 0, 0, Content("⋯")))
             left, right = int(match[1]), int(match[3])
             open_lines = int(match[2] or 1) + int(match[4] or 1)
-        elif line[:1] in ("+", "-", " ") and open_lines > 0:
-            hunk.append(line)
-            open_lines -= 2 if line[0] == " " else 1
+        elif line.startswith(_NOTES):
+            close()
+            rows.append(Row("n", 0, 0, Content(escape(line.replace("file mode 100644", "file")))))
         if len(rows) + len(hunk) > _MAX_ROWS:
             break
     close()
     return rows
+
+
+def _bare(name: str) -> str:
+    """A name without its time and git's prefix."""
+    name = name.split("\t")[0]
+    return name[2:] if name.startswith(("a/", "b/")) else name
+
+
+def _second(line: str) -> str:
+    """The second name of ``diff --git a/NAME b/NAME``, which is as long as the first."""
+    names = line.removeprefix("diff --git ")
+    return names[len(names) // 2 + 1 :]
 
 
 def _rows(hunk: list[str], left: int, right: int, path: str) -> Iterator[Row]:
@@ -98,7 +124,7 @@ def unified(rows: Iterable[Row], width: int) -> list[Content]:
     digits = len(str(max((max(row.left, row.right) for row in rows), default=0)))
     lines = []
     for row in rows:
-        if row.sign in "f@":
+        if row.sign in _HEADINGS:
             lines.append(_heading(row))
             continue
         number = f"{row.right or row.left:>{digits}}"
@@ -128,7 +154,7 @@ def side_by_side(rows: Iterable[Row], width: int) -> list[Content]:
             added.append(row)
         else:
             flush()
-            lines.append(_heading(row) if row.sign in "f@" else _pair(row, row, digits, half))
+            lines.append(_heading(row) if row.sign in _HEADINGS else _pair(row, row, digits, half))
     flush()
     return lines
 
@@ -173,12 +199,20 @@ def counts(diff: str) -> tuple[int, int]:
     return added, removed
 
 
+def changed_lines(diff: str) -> str:
+    """The same in short; a diff without lines is of names and modes only."""
+    added, removed = counts(diff)
+    return f"+{added} -{removed}" if added or removed else "no line changed"
+
+
 class DiffLines:
     """Called with a width in cells it gives the lines of a diff, folded to the first of them
-    unless ``expanded``; ``titles`` names each file."""
+    unless ``expanded``; ``titles`` names the file, as is done where there are several."""
 
     def __init__(self, diff: str, *, expanded: bool = False, titles: bool = False) -> None:
-        self._rows = [row for row in rows_of(diff) if titles or row.sign != "f"]
+        rows = rows_of(diff)
+        titles = titles or sum(row.sign == "f" for row in rows) > 1
+        self._rows = [row for row in rows if titles or row.sign != "f"]
         self.expanded = expanded
 
     def __call__(self, width: int) -> list[Line]:
@@ -196,11 +230,11 @@ class DiffLines:
 
 
 class Diff(Static):
-    """The same as a widget, for a question about it."""
+    """All of it as a widget, for a question about it."""
 
     def __init__(self, diff: str, *, titles: bool = False) -> None:
         super().__init__(classes="diff")
-        self._lines = DiffLines(diff, titles=titles)
+        self._lines = DiffLines(diff, expanded=True, titles=titles)
         self._width = 0
 
     def on_mount(self) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 
 from agentcli.changes import Changes
 from agentcli.errors import UsageError
+from agentcli.own_changes import own_changes
 from agentcli.session import timetravel
 from agentcli.text import counted
 from agentcli.tui.entries import Level, Shown
@@ -47,27 +49,43 @@ class Repository:
         if face.conversation is not None and face.conversation.busy:
             raise UsageError("a turn is under way", hint="Wait for its end, or Esc interrupts it")
         changes = self._changes()
-        own = timetravel.changed_paths(agent)
         differing = await asyncio.to_thread(changes.uncommitted)
-        paths = sorted(own & differing)
-        if not paths:
+        async with timetravel.opened_place(agent, only_look=True) as place:
+            found = await asyncio.to_thread(
+                own_changes,
+                face.options.workspace,
+                timetravel.changed_paths(agent) & differing,
+                list(place.state.changes),
+                changes,
+                place.blobs,
+            )
+        if found.mixed:
+            face.tell(
+                f"left out: {_named(found.mixed)}",
+                Level.WARNING,
+                "Changes of yours are in the same lines; commit by hand what you want of it",
+            )
+            if not found.paths:
+                return
+        if not found.paths:
             raise UsageError("this session has changed no file that git does not have already")
-        names = ", ".join(paths[:_NAMED])
-        more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
         if argument:
-            name = await asyncio.to_thread(changes.commit, paths, argument)
-            face.tell(f"commit {name}: {argument.splitlines()[0]} ({names}{more})")
+            name = await asyncio.to_thread(changes.commit, found.paths, argument, found.parts)
+            face.tell(f"commit {name}: {argument.splitlines()[0]} ({_named(found.paths)})")
             return
         face.doing("drafting a message")
         try:
-            message, problem = await drafted(agent, changes, paths)
+            message, problem = await drafted(agent, changes, found.paths, found.parts)
         finally:
             face.doing("")
         if problem:
             face.tell(problem, Level.WARNING)
-        face.tell(
-            f"to be committed, each whole: {names}{more}", hint="Edit the message; Enter commits"
-        )
+        face.tell(f"to be committed: {_named(found.paths)}", hint="Edit the message; Enter commits")
+        if found.parts:
+            face.tell(
+                f"of {_named(list(found.parts))} only what this session changed is committed; "
+                "your own changes stay in the file, uncommitted"
+            )
         face.write(f"/commit {message}")
 
     def _changes(self) -> Changes:
@@ -75,3 +93,8 @@ class Repository:
         if agent.context.environment.root != str(self._face.options.workspace):
             raise UsageError("git is asked on this machine only, and the tools act elsewhere")
         return Changes(self._face.options.workspace, os.environ)
+
+
+def _named(paths: Sequence[str]) -> str:
+    more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
+    return ", ".join(paths[:_NAMED]) + more

@@ -12,6 +12,10 @@ from agentcli.tui.standing import Standing
 _MODES = {"ask": "$success", "edits": "$warning", "auto": "$error", "plan": "$secondary"}
 
 
+_SANDBOX_WIDTH = 72
+"""Cells from which there is room for the sandbox; that there is none is always said."""
+
+
 class StatusLine(Line):
     """See the module."""
 
@@ -40,7 +44,7 @@ class StatusLine(Line):
         model = escape(now.model) or "starting…"
         left = [Content.styled(now.mode, f"bold {_MODES.get(now.mode, '')}".strip())]
         left.append(Content(clip(model, max(12, width // 2 - 12))))
-        if now.sandbox and width >= 80:
+        if now.sandbox and (width >= _SANDBOX_WIDTH or now.sandbox == "none"):
             style = "$error" if now.sandbox == "none" else "$foreground 55%"
             left.append(Content.styled(f"sandbox {now.sandbox}", style))
         muted = Content.styled(" · ", "$foreground 35%")

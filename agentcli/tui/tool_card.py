@@ -9,7 +9,7 @@ from textual.content import Content
 from agentcli.messages import Outcome
 from agentcli.text import clip, counted, escape, plain_output
 from agentcli.tui.block import MUTED, Block
-from agentcli.tui.diff import DiffLines, counts
+from agentcli.tui.diff import DiffLines, changed_lines
 from agentcli.tui.entries import Used
 from agentcli.tui.lines import Line, Piece, behind
 from agentcli.wording import call_lines, duration, fold_result
@@ -67,10 +67,11 @@ class ToolCard(Block[Used]):
             return _gutter(_tail(entry.output, _LIVE_LINES)) if entry.kind else []
         took = f" · {duration(entry.duration_s)}" if entry.duration_s >= 0.05 else ""
         folded = fold_result(result, entry.kind)
-        mark = "" if result.outcome is Outcome.OK else f" · {result.outcome}"
-        if result.diff:
-            added, removed = counts(result.diff)
-            return _gutter([f"+{added} -{removed}{took}{mark}"])
+        # That a command failed is what its first line says.
+        told = result.outcome in (Outcome.OK, Outcome.FAILED)
+        mark = "" if told else f" · {result.outcome}"
+        if result.diff and entry.kind == "edit":
+            return _gutter([f"{changed_lines(result.diff)}{took}{mark}"])
         if self.expanded:
             lines = escape(plain_output(result.content)).rstrip("\n").expandtabs(4).split("\n")
             more = len(lines) - _MAX_LINES

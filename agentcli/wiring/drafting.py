@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import asyncio
+from collections.abc import Collection, Mapping
 
 from agentcli.agent.events import ModelUsed
 from agentcli.agent.kernel import Agent
-from agentcli.changes import Changes, draft_message, first_line
+from agentcli.changes import NOTHING, Changes, draft_message, first_line
 from agentcli.config import user_folder
 from agentcli.errors import ProviderError
 from agentcli.llm import registry
 from agentcli.prompts import Prompts
 
 
-async def drafted(agent: Agent, changes: Changes, paths: Collection[str]) -> tuple[str, str]:
+async def drafted(
+    agent: Agent,
+    changes: Changes,
+    paths: Collection[str],
+    parts: Mapping[str, bytes] = NOTHING,
+) -> tuple[str, str]:
     """The message for a commit of these files, and why it is only the task's, if it is.
 
-    What the draft costs counts in the session.
+    ``parts`` are as in ``Changes.commit``. What the draft costs counts in the session.
 
     Raises:
         UsageError: git refuses.
@@ -24,7 +30,8 @@ async def drafted(agent: Agent, changes: Changes, paths: Collection[str]) -> tup
     client, state = agent.client, agent.state
     prompt = Prompts.standard(user=user_folder() / "prompts").get("commit")
     try:
-        message, response = await draft_message(client, prompt, state.task, changes.diff(paths))
+        diff = await asyncio.to_thread(changes.diff, paths, parts)
+        message, response = await draft_message(client, prompt, state.task, diff)
     except ProviderError as error:
         return first_line(state.task), f"the commit's message is the task's: {error.line()}"
     price = registry.price_of(client.info)

@@ -27,8 +27,8 @@ def test_tried_on_a_copy_and_brought_over(cli: Cli, serve: Serve, workspace: Pat
     repository(workspace, {"notes.txt": "old\n"})
     cli.server = serve([Reply(calls=[("shell", {"command": COMMAND})]), Reply(text="Done.")]).url
     child = spawn(cli, workspace, "--mode", "ask")
-    child.expect("Allow it.*on a copy")
-    written = answer(child, "c", "Bring over what it did on the copy")
+    child.expect("Run this.*on a copy")
+    written = answer(child, "c", "Bring over what it changed")
     assert (workspace / "notes.txt").read_text() == "old\n"
     shown = screen(written + answer(child, "y"))
     child.close()

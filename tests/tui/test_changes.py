@@ -37,11 +37,12 @@ async def shown(one: Chat, command: str) -> Shown:
 async def test_what_was_changed_is_seen_and_committed_after_a_look(
     chat: Start, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (workspace / "a.py").write_text("x = 1\n")
+    (workspace / "a.py").write_text("x = 1\n\n\n\ny = 1\n")
     (workspace / "mine.txt").write_text("mine\n")
     git(workspace, "init", "-q")
     git(workspace, "add", "a.py")
     git(workspace, "commit", "-qm", "first")
+    (workspace / "a.py").write_text("x = 1\n\n\n\ny = 'mine'\n")
     git(workspace, "add", "mine.txt")  # staged by the user, and none of the session's business
     for kind in ("AUTHOR", "COMMITTER"):
         monkeypatch.setenv(f"GIT_{kind}_NAME", "Me")
@@ -55,15 +56,19 @@ async def test_what_was_changed_is_seen_and_committed_after_a_look(
         await one.idle()
         await one.send("/commit")
         await one.sees("has changed no file")
+        await one.send("/diff")
+        await one.sees("no file differs since the session began")
         await one.send("go")
         await one.idle()
         own = await shown(one, "/diff")
-        assert "-x = 1\n+x = 2\n" in own.diff and "+made" in own.diff and "mine" not in own.diff
+        assert "-x = 1\n+x = 2\n" in own.diff and "+made" in own.diff
+        assert "+mine" not in own.diff and "+y" not in own.diff
         every = await shown(one, "/diff all")
         assert "+mine" in every.diff and "+x = 2" in every.diff
         await one.send("/commit")
         await one.until(lambda: one.app.prompt.text.startswith("/commit Make x two"), "a draft")
         assert git(workspace, "log", "--format=%s") == "first\n"  # nothing before it was read
+        await one.sees("of a.py only what this session changed")
         one.app.prompt.insert(" Now it is not.")
         await one.press("enter")
         await one.until(lambda: any("commit " in told.text for told in one.entries(Told)), "it")
@@ -71,7 +76,9 @@ async def test_what_was_changed_is_seen_and_committed_after_a_look(
     message = git(workspace, "log", "-1", "--format=%B").strip()
     assert message == "Make x two\n\nIt was one. Now it is not."
     assert git(workspace, "show", "--name-only", "--format=").split() == ["a.py", "b.txt"]
-    assert git(workspace, "status", "--porcelain") == "A  mine.txt\n"
+    assert git(workspace, "show", "HEAD:a.py") == "x = 2\n\n\n\ny = 1\n"
+    assert (workspace / "a.py").read_text() == "x = 2\n\n\n\ny = 'mine'\n"
+    assert git(workspace, "status", "--porcelain") == " M a.py\nA  mine.txt\n"
 
 
 async def test_commands_in_the_background_are_listed_read_and_stopped(

@@ -56,3 +56,30 @@ def test_control_characters_are_shown_not_sent() -> None:
 
 def test_counts() -> None:
     assert counts(unified_diff(BEFORE, AFTER, "x.py")) == (2, 1)
+
+
+def test_what_has_no_lines_is_told_and_each_file_named_once() -> None:
+    diff = (
+        "new folder b/made\n"
+        "diff --git a/made/it b/made/it\nnew file mode 100644\n"
+        "diff --git a/run.sh b/run.sh\nold mode 100644\nnew mode 100755\n"
+        "--- a/run.sh\n+++ b/run.sh\n@@ -1 +1 @@\n-a\n+b\n"
+        "diff --git a/gone.txt b/gone.txt\ndeleted file mode 100644\n"
+        "--- a/gone.txt\n+++ /dev/null\n@@ -1 +0,0 @@\n-x\n"
+        "diff --git a/raw b/raw\nBinary files a/raw and b/raw differ\n"
+    )
+    assert [(row.sign, row.text.plain) for row in rows_of(diff)] == [
+        ("n", "new folder b/made"),
+        ("f", "made/it"),
+        ("n", "new file"),
+        ("f", "run.sh"),
+        ("n", "old mode 100644"),
+        ("n", "new mode 100755"),
+        ("-", "a"),
+        ("+", "b"),
+        ("f", "gone.txt"),
+        ("n", "deleted file"),
+        ("-", "x"),
+        ("f", "raw"),
+        ("n", "Binary files a/raw and b/raw differ"),
+    ]

@@ -1,0 +1,61 @@
+"""The question before a call runs: what it shows, and the keys that answer it, for every face.
+
+All that is returned here is safe to print (``agentcli.text.escape``).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from agentcli.text import clip, escape
+from agentcli.tools.approval import Answer, Approval
+from agentcli.tools.base import ToolKind
+
+GUARD_S = 0.3
+"""A key that comes sooner was pressed before the question could be read, and answers nothing."""
+_RULE_WIDTH = 60
+
+
+class Choice(NamedTuple):
+    """A key, what it answers, and what it is called."""
+
+    key: str
+    answer: Answer
+    words: str
+
+
+def choices(approval: Approval) -> list[Choice]:
+    """What can be answered; Escape is as good as ``n``."""
+    if approval.effect is not None:
+        return [Choice("y", Answer.ONCE, "bring it over"), Choice("n", Answer.NO, "drop it")]
+    found = [Choice("y", Answer.ONCE, "once"), Choice("a", Answer.SESSION, "for this session")]
+    if approval.rule is not None:
+        rule = clip(escape(str(approval.rule)), _RULE_WIDTH)
+        found.append(Choice("p", Answer.PREFIX, f"always: {rule}"))
+    found.append(Choice("n", Answer.NO, "no"))
+    if approval.can_copy:
+        found.append(Choice("c", Answer.COPY, "try it on a copy first"))
+    return found
+
+
+def answered_by(key: str, approval: Approval) -> Answer | None:
+    """What a key answers; None: nothing."""
+    return next((choice.answer for choice in choices(approval) if choice.key == key), None)
+
+
+def asked(approval: Approval) -> str:
+    """The question in one line."""
+    if approval.effect is not None:
+        return "It ran on a copy. Bring over what it changed?"
+    match approval.spec.kind:
+        case ToolKind.EDIT:
+            return "Make this edit?"
+        case ToolKind.CHECK:
+            return "Run this check?"
+        case _:
+            return "Run this?"
+
+
+def diff_of(approval: Approval) -> str:
+    """What it changed on a copy, or what an edit would change; empty: nothing, or not known."""
+    return approval.diff if approval.effect is None else approval.effect
