@@ -24,6 +24,12 @@ from itertools import count, pairwise
 from typing import Any
 
 SHELL = "/bin/sh"
+BASH_OR_SH = (
+    *(SHELL, "-c"),
+    'if [ -x /bin/bash ]; then exec /bin/bash -c "$1"; else exec /bin/sh -c "$1"; fi',
+    "sh",
+)
+"""Before a command line: bash runs it where there is one. The waiting shell decides that itself."""
 LONGEST = 32768
 """Bytes of a line, which must fit into a pipe that nobody has read from yet."""
 
@@ -41,9 +47,12 @@ def line(argv: Sequence[str], cwd: str | None, env: Mapping[str, str]) -> bytes 
     """The line that makes a shell become the command; None if it cannot be said to a shell."""
     if argv[0].startswith("-") or _OF_SHELLS & env.keys() or not all(map(_NAME.fullmatch, env)):
         return None
-    words = [f"cd -P {shlex.quote(cwd)} && unset OLDPWD &&"] if cwd else []
+    words = [f"cd -P {shlex.quote(cwd)} && unset OLDPWD || exit;"] if cwd else []
     words += [f"export {name}={shlex.quote(value)};" for name, value in env.items()]
-    words.append(f"exec {shlex.join(argv)} </dev/null\n")
+    if tuple(argv[:-1]) == BASH_OR_SH:
+        words.append(f"exec </dev/null; set -- {shlex.quote(argv[-1])}; {BASH_OR_SH[2]}\n")
+    else:
+        words.append(f"exec {shlex.join(argv)} </dev/null\n")
     text = os.fsencode(" ".join(words))
     return text if len(text) <= LONGEST and b"\0" not in text else None
 

@@ -1,9 +1,10 @@
 """Layer A, level full: namespaces by the system's bubblewrap.
 
-Covers: every file outside the allowlist; every process outside (own process ids, own /proc); the
-    network (an own one that holds only loopback); System V IPC and abstract sockets; further user
-    namespaces; capabilities, also root's; kernel settings below /proc/sys and /proc/sysrq-trigger;
-    the host's /tmp, /run, /dev/shm and home folder; renaming or rewriting ``.git``'s configuration.
+Covers: every file outside the allowlist; every process outside (own process ids, own /proc), and
+    the first one inside, which is bubblewrap; the network (an own one that holds only loopback);
+    System V IPC and abstract sockets; further user namespaces; capabilities, also root's; kernel
+    settings below /proc/sys and /proc/sysrq-trigger; the host's /tmp, /run, /dev/shm and home
+    folder; renaming or rewriting ``.git``'s configuration.
 Does not cover: the workspace's own content; time and memory (limits); the kernel's system calls
     (seccomp); files that do not exist yet in the workspace but that the host would obey
     (``restore.py``).
@@ -72,6 +73,8 @@ def arguments(
     # Kernel settings are root's files, and so may we be: without capabilities their mode would
     # still let us write them. A read-only /proc closes them all.
     line += ["--proc", "/proc", "--remount-ro", "/proc"]
+    # The first process is bubblewrap's, of the same user: nothing of it is there to be opened.
+    line += ["--tmpfs", "/proc/1", "--remount-ro", "/proc/1"]
     line += _tmpfs("/tmp", TMP_BYTES, old)
     line += ["--dir", "/var", "--symlink", "../tmp", "/var/tmp", "--dir", "/run"]
     if policy.home == "/tmp/home":

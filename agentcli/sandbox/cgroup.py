@@ -133,26 +133,39 @@ class Group:
                 os.rmdir(folder)
 
 
-def _place() -> Place | None:
+_found: list[Place | None] = []
+
+
+def look() -> None:
+    """Find where groups can be made, for this process and the copies that it will fork."""
+    if _found:
+        return
     place = find()
+    _found.append(place)
     for folder in {place.memory, place.tasks} if place else ():
-        for name in os.listdir(folder):
-            # What a killed warden could not remove; a group that is in use cannot be removed.
+        # What a killed warden could not remove; a group that is in use cannot be removed.
+        for name in _names(folder):
             if name.startswith(_PREFIX) and not os.path.exists(f"/proc/{name[len(_PREFIX) :]}"):
                 with suppress(OSError):
                     os.rmdir(f"{folder}/{name}")
-    return place
 
 
 def create() -> Group | None:
     """A group for a command of this process, or None where there can be none."""
-    place = _place()
-    if place is None:
+    look()
+    if _found[0] is None:
         return None
     try:
-        return Group(place, f"{_PREFIX}{os.getpid()}")
+        return Group(_found[0], f"{_PREFIX}{os.getpid()}")
     except OSError:
         return None
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
 
 
 def _counter(path: str, name: str) -> int:
@@ -172,5 +185,8 @@ def _read(path: str) -> str:
 
 
 def _write(path: str, text: str) -> None:
-    with open(path, "w") as file:
-        file.write(text)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)

@@ -90,7 +90,7 @@ class Sandbox:
             line = bwrap.arguments(
                 self.policy,
                 folder,
-                argv,
+                argv if files_only else _counted(argv, limits),
                 executable=executable,
                 files_only=files_only,
                 old=self._old,
@@ -262,6 +262,18 @@ def _missing_for_reduced() -> str:
 def _first_line(result: ExecResult) -> str:
     text = result.error or result.stderr.strip() or f"exit code {result.exit_code}"
     return text.splitlines()[0]
+
+
+def _counted(argv: Sequence[str], limits: Limits) -> Sequence[str]:
+    """The command under a limit of tasks that is set inside, where the kernel counts them anew.
+
+    Outside it counts all of an ordinary user's, and root's never. Shells call it u or p.
+    """
+    if os.getuid() == 0:
+        return argv
+    most = limits.tasks + tree.SPARE_TASKS
+    script = f'ulimit -u {most} 2>/dev/null || ulimit -p {most}; exec "$@"'
+    return (ahead.SHELL, "-c", script, ahead.SHELL, *argv)
 
 
 def _filter(policy: Policy, level: Level, own_namespaces: bool) -> bytes:

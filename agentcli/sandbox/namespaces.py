@@ -28,11 +28,12 @@ _RECURSIVE, _SLAVE = 1 << 14, 1 << 19
 _SIOCSIFFLAGS, _UP_AND_RUNNING = 0x8914, 0x1 | 0x40
 
 
-def enter(wanted: Mapping[str, Any]) -> None:
+def enter(wanted: Mapping[str, Any]) -> bool:
     """Leave the host's namespaces; raises OSError when the kernel refuses.
 
     Returns in a grandchild: the caller stays outside and ends as the command ends, and the first
-    process of the new process ids only reaps.
+    process of the new process ids only reaps. True: it took a user namespace, in which the kernel
+    counts tasks anew.
 
     ``wanted``: ``network`` (bool: an own one), ``base`` and ``empty`` (two empty folders),
     ``links`` (path → target), ``tmpfs`` (path → bytes), ``binds`` (path → where it is on the host
@@ -43,6 +44,7 @@ def enter(wanted: Mapping[str, Any]) -> None:
     if wanted["network"]:
         flags |= linux.CLONE_NEWNET
     uid, gid = os.getuid(), os.getgid()
+    of_user = False
     try:
         linux.unshare(flags)
     except PermissionError:
@@ -50,6 +52,7 @@ def enter(wanted: Mapping[str, Any]) -> None:
         linux.prctl(linux.PR_SET_DUMPABLE, 1)
         linux.unshare(flags | linux.CLONE_NEWUSER)
         linux.map_user(uid, gid)
+        of_user = True
     if wanted["network"]:
         _bring_up_loopback()
     _continue_in_child()
@@ -59,6 +62,7 @@ def enter(wanted: Mapping[str, Any]) -> None:
     _mount(wanted)
     _continue_in_child()
     os.setsid()
+    return of_user
 
 
 def _continue_in_child() -> None:
@@ -94,6 +98,8 @@ def _mount(wanted: Mapping[str, Any]) -> None:
         os.symlink(source, base + target)
     os.mkdir(f"{base}/proc")
     linux.mount("proc", f"{base}/proc", "proc", _NOSUID | _NODEV | _NOEXEC)
+    # Of the first process, which is ours, the command gets to see nothing.
+    linux.mount("tmpfs", f"{base}/proc/1", "tmpfs", _READ_ONLY | _NOSUID | _NODEV | _NOEXEC)
     _make_devices(base)
     # Outer folders first: a mount hides what was mounted below it before.
     for target in sorted({**wanted["tmpfs"], **wanted["binds"]}):

@@ -66,6 +66,8 @@ class Guard:
         self.root = root
         self.quarantine = quarantine
         self._obeyed = (*OBEYED, *more)
+        # Joined once, since they are looked for twice in each command.
+        self._obeyed_at = [(name, self._full(name), os.path.dirname(name)) for name in self._obeyed]
         self._running = 0
         self._before: dict[str, _Entry] = {}
         self._nested = Nested(root)
@@ -180,13 +182,22 @@ class Guard:
                 continue
             now = after.get(venv, {})
             for path in sorted(before.keys() | now.keys()):
-                if path not in before:
-                    said.append(self._remove(path))
-                elif path not in now or now[path][:2] + now[path][3:] != (
-                    before[path][:2] + before[path][3:]
-                ):
-                    said.append(self._put_back(path, before[path]))
+                old, new = before.get(path), now.get(path)
+                of_package = startup.comes_with_packages(path)
+                if old and new and (old.kind, old.data) == (new.kind, new.data):
+                    if old.mode == new.mode or of_package:
+                        continue
+                elif of_package and self._may_come(venv, path, new):
+                    continue
+                said.append(self._put_back(path, old) if old else self._remove(path))
         return said
+
+    def _may_come(self, venv: str, path: str, new: _Entry | None) -> bool:
+        """Whether an installer has taken the file away, or brought it as it is."""
+        if new is None:
+            return True
+        data = new.data
+        return isinstance(data, bytes) and startup.is_recorded(self._full(venv), path, data)
 
     def _look_into_venvs(self) -> dict[str, dict[str, _Entry]]:
         return {
@@ -258,12 +269,11 @@ class Guard:
 
     def _look(self) -> Iterator[tuple[str, _Entry]]:
         real: dict[str, bool] = {}  # nearly all have the same parent
-        for name in self._obeyed:
-            parent = os.path.dirname(name)
+        for name, full, parent in self._obeyed_at:
             if parent not in real:
                 identity = _identity(self._full(parent))
                 real[parent] = identity is not None and stat.S_ISDIR(identity[0])
-            if real[parent]:
+            if real[parent] and os.path.lexists(full):
                 yield from self._look_at(name)
 
     def _look_at(self, path: str) -> Iterator[tuple[str, _Entry]]:
@@ -281,6 +291,8 @@ class Guard:
             known = self._before.get(current)
             if known is None and current in self._nested_before:
                 known = self._nested_before[current][0]
+            if known is None:
+                known = self._venvs_before.get(path.partition("/")[0], {}).get(current)
             data: bytes | str | None = None
             if known is not None and known.signature == signature:
                 data = known.data  # unchanged: nobody but the kernel sets a change time

@@ -2,10 +2,10 @@
 
 Covers: calls of a foreign architecture (killed); new namespaces, mounts, chroot; bpf, perf,
     io_uring, userfaultfd, keyrings; reading other processes' memory; attaching to them, unless
-    the command has process ids of its own, where debuggers and leak checkers need it;
-    open_by_handle_at; kernel modules, kexec, reboot, swap, clocks; set-user-id and set-group-id
-    bits by chmod or at creation; device nodes; pushing input into a terminal; socket families that
-    the network policy does not name.
+    the command has process ids of its own, where debuggers and leak checkers need it (not to the
+    first one, which is the sandbox's); open_by_handle_at; kernel modules, kexec, reboot, swap,
+    clocks; set-user-id and set-group-id bits by chmod or at creation; device nodes; pushing input
+    into a terminal; socket families that the network policy does not name.
 Does not cover: which file or address a permitted call names (the filter cannot look behind
     pointers), so it always stands beside namespaces or Landlock.
 
@@ -111,7 +111,7 @@ _ABSENT = ("clone3", "openat2", "io_uring_setup", "io_uring_enter", "io_uring_re
 _NEW_NAMESPACES = 0x7E020080  # user, pid, net, ipc, uts, cgroup, mount, time
 _NEW_NAMESPACES_CLONE = 0x7E020000  # in clone's flags the time bit is part of a signal number
 _SET_ID = 0o6000
-_PTRACE_ATTACH, _PTRACE_SEIZE = 16, 0x4206
+_ATTACHING = (16, 0x4206)  # PTRACE_ATTACH, PTRACE_SEIZE
 _TERMINAL_REQUESTS = (0x5412, 0x541C, 0x541D, 0x5423)  # TIOCSTI, TIOCLINUX, TIOCCONS, TIOCSETD
 
 AF_UNIX, AF_INET, AF_INET6, AF_NETLINK = 1, 2, 10, 16
@@ -159,6 +159,16 @@ def _refuse_if_one_of(index: int, values: Iterable[int]) -> list[tuple[int, int,
     for value in values:
         body += [(_JUMP_EQUAL, 0, 1, value), _returning(ERRNO | errno.EPERM)]
     return [*body, _returning(ALLOW)]
+
+
+def _tracing() -> list[tuple[int, int, int, int]]:
+    """ptrace: attaching to anyone but the first process, which is the sandbox's own."""
+    return [
+        _argument(1),
+        (_JUMP_EQUAL, 1, 0, 1),
+        _returning(ALLOW),
+        *_refuse_if_one_of(0, _ATTACHING),
+    ]
 
 
 def _creation(flags: int, mode: int) -> list[tuple[int, int, int, int]]:
@@ -209,7 +219,8 @@ def _sockets(families: Iterable[int]) -> list[tuple[int, int, int, int]]:
 def build(families: Iterable[int], machine: str | None = None, *, attach: bool = False) -> bytes:
     """The filter as ``struct sock_filter[]``; ``families`` are the permitted socket families.
 
-    ``attach`` permits ptrace of processes that run already: for a command that sees only its own.
+    ``attach`` permits ptrace of processes that run already: for a command that sees only its own,
+    the first of which is not its own.
     """
     machine = machine or os.uname().machine
     column = list(_ARCHITECTURES).index(machine)
@@ -224,7 +235,7 @@ def build(families: Iterable[int], machine: str | None = None, *, attach: bool =
     bodies = {
         "clone": _refuse_if_any(0, _NEW_NAMESPACES_CLONE),
         "unshare": _refuse_if_any(0, _NEW_NAMESPACES),
-        "ptrace": _refuse_if_one_of(0, () if attach else (_PTRACE_ATTACH, _PTRACE_SEIZE)),
+        "ptrace": _tracing() if attach else _refuse_if_one_of(0, _ATTACHING),
         "ioctl": _refuse_if_one_of(1, _TERMINAL_REQUESTS),
         "socket": _sockets(families),
         "mknod": _node(1),

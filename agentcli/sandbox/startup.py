@@ -2,16 +2,20 @@
 
 An environment's interpreter, its ``activate`` scripts and what every start of its Python imports
 are written once, when it is made. A command may make a new one, but not turn one that was there
-into something else: the user activates it without looking.
+into something else: the user activates it without looking. Programs in ``bin`` and ``.pth`` files
+come and go with packages, whose installer records them with their digests: others may not come.
 
 Covers: ``.venv`` and ``venv`` of the workspace; start files of shells and of git where the home
     folder lies in the workspace.
-Does not cover: packages installed into the environment, nor programs that they bring along: they
-    are what a command may be there to install.
+Does not cover: packages installed into the environment, nor what they bring along: they are what a
+    command may be there to install.
 """
 
 from __future__ import annotations
 
+import base64
+import glob
+import hashlib
 import os
 from collections.abc import Iterator
 
@@ -30,7 +34,8 @@ _IMPORTED = ("sitecustomize.py", "usercustomize.py")
 def of_venvs(root: str) -> dict[str, list[str]]:
     """The start files of each environment there is, relative to the workspace ``root``.
 
-    Names of ``_IMPORTED`` are among them even where they are missing.
+    Names of ``_IMPORTED`` are among them even where they are missing, and all that packages brought
+    for which ``comes_with_packages`` is true.
     """
     found = {}
     for venv in VENVS:
@@ -40,14 +45,43 @@ def of_venvs(root: str) -> dict[str, list[str]]:
     return found
 
 
+def comes_with_packages(path: str) -> bool:
+    """Whether a start file is one that packages may bring and take along."""
+    name = os.path.basename(path)
+    if path.endswith(".pth"):
+        return True
+    in_bin = os.path.basename(os.path.dirname(path)) == "bin"
+    return in_bin and not name.lower().startswith(("python", "activate"))
+
+
+def is_recorded(venv: str, path: str, data: bytes) -> bool:
+    """Whether a package in ``venv`` (its folder) says that it brought this file with this content.
+
+    ``path`` is relative to the environment's parent. Source of the format: PEP 376 and 427.
+    """
+    digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+    file = os.path.join(os.path.dirname(venv), path)
+    for record in glob.iglob(f"{glob.escape(venv)}/lib/python*/site-packages/*.dist-info/RECORD"):
+        site = os.path.dirname(os.path.dirname(record))
+        wanted = f"{os.path.relpath(file, site)},sha256={digest},"
+        try:
+            with open(record, encoding="utf-8", errors="replace") as lines:
+                if any(line.startswith(wanted) for line in lines):
+                    return True
+        except OSError:
+            continue
+    return False
+
+
 def _in_venv(folder: str) -> Iterator[str]:
     yield "pyvenv.cfg"
-    for name in _names(os.path.join(folder, "bin")):
-        if name.lower().startswith(("python", "activate")):
-            yield f"bin/{name}"
-    for name in _names(os.path.join(folder, "lib")):
-        if name.startswith("python"):
-            yield from (f"lib/{name}/site-packages/{module}" for module in _IMPORTED)
+    yield from (f"bin/{name}" for name in _names(os.path.join(folder, "bin")))
+    for version in _names(os.path.join(folder, "lib")):
+        if version.startswith("python"):
+            site = f"lib/{version}/site-packages"
+            yield from (f"{site}/{module}" for module in _IMPORTED)
+            names = _names(os.path.join(folder, site))
+            yield from (f"{site}/{name}" for name in names if name.endswith(".pth"))
 
 
 def _names(folder: str) -> list[str]:

@@ -25,7 +25,7 @@ import os
 import select
 from _socket import socket
 
-from agentcli.sandbox import linux, protocol
+from agentcli.sandbox import cgroup, linux, protocol
 from agentcli.sandbox.bare import recv_fds, signal, suppress
 from agentcli.sandbox.streams import Stream
 from agentcli.sandbox.warden import Warden
@@ -217,6 +217,7 @@ class _Supervisor:
         if self.template is not None and len(self.waiting) < AHEAD:
             self.waiting.append(self._new_waiting(self.template))
         else:
+            cgroup.look()  # once for all wardens, which are copies
             self.spare = self._new_warden()
 
     def _start(self, launch: dict[str, Any], fds: dict[int, int]) -> tuple[Warden, list[Stream]]:

@@ -5,10 +5,11 @@ other command's warden. It holds the clock, watches memory, tasks and disk, and 
 of the tree is left. It dies with the supervisor, and the command dies with it.
 
 Covers: time-outs; memory, tasks and disk growth of the whole tree (sampled; memory and tasks by the
-    kernel itself where ``cgroup.py`` can have it so); daemons that left the
-    group or the session; the supervisor's own death.
+    kernel itself where ``cgroup.py`` can have it so, tasks of an ordinary user in any case: exactly
+    in a user namespace, which counts anew, else as that user's present tasks and the limit twice);
+    daemons that left the group or the session; the supervisor's own death.
 Does not cover: what happens between two samples (20 ms at first, then 50 ms) unless cgroups or
-    the per-process limits stop it.
+    the per-process limits stop it. The kernel limits no tasks of root's but by cgroups.
 
 Standard library only.
 """
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 _WATCHED = frozenset({signal.SIGCHLD, signal.SIGTERM})
+_MANY = 128  # processes, from which on a tree gives way, or its warden would get no time
 
 
 class Warden:
@@ -141,6 +143,7 @@ def _watch(
     shared = _Shared(limits["memory_bytes"]) if group is None else None
     pause = 0.02
     seen = 0
+    most = min(_MANY, limits["tasks"])
     verdict: dict[str, Any] = {}
     while True:
         wait = pause if deadline is None else max(min(pause, deadline - time.monotonic()), 0)
@@ -158,7 +161,11 @@ def _watch(
             return {**verdict, "timed_out": True}
         if group is not None and (refused := _refused(group, limits)):
             return {**verdict, **refused}
-        pids = tree.descendants(me, limits["tasks"])
+        pids = tree.descendants(me, most)
+        if most < len(pids) <= limits["tasks"]:
+            tree.give_way(pids)
+            most = limits["tasks"]
+            pids = tree.descendants(me, most)
         if len(pids) > limits["tasks"]:  # before looking closer at each, which takes long
             return {**verdict, "exceeded": f"more than {limits['tasks']} tasks"}
         usage = tree.Usage(pids)
@@ -278,7 +285,8 @@ def _become(link: socket, failure: int, parent: int, group: cgroup.Group | None)
         _set_limits(launch["limits"])
         if launch.get("namespaces"):
             step = "namespaces"
-            namespaces.enter(launch["namespaces"])
+            if namespaces.enter(launch["namespaces"]):
+                _limit(resource.RLIMIT_NPROC, launch["limits"]["tasks"] + tree.SPARE_TASKS)
         step = launch["cwd"] or "folder"
         if launch["cwd"]:
             os.chdir(launch["cwd"])
@@ -358,27 +366,24 @@ def _keep_only(keep: set[int]) -> None:
 
 def _set_limits(limits: dict[str, Any]) -> None:
     """Per-process limits; the hard limit too, so that they cannot be raised again."""
-    wanted = [
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_FSIZE, limits["file_bytes"]),
-        (resource.RLIMIT_NOFILE, limits["open_files"]),
-    ]
+    _limit(resource.RLIMIT_CORE, 0)
+    _limit(resource.RLIMIT_FSIZE, limits["file_bytes"])
+    _limit(resource.RLIMIT_NOFILE, limits["open_files"])
     if limits["hard_memory"]:  # not RLIMIT_AS, which counts what is shared and read-only as well
-        wanted.append((resource.RLIMIT_DATA, limits["memory_bytes"]))
-    if os.getuid() != 0:  # the kernel exempts root, which has control groups instead
-        wanted.append((resource.RLIMIT_NPROC, _all_tasks() + 2 * limits["tasks"]))
-    for kind, value in wanted:
-        _, hard = resource.getrlimit(kind)
-        if hard != resource.RLIM_INFINITY:
-            value = min(value, hard)
-        resource.setrlimit(kind, (value, value))
+        _limit(resource.RLIMIT_DATA, limits["memory_bytes"])
+    # All of the user's tasks are counted, and more of them may start elsewhere meanwhile.
+    _limit(resource.RLIMIT_NPROC, _all_tasks() + 2 * limits["tasks"])
+
+
+def _limit(kind: int, value: int) -> None:
+    _, hard = resource.getrlimit(kind)
+    if hard != resource.RLIM_INFINITY:
+        value = min(value, hard)
+    resource.setrlimit(kind, (value, value))
 
 
 def _all_tasks() -> int:
-    """All tasks of the machine, hence not fewer than this user's, which is what is counted.
-
-    A bomb forks on between two samples, and on a busy machine those are far apart.
-    """
+    """All tasks of the machine, hence not fewer than this user's."""
     with open("/proc/loadavg", "rb") as file:
         return int(file.read().split()[3].partition(b"/")[2])
 

@@ -182,15 +182,44 @@ async def test_a_virtual_environment_starts_as_before(place: Place) -> None:
     config = (venv / "pyvenv.cfg").read_text()
     restored = await place.run(
         "cd .venv; rm bin/python; echo evil > bin/python; chmod +x bin/python; "
-        "echo evil >> bin/activate; echo home=/evil > pyvenv.cfg; cd lib/python3*/site-packages; "
-        "echo evil > sitecustomize.py; echo fine > package.py"
+        "echo evil >> bin/activate; echo home=/evil > pyvenv.cfg; cp bin/python bin/git; "
+        "cd lib/python3*/site-packages; echo evil > sitecustomize.py; echo fine > package.py; "
+        "echo import evil > evil.pth"
     )
-    assert len(restored) == 4
+    assert len(restored) == 6
     assert subprocess.run([venv / "bin/python", "-c", ""]).returncode == 0
     assert "evil" not in (venv / "bin/activate").read_text()
     assert (venv / "pyvenv.cfg").read_text() == config
     assert sorted(path.name for path in site.iterdir()) == ["package.py"]
     assert "evil" in place.kept()
+
+
+async def test_what_an_installer_records_may_come_and_go(place: Place) -> None:
+    venv = place.root / ".venv"
+    site = venv / "lib/python3.99/site-packages"
+    for folder in (venv / "bin", site / "tool-1.dist-info"):
+        folder.mkdir(parents=True)
+    for name in ("pyvenv.cfg", "bin/old", "bin/kept"):
+        (venv / name).write_text("old")
+    install = """
+import base64, hashlib
+def record(path, data):
+    open(path, "wb").write(data)
+    digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+    print(path, f"sha256={digest}", len(data), sep=",", file=open("tool-1.dist-info/RECORD", "a"))
+record("../../../bin/tool", b"new")
+record("../../../bin/kept", b"new")
+record("tool.pth", b"import tool")
+"""
+    commands = (
+        f"cd {site} && chmod 755 ../../../bin/* && rm ../../../bin/old && python3 -c '{install}'"
+    )
+    assert await place.run(commands) == ()
+    assert sorted(path.name for path in (venv / "bin").iterdir()) == ["kept", "tool"]
+    assert [line.partition(":")[0] for line in await place.run("echo evil >> .venv/bin/tool")] == [
+        ".venv/bin/tool"
+    ]
+    assert (venv / "bin/tool").read_text() == "new"
 
 
 async def test_a_virtual_environment_can_be_made_and_removed(place: Place) -> None:
