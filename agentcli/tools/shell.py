@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Annotated
 
 from agentcli.errors import ToolInputError
+from agentcli.sandbox.ahead import BASH_OR_SH
 from agentcli.sandbox.limits import COMMAND
 from agentcli.tools.base import ToolContext, ToolOutput
 from agentcli.tools.report import QUIET, ending, told
@@ -14,12 +15,10 @@ MAX_TIME_S = 600
 _AT_ONCE_S = 1.0
 """A command in the background that fails in this time is told of at once."""
 
-_BASH_OR_SH = 'if [ -x /bin/bash ]; then exec /bin/bash -c "$1"; else exec /bin/sh -c "$1"; fi'
-
 
 def shell_argv(command: str) -> tuple[str, ...]:
     """How a command line is run: by bash where there is one, else by sh."""
-    return ("/bin/sh", "-c", _BASH_OR_SH, "sh", command)
+    return (*BASH_OR_SH, command)
 
 
 def _allowed_s(configured_s: float, asked_s: int) -> float:
