@@ -20,6 +20,7 @@ from agentcli.agent.kernel import Agent
 from agentcli.agent.state import AgentState
 from agentcli.cli.asking import can_ask, on_terminal
 from agentcli.cli.errors import show_error, show_note
+from agentcli.cli.line_editing import line_editing, remember
 from agentcli.cli.render import PlainRenderer, Summary
 from agentcli.errors import AgentCLIError
 from agentcli.session.store import journal_path
@@ -32,6 +33,7 @@ from agentcli.tui.chooser import Choice
 from agentcli.tui.commands import BUILTIN, Command, is_command, own_commands, split
 from agentcli.tui.conversation import Conversation, Opening
 from agentcli.tui.entries import Entry, Level, Said, Shown, Used
+from agentcli.tui.history import PromptHistory
 from agentcli.tui.options import Options
 from agentcli.tui.past import tail
 from agentcli.tui.presenter import Collected, Presenter, TUIHook
@@ -58,6 +60,7 @@ class PlainChat:
         self._told = Collected()
         self._renderer = PlainRenderer(sys.stderr, sys.stdout)
         self._since = 0.0
+        self._earlier = PromptHistory(options.history)
 
     async def run(self) -> int:
         """Talk until the input ends; the exit code."""
@@ -68,11 +71,12 @@ class PlainChat:
         if self.options.pick:
             await actions.run("resume", "")
         first = [self.options.prompt] if self.options.prompt else []
-        while self._next is not None:
-            opening, self._next = self._next, None
-            code = await self._talk(opening, actions, first)
-            if code is not None:
-                return code
+        with line_editing(self._earlier):
+            while self._next is not None:
+                opening, self._next = self._next, None
+                code = await self._talk(opening, actions, first)
+                if code is not None:
+                    return code
         return 0
 
     async def _talk(self, opening: Opening, actions: Actions, first: list[str]) -> int | None:
@@ -112,6 +116,9 @@ class PlainChat:
         return None
 
     async def _take(self, line: str, actions: Actions) -> None:
+        if sys.stdin.isatty():
+            self._earlier.add(line.strip())
+            remember(line.strip())
         if is_command(line):
             await actions.run(*split(line))
         elif line.startswith("!"):
@@ -172,8 +179,8 @@ class PlainChat:
 
     @property
     def typed_before(self) -> Sequence[str]:
-        """Readline has its own."""
-        return ()
+        """Of this chat and of earlier ones."""
+        return self._earlier.texts
 
     @property
     def writing(self) -> str:
@@ -290,7 +297,8 @@ async def _read(mark: str) -> str | None:
 
     def read() -> None:
         try:
-            text: str | None = input(mark) if mark else _piped()
+            edited = mark and sys.stdout.isatty()
+            text: str | None = input(mark) if edited else _piped(mark)
         except (EOFError, OSError, ValueError):
             text = None
         with suppress(RuntimeError):  # the loop may be closed by now
@@ -311,6 +319,7 @@ def _unread() -> None:
             line.set_result(None)
 
 
-def _piped() -> str | None:
+def _piped(mark: str) -> str | None:
+    print(end=mark, file=sys.stderr, flush=True)
     line = sys.stdin.readline()
     return line.rstrip("\n") if line else None

@@ -238,6 +238,8 @@ class ChatApp(App[int]):
             self.prompt.submit()
         elif key.character:
             self.prompt.insert(key.character)
+        if event.writing:  # what is to be done instead; none of its letters is an answer
+            self.prompt.focus()
 
     @on(Prompt.ModeChanged)
     def _mode_of_keys(self, event: Prompt.ModeChanged) -> None:
@@ -246,12 +248,23 @@ class ChatApp(App[int]):
     @on(TextArea.Changed, "#prompt")
     def _typed(self) -> None:
         text, before = self.prompt.text, self.prompt.before_cursor
+        if not text:
+            self._back_to_question()
         self.query_one("#writing").set_class(text.startswith("!"), "-shell")
         agent = self.session.agent
         if wants_files(before) and agent is not None:
             self.files.refresh(agent.context.environment, agent.context.servers)
         prompts = prompts_of(agent.context.servers) if agent and text.startswith("/") else []
         self.completion.offer(*candidates(before, text, [*self.commands, *prompts], self.files))
+
+    def _back_to_question(self) -> bool:
+        """From the prompt to the question that is open; False where there is none."""
+        panels = self.query(ApprovalPanel)
+        if not panels or not self.prompt.has_focus:
+            return False
+        panels.first().appeared()
+        panels.first().focus()
+        return True
 
     async def choose(
         self,
@@ -346,6 +359,8 @@ class ChatApp(App[int]):
 
     def action_escape(self) -> None:
         """Esc: interrupt; twice while nothing goes on: rewind."""
+        if self._back_to_question():
+            return
         if self.conversation is not None and self.conversation.interrupt():
             self.progress.doing("interrupting")
         elif self._twice("escape"):

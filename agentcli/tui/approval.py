@@ -30,9 +30,10 @@ class ApprovalPanel(VerticalGroup, can_focus=True):
 
     @dataclass
     class Strayed(Message):
-        """A key that was meant for the prompt."""
+        """A key that was meant for the prompt; with ``writing`` what follows is as well."""
 
         key: events.Key
+        writing: bool = False
 
     def __init__(self, approval: Approval) -> None:
         super().__init__(id="approval")
@@ -94,10 +95,14 @@ class ApprovalPanel(VerticalGroup, can_focus=True):
             return
         key = "n" if event.key == "escape" else event.key
         answer = answered_by(key, self.approval)
-        if answer is None or typing:
+        if typing:
             return
-        event.stop()
-        self.answer(answer)
+        if answer is not None:
+            event.stop()
+            self.answer(answer)
+        elif event.is_printable:
+            event.stop()
+            self.post_message(self.Strayed(event, writing=True))
 
 
 def _commands(approval: Approval) -> Content:

@@ -67,8 +67,9 @@ class ToolCard(Block[Used]):
             return _gutter(_tail(entry.output, _LIVE_LINES)) if entry.kind else []
         took = f" · {duration(entry.duration_s)}" if entry.duration_s >= 0.05 else ""
         folded = fold_result(result, entry.kind)
-        # That a command failed is what its first line says.
+        # That a command failed is what its first line says, and of others mostly as well.
         told = result.outcome in (Outcome.OK, Outcome.FAILED)
+        told = told or folded.headline.startswith(result.outcome)
         mark = "" if told else f" · {result.outcome}"
         if result.diff and entry.kind == "edit":
             return _gutter([f"{changed_lines(result.diff)}{took}{mark}"])

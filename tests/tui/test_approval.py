@@ -136,3 +136,41 @@ async def test_interrupting_takes_the_question_away(chat: Start, workspace: Path
         assert not one.app.query(ApprovalPanel)
         assert one.app.focused is one.app.prompt
     assert not (workspace / "a").exists()
+
+
+async def test_words_instead_of_a_key_refuse_and_none_of_their_letters_answers(
+    chat: Start, workspace: Path
+) -> None:
+    async with chat([touch("a"), Reply(text="done")]) as one:
+        await one.send("go")
+        await one.question()
+        await one.press("m")
+        await one.until(lambda: one.app.prompt.has_focus, "the prompt takes over")
+        await one.type("ay")
+        assert one.app.prompt.text == "may" and one.app.query(ApprovalPanel)
+        await one.press("escape")  # back to the question, which stays open
+        await one.question()
+        await one.press("w")
+        await one.until(lambda: one.app.prompt.has_focus, "the prompt takes over again")
+        await one.press("ctrl+c")  # an empty prompt leads back as well
+        await one.question()
+        await one.press("l")
+        await one.type("ess")
+        await one.press("enter")
+        await one.idle()
+        assert one.entries(Used)[0].result.content.endswith("said no: less")
+    assert not (workspace / "a").exists()
+
+
+async def test_the_keys_are_seen_below_a_long_diff_that_can_be_scrolled(chat: Start) -> None:
+    lines = "".join(f"line {number}\n" for number in range(1, 101))
+    call = ("write_file", {"path": "long.txt", "content": lines})
+    async with chat([Reply(calls=[call]), Reply(text="done")], size=(60, 20)) as one:
+        await one.send("go")
+        await one.question()
+        await one.sees("+ line 1", "y once", "n no")
+        assert "+ line 60" not in one.text
+        await one.press(*["down"] * 58)
+        await one.sees("+ line 60", "y once")
+        await one.press("n")
+        await one.idle()
