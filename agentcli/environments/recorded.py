@@ -169,6 +169,8 @@ class Recorded:
         return await self.inner.grep(pattern, path, glob=glob, ignore_case=ignore_case, limit=limit)
 
     async def _look(self, *, outside: bool, near: str | None = None) -> None:
+        if self.snapshots.unchanged:
+            return
         # To its end even when cancelled: what it finds would be lost.
         await asyncio.shield(asyncio.ensure_future(self._looked(outside, near)))
 

@@ -56,6 +56,8 @@ class Snapshots:
         self._lock = threading.Lock()
         self._looking = asyncio.Lock()
         self._taking: asyncio.Future[None] | None = None
+        self._known = False
+        self._changed: set[str] | None = set()
         self._off = False
         self.taken = ""
         """The digest of the list of all files as the first look found them."""
@@ -93,6 +95,19 @@ class Snapshots:
         """Whether a look costs only what has changed."""
         return self._watch.works
 
+    @property
+    def unchanged(self) -> bool:
+        """Whether it is certain, without waiting for anything, that ``changes`` would find none."""
+        if not self._known or self._looking.locked():
+            return False
+        self._hear()
+        return self._changed == set()
+
+    def _hear(self) -> None:
+        """Add up in which folders something happened; None: perhaps in all."""
+        now = self._watch.changed()
+        self._changed = None if now is None or self._changed is None else self._changed | now
+
     async def changes(self, near: str | None = None) -> Changes:
         """What has changed since the last look.
 
@@ -101,7 +116,8 @@ class Snapshots:
         """
         await self.ready()
         async with self._looking:
-            folders = self._watch.changed()
+            self._hear()
+            folders, self._changed = self._changed, set()
             if folders is None and near is not None:
                 folders = {self._scan.known_above(near)}
             if folders is not None and not folders:
@@ -130,6 +146,7 @@ class Snapshots:
                 self._give_up()
         if not self._scan.stopped and not self._off:
             self.taken = self.tree()
+        self._known = True
 
     def _give_up(self) -> None:
         """Keep only what file tools are about to change."""
