@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
@@ -93,7 +93,7 @@ def fork(
     session_id = find_session(session_id)
     if step is not None and workspace is None:
         seen = asyncio.run(timetravel.preview(session_id, step))
-        if not _agreed(seen, yes, force, messages=False):
+        if not _agreed(seen, yes, force, messages=False, to=sys.stderr):
             return 1
     new_id = asyncio.run(forking.fork(session_id, step, workspace=workspace, force=force))
     print(new_id)
@@ -124,27 +124,34 @@ def replay(
 
 
 def _agreed(
-    seen: Preview, yes: bool, force: bool, *, files: bool = True, messages: bool = True
+    seen: Preview,
+    yes: bool,
+    force: bool,
+    *,
+    files: bool = True,
+    messages: bool = True,
+    to: TextIO | None = None,
 ) -> bool:
-    """Show what would be done, and ask."""
+    """Show what would be done, on stdout or ``to``, and ask."""
+    to = to or sys.stdout
     if messages:
         for word, some in (("drops", seen.dropped), ("brings back", seen.restored)):
             for message in some:
                 said = one_line(escape(message.text), 70)
                 said = said or ", ".join(describe_call(call, 60) for call in message.calls)
                 if said and message.role.value != "tool":
-                    print(f"{word} {message.role.value}: {said}")
+                    print(f"{word} {message.role.value}: {said}", file=to)
     if files:
-        sys.stdout.write(escape(seen.diff))
+        to.write(escape(seen.diff))
         for conflict in seen.conflicts:
             what = "set aside" if force else "conflict"
-            print(f"{what}: {escape(conflict.path)}: {conflict.why}")
+            print(f"{what}: {escape(conflict.path)}: {conflict.why}", file=to)
         if seen.not_covered:
             shown = ", ".join(map(escape, seen.not_covered[:10]))
             more = len(seen.not_covered) - 10
-            print(f"left as it is: {shown}{f' and {more} more' if more > 0 else ''}")
+            print(f"left as it is: {shown}{f' and {more} more' if more > 0 else ''}", file=to)
     count = counted(len(seen.paths) if files else 0, "file")
-    sys.stdout.flush()
+    to.flush()
     if files and seen.conflicts and not force:
         return True  # it will be refused, with its reason
     return agreed(f"Go to the end of step {seen.step} ({count})?", yes=yes)

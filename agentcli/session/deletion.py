@@ -10,7 +10,13 @@ from agentcli.environments.blobs import Blobs
 from agentcli.environments.snapshots import INDEX, files_of, folder_of
 from agentcli.errors import JournalError, SnapshotError
 from agentcli.session.journal import Journal
-from agentcli.session.store import Condition, data_dir, journal_path, list_sessions
+from agentcli.session.store import (
+    Condition,
+    data_dir,
+    journal_path,
+    list_sessions,
+    unreadable_sessions,
+)
 
 _CONTENT = re.compile(rb'"(?:file|link) [0-7]+ ([0-9a-f]{40})"')
 _TREE = re.compile(rb'"tree":"([0-9a-f]{40})"')
@@ -36,13 +42,17 @@ def delete_session(session_id: str) -> None:
 
 
 def _make_room(workspace: str) -> None:
-    """Let go of contents that no session of a workspace speaks of, unless one is running."""
+    """Let go of contents that no session of a workspace speaks of, unless one is running.
+
+    One that cannot be read may be of this workspace as well.
+    """
     folder = folder_of(data_dir(), workspace)
     left = [each for each in list_sessions() if each.workspace == workspace]
-    if not left:
+    journals = [each.path for each in left] + [journal_path(each) for each in unreadable_sessions()]
+    if not journals:
         shutil.rmtree(folder, ignore_errors=True)
     elif all(each.condition is not Condition.RUNNING for each in left):
-        keep_only(folder, [each.path for each in left])
+        keep_only(folder, journals)
 
 
 def keep_only(folder: Path, journals: list[Path]) -> None:

@@ -10,14 +10,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from agentcli.agent.events import Rewound, WorkspaceChanged
+from agentcli.agent.folding import fold
 from agentcli.agent.state import AgentState
 from agentcli.environments.blobs import Blobs
 from agentcli.environments.snapshots import Snapshots, files_of, folder_of
 from agentcli.errors import JournalError, UsageError
 from agentcli.llm.client import ChatResponse
 from agentcli.messages import FinishReason, Role, Usage
-from agentcli.session.journal import Journal, open_regular
-from agentcli.session.moves import summed, write_files
+from agentcli.session.journal import Journal, open_regular, read_events
+from agentcli.session.moves import write_files
 from agentcli.session.store import data_dir, journal_path, new_session_id
 from agentcli.session.timetravel import Session, destination, make, mark_of, opened_place, state_of
 
@@ -49,12 +50,11 @@ async def fork(
         for change in await place.settle():
             await place.emit(change)
         _, moves = await asyncio.to_thread(destination, place, step)
-        _, done = await make(place, moves, force=force)
+        await make(place, moves, force=force)
         await place.settle()
-        _copy_journal(place.state, new_id, place.state.workspace)
-        before = {move.path: move.now for move in done if move.now}
-        after = {move.path: move.target for move in done if move.target}
-        await _append(new_id, Rewound(mark_of(place.state, step), before, after))
+        mark = mark_of(place.state, step)
+        _copy_journal(place.state, new_id, place.state.workspace, mark)
+        await _append(new_id, Rewound(mark, {}, {}))
         return new_id
 
 
@@ -77,12 +77,9 @@ def fork_into(state: AgentState, mark: int | None, workspace: Path) -> str:
         shutil.copytree(repository, workspace / ".git", symlinks=True)
     _share(source, folder_of(data_dir(), str(workspace)))
     new_id = new_session_id()
-    _copy_journal(state, new_id, str(workspace))
+    _copy_journal(state, new_id, str(workspace), mark)
     if mark is not None:
-        first, last, _ = summed(state.changes.since(len(state.marks[mark].changes)))
-        before = {path: entry for path, entry in last.items() if entry}
-        after = {path: entry for path, entry in first.items() if entry}
-        asyncio.run(_append(new_id, Rewound(mark, before, after)))
+        asyncio.run(_append(new_id, Rewound(mark, {}, {})))
     return new_id
 
 
@@ -136,12 +133,13 @@ def answers_after(state: AgentState, mark: int) -> list[ChatResponse]:
     ]
 
 
-def _copy_journal(state: AgentState, new_id: str, workspace: str) -> None:
-    """The same lines with their times, under another name."""
+def _copy_journal(state: AgentState, new_id: str, workspace: str, mark: int | None = None) -> None:
+    """The same lines with their times, up to a mark, under another name."""
     source, target = journal_path(state.session_id), journal_path(new_id)
+    end = None if mark is None else _lines_to(source, mark)
     try:
         with open_regular(source) as file:
-            lines = file.read().splitlines(keepends=True)
+            lines = file.read().splitlines(keepends=True)[:end]
         target.parent.mkdir(parents=True, mode=0o700)
         with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as copy:
             for line in lines:
@@ -152,6 +150,17 @@ def _copy_journal(state: AgentState, new_id: str, workspace: str) -> None:
                 copy.write(line)
     except OSError as error:
         raise JournalError(f"cannot copy the journal {source}: {error.strerror}") from error
+
+
+def _lines_to(journal: Path, mark: int) -> int:
+    """How many lines of a journal it takes to make one of its marks."""
+    state = AgentState()
+    lines: dict[int, int] = {}
+    for number, event in enumerate(read_events(journal), start=1):
+        known, state = len(state.marks), fold(state, event)
+        if len(state.marks) > known and not isinstance(event, Rewound):  # a redo's were met before
+            lines[id(state.marks[-1])] = number
+    return lines[id(state.marks[mark])]
 
 
 async def _append(session_id: str, event: Rewound) -> None:

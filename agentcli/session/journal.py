@@ -17,7 +17,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -42,7 +42,8 @@ class Journal:
     """An ``EventLog`` that appends to one file.
 
     ``secrets`` are values to be redacted. Opening an existing file continues it: a torn last line
-    is moved to a file beside it.
+    is moved to a file beside it. ``follower`` is called with the time and the event of each line
+    once it is written, as they would be read.
 
     Raises:
         JournalError: the file cannot be created, is locked by another process, or is damaged.
@@ -50,7 +51,9 @@ class Journal:
 
     def __init__(self, path: Path, *, secrets: Iterable[str] = ()) -> None:
         self.path = path
+        self.follower: Callable[[float, Event], None] | None = None
         self._secrets = _forms(secret for secret in secrets if len(secret) >= 8)
+        self._marks = {json.dumps(form, ensure_ascii=False)[1:-1] for form in self._secrets}
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
@@ -70,7 +73,8 @@ class Journal:
 
     async def append(self, event: Event, *, sync: bool = False) -> None:
         """Write one event; it is in the file before this first gives up control."""
-        line = self._line(event)
+        when = round(time.time(), 3)
+        line, event = self._line(when, event)
         try:
             written = os.write(self._fd, line)
             if written < len(line):
@@ -78,6 +82,8 @@ class Journal:
                 raise OSError(28, "No space left on device")
             self._size += written
             self._count += 1
+            if self.follower is not None:
+                self.follower(when, event)
             if sync:
                 await asyncio.to_thread(os.fdatasync, self._fd)
                 if not os.fstat(self._fd).st_nlink:
@@ -94,14 +100,24 @@ class Journal:
         fcntl.flock(self._fd, fcntl.LOCK_UN)
         os.close(self._fd)
 
-    def _line(self, event: Event) -> bytes:
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self._size
+
+    def _line(self, when: float, event: Event) -> tuple[bytes, Event]:
+        """An event as a line, and the event that the line holds."""
         said = to_record(event)
-        if self._secrets:
+        text = self._text(when, said)
+        if any(mark in text for mark in self._marks):
             said = self._redacted(said)
-        record = {"v": SCHEMA, "n": self._count, "t": round(time.time(), 3), **said}
-        text = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
+            text, event = self._text(when, said), from_record(said)
         # Lone surrogates come from undecodable file names; JSON can only escape them.
-        return text.encode("utf-8", errors="backslashreplace") + b"\n"
+        return text.encode("utf-8", errors="backslashreplace") + b"\n", event
+
+    def _text(self, when: float, said: Mapping[str, Any]) -> str:
+        record = {"v": SCHEMA, "n": self._count, "t": when, **said}
+        return json.dumps(record, ensure_ascii=False, separators=(",", ":"))
 
     def _redacted(self, value: Any, *, free: bool = False) -> Any:
         """The value without secrets; ``free``: inside a tool's own data no key is ours."""
@@ -184,10 +200,10 @@ def open_regular(path: Path) -> BinaryIO:
     return open(fd, "rb")
 
 
-def _read(path: Path, start: int = 0) -> bytes:
+def _read(path: Path, start: int = 0, end: int | None = None) -> bytes:
     with open_regular(path) as file:
         file.seek(start)
-        return file.read()
+        return file.read(-1 if end is None else end - start)
 
 
 def read_events(path: Path) -> Iterator[Event]:
@@ -199,14 +215,14 @@ def read_events(path: Path) -> Iterator[Event]:
     return (event for _, event in read_timed(path))
 
 
-def read_timed(path: Path, start: int = 0) -> Iterator[tuple[float, Event]]:
-    """The same with the time of each (seconds since 1970), from a byte of the file on."""
+def read_timed(path: Path, start: int = 0, end: int | None = None) -> Iterator[tuple[float, Event]]:
+    """The same with the time of each (seconds since 1970), from one byte of the file to another."""
     try:
-        data = _read(path, start)
+        data = _read(path, start, end)
     except OSError as error:
         raise JournalError(f"cannot read {path}: {error.strerror}") from error
-    end = data.rfind(b"\n") + 1
-    for number, line in enumerate(data[:end].splitlines(), start=1):
+    whole = data.rfind(b"\n") + 1
+    for number, line in enumerate(data[:whole].splitlines(), start=1):
         event = parse_line(line, f"{path}, line {number}")
         written = _TIME.match(line)
         yield float(written[1]) if written else 0.0, event

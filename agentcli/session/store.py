@@ -91,7 +91,7 @@ def find_session(given: str) -> str:
     """
     if journal_path(given).exists():
         return given
-    ids = [session.id for session in list_sessions() if session.id.startswith(given)]
+    ids = [path.parent.name for path in _journals() if path.parent.name.startswith(given)]
     if len(ids) == 1:
         return ids[0]
     what = f"{len(ids)} sessions begin with {given}" if ids else f"there is no session {given}"
@@ -110,14 +110,25 @@ def load_state(session_id: str) -> AgentState:
         raise UsageError(f"there is no session {session_id}", hint="see: agentcli sessions list")
     try:
         return fold_all(read_events(path))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError) as error:
         raise JournalError(f"{path}: its events do not fit together: {error!r}") from error
 
 
 def list_sessions(workspace: Path | None = None) -> list[SessionInfo]:
-    """Sessions, newest first; unreadable journals are left out."""
+    """Sessions, newest first; without those of ``unreadable_sessions``."""
     found = [info for info in _all() if workspace is None or info.workspace == str(workspace)]
     return sorted(found, key=lambda info: info.updated, reverse=True)
+
+
+def unreadable_sessions() -> dict[str, str]:
+    """Ids of sessions whose journals cannot be read, such as a newer agentcli's, and why."""
+    found: dict[str, str] = {}
+    for path in _journals():
+        try:
+            _info(path)
+        except Exception as error:
+            found[path.parent.name] = str(error)
+    return found
 
 
 def interrupted(workspace: Path) -> list[SessionInfo]:
@@ -125,11 +136,12 @@ def interrupted(workspace: Path) -> list[SessionInfo]:
     return [i for i in list_sessions(workspace) if i.condition is Condition.INTERRUPTED]
 
 
+def _journals() -> list[Path]:
+    return sorted(sessions_dir().glob(f"*/{FILE_NAME}"))
+
+
 def _all() -> Iterator[SessionInfo]:
-    root = sessions_dir()
-    if not root.is_dir():
-        return
-    for path in root.glob(f"*/{FILE_NAME}"):
+    for path in _journals():
         try:
             info = _info(path)
         except Exception:  # whatever is wrong with one session must not stand in another's way

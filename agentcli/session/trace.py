@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
-import threading
 import time
+from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -21,68 +22,89 @@ from agentcli.agent.events import Event, RunFinished, SessionStarted, StepFinish
 from agentcli.agent.hooks import Hook
 from agentcli.agent.state import AgentState
 from agentcli.errors import JournalError
-from agentcli.session.journal import FILE_NAME, read_timed
+from agentcli.session.journal import FILE_NAME, Journal, read_timed
 from agentcli.session.steps import Steps, steps_of
 from agentcli.session.store import Condition, SessionInfo
 
 MANIFEST = "manifest.json"
 STEPS = "steps.jsonl"
 EVERY_S = 1.0
-"""Not more often than this while a run goes: to read and write it anew costs some milliseconds."""
+"""Not more often than this while a run goes: to write them anew costs some milliseconds."""
+
+_log = logging.getLogger("agentcli.trace")
 
 
 class Trace(Hook):
-    """Writes the trace of a session as it goes, from what its journal holds by then."""
+    """Writes the trace of a session as it goes, from what is written to its journal.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    It does so beside the run, which a busy disk must not hold up; ``aclose`` waits for the end.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self._folder = journal.path.parent
+        self._before = journal.size
+        self._new: deque[tuple[float, Event]] = deque()
         self._steps: Steps | None = None
-        self._place = 0
+        self._ended: list[dict[str, Any]] = []
+        self._running = True
         self._followed = 0.0
         self._later: asyncio.TimerHandle | None = None
-        self._following = threading.Lock()
+        self._work: asyncio.Task[None] | None = None
+        journal.follower = lambda when, event: self._new.append((when, event))
 
     async def on_event(self, event: Event, state: AgentState) -> None:
         """Catch up with the journal where a run begins or ends, and soon after each step."""
+        failed = self._failure()
         match event:
             case SessionStarted() | RunFinished():
-                if self._later is not None:
-                    self._later.cancel()
-                self._later, self._followed = None, time.monotonic()
-                # Beside, for a disk that is busy must not keep a key from being shown.
-                running = isinstance(event, SessionStarted)
-                await asyncio.to_thread(self._follow, running)
+                self._running = isinstance(event, SessionStarted)
+                self._catch_up()
             case StepFinished() if self._later is None:
                 loop = asyncio.get_running_loop()
                 self._later = loop.call_at(self._followed + EVERY_S, self._catch_up)
+        if failed is not None:
+            raise failed
+
+    async def aclose(self) -> None:
+        """Wait until all that has happened is written."""
+        if self._later is not None:
+            self._catch_up()
+        if self._work is not None:
+            await asyncio.wait([self._work])
+        if (failed := self._failure()) is not None:
+            _log.warning("the trace in %s cannot be written: %s", self._folder, failed)
 
     def _catch_up(self) -> None:
-        self._later, self._followed = None, time.monotonic()
-        asyncio.get_running_loop().run_in_executor(None, self._try_to_follow)
+        if self._later is not None:
+            self._later.cancel()
+        self._later, self._followed = None, asyncio.get_running_loop().time()
+        self._work = asyncio.create_task(self._follow(self._work))
 
-    def _try_to_follow(self) -> None:
-        with contextlib.suppress(JournalError, OSError):  # at the run's end it is said
-            self._follow()
+    async def _follow(self, before: asyncio.Task[None] | None) -> None:
+        if before is not None:
+            await asyncio.wait([before])
+        await asyncio.to_thread(self._write)
 
-    def _follow(self, running: bool = True) -> None:
-        with self._following:
-            self._read_on(running)
+    def _failure(self) -> BaseException | None:
+        """Why the last writing failed, where it is over and did."""
+        return self._work.exception() if self._work is not None and self._work.done() else None
 
-    def _read_on(self, running: bool) -> None:
-        journal = self._folder / FILE_NAME
+    def _write(self) -> None:
         if self._steps is None:
             self._steps = Steps()
             _new(self._folder / STEPS, b"")
-        ended: list[dict[str, Any]] = []
-        size = journal.stat().st_size
-        for when, event in read_timed(journal, self._place):
-            ended += self._steps.add(event, when)
-        self._place = size
-        if ended:
+            for when, event in read_timed(self._folder / FILE_NAME, 0, self._before):
+                self._ended += self._steps.add(event, when)
+        while self._new:
+            when, event = self._new.popleft()
+            self._ended += self._steps.add(event, when)
+            time.sleep(0)  # gives way to the loop, where a key or the end may wait
+        if self._ended:
             with open(self._folder / STEPS, "ab") as file:
-                file.write(b"".join(map(_line, ended)))
+                file.write(b"".join(map(_line, self._ended)))
+            self._ended.clear()
         # An end that the journal could not take is one all the same: "interrupted".
-        manifest = self._steps.manifest(running=running)
+        manifest = self._steps.manifest(running=self._running)
         _new(self._folder / MANIFEST, json.dumps(manifest, indent=2).encode() + b"\n")
 
 

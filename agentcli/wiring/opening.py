@@ -85,20 +85,24 @@ async def open_agent(
     root = workspace.resolve()
     where = (task.env if task else None) or settings.env
     chosen_mode = Mode(mode or settings.mode or Mode.AUTO)
-    state = AgentState()
-    if session_id:  # beside: a long one takes a second, and a screen may wait
-        state = await asyncio.to_thread(store.load_state, session_id)
-    _check_session(state, root)
-    name = model or state.model or settings.model or registry.default_model()
-    small = registry.learnt_its_tools(name)
-    prompts = Prompts.standard(user=user_folder() / "prompts")
-    command, check = tool_limits(settings)
-    rules, processors = context_rules(settings.context, prompts, small=small)
-    new_id = session_id or store.new_session_id()
-    path = store.journal_path(new_id)
     notices: list[str] = []
 
-    async with AsyncExitStack() as stack:
+    # What ``last`` holds is waited for last: it goes on while all else ends.
+    async with AsyncExitStack() as last, AsyncExitStack() as stack:
+        state, journal = AgentState(), None
+        if session_id:  # locked before it is read, so that nobody adds to it in between
+            session_id = store.find_session(session_id)
+            journal = _journal(session_id, stack)
+            # Beside: a long one takes a second, and a screen may wait.
+            state = await asyncio.to_thread(store.load_state, session_id)
+        _check_session(state, root)
+        name = model or state.model or settings.model or registry.default_model()
+        small = registry.learnt_its_tools(name)
+        prompts = Prompts.standard(user=user_folder() / "prompts")
+        command, check = tool_limits(settings)
+        rules, processors = context_rules(settings.context, prompts, small=small)
+        new_id = session_id or store.new_session_id()
+        path = store.journal_path(new_id)
         if settings.offline:
             stack.enter_context(offline.enforced())
         looks_only = chosen_mode is Mode.PLAN
@@ -126,7 +130,7 @@ async def open_agent(
         if settings.hooks:
             commands = UserHooks(settings.hooks, str(root), os.environ)
             stack.push_async_callback(commands.aclose)
-            hooks, critics = [*hooks, commands], [*critics, commands]
+            hooks, critics = [*hooks, *commands.each], [*critics, commands]
             if not small:
                 instructions.add(await commands.at_start(new_id))
         if settings.critic:
@@ -136,9 +140,10 @@ async def open_agent(
         tool_registry = register(tools, settings, mode=chosen_mode, ask=ask, root=root, seed=new_id)
         if settings.plan_gate and not small:
             hooks = [*hooks, PlanGate(tool_registry.purpose)]
-        journal = Journal(path, secrets=secrets(os.environ))
-        stack.callback(journal.close)
         host, recorded = place.host, place.recorded
+        journal = journal or _journal(new_id, stack)
+        trace = Trace(journal)
+        last.push_async_callback(trace.aclose)
         agent = Agent(
             client=client,
             tools=tool_registry,
@@ -166,7 +171,7 @@ async def open_agent(
                 hashlib.sha256(settings.model_dump_json().encode()).hexdigest(),
             ),
             module=module,
-            hooks=[*hooks, Trace(path.parent), *_telemetry(settings, stack, notices)],
+            hooks=[*hooks, trace, *_telemetry(settings, stack, notices)],
             critics=critics,
             preflight=_looking(task, state, environment, tools),
             limits=run_limits(settings, task or Task(""), state.limits),
@@ -192,6 +197,13 @@ async def open_agent(
             yield agent
         finally:
             await agent.client.aclose()
+
+
+def _journal(session_id: str, stack: AsyncExitStack) -> Journal:
+    """A session's journal, let go of with all that the stack holds."""
+    journal = Journal(store.journal_path(session_id), secrets=secrets(os.environ))
+    stack.callback(journal.close)
+    return journal
 
 
 async def _started(

@@ -44,7 +44,8 @@ async def test_a_fork_in_the_same_workspace(sessions: Sessions) -> None:
     second = await fork(first, 1)
     assert files(sessions.workspace) == {"a.txt": "644 b'1\\n'"}
     state = sessions.state(second)
-    assert (state.session_id, state.usage) == (second, result.state.usage)
+    assert (state.session_id, state.step) == (second, 1)
+    assert state.usage == result.state.records[0].usage
     assert list(state.history) == list(result.state.history)[: len(state.history)]
     # The first session is as it was, but for its files, which it does not take for its own.
     assert sessions.state(first).history == result.state.history
@@ -109,10 +110,14 @@ def test_a_replay_gives_the_same_and_says_what_differs(
     assert replayed.session_id != session
     recorded = sessions.state(session)
     assert [m.text for m in replayed.history] == [m.text for m in recorded.history]
+    assert [record.step for record in replayed.records] == [1, 2, 3, 4, 5]
 
-    # From a step on, where it goes on in the middle of its task.
+    # From a step on, where it goes on in the middle of its task; that step was undone once since.
     code, out, err = run("sessions", "replay", session, "--from", "1")
     assert code == 0, err
+    replayed = sessions.state(list_sessions()[0].id)
+    assert [record.step for record in replayed.records] == [1, 2, 3, 4, 5]
+    assert replayed.records[0] == recorded.records[0]
     # A tool that gives another result is told of by name.
     path = journal_path(session)
     path.write_bytes(path.read_bytes().replace(b"exit code 0\\none\\n", b"exit code 0\\ntwo\\n"))
@@ -193,6 +198,29 @@ def test_list_search_export_and_delete(sessions: Sessions, run: Run, tmp_path: P
     assert run("sessions", "delete", second, "--yes")[0] == 0
     assert list(kept.iterdir()) == []  # nothing of the files is left behind
     assert sorted(files(sessions.workspace)) == ["a.txt", "b.txt"]
+
+
+def test_a_fork_of_a_step_that_was_brought_back(sessions: Sessions, run: Run) -> None:
+    session = asyncio.run(sessions.run(SCRIPT)).state.session_id
+    for moving in (
+        ("rewind", session, "0"),
+        ("redo", session),
+        ("undo", session),
+        ("redo", session),
+    ):
+        assert run("sessions", *moving, "--yes")[0] == 0
+    for step, names in ((1, ["a.txt"]), (2, ["a.txt", "b.txt"])):
+        code, out, err = run("sessions", "fork", session, str(step), "--yes")
+        assert code == 0, err
+        state = sessions.state(out.strip())
+        assert (state.step, len(state.records)) == (step, step)
+        assert sorted(files(sessions.workspace)) == names
+        assert run("sessions", "rewind", out.strip(), "0", "--yes")[0] == 0
+        assert files(sessions.workspace) == {}
+        assert run("sessions", "redo", out.strip(), "--yes")[0] == 0
+        if step == 1:  # as the first session left them
+            (sessions.workspace / "a.txt").write_text("1\n2\n")
+            (sessions.workspace / "b.txt").write_text("b\n")
 
 
 def test_what_can_be_done_after_an_undo(sessions: Sessions, run: Run) -> None:

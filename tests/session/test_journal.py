@@ -27,7 +27,7 @@ from agentcli.agent.records import to_record
 from agentcli.errors import JournalError, UsageError
 from agentcli.messages import FinishReason, ToolCall, ToolResult, Usage, assistant, user
 from agentcli.session import store
-from agentcli.session.journal import Journal, read_events
+from agentcli.session.journal import Journal, read_events, read_timed
 
 STARTED = SessionStarted("s1", "/w", "openai:m", "auto", "full", (), "0.1.0")
 
@@ -202,6 +202,18 @@ def test_a_damaged_line_is_named(path: Path, line: bytes, complaint: str) -> Non
     assert "line 1" in caught.value.message
 
 
+async def test_a_part_is_read_while_more_is_written(path: Path) -> None:
+    journal = Journal(path)
+    places = []
+    for text in ("one", "two", "three"):
+        await journal.append(TaskGiven(text))
+        places.append(path.stat().st_size)
+    journal.close()
+    found = [event for _, event in read_timed(path, places[0], places[1])]
+    assert found == [TaskGiven("two")]
+    assert len(list(read_timed(path, places[0]))) == 2
+
+
 @pytest.mark.parametrize("tokens", ["5", None, [1], 1.5, True])
 def test_tokens_that_are_no_numbers_are_named(path: Path, tokens: object) -> None:
     record = to_record(
@@ -257,6 +269,10 @@ class TestStore:
         await journal.append(STARTED)
         journal.close()
         assert [info.id for info in store.list_sessions()] == ["s1"]
+        why = store.unreadable_sessions()
+        assert sorted(why) == ["broken0", "broken1", "broken2", "broken3", "fifo"]
+        assert "not a journal line" in why["broken0"]
+        assert store.find_session("brok" + "en2") == "broken2"  # by name it is still found
 
     def test_results_without_their_calls_are_named(self) -> None:
         path = store.journal_path("s1")

@@ -9,11 +9,12 @@ import pytest
 
 from agentcli.agent.events import Rewound, WorkspaceChanged
 from agentcli.agent.folding import fold_all
+from agentcli.agent.state import AgentState
 from agentcli.errors import ConflictError, JournalError, SnapshotError, UsageError
 from agentcli.messages import Role, validate_history
-from agentcli.session import timetravel
-from agentcli.session.journal import read_events
-from agentcli.session.store import journal_path
+from agentcli.session import store, timetravel
+from agentcli.session.journal import Journal, read_events
+from agentcli.session.store import journal_path, load_state
 from tests.server import Reply
 from tests.session.conftest import Sessions, files, shell, write
 
@@ -256,6 +257,25 @@ async def test_a_session_that_is_open_elsewhere_is_left_alone(sessions: Sessions
         with pytest.raises(JournalError, match="open in another process"):
             await timetravel.undo(agent.state.session_id)
     assert (sessions.workspace / "a.txt").exists()
+
+
+async def test_a_session_is_locked_before_it_is_read(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = (await sessions.run([write("a.txt", "1\n"), Reply(text="Done.")])).state.session_id
+    seen: list[str] = []
+
+    def load(session_id: str) -> AgentState:
+        with pytest.raises(JournalError, match="open in another process"):
+            Journal(journal_path(session_id))
+        seen.append(session_id)
+        return load_state(session_id)
+
+    monkeypatch.setattr(timetravel, "load_state", load)
+    await timetravel.undo(session)
+    monkeypatch.setattr(store, "load_state", load)
+    await sessions.run([Reply(text="Again.")], session_id=session)
+    assert seen == [session] * 2
 
 
 async def test_a_data_folder_within_the_workspace_is_no_part_of_it(
