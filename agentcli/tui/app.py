@@ -87,7 +87,12 @@ class ChatApp(App[int]):
         self.progress = ProgressLine()
         self.status = StatusLine()
         self.completion = Completion()
-        self.prompt = Prompt(PromptHistory(options.history), self.completion, vim=options.vim)
+        self.prompt = Prompt(
+            PromptHistory(options.history),
+            self.completion,
+            queues=lambda: self.session.busy,
+            vim=options.vim,
+        )
         self.actions = Actions(self)
         self._pressed: dict[str, float] = {}
         self._title = ""
@@ -253,7 +258,8 @@ class ChatApp(App[int]):
         self.query_one("#writing").set_class(text.startswith("!"), "-shell")
         agent = self.session.agent
         if wants_files(before) and agent is not None:
-            self.files.refresh(agent.context.environment, agent.context.servers)
+            context = agent.context
+            self.files.refresh(context.environment, context.servers, self._typed)
         prompts = prompts_of(agent.context.servers) if agent and text.startswith("/") else []
         self.completion.offer(*candidates(before, text, [*self.commands, *prompts], self.files))
 

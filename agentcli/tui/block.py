@@ -10,7 +10,7 @@ from textual.content import Content
 from agentcli.tui.entries import Entry
 from agentcli.tui.lines import BLANK, NOTHING, Line, Paper, Piece, Row
 
-MUTED = "$foreground 55%"
+MUTED = "$muted"
 E_co = TypeVar("E_co", bound=Entry, covariant=True)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from textual.content import Content
 
-from agentcli.text import escape, one_line
+from agentcli.text import counted, escape, one_line
 from agentcli.tui import markdown
 from agentcli.tui.answer import AnswerBlock
 from agentcli.tui.block import MUTED, Block, plain
@@ -28,6 +28,7 @@ from agentcli.tui.lines import BLANK, Line, Piece, behind
 from agentcli.tui.tool_card import ToolCard
 from agentcli.wording import check_line, check_output, duration
 
+_SAID_LINES = 30
 _MARKS = {Level.NOTE: "·", Level.WARNING: "!", Level.ERROR: "✗"}
 _COLOURS = {Level.NOTE: MUTED, Level.WARNING: "$warning", Level.ERROR: "$error"}
 
@@ -55,14 +56,19 @@ def block_of(entry: Entry) -> Block[Any]:
 
 
 class SaidBlock(Block[Said]):
-    """The user's words as they are, set apart by a bar."""
+    """The user's words as they are, set apart by a bar; what was pasted by the page is folded."""
+
+    foldable = True
 
     def pieces(self) -> Iterator[Piece]:
         entry = self.entry
         bar = Content.styled("▌ ", "$primary")
-        lines = escape(entry.text).split("\n")
-        lines += [f"[image {escape(name)}]" for name in entry.images]
-        return (Line(Content(line), gutter=bar, style="on $foreground 5%") for line in lines)
+        lines = [Content(line) for line in escape(entry.text).split("\n")]
+        if (more := len(lines) - _SAID_LINES) > 1 and not self.expanded:
+            note = f"… {counted(more, 'more line')} (ctrl+o)"
+            lines = [*lines[:_SAID_LINES], Content.styled(note, MUTED)]
+        lines += [Content(f"[image {escape(name)}]") for name in entry.images]
+        return (Line(line, gutter=bar, style="on $foreground 5%") for line in lines)
 
 
 class ThoughtBlock(Block[Thought]):
@@ -124,7 +130,7 @@ class TurnEndedBlock(Block[TurnEnded]):
             names = ", ".join(escape(path) for path in entry.files[:3])
             more = f" and {len(entry.files) - 3} more" if len(entry.files) > 3 else ""
             facts.append(f"changed {names}{more}")
-        return plain(" · ".join(facts), "$foreground 45%")
+        return plain(" · ".join(facts), "$faint")
 
 
 class ShownBlock(Block[Shown]):

@@ -161,6 +161,6 @@ def _row(choice: Choice[T], room: int) -> Content:
     label = Content(escape(choice.label).replace("\n", " ⏎ "))
     if not choice.detail:
         return label
-    detail = Content.styled(f"  {escape(choice.detail)}", "$foreground 55%")
+    detail = Content.styled(f"  {escape(choice.detail)}", "$muted")
     left = max(_LEAST_LABEL, room - detail.cell_length)
     return Content.assemble(label.truncate(left, ellipsis=True), detail)

@@ -16,13 +16,13 @@ class CalmTheme(HighlightTheme):
     """Few colours, no underlines: code is read, not admired."""
 
     STYLES = {  # noqa: RUF012
-        Token.Comment: "$foreground 50% italic",
+        Token.Comment: "$muted italic",
         Token.Error: "",
         Token.Keyword: "$secondary",
         Token.Keyword.Constant: "$warning",
         Token.Literal.Number: "$warning",
         Token.Literal.String: "$success",
-        Token.Literal.String.Doc: "$foreground 60% italic",
+        Token.Literal.String.Doc: "$muted italic",
         Token.Literal.String.Escape: "$accent",
         Token.Name.Attribute: "$accent",
         Token.Name.Builtin: "$accent",

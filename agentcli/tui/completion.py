@@ -76,7 +76,7 @@ class Completion(Static):
                 f"{'▸' if marked else ' '} {escape(candidate.text):<{room}}",
                 "bold $primary" if marked else "",
             )
-            lines.append(
-                Content.assemble(text, (f"  {escape(candidate.detail)}", "$foreground 55%"))
-            )
+            lines.append(Content.assemble(text, (f"  {escape(candidate.detail)}", "$muted")))
+        if (more := len(self._candidates) - first - ROWS) > 0:
+            lines.append(Content.styled(f"  … {more} more", "$muted"))
         self.update(Content("\n").join(lines))

@@ -167,7 +167,7 @@ def _fits(rows: Sequence[Row], width: int) -> bool:
 
 
 def _heading(row: Row) -> Content:
-    return row.text.stylize("bold" if row.sign == "f" else "$foreground 55%")
+    return row.text.stylize("bold" if row.sign == "f" else "$muted")
 
 
 def _pair(one: Row | None, other: Row | None, digits: int, half: int) -> Content:
@@ -181,7 +181,7 @@ def _blank(width: int) -> Content:
 
 
 _STYLES = {"+": "on $success 14%", "-": "on $error 14%", " ": ""}
-_SIGNS = {"+": "$success", "-": "$error", " ": "$foreground 55%"}
+_SIGNS = {"+": "$success", "-": "$error", " ": "$muted"}
 
 
 def _cell(number: str, row: Row, width: int) -> Content:
@@ -225,7 +225,7 @@ class DiffLines:
         layout = side_by_side if _fits(rows, width) else unified
         lines = layout(rows, width)
         if hidden := len(self._rows) - len(rows):
-            lines.append(Content.styled(f"… {hidden} more lines (ctrl+o)", "$foreground 55%"))
+            lines.append(Content.styled(f"… {hidden} more lines (ctrl+o)", "$muted"))
         return lines
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from agentcli.environments.base import Environment
 from agentcli.errors import AgentCLIError
@@ -23,18 +24,23 @@ class FileIndex:
         self._listed = 0.0
         self._task: asyncio.Task[None] | None = None
 
-    def refresh(self, environment: Environment, servers: Referable | None = None) -> None:
-        """List anew in the background, unless that happened a moment ago."""
+    def refresh(
+        self, environment: Environment, servers: Referable | None, then: Callable[[], None]
+    ) -> None:
+        """List anew in the background, unless that happened a moment ago; ``then`` is called when
+        there is something new."""
         running = self._task is not None and not self._task.done()
         if running or time.monotonic() - self._listed < _FRESH_S:
             return
-        self._task = asyncio.create_task(self._list(environment, servers))
+        self._task = asyncio.create_task(self._list(environment, servers, then))
 
     def forget(self) -> None:
         """Files may have changed: the next ``refresh`` lists anew."""
         self._listed = 0.0
 
-    async def _list(self, environment: Environment, servers: Referable | None) -> None:
+    async def _list(
+        self, environment: Environment, servers: Referable | None, then: Callable[[], None]
+    ) -> None:
         try:
             files = await environment.glob("**/*", limit=_MOST)
         except AgentCLIError:
@@ -42,6 +48,8 @@ class FileIndex:
         folders = {f"{path.rpartition('/')[0]}/" for path in files if "/" in path}
         self.paths = [*files, *sorted(folders)]
         self._listed = time.monotonic()
+        then()
         if servers is not None:
             found = await servers.resources()
             self.paths = [*self.paths, *(f"{server}:{uri}" for server, uri, _ in found)]
+            then()

@@ -107,7 +107,7 @@ class _Writer:
             sign = f"{number:>{len(str(last))}}. " if node.type == "ordered_list" else f"{bullet} "
             if number > first and not tight:
                 yield BLANK
-            yield from self._item(item, Content.styled(sign, "$foreground 60%"), tight)
+            yield from self._item(item, Content.styled(sign, "$muted"), tight)
         self._depth -= 1
 
     def _item(self, item: SyntaxTreeNode, marker: Content, tight: bool) -> Iterator[Piece]:
@@ -158,7 +158,7 @@ class _Inline:
             elif token.type == "code_inline":
                 self._put(token.content, _CODE)
             elif token.type == "image":
-                self._put(f"[image {token.content}]", "$foreground 60%")
+                self._put(f"[image {token.content}]", "$muted")
             elif token.type in ("softbreak", "hardbreak"):
                 self.plain += "\n" if token.type == "hardbreak" else " "
             else:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Palette:
-    """Colours as ``#rrggbb``. ``border`` is that of what has not the focus."""
+    """Colours as ``#rrggbb``. ``border`` is that of what has not the focus; ``muted`` and
+    ``faint`` are how much of the foreground is left of what matters less, and least."""
 
     primary: str
     secondary: str
@@ -22,6 +23,8 @@ class Palette:
     border: str
     selection: str
     dark: bool = True
+    muted: str = "58%"
+    faint: str = "42%"
 
 
 PALETTES = {
@@ -53,6 +56,8 @@ PALETTES = {
         border="#c9c9c2",
         selection="#2f5fd0 25%",
         dark=False,
+        muted="70%",
+        faint="55%",
     ),
     "contrast": Palette(
         primary="#ffff00",
@@ -67,5 +72,7 @@ PALETTES = {
         panel="#1c1c1c",
         border="#ffffff",
         selection="#0050ff",
+        muted="85%",
+        faint="75%",
     ),
 }

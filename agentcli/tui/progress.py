@@ -78,10 +78,10 @@ class ProgressLine(Line):
         parts = [
             Content.styled(f"{_FRAMES[self._frame]} ", "$primary"),
             Content(escape(f"{self._what[0].upper()}{self._what[1:]}")),
-            Content.styled(f" · {duration(self.elapsed_s)} · esc interrupts", "$foreground 55%"),
+            Content.styled(f" · {duration(self.elapsed_s)} · esc interrupts", "$muted"),
         ]
         if self._queued:
-            parts.append(Content.styled(f" · {self._queued} queued", "$foreground 55%"))
+            parts.append(Content.styled(f" · {self._queued} queued", "$muted"))
         return Content("").join(parts)
 
     def _right(self, width: int) -> Content:
@@ -90,11 +90,11 @@ class ProgressLine(Line):
         reached = list(Phase).index(self._phase)
         words = []
         for index, phase in enumerate(Phase):
-            style = "$foreground 35%"
+            style = "$faint"
             if index == reached:
                 style = "bold $primary" if self._what else "$primary"
             elif index < reached:
-                style = "$foreground 60%"
+                style = "$muted"
             if width >= 90 or index == reached:
                 words.append(Content.styled(str(phase), style))
         bar = Content.styled(" → ", "$foreground 25%").join(words)
@@ -103,7 +103,7 @@ class ProgressLine(Line):
             facts.append(f"step {self._step}")
         if self._retries:
             facts.append(f"{self._retries} retries" if self._retries > 1 else "1 retry")
-        return Content("   ").join([bar, Content.styled(" · ".join(facts), "$foreground 55%")])
+        return Content("   ").join([bar, Content.styled(" · ".join(facts), "$muted")])
 
     def _tick(self) -> None:
         self._frame = (self._frame + 1) % len(_FRAMES)

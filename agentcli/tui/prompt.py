@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from textual import events
@@ -43,8 +44,14 @@ class Prompt(TextArea):
         inserting: bool
 
     def __init__(
-        self, history: PromptHistory, completion: Completion, *, vim: bool = False
+        self,
+        history: PromptHistory,
+        completion: Completion,
+        *,
+        queues: Callable[[], bool],
+        vim: bool = False,
     ) -> None:
+        """``queues``: whether there is a turn under way whose end a message can wait for."""
         super().__init__(
             id="prompt",
             compact=True,
@@ -53,6 +60,7 @@ class Prompt(TextArea):
         )
         self.cursor_blink = False  # a blinking cursor keeps an idle machine awake
         self.earlier = history
+        self.queues = queues
         self.completion = completion
         self._vim = Vim() if vim else None
         self._styled: object = None  # the theme that has the colours of the style sheet by now
@@ -130,7 +138,8 @@ class Prompt(TextArea):
         elif key == "enter":
             self._enter()
         elif key == "tab":
-            self.submit(queue=True)
+            if self.queues():  # else nothing is waited for, and Tab was meant to complete
+                self.submit(queue=True)
         elif key == "ctrl+d" and not self.text:
             self.post_message(self.Quit())
         elif key == "up" and self.cursor_at_first_line:

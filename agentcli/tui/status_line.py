@@ -45,9 +45,9 @@ class StatusLine(Line):
         left = [Content.styled(now.mode, f"bold {_MODES.get(now.mode, '')}".strip())]
         left.append(Content(clip(model, max(12, width // 2 - 12))))
         if now.sandbox and (width >= _SANDBOX_WIDTH or now.sandbox == "none"):
-            style = "$error" if now.sandbox == "none" else "$foreground 55%"
+            style = "$error" if now.sandbox == "none" else "$muted"
             left.append(Content.styled(f"sandbox {now.sandbox}", style))
-        muted = Content.styled(" · ", "$foreground 35%")
+        muted = Content.styled(" · ", "$faint")
         return spread(muted.join(left), muted.join(self._right(width)), width)
 
     def _right(self, width: int) -> list[Content]:
@@ -63,9 +63,9 @@ class StatusLine(Line):
             facts.append(f"{short_number(usage.total_tokens)} tok")
         if now.cost_usd:
             facts.append(f"${now.cost_usd:.2f}" if now.cost_usd >= 0.01 else "<$0.01")
-        right = [Content.styled(fact, "$foreground 55%") for fact in facts]
+        right = [Content.styled(fact, "$muted") for fact in facts]
         if now.context_used and now.window:
             share = now.context_used / now.window
-            style = "$error" if share > 0.9 else "$warning" if share > 0.7 else "$foreground 55%"
+            style = "$error" if share > 0.9 else "$warning" if share > 0.7 else "$muted"
             right.append(Content.styled(f"context {share:.0%}", style))
         return right

@@ -24,6 +24,8 @@ def _theme(name: str, palette: Palette) -> Theme:
         variables={
             "input-selection-background": palette.selection,
             "border-blurred": palette.border,
+            "muted": f"{palette.foreground} {palette.muted}",
+            "faint": f"{palette.foreground} {palette.faint}",
         },
     )
 

@@ -23,7 +23,7 @@ _MARKS = {
     Outcome.ERROR: ("✗", "$error"),
     Outcome.DENIED: ("⊘", "$warning"),
     Outcome.CANCELLED: ("⊘", "$warning"),
-    Outcome.SKIPPED: ("○", "$foreground 55%"),
+    Outcome.SKIPPED: ("○", "$muted"),
 }
 
 
@@ -53,7 +53,7 @@ class ToolCard(Block[Used]):
         if entry.result is not None:
             mark, style = _MARKS[entry.result.outcome]
         else:
-            mark, style = ("◐", "$primary") if entry.kind else ("○", "$foreground 55%")
+            mark, style = ("◐", "$primary") if entry.kind else ("○", "$muted")
         head = Content.assemble((name, "bold"), " ", arguments)
         yield Line(head, Content.styled(f"{mark} ", style))
         indent = Content("    ")
