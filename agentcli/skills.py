@@ -17,6 +17,8 @@ from agentcli.errors import ConfigError
 from agentcli.text import one_line
 
 FILE = "SKILL.md"
+SKILLS = "skills"
+"""Name of the folders that hold them."""
 PROJECT_FOLDERS = (".claude/skills", ".agents/skills", ".agentcli/skills")
 """Where other assistants look as well; a later one goes before an earlier one."""
 MAX_BYTES = 200_000
@@ -41,6 +43,18 @@ class Skill:
             ConfigError: the file can no longer be read.
         """
         return _parts(self.folder / FILE)[1]
+
+    def told(self, root: Path | None = None) -> str:
+        """The instructions, and which further files there are; ``root`` is the workspace.
+
+        Raises:
+            ConfigError: the file can no longer be read.
+        """
+        inside = root is not None and self.folder.is_relative_to(root)
+        where = f" ({self.folder.relative_to(root)})" if root and inside else ""
+        files = self.files()
+        more = f"\n\n[further files of this skill{where}: {', '.join(files)}]" if files else ""
+        return f"{self.instructions()}{more}"
 
     def files(self) -> list[str]:
         """Its other files, relative to its folder, sorted; links that lead out are left out."""

@@ -1,19 +1,22 @@
-"""A user's own commands behind ``/``: texts in Markdown files, for chat and ``run -p``.
+"""A user's own commands behind ``/``: texts in Markdown files, for chat, editors and ``run -p``.
 
 One is ``commands/NAME.md`` in the configuration folder or, where the project is trusted, in its
 ``.agentcli``; its text is sent with ``$ARGUMENTS`` replaced by what was typed after the name, or
-with that below it. Front matter may hold a ``description``.
+with that below it. Front matter may hold a ``description``. A skill is a command as well, unless
+there is one of its name.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from agentcli.config import nearest, user_folder
-from agentcli.errors import UsageError
+from agentcli.errors import ConfigError, UsageError
+from agentcli.skills import PROJECT_FOLDERS, SKILLS, found_in
 from agentcli.text import one_line
 from agentcli.trust import is_trusted
 
@@ -53,11 +56,14 @@ def is_command(text: str) -> bool:
 
 
 def command_folders(workspace: Path) -> tuple[Path, ...]:
-    """Where the commands for a workspace are; a project's own only where it is trusted."""
-    own = user_folder() / "commands"
-    if not is_trusted(workspace):  # texts that somebody else may have written
-        return (own,)
-    return own, workspace / ".agentcli" / "commands"
+    """Where commands and skills for a workspace are; a project's own only where it is trusted."""
+    user, project = user_folder(), workspace / ".agentcli"
+    skills: tuple[Path, ...] = (user / SKILLS,)
+    commands: tuple[Path, ...] = (user / "commands",)
+    if is_trusted(workspace):  # else they are texts that somebody else may have written
+        skills = (*skills, *(workspace / name for name in PROJECT_FOLDERS))
+        commands = (*commands, project / "commands")
+    return *skills, *commands
 
 
 def own_commands(folders: Iterable[Path], taken: Iterable[str] = ()) -> list[Command]:
@@ -67,14 +73,8 @@ def own_commands(folders: Iterable[Path], taken: Iterable[str] = ()) -> list[Com
     """
     found: dict[str, Command] = {}
     for folder in folders:
-        try:
-            files = sorted(path for path in folder.glob("*.md") if path.is_file())
-        except OSError:
-            continue
-        for path in files:
-            command = _read(path)
-            if command is not None and command.name not in taken:
-                found[command.name] = command
+        read = _skills if folder.name == SKILLS else _commands
+        found |= {command.name: command for command in read(folder) if command.name not in taken}
     return list(found.values())
 
 
@@ -95,6 +95,22 @@ def expanded(text: str, folders: Iterable[Path]) -> str:
         return text
     there = nearest(name, list(commands)) if commands else "There are none"
     raise UsageError(f"there is no command /{name}", hint=f"{there}. See docs/protocols.md")
+
+
+def _skills(folder: Path) -> Iterator[Command]:
+    for skill in found_in([folder], []):  # what is wrong with others is told with the session
+        with contextlib.suppress(ConfigError):  # it went just now
+            yield Command(skill.name, one_line(skill.description, 60), "[TEXT]", skill.told())
+
+
+def _commands(folder: Path) -> Iterator[Command]:
+    try:
+        files = sorted(path for path in folder.glob("*.md") if path.is_file())
+    except OSError:
+        return
+    for path in files:
+        if (command := _read(path)) is not None:
+            yield command
 
 
 def _read(path: Path) -> Command | None:

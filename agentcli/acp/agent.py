@@ -6,25 +6,22 @@ as everywhere else. Each session holds an open agent until it is closed or the e
 
 from __future__ import annotations
 
-import base64
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
-from acp import Client, RequestError, update_agent_message_text
+from acp import Client, RequestError, update_tool_call
+from acp.helpers import SessionUpdate
 from acp.schema import (
     AgentCapabilities,
     AllowedOutcome,
     AuthenticateResponse,
     ClientCapabilities,
     CloseSessionResponse,
-    EmbeddedResourceContentBlock,
     HttpMcpServer,
-    ImageContentBlock,
     Implementation,
     InitializeResponse,
     ListSessionsResponse,
@@ -35,29 +32,23 @@ from acp.schema import (
     PermissionOption,
     PromptCapabilities,
     PromptResponse,
-    ResourceContentBlock,
+    ResumeSessionResponse,
     SessionCapabilities,
     SessionCloseCapabilities,
     SessionInfo,
     SessionListCapabilities,
-    SessionMode,
-    SessionModeState,
+    SessionResumeCapabilities,
+    SetSessionConfigOptionResponse,
     SetSessionModeResponse,
-    TextContentBlock,
-    TextResourceContents,
     ToolCallUpdate,
-    Usage,
 )
 
 from agentcli import __version__
-from agentcli.acp.updates import Updates
-from agentcli.agent.events import Status, StopReason
-from agentcli.agent.kernel import Agent
-from agentcli.agent.run import Run, RunResult
+from agentcli.acp import options
+from agentcli.acp.session import Session, request_error
+from agentcli.acp.updates import kind_of
 from agentcli.errors import AgentCLIError
-from agentcli.messages import Image
 from agentcli.session import store
-from agentcli.session.journal import read_events
 from agentcli.settings import McpServerSettings, McpSettings, Settings
 from agentcli.tools.approval import Answer, Approval, Reply
 from agentcli.tools.permissions import Mode
@@ -67,33 +58,8 @@ from agentcli.wording import describe_call
 LoadSettings = Callable[[Path], Settings]
 
 PROTOCOL = 1
-_MODES = {
-    Mode.ASK: "Asks before it changes anything",
-    Mode.EDITS: "Edits without asking, asks before commands",
-    Mode.AUTO: "Asks nothing; commands run in the sandbox",
-    Mode.PLAN: "Only reads, and makes a plan",
-}
-_STOPS = {
-    StopReason.BUDGET_TOKENS: "max_tokens",
-    StopReason.BUDGET_STEPS: "max_turn_requests",
-    StopReason.BUDGET_TIME: "max_turn_requests",
-    StopReason.BUDGET_COST: "max_turn_requests",
-    StopReason.BUDGET_TOOLS: "max_turn_requests",
-    StopReason.CANCELLED: "cancelled",
-    StopReason.DECLINED: "refusal",
-}
 
 _log = logging.getLogger("agentcli.acp")
-
-
-@dataclass
-class Session:
-    """An open agent, and the turn it is at."""
-
-    agent: Agent
-    stack: AsyncExitStack
-    updates: Updates
-    run: Run | None = None
 
 
 class AcpAgent:
@@ -103,6 +69,7 @@ class AcpAgent:
         self._load_settings = load_settings
         self._sessions: dict[str, Session] = {}
         self._client: Client | None = None
+        self._telling: set[asyncio.Task[None]] = set()
 
     def on_connect(self, conn: Client) -> None:
         """Keep the editor to talk to."""
@@ -124,14 +91,16 @@ class AcpAgent:
                 prompt_capabilities=PromptCapabilities(image=True, embedded_context=True),
                 mcp_capabilities=McpCapabilities(http=True),
                 session_capabilities=SessionCapabilities(
-                    list=SessionListCapabilities(), close=SessionCloseCapabilities()
+                    list=SessionListCapabilities(),
+                    resume=SessionResumeCapabilities(),
+                    close=SessionCloseCapabilities(),
                 ),
             ),
             auth_methods=[],
         )
 
     async def authenticate(self, method_id: str, **kwargs: Any) -> AuthenticateResponse | None:
-        """Nothing to do: keys come from the environment."""
+        """Nothing to do: keys come from the environment, a keyring or a command."""
         return None
 
     async def new_session(
@@ -139,21 +108,25 @@ class AcpAgent:
     ) -> NewSessionResponse:
         """Open an agent in a folder."""
         session = await self._open(cwd, mcp_servers or [], None)
+        self._tell_commands(session)
         return NewSessionResponse(
-            session_id=session.agent.session.session_id, modes=_modes(session.agent)
+            session_id=session.id, modes=session.modes(), config_options=list(session.options())
         )
 
     async def load_session(
         self, cwd: str, session_id: str, mcp_servers: list[Any] | None = None, **kwargs: Any
     ) -> LoadSessionResponse:
         """Open a session of before, and tell all that was said and done in it."""
-        if session_id not in self._sessions:
-            await self._open(cwd, mcp_servers or [], session_id)
-        session = self._sessions[session_id]
-        for event in read_events(store.journal_path(session_id)):
-            for update in session.updates.of_past(event):
-                await self._editor.session_update(session_id, update)
-        return LoadSessionResponse(modes=_modes(session.agent))
+        session = await self._opened(cwd, session_id, mcp_servers)
+        await session.tell_past()
+        return LoadSessionResponse(modes=session.modes(), config_options=list(session.options()))
+
+    async def resume_session(
+        self, session_id: str, cwd: str, mcp_servers: list[Any] | None = None, **kwargs: Any
+    ) -> ResumeSessionResponse:
+        """Open a session of before, for an editor that still shows it."""
+        session = await self._opened(cwd, session_id, mcp_servers)
+        return ResumeSessionResponse(modes=session.modes(), config_options=list(session.options()))
 
     async def list_sessions(
         self, cwd: str | None = None, cursor: str | None = None, **kwargs: Any
@@ -176,54 +149,47 @@ class AcpAgent:
         """Let go of a session; its journal stays."""
         session = self._sessions.pop(session_id, None)
         if session is not None:
-            await _close(session)
+            await session.aclose()
         return CloseSessionResponse()
 
     async def set_session_mode(
         self, session_id: str, mode_id: str, **kwargs: Any
     ) -> SetSessionModeResponse:
         """Ask more or less from the next call on."""
-        try:
-            mode = Mode(mode_id)
-        except ValueError:
-            raise RequestError.invalid_params({"mode_id": mode_id, "known": list(Mode)}) from None
-        await self._session(session_id).agent.set_mode(mode)
+        session = self._session(session_id)
+        await session.set_mode(_mode(mode_id))
+        await session.tell_options()
         return SetSessionModeResponse()
+
+    async def set_config_option(
+        self, config_id: str, session_id: str, value: str | bool, **kwargs: Any
+    ) -> SetSessionConfigOptionResponse:
+        """Choose a mode or a model; all that is chosen is the answer."""
+        session = self._session(session_id)
+        match config_id:
+            case options.MODE:
+                await session.set_mode(_mode(value))
+            case options.MODEL:
+                try:
+                    await session.set_model(str(value))
+                except AgentCLIError as error:
+                    raise request_error(error) from error
+            case _:
+                known = [options.MODE, options.MODEL]
+                raise RequestError.invalid_params({"config_id": config_id, "known": known})
+        return SetSessionConfigOptionResponse(config_options=list(session.options()))
 
     async def prompt(self, session_id: str, prompt: Sequence[Any], **kwargs: Any) -> PromptResponse:
         """One turn: everything that happens is told, and how it ended."""
-        session = self._session(session_id)
-        text, images = _read(prompt)
         try:
-            session.run = session.agent.start(text, images=images)
+            return await self._session(session_id).turn(prompt)
         except AgentCLIError as error:
-            raise _request_error(error) from error
-        try:
-            async for event in session.run:
-                for update in session.updates.of(event):
-                    await self._editor.session_update(session_id, update)
-            result = await session.run.result()
-        finally:
-            session.run = None
-        if result.state.status in (Status.FAILED, Status.INVALID):
-            raise RequestError(-32000, result.state.detail or "the run failed")
-        await self._tell_why(session_id, result)
-        usage = result.state.used.usage
-        return PromptResponse(
-            stop_reason=_STOPS.get(result.state.stop, "end_turn"),  # type: ignore[arg-type]
-            usage=Usage(
-                total_tokens=usage.input_tokens + usage.output_tokens,
-                input_tokens=usage.input_tokens,
-                output_tokens=usage.output_tokens,
-                cached_read_tokens=usage.cached_tokens,
-            ),
-        )
+            raise request_error(error) from error
 
     async def cancel(self, session_id: str, **kwargs: Any) -> None:
         """End the turn at once; the prompt then returns as cancelled."""
-        session = self._sessions.get(session_id)
-        if session is not None and session.run is not None:
-            session.run.cancel()
+        if session := self._sessions.get(session_id):
+            session.cancel()
 
     async def ext_method(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
         """There are none."""
@@ -235,7 +201,7 @@ class AcpAgent:
     async def aclose(self) -> None:
         """Let go of all sessions."""
         while self._sessions:
-            await _close(self._sessions.popitem()[1])
+            await self._sessions.popitem()[1].aclose()
 
     @property
     def _editor(self) -> Client:
@@ -247,12 +213,20 @@ class AcpAgent:
             raise RequestError.invalid_params({"session_id": session_id, "problem": "not open"})
         return self._sessions[session_id]
 
+    async def _opened(self, cwd: str, session_id: str, servers: list[Any] | None) -> Session:
+        """A session of before, which may be open already."""
+        session = self._sessions.get(session_id) or await self._open(cwd, servers or [], session_id)
+        self._tell_commands(session)
+        return session
+
     async def _open(self, cwd: str, servers: Sequence[Any], session_id: str | None) -> Session:
+        folder = Path(cwd)
+        if not folder.is_absolute():
+            raise RequestError.invalid_params({"cwd": cwd, "problem": "not an absolute path"})
         stack = AsyncExitStack()
         try:
-            folder = Path(cwd)
             settings = _with_servers(self._load_settings(folder), servers)
-            opened: list[str] = []
+            opened: list[Session] = []
 
             async def ask(approval: Approval) -> Reply:
                 return await self._ask(opened[0], approval)
@@ -267,60 +241,70 @@ class AcpAgent:
                     ask=ask,
                 )
             )
+            models = await asyncio.to_thread(_models, settings)
         except AgentCLIError as error:
             await stack.aclose()
-            raise _request_error(error) from error
+            raise request_error(error) from error
         except BaseException:
             await stack.aclose()
             raise
-        opened.append(agent.session.session_id)
-        session = Session(agent, stack, Updates(agent.context.environment.root))
-        self._sessions[opened[0]] = session
+
+        async def tell(update: SessionUpdate) -> None:
+            await self._editor.session_update(agent.session.session_id, update)
+
+        session = Session(agent, stack, folder, models, tell)
+        opened.append(session)
+        self._sessions[session.id] = session
         for notice in (*settings.notices, *agent.notices):
             _log.warning("%s", notice)
         agent.notices.clear()
         return session
 
-    async def _ask(self, session_id: str, approval: Approval) -> Reply:
-        """Put the question to the editor's user."""
-        options = [_option(Answer.ONCE, "Allow once", "allow_once")]
-        options.append(_option(Answer.SESSION, "Allow for this session", "allow_always"))
+    def _tell_commands(self, session: Session) -> None:
+        """Right after the answer that is being given: before it, an editor knows no session."""
+        telling = asyncio.create_task(session.tell_commands())
+        self._telling.add(telling)
+        telling.add_done_callback(self._telling.discard)
+
+    async def _ask(self, session: Session, approval: Approval) -> Reply:
+        """Put the question to the editor's user, with what an edit would change."""
+        choices = [_option(Answer.ONCE, "Allow once", "allow_once")]
+        choices.append(_option(Answer.SESSION, "Allow for this session", "allow_always"))
         if approval.rule is not None:
             name = f"Always allow {approval.rule}"
-            options.append(_option(Answer.PREFIX, name, "allow_always"))
-        options.append(_option(Answer.NO, "Reject", "reject_once"))
+            choices.append(_option(Answer.PREFIX, name, "allow_always"))
+        choices.append(_option(Answer.NO, "Reject", "reject_once"))
         call = ToolCallUpdate(
-            tool_call_id=approval.call.id, title=describe_call(approval.call), status="pending"
+            tool_call_id=approval.call.id,
+            title=describe_call(approval.call),
+            kind=kind_of(approval.call.name, approval.spec.kind),
+            status="pending",
+            content=list(session.updates.diffs(approval.diff)) or None,
+            raw_input=dict(approval.arguments),
         )
-        answer = await self._editor.request_permission(session_id, call, options)
+        answer = await self._editor.request_permission(session.id, call, choices)
         match answer.outcome:
-            case AllowedOutcome(option_id=chosen):
+            case AllowedOutcome(option_id=chosen) if chosen != Answer.NO:
+                under_way = update_tool_call(approval.call.id, status="in_progress")
+                await self._editor.session_update(session.id, under_way)
                 return Reply(Answer(chosen))
+            case AllowedOutcome():
+                return Reply(Answer.NO)
             case _:
                 return Reply(Answer.NO, "the question was dismissed")
 
-    async def _tell_why(self, session_id: str, result: RunResult) -> None:
-        """What ended a turn short of its goal, where the reason alone does not say it."""
-        if result.state.detail and result.state.status is not Status.CANCELLED:
-            note = update_agent_message_text(f"\n\n[{result.state.detail}]")
-            await self._editor.session_update(session_id, note)
+
+def _models(settings: Settings) -> list[str]:
+    """Names of models that are likely to be wanted: of the settings, and of earlier sessions."""
+    used = [one.model for one in store.list_sessions()]
+    return [name for name in dict.fromkeys([settings.model, *settings.fallback, *used]) if name]
 
 
-async def _close(session: Session) -> None:
-    if session.run is not None:
-        session.run.cancel()
-        await session.run.result()
-    await session.stack.aclose()
-
-
-def _modes(agent: Agent) -> SessionModeState:
-    return SessionModeState(
-        current_mode_id=agent.state.mode or agent.session.mode,
-        available_modes=[
-            SessionMode(id=mode.value, name=mode.value, description=what)
-            for mode, what in _MODES.items()
-        ],
-    )
+def _mode(given: str | bool) -> Mode:
+    try:
+        return Mode(given)
+    except ValueError:
+        raise RequestError.invalid_params({"mode": given, "known": list(Mode)}) from None
 
 
 def _option(answer: Answer, name: str, kind: Any) -> PermissionOption:
@@ -341,33 +325,3 @@ def _with_servers(settings: Settings, servers: Sequence[Any]) -> Settings:
                     url=url, headers={one.name: one.value for one in headers}
                 )
     return settings.model_copy(update={"mcp": McpSettings(servers=found)})
-
-
-def _read(prompt: Sequence[Any]) -> tuple[str, list[Image]]:
-    """The text and the images of a prompt; files are named, embedded ones quoted."""
-    parts, images = [], []
-    for block in prompt:
-        match block:
-            case TextContentBlock(text=text):
-                parts.append(text)
-            case ImageContentBlock(data=data, mime_type=kind):
-                images.append(Image(base64.b64decode(data), kind))
-            case ResourceContentBlock(uri=uri):
-                parts.append(_place(uri))
-            case EmbeddedResourceContentBlock(resource=TextResourceContents(uri=uri, text=text)):
-                parts.append(f"\n{_place(uri)}:\n```\n{text}\n```\n")
-            case _:
-                raise RequestError.invalid_params({"block": type(block).__name__})
-    text = "".join(parts).strip()
-    if not text and not images:
-        raise RequestError.invalid_params({"prompt": "is empty"})
-    return text, images
-
-
-def _place(uri: str) -> str:
-    parts = urlsplit(uri)
-    return unquote(parts.path) if parts.scheme == "file" else uri
-
-
-def _request_error(error: AgentCLIError) -> RequestError:
-    return RequestError(-32000, error.line(), {"exit_code": error.exit_code})

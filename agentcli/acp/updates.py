@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from acp import (
+    image_block,
+    plan_entry,
     text_block,
     tool_content,
     tool_diff_content,
     update_agent_message_text,
     update_agent_thought_text,
+    update_plan,
+    update_user_message,
     update_user_message_text,
 )
 from acp.helpers import (
@@ -21,10 +26,17 @@ from acp.helpers import (
     update_current_mode,
     update_tool_call,
 )
-from acp.schema import ToolCallLocation, ToolKind
+from acp.schema import (
+    FileEditToolCallContent,
+    PlanEntryStatus,
+    SessionInfoUpdate,
+    ToolCallLocation,
+    ToolKind,
+)
 from unidiff.errors import UnidiffParseError
 from unidiff.patch import PatchSet
 
+from agentcli.acp.content import fenced
 from agentcli.agent.events import (
     CheckFinished,
     Delta,
@@ -33,14 +45,17 @@ from agentcli.agent.events import (
     ModeChanged,
     ModelAnswered,
     StreamReset,
+    TaskGiven,
     ToolFinished,
     ToolProgress,
     ToolStarted,
     Warned,
 )
 from agentcli.llm.client import TextDelta, ThinkingDelta
-from agentcli.messages import Message, Outcome, Role, ToolCall, ToolResult
+from agentcli.messages import Image, Message, Outcome, Role, ToolCall, ToolResult
+from agentcli.text import one_line, plain_output
 from agentcli.tools import base
+from agentcli.tools.todo import TODO
 from agentcli.wording import check_line, describe_call
 
 _KINDS: dict[str, ToolKind] = {
@@ -51,6 +66,10 @@ _KINDS: dict[str, ToolKind] = {
     base.ToolKind.CHECK: "execute",
     base.ToolKind.RUN: "execute",
 }
+_FETCH = "fetch"
+_STATES: Mapping[str, PlanEntryStatus] = {"done": "completed"}
+"""Of the todo tool, where the protocol has another word."""
+_MOST_PROGRESS = 20_000
 
 
 class Updates:
@@ -63,6 +82,9 @@ class Updates:
     def of(self, event: Event) -> Iterator[SessionUpdate]:
         """The updates of one event; none for what an editor need not know."""
         match event:
+            case TaskGiven(text=text) if text:
+                title = one_line(text, 80)
+                yield SessionInfoUpdate(session_update="session_info_update", title=title)
             case Delta(delta=TextDelta(text)) if text:
                 yield update_agent_message_text(text)
             case Delta(delta=ThinkingDelta(text)) if text:
@@ -74,12 +96,18 @@ class Updates:
                 yield self.started(call, kind)
             case ToolProgress(call_id=call_id, data=data):
                 text = self._output.get(call_id, "") + data.decode("utf-8", "replace")
-                self._output[call_id] = text[-20_000:]
-                shown = tool_content(text_block(self._output[call_id]))
+                self._output[call_id] = text[-_MOST_PROGRESS:]
+                shown = _shown(self._output[call_id])
                 yield update_tool_call(call_id, status="in_progress", content=[shown])
             case ToolFinished(result=result):
                 self._output.pop(result.call_id, None)
                 yield self.finished(result)
+                if (items := result.data.get(TODO)) is not None:
+                    yield update_plan(
+                        plan_entry(text, status=_STATES.get(state, state)) for text, state in items
+                    )
+                elif result.outcome is Outcome.OK and (steps := result.data.get(base.PLAN)):
+                    yield update_plan(map(plan_entry, steps))
             case ModeChanged(mode=mode):
                 yield update_current_mode(mode)
             case CheckFinished():
@@ -90,8 +118,13 @@ class Updates:
     def of_past(self, event: Event) -> Iterator[SessionUpdate]:
         """The updates of a recorded event, for an editor that loads a session."""
         match event:
-            case MessageAdded(message=Message(role=Role.USER) as message) if message.text:
-                yield update_user_message_text(message.text)
+            case MessageAdded(message=Message(role=Role.USER) as message, mode=""):
+                if message.text:
+                    yield update_user_message_text(message.text)
+                for part in message.parts:
+                    if isinstance(part, Image):
+                        data = base64.b64encode(part.data).decode()
+                        yield update_user_message(image_block(data, part.media_type))
             case ModelAnswered(message=message):
                 if message.text:
                     yield update_agent_message_text(message.text)
@@ -100,27 +133,45 @@ class Updates:
 
     def started(self, call: ToolCall, kind: str) -> SessionUpdate:
         """A call that has begun, or waits for a permission."""
+        arguments = _arguments(call)
         return start_tool_call(
             call.id,
             describe_call(call),
-            kind=_KINDS.get(kind, "other"),
+            kind=kind_of(call.name, kind),
             status="in_progress",
-            raw_input=_arguments(call),
+            raw_input=arguments,
+            locations=self._locations(_named_file(arguments)),
         )
 
     def finished(self, result: ToolResult) -> SessionUpdate:
         """A call that has its result, with its diffs where it has changed files."""
-        content = [
-            tool_diff_content(os.path.join(self._root, path), new, old)
-            for path, old, new in changed_pieces(result.diff)
-        ]
+        as_it_is = result.name == _FETCH  # Markdown
+        text = tool_content(text_block(result.content)) if as_it_is else _shown(result.content)
         return update_tool_call(
             result.call_id,
             status="completed" if result.outcome is Outcome.OK else "failed",
-            content=content or [tool_content(text_block(result.content))],
-            locations=[ToolCallLocation(path=os.path.join(self._root, p)) for p in result.paths],
+            content=self.diffs(result.diff) or [text],
+            locations=self._locations([(path, None) for path in result.paths]),
             raw_output=result.content,
         )
+
+    def diffs(self, diff: str) -> list[FileEditToolCallContent]:
+        """A unified diff as the protocol has it, one a hunk."""
+        return [
+            tool_diff_content(os.path.join(self._root, path), new, old)
+            for path, old, new in changed_pieces(diff)
+        ]
+
+    def _locations(self, places: Iterable[tuple[str, int | None]]) -> list[ToolCallLocation]:
+        return [
+            ToolCallLocation(path=os.path.join(self._root, path), line=line)
+            for path, line in places
+        ]
+
+
+def kind_of(name: str, kind: str) -> ToolKind:
+    """What the protocol calls a tool's kind."""
+    return "fetch" if name == _FETCH else _KINDS.get(kind, "other")
 
 
 def changed_pieces(diff: str) -> Iterator[tuple[str, str | None, str]]:
@@ -142,3 +193,16 @@ def _arguments(call: ToolCall) -> Any:
         return json.loads(call.arguments)
     except ValueError:
         return call.arguments
+
+
+def _named_file(arguments: Any) -> list[tuple[str, int | None]]:
+    """The file that a call names, with the line that it begins at."""
+    if not isinstance(arguments, dict) or not isinstance(arguments.get("path"), str):
+        return []
+    start = arguments.get("start")
+    return [(arguments["path"], start if type(start) is int and start >= 0 else None)]
+
+
+def _shown(text: str) -> Any:
+    """What a tool printed, not read as Markdown."""
+    return tool_content(text_block(fenced(plain_output(text))))

@@ -32,7 +32,7 @@ def skill_tool(prompts: Prompts, skills: Sequence[Skill]) -> Tool:
         try:
             if file:
                 return known[name].file(file)
-            return _told(known[name], Path(context.environment.root))
+            return known[name].told(Path(context.environment.root))
         except ConfigError as error:
             raise ToolError(error.message) from error
 
@@ -42,11 +42,3 @@ def skill_tool(prompts: Prompts, skills: Sequence[Skill]) -> Tool:
 def listed(skills: Sequence[Skill]) -> str:
     """Names and descriptions, one a line, for the system prompt."""
     return "\n".join(f"- {skill.name}: {skill.description}" for skill in skills)
-
-
-def _told(skill: Skill, root: Path) -> str:
-    inside = skill.folder.is_relative_to(root)
-    where = f" ({skill.folder.relative_to(root)})" if inside else ""
-    files = skill.files()
-    more = f"\n\n[further files of this skill{where}: {', '.join(files)}]" if files else ""
-    return f"{skill.instructions()}{more}"

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from agentcli import slash_commands
 from agentcli.slash_commands import Command, split
-from agentcli.text import one_line
-from agentcli.tools.mcp.references import Referable
+from agentcli.tools.mcp.references import prompts_of
 
 __all__ = ["BUILTIN", "Command", "is_command", "own_commands", "prompts_of", "split"]
 
@@ -45,14 +44,6 @@ _PROMPT = re.compile(r"/[\w.-]+:\S")
 def is_command(text: str) -> bool:
     """Whether a text is meant as a command, or as ``/server:prompt``, and not, say, as a path."""
     return slash_commands.is_command(text) or _PROMPT.match(text) is not None
-
-
-def prompts_of(servers: Referable | None) -> list[Command]:
-    """The prompts of MCP servers as commands."""
-    return [
-        Command(f"{server}:{prompt.name}", one_line(prompt.description, 60), prompt.usage)
-        for server, prompt in (servers.prompts() if servers else [])
-    ]
 
 
 def own_commands(folders: Iterable[Path]) -> list[Command]:

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from acp import RequestError, image_block, resource_block, spawn_agent_process, text_block
-from acp.core import ClientSideConnection
-from acp.helpers import embedded_text_resource, resource_link_block
-from acp.schema import (
-    AllowedOutcome,
-    DeniedOutcome,
-    McpServerStdio,
-    PermissionOption,
-    RequestPermissionResponse,
-)
+from acp import RequestError, audio_block, image_block, resource_block, text_block
+from acp.helpers import embedded_blob_resource, embedded_text_resource, resource_link_block
+from acp.schema import McpServerStdio
 
+from agentcli.acp.content import fenced, read
 from agentcli.acp.updates import changed_pieces
+from tests.acp.conftest import Connect
 from tests.conftest import Serve
-from tests.running import BIN, Cli
+from tests.running import Cli
 from tests.server import Reply
 from tests.tools.test_mcp import SMALL
 
@@ -32,64 +26,6 @@ PNG = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJ"
     "AAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
-
-
-class Editor:
-    """Keeps what it is told, and answers questions with ``chosen``."""
-
-    def __init__(self) -> None:
-        self.updates: list[Any] = []
-        self.questions: list[tuple[Any, list[PermissionOption]]] = []
-        self.chosen = "once"
-        self.told: dict[str, asyncio.Event] = {}
-
-    def on_connect(self, conn: Any) -> None: ...
-
-    async def session_update(self, session_id: str, update: Any, **kwargs: Any) -> None:
-        self.updates.append(update)
-        self.told.setdefault(update.session_update, asyncio.Event()).set()
-
-    async def request_permission(
-        self, session_id: str, tool_call: Any, options: list[PermissionOption], **kwargs: Any
-    ) -> RequestPermissionResponse:
-        self.questions.append((tool_call, options))
-        if self.chosen == "dismiss":
-            return RequestPermissionResponse(outcome=DeniedOutcome(outcome="cancelled"))
-        chosen = AllowedOutcome(outcome="selected", option_id=self.chosen)
-        return RequestPermissionResponse(outcome=chosen)
-
-    def of(self, kind: str) -> list[Any]:
-        return [update for update in self.updates if update.session_update == kind]
-
-    @property
-    def text(self) -> str:
-        return "".join(update.content.text for update in self.of("agent_message_chunk"))
-
-    async def until(self, kind: str) -> None:
-        await asyncio.wait_for(self.told.setdefault(kind, asyncio.Event()).wait(), 30)
-
-
-Connect = Callable[..., Any]
-
-
-@pytest.fixture
-def connect(cli: Cli) -> Connect:
-    @asynccontextmanager
-    async def start(*arguments: str) -> AsyncIterator[tuple[ClientSideConnection, Editor]]:
-        editor = Editor()
-        command = [str(BIN / "agentcli"), "acp", "--model", "openai:m", *arguments]
-        async with spawn_agent_process(
-            editor,  # type: ignore[arg-type]
-            *command,
-            env=cli.env,
-            use_unstable_protocol=True,
-        ) as (connection, _):
-            initialized = await connection.initialize(protocol_version=1)
-            assert initialized.protocol_version == 1
-            assert initialized.agent_capabilities and initialized.agent_capabilities.load_session
-            yield connection, editor
-
-    return start
 
 
 async def test_a_turn_streams_asks_edits_and_ends(
@@ -107,10 +43,16 @@ async def test_a_turn_streams_asks_edits_and_ends(
         assert ended.usage.total_tokens > 0
         assert editor.text == "I write.Written."
         ((call, options),) = editor.questions
-        assert "write_file a.txt" in call.title
+        assert (call.kind, call.status) == ("edit", "pending") and "write_file a.txt" in call.title
+        assert (call.content[0].old_text, call.content[0].new_text) == (None, "hello\n")
         assert [option.option_id for option in options][:2] == ["once", "session"]
         (started,) = editor.of("tool_call")
         assert (started.kind, started.raw_input["path"]) == ("edit", "a.txt")
+        assert started.locations[0].path == str(workspace / "a.txt")
+        allowed, *_ = editor.of("tool_call_update")
+        assert (allowed.tool_call_id, allowed.status) == (started.tool_call_id, "in_progress")
+        (info,) = editor.of("session_info_update")
+        assert info.title == "write a.txt"
         finished = editor.of("tool_call_update")[-1]
         assert finished.status == "completed"
         assert finished.content[0].path == str(workspace / "a.txt")
@@ -188,7 +130,12 @@ async def test_a_session_is_listed_and_loaded_in_a_new_process(
         assert [(one.session_id, one.title) for one in listed] == [
             (session.session_id, "write a.txt")
         ]
-        await connection.load_session(cwd=str(workspace), session_id=session.session_id)
+        name = session.session_id
+        resumed = await connection.resume_session(cwd=str(workspace), session_id=name)
+        assert resumed.modes.current_mode_id == "auto"
+        await editor.until("available_commands_update")
+        assert {update.session_update for update in editor.updates} == {"available_commands_update"}
+        await connection.load_session(cwd=str(workspace), session_id=name)
         assert [one.content.text for one in editor.of("user_message_chunk")] == ["write a.txt"]
         assert editor.text == "I write.Written."
         assert editor.of("tool_call_update")[-1].status == "completed"
@@ -227,6 +174,7 @@ async def test_what_goes_wrong_is_an_error_of_the_protocol(
     async with connect() as (connection, _):
         attempts: list[Awaitable[Any]] = [
             connection.new_session(cwd=str(workspace / "absent")),
+            connection.new_session(cwd="relative"),
             connection.prompt(session_id="nonesuch", prompt=[text_block("hi")]),
             connection.load_session(cwd=str(workspace), session_id="nonesuch"),
         ]
@@ -238,6 +186,22 @@ async def test_what_goes_wrong_is_an_error_of_the_protocol(
             await connection.prompt(session_id=session.session_id, prompt=[text_block("hi")])
         with pytest.raises(RequestError):
             await connection.prompt(session_id=session.session_id, prompt=[text_block(" ")])
+
+
+def test_what_a_prompt_may_hold() -> None:
+    gone = embedded_blob_resource("file:///x.png", PNG)
+    text, images = read([text_block("See"), resource_block(gone)])
+    assert (text, images[0].media_type) == ("See", "image/png")
+    wrong: list[Any] = [
+        audio_block("AAAA", "audio/wav"),
+        image_block("not base64!", "image/png"),
+        image_block("AAAA", "image/png"),
+        text_block(" \n"),
+    ]
+    for block in wrong:
+        with pytest.raises(RequestError):
+            read([block])
+    assert fenced("a ``` b\n") == "````\na ``` b\n````"
 
 
 def test_the_pieces_of_a_diff() -> None:

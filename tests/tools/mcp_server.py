@@ -78,7 +78,11 @@ def answer(method: str, params: dict[str, Any]) -> dict[str, Any] | None:
             review = {"name": "review", "description": "Ask for a review.", "arguments": [what]}
             return {"prompts": [review]}
         case "prompts/get":
-            text = f"Please review {params['arguments']['what']}."
+            what = params["arguments"]["what"]
+            if what.startswith("later:"):  # that it was asked is told by a file
+                open(what.removeprefix("later:"), "x").close()
+                time.sleep(600)
+            text = f"Please review {what}."
             return {"messages": [{"role": "user", "content": {"type": "text", "text": text}}]}
     return None
 

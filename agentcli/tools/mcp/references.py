@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from agentcli.errors import ToolError
+from agentcli.slash_commands import Command
+from agentcli.text import one_line
 
 _RESOURCE = re.compile(r"(?<![\w@/.])@([\w.-]+):(\S+)")
 _PROMPT = re.compile(r"/([\w.-]+):(\S+)(?:\s+(.*))?", re.DOTALL)
@@ -56,6 +58,14 @@ class Referable(Protocol):
             ToolError: it cannot be had.
         """
         ...
+
+
+def prompts_of(servers: Referable | None) -> list[Command]:
+    """The prompts of MCP servers as commands."""
+    return [
+        Command(f"{server}:{prompt.name}", one_line(prompt.description, 60), prompt.usage)
+        for server, prompt in (servers.prompts() if servers else [])
+    ]
 
 
 def resources_named(text: str, servers: Collection[str]) -> list[tuple[str, str]]:

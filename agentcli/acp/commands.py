@@ -1,0 +1,51 @@
+"""The commands behind ``/`` in an editor: the user's and the project's own, skills, prompts of
+MCP servers, and ``/compact``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from acp.helpers import update_available_commands
+from acp.schema import (
+    AvailableCommand,
+    AvailableCommandInput,
+    AvailableCommandsUpdate,
+    UnstructuredCommandInput,
+)
+
+from agentcli import slash_commands
+from agentcli.agent.kernel import Agent
+from agentcli.slash_commands import Command, command_folders, is_command, own_commands
+from agentcli.tools.mcp.references import prompts_of
+
+COMPACT = Command("compact", "shorten the conversation so far")
+
+
+def available(agent: Agent, workspace: Path) -> AvailableCommandsUpdate:
+    """What an editor can offer."""
+    prompts = prompts_of(agent.context.servers)
+    own = own_commands(command_folders(workspace), taken={COMPACT.name})
+    return update_available_commands(map(_told, [COMPACT, *own, *prompts]))
+
+
+async def expanded(text: str, agent: Agent, workspace: Path) -> str:
+    """What is to be sent for a text; one that is no command stays as it is.
+
+    Raises:
+        UsageError: it looks like a command, and there is none of that name.
+        ToolError: a server's prompt cannot be had.
+    """
+    if not is_command(text):
+        return text
+    text = slash_commands.expanded(text, command_folders(workspace))
+    servers = agent.context.servers
+    return await servers.expanded(text) if servers else text
+
+
+def _told(command: Command) -> AvailableCommand:
+    hint = command.argument
+    return AvailableCommand(
+        name=command.name,
+        description=command.summary or command.name,
+        input=AvailableCommandInput(root=UnstructuredCommandInput(hint=hint)) if hint else None,
+    )

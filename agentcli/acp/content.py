@@ -1,0 +1,78 @@
+"""What an editor sends as a prompt: blocks, read as the text and the images of a task."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from acp import RequestError
+from acp.schema import (
+    BlobResourceContents,
+    EmbeddedResourceContentBlock,
+    ImageContentBlock,
+    ResourceContentBlock,
+    TextContentBlock,
+    TextResourceContents,
+)
+
+from agentcli.images import MAX_BYTES, media_type
+from agentcli.messages import Image
+
+
+def read(prompt: Sequence[Any]) -> tuple[str, list[Image]]:
+    """The text and the images of a prompt; files are named, embedded ones quoted.
+
+    Raises:
+        RequestError: it is empty, or has a block that no model here takes.
+    """
+    parts, images = [], []
+    for block in prompt:
+        match block:
+            case TextContentBlock(text=text):
+                parts.append(text)
+            case ImageContentBlock(data=data):
+                images.append(_image(data, "image"))
+            case ResourceContentBlock(uri=uri):
+                parts.append(place(uri))
+            case EmbeddedResourceContentBlock(resource=TextResourceContents(uri=uri, text=text)):
+                parts.append(f"\n{place(uri)}:\n{fenced(text)}\n")
+            case EmbeddedResourceContentBlock(resource=BlobResourceContents(uri=uri, blob=data)):
+                images.append(_image(data, uri))
+            case _:
+                raise RequestError.invalid_params({"block": type(block).__name__})
+    text = "".join(parts).strip()
+    if not text and not images:
+        raise RequestError.invalid_params({"prompt": "is empty"})
+    return text, images
+
+
+def place(uri: str) -> str:
+    """A file's path, or an address as it is."""
+    parts = urlsplit(uri)
+    return unquote(parts.path) if parts.scheme == "file" else uri
+
+
+def fenced(text: str) -> str:
+    """Text as a block of Markdown that shows it as it is."""
+    fence = "```"
+    while fence in text:
+        fence += "`"
+    return f"{fence}\n{text.removesuffix(chr(10))}\n{fence}"
+
+
+def _image(data: str, what: str) -> Image:
+    """An image by its content; editors' media types are not to be relied on."""
+    try:
+        content = base64.b64decode(data, validate=True)
+    except binascii.Error:
+        raise RequestError.invalid_params({what: "is not base64"}) from None
+    kind = media_type(content)
+    if kind is None:
+        raise RequestError.invalid_params({what: "is no PNG, JPEG, GIF or WebP image"})
+    if len(content) > MAX_BYTES:
+        size = f"{len(content) / 1e6:.1f} MB are more than the {MAX_BYTES / 1e6:.1f} MB"
+        raise RequestError.invalid_params({what: f"{size} that models take"})
+    return Image(content, kind)

@@ -1,0 +1,66 @@
+"""What an editor's user may choose in a session: how much is asked, and which model answers.
+
+Modes are told in both ways that the protocol has, for editors that know only the older one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from acp.schema import (
+    SessionConfigOptionSelect,
+    SessionConfigSelectOption,
+    SessionMode,
+    SessionModeState,
+)
+
+from agentcli.tools.permissions import Mode
+
+MODE, MODEL = "mode", "model"
+
+_MODES = {
+    Mode.ASK: "Asks before it changes anything",
+    Mode.EDITS: "Edits without asking, asks before commands",
+    Mode.AUTO: "Asks nothing; commands run in the sandbox",
+    Mode.PLAN: "Only reads, and makes a plan",
+}
+
+
+def modes(mode: str) -> SessionModeState:
+    """The modes there are, and the session's."""
+    return SessionModeState(
+        current_mode_id=mode,
+        available_modes=[
+            SessionMode(id=one.value, name=one.value, description=what)
+            for one, what in _MODES.items()
+        ],
+    )
+
+
+def options(mode: str, model: str, models: Iterable[str]) -> list[SessionConfigOptionSelect]:
+    """The mode and the model as they are; ``models`` are names to choose from beside that one."""
+    return [
+        SessionConfigOptionSelect(
+            type="select",
+            id=MODE,
+            name="Mode",
+            description="How much may happen without asking",
+            category="mode",
+            current_value=mode,
+            options=[
+                SessionConfigSelectOption(value=one.value, name=one.value, description=what)
+                for one, what in _MODES.items()
+            ],
+        ),
+        SessionConfigOptionSelect(
+            type="select",
+            id=MODEL,
+            name="Model",
+            category="model",
+            current_value=model,
+            options=[
+                SessionConfigSelectOption(value=name, name=name)
+                for name in dict.fromkeys([model, *models])
+            ],
+        ),
+    ]

@@ -1,0 +1,210 @@
+"""One session of an editor: an open agent, its turns, and what is told of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+from acp import RequestError, update_agent_message_text
+from acp.helpers import SessionUpdate
+from acp.schema import (
+    ConfigOptionUpdate,
+    Cost,
+    PromptResponse,
+    SessionConfigOptionSelect,
+    SessionModeState,
+    Usage,
+    UsageUpdate,
+)
+
+from agentcli.acp import commands, content, options
+from agentcli.acp.updates import Updates
+from agentcli.agent.events import (
+    Event,
+    ModeChanged,
+    ModelAnswered,
+    ModelChanged,
+    Status,
+    StopReason,
+)
+from agentcli.agent.kernel import Agent
+from agentcli.agent.run import Run, RunResult
+from agentcli.errors import AgentCLIError, UsageError
+from agentcli.session import store
+from agentcli.session.journal import read_events
+from agentcli.slash_commands import is_command, split
+from agentcli.tools.permissions import Mode
+
+_INVALID, _INTERNAL = -32602, -32603
+"""Of JSON-RPC; -32000 would make an editor ask for a login."""
+
+Tell = Callable[[SessionUpdate], Awaitable[None]]
+
+_STOPS = {
+    StopReason.BUDGET_TOKENS: "max_tokens",
+    StopReason.BUDGET_STEPS: "max_turn_requests",
+    StopReason.BUDGET_TIME: "max_turn_requests",
+    StopReason.BUDGET_COST: "max_turn_requests",
+    StopReason.BUDGET_TOOLS: "max_turn_requests",
+    StopReason.CANCELLED: "cancelled",
+    StopReason.DECLINED: "refusal",
+}
+
+
+class Session:
+    """See the module. ``stack`` holds what the agent holds; ``models`` are names to offer."""
+
+    def __init__(
+        self,
+        agent: Agent,
+        stack: AsyncExitStack,
+        workspace: Path,
+        models: Iterable[str],
+        tell: Tell,
+    ) -> None:
+        self.agent = agent
+        self.id = agent.session.session_id
+        self.updates = Updates(agent.context.environment.root)
+        self._stack = stack
+        self._workspace = workspace
+        self._model = agent.session.model
+        self._models = tuple(models)
+        self._tell = tell
+        self._run: Run | None = None
+        self._expanding: asyncio.Future[str] | None = None
+
+    # -- what can be chosen ------------------------------------------------------------------
+
+    def modes(self) -> SessionModeState:
+        """The modes, for editors that do not know options."""
+        return options.modes(self.agent.session.mode)
+
+    def options(self) -> list[SessionConfigOptionSelect]:
+        """All that can be chosen, as it is."""
+        return options.options(self.agent.session.mode, self._model, self._models)
+
+    async def set_mode(self, mode: Mode) -> None:
+        """Ask more or less from the next call on."""
+        await self.agent.set_mode(mode)
+
+    async def set_model(self, name: str) -> None:
+        """Let another model answer the turns that follow.
+
+        Raises:
+            AgentCLIError: a turn is under way, or the model cannot be had; the one before stays.
+        """
+        await self.agent.set_model(name)
+        self._model = name
+
+    async def tell_options(self) -> None:
+        """Say what is chosen, where it was not chosen by that name."""
+        update = ConfigOptionUpdate(
+            session_update="config_option_update", config_options=list(self.options())
+        )
+        await self._tell(update)
+
+    async def tell_commands(self) -> None:
+        """Say which commands there are."""
+        found = await asyncio.to_thread(commands.available, self.agent, self._workspace)
+        await self._tell(found)
+
+    async def tell_past(self) -> None:
+        """Say all that was said and done before."""
+        for event in read_events(store.journal_path(self.id)):
+            for update in self.updates.of_past(event):
+                await self._tell(update)
+
+    # -- turns -------------------------------------------------------------------------------
+
+    async def turn(self, prompt: Sequence[Any]) -> PromptResponse:
+        """One turn: everything that happens is told, and how it ended.
+
+        Raises:
+            RequestError: the prompt makes no sense, or the run failed.
+            AgentCLIError: it cannot begin.
+        """
+        text, images = content.read(prompt)
+        if is_command(text):
+            if split(text)[0] == commands.COMPACT.name:
+                return await self._compact()
+            self._expanding = asyncio.ensure_future(
+                commands.expanded(text, self.agent, self._workspace)
+            )
+            await asyncio.wait([self._expanding])
+            if self._expanding.cancelled():
+                return PromptResponse(stop_reason="cancelled")
+            text = self._expanding.result()
+        self._run = run = self.agent.start(text, images=images)
+        async for event in run:
+            for update in self.updates.of(event):
+                await self._tell(update)
+            await self._follow(event)
+        return await self._ended(await run.result())
+
+    def cancel(self) -> None:
+        """End the turn at once; it then returns as cancelled."""
+        for under_way in (self._expanding, self._run):
+            if under_way is not None:
+                under_way.cancel()
+
+    async def aclose(self) -> None:
+        """Let go of the agent; the journal stays."""
+        self.cancel()
+        if self._run is not None:
+            await self._run.result()
+        await self._stack.aclose()
+
+    async def _follow(self, event: Event) -> None:
+        """Tell of what an event changes beside the transcript."""
+        state = self.agent.state
+        match event:
+            case ModelAnswered(usage=usage) if (window := self.agent.context_window) is not None:
+                known = state.cost_usd is not None
+                cost = Cost(amount=state.cost_usd or 0.0, currency="USD") if known else None
+                await self._tell(
+                    UsageUpdate(
+                        session_update="usage_update",
+                        used=usage.total_tokens,
+                        size=window,
+                        cost=cost,
+                    )
+                )
+            case ModelChanged(model=model):
+                self._model = model
+                await self.tell_options()
+            case ModeChanged():
+                await self.tell_options()
+
+    async def _ended(self, result: RunResult) -> PromptResponse:
+        state = result.state
+        if state.status in (Status.FAILED, Status.INVALID):
+            raise RequestError(_INTERNAL, state.detail or "the run failed")
+        if state.detail and state.status is not Status.CANCELLED:
+            # What ended a turn short of its goal, where the reason alone does not say it.
+            await self._tell(update_agent_message_text(f"\n\n[{state.detail}]"))
+        usage = state.used.usage
+        return PromptResponse(
+            stop_reason=_STOPS.get(state.stop, "end_turn"),  # type: ignore[arg-type]
+            usage=Usage(
+                total_tokens=usage.input_tokens + usage.output_tokens,
+                input_tokens=usage.input_tokens,
+                output_tokens=usage.output_tokens,
+                cached_read_tokens=usage.cached_tokens,
+            ),
+        )
+
+    async def _compact(self) -> PromptResponse:
+        done = await self.agent.compact()
+        before, after = f"{done.tokens_before:,}", f"{done.tokens_after:,}"
+        told = f"About {before} tokens are {after} now." if done.passes else "Nothing to leave out."
+        await self._tell(update_agent_message_text(told))
+        return PromptResponse(stop_reason="end_turn")
+
+
+def request_error(error: AgentCLIError) -> RequestError:
+    """What an editor shows of an error of ours."""
+    code = _INVALID if error.exit_code == UsageError.exit_code else _INTERNAL
+    return RequestError(code, error.line(), {"exit_code": error.exit_code})
