@@ -236,8 +236,10 @@ class ChatApp(App[int]):
 
     @on(ApprovalPanel.Strayed)
     async def _strayed(self, event: ApprovalPanel.Strayed) -> None:
-        key = event.key
-        if key.key == "backspace":
+        key = event.event
+        if isinstance(key, events.Paste):
+            self.prompt.post_message(key)
+        elif key.key == "backspace":
             self.prompt.action_delete_left()
         elif key.key == "enter":
             self.prompt.submit()

@@ -30,9 +30,9 @@ class ApprovalPanel(VerticalGroup, can_focus=True):
 
     @dataclass
     class Strayed(Message):
-        """A key that was meant for the prompt; with ``writing`` what follows is as well."""
+        """What was meant for the prompt; with ``writing`` what follows is as well."""
 
-        key: events.Key
+        event: events.Key | events.Paste
         writing: bool = False
 
     def __init__(self, approval: Approval) -> None:
@@ -103,6 +103,11 @@ class ApprovalPanel(VerticalGroup, can_focus=True):
         elif event.is_printable:
             event.stop()
             self.post_message(self.Strayed(event, writing=True))
+
+    def on_paste(self, event: events.Paste) -> None:
+        """Nobody pastes an answer."""
+        event.stop()
+        self.post_message(self.Strayed(event, writing=True))
 
 
 def _commands(approval: Approval) -> Content:

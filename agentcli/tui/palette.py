@@ -8,7 +8,7 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True)
 class Palette:
     """Colours as ``#rrggbb``. ``border`` is that of what has not the focus; ``muted`` and
-    ``faint`` are how much of the foreground is left of what matters less, and least."""
+    ``faint`` are the share of the foreground in what matters less, and least."""
 
     primary: str
     secondary: str
@@ -23,8 +23,8 @@ class Palette:
     border: str
     selection: str
     dark: bool = True
-    muted: str = "58%"
-    faint: str = "42%"
+    muted: float = 0.58
+    faint: float = 0.42
 
 
 PALETTES = {
@@ -56,8 +56,8 @@ PALETTES = {
         border="#c9c9c2",
         selection="#2f5fd0 25%",
         dark=False,
-        muted="70%",
-        faint="55%",
+        muted=0.7,
+        faint=0.55,
     ),
     "contrast": Palette(
         primary="#ffff00",
@@ -72,7 +72,7 @@ PALETTES = {
         panel="#1c1c1c",
         border="#ffffff",
         selection="#0050ff",
-        muted="85%",
-        faint="75%",
+        muted=0.85,
+        faint=0.75,
     ),
 }

@@ -126,8 +126,8 @@ class Prompt(TextArea):
         return True
 
     async def _on_paste(self, event: events.Paste) -> None:
+        """Clean what is pasted; Textual has the TextArea insert it after this."""
         event.text = plain_output(event.text.replace("\r\n", "\n").replace("\r", "\n"))
-        await super()._on_paste(event)
 
     def _take(self, key: str) -> bool:
         """Whether the key means something here."""

@@ -24,10 +24,15 @@ def _theme(name: str, palette: Palette) -> Theme:
         variables={
             "input-selection-background": palette.selection,
             "border-blurred": palette.border,
-            "muted": f"{palette.foreground} {palette.muted}",
-            "faint": f"{palette.foreground} {palette.faint}",
+            "muted": _share(palette.foreground, palette.muted),
+            "faint": _share(palette.foreground, palette.faint),
         },
     )
+
+
+def _share(colour: str, share: float) -> str:
+    """The colour with so much opacity, in the one form that styles of text know as well."""
+    return f"{colour}{round(share * 255):02x}"
 
 
 THEMES = tuple(_theme(name, palette) for name, palette in PALETTES.items())

@@ -178,7 +178,7 @@ def open_screen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
 async def looks_like(app: ChatApp, name: str) -> None:
     """Wait until the screen is as it was stored."""
     if os.environ.get("AGENTCLI_DRAW"):
-        await asyncio.sleep(2)
+        await asyncio.sleep(1)
         store(app, name)
     end = asyncio.get_running_loop().time() + PATIENCE_S
     while found := differences(app, name):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
+from textual import events
 
 from agentcli.tui.app import MARK
 from agentcli.tui.chooser import Chooser
@@ -165,9 +166,11 @@ async def test_several_lines_are_one_message(chat: Start) -> None:
         await one.press("enter")
         await one.type("three")
         assert one.app.prompt.text == "one\ntwo\nthree"
+        one.app.post_message(events.Paste(" and\r\n\x1b[31mfour\x1b[0m\rfive"))
+        await one.until(lambda: one.app.prompt.text.endswith("five"))
         await one.press("enter")
         await one.until(lambda: one.entries(Answered))
-        assert one.entries(Said)[0].text == "one\ntwo\nthree"
+        assert one.entries(Said)[0].text == "one\ntwo\nthree and\nfour\nfive"
 
 
 @pytest.mark.parametrize("theme", ["light", "contrast"])
