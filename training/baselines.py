@@ -15,7 +15,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 
 import torch
@@ -204,13 +204,20 @@ def shuffled_weights(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def baseline(name: str, client: LocalClient, settings: Settings, scratch: Path) -> LLMClient:
-    """The baseline of this name around a client of the embedded model."""
+def baseline(
+    name: str, client: LocalClient, settings: Settings, scratch: Path, stack: AsyncExitStack
+) -> LLMClient:
+    """The baseline of this name around a client of the embedded model.
+
+    Another model that it needs is written to ``scratch`` and ended by ``stack``.
+    """
     match name:
         case "shuffled":
             return Shuffled(client)
         case "prior":
             return Prior(client, changes_of_training())
         case "random":
-            return Elsewhere(client, connect(shuffled_weights(scratch), settings))
+            other = connect(shuffled_weights(scratch), settings)
+            stack.push_async_callback(other.aclose)
+            return Elsewhere(client, other)
     raise ValueError(f"unknown baseline {name}")

@@ -34,7 +34,10 @@ _FACTS = re.compile(r"[\w./-]+\.py\b|`[^`]+`|\b\d+(?:\.\d+)?\b")
 
 @dataclass(frozen=True)
 class Task:
-    """One held-out task; ``model_answer`` is the trajectory's own last text."""
+    """One held-out task; ``model_answer`` is the trajectory's own last text.
+
+    ``files_after`` are the files as the trajectory leaves them: without the fault, or renamed.
+    """
 
     kind: str
     prompt: str
@@ -113,7 +116,7 @@ def _task(kind: str, talk: Conversation, fault_kinds: tuple[str, ...] = (), gone
             if absent
             else tuple(sorted(fact for fact in facts if fact not in prompt)) or (answer,)
         )
-    after = talk.workspace.files if gone else {}
+    after = {} if kind == "question" else talk.workspace.files
     return Task(kind, prompt, talk.workspace.initial, fault_kinds, must, gone, after, answer)
 
 

@@ -2,11 +2,14 @@
 
     python -m training.cases --out DIR --count 100 --seed 1
     python -m training.evaluate DIR [--kinds repair question] [--limit 50] [--out F]
-        [--baseline random|shuffled|prior]
+        [--baselines random shuffled prior]
 
 Each task gets a copy of its files; a few are under way at a time, each with its engine process. A
 repair counts as solved when, at the end, all tests pass in the sandbox and no test file has
-changed; ``first`` when the first edit made the next test run pass. Intervals are Wilson's at 95 %.
+changed; ``first`` when the first edit made the next test run pass; ``same`` when every source is
+then as it was before the fault. Each task is run by the model and at once by all ``--baselines``,
+so that an evaluation that was broken off compares what it has on the same tasks; begun again with
+the same ``--out`` it does the rest. Intervals are Wilson's at 95 %.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +42,7 @@ from training.baselines import NAMES as BASELINES
 from training.baselines import baseline
 from training.quick_session import is_test_file
 
+MODEL = "model"
 MAX_STEPS = 24
 TIME_S = 600.0
 TESTS = ("-m", "pytest", "-q", "-x", "--no-header", "-p", "no:cacheprovider")
@@ -45,7 +50,11 @@ TESTS = ("-m", "pytest", "-q", "-x", "--no-header", "-p", "no:cacheprovider")
 
 @dataclass(frozen=True)
 class Score:
-    """What came of one task; ``first`` is None where nothing was edited."""
+    """What came of one task; ``first`` is None where nothing was edited.
+
+    ``by`` is the model or the baseline that did it; ``passed`` are the arguments of all edits that
+    passed on the copy, of which the last was kept.
+    """
 
     name: str
     kind: str
@@ -56,9 +65,14 @@ class Score:
     seconds: float
     answer: str
     tries: int = 0
+    by: str = MODEL
+    same: bool = False
+    passed: tuple[str, ...] = ()
 
 
-async def attempt(name: str, task: dict[str, Any], client: LLMClient, settings: Settings) -> Score:
+async def attempt(
+    name: str, task: dict[str, Any], client: LLMClient, settings: Settings, by: str = MODEL
+) -> Score:
     """One task from its files to its score."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -87,6 +101,9 @@ async def attempt(name: str, task: dict[str, Any], client: LLMClient, settings: 
             seconds,
             result.task_result,
             watch.tries,
+            by,
+            solved and _same(task, root),
+            tuple(watch.passed),
         )
 
 
@@ -96,12 +113,15 @@ class _Watch:
     def __init__(self) -> None:
         self.first: bool | None = None
         self.tries = 0
+        self.passed: list[str] = []
         self._kinds: dict[str, str] = {}
         self._edited = False
 
     def see(self, event: object) -> None:
         if isinstance(event, CandidateTried):
             self.tries += 1
+            if event.failures == 0:
+                self.passed.append(event.call.arguments)
             if self.first is None:
                 self.first = event.failures == 0
         if isinstance(event, ToolStarted):
@@ -136,6 +156,11 @@ async def _solved(
     return result.success
 
 
+def _same(task: dict[str, Any], root: Path) -> bool:
+    after: dict[str, str] = task["files_after"]
+    return bool(after) and all((root / path).read_text() == text for path, text in after.items())
+
+
 def wilson(hits: int, count: int) -> tuple[float, float]:
     """The 95 % interval of a share."""
     if not count:
@@ -148,17 +173,23 @@ def wilson(hits: int, count: int) -> tuple[float, float]:
 
 
 def table(scores: Iterable[Score]) -> str:
-    """A line a kind, in Markdown."""
-    by_kind: dict[str, list[Score]] = {}
+    """A line for each kind and whoever did it, in Markdown."""
+    rows: dict[tuple[str, str], list[Score]] = {}
     for score in scores:
-        by_kind.setdefault(score.kind, []).append(score)
-    lines = ["| kind | tasks | solved | first edit right | median time |", "|---|---|---|---|---|"]
-    for kind, found in by_kind.items():
-        firsts = [score for score in found if not kind.startswith(("question", "decline"))]
-        first = _share(sum(s.first is True for s in firsts), len(firsts)) if firsts else ""
-        seconds = statistics.median(score.seconds for score in found)
-        solved = _share(sum(score.solved for score in found), len(found))
-        lines.append(f"| {kind} | {len(found)} | {solved} | {first} | {seconds:.0f} s |")
+        rows.setdefault((score.kind, score.by), []).append(score)
+    lines = [
+        "| kind | by | tasks | solved | first right | tries per solve | as before | median time |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for (kind, by), found in sorted(rows.items()):
+        good = [score for score in found if score.solved]
+        cells = [kind, by, str(len(found)), _share(len(good), len(found)), "", "", ""]
+        if any(score.tries for score in found):
+            cells[4] = _share(sum(score.first is True for score in found), len(found))
+            cells[5] = f"{sum(score.tries for score in found) / max(len(good), 1):.1f}"
+            cells[6] = f"{sum(score.same for score in good)} of {len(good)}"
+        cells.append(f"{statistics.median(score.seconds for score in found):.0f} s")
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -175,42 +206,40 @@ def known(out: Path) -> list[Score]:
 
 
 async def evaluate(
-    cases: Sequence[Path], settings: Settings, at_once: int, out: Path, instead: str = ""
+    cases: Sequence[Path],
+    settings: Settings,
+    at_once: int,
+    out: Path,
+    baselines: Sequence[str] = (),
 ) -> None:
     """All cases that ``out`` does not have yet; the table of all goes to stdout."""
-    free: asyncio.Queue[LocalClient] = asyncio.Queue()
-    clients = [connect(None, settings) for _ in range(at_once)]
-    for client in clients:
-        free.put_nowait(client)
-    others: dict[LocalClient, LLMClient] = {}
-    scratch = tempfile.TemporaryDirectory()
-    if instead:
-        others = {
-            client: baseline(instead, client, settings, Path(scratch.name)) for client in clients
-        }
+    free: asyncio.Queue[dict[str, LLMClient]] = asyncio.Queue()
     scores = known(out)
-    done = {score.name for score in scores}
-    with out.open("a", encoding="utf-8") as file:
+    done = {(score.name, score.by) for score in scores}
+    async with AsyncExitStack() as stack:
+        stack.callback(lambda: print(table(scores)))
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        file = stack.enter_context(out.open("a", encoding="utf-8"))
+        for _ in range(at_once):
+            client = connect(None, settings)
+            stack.push_async_callback(client.aclose)
+            others = {by: baseline(by, client, settings, scratch, stack) for by in baselines}
+            free.put_nowait({MODEL: LocalClient.sharing(client), **others})
 
         async def one(folder: Path) -> None:
-            client = await free.get()
+            asked = await free.get()
             task = json.loads((folder / "task.json").read_text())
-            asked = others.get(client) or LocalClient.sharing(client)
-            score = await attempt(folder.name, task, asked, settings)
-            free.put_nowait(client)
-            scores.append(score)
-            file.write(json.dumps(asdict(score)) + "\n")
-            file.flush()
+            for by, client in asked.items():
+                if (folder.name, by) not in done:
+                    score = await attempt(folder.name, task, client, settings, by)
+                    scores.append(score)
+                    file.write(json.dumps(asdict(score)) + "\n")
+                    file.flush()
+            free.put_nowait(asked)
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                for folder in (case for case in cases if case.name not in done):
-                    group.create_task(one(folder))
-        finally:
-            for client in clients:
-                await client.aclose()
-            scratch.cleanup()
-            print(table(sorted(scores, key=lambda score: score.name)))
+        async with asyncio.TaskGroup() as group:
+            for folder in cases:
+                group.create_task(one(folder))
 
 
 def main() -> None:
@@ -218,7 +247,7 @@ def main() -> None:
     parser.add_argument("cases", type=Path)
     parser.add_argument("--kinds", nargs="+", default=[])
     parser.add_argument("--limit", type=int, default=0, help="tasks of each kind")
-    parser.add_argument("--baseline", choices=BASELINES, default="")
+    parser.add_argument("--baselines", nargs="+", choices=BASELINES, default=[])
     parser.add_argument("--at-once", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("build/evaluation.jsonl"))
     args = parser.parse_args()
@@ -231,7 +260,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as data:
         os.environ["AGENTCLI_DATA_DIR"] = data  # journals
         settings = Settings(max_steps=MAX_STEPS, timeout_s=TIME_S)
-        asyncio.run(evaluate(cases, settings, args.at_once, args.out, args.baseline))
+        asyncio.run(evaluate(cases, settings, args.at_once, args.out, args.baselines))
 
 
 if __name__ == "__main__":

@@ -2,19 +2,20 @@
 
 When the last check failed, or none was made yet and there is one that fails, and the model answers
 with an edit: that edit and others that it proposes, the likeliest first, are each made on a copy of
-the workspace, where the check runs again. An edit that passes becomes the model's answer; where
-none does, one after which fewer tests fail. The others leave no trace in the workspace.
+the workspace, where the check runs again. An edit that passes becomes the model's answer, unless
+one of the next few passes too and changes less; where none does, one after which fewer tests fail.
+The others leave no trace in the workspace.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from dataclasses import dataclass, field, replace
 
+from agentcli.agent.edit_calls import SMALLEST, EditCalls, is_guarded
 from agentcli.agent.events import AnswerRejected, CandidateTried, Event, StopReason
 from agentcli.agent.places import likely_places
 from agentcli.agent.state import AgentState
@@ -29,15 +30,23 @@ from agentcli.tools.registry import Registry
 PATIENCE = 12
 """Edits that are tried on for the right one, once there is one after which fewer tests fail."""
 
+LOOK_ON = 6
+"""Edits that are looked at for a smaller one, once one has passed."""
+
 SPARE_S, SLOWER = 3.0, 2.0
 """A try may take so many seconds, and so many times what the check took before all tries."""
 
 _MANY = 1_000_000  # more than fail where tests run at all
 
-_GUARDED = re.compile(
-    r"(^|/)(tests?/|test_[^/]*$|conftest\.py$|(pytest|tox)\.ini$|setup\.cfg$|pyproject\.toml$)"
-    r"|_test\.\w+$"
-)
+
+@dataclass(frozen=True)
+class _Kept:
+    """The best edit so far: how many tests fail after it, and how many tokens it changes."""
+
+    left: int
+    size: int
+    answer: ChatResponse
+
 
 Copies = Callable[[], AbstractAsyncContextManager[Environment]]
 
@@ -53,6 +62,10 @@ class Search:
     tries: int = 30
     _before: dict[str, bytes] = field(default_factory=dict)
     _context: ToolContext = field(init=False)
+    _edits: EditCalls = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._edits = EditCalls(self.tools)
 
     async def better(
         self,
@@ -69,13 +82,14 @@ class Search:
         """
         # An edit is to be tried; nor is it the end where one was made and tests still fail.
         ends = bool(self._before) and not response.message.calls
-        if not isinstance(client, Proposes) or not (ends or self._edit(response)):
+        if not isinstance(client, Proposes) or not (ends or self._edits.of(response)):
             return response
         check, failed = self._last_check(state)
         if check is None or failed == 0:
             return response
-        best: tuple[int, ChatResponse] | None = None
+        best: _Kept | None = None
         tried: set[str] = set()
+        after = 0  # looked at since one has passed
         spent = response.usage
         async with self.copies() as copy:
             failed, narrow, places = await self._look(copy, check, failed)
@@ -85,16 +99,23 @@ class Search:
                 async for candidate in candidates:
                     if candidate is not response:
                         spent += candidate.usage
-                    call = self._edit(candidate)
-                    if call is None or call.arguments in tried or self._is_guarded(call):
+                    call = self._edits.of(candidate)
+                    if call is None or call.arguments in tried or self._edits.is_guarded(call):
                         continue
                     if self.tries <= 0 or (best is not None and len(tried) >= PATIENCE):
                         break
+                    size = self._edits.size(call)
+                    if best is not None and not best.left:
+                        after += 1
+                        if after > LOOK_ON:
+                            break
+                        if size >= best.size:
+                            continue
                     tried.add(call.arguments)
                     left = await self._try(copy, step, call, narrow, check)
-                    if left is not None and left < (best[0] if best else failed):
-                        best = (left, candidate)
-                    if left == 0:
+                    if left == 0 or (left is not None and left < (best.left if best else failed)):
+                        best = _Kept(left, size, candidate)
+                    if best is not None and not best.left and best.size <= SMALLEST:
                         break
         if best is None:
             await self._restore()
@@ -102,8 +123,8 @@ class Search:
             await self.emit(AnswerRejected(step, problem, spent, 0.0))  # it has been paid for
             detail = f"{problem}; nothing was changed"
             raise Stopped(stop_for(StopReason.TRIES_USED_UP, detail=detail))
-        await self._remember(best[1])
-        return replace(best[1], usage=spent)
+        await self._remember(best.answer)
+        return replace(best.answer, usage=spent)
 
     async def _look(
         self, copy: Environment, check: ToolCall, failed: int | None
@@ -129,7 +150,7 @@ class Search:
             narrow = replace(check, arguments=arguments)
         texts: dict[str, str] = {}
         for path in lines.ran:
-            data = None if _GUARDED.search(path) else await _read(copy, path)
+            data = None if is_guarded(path) else await _read(copy, path)
             if data is not None:
                 texts[path] = data.decode("utf-8", "replace").replace("\r\n", "\n")
         return now, narrow, likely_places(lines, texts)
@@ -163,7 +184,7 @@ class Search:
         """
         started = time.monotonic()
         context = self._context
-        paths = self._paths(call)
+        paths = self._edits.paths(call)
         before = {path: await _read(copy, path) for path in paths}
         edit = await self.tools.dispatch(call, context)
         if edit.outcome is not Outcome.OK:
@@ -200,30 +221,9 @@ class Search:
             return None, None
         return ToolCall("search", checks[0].name), None
 
-    def _edit(self, response: ChatResponse) -> ToolCall | None:
-        """The one edit that an answer consists of, or None."""
-        calls = response.message.calls
-        if len(calls) != 1 or response.cut_calls:
-            return None
-        spec = self.tools.spec(calls[0].name)
-        return calls[0] if spec is not None and spec.kind is ToolKind.EDIT else None
-
-    def _is_guarded(self, call: ToolCall) -> bool:
-        """Whether it would change what it is measured by: tests and their configuration."""
-        return any(_GUARDED.search(path) for path in self._paths(call))
-
-    def _paths(self, call: ToolCall) -> tuple[str, ...]:
-        spec = self.tools.spec(call.name)
-        try:
-            arguments = json.loads(call.arguments)
-        except ValueError:
-            return ()
-        names = spec.path_arguments if spec else ()
-        return tuple(arguments[name] for name in names if isinstance(arguments.get(name), str))
-
     async def _remember(self, response: ChatResponse) -> None:
-        call = self._edit(response)
-        for path in self._paths(call) if call else ():
+        call = self._edits.of(response)
+        for path in self._edits.paths(call) if call else ():
             data = await _read(self.context.environment, path)
             if data is not None:
                 self._before.setdefault(path, data)

@@ -134,7 +134,7 @@ class WarmEnvironment(HostEnvironment):
         }
         answer: dict[str, Any] | None = None
         try:
-            answer = await warm.ask(request, limits.time_s + _GRACE_S)
+            answer = await warm.ask(request, forking.SLACK * limits.time_s + _GRACE_S)
         finally:
             if answer is None:  # it has died, or somebody no longer waits for its answer
                 self._warm[key] = None

@@ -14,8 +14,10 @@ from agentcli.agent.events import CandidateTried, MemoryLog, SessionStarted, Sto
 from agentcli.agent.kernel import Agent
 from agentcli.agent.module import AgentModule
 from agentcli.agent.run import RunResult
+from agentcli.agent.search import LOOK_ON
 from agentcli.environments.copies import copied
 from agentcli.environments.host import HostEnvironment
+from agentcli.environments.warm import WarmEnvironment
 from agentcli.llm.client import ChatRequest, ChatResponse, EditPlace, ModelInfo
 from agentcli.llm.replay import Replay
 from agentcli.messages import FinishReason, ToolCall, Usage, assistant
@@ -89,7 +91,7 @@ async def work(tmp_path: Path) -> AsyncIterator[Work]:
                 log=log,
                 session=SessionStarted("s", str(tmp_path), "m", "auto", "none", (), "0"),
                 module=AgentModule(),
-                copies=partial(copied, tmp_path),
+                copies=partial(copied, tmp_path, kind=WarmEnvironment),
             )
             return await agent.start("fix it").result(), log, model
 
@@ -120,6 +122,30 @@ async def test_two_faults_are_mended_one_after_the_other(work: Work, tmp_path: P
     assert tried(log) == [1, 0]
     text = (tmp_path / "calc.py").read_text()
     assert text.index("return min") < text.index("def high") < text.index("return max")
+
+
+async def test_of_those_that_pass_the_one_that_changes_least_is_kept(
+    work: Work, tmp_path: Path
+) -> None:
+    (tmp_path / "calc.py").write_text(FILES["calc.py"].replace("return min", "return  max"))
+    more = edit("return max(a, b)", "return a if a < b else b")
+    longer = edit("return max(a, b)", "return (a if (a <= b) else b) + 0")
+    wrong = edit("return max(a, b)", "return b")
+    result, log, _ = await work([RUN, more, RUN, "Fixed."], [longer, wrong, RIGHT, ALSO])
+    assert result.state.stop is StopReason.FINAL
+    assert "return min(a, b)" in (tmp_path / "calc.py").read_text()
+    # What changes more is not tried any more, and after one token for another nothing is.
+    assert tried(log) == [0, 1, 0]
+
+
+async def test_what_passed_is_kept_where_nothing_smaller_passes(work: Work, tmp_path: Path) -> None:
+    (tmp_path / "calc.py").write_text(FILES["calc.py"].replace("return min", "return  max"))
+    more = edit("return max(a, b)", "return a if a < b else b")
+    wrong = [edit("return max(a, b)", f"return {n}") for n in range(2, LOOK_ON + 2)]
+    result, log, _ = await work([RUN, more, RUN, "Fixed."], [*wrong, RIGHT])
+    assert result.state.stop is StopReason.FINAL
+    assert "return a if a < b else b" in (tmp_path / "calc.py").read_text()
+    assert len(tried(log)) == 1 + LOOK_ON  # and then it is over
 
 
 async def test_used_up_tries_leave_the_workspace_as_it_was(work: Work, tmp_path: Path) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import socket
+import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from agentcli.environments import forking
 from agentcli.environments.base import ExecResult
 from agentcli.environments.copies import copied
 from agentcli.environments.warm import WarmEnvironment
@@ -74,6 +78,18 @@ async def test_time_is_bounded_and_the_next_run_is_none_the_worse(warm: WarmEnvi
     assert all(warm._warm.values())
 
 
+def test_a_run_that_waits_for_the_processor_is_given_time() -> None:
+    waits = (sys.executable, "-c", "input()")
+    ours, theirs = socket.socketpair()
+    with ours, theirs, subprocess.Popen(waits, stdin=subprocess.PIPE) as child:
+        assert child.stdin is not None
+        # By the clock its time has been up for long, and then for too long.
+        assert forking.watch(child.pid, [], time.monotonic() - 1e6, 300.0, theirs) is None
+        child.stdin.write(b"\n")
+        child.stdin.close()
+        assert forking.watch(child.pid, [], time.monotonic() - 500.0, 300.0, theirs) == 0
+
+
 async def test_what_a_run_leaves_behind_is_ended(warm: WarmEnvironment) -> None:
     leaves = (
         "import subprocess, sys\n"
@@ -96,7 +112,9 @@ async def test_what_a_run_leaves_behind_is_ended(warm: WarmEnvironment) -> None:
 async def test_a_run_that_kills_the_interpreter_is_run_alone(warm: WarmEnvironment) -> None:
     await warm.write(
         "test_kill.py",
-        b"import os, sys\nif 'forking' in open(f'/proc/{os.getppid()}/cmdline').read():\n"
+        b"import os, sys\ntry:\n    parent = open(f'/proc/{os.getppid()}/cmdline').read()\n"
+        b"except OSError:\n    parent = 'hidden from a command that runs alone'\n"
+        b"if 'forking' in parent:\n"
         b"    os.kill(os.getppid(), 9)\n    sys.exit(0)\nassert False, 'no way'\n",
     )
     result = await warm.exec((*UNITTEST, "test_kill"), limits=LIMITS, env=ENV)

@@ -1,0 +1,86 @@
+"""Calls that are edits: which files they touch, how much they change, and what they must not.
+
+Tests seldom tell a repair from a repair that does more. That the smaller of two is the likelier
+one is what GenProg, too, relies on when it minimises its patches (Le Goues et al. 2012).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from agentcli.llm.client import ChatResponse
+from agentcli.messages import ToolCall
+from agentcli.tools.base import ToolKind
+from agentcli.tools.registry import Registry
+
+SMALLEST = 2
+"""Tokens that change where one stands in the place of another."""
+
+_TOKEN = re.compile(r"\w+|[^\w\s]")
+_GUARDED = re.compile(
+    r"(^|/)(tests?/|test_[^/]*$|conftest\.py$|(pytest|tox)\.ini$|setup\.cfg$|pyproject\.toml$)"
+    r"|_test\.\w+$"
+)
+
+
+class EditCalls:
+    """Calls of the editing tools among ``tools``."""
+
+    def __init__(self, tools: Registry) -> None:
+        self._tools = tools
+
+    def of(self, response: ChatResponse) -> ToolCall | None:
+        """The one edit that an answer consists of, or None."""
+        calls = response.message.calls
+        if len(calls) != 1 or response.cut_calls:
+            return None
+        spec = self._tools.spec(calls[0].name)
+        return calls[0] if spec is not None and spec.kind is ToolKind.EDIT else None
+
+    def paths(self, call: ToolCall) -> tuple[str, ...]:
+        """The files that it touches."""
+        spec, arguments = self._tools.spec(call.name), _arguments(call)
+        names = spec.path_arguments if spec else ()
+        return tuple(arguments[name] for name in names if isinstance(arguments.get(name), str))
+
+    def is_guarded(self, call: ToolCall) -> bool:
+        """Whether it would change what it is measured by."""
+        return any(is_guarded(path) for path in self.paths(call))
+
+    def size(self, call: ToolCall) -> int:
+        """How many tokens it changes; 0 where that cannot be seen."""
+        spec, arguments = self._tools.spec(call.name), _arguments(call)
+        pairs = spec.variant_of.items() if spec else ()
+        texts = [(arguments.get(old), arguments.get(new)) for new, old in pairs]
+        return sum(changed_tokens(str(old), str(new)) for old, new in texts)
+
+
+def is_guarded(path: str) -> bool:
+    """Whether a file is a test, or the configuration of tests."""
+    return _GUARDED.search(path) is not None
+
+
+def changed_tokens(old: str, new: str) -> int:
+    """Words and signs of ``old`` that go and of ``new`` that come, from the first that differs to
+    the last."""
+    gone, come = _TOKEN.findall(old), _TOKEN.findall(new)
+    same = _shared(gone, come)
+    gone, come = gone[same:], come[same:]
+    same = _shared(gone[::-1], come[::-1])
+    return len(gone) + len(come) - 2 * same
+
+
+def _shared(one: list[str], other: list[str]) -> int:
+    """How many tokens both begin with."""
+    pairs = zip(one, other, strict=False)
+    return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+
+
+def _arguments(call: ToolCall) -> dict[str, Any]:
+    try:
+        arguments = json.loads(call.arguments)
+    except ValueError:
+        return {}
+    return arguments if isinstance(arguments, dict) else {}
