@@ -85,6 +85,28 @@ def _scan(root: int) -> list[int]:
     return found
 
 
+def first_inside(main: int) -> int | None:
+    """The first process of the namespace of process ids that a child holds; None if it has none."""
+    for pid in descendants(main, 0):
+        with suppress(OSError), open(f"/proc/{pid}/status", "rb") as file:
+            ids = file.read().partition(b"\nNSpid:")[2].partition(b"\n")[0].split()
+            if len(ids) > 1 and ids[-1] == b"1":
+                return pid
+    return None
+
+
+def processes_inside(main: int) -> int:
+    """How many live in the namespace of process ids that a child holds; 0 where it holds none.
+
+    By one listing, which takes a fiftieth of a walk over as many.
+    """
+    first = first_inside(main)
+    for pid in descendants(first, 0) if first else ():
+        with suppress(OSError):  # it has ended, or cannot be looked at
+            return sum(map(str.isdigit, os.listdir(f"/proc/{pid}/root/proc")))
+    return 0
+
+
 class Usage:
     """What a set of processes uses together.
 
@@ -182,41 +204,35 @@ def _send(pids: list[int], number: int) -> None:
                 send(pid, number)
 
 
-def give_way(pids: list[int]) -> None:
+def give_way(main: int, pids: list[int]) -> None:
     """Let processes, and the groups that they lead, have what time others leave to them.
 
-    Those that they start inherit it.
+    Those that they start inherit it. The two that hold a namespace are left out, as their death
+    ends all in it and must not wait.
     """
+    first = first_inside(main)
     for pid in pids:
-        for kind in (os.PRIO_PGRP, os.PRIO_PROCESS):
-            with suppress(ProcessLookupError, PermissionError):
-                os.setpriority(kind, pid, 19)
+        if first is None or pid not in (main, first):
+            for kind in (os.PRIO_PGRP, os.PRIO_PROCESS):
+                with suppress(ProcessLookupError, PermissionError):
+                    os.setpriority(kind, pid, 19)
 
 
 def kill_namespace(main: int, patience_s: float = 5.0) -> None:
     """End a child that holds a namespace of process ids, and with it all that lives in there.
 
-    Its death takes the namespace's first process along, and the kernel then kills the rest in one
-    go, however fast they fork; a walk over them could not keep up. Does nothing to a child whose
-    own first child is not such a process.
+    With the namespace's first process the kernel kills the rest in one go, however fast they fork;
+    a walk over them could not keep up.
     """
-    if not any(_is_first(pid) for pid in descendants(main, 0)):
+    first = first_inside(main)
+    if first is None:
         return
-    with suppress(ProcessLookupError, PermissionError):
-        os.kill(main, signal.SIGKILL)
+    for pid in (first, main):
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
     while not reap_all() and patience_s > 0:
         signal.sigtimedwait({signal.SIGCHLD}, 0.01)
         patience_s -= 0.01
-
-
-def _is_first(pid: int) -> bool:
-    """Whether a process is the first of a namespace below ours."""
-    try:
-        with open(f"/proc/{pid}/status", "rb") as file:
-            ids = file.read().partition(b"\nNSpid:")[2].partition(b"\n")[0].split()
-    except OSError:
-        return False
-    return len(ids) > 1 and ids[-1] == b"1"
 
 
 def reap_all() -> bool:

@@ -144,6 +144,8 @@ def _watch(
     pause = 0.02
     seen = 0
     most = min(_MANY, limits["tasks"])
+    tasks_before = _all_tasks()
+    too_many = {"exceeded": f"more than {limits['tasks']} tasks"}
     verdict: dict[str, Any] = {}
     while True:
         wait = pause if deadline is None else max(min(pause, deadline - time.monotonic()), 0)
@@ -161,20 +163,25 @@ def _watch(
             return {**verdict, "timed_out": True}
         if group is not None and (refused := _refused(group, limits)):
             return {**verdict, **refused}
+        # What is quick comes first: the more processes want time, the less of it is left here.
+        grown = _all_tasks() - tasks_before > limits["tasks"]
+        if grown and tree.processes_inside(main) > limits["tasks"]:
+            return {**verdict, **too_many}
         pids = tree.descendants(me, most)
-        if most < len(pids) <= limits["tasks"]:
-            tree.give_way(pids)
-            most = limits["tasks"]
-            pids = tree.descendants(me, most)
-        if len(pids) > limits["tasks"]:  # before looking closer at each, which takes long
-            return {**verdict, "exceeded": f"more than {limits['tasks']} tasks"}
+        if len(pids) > _MANY:
+            tree.give_way(main, pids)
+            if most < limits["tasks"]:
+                most = limits["tasks"]
+                continue
+        if len(pids) > limits["tasks"]:
+            return {**verdict, **too_many}
         usage = tree.Usage(pids)
         if shared is not None and shared.exceeded(usage.memory, pids):
             return {**verdict, "memory_exceeded": True}
         if usage.memory > limits["memory_bytes"]:
             return {**verdict, "memory_exceeded": True}
         if usage.tasks > limits["tasks"]:
-            return {**verdict, "exceeded": f"more than {limits['tasks']} tasks"}
+            return {**verdict, **too_many}
         if disk.exceeded(usage, pids):
             return {**verdict, "exceeded": f"more than {limits['disk_bytes']} bytes written"}
         # A tree that grows fast is looked at again soon: a fork bomb doubles within milliseconds.
