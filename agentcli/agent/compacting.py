@@ -28,6 +28,7 @@ ANSWER_TOKENS = 32_000
 SUMMARY_TOKENS = 8_000
 """Most that a summary may take, with the thoughts that lead to it."""
 _SUMMARY_S = 300
+_COUNT_S = 10
 _SUMMARIZED_CHARS = 100_000
 """Of what is summarized, where the window is not known."""
 _CHARS_PER_TOKEN = 2
@@ -116,6 +117,9 @@ class Compacting:
             return False
         if tokens <= limits.hard and tokens < self._least * _WORTH:
             return False
+        tokens = await _counted(client, request)
+        if tokens <= limits.soft:
+            return False
         planned = await self._plan(client, request, tokens, limits.target, "near the limit")
         self._least = planned.tokens_after
         if planned.tokens_after > limits.hard:
@@ -177,7 +181,7 @@ class Compacting:
         if self._looked_at is not None and self._looked_at[:2] == (count, pins):
             planned = self._looked_at[2]
         if planned is None:
-            tokens = (await client.count_tokens(request)).tokens
+            tokens = await _counted(client, request)
             limits = self.limits(client, request)
             target = int(tokens * _LEAST_SHARE)
             if limits is not None:
@@ -317,6 +321,15 @@ class Compacting:
         if not response.message.text.strip():
             raise ProviderError("the summary is empty", provider=client.info.provider)
         return response.message.text
+
+
+async def _counted(client: LLMClient, request: ChatRequest) -> int:
+    """A request's tokens by its provider's own count; where that cannot be had, an estimate."""
+    try:
+        async with asyncio.timeout(_COUNT_S):
+            return (await client.count_tokens(request, exact=True)).tokens
+    except (ProviderError, TimeoutError):
+        return (await client.count_tokens(request)).tokens
 
 
 def _with(conversation: Conversation, items: tuple[Item, ...], target: int) -> Conversation:

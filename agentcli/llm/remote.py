@@ -133,6 +133,7 @@ class RemoteModel(ABC):
         history = self._cache.messages(request.conversation, request.messages)
         if exact:
             if (counted := await self._counted(request, history)) is not None:
+                self._meter.report(self._size(request, history), counted)
                 return TokenCount(counted, exact=True)
             await self._sharpen()
         elif self._meter.sharper and self._size(request, history) > LONG:

@@ -20,16 +20,18 @@ from agentcli.agent.events import (
     StopReason,
 )
 from agentcli.agent.folding import fold_all
+from agentcli.agent.kernel import Agent
 from agentcli.agent.processors.base import NOTE, SUMMARY, Conversation, Item
 from agentcli.agent.processors.standard import processors_named
-from agentcli.errors import UsageError
+from agentcli.errors import BadRequestError, UsageError
+from agentcli.llm.anthropic import AnthropicMessages
 from agentcli.llm.client import ModelInfo
 from agentcli.llm.openai import OpenAIChat
 from agentcli.messages import Role, Usage, validate_history
 from agentcli.tools.base import ToolContext, ToolKind
 from agentcli.tools.registry import tool
 from tests.agent.conftest import Bench, Make
-from tests.server import Reply, Request
+from tests.server import Reply, Request, ScriptedServer
 
 WINDOW = 8000
 CHEAP = processors_named(["truncate_long_tools=200", "keep_relevant", "keep_last_n"])
@@ -92,6 +94,29 @@ async def test_a_conversation_longer_than_the_window_goes_on(bench: Make) -> Non
     for request in made.server.requests:  # and what matters stays
         texts = [m.get("content") for m in request.json["messages"]]
         assert "look around" in texts or not request.json.get("tools")
+
+
+class Uncounted(AnthropicMessages):
+    """As where a proxy has no such address."""
+
+    async def _counted(self, *request: object) -> int | None:
+        raise BadRequestError("no such path")
+
+
+@pytest.mark.parametrize("model", [AnthropicMessages, Uncounted])
+async def test_near_the_limit_the_provider_is_asked_to_count(
+    model: type[AnthropicMessages],
+) -> None:
+    log = MemoryLog()
+    async with ScriptedServer([answering(12)] * 13) as server:
+        info = ModelInfo("claude-sonnet-5-5", "anthropic", context_window=WINDOW)
+        agent = Agent(model(info, "sk-test", server.root), [LOOK], log=log, processors=CHEAP)
+        result = await agent.start("look around").result()
+        await agent.client.aclose()
+    counts = {counted(each) for each in server.requests if each.path.endswith("/count_tokens")}
+    compacted = [event.tokens_before for event in log.events if isinstance(event, Compacted)]
+    assert result.task_result == "done" and compacted and server.faults == []
+    assert set(compacted) <= counts if model is AnthropicMessages else not counts
 
 
 async def test_the_journal_keeps_everything(bench: Make) -> None:
