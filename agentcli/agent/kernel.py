@@ -58,7 +58,7 @@ from agentcli.agent.run import Run, RunResult
 from agentcli.agent.search import Copies, Search
 from agentcli.agent.sessions import session_of
 from agentcli.agent.state import AgentState
-from agentcli.agent.stop import Stop, Stopped, finished, stop_for, stop_of, unrecorded
+from agentcli.agent.stop import Stop, Stopped, error_of, finished, stop_for, stop_of, unrecorded
 from agentcli.agent.stream import Stream
 from agentcli.environments.base import Nowhere
 from agentcli.errors import ConfigError, InternalError, JournalError, Place, UsageError
@@ -409,7 +409,7 @@ class Agent:
     async def _drive(self, run: Run, work: asyncio.Task[None]) -> RunResult:
         """Wait for the work and end the run, in a task that cancelling it does not reach."""
         await asyncio.wait([work])
-        stop = stop_of(_error_of(work), self._place())
+        stop = stop_of(error_of(work), self._place())
         final = finished(stop)
         try:
             await self.stream.resolve_calls()
@@ -443,9 +443,3 @@ class Agent:
                 f"cannot {doing}: the run before has not ended",
                 hint="Await its result or cancel it",
             )
-
-
-def _error_of(work: asyncio.Task[None]) -> BaseException:
-    if work.cancelled():
-        return asyncio.CancelledError()
-    return work.exception() or InternalError("the run ended without a reason")

@@ -12,6 +12,7 @@ from agentcli.errors import (
     AgentCLIError,
     BudgetError,
     CapabilityError,
+    InternalError,
     JournalError,
     Place,
     ProviderError,
@@ -44,6 +45,13 @@ class Stopped(Exception):
 def stop_for(reason: StopReason, *, answer: str = "", detail: str = "") -> Stop:
     """A stop with the status that its reason always has."""
     return Stop(reason, STATUS_OF[reason], answer, detail)
+
+
+def error_of(work: asyncio.Task[None]) -> BaseException:
+    """What a run's work ended with: it always ends by raising."""
+    if work.cancelled():
+        return asyncio.CancelledError()
+    return work.exception() or InternalError("the run ended without a reason")
 
 
 def stop_of(error: BaseException, place: Place) -> Stop:
