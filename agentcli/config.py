@@ -18,7 +18,7 @@ import platformdirs
 from pydantic import BaseModel, ValidationError
 
 from agentcli.errors import ConfigError
-from agentcli.settings import McpServerSettings, ProviderSettings, Settings, leaves
+from agentcli.settings import FORMS, McpServerSettings, ProviderSettings, Settings, leaves
 from agentcli.text import one_line
 
 PROJECT_FILE = Path(".agentcli") / "config.toml"
@@ -271,6 +271,8 @@ def _replaced(values: Mapping[str, Any], key: str) -> Iterator[str]:
         if depth < len(path) and at is not None and not isinstance(at, Mapping):
             yield ".".join(path[:depth])
     if isinstance(at, Mapping):
+        if first["type"] == "string_pattern_mismatch":
+            what = FORMS.get(place.rpartition(".")[2], what)
         yield from (inner for inner, _ in leaves(at, f"{key}."))
 
 

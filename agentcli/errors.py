@@ -71,7 +71,8 @@ class AgentCLIError(Exception):
 
     def line(self) -> str:
         """The message and the hint in one line, as printed on stderr."""
-        return f"{self.message}. {self.hint}" if self.hint else self.message
+        end = "" if self.message.endswith(("?", ".", "!")) else "."
+        return f"{self.message}{end} {self.hint}" if self.hint else self.message
 
 
 class UsageError(AgentCLIError):

@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from agentcli.config import nearest
 from agentcli.errors import TaskError
+from agentcli.settings import FORMS
 
 
 def _list(value: object) -> object:
@@ -144,4 +145,6 @@ def _fault(error: ValidationError, lines: Mapping[str, int], source: str) -> Tas
             hint=nearest(steps[-1], list(known.model_fields)),
         )
     what = first["msg"].removeprefix("Input should be ")
+    if first["type"] == "string_pattern_mismatch":
+        what = FORMS.get(place, what)
     return TaskError(f"{source}:{line}: {place} should be {what}", hint="Correct it there")

@@ -129,7 +129,7 @@ class PermissionSettings(_Section):
 class LocalSettings(_Section):
     """How models on this machine are loaded; None leaves the choice to what is fast here."""
 
-    device: str | None = None
+    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")] | None = None
     """cpu, cuda or cuda:1."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     quantize: Literal["int8", "int4"] | None = None
@@ -278,3 +278,11 @@ def leaves(layer: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:
             yield from leaves(value, f"{at}{key}.")
         elif not isinstance(value, Mapping):
             yield f"{at}{key}", value
+FORMS = {
+    "env": "host, docker:IMAGE or ssh:HOST[:FOLDER]",
+    "base_url": "an address that begins with http:// or https://",
+    "device": "cpu, cuda or cuda:N",
+}
+"""How texts that must match a pattern look, by the last part of their key."""
+
+

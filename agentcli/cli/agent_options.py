@@ -94,7 +94,7 @@ DomainOption = Annotated[
     list[str] | None,
     typer.Option(
         "--domain",
-        help="A host that --network allow lets through; repeatable.",
+        help="Let commands reach this host, by --network allow; repeatable.",
         metavar="HOST",
         rich_help_panel=CONFINEMENT,
     ),
@@ -158,5 +158,9 @@ def agent_flags(
 
 
 def network_flags(network: Network | None, domain: list[str] | None) -> dict[str, Any]:
-    """What commands reach, as settings."""
+    """What commands reach, as settings. A host to be reached asks for the network that it needs."""
+    if domain and network is None:
+        network = Network.ALLOW
+    if domain and network is not Network.ALLOW:
+        raise typer.BadParameter(f"is for --network allow, not {network}", param_hint="'--domain'")
     return {"network": network.value if network else None, "domains": domain or None}

@@ -10,6 +10,7 @@ from typing import Any
 
 import typer
 from typer._click import Context, HelpFormatter
+from typer._click.exceptions import UsageError
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 OPTIONS = "Options"
@@ -20,6 +21,20 @@ _VALUES = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
 
 class Command(TyperCommand):
     """A command whose help has a section for each of its options' panels."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        for param in self.params:
+            if isinstance(param, TyperArgument) and param.metavar is None:
+                param.metavar = param.name.upper()  # in errors as well
+
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        """As Typer does it; what is wrong names this command, also where its parser did not."""
+        try:
+            return super().parse_args(ctx, args)
+        except UsageError as error:
+            error.ctx = error.ctx or ctx
+            raise
 
     def collect_usage_pieces(self, ctx: Context) -> list[str]:
         """Each argument by its name, in brackets where it may be left out."""
@@ -71,8 +86,7 @@ def _first(text: str | None) -> str:
 
 
 def _name(argument: TyperArgument) -> str:
-    name = argument.metavar or (argument.name or "").upper()
-    return name.strip("[]") + ("..." if argument.nargs != 1 else "")
+    return (argument.metavar or "").strip("[]") + ("..." if argument.nargs != 1 else "")
 
 
 def _usage(argument: TyperArgument) -> str:

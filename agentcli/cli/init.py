@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from agentcli import config
 from agentcli.cli.help import App
-from agentcli.errors import ConfigError
+from agentcli.errors import AuthenticationError, ConfigError
+from agentcli.llm import registry
 from agentcli.llm.catalog import DEFAULT_MODELS, PROVIDERS
-from agentcli.llm.registry import EMBEDDED
 from agentcli.settings_reference import as_toml
 
 app = App()
@@ -36,7 +38,7 @@ def init(
         raise ConfigError(
             f"{file} is there already", hint="Change it with: agentcli config set KEY VALUE"
         )
-    chosen = model or _look()
+    chosen = _known(model) if model else _look()
     lines = ["# Settings of agentcli. What is commented out shows the defaults.", ""]
     lines += [f"model = {json.dumps(chosen)}", ""]
     lines += [line for line in as_toml() if line != "# model ="]
@@ -47,6 +49,14 @@ def init(
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror or error}") from error
     print(f"wrote {file} with the model {chosen}")
+
+
+def _known(model: str) -> str:
+    """The model, where its provider is one; its key may be set later. Raises ConfigError."""
+    if registry.split_name(model)[0] not in (registry.LOCAL, registry.EMBEDDED):
+        with contextlib.suppress(AuthenticationError):
+            registry.resolve(model, config.load(Path.cwd()))
+    return model
 
 
 def _look() -> str:
@@ -66,7 +76,7 @@ def _look() -> str:
         print("found no key and no server; the embedded model needs: pip install 'agentcli[local]'")
     else:
         print("found no key and no server on this machine; the embedded model needs neither")
-    return EMBEDDED
+    return registry.EMBEDDED
 
 
 def _served(provider: str) -> list[str]:

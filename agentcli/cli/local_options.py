@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -25,12 +26,20 @@ class Quantize(StrEnum):
 
 LOCAL = "Models on this machine"
 
+
+def _device(device: str | None) -> str | None:
+    if device is not None and not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise typer.BadParameter(f"{device!r} is not cpu, cuda or cuda:N")
+    return device
+
+
 DeviceOption = Annotated[
     str | None,
     typer.Option(
         "--device",
         help="cpu, cuda or cuda:1; default: cuda where there is one.",
         metavar="DEVICE",
+        callback=_device,
         rich_help_panel=LOCAL,
     ),
 ]

@@ -231,6 +231,8 @@ def run(
             attempts=best_of,
             executor=executor,
         )
+    if jobs is not None or executor is not Executor.LOCAL:
+        raise UsageError("--jobs and --executor are for a folder of tasks")
     given = tasks.overridden(_task(task, prompt, before, folder), flags, check or ())
     if before and not given.model:
         given = replace(given, model=before.model)

@@ -286,7 +286,9 @@ class HostEnvironment(WorkerFiles):
 
 def _destinations(domains: Sequence[str]) -> Destinations:
     if not domains:
-        raise ConfigError('network "allow" needs a list of domains', hint="Name some in domains")
+        raise ConfigError(
+            'network "allow" needs a list of domains', hint="Name some with --domain, or in domains"
+        )
     try:
         return Destinations(domains)
     except ValueError as error:

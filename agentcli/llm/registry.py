@@ -310,9 +310,11 @@ def _provider(
     if known is None and chosen is None:
         others = plugins.names(plugins.PROVIDERS)
         names = sorted({*PROVIDERS, *settings.providers, *others, LOCAL, EMBEDDED, REPLAY})
+        near = nearest(name, names)
+        stop = "" if near.endswith("?") else "."
         raise ConfigError(
             f'unknown provider "{name}"',
-            hint=f"{nearest(name, names)}. Others need [providers.{name}] with a base_url",
+            hint=f"{near}{stop} Others need [providers.{name}] with a base_url",
         )
     chosen = chosen or ProviderSettings()
     known = known or Provider("")

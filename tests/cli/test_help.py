@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import typer
 from typer._click import Context
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
-from agentcli.cli.app import COMMANDS
+from agentcli.cli.agent_options import network_flags
+from agentcli.cli.app import COMMANDS, call
 from agentcli.cli.help import OPTIONS, Command
+from agentcli.errors import AgentCLIError
 
 
 def commands() -> Iterator[tuple[str, TyperCommand]]:
@@ -64,3 +67,34 @@ def test_arguments_are_named_in_the_usage() -> None:
     assert "Usage: config set [OPTIONS] KEY VALUE\n" in shown("config set")
     assert "Usage: trust [OPTIONS] [FOLDER]\n" in shown("trust")
     assert "FOLDER The project; default: the current folder." in " ".join(shown("trust").split())
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("run -p", "Option '-p' requires an argument. See: agentcli run --help"),
+        ("run -p x --env dcoker:x", "env should be host, docker:IMAGE or ssh:HOST[:FOLDER]"),
+        ("run -p x --jobs 2", "--jobs and --executor are for a folder of tasks"),
+        ("run -p x --executor ray", "--jobs and --executor are for a folder of tasks"),
+        ("run -p x --network full --domain a.com", "--domain': is for --network allow, not full"),
+        ("run -p x --device tpu", "--device': 'tpu' is not cpu, cuda or cuda:N"),
+        ("generate x --device cuda:x", "--device': 'cuda:x' is not cpu, cuda or cuda:N"),
+        ("completion tcsh", "Invalid value for 'SHELL': 'tcsh' is not one of"),
+        ("init --model opnai:x", '"opnai". Did you mean "openai"? Others need [providers.opnai]'),
+        ("init --model zzz:x", ", vllm. Others need [providers.zzz] with a base_url"),
+    ],
+)
+def test_what_cannot_be_meant_is_told(
+    words: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AGENTCLI_CONFIG_DIR", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(AgentCLIError) as caught:
+        call(words.split())
+    assert told in caught.value.line() and caught.value.exit_code == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_host_to_be_reached_asks_for_the_network_that_it_needs() -> None:
+    assert network_flags(None, ["a.com"]) == {"network": "allow", "domains": ["a.com"]}
+    assert network_flags(None, None) == {"network": None, "domains": None}
