@@ -243,6 +243,8 @@ def _validate(values: dict[str, Any], sources: Mapping[str, str]) -> Settings:
             what = first["msg"].removeprefix("Value error, ")
             raise ConfigError(f"{source}: {place}: {what[:1].lower()}{what[1:]}") from error
         what = first["msg"].removeprefix("Input should be ")
+        if first["type"] == "string_pattern_mismatch":
+            what = FORMS.get(place.rpartition(".")[2], what)
         raise ConfigError(f"{source}: {place} should be {what}") from error
 
 
@@ -271,8 +273,6 @@ def _replaced(values: Mapping[str, Any], key: str) -> Iterator[str]:
         if depth < len(path) and at is not None and not isinstance(at, Mapping):
             yield ".".join(path[:depth])
     if isinstance(at, Mapping):
-        if first["type"] == "string_pattern_mismatch":
-            what = FORMS.get(place.rpartition(".")[2], what)
         yield from (inner for inner, _ in leaves(at, f"{key}."))
 
 

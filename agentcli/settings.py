@@ -271,13 +271,6 @@ class Settings(_Section):
             yield key, value, self.source(key)
 
 
-def leaves(layer: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted key, value) of all that is no section."""
-    for key, value in layer.items():
-        if isinstance(value, Mapping) and value:
-            yield from leaves(value, f"{at}{key}.")
-        elif not isinstance(value, Mapping):
-            yield f"{at}{key}", value
 FORMS = {
     "env": "host, docker:IMAGE or ssh:HOST[:FOLDER]",
     "base_url": "an address that begins with http:// or https://",
@@ -286,3 +279,10 @@ FORMS = {
 """How texts that must match a pattern look, by the last part of their key."""
 
 
+def leaves(layer: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of all that is no section."""
+    for key, value in layer.items():
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, f"{at}{key}.")
+        elif not isinstance(value, Mapping):
+            yield f"{at}{key}", value
