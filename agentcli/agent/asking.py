@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from typing import Any
 
 from agentcli.agent.budget import Price, RunLimits, answer_room
 from agentcli.agent.events import Delta, RetryScheduled, Stage, StreamReset, Warned
@@ -111,14 +112,18 @@ class Asking:
         """Fold one attempt; the seconds to its first piece and to its end."""
         started = time.monotonic()
         first_s: float | None = None
-        async with aclosing(client.stream(request)) as deltas:  # type: ignore[type-var]
-            while (delta := await self._next(client, deltas)) is not None:
+        provider = client.info.provider
+        async with (
+            _Patience(provider, self._limits.silence_s) as patience,
+            aclosing(client.stream(request)) as deltas,  # type: ignore[type-var]
+        ):
+            while (delta := await patience.next(deltas)) is not None:
                 if first_s is None:
                     first_s = time.monotonic() - started
                 fold.add(delta)
                 await self._emit(Delta(step, delta))
                 if isinstance(delta, UsageDelta) and delta.doubt:
-                    await self._doubt(client.info.provider, delta.doubt)
+                    await self._doubt(provider, delta.doubt)
         duration_s = time.monotonic() - started
         return duration_s if first_s is None else first_s, duration_s
 
@@ -127,20 +132,6 @@ class Asking:
             self._doubted.add(provider)
             counts = f"{provider} tells counts of tokens that cannot be ({what})"
             await self._emit(Warned(f"{counts}; they are left out, and the cost is not known"))
-
-    async def _next(
-        self, client: LLMClient, deltas: AsyncIterator[StreamEvent]
-    ) -> StreamEvent | None:
-        try:
-            async with asyncio.timeout(self._limits.silence_s):
-                return await anext(deltas, None)
-        except TimeoutError as error:
-            raise DeadlineError(
-                f"{client.info.provider} sent nothing of its answer "
-                f"for {self._limits.silence_s:g} s",
-                hint="Raise request_timeout_s or try again",
-                provider=client.info.provider,
-            ) from error
 
     async def fitted(
         self, client: LLMClient, request: ChatRequest, state: AgentState
@@ -174,6 +165,60 @@ class Asking:
         """US dollars; None where the price or the usage is not known."""
         price = await asyncio.shield(self._load_price(info))
         return price(usage) if usage.total_tokens else None
+
+
+class _Patience:
+    """Waits for the pieces of one answer, for each no longer than ``limit_s`` seconds (None: ever).
+
+    One timer serves them all, for a quick model sends hundreds in a second.
+
+    Raises:
+        DeadlineError: at its end, when a piece did not come in time.
+    """
+
+    def __init__(self, provider: str, limit_s: float | None) -> None:
+        self._provider = provider
+        self._limit_s = limit_s
+        self._loop = asyncio.get_running_loop()
+        self._scope = asyncio.timeout(None)
+        self._since: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def next(self, deltas: AsyncIterator[StreamEvent]) -> StreamEvent | None:
+        """The next piece; None after the last."""
+        self._since = self._loop.time()
+        try:
+            return await anext(deltas, None)
+        finally:
+            self._since = None
+
+    async def __aenter__(self) -> _Patience:
+        await self._scope.__aenter__()
+        self._look_again(self._loop.time())
+        return self
+
+    async def __aexit__(self, *exc: Any) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        try:
+            await self._scope.__aexit__(*exc)
+        except TimeoutError as error:
+            raise DeadlineError(
+                f"{self._provider} sent nothing of its answer for {self._limit_s:g} s",
+                hint="Raise request_timeout_s or try again",
+                provider=self._provider,
+            ) from error
+
+    def _look_again(self, since: float) -> None:
+        if self._limit_s is not None:
+            self._timer = self._loop.call_at(since + self._limit_s, self._look)
+
+    def _look(self) -> None:
+        now, since = self._loop.time(), self._since
+        if since is not None and self._limit_s is not None and now >= since + self._limit_s:
+            self._scope.reschedule(now)
+        else:
+            self._look_again(now if since is None else since)
 
 
 def exhausted(error: ProviderError, attempts: int) -> ProviderError:

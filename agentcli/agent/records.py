@@ -33,6 +33,7 @@ _KINDS: dict[str, type[Event]] = {_kind(cls): cls for cls in Event.__subclasses_
 _HINTS: dict[type[Event], dict[str, Any]] = {cls: get_type_hints(cls) for cls in _KINDS.values()}
 _NAMES = {cls: tuple(each.name for each in fields(cls)) for cls in _KINDS.values()}
 _KIND_OF = {cls: name for name, cls in _KINDS.items()}
+_PLAIN = frozenset({type(None), str, int, float, bool})
 
 
 def kind(event: Event) -> str:
@@ -107,6 +108,8 @@ def _inner(cls: type) -> tuple[tuple[str, Any], ...]:
 
 
 def _encode(value: Any) -> Any:
+    if type(value) in _PLAIN:
+        return value
     match value:
         case Message():
             return to_json(value)

@@ -173,9 +173,11 @@ class Answer:
         while True:
             try:
                 # No yield inside the timeout: it would cancel whoever reads this generator.
-                tail = DRAIN_S if self.done else TAIL_S
-                async with asyncio.timeout(tail if self.whole else None):
+                if not self.whole:
                     event = await anext(source, None)
+                else:
+                    async with asyncio.timeout(DRAIN_S if self.done else TAIL_S):
+                        event = await anext(source, None)
             except (TimeoutError, *_FAULTS) as error:
                 if self.whole:
                     return

@@ -20,7 +20,7 @@ import stat
 from collections.abc import Sequence
 
 from agentcli.sandbox.policy import Policy
-from agentcli.sandbox.restore import OBEYED
+from agentcli.sandbox.restore import OBEYED, present
 
 PROGRAMS = ("/usr/bin/bwrap", "/usr/local/bin/bwrap", "/run/current-system/sw/bin/bwrap")
 SECCOMP_FD, GITCONFIG_FD = 11, 12
@@ -148,7 +148,8 @@ def _workspace(policy: Policy, files_only: bool) -> list[str]:
         line += ["--bind" if os.path.isdir(there) else "--ro-bind", there, git]
     for path, writable in git_mounts(policy).items():
         line += ["--bind-try" if writable else "--ro-bind-try", path, path]
-    for name in PROTECTED if files_only else (*OBEYED, *policy.obeyed):
+    closed = PROTECTED if files_only else (*OBEYED, *policy.obeyed)
+    for name in present(policy.looked_at, closed):
         path = os.path.join(policy.place, name)
         seen = policy.here(path)
         if os.path.exists(seen) and not os.path.islink(seen):

@@ -21,7 +21,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple, TypeVar
 
 from agentcli.sandbox import startup
@@ -66,8 +66,6 @@ class Guard:
         self.root = root
         self.quarantine = quarantine
         self._obeyed = (*OBEYED, *more)
-        # Joined once, since they are looked for twice in each command.
-        self._obeyed_at = [(name, self._full(name), os.path.dirname(name)) for name in self._obeyed]
         self._running = 0
         self._before: dict[str, _Entry] = {}
         self._nested = Nested(root)
@@ -269,11 +267,12 @@ class Guard:
 
     def _look(self) -> Iterator[tuple[str, _Entry]]:
         real: dict[str, bool] = {}  # nearly all have the same parent
-        for name, full, parent in self._obeyed_at:
+        for name in present(self.root, self._obeyed):
+            parent = os.path.dirname(name)
             if parent not in real:
                 identity = _identity(self._full(parent))
                 real[parent] = identity is not None and stat.S_ISDIR(identity[0])
-            if real[parent] and os.path.lexists(full):
+            if real[parent]:
                 yield from self._look_at(name)
 
     def _look_at(self, path: str) -> Iterator[tuple[str, _Entry]]:
@@ -370,6 +369,18 @@ class Guard:
         except OSError:
             return None
         return beside
+
+
+def present(root: str, paths: Iterable[str]) -> list[str]:
+    """Those paths below a folder whose first part may be there; one look at the folder tells.
+
+    Not every file system tells letters' cases apart.
+    """
+    try:
+        there = {name.casefold() for name in os.listdir(root)}
+    except OSError:
+        return list(paths)
+    return [path for path in paths if path.partition("/")[0].casefold() in there]
 
 
 def _renew(known: dict[str, _T], now: Mapping[str, _T], path: str, removed: bool) -> None:
