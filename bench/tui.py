@@ -9,7 +9,9 @@
   while the embedded model works in its own process; the session is long in the first two
 - idle: processor time of the process when nothing happens
 
-Run it on a machine that does nothing else, or the numbers are those of the others.
+Run it on a machine that does nothing else, or the numbers are those of the others; or, as root,
+with --real-time: the chat goes before all others then, but for what it starts itself (its
+sandboxes, the model's process), and this program too.
 """
 
 from __future__ import annotations
@@ -67,6 +69,8 @@ SIZE = (120, 40)
 PROMPT = "\N{HEAVY RIGHT-POINTING ANGLE QUOTATION MARK ORNAMENT}".encode()
 KEYS = [chr(code) for code in range(0x0410, 0x0430)]  # no two the same within one prompt
 PAUSE_S = (0.02, 0.06)
+BEFORE: list[str] = []
+"""What starts the chat."""
 DELTA_BYTES = 205  # about one event of the wire with a few words in it
 
 
@@ -97,7 +101,7 @@ class Terminal:
             "OPENAI_BASE_URL": server,
             "PYTHONPATH": str(ROOT),
         }
-        command = [sys.executable, "-m", "agentcli", "chat", *arguments]
+        command = [*BEFORE, sys.executable, "-m", "agentcli", "chat", *arguments]
         command += ["--model", model]
         self.started = time.perf_counter()
         self.process = subprocess.Popen(
@@ -230,7 +234,11 @@ def main() -> None:
     parser.add_argument("--keys", type=int, default=200)
     parser.add_argument("--starts", type=int, default=5)
     parser.add_argument("--no-model", action="store_true", help="leave the embedded model out")
+    parser.add_argument("--real-time", action="store_true", help="the chat before all others")
     options = parser.parse_args()
+    if options.real_time:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(20))
+        BEFORE[:] = ["chrt", "--reset-on-fork", "--rr", "10"]
     words = "Some words that stream into the *transcript* as a model writes them. "
     text = "\n\n".join(words * 4 for _ in range(400))
     reply = Reply(text=text, piece=20, split=DELTA_BYTES, pause_s=0.005)

@@ -85,3 +85,9 @@ def test_the_doctor_looks_for_torch_without_loading_it(tmp_path: Path) -> None:
     _, modules, out = loaded("doctor", home=tmp_path)
     assert "torch" in out
     assert modules.isdisjoint(HEAVY)
+
+
+def test_the_screen_loads_no_agent() -> None:
+    """What opens agents is loaded beside the screen, once one can write on it."""
+    program = "import sys, agentcli.tui.app; sys.exit('agentcli.wiring' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,11 +17,13 @@ from agentcli.agent.events import StopReason
 from agentcli.agent.hooks import Hook
 from agentcli.agent.kernel import Agent
 from agentcli.agent.run import Run, RunResult
+from agentcli.changes import Changes
 from agentcli.settings import Settings
 from agentcli.tools.approval import Ask
 from agentcli.tools.mcp.tools import tool_name
 from agentcli.tools.permissions import Mode
 from agentcli.wiring import mcp_settings, open_agent
+from agentcli.wiring.drafting import drafted
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,13 @@ class Conversation:
         self.opening = replace(self.opening, mode=mode.value)
         if self.agent is not None:
             await self.agent.set_mode(mode)
+
+    async def draft(
+        self, changes: Changes, paths: Collection[str], parts: Mapping[str, bytes]
+    ) -> tuple[str, str]:
+        """A message for a commit of these files; see ``drafted``."""
+        assert self.agent is not None
+        return await drafted(self.agent, changes, paths, parts)
 
     def servers(self) -> tuple[list[ServerState], list[str]]:
         """The configured MCP servers, and what to know."""

@@ -13,7 +13,6 @@ from agentcli.session import timetravel
 from agentcli.text import counted
 from agentcli.tui.entries import Level, Shown
 from agentcli.tui.face import Face, agent_of
-from agentcli.wiring.drafting import drafted
 
 _NAMED = 5
 
@@ -46,7 +45,8 @@ class Repository:
     async def commit(self, argument: str) -> None:
         """Draft a message into the prompt; with a message, commit."""
         face, agent = self._face, agent_of(self._face)
-        if face.conversation is not None and face.conversation.busy:
+        assert face.conversation is not None
+        if face.conversation.busy:
             raise UsageError("a turn is under way", hint="Wait for its end, or Esc interrupts it")
         changes = self._changes()
         differing = await asyncio.to_thread(changes.uncommitted)
@@ -75,7 +75,7 @@ class Repository:
             return
         face.doing("drafting a message")
         try:
-            message, problem = await drafted(agent, changes, found.paths, found.parts)
+            message, problem = await face.conversation.draft(changes, found.paths, found.parts)
         finally:
             face.doing("")
         if problem:
