@@ -30,6 +30,7 @@ def first_frame(theme: str, mode: str) -> Iterator[None]:
         columns, rows = os.get_terminal_size(out.fileno())
         before = termios.tcgetattr(sys.stdin.fileno())
         quiet = [*before]
+        quiet[0] &= ~termios.ICRNL  # else Enter would arrive as the key for a new line
         quiet[3] &= ~(termios.ECHO | termios.ICANON)
         termios.tcsetattr(sys.stdin.fileno(), termios.TCSANOW, quiet)
         out.write(_frame(columns, rows, theme, mode))

@@ -17,9 +17,14 @@ from textual.filter import LineFilter
 from textual.strip import Strip
 from textual.style import Style
 
+from agentcli.text import counted
+
 MARGIN = 2
 """Cells left and right of all rows."""
 _LEAST_ROOM = 8
+LONGEST = 10_000
+"""Characters of a line that are shown: nobody reads more of one, and every one is laid out."""
+_NOTE_ROOM = 40
 
 NOTHING = Content("")
 
@@ -110,6 +115,9 @@ class Paper:
         for piece in pieces:
             for line in (piece,) if isinstance(piece, Line) else piece(self.room):
                 text = line.text.plain
+                if len(text) > LONGEST:
+                    text = shortened(text)
+                    line = replace(line, text=Content(text))
                 if "\t" in text or "\n" in text:  # which would move what follows
                     whole = line.text.expand_tabs(4).split("\n")
                     line = replace(line, text=Content(" ").join(whole))
@@ -155,6 +163,12 @@ class Paper:
             for one in self._filters:
                 strip = strip.apply_filter(one, background)
         return strip
+
+
+def shortened(line: str) -> str:
+    """The beginning of a line that is longer than ``LONGEST``, which the result is not."""
+    room = LONGEST - _NOTE_ROOM
+    return f"{line[:room]}… {counted(len(line) - room, 'more character')}"
 
 
 def _broken(line: Line, room: int) -> list[Content]:

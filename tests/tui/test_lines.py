@@ -8,7 +8,8 @@ from rich.cells import cell_len
 from textual.content import Content
 
 from agentcli.text import escape
-from agentcli.tui.lines import Line, behind
+from agentcli.tui.lines import LONGEST, Line, behind
+from agentcli.tui.markdown import pieces
 from tests.tui.paper import laid, shown
 
 _TEXTS = st.text(st.sampled_from("ab \t漢🎉é-"), max_size=60).map(escape)
@@ -43,3 +44,11 @@ def test_markers_stand_once_and_gutters_before_every_row() -> None:
 def test_a_line_that_holds_a_newline_stays_one() -> None:
     rows, texts = laid([Line(Content("a\nb"))], 30)
     assert texts == ["a b"] and len(rows) == 1
+
+
+def test_of_a_line_without_end_only_the_beginning_is_laid_out() -> None:
+    text = "x" * 1_000_000
+    for found in (laid([Line(Content(text))], 60)[1], laid(pieces(f"# Head\n\n{text}"), 60)[1]):
+        assert len(found[-1]) <= LONGEST
+        shown, _, left = found[-1].partition("… ")
+        assert left == f"{1_000_000 - len(shown):,} more characters"
