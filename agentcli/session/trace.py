@@ -12,7 +12,6 @@ import contextlib
 import json
 import logging
 import os
-import time
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,8 +27,8 @@ from agentcli.session.store import Condition, SessionInfo
 
 MANIFEST = "manifest.json"
 STEPS = "steps.jsonl"
-EVERY_S = 1.0
-"""Not more often than this while a run goes: to write them anew costs some milliseconds."""
+EVERY_S = 0.25
+"""Not more often than this while a run goes, and often enough that little is left for its end."""
 
 _log = logging.getLogger("agentcli.trace")
 
@@ -95,14 +94,15 @@ class Trace(Hook):
             _new(self._folder / STEPS, b"")
             for when, event in read_timed(self._folder / FILE_NAME, 0, self._before):
                 self._ended += self._steps.add(event, when)
-        while self._new:
-            when, event = self._new.popleft()
-            self._ended += self._steps.add(event, when)
-            time.sleep(0)  # gives way to the loop, where a key or the end may wait
-        if self._ended:
-            with open(self._folder / STEPS, "ab") as file:
-                file.write(b"".join(map(_line, self._ended)))
-            self._ended.clear()
+        # Without a buffer: each step that is written lets the loop go on, where a key may wait.
+        with open(self._folder / STEPS, "ab", buffering=0) as file:
+            while self._new or self._ended:
+                if self._ended:
+                    file.write(b"".join(map(_line, self._ended)))
+                    self._ended.clear()
+                if self._new:
+                    when, event = self._new.popleft()
+                    self._ended += self._steps.add(event, when)
         # An end that the journal could not take is one all the same: "interrupted".
         manifest = self._steps.manifest(running=self._running)
         _new(self._folder / MANIFEST, json.dumps(manifest, indent=2).encode() + b"\n")
