@@ -233,6 +233,12 @@ class ToolFinished(Event):
     result: ToolResult
     duration_s: float = 0.0
 
+    @property
+    def command_s(self) -> float:
+        """Seconds that a command itself took, without those in which somebody was asked about it;
+        of what is no command ``duration_s``."""
+        return float(self.result.data.get("duration_s", self.duration_s))
+
 
 @dataclass(frozen=True, slots=True)
 class PhaseChanged(Event):

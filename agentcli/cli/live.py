@@ -260,7 +260,7 @@ class LiveRenderer:
         for shown in code:
             self._console.print(Text(shown))
         mark = "" if result.outcome is Outcome.OK else f" [{result.outcome}]"
-        self._dim(f"  {folded.headline}{mark} ({duration(event.duration_s)})", style)
+        self._dim(f"  {folded.headline}{mark} ({duration(event.command_s)})", style)
         omitted = folded.omitted if folded.lines else 0
         if folded.tail:
             self._omitted(omitted, "earlier line")

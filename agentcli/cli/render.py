@@ -163,7 +163,7 @@ class PlainRenderer:
         folded = fold_result(result, kind)
         mark = "" if result.outcome is Outcome.OK else f" [{result.outcome}]"
         first, *code = call_lines(call)
-        took = duration(event.duration_s)
+        took = duration(event.command_s)
         self._lines(f"> {first}", *code, f"  {folded.headline}{mark} ({took})")
         omitted = folded.omitted if folded.lines else 0
         if folded.tail:

@@ -22,6 +22,7 @@ from agentcli.tools.report import QUIET, ending, told
 from agentcli.tools.shell import shell_argv
 from agentcli.tui.beside import Beside
 from agentcli.tui.chooser import Choice
+from agentcli.tui.commands import ELSEWHERE
 from agentcli.tui.entries import Answered, Shown, Used
 from agentcli.tui.face import Face, agent_of
 from agentcli.tui.keys import KEYS
@@ -77,6 +78,8 @@ class Actions:
                 await action(argument)
             elif own := next((c for c in face.commands if c.name == name and c.text), None):
                 face.say(own.filled(argument))
+            elif name in ELSEWHERE:
+                await self._table[ELSEWHERE[name]](argument)
             elif ":" in name:
                 await self._prompt_of_server(f"/{name} {argument}".strip())
             else:

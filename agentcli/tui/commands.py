@@ -13,7 +13,7 @@ from agentcli import slash_commands
 from agentcli.slash_commands import Command, split
 from agentcli.tools.mcp.references import prompts_of
 
-__all__ = ["BUILTIN", "Command", "is_command", "own_commands", "prompts_of", "split"]
+__all__ = ["BUILTIN", "ELSEWHERE", "Command", "is_command", "own_commands", "prompts_of", "split"]
 
 BUILTIN = (
     Command("help", "keys and commands"),
@@ -37,6 +37,9 @@ BUILTIN = (
     Command("export", "write this session to a Markdown file", "[FILE]"),
     Command("quit", "leave"),
 )
+
+ELSEWHERE = {"clear": "new", "exit": "quit"}
+"""What other assistants call some of them; a command of the user's own goes first."""
 
 _PROMPT = re.compile(r"/[\w.-]+:\S")
 

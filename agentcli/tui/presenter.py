@@ -168,9 +168,9 @@ class Presenter:
                 if running := self._calls.get(call_id):
                     running.output = (running.output + data)[-_TAIL_BYTES:]
                     self._view.changed(running)
-            case ToolFinished(result=result, duration_s=seconds):
+            case ToolFinished(result=result):
                 used = self._use(ToolCall(result.call_id, result.name))
-                used.result, used.duration_s = result, seconds
+                used.result, used.duration_s = result, event.command_s
                 if used.kind == "edit" and result.outcome is Outcome.OK:
                     self._turn.files.update(dict.fromkeys(result.paths))
                 self._view.changed(used)

@@ -71,8 +71,8 @@ class ToolCard(Block[Used]):
         told = result.outcome in (Outcome.OK, Outcome.FAILED)
         told = told or folded.headline.startswith(result.outcome)
         mark = "" if told else f" · {result.outcome}"
-        if result.diff and entry.kind == "edit":
-            return _gutter([f"{changed_lines(result.diff)}{took}{mark}"])
+        if result.diff and entry.kind == "edit":  # most of its time was spent on the question
+            return _gutter([f"{changed_lines(result.diff)}{mark}"])
         if self.expanded:
             lines = escape(plain_output(result.content)).rstrip("\n").expandtabs(4).split("\n")
             more = len(lines) - _MAX_LINES

@@ -127,7 +127,7 @@ async def test_the_picker_finds_a_session_and_it_goes_on(chat: Start) -> None:
     async with chat(script) as one:
         await one.send("tell me of cats")
         await one.idle()
-        await one.send("/new")
+        await one.send("/clear")  # what others call /new
         await one.until(lambda: not one.entries(Said))
         await one.send("tell me of dogs")
         await one.until(lambda: one.entries(Answered))
