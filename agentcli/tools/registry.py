@@ -116,6 +116,7 @@ class Registry:
         self._shelf: dict[str, dict[str, _Entry]] = {}
         self._current: dict[str, str] = {}
         self._wave: dict[str, int] = {}
+        self._definitions: tuple[ToolDefinition, ...] | None = None
         given = list(tools)
         order = waves(tool.spec for tool in given)
         place = {name: number for number, wave in enumerate(order) for name in wave}
@@ -147,6 +148,7 @@ class Registry:
         entry = _Entry(tool, check_sound(tool))
         self._shelf.setdefault(spec.name, {})[spec.version] = entry
         self._current[spec.name] = spec.version
+        self._definitions = None
         before = (self._wave[name] for name in spec.depends_on)
         self._wave[spec.name] = 1 + max(before, default=-1)
 
@@ -160,6 +162,7 @@ class Registry:
         if unknown:
             raise ConfigError(f"rollout of {rollout.name}: there is no version {unknown[0]}")
         self._current[rollout.name] = version
+        self._definitions = None
 
     def _find(self, name: str) -> _Entry | None:
         """The tool of a name, or of a ``name@version``."""
@@ -203,8 +206,11 @@ class Registry:
         )
 
     def definitions(self) -> tuple[ToolDefinition, ...]:
-        """All tools that a model is offered, sorted by name."""
-        return tuple(spec.definition() for spec in self.specs if not spec.replaced_by)
+        """All tools that a model is offered, sorted by name; the same value until that changes."""
+        if self._definitions is None:
+            specs = self.specs
+            self._definitions = tuple(one.definition() for one in specs if not one.replaced_by)
+        return self._definitions
 
     async def text_of(
         self, name: str, arguments: Mapping[str, Any], context: ToolContext
