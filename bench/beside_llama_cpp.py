@@ -12,27 +12,26 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as llm/engine.py sets it for the host
+from agentcli.llm.engine import TUNING
+
+os.environ.update(TUNING)  # before torch reads it
 
 import gguf
 import inference
 import llama_cpp
 import torch
 from limits import measure
+from models import PROMPT, SHAPES, build, bytes_tokenizer, read_bytes, use_kernels
 
 from agentcli.inference.engine import Engine
 from agentcli.inference.sampling import GREEDY
-from agentcli.model import native
 from agentcli.model.config import ModelConfig
-from agentcli.model.kernel_build import build_commands, compiler, library_name
-from agentcli.model.pack import pack_model
 
 FORMATS = {
     "bfloat16": ("BF16", None),
@@ -110,17 +109,6 @@ class Peer:
         llama_cpp.llama_model_free(self.model)
 
 
-def load_kernels() -> None:
-    """As the engine's process does: built at first, then kept."""
-    path = Path(tempfile.gettempdir()) / f"bench-{library_name()}"
-    cc = compiler()
-    if not path.exists() and cc:
-        for command in build_commands(cc, path):
-            subprocess.run(command, check=True)
-    if not native.use(path):
-        print("no kernels: PyTorch alone")
-
-
 def seconds(work: Callable[[], object]) -> float:
     started = time.perf_counter()
     work()
@@ -132,7 +120,7 @@ def compare(
 ) -> None:
     """One format on both sides: decode after a prompt of 128, then a long prompt."""
     shape = "qwen2.5-0.5b"
-    config = inference.SHAPES[shape]
+    config = SHAPES[shape]
     name, ftype = FORMATS[kind]
     base = folder / "BF16.gguf"
     path = folder / f"{name}.gguf"
@@ -143,20 +131,18 @@ def compare(
     threads = torch.get_num_threads()
     peer = Peer(path, threads, max(prefill, 512))
     scheme: Any = None if kind == "bfloat16" else kind
-    model = bench.model(shape, torch.bfloat16, scheme)
-    if scheme is None:
-        pack_model(model)
-    engine = Engine(model, inference.bytes_tokenizer())
-    prompt = [7 + i % 1000 for i in range(inference.PROMPT)]
+    model = build(shape, "cpu", torch.bfloat16, scheme)
+    engine = Engine(model, bytes_tokenizer())
+    prompt = [7 + i % 1000 for i in range(PROMPT)]
     ours, theirs = [], []
     for _ in range(rounds):
         generation = engine.generate(prompt, max_tokens=tokens + 2, sampling=GREEDY)
         next(generation), next(generation)
         ours.append(seconds(lambda g=generation: list(g)) / tokens)
-        peer.run(inference.PROMPT, fresh=True)
+        peer.run(PROMPT, fresh=True)
         peer.run(1)
         theirs.append(seconds(lambda: [peer.run(1) for _ in range(tokens)]) / tokens)
-    read = inference.read_bytes(model) + config.cache_bytes(inference.PROMPT, 4)
+    read = read_bytes(model) + config.cache_bytes(PROMPT, 4)
     share = read / min(ours) / bench.limits.read
     note = f"{1 / min(ours):7.1f} tok/s, {share:5.1%} of bandwidth, {read / 1e6:.0f} MB a token"
     bench.add(shape, f"decode {kind}", min(ours) * 1e3, "ms", note)
@@ -177,10 +163,11 @@ def main() -> None:
     parser.add_argument("--prefill", type=int, default=0, help="length of a long prompt")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "bench-gguf")
     options = parser.parse_args()
-    load_kernels()
+    if not use_kernels():
+        print("no kernels: PyTorch alone")
     options.folder.mkdir(exist_ok=True)
     if not (base := options.folder / "BF16.gguf").exists():
-        write_gguf(inference.SHAPES["qwen2.5-0.5b"], base)
+        write_gguf(SHAPES["qwen2.5-0.5b"], base)
     limits = measure("cpu")
     print(f"{limits.device}, {limits.threads} threads: read {limits.read / 1e9:.1f} GB/s")
     bench = inference.Bench("cpu", limits, peers=True, tokens=options.tokens)

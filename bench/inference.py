@@ -1,11 +1,13 @@
-"""Speed of the local model beside its peers and the machine's limits, in one run.
+"""Speed of the local model beside transformers and the machine's limits, in one run.
 
     python bench/inference.py                 # what suits the device: CUDA if there is one
     python bench/inference.py --device cpu --shapes qwen2.5-0.5b
     python bench/inference.py --json out.json
 
-Weights are random, in the shapes of known models; they cost what trained ones cost. Peers run on
-the same shapes: transformers where it is installed, eager, as its users run it.
+Weights are random, in the shapes of known models; they cost what trained ones cost. Everything is
+set as it is for users: the kernels, the engine process's environment, the measured number of
+threads. transformers runs eager, as its users run it, where it is installed;
+``beside_llama_cpp.py`` puts llama.cpp beside the same models.
 """
 
 from __future__ import annotations
@@ -13,38 +15,36 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from agentcli.llm.engine import TUNING
+
+os.environ.update(TUNING)  # before torch reads it
+
 import torch
 from limits import Limits, best_time, measure
+from loading import loading
+from models import (
+    PROMPT,
+    SHAPES,
+    build,
+    bytes_tokenizer,
+    hf_model,
+    prefill_flops,
+    read_bytes,
+    use_kernels,
+)
 
 from agentcli.inference.engine import Engine
 from agentcli.inference.sampling import GREEDY
-from agentcli.model.config import ModelConfig, RopeConfig
+from agentcli.inference.speculate import Lookup, PromptLookup
+from agentcli.inference.threads import fastest_threads
 from agentcli.model.gpt import GPT
-from agentcli.model.quantize import Scheme, quantize_model
-from agentcli.model.tokenizer import TiktokenTokenizer
-
-SHAPES = {
-    "llama-3-8b": ModelConfig(
-        family="llama", vocab_size=128_256, sequence_len=16_384, n_layer=32, n_head=32,
-        n_kv_head=8, n_embd=4096, head_dim=128, n_hidden=14_336, rope=RopeConfig(5e5, 128),
-        norm_eps=1e-5,
-    ),
-    "qwen2.5-0.5b": ModelConfig(
-        family="qwen2", vocab_size=151_936, sequence_len=16_384, n_layer=24, n_head=14,
-        n_kv_head=2, n_embd=896, head_dim=64, n_hidden=4864, rope=RopeConfig(1e6, 64),
-        qkv_bias=True, tied=True,
-    ),
-    "nanochat-d20": ModelConfig.nanochat(
-        vocab_size=65_536, sequence_len=2048, n_layer=20, n_head=10, n_embd=1280
-    ),
-}  # fmt: skip
-PROMPT = 128
 
 
 @dataclass(frozen=True)
@@ -84,18 +84,6 @@ class Bench:
             torch.cuda.empty_cache()
 
     # --- ours ----------------------------------------------------------------------------------
-
-    def model(self, shape: str, dtype: torch.dtype, scheme: Scheme | None = None) -> GPT:
-        with torch.device("meta"):
-            model = GPT(SHAPES[shape], fused=True)
-        model = model.to(dtype).to_empty(device=self.device).eval().requires_grad_(False)
-        for rotary in model.rotaries:
-            rotary.to(self.device)
-        for parameter in model.parameters():
-            parameter.normal_(0, 0.02)
-        if scheme is not None:
-            quantize_model(model, scheme)
-        return model
 
     def decode(
         self, shape: str, engine: Engine, batch: int, label: str, prompt: int = PROMPT
@@ -177,21 +165,27 @@ class Bench:
 
         return run
 
-    def drafts(self, shape: str, engine: Engine, single: float) -> None:
-        """A forward that checks 8 drafted tokens, of which 6 are taken to hold: 7 tokens gained."""
-        cache = engine.model.new_cache(capacity=1024)
-        with torch.inference_mode():
-            engine.model.hidden(torch.full((1, PROMPT), 7, device=self.device), cache)
-            piece = torch.full((1, 9), 7)
+    def lookup(self, shape: str, engine: Engine) -> None:
+        """Tokens a second with 6 of 8 drafted tokens right, and with all wrong, over without."""
+        prompt = [7 + i % 1000 for i in range(PROMPT)]
 
-            def run() -> None:
-                engine.forward(piece, cache)
-                cache.truncate(PROMPT)
+        def run(drafts: PromptLookup | None) -> tuple[float, list[int], int]:
+            best, steps = float("inf"), 0
+            for _ in range(3):
+                generation = engine.generate(prompt, max_tokens=self.tokens, sampling=GREEDY)
+                generation.drafts = drafts and type(drafts)(drafts.answer, prompt)  # type: ignore[attr-defined]
+                said = [column[0] for column, _ in generation]
+                best, steps = min(best, generation.decode_s), generation.steps
+            return best, said, steps
 
-            took = best_time(run, device=self.device, inner=5)
-        gain = 7 * single / took
-        note = f"forward of 9 costs {took / single:.2f} of one"
-        self.add(shape, "prompt lookup, 6 of 8 drafts accepted", gain, "x", note)
+        plain, answer, _ = run(None)
+        for right, name in ((6, "6 of 8 drafts accepted"), (0, "no draft accepted")):
+            took, said, steps = run(_KNOWN[right](answer, prompt))
+            same = next(
+                (i for i, (a, b) in enumerate(zip(said, answer, strict=False)) if a != b), len(said)
+            )
+            note = f"{len(said)} tokens in {steps} forwards, the first {same} as without"
+            self.add(shape, f"prompt lookup, {name}", plain / took, "x", note)
 
     # --- peers ---------------------------------------------------------------------------------
 
@@ -229,21 +223,28 @@ class Bench:
         return (time.perf_counter() - started) / steps
 
 
-def read_bytes(model: GPT) -> int:
-    """Bytes of weights that one step reads: all but embeddings, of which it reads one row."""
-    tensors = [*model.parameters(), *model.buffers()]
-    looked_up = [m.weight for m in model.modules() if isinstance(m, torch.nn.Embedding)]
-    total = sum(t.nbytes for t in tensors) - sum(t.nbytes for t in looked_up)
-    return total + (model.embedding_weight.nbytes if model.lm_head is None else 0)
+class _Known(PromptLookup):
+    """Drafts from the answer itself, ``right`` of 8 tokens of it."""
+
+    right = 0
+
+    def __init__(self, answer: list[int], prompt: list[int]) -> None:
+        self.answer, self._start = answer, len(prompt)
+        super().__init__(Lookup(), prompt)
+
+    def propose(self) -> list[int]:
+        if self._wait:
+            self._wait -= 1
+            return []
+        at = len(self._tokens) - self._start
+        return (self.answer[at : at + self.right] + [1] * 8)[:8]
 
 
-def prefill_flops(config: ModelConfig, length: int) -> int:
-    """Matrices of the layers for every token, the head for the last, attention for half of T²."""
-    mlp = (3 if config.gated else 2) * config.n_embd * config.n_hidden
-    q_dim = config.n_head * config.head_dim
-    attention = config.n_embd * (2 * q_dim + 2 * config.kv_dim)
-    scores = sum(min(w or length, length) * length * (1 if w else 0.5) for w in config.windows)
-    return int(2 * length * config.n_layer * (mlp + attention) + 4 * q_dim * scores)
+class _MostlyRight(_Known):
+    right = 6
+
+
+_KNOWN = {0: _Known, 6: _MostlyRight}
 
 
 def attention_kernels(run: Callable[[], None]) -> str:
@@ -257,27 +258,6 @@ def attention_kernels(run: Callable[[], None]) -> str:
     return f"[{'; '.join(found[:2]) or 'no attention kernel by name'}]"
 
 
-def hf_model(config: ModelConfig, dtype: torch.dtype, device: str) -> Any:
-    import transformers
-
-    kinds = {"llama": transformers.LlamaConfig, "qwen2": transformers.Qwen2Config}
-    if config.family not in kinds:
-        raise ImportError(f"transformers has no {config.family}")
-    hf = kinds[config.family](
-        vocab_size=config.vocab_size,
-        hidden_size=config.n_embd,
-        intermediate_size=config.n_hidden,
-        num_hidden_layers=config.n_layer,
-        num_attention_heads=config.n_head,
-        num_key_value_heads=config.n_kv_head,
-        max_position_embeddings=config.sequence_len,
-        tie_word_embeddings=config.tied,
-    )
-    auto: Any = transformers.AutoModelForCausalLM
-    with torch.device(device):
-        return auto.from_config(hf, dtype=dtype).eval().requires_grad_(False)
-
-
 # --- what is run where -------------------------------------------------------------------------
 
 
@@ -286,7 +266,7 @@ def on_cuda(bench: Bench, shapes: list[str]) -> None:
         bfloat16 = torch.bfloat16
         steps: dict[tuple[str, int], float] = {}
         with bench.row(shape, "model"):
-            model = bench.model(shape, bfloat16)
+            model = build(shape, bench.device, bfloat16)
             tokenizer = bytes_tokenizer()
             with bench.row(shape, "prefill"):
                 bench.prefill(shape, model, 8192 if model.config.sequence_len >= 8192 else 2048)
@@ -315,43 +295,39 @@ def on_cuda(bench: Bench, shapes: list[str]) -> None:
             bench.add(shape, "batch 32 over batch 1, tokens/s", 32 * best[1] / best[32], "x")
 
 
-def on_cpu(bench: Bench, shapes: list[str]) -> None:
-    tokenizer = bytes_tokenizer()
+def on_cpu(bench: Bench, shapes: list[str], fixed: int) -> None:
+    if not use_kernels():
+        print("no kernels: PyTorch alone", flush=True)
     for shape in shapes:
         steps: dict[str, float] = {}
-        for label, dtype, scheme in (
-            ("float32", torch.float32, None),
-            ("bfloat16", torch.bfloat16, None),
-            ("int8", torch.bfloat16, "int8"),
-            ("int4", torch.bfloat16, "int4"),
-        ):
+        for label, scheme in (("bfloat16", None), ("int8", "int8"), ("int4", "int4")):
             with bench.row(shape, f"decode {label}"):
-                model = bench.model(shape, dtype, scheme)  # type: ignore[arg-type]
-                engine = Engine(model, tokenizer)
-                steps[label] = bench.decode(shape, engine, 1, label)
+                model = build(shape, "cpu", torch.bfloat16, scheme)  # type: ignore[arg-type]
+                threads = fixed or fastest_threads(model)
+                torch.set_num_threads(threads)
+                engine = Engine(model, bytes_tokenizer())
+                steps[label] = bench.decode(shape, engine, 1, f"{label}, {threads} threads")
+                eight = bench.decode(shape, engine, 8, label)
+                gain = 8 * steps[label] / eight
+                bench.add(shape, f"batch 8 over batch 1, {label}", gain, "x")
+                bench.lookup(shape, engine)
                 if scheme is None:
-                    eight = bench.decode(shape, engine, 8, label)
-                    gain = 8 * steps[label] / eight
-                    bench.add(shape, f"batch 8 over batch 1, {label}", gain, "x")
-                    bench.drafts(shape, engine, steps[label])
-                    bench.turn(shape, engine, 512)
-                    bench.prefill(shape, model, 512)
+                    bench.turn(shape, engine, 2000)
+                    bench.prefill(shape, model, 2048)
                 del model, engine
         peers = bench.transformers(shape, torch.bfloat16, [1])
         if 1 in peers and "bfloat16" in steps:
             bench.add(shape, "times transformers, bfloat16", peers[1] / steps["bfloat16"], "x")
-    with suppress(Exception):
-        bench.add("-", "framework overhead a layer and token", overhead(), "us")
+        with bench.row(shape, "load"):
+            took, peak, size = loading(shape)
+            bench.add(shape, f"load {size / 1e9:.2f} GB, warm", took, "s", f"peak {peak:.2f} x")
+    with bench.row("calls", "a layer and token"):
+        bench.add("calls", "a layer and token, without matrices", overhead(), "us")
 
 
 def overhead() -> float:
     """Time a layer and token of a model so small that only the calls cost: microseconds."""
-    config = ModelConfig(
-        vocab_size=256, sequence_len=1024, n_layer=24, n_head=2, n_kv_head=2, n_embd=16,
-        head_dim=8, n_hidden=16, rope=RopeConfig(1e4, 8),
-    )  # fmt: skip
-    model = GPT(config, fused=True).requires_grad_(False)
-    model.init_weights()
+    model = build("calls", "cpu", torch.bfloat16)
     cache = model.new_cache()
     token = torch.ones(1, 1, dtype=torch.long)
 
@@ -360,18 +336,13 @@ def overhead() -> float:
         cache.truncate(0)
 
     with torch.inference_mode():
-        return best_time(run, device="cpu", inner=50) / config.n_layer * 1e6
-
-
-def bytes_tokenizer() -> TiktokenTokenizer:
-    """Enough for an engine that never decodes text; it has no end token, so rows run on."""
-    return TiktokenTokenizer({bytes([i]): i for i in range(256)}, r"[\s\S]", {})
+        return best_time(run, device="cpu", inner=50) / model.config.n_layer * 1e6
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--shapes", nargs="+", choices=sorted(SHAPES))
+    parser.add_argument("--shapes", nargs="+", choices=sorted(SHAPES.keys() - {"calls"}))
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--tokens", type=int, default=128, help="decode steps per measurement")
     parser.add_argument("--no-peers", action="store_true")
@@ -392,7 +363,10 @@ def main() -> None:
         compiled=not options.no_compile,
     )
     shapes = options.shapes or (["qwen2.5-0.5b", "llama-3-8b"] if cuda else ["qwen2.5-0.5b"])
-    (on_cuda if cuda else on_cpu)(bench, shapes)
+    if cuda:
+        on_cuda(bench, shapes)
+    else:
+        on_cpu(bench, shapes, options.threads)
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
             json.dump([vars(figure) for figure in bench.figures], file, indent=1)

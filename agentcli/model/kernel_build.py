@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("kernels.c")
+_INCLUDED = Path(__file__).with_name("products.h")
 _OPTIONS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC")
 
 
@@ -19,7 +20,8 @@ def compiler() -> str | None:
 
 def library_name() -> str:
     """Of the file to build: other sources and other processors have others."""
-    made_of = SOURCE.read_bytes() + "\0".join((*_OPTIONS, _processor())).encode()
+    sources = SOURCE.read_bytes() + _INCLUDED.read_bytes()
+    made_of = sources + "\0".join((*_OPTIONS, _processor())).encode()
     return f"kernels-{hashlib.sha256(made_of).hexdigest()[:16]}.so"
 
 

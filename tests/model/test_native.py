@@ -125,18 +125,23 @@ def test_rows_of_different_lengths(kernels: None) -> None:
             near(ours[row], alone, 2e-3)
 
 
-@pytest.mark.parametrize("rows", [1, 2, 3, 5, 8, 11])
+@pytest.mark.parametrize("inputs", [192, 1344])  # less and more than a piece of a panel
 @pytest.mark.parametrize("kind", [StreamedLinear, StreamedInt8Linear, StreamedInt4Linear])
-def test_product(rows: int, kind: type[StreamedLinear], kernels: None) -> None:
-    torch.manual_seed(rows)
-    weight, bias = torch.randn(70, 192).bfloat16(), torch.randn(70)
-    matrix = kind(weight, bias)
-    x = torch.randn(rows, 192) * torch.tensor([1.0] * 191 + [1e3])  # one channel is far out
-    expected = x.double() @ matrix.expanded().double().T + bias
+def test_product(inputs: int, kind: type[StreamedLinear], kernels: None) -> None:
+    """For every number of rows that a panel's tiles divide otherwise, and some beyond."""
+    torch.manual_seed(0)
+    far_out = torch.tensor([1.0] * (inputs - 1) + [1e3])  # one channel
+    for rows in (1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 40):
+        outputs = 66 + rows % 7  # panels are of three, two at a time
+        weight, bias = torch.randn(outputs, inputs).bfloat16(), torch.randn(outputs)
+        matrix = kind(weight, bias)
+        x = torch.randn(rows, inputs) * far_out
+        expected = x.double() @ matrix.expanded().double().T + bias
+        with torch.inference_mode():
+            near(matrix(x).double(), expected, 0.3 if kind is not StreamedLinear else 1e-2)
     with torch.inference_mode():
-        near(matrix(x).double(), expected, 0.3 if kind is not StreamedLinear else 1e-2)
-        wide = torch.cat([x] * 60)  # so many rows multiply the expanded matrix
-        near(matrix(wide).double(), torch.cat([expected] * 60), 1e-2)
+        wide = torch.cat([x] * 2)  # so many rows multiply the expanded matrix
+        near(matrix(wide).double(), torch.cat([expected] * 2), 1e-2)
 
 
 def test_generation_is_the_same_without(kernels: None) -> None:

@@ -1,0 +1,43 @@
+"""How long a checkpoint takes to load, and how much memory beyond its size: in a process alone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from models import SHAPES, hf_model, kernels
+
+_CHILD = """\
+import json, sys, time
+import torch
+from agentcli.inference import host  # what the engine's process has imported by then
+
+def memory(name):
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(name))
+
+before, started = memory("VmRSS:"), time.perf_counter()
+loaded = host.load({"path": sys.argv[1], "device": "cpu", "kernels": sys.argv[2] or None})
+took = time.perf_counter() - started
+print(json.dumps([took, memory("VmHWM:") - before]))
+"""
+
+
+def loading(shape: str) -> tuple[float, float, int]:
+    """Seconds of the faster of two loads, peak memory over the weights' size, and that size."""
+    with tempfile.TemporaryDirectory() as folder:
+        hf_model(SHAPES[shape], torch.bfloat16, "cpu").save_pretrained(folder)
+        path = Path(folder)
+        words = {"vocab": {"a": 0}, "merges": [], "type": "BPE"}
+        (path / "tokenizer.json").write_text(json.dumps({"version": "1.0", "model": words}))
+        size = sum(file.stat().st_size for file in path.glob("*.safetensors"))
+        found = []
+        for _ in range(2):
+            command = (sys.executable, "-c", _CHILD, folder, kernels() or "")
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            found.append(json.loads(done.stdout))
+    return min(took for took, _ in found), max(peak for _, peak in found) / size, size
