@@ -99,6 +99,11 @@ class Run:
         return bool(self._steered)
 
     @property
+    def unread(self) -> int:
+        """How many things were said that the agent has not read yet."""
+        return len(self._steered)
+
+    @property
     def ended(self) -> bool:
         """Whether the end has come; what is steered from here on is read by the next run."""
         return self._ended

@@ -22,7 +22,7 @@ from agentcli.session import store
 from agentcli.tools.approval import Approval, Ask, Reply
 from agentcli.tools.permissions import Mode
 from agentcli.tui import pace, past
-from agentcli.tui.entries import Level
+from agentcli.tui.entries import Level, Told
 from agentcli.tui.files import FileIndex
 from agentcli.tui.greeting import greeting
 from agentcli.tui.presenter import Presenter, TUIHook, View
@@ -114,18 +114,21 @@ class ChatSession:
 
     def open(self, session_id: str | None, *, model: str | None) -> None:
         """Go on with a session, or begin a new one, in place of the one before."""
-        self._beside(self._open(session_id, model), "conversation")
+        told = len(self._screen.transcript.entries)
+        self._beside(self._open(session_id, model, told), "conversation")
 
     def _beside(self, work: Coroutine[Any, Any, None], group: str) -> Worker[None]:
         return self._screen.run_worker(work, group=group, exit_on_error=False)
 
-    async def _open(self, session_id: str | None, model: str | None) -> None:
+    async def _open(self, session_id: str | None, model: str | None, told: int) -> None:
+        """``told`` entries were there when it was asked for; what was said since stays."""
         screen = self._screen
         await self.end()
         if self._reading is not None:
             self._reading.cancel()  # or the past of one session would come before another's
         if self._opened:
-            screen.transcript.load([])
+            since = screen.transcript.entries[told:]
+            screen.transcript.load([entry for entry in since if isinstance(entry, Told)])
         self._opened = True
         if session_id is not None:
             await self._show_past(session_id)
@@ -153,7 +156,7 @@ class ChatSession:
             found = await asyncio.to_thread(past.tail, path)
         except OSError:
             return  # the agent will say what is wrong with it
-        transcript.load([*transcript.entries, *found.entries])
+        transcript.load([*found.entries, *transcript.entries])  # what was told now is seen
         if found.start:
             self._reading = self._beside(self._read_earlier(path, found.start), "past")
 
@@ -212,7 +215,8 @@ class ChatSession:
         self.standing = self.standing.after(event, state, self.agent)
         screen.show_standing()
         screen.progress.where(state.phase, state.running_step, state.retries)
-        screen.progress.queued(len(conversation.queue) if conversation else 0)
+        if conversation is not None:
+            screen.progress.waiting(conversation.unread, len(conversation.queue))
         if isinstance(event, RunFinished):
             screen.files.forget()
 
@@ -224,12 +228,14 @@ class ChatSession:
         if conversation is None or conversation.agent is None:
             self._waiting.append((text, queue))
             screen.progress.begin("starting the agent")
-            screen.progress.queued(len(self._waiting))
+            screen.progress.waiting(0, len(self._waiting))
             return
         if not conversation.busy:
             screen.progress.begin("waiting for the model")
         conversation.say(text, queue=queue)
-        screen.progress.queued(len(conversation.queue) if conversation.busy else 0)
+        screen.progress.waiting(
+            conversation.unread, len(conversation.queue) if conversation.busy else 0
+        )
 
     async def set_mode(self, mode: Mode) -> None:
         """How much may happen without asking."""

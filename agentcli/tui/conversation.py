@@ -79,6 +79,11 @@ class Conversation:
         """Whether a turn is under way."""
         return self._run is not None
 
+    @property
+    def unread(self) -> int:
+        """How many messages the turn under way is to read at its next step."""
+        return self._run.unread if self._run is not None else 0
+
     async def live(self) -> None:
         """Open the agent and work until ``close`` is called.
 
@@ -125,10 +130,13 @@ class Conversation:
             self._run = None
         if result.state.stop is StopReason.CANCELLED:
             # What was said and not read goes back to the user; else the next turn reads it.
+            unsent = []
             while (words := run.next_steered()) is not None:
-                self._unsent(words)
-            while self.queue:
-                self._unsent(self.queue.popleft())
+                unsent.append(words)
+            unsent += self.queue
+            self.queue.clear()
+            if unsent:
+                self._unsent("\n".join(unsent))
         return result
 
     # -- what the user does ------------------------------------------------------------------

@@ -27,6 +27,7 @@ class ProgressLine(Line):
         self._phase: Phase | None = None
         self._step = 0
         self._retries = 0
+        self._unread = 0
         self._queued = 0
         self._timer: Timer | None = None
 
@@ -62,10 +63,10 @@ class ProgressLine(Line):
             self._phase, self._step, self._retries = phase, step, retries
             self.refresh()
 
-    def queued(self, count: int) -> None:
-        """How many messages wait for the end of the turn."""
-        if count != self._queued:
-            self._queued = count
+    def waiting(self, unread: int, queued: int) -> None:
+        """How many messages wait for the next step, and for the end of the turn."""
+        if (unread, queued) != (self._unread, self._queued):
+            self._unread, self._queued = unread, queued
             self.refresh()
 
     def content(self, width: int) -> Content:
@@ -80,6 +81,8 @@ class ProgressLine(Line):
             Content(escape(f"{self._what[0].upper()}{self._what[1:]}")),
             Content.styled(f" · {duration(self.elapsed_s)} · esc interrupts", "$muted"),
         ]
+        if self._unread:
+            parts.append(Content.styled(f" · {self._unread} to be read", "$muted"))
         if self._queued:
             parts.append(Content.styled(f" · {self._queued} queued", "$muted"))
         return Content("").join(parts)

@@ -81,6 +81,8 @@ class ToolCard(Block[Used]):
             rest = lines[1:] if first else lines
             return _gutter([f"{folded.headline}{mark}{took}", *rest[:_MAX_LINES], *cut])
         lines = [line.expandtabs(4) for line in folded.lines]
+        if result.outcome is Outcome.CANCELLED:  # what was seen of it stays to be seen
+            lines += _tail(entry.output, _LIVE_LINES)
         if folded.omitted and lines:
             note = f"… {counted(folded.omitted, 'more line')} (ctrl+o)"
             lines = [note, *lines] if folded.tail else [*lines, note]

@@ -78,6 +78,7 @@ class Transcript(ScrollView, can_focus=False):
         """Show other entries, from their end."""
         self.entries = list(entries)
         self._changed.clear()
+        self._forget_from(len(self.entries))
         self.show_end()
 
     def prepend(self, earlier: Sequence[Entry]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import threading
 from pathlib import Path
 
 from agentcli.tui.entries import Answered, Said, Thought, Told, TurnEnded, Used
@@ -55,14 +55,17 @@ async def test_an_edit_shows_its_diff(chat: Start, workspace: Path) -> None:
 
 
 async def test_enter_steers_and_tab_queues_while_busy(chat: Start) -> None:
-    slow = Reply(calls=[("list_dir", {})], delay_s=0.5)
+    said_all = threading.Event()
+    slow = Reply(calls=[("list_dir", {})], until=said_all)
     async with chat([slow, Reply(text="first"), Reply(text="second")]) as one:
         await one.send("begin")
         await one.until(lambda: one.app.conversation and one.app.conversation.busy)
         await one.send("mind the gap")
+        await one.sees("1 to be read")
         one.app.prompt.set_text("and then this")
         await one.press("tab")
         await one.sees("1 queued")
+        said_all.set()
         await one.until(lambda: len(one.entries(TurnEnded)) == 2)
         said = [entry.text for entry in one.entries(Said)]
         assert said == ["begin", "mind the gap", "and then this"]
@@ -125,13 +128,10 @@ async def test_ctrl_d_quits_only_where_nothing_is_written(chat: Start) -> None:
 async def test_shift_tab_cycles_the_modes(chat: Start) -> None:
     async with chat([Reply(text="ok")]) as one:
         await one.idle()
-        seen = []
-        for _ in range(4):
-            seen.append(one.app.standing.mode)
-            await one.press("shift+tab")
-            await asyncio.sleep(0.05)
-        assert seen == ["ask", "edits", "auto", "plan"]
         assert one.app.standing.mode == "ask"
+        for mode in ("edits", "auto", "plan", "ask"):
+            await one.press("shift+tab")
+            await one.until(lambda mode=mode: one.app.standing.mode == mode, mode)
 
 
 async def test_nothing_a_tool_prints_can_break_the_screen(chat: Start, workspace: Path) -> None:

@@ -99,6 +99,19 @@ async def test_what_is_looked_at_stays_while_all_about_it_changes() -> None:
         assert app.rows[0] == seen[0][:38].rstrip()
 
 
+async def test_other_entries_take_the_place_of_all_that_was_there() -> None:
+    async with transcript() as (app, view, _):
+        view.load([Told(f"before {n}") for n in range(8)])
+        for count in (3, 8, 0, 12):  # fewer, as many, none, more
+            view.load([])
+            view.load([Told(f"now {count} {n}") for n in range(count)])
+            view.added(Told(f"and then {count}"))
+            await until(lambda: view.drawn)
+            text = "\n".join(app.rows)
+            assert text.count("now ") == min(count, 9) and text.count("and then ") == 1, text
+            assert "before" not in text
+
+
 async def test_a_click_unfolds_a_card_and_another_folds_it() -> None:
     async with transcript() as (app, view, pilot):
         view.load([card(1), card(2)])

@@ -62,7 +62,7 @@ async def test_a_fork_is_a_session_of_its_own(chat: Start, workspace: Path) -> N
                 and talk.agent.session.session_id != before
             )
         )
-        await one.until(lambda: one.entries(Answered))
+        await one.sees("hello", "first", f"forked; the session before is {before}")
         await one.send("go on")
         await one.until(lambda: len(one.entries(Answered)) == 2)
         history = [message.text for message in one.agent.state.history]
