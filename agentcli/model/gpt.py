@@ -381,11 +381,3 @@ class GPT(nn.Module):
         if self.config.tied:
             matrices += self.embedding_weight.numel()
         return {"total": total, "matrices": matrices}
-
-    def flops_per_token(self, context: int) -> int:
-        """Forward and backward, one token of a sequence of ``context``: 6 per weight, plus
-        12 H D keys for attention (PaLM, arXiv:2204.02311, appendix B)."""
-        config = self.config
-        seen = sum(context if w is None else min(w + 1, context) for w in config.windows)
-        attention = 12 * config.n_head * config.head_dim * seen
-        return 6 * self.count_parameters()["matrices"] + attention
