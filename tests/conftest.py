@@ -7,11 +7,18 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.running import Cli, share_kernels
 from tests.server import Script, ScriptedServer
 
 Serve = Callable[..., ScriptedServer]
+
+# The same examples each time, however slow the machine: what fails, fails for whoever repeats it.
+settings.register_profile(
+    "same", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("same")
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -126,7 +127,7 @@ def descendants(pid: int) -> list[psutil.Process]:
     return psutil.Process(pid).children(recursive=True)
 
 
-def survivors(processes: Sequence[psutil.Process], patience_s: float = 10.0) -> list[str]:
+def survivors(processes: Sequence[psutil.Process], patience_s: float = 30.0) -> list[str]:
     """Which of them still run after a while, as text; dead ones nobody has waited for are dead."""
     end = time.monotonic() + patience_s
     while True:
@@ -134,6 +135,11 @@ def survivors(processes: Sequence[psutil.Process], patience_s: float = 10.0) -> 
         if not alive or time.monotonic() > end:
             return [_describe(process) for process in alive]
         time.sleep(0.05)
+
+
+def some_seconds() -> str:
+    """How long to sleep so that no other process on the machine sleeps for as long."""
+    return str(secrets.randbelow(9 * 10**7) + 10**7)
 
 
 def running_with(word: str) -> list[psutil.Process]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import time
 from typing import Any
 
 import pytest
@@ -112,21 +111,22 @@ async def test_a_worker_that_dies_is_started_anew(bench: Make) -> None:
 async def test_a_step_has_its_deadline_in_every_stage(bench: Make) -> None:
     async def doze(context: ToolContext) -> str:
         """Sleep."""
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()
         return ""
 
-    limits = RunLimits(step_time_s=0.4)
     for script, stage in (
         ([Reply(calls=[("doze", {})])], "act"),
         ([Reply(text="wait", stall_after=200)], "decide"),
         ([Reply(status=429, headers={"retry-after": "60"})], "decide"),
     ):
-        made = await bench(script, [tool(doze, ToolKind.READ)], limits=limits)
-        started = time.monotonic()
-        result = await made.run()
-        assert time.monotonic() - started < 20
-        assert result.state.stop is StopReason.BUDGET_TIME
-        assert result.state.detail == f"step 1 ({stage}) took more than 0.4 s"
+        for patience_s in (0.4, 8):  # a busy machine may need the first to get that far
+            limits = RunLimits(step_time_s=patience_s)
+            made = await bench(script, [tool(doze, ToolKind.READ)], limits=limits)
+            result = await made.run()
+            assert result.state.stop is StopReason.BUDGET_TIME
+            if stage in result.state.detail:
+                break
+        assert result.state.detail == f"step 1 ({stage}) took more than {patience_s:g} s"
 
 
 async def test_signs_of_life_are_no_answer(bench: Make) -> None:

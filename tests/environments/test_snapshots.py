@@ -161,7 +161,7 @@ s.close()
     assert ended.stdout == "{'new.txt': 'file 644 -', 'way': 'link 777 -'}\n"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.binary(max_size=200), st.sampled_from([0o644, 0o755, 0o600, 0o444]))
 def test_any_content_and_mode_comes_back(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, mode: int

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentcli.errors import ModelError
-from agentcli.inference.calls import Path
+from agentcli.inference.call_syntax import Path
 from agentcli.inference.constrain import Grammar
 from agentcli.inference.engine import Engine
 from agentcli.inference.sampling import Sampling
@@ -100,7 +100,7 @@ def test_drafts_change_nothing(engine: Engine) -> None:
         assert said[0] == said[1]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.text(alphabet='ab"\\\nä', min_size=1, max_size=12), st.randoms(use_true_random=False))
 def test_walks_end_exactly_at_unique_copies(text: str, rng: random.Random) -> None:
     source = UniqueSubstring(text)

@@ -103,7 +103,7 @@ def test_stream_equals_decode_and_never_halves_a_character(tokenizer: Tokenizer,
     assert said + stream.finish() == text
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text())
 def test_any_text(text: str) -> None:
     tokenizer = nanochat()

@@ -110,19 +110,26 @@ class TestRateLimit:
             begun.append(time.monotonic())
             return "yes"
 
-        registry = Registry(
-            [ask, *builtin_tools()], middleware=[RateLimit(["ask"], calls=2, seconds=0.2)]
-        )
-        call = Calling(registry, environment)
+        def limited(seconds: float) -> Calling:
+            rate = RateLimit(["ask"], calls=2, seconds=seconds)
+            return Calling(Registry([ask, *builtin_tools()], middleware=[rate]), environment)
+
         started = time.monotonic()
-        asking = [asyncio.create_task(call("ask")) for _ in range(5)]
-        await asyncio.sleep(0)
-        await call("list_dir")
-        assert len(begun) <= 2
-        results = await asyncio.gather(*asking)
+        call = limited(0.2)
+        results = await asyncio.gather(*[call("ask") for _ in range(5)])
         assert [result.content for result in results] == ["yes"] * 5
         # Two at once, two after the first window, one after the second.
         assert begun[2] - started >= 0.19 and begun[4] - started >= 0.39
+
+        begun.clear()
+        call = limited(3600)
+        asking = [asyncio.create_task(call("ask")) for _ in range(5)]
+        await asyncio.sleep(0)
+        assert (await call("list_dir")).outcome is Outcome.OK
+        assert len(begun) == 2
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
 
     async def test_one_that_is_cancelled_while_it_waits_takes_no_turn(
         self, environment: Environment
@@ -132,13 +139,15 @@ class TestRateLimit:
             """Ask."""
             return "yes"
 
-        call = Calling(Registry([ask], middleware=[RateLimit(["ask"], 1, 0.3)]), environment)
+        rate = RateLimit(["ask"], 1, 3600)
+        call = Calling(Registry([ask], middleware=[rate]), environment)
         await call("ask")
         waiting = asyncio.create_task(call("ask"))
         await asyncio.sleep(0.05)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
+        rate._seconds = 0.01  # what the one that waits now has to wait for
         assert (await call("ask")).content == "yes"
 
     @pytest.mark.parametrize(("calls", "seconds"), [(0, 1.0), (1, 0.0), (-1, 1.0)])
