@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 
 from textual import events
@@ -13,13 +13,14 @@ from textual.widgets import Static
 
 from agentcli.text import escape
 from agentcli.tui.code import coloured
-from agentcli.tui.lines import Line
+from agentcli.tui.lines import LONGEST, Line, shortened
 
 SPLIT_WIDTH = 100
 """Cells from which on both sides stand beside each other, if no line must be cut for it."""
 FOLDED_ROWS = 24
 _MAX_ROWS = 2000
 _HEADINGS = "f@n"
+_LEAST_TEXT = 8
 _GUTTER = 8  # number and sign
 _NOTES = ("new ", "deleted ", "old mode ", "folder ", "Binary files ")
 _HUNK = re.compile(r"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
@@ -96,6 +97,7 @@ def _second(line: str) -> str:
 def _rows(hunk: list[str], left: int, right: int, path: str) -> Iterator[Row]:
     """Number and colour the lines of one hunk; each side is coloured as a text of its own."""
     texts = [escape(line[1:].rstrip("\r")).expandtabs(4) for line in hunk]
+    texts = [shortened(text) if len(text) > LONGEST else text for text in texts]
     old = _coloured([t for line, t in zip(hunk, texts, strict=True) if line[0] != "+"], path)
     new = _coloured([t for line, t in zip(hunk, texts, strict=True) if line[0] != "-"], path)
     for line in hunk:
@@ -119,7 +121,8 @@ def _coloured(lines: list[str], path: str) -> Iterator[Content]:
 
 
 def unified(rows: Iterable[Row], width: int) -> list[Content]:
-    """One line for each row: number, sign, text; long lines are cut at ``width`` cells."""
+    """Number, sign and text of each row; what is longer than ``width`` cells goes on below, for
+    nothing of a change may be out of sight where it is asked about."""
     rows = list(rows)
     digits = len(str(max((max(row.left, row.right) for row in rows), default=0)))
     lines = []
@@ -128,7 +131,10 @@ def unified(rows: Iterable[Row], width: int) -> list[Content]:
             lines.append(_heading(row))
             continue
         number = f"{row.right or row.left:>{digits}}"
-        lines.append(_cell(number, row, width))
+        room = max(_LEAST_TEXT, width - digits - 3)
+        first, *rest = row.text.fold(room) if row.text.cell_length > room else [row.text]
+        lines.append(_cell(number, replace(row, text=first), width))
+        lines += [_cell(" " * digits, replace(row, text=more), width) for more in rest]
     return lines
 
 

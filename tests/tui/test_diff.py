@@ -42,6 +42,14 @@ def test_every_line_is_as_wide_as_it_may_be() -> None:
         assert line.cell_length == 81
 
 
+def test_nothing_of_a_long_line_is_out_of_sight() -> None:
+    long = " ".join(f"word{number}" for number in range(40))
+    rows = rows_of(unified_diff(BEFORE, f"{BEFORE}{long}\n", "x.py"))
+    lines = [line.plain for line in unified(rows, 40) if " + " in line.plain]
+    assert len(lines) > 6 and [line[:3].strip() for line in lines[:2]] == ["4 +", "+"]
+    assert "".join(line.partition("+ ")[2] for line in lines).split() == long.split()
+
+
 def test_side_by_side_puts_what_belongs_together_in_one_line() -> None:
     lines = [line.plain for line in side_by_side(rows_of(unified_diff(BEFORE, AFTER, "x.py")), 60)]
     (changed,) = [line for line in lines if "- b = 2 " in line]
