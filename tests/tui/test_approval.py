@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from agentcli.tui.app import MARK
 from agentcli.tui.approval import ApprovalPanel
 from agentcli.tui.entries import Used
 from tests.server import Reply
@@ -168,7 +169,7 @@ async def test_the_keys_are_seen_below_a_long_diff_that_can_be_scrolled(chat: St
     async with chat([Reply(calls=[call]), Reply(text="done")], size=(60, 20)) as one:
         await one.send("go")
         await one.question()
-        await one.sees("+ line 1", "y once", "n no")
+        await one.sees("+ line 1", "y once", "n no", "ask · openai:scripted", MARK)
         assert "+ line 60" not in one.text
         await one.press(*["down"] * 58)
         await one.sees("+ line 60", "y once")
