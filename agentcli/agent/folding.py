@@ -269,6 +269,8 @@ def _rewound(state: AgentState, event: Rewound) -> AgentState:
         undone = state.undone[1:]
     else:
         undone = (Undone(_with(state, undone=()), event), *state.undone)
+        if not 0 <= event.mark < len(state.marks):
+            raise IndexError(f"there is no mark {event.mark} to go back to")
         if event.messages:
             target, marks = state.marks[event.mark], state.marks.upto(event.mark + 1)
             if not (event.before or event.after):  # the files stay as they are

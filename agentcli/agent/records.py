@@ -55,6 +55,9 @@ def from_record(record: Mapping[str, Any]) -> Event:
     Raises:
         ValueError: an unknown kind, a missing field or a value of the wrong form.
     """
+    said = record.get("kind")
+    if isinstance(said, str) and said not in _KINDS:
+        raise ValueError(f"{said} is an event that this version does not know; update agentcli")
     try:
         cls = _KINDS[record["kind"]]
         hints = _HINTS[cls]

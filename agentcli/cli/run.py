@@ -192,7 +192,7 @@ def run(
     """
     if any(not command.strip() for command in check or ()):
         raise typer.BadParameter("a check cannot be empty", param_hint="'--check'")
-    session = find_session(session) if session else None
+    session = find_session(session) if session is not None else None
     before = load_state(session) if session else None
     folder = _workspace(workspace, before, writes=mode is not AgentMode.PLAN)
     flags = {

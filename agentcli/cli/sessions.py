@@ -30,6 +30,7 @@ from agentcli.session.store import (
     find_session,
     journal_path,
     list_sessions,
+    load_state,
     unreadable_sessions,
 )
 from agentcli.session.trace import close_interrupted
@@ -69,6 +70,7 @@ def list_(
 def show(session_id: SessionId) -> None:
     """Show what happened in a session, and what it came to."""
     full_id = find_session(session_id)
+    load_state(full_id)  # says what is wrong with it, if anything is
     renderer = PlainRenderer(sys.stdout, sys.stdout)
     state = AgentState()
     for event in read_events(journal_path(full_id)):

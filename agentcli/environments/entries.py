@@ -33,9 +33,16 @@ class Entry(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Entry:
-        """Read what ``str`` wrote."""
-        kind, mode, *digest = text.split(" ")
-        return cls(kind, int(mode, 8), *digest)
+        """Read what ``str`` wrote.
+
+        Raises:
+            SnapshotError: it is none of that.
+        """
+        try:
+            kind, mode, *digest = text.split(" ")
+            return cls(kind, int(mode, 8), *digest)
+        except (ValueError, TypeError) as error:
+            raise SnapshotError(f"{text!r} does not say what stood there") from error
 
     @property
     def kept(self) -> bool:

@@ -228,6 +228,10 @@ def read_timed(path: Path, start: int = 0, end: int | None = None) -> Iterator[t
         yield float(written[1]) if written else 0.0, event
 
 
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number")
+
+
 def parse_line(line: bytes, where: str) -> Event:
     """One journal line as an event; ``where`` names it in errors.
 
@@ -235,7 +239,7 @@ def parse_line(line: bytes, where: str) -> Event:
         JournalError: it is not an event of a known schema.
     """
     try:
-        record = json.loads(line)
+        record = json.loads(line, parse_constant=_refuse)
         version = record["v"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise JournalError(f"{where}: not a journal line") from error

@@ -36,6 +36,7 @@ from agentcli.agent.events import (
 from agentcli.agent.folding import fold
 from agentcli.agent.records import to_record
 from agentcli.agent.state import AgentState
+from agentcli.errors import JournalError
 from agentcli.messages import Message, Role, Usage, result_to_json
 
 SCHEMA = 1
@@ -231,10 +232,18 @@ class Steps:
 
 
 def steps_of(timed: Iterable[tuple[float, Event]]) -> tuple[Steps, list[dict[str, Any]]]:
-    """All steps of a journal, and what else is known at its end."""
+    """All steps of a journal, and what else is known at its end.
+
+    Raises:
+        JournalError: its events do not fit together.
+    """
     steps, found = Steps(), []
     for when, event in timed:
-        found += steps.add(event, when)
+        try:
+            found += steps.add(event, when)
+        except (ValueError, LookupError, TypeError) as error:
+            name = steps.state.session_id
+            raise JournalError(f"the events of {name} do not fit together: {error!r}") from error
     return steps, found + steps._close(steps.updated)
 
 

@@ -6,7 +6,7 @@ import fcntl
 import os
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -109,9 +109,10 @@ def load_state(session_id: str) -> AgentState:
     if not path.exists():
         raise UsageError(f"there is no session {session_id}", hint="see: agentcli sessions list")
     try:
-        return fold_all(read_events(path))
+        state = fold_all(read_events(path))
     except (ValueError, LookupError, TypeError) as error:
         raise JournalError(f"{path}: its events do not fit together: {error!r}") from error
+    return replace(state, session_id=session_id)  # the folder's name: it may have been copied
 
 
 def list_sessions(workspace: Path | None = None) -> list[SessionInfo]:
@@ -183,7 +184,7 @@ def _info(path: Path) -> SessionInfo | None:
         condition, outcome = Condition.FINISHED, "rewound"
     updated = datetime.fromtimestamp(path.stat().st_mtime, UTC)
     return SessionInfo(
-        session.session_id,
+        path.parent.name,
         path,
         session.workspace,
         task,

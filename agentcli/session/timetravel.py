@@ -271,18 +271,20 @@ def mark_of(state: AgentState, step: int | None) -> int:
         UsageError: there is none.
     """
     marks = list(state.marks)
+    if not marks:
+        raise UsageError("nothing was done in this session yet")
     if step is None:
         here = len(state.history)
         for number in range(len(marks) - 1, -1, -1):
             if marks[number].turn and len(marks[number].history) < here:
                 return number
         raise UsageError("there is nothing to undo")
-    if step == 0 and marks:
+    if step == 0:
         return 0
     for number in range(len(marks) - 1, -1, -1):
         if marks[number].step == step and not marks[number].turn:
             return number
-    last = max((mark.step for mark in marks), default=0)
+    last = max(mark.step for mark in marks)
     raise UsageError(f"there is no step {step} to go back to", hint=f"The last one is {last}")
 
 

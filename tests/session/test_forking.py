@@ -235,6 +235,8 @@ def test_what_can_be_done_after_an_undo(sessions: Sessions, run: Run) -> None:
     assert [(i.condition, i.outcome) for i in list_sessions()] == [("finished", "rewound")]
     code, _, err = run("run", "--session", session)
     assert code == 2 and "has ended" in err  # there is an answer already: a task is wanted
+    code, _, err = run("run", "--session", "", "-p", "an unset variable names no session")
+    assert code == 2 and "is not a session id" in err
 
 
 def test_deleting_a_session_lets_go_of_what_no_other_needs(sessions: Sessions, run: Run) -> None:

@@ -16,6 +16,7 @@ from agentcli.agent.events import (
     Event,
     MessageAdded,
     ModelAnswered,
+    Rewound,
     SessionStarted,
     StepStarted,
     TaskGiven,
@@ -28,6 +29,7 @@ from agentcli.errors import JournalError, UsageError
 from agentcli.messages import FinishReason, ToolCall, ToolResult, Usage, assistant, user
 from agentcli.session import store
 from agentcli.session.journal import Journal, read_events, read_timed
+from agentcli.session.steps import steps_of
 
 STARTED = SessionStarted("s1", "/w", "openai:m", "auto", "full", (), "0.1.0")
 
@@ -182,7 +184,8 @@ def test_a_folder_that_cannot_be_written_is_named() -> None:
     [
         (b"garbage", "not a journal line"),
         (b'{"v":99,"kind":"step_started","step":1}', "newer agentcli"),
-        (b'{"v":1,"kind":"moon_landing"}', "not an event"),
+        (b'{"v":1,"kind":"moon_landing"}', "moon_landing is an event that this version"),
+        (b'{"v":1,"kind":"step_finished","step":1,"duration_s":NaN}', "not a journal line"),
         (b'{"v":"1","kind":"step_started","step":1}', "not a journal line"),
         (b'{"v":null,"kind":"step_started","step":1}', "not a journal line"),
         (b'{"v":1,"kind":["step_started"],"step":1}', "not an event"),
@@ -273,6 +276,26 @@ class TestStore:
         assert sorted(why) == ["broken0", "broken1", "broken2", "broken3", "fifo"]
         assert "not a journal line" in why["broken0"]
         assert store.find_session("brok" + "en2") == "broken2"  # by name it is still found
+
+    @pytest.mark.parametrize(
+        ("mark", "redo"), [(77, False), (-1, False), (0, False), (0, True)], ids=str
+    )
+    async def test_a_way_back_that_is_none_is_named(self, mark: int, redo: bool) -> None:
+        journal = Journal(store.journal_path("s1"))
+        await journal.append(STARTED)
+        await journal.append(Rewound(mark, {}, {}, redo))
+        journal.close()
+        for read in (store.load_state, lambda name: steps_of(read_timed(store.journal_path(name)))):
+            with pytest.raises(JournalError, match="do not fit together"):
+                read("s1")
+
+    async def test_a_copied_folder_is_a_session_of_its_own(self) -> None:
+        journal = Journal(store.journal_path("s1"))
+        await journal.append(STARTED)
+        journal.close()
+        shutil.copytree(store.sessions_dir() / "s1", store.sessions_dir() / "s2")
+        assert store.load_state("s2").session_id == "s2"
+        assert sorted(info.id for info in store.list_sessions()) == ["s1", "s2"]
 
     def test_results_without_their_calls_are_named(self) -> None:
         path = store.journal_path("s1")
