@@ -206,9 +206,18 @@ def context_note(event: Event) -> str | None:
             why = _CAUSES.get(event.cause, event.cause)
             return f"about {counted(event.tokens_lost, 'token')} must be read anew: {why}"
         case SoftCapReached():
-            cap = escape(event.cap.replace("_", " "))
-            return f"look twice: {cap} reached {event.used:g} (cap {event.limit:g})"
+            return f"look twice: {_used(event)} (soft cap {event.limit:g})"
     return None
+
+
+_OF = {"cost_usd": "US dollars", "time_s": "seconds", "tool_calls_of_limit": "tool calls"}
+
+
+def _used(reached: SoftCapReached) -> str:
+    """``40 tool calls``, ``3 failed edits of a.py``."""
+    cap, _, of = reached.cap.partition(" ")
+    what = _OF.get(cap, cap.replace("_", " "))
+    return f"{reached.used:g} {what}{f' of {escape(of)}' if of else ''}"
 
 
 def duration(seconds: float) -> str:
