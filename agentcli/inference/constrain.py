@@ -78,11 +78,6 @@ class GrammarConstraint:
     def finished(self) -> bool:
         return bool(self._matcher.is_stopped())
 
-    @property
-    def accepting(self) -> bool:
-        """Whether what was said so far is a whole sentence of the grammar."""
-        return bool(self._matcher.is_accepting())
-
     def forced(self) -> list[int]:
         """Tokens that the grammar leaves no choice about."""
         tokens: list[int] = self._matcher.compute_ff_tokens()

@@ -22,6 +22,14 @@ SCRIPTS = {
     ),
     "NoDeletion": ([Reply(calls=[("delete", {"name": "old"})]), Reply(text="No.")], "No."),
     "Greeter": ([Reply(text="Well.")], "Hello.\n1 10"),
+    "NamesTheCurrency": (
+        [
+            Reply(calls=[("order", {"item": "pen"}), ("price", {"item": "pen"})]),
+            Reply(text="It is 3."),
+            Reply(text="It is 3 EUR."),
+        ],
+        "It is 3 EUR.",
+    ),
 }
 
 
@@ -46,6 +54,9 @@ def test_an_example_runs(
     assert server.faults == [] and len(server.requests) == len(script)
     if "NoDeletion" in example:
         assert "nothing is deleted here" in server.requests[1].json["messages"][-1]["content"]
+    if "NamesTheCurrency" in example:
+        said = [message["content"] for message in server.requests[2].json["messages"]]
+        assert said[-4:] == ["pen is ordered", "pen: 3 EUR", "It is 3.", "Name the currency."]
 
 
 def test_the_architecture_names_what_is_there() -> None:
