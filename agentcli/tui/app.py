@@ -69,6 +69,7 @@ class ChatApp(App[int]):
         Binding("ctrl+r", "search_history", "earlier prompts", priority=True),
         Binding("ctrl+g", "edit_outside", "write in your editor", priority=True),
         Binding("shift+tab", "next_mode", "next mode", priority=True),
+        Binding("ctrl+z", "suspend_process", "stop; fg goes on", priority=True),
         Binding("escape", "escape", "interrupt, twice: rewind"),
         Binding("pageup", "scroll(-1)", "up", priority=True),
         Binding("pagedown", "scroll(1)", "down", priority=True),
@@ -112,6 +113,8 @@ class ChatApp(App[int]):
     def on_mount(self) -> None:
         """Ready to write at once; the agent opens beside."""
         pace.quicken()
+        # Another program has written on the terminal meanwhile: draw all of it.
+        self.app_resume_signal.subscribe(self, lambda _: self.refresh(repaint=True, layout=True))
         self.prompt.focus()
         self.show_standing()
         for notice in self.options.notices:

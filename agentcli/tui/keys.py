@@ -13,6 +13,7 @@ KEYS = (
     ("Ctrl+G", "write in your own editor ($VISUAL or $EDITOR)"),
     ("Ctrl+C", "copy what is selected, else clear the prompt; twice: quit"),
     ("Ctrl+D", "quit, where the prompt is empty"),
+    ("Ctrl+Z", "stop, and back to the shell; fg goes on"),
     ("PageUp, PageDown, Ctrl+End", "scroll; to the end"),
     ("!command", "run a command in the sandbox"),
     ("@file", "name a file"),

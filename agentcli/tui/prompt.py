@@ -17,6 +17,7 @@ from agentcli.tui.history import PromptHistory
 from agentcli.tui.vim import Text, Vim, Wish, difference_of
 from agentcli.tui.vim_motions import line_start
 
+_UNDO = ("ctrl+underscore", "ctrl+slash", "alt+z")
 _NEWLINE = ("ctrl+j", "shift+enter", "alt+enter")
 
 
@@ -135,6 +136,8 @@ class Prompt(TextArea):
             return True
         if key in _NEWLINE:
             self.insert("\n")
+        elif key in _UNDO:  # Ctrl+Z is the shell's
+            self.undo()
         elif key == "enter":
             self._enter()
         elif key == "tab":
