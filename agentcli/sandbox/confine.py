@@ -272,7 +272,7 @@ def _counted(argv: Sequence[str], limits: Limits) -> Sequence[str]:
     if os.getuid() == 0:
         return argv
     most = limits.tasks + tree.SPARE_TASKS
-    script = f'ulimit -u {most} 2>/dev/null || ulimit -p {most}; exec "$@"'
+    script = f'{{ ulimit -u {most} || ulimit -p {most}; }} 2>/dev/null; exec "$@"'
     return (ahead.SHELL, "-c", script, ahead.SHELL, *argv)
 
 
