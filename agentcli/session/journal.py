@@ -68,7 +68,10 @@ class Journal:
             raise JournalError(f"cannot write the session journal {path}: not a regular file")
         if not _lock(self._fd):
             os.close(self._fd)
-            raise JournalError(f"session {path.parent.name} is open in another process")
+            raise JournalError(
+                f"session {path.parent.name} is open in another process",
+                hint="Close it there, or begin another one",
+            )
         self._count, self._size = self._recover()
 
     async def append(self, event: Event, *, sync: bool = False) -> None:

@@ -156,7 +156,7 @@ class ChatApp(App[int]):
 
     def show_standing(self) -> None:
         """Show where the session stands, in the status line and in the terminal's title."""
-        self.status.show(self.standing)
+        self.status.show(self.standing, failed=self.session.failed)
         busy = "● " if self.session.busy else ""
         self._set_title(f"{busy}agentcli · {self.options.workspace.name}")
 

@@ -19,6 +19,7 @@ from agentcli.agent.hooks import Hook
 from agentcli.agent.state import AgentState
 from agentcli.errors import AgentCLIError
 from agentcli.session import store
+from agentcli.text import one_line
 from agentcli.tools.approval import Approval, Ask, Reply
 from agentcli.tools.permissions import Mode
 from agentcli.tui import pace, past
@@ -98,6 +99,8 @@ class ChatSession:
         self._reading: Worker[None] | None = None
         self._waiting: list[tuple[str, bool]] = []
         self._opened = False
+        self.failed = False
+        """Whether there is no agent, and none on its way."""
         self._ready_before = False
 
     @property
@@ -130,6 +133,8 @@ class ChatSession:
             since = screen.transcript.entries[told:]
             screen.transcript.load([entry for entry in since if isinstance(entry, Told)])
         self._opened = True
+        self.failed = False
+        screen.show_standing()
         if session_id is not None:
             await self._show_past(session_id)
         try:
@@ -144,6 +149,7 @@ class ChatSession:
                 unsent=screen.unsent,
             )
         except AgentCLIError as error:
+            self.broken()
             screen.fail(error)
             return
         self._living = self._beside(self._live(self.conversation), "agent")
@@ -173,7 +179,9 @@ class ChatSession:
     def broken(self) -> None:
         """There is no agent any more, and nothing goes on."""
         self.conversation = None
+        self.failed = True
         self._screen.progress.doing("")
+        self._screen.show_standing()
 
     async def end(self) -> None:
         """Close the conversation and wait until its journal has its end."""
@@ -227,6 +235,10 @@ class ChatSession:
         screen, conversation = self._screen, self.conversation
         if conversation is None or conversation.agent is None:
             self._waiting.append((text, queue))
+            if self.failed:
+                kept = "there is no agent yet; it will be told: " + one_line(text)
+                screen.tell(kept, Level.WARNING, "/model, /resume or /new opens one")
+                return
             screen.progress.begin("starting the agent")
             screen.progress.waiting(0, len(self._waiting))
             return

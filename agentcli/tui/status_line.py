@@ -22,12 +22,13 @@ class StatusLine(Line):
     def __init__(self) -> None:
         super().__init__(id="status")
         self._standing = Standing()
+        self._failed = False
         self._hint = ""
 
-    def show(self, standing: Standing) -> None:
-        """Say something else."""
-        if standing != self._standing:
-            self._standing = standing
+    def show(self, standing: Standing, *, failed: bool = False) -> None:
+        """Say something else; ``failed``: there is no agent, and none on its way."""
+        if (standing, failed) != (self._standing, self._failed):
+            self._standing, self._failed = standing, failed
             self.refresh()
 
     def hint(self, text: str) -> None:
@@ -41,7 +42,7 @@ class StatusLine(Line):
         now = self._standing
         if self._hint:
             return Content.styled(self._hint, "$warning")
-        model = escape(now.model) or "starting…"
+        model = "no agent" if self._failed else escape(now.model) or "starting…"
         left = [Content.styled(now.mode, f"bold {_MODES.get(now.mode, '')}".strip())]
         left.append(Content(clip(model, max(12, width // 2 - 12))))
         if now.sandbox and (width >= _SANDBOX_WIDTH or now.sandbox == "none"):

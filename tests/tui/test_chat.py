@@ -96,9 +96,11 @@ async def test_an_error_says_what_to_do(chat: Start) -> None:
 
 
 async def test_a_model_that_cannot_be_had_leaves_the_chat_usable(chat: Start) -> None:
-    async with chat([Reply(text="here I am")], model="nobody:x") as one:
+    async with chat([Reply(text="here I am"), Reply(text="still")], model="nobody:x") as one:
         await one.send("are you there?")
-        await one.sees('unknown provider "nobody"', "→")
+        await one.sees('unknown provider "nobody"', "→", "no agent")
+        await one.send("and now?")
+        await one.sees("it will be told: and now?")
         await one.send("/model openai:scripted")
         await one.until(lambda: one.entries(Answered))
         assert one.entries(Answered)[0].text == "here I am"  # what was said before was not lost
