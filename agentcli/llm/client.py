@@ -57,9 +57,8 @@ class Sampling:
 class ChatRequest:
     """One question to a model.
 
-    ``conversation`` names what a cache may extend. ``argument_text`` and ``inline_tool`` are bound
-    by the kernel for local models: the text that an argument must be a piece of, and the dispatch
-    path for calls made inside the token stream.
+    ``conversation`` names what a cache may extend. ``argument_text`` is bound by the kernel for
+    local models: the text that an argument must be a piece of.
     """
 
     messages: tuple[Message, ...]
@@ -67,7 +66,6 @@ class ChatRequest:
     sampling: Sampling = field(default_factory=Sampling)
     conversation: str = ""
     argument_text: Callable[[str, Mapping[str, Any]], Awaitable[str | None]] | None = None
-    inline_tool: Callable[[str, str], Awaitable[str | None]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
