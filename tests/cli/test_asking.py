@@ -52,10 +52,19 @@ async def test_a_key_that_was_pressed_before_the_question_answers_nothing(
     keys: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(asking, "GUARD_S", 3600)
+    read, seen = os.read, bytearray()
+
+    def noted(descriptor: int, most: int) -> bytes:
+        seen.extend(data := read(descriptor, most))
+        return data
+
+    monkeypatch.setattr(os, "read", noted)
     async with asked() as reply:
-        for _ in range(20):
+        await asyncio.sleep(0)  # the question has been put, and older keys thrown away
+        for pressed in range(1, 21):
             os.write(keys, b"y")
-            await asyncio.wait([reply], timeout=0.01)
+            while len(seen) < pressed:
+                await asyncio.sleep(0.001)
         assert not reply.done()
         monkeypatch.setattr(asking, "GUARD_S", 0)
         assert await answered(reply, keys, b"n") is Answer.NO
