@@ -180,7 +180,7 @@ ROWS: dict[str, Row] = {
     "400": fatal(always(Reply(status=400)), "BadRequestError", "refused the request"),
     "400 to a request as long as the window": replace(
         fatal(always(Reply(status=400)), "ContextWindowError", "scripted failure"),
-        prompt="word " * int(0.73 * WINDOW),  # about 950 tokens, as they are estimated
+        prompt="the " * int(0.88 * WINDOW),  # about 930 tokens, by the estimate and by OpenAI's
     ),
     "400 or 413 with the code of a full context": fatal(
         coded(400, CONTEXT, "request_too_large"), "ContextWindowError", "context window"
