@@ -9,6 +9,7 @@ from typing import Protocol
 
 from agentcli.agent.events import (
     AnswerRejected,
+    CandidateTried,
     CheckFinished,
     CheckStarted,
     Compacted,
@@ -159,6 +160,10 @@ class Presenter:
             case SoftCapReached(cap=cap, used=so_far):
                 words = cap.replace("_", " ")
                 self._tell(f"{words}: {so_far:g} so far; have a look", Level.WARNING)
+            case CandidateTried():
+                self._turn.tries += 1
+                tries = counted(self._turn.tries, "edit")
+                self._view.doing(f"trying on a copy: {tries} so far")
             case ToolStarted(call=call, tool_kind=kind):
                 used = self._use(call)
                 used.kind = kind or "run"
@@ -371,6 +376,7 @@ class _Turn:
 
     since: float = field(default_factory=time.monotonic)
     steps: int = 0
+    tries: int = 0
     usage: Usage = field(default_factory=Usage)
     cost_usd: float | None = 0.0
     files: dict[str, None] = field(default_factory=dict)

@@ -160,7 +160,7 @@ def open_screen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
     ) -> AsyncIterator[ChatApp]:
         given = Options(tmp_path, tmp_path / "history", notify=False, **options)
         still = Still()
-        app = ChatApp(given, lambda **_: still)  # type: ignore[arg-type, return-value]
+        app = ChatApp(given, lambda **_: still)  # type: ignore[arg-type]
         async with app.run_test(size=size):
             app.session.standing = STANDING
             app.show_standing()
