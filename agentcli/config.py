@@ -12,7 +12,8 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import platformdirs
 from pydantic import BaseModel, ValidationError
@@ -208,13 +209,17 @@ def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, str, An
 
 
 def from_text(key: str, text: str) -> Any:
-    """A text as the type of its key: words for lists, TOML for numbers and switches."""
-    field = Settings.model_fields.get(key)
-    if key in ("fallback", "domains") and not text.startswith("["):
-        return [word.strip() for word in text.split(",") if word.strip()]
-    if key.startswith("checks.") or (field is not None and _takes_text(field.annotation)):
+    """A text as the type of its key: TOML for numbers, switches and what begins with a bracket,
+    words between commas for lists, one rule for permissions."""
+    kinds = _kinds(_annotation(key))
+    takes_list = tuple in kinds
+    in_brackets = takes_list and text.lstrip().startswith("[")
+    if not in_brackets and (key.startswith("checks.") or _is_command(key)):
         return text
-    if "\n" in text:
+    if takes_list and not in_brackets:
+        words = [text] if key.startswith("permissions.") else text.split(",")
+        return [word.strip() for word in words if word.strip()]
+    if not takes_list and (str in kinds or "\n" in text):
         return text
     try:
         return tomllib.loads(f"value = {text}")["value"]
@@ -222,11 +227,34 @@ def from_text(key: str, text: str) -> Any:
         return text
 
 
-def _takes_text(annotation: Any) -> bool:
-    return annotation is str or any(
-        option is str or isinstance(option, str) or _takes_text(option)
-        for option in get_args(annotation)
-    )
+def _is_command(key: str) -> bool:
+    """Whether a line is split into words by the settings themselves."""
+    return key.rpartition(".")[2] in ("command", "api_key_command")
+
+
+def _annotation(key: str) -> Any:
+    """The type of a key's values, with or without its profile; None where there is no such key."""
+    path = key.split(".")
+    at: Any = Settings
+    for step in path[2:] if path[0] == "profiles" else path:
+        if isinstance(at, type) and issubclass(at, BaseModel):
+            field = at.model_fields.get(step)
+            at = field.annotation if field else None
+        else:
+            at = get_args(at)[1] if get_origin(at) is dict else None
+    return at
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """What values of a type may be: str, tuple, dict and so on."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _kinds(arguments[0])
+    if origin is Literal:
+        return {type(option) for option in arguments}
+    if origin in (Union, UnionType):
+        return set().union(*map(_kinds, arguments))
+    return {origin or annotation}
 
 
 def _validate(values: dict[str, Any], sources: Mapping[str, str]) -> Settings:

@@ -29,9 +29,18 @@ PROVIDERS, TOOLS, HOOKS = "agentcli.providers", "agentcli.tools", "agentcli.hook
 _MARK = b"[agentcli."
 
 
+def points(group: str) -> list[EntryPoint]:
+    """What there is in a group, sorted by name; nothing is loaded."""
+    if not _any_there(tuple(sys.path)):
+        return []
+    from importlib.metadata import entry_points
+
+    return sorted(entry_points(group=group), key=lambda point: point.name)
+
+
 def names(group: str) -> list[str]:
-    """What there is in a group, sorted; nothing is loaded."""
-    return sorted({point.name for point in _points(group)})
+    """The names in a group, sorted; nothing is loaded."""
+    return sorted({point.name for point in points(group)})
 
 
 def load(group: str, name: str) -> Any:
@@ -40,13 +49,13 @@ def load(group: str, name: str) -> Any:
     Raises:
         ConfigError: it cannot be loaded; one line that says which package it is of.
     """
-    point = next((point for point in _points(group) if point.name == name), None)
+    point = next((point for point in points(group) if point.name == name), None)
     return None if point is None else _loaded(point)
 
 
 def load_all(group: str, notices: list[str]) -> Iterator[tuple[str, Any]]:
     """All of a group by name; ``notices`` tells of those that cannot be loaded."""
-    for point in sorted(_points(group), key=lambda point: point.name):
+    for point in points(group):
         try:
             found = _loaded(point)
         except ConfigError as error:
@@ -57,9 +66,17 @@ def load_all(group: str, notices: list[str]) -> Iterator[tuple[str, Any]]:
 
 def failure(group: str, name: str, error: Exception) -> str:
     """A line on what is wrong with a plugin."""
-    kind = group.removeprefix("agentcli.").removesuffix("s")
-    what = one_line(f"{type(error).__name__}: {error}", 300)
-    return f"the {kind} {name} of an installed package is left out: {what}"
+    return f"the {kind(group)} {name} of an installed package is left out: {reason(error)}"
+
+
+def kind(group: str) -> str:
+    """``provider``, ``tool`` or ``hook``."""
+    return group.removeprefix("agentcli.").removesuffix("s")
+
+
+def reason(error: Exception) -> str:
+    """What is wrong, in a line."""
+    return one_line(f"{type(error).__name__}: {error}", 300)
 
 
 def _loaded(point: EntryPoint) -> Any:
@@ -70,14 +87,6 @@ def _loaded(point: EntryPoint) -> Any:
             failure(point.group, point.name, error),
             hint=f"Mend or uninstall {point.dist.name if point.dist else point.value}",
         ) from error
-
-
-def _points(group: str) -> list[EntryPoint]:
-    if not _any_there(tuple(sys.path)):
-        return []
-    from importlib.metadata import entry_points
-
-    return list(entry_points(group=group))
 
 
 @functools.cache

@@ -16,6 +16,13 @@ def _command(value: object) -> object:
     return tuple(shlex.split(value)) if isinstance(value, str) else value
 
 
+SHELL = ("/bin/sh", "-c")
+
+
+def _for_shell(value: object) -> object:
+    return (*SHELL, value) if isinstance(value, str) and value.strip() else _command(value)
+
+
 def _as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
@@ -89,10 +96,11 @@ class McpSettings(_Section):
 
 
 class HookSettings(_Section):
-    """A command of the user's own at a moment of a session; see ``agentcli.user_hooks``."""
+    """A command of the user's own at a moment of a session; see docs/protocols.md."""
 
     event: Literal["session_start", "before_tool", "after_tool", "stop"]
-    command: Command
+    command: Annotated[tuple[str, ...], BeforeValidator(_as_tuple), BeforeValidator(_for_shell)]
+    """A line for the shell, or a program and its arguments as a list."""
     match: str = "*"
     """Names of tools, as a shell pattern."""
     timeout_s: Seconds = 60.0

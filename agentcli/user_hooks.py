@@ -25,7 +25,7 @@ from agentcli.messages import Role, ToolCall
 from agentcli.sandbox.limits import Limits
 from agentcli.sandbox.outside import environment
 from agentcli.sandbox.process import ExecResult, Launch, Supervisor
-from agentcli.settings import HookSettings
+from agentcli.settings import SHELL, HookSettings
 from agentcli.text import clip, one_line
 
 OBJECTS = 2
@@ -35,18 +35,16 @@ _MOST_OBJECTIONS = 3
 _MOST_CHARS = 10_000
 
 
-class UserHooks(Hook):
-    """All of the user's hooks: a reader of events that may deny calls, and a critic of steps."""
+class UserHooks:
+    """All of the user's hooks: ``each`` is a reader of events, together they are a critic."""
 
     def __init__(
         self, hooks: Sequence[HookSettings], workspace: str, environ: Mapping[str, str]
     ) -> None:
-        self._hooks = hooks
         self._supervisor = Supervisor()
         self._supervisor.start()
-        self._workspace = workspace
-        self._env = environment(environ)
-        self._told: list[str] = []
+        env = environment(environ)
+        self.each = [UserHook(hook, workspace, env, self._supervisor) for hook in hooks]
         self._objections = 0
 
     async def aclose(self) -> None:
@@ -57,91 +55,126 @@ class UserHooks(Hook):
         """What the commands for the start of a session print.
 
         Raises:
-            ToolError: one of them failed, or objects.
+            ToolError: one of them objects.
         """
         printed = []
         for hook in self._of("session_start"):
-            result = await self._run(hook, {"session_id": session_id})
-            if result.exit_code == OBJECTS:
-                raise ToolError(f"{_line(hook)} objects: {_reason(result)}")
-            printed.append(clip(result.stdout.strip(), _MOST_CHARS))
+            result = await hook.told({"session_id": session_id})
+            if result is not None and result.exit_code == OBJECTS:
+                raise ToolError(f"hook {hook.name} objects: {_reason(result)}")
+            printed.append(clip(result.stdout.strip(), _MOST_CHARS) if result else "")
         return "\n\n".join(filter(None, printed))
-
-    async def before_tool(self, call: ToolCall, state: AgentState) -> Verdict:
-        """Deny the call if a command objects to it."""
-        for hook in self._of("before_tool", call.name):
-            result = await self._run(hook, self._about(state, call))
-            if result.exit_code == OBJECTS:
-                return Deny(_reason(result))
-        return Allow()
-
-    async def on_event(self, event: Event, state: AgentState) -> None:
-        """Run the commands for after a tool; what they object is kept for ``review``."""
-        if not isinstance(event, ToolFinished):
-            return
-        call = _call(state, event.result.call_id)
-        for hook in self._of("after_tool", event.result.name):
-            told = {
-                "outcome": event.result.outcome.value,
-                "content": event.result.content,
-                "paths": list(event.result.paths),
-            }
-            result = await self._run(hook, {**self._about(state, call), "result": told})
-            if result.exit_code == OBJECTS:
-                self._told.append(f"{_line(hook)} says of {event.result.name}: {_reason(result)}")
 
     async def review(self, state: AgentState) -> Review:
         """Tell the model what was objected; at the end of a turn ask the commands for that."""
-        told, self._told = self._told, []
+        found = [said for hook in self._of("after_tool") for said in hook.objections()]
         last = state.history[-1] if state.history else None
         if last is not None and last.role is Role.ASSISTANT and not last.calls:
-            told += await self._at_stop(state, last.text)
-        if not told:
-            return Review()
-        return Review(Judgement.RETRY, "\n\n".join(told))
+            found += await self._at_stop(state, last.text)
+        return Review(Judgement.RETRY, "\n\n".join(found)) if found else Review()
 
     async def _at_stop(self, state: AgentState, answer: str) -> list[str]:
         found = []
         for hook in self._of("stop"):
             if self._objections >= _MOST_OBJECTIONS:  # a hook that is never content
                 break
-            result = await self._run(hook, {**self._about(state, None), "answer": answer})
-            if result.exit_code == OBJECTS:
+            result = await hook.told({**_about(state, None), "answer": answer})
+            if result is not None and result.exit_code == OBJECTS:
                 self._objections += 1
-                found.append(f"{_line(hook)} objects to stopping: {_reason(result)}")
+                found.append(f"hook {hook.name} objects to stopping: {_reason(result)}")
         return found
 
-    def _of(self, event: str, tool: str = "") -> list[HookSettings]:
-        return [
-            hook
-            for hook in self._hooks
-            if hook.event == event and (not tool or fnmatchcase(tool, hook.match))
-        ]
+    def _of(self, event: str) -> list[UserHook]:
+        return [hook for hook in self.each if hook.settings.event == event]
 
-    def _about(self, state: AgentState, call: ToolCall | None) -> dict[str, Any]:
-        about: dict[str, Any] = {"session_id": state.session_id, "step": state.running_step}
-        if call is not None:
-            try:
-                arguments = json.loads(call.arguments)
-            except ValueError:
-                arguments = call.arguments
-            about["tool"] = {"name": call.name, "arguments": arguments}
-        return about
 
-    async def _run(self, hook: HookSettings, about: Mapping[str, Any]) -> ExecResult:
-        told = {"event": hook.event, "workspace": self._workspace, **about}
+class UserHook(Hook):
+    """One of them. That it failed is told with the next event, and holds up no other."""
+
+    def __init__(
+        self,
+        settings: HookSettings,
+        workspace: str,
+        env: Mapping[str, str],
+        supervisor: Supervisor,
+    ) -> None:
+        self.settings = settings
+        self._workspace = workspace
+        self._env = env
+        self._supervisor = supervisor
+        self._objections: list[str] = []
+        self._failure = ""
+
+    @property
+    def name(self) -> str:
+        """Its command in one line."""
+        words = self.settings.command
+        return one_line(words[-1] if words[:-1] == SHELL else " ".join(words), 100)
+
+    async def before_tool(self, call: ToolCall, state: AgentState) -> Verdict:
+        """Deny the call if the command objects to it."""
+        if self._is_for("before_tool", call.name):
+            result = await self.told(_about(state, call))
+            if result is not None and result.exit_code == OBJECTS:
+                return Deny(_reason(result))
+        return Allow()
+
+    async def on_event(self, event: Event, state: AgentState) -> None:
+        """Run the command after a tool; what it objects is kept for ``objections``.
+
+        Raises:
+            ToolError: the command failed, now or before.
+        """
+        if isinstance(event, ToolFinished) and self._is_for("after_tool", event.result.name):
+            told = {
+                "outcome": event.result.outcome.value,
+                "content": event.result.content,
+                "paths": list(event.result.paths),
+            }
+            call = _call(state, event.result.call_id)
+            result = await self.told({**_about(state, call), "result": told})
+            if result is not None and result.exit_code == OBJECTS:
+                said = f"hook {self.name} says of {event.result.name}: {_reason(result)}"
+                self._objections.append(said)
+        if failure := self._failure:
+            self._failure = ""
+            raise ToolError(failure)
+
+    def objections(self) -> list[str]:
+        """What it had to say of results, and forget it."""
+        found, self._objections = self._objections, []
+        return found
+
+    async def told(self, about: Mapping[str, Any]) -> ExecResult | None:
+        """How the command ends that is told this; None where it fails."""
+        told = {"event": self.settings.event, "workspace": self._workspace, **about}
         launch = Launch(
-            hook.command,
+            self.settings.command,
             self._env,
             cwd=self._workspace,
-            limits=Limits(time_s=hook.timeout_s),
+            limits=Limits(time_s=self.settings.timeout_s),
             stdin=json.dumps(told).encode(),
         )
         result = await self._supervisor.exec(launch)
-        if result.exit_code not in (0, OBJECTS):
-            why = result.error or f"exit code {result.exit_code}"
-            raise ToolError(f"{_line(hook)}: {one_line(f'{why} {result.stderr}', 300)}")
-        return result
+        if result.exit_code in (0, OBJECTS):
+            return result
+        why = result.error or f"exit code {result.exit_code}"
+        self._failure = one_line(f"{why} {result.stderr}", 300)
+        return None
+
+    def _is_for(self, event: str, tool: str) -> bool:
+        return self.settings.event == event and fnmatchcase(tool, self.settings.match)
+
+
+def _about(state: AgentState, call: ToolCall | None) -> dict[str, Any]:
+    about: dict[str, Any] = {"session_id": state.session_id, "step": state.running_step}
+    if call is not None:
+        try:
+            arguments = json.loads(call.arguments)
+        except ValueError:
+            arguments = call.arguments
+        about["tool"] = {"name": call.name, "arguments": arguments}
+    return about
 
 
 def _call(state: AgentState, call_id: str) -> ToolCall | None:
@@ -149,10 +182,6 @@ def _call(state: AgentState, call_id: str) -> ToolCall | None:
         if calls := state.history[place].calls:  # the last message with calls is the one
             return next((call for call in calls if call.id == call_id), None)
     return None
-
-
-def _line(hook: HookSettings) -> str:
-    return f"hook {one_line(' '.join(hook.command), 100)}"
 
 
 def _reason(result: ExecResult) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from agentcli.config import load, user_folder
+from agentcli.config import from_text, load, user_folder
 from agentcli.errors import ConfigError
 from agentcli.settings import Settings
 
@@ -86,6 +87,30 @@ def test_environment_values_take_the_type_of_their_key(files: Files) -> None:
     settings = files.load(environ)
     assert settings.fallback == ("openai:a", "ollama:b")
     assert (settings.max_cost, settings.offline, settings.model) == (1.5, True, "123")
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("extra_tools", '["apply_patch"]', ["apply_patch"]),
+        ("extra_tools", "apply_patch", ["apply_patch"]),
+        ("domains", "a.com, b.com", ["a.com", "b.com"]),
+        ("context.processors", "a,b", ["a", "b"]),
+        ("permissions.allow", "shell(a, b)", ["shell(a, b)"]),
+        ("permissions.allow", '["read_file", "shell(a, b)"]', ["read_file", "shell(a, b)"]),
+        ("mcp.servers.x.command", "npx -y server", "npx -y server"),
+        ("checks.test", '["make", "test"]', ["make", "test"]),
+        ("providers.x.headers", '{A = "b"}', {"A": "b"}),
+        ("tool_rates", "{grep = 2}", {"grep": 2}),
+        ("profiles.fast.model", "123", "123"),
+        ("profiles.fast.max_steps", "7", 7),
+        ("chat.mouse", "false", False),
+        ("hooks", '[{event = "stop", command = "true"}]', [{"event": "stop", "command": "true"}]),
+        ("max_steps", "many", "many"),  # what is wrong with it, the settings say
+    ],
+)
+def test_a_text_becomes_what_its_key_takes(key: str, text: str, value: Any) -> None:
+    assert from_text(key, text) == value
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from agentcli.errors import UsageError
-from agentcli.slash_commands import command_folders, expanded, is_command
+from agentcli.skills import PROJECT_FOLDERS
+from agentcli.slash_commands import command_folders, expanded, is_command, own_commands
 from agentcli.trust import trust
+from tests.test_skills import write
 
 
 @pytest.fixture
@@ -27,10 +29,30 @@ def test_a_projects_own_are_had_where_it_is_trusted(
 ) -> None:
     user, project = folders
     workspace = tmp_path / "repo"
-    assert command_folders(workspace) == (user,)
+    skills = user.parent / "skills"
+    write(workspace / ".claude" / "skills", "tidy", body="Tidy up.")
+    assert command_folders(workspace) == (skills, user)
     trust(workspace)
-    assert command_folders(workspace) == (user, project)
+    theirs = [workspace / name for name in PROJECT_FOLDERS]
+    assert command_folders(workspace) == (skills, *theirs, user, project)
     assert expanded("/release", command_folders(workspace)) == "Make a release."
+    assert expanded("/tidy", command_folders(workspace)) == "Tidy up."
+
+
+def test_a_skill_is_a_command_unless_there_is_one_of_its_name(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    skills = tmp_path / "config" / "skills"
+    folder = write(skills, "tidy", body="Tidy $ARGUMENTS up.")
+    (folder / "more.md").write_text("more")
+    write(skills, "review", body="Never read.")
+    (skills / "README.md").write_text("No command.")
+    found = own_commands([skills, *folders])
+    assert sorted(command.name for command in found) == ["release", "review", "tidy"]
+    assert expanded("/tidy a.py", [skills, *folders]) == (
+        "Tidy a.py up.\n\n[further files of this skill: more.md]"
+    )
+    assert expanded("/review a.py", [skills, *folders]) == "Review a.py well."
 
 
 def test_a_command_becomes_its_text(folders: tuple[Path, Path]) -> None:

@@ -105,17 +105,36 @@ def test_one_that_is_never_content_cannot_hold_the_end_for_ever(
     assert len(server.requests) == 4
 
 
-@pytest.mark.parametrize("program", ["sys.exit(1)", "import time; time.sleep(60)"])
-def test_one_that_fails_is_reported_and_stops_nothing(
-    program: str, cli: Cli, serve: Serve, workspace: Path, hook: Any, run: Any
+def test_those_that_fail_are_reported_and_hold_up_nothing_and_no_other(
+    cli: Cli, serve: Serve, workspace: Path, hook: Any, run: Any
 ) -> None:
-    hook("before_tool", program, timeout_s=0.5)
-    cli.server = serve([EDIT, Reply(text="Done.")]).url
+    hook("session_start", "sys.exit(3)")
+    hook("before_tool", "import time; time.sleep(60)", timeout_s=0.5)
+    hook("after_tool", "sys.exit(1)")
+    hook("stop", "sys.exit(4)")
+    hook("before_tool", "print('not b', file=sys.stderr); sys.exit(2)", match="list_dir")
+    hook("after_tool", "print('look again', file=sys.stderr); sys.exit(2)", match="write_file")
+    calls = [*EDIT.calls, ("list_dir", {})]
+    server = serve([Reply(calls=calls), Reply(text="Done.")])
+    cli.server = server.url
     ended = run()
-    assert ended.code == 0
-    assert (workspace / "a.txt").exists()
-    (warned,) = [event for event in ended.events if event["type"] == "warned"]
-    assert "hook" in warned["text"] and ("exit code 1" in ended.out or "0.5 s" in ended.out)
+    assert ended.code == 0 and (workspace / "a.txt").exists()
+    told = [m["content"] for m in server.requests[1].json["messages"]]
+    assert "denied: not b" in told and "look again" in told[-1]
+    warned = [event["text"] for event in ended.events if event["type"] == "warned"]
+    assert len(warned) == 4 and all(one.startswith("hook ") for one in warned)
+    for why in ("exit code 3", "timed out after 0.5 s", "exit code 1", "exit code 4"):
+        assert sum(why in one for one in warned) == 1, warned
+
+
+def test_a_line_is_the_shells(cli: Cli, serve: Serve, workspace: Path, hook: Any, run: Any) -> None:
+    line = "test -e a.txt || { echo 'none yet' >&2; exit 2; }"
+    hook("stop", "", command=line)
+    server = serve([Reply(text="Done."), EDIT, Reply(text="Now.")])
+    cli.server = server.url
+    assert run().code == 0
+    last = server.requests[1].json["messages"][-1]["content"]
+    assert last == f"hook {line} objects to stopping: none yet"
 
 
 def test_a_trusted_projects_hooks_join_the_users(tmp_path: Path) -> None:
@@ -124,9 +143,10 @@ def test_a_trusted_projects_hooks_join_the_users(tmp_path: Path) -> None:
     user.write_text('hooks = [{event = "stop", command = "true"}]')
     project.write_text('[[hooks]]\nevent = "stop"\ncommand = "make check"\n')
     both = config.load(tmp_path, environ={}, user_file=user, trusted=True)
-    assert [hook.command for hook in both.hooks] == [("true",), ("make", "check")]
+    shell = ("/bin/sh", "-c")
+    assert [hook.command for hook in both.hooks] == [(*shell, "true"), (*shell, "make check")]
     own = config.load(tmp_path, environ={}, user_file=user)
-    assert [hook.command for hook in own.hooks] == [("true",)]
+    assert [hook.command for hook in own.hooks] == [(*shell, "true")]
     assert "hooks left out" in own.notices[0]
     user.write_text('hooks = [{event = "sometimes", command = "true"}]')
     with pytest.raises(ConfigError, match=r"config\.toml: hooks\.0\.event"):

@@ -41,6 +41,11 @@ Verdict: TypeAlias = Allow | Deny | Replace
 class Hook:
     """Override what you need; both methods do nothing here."""
 
+    @property
+    def name(self) -> str:
+        """What it is called where something is said of it."""
+        return type(self).__name__
+
     async def on_event(self, event: Event, state: AgentState) -> None:
         """Called after each event, in order; the state already includes it."""
 

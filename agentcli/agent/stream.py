@@ -25,7 +25,7 @@ from agentcli.agent.hooks import Allow, Deny, Hook
 from agentcli.agent.phase import during
 from agentcli.agent.run import Run
 from agentcli.agent.state import AgentState
-from agentcli.errors import JournalError
+from agentcli.errors import AgentCLIError, JournalError
 from agentcli.messages import Outcome, ToolCall, ToolResult
 from agentcli.tools.base import ToolKind
 
@@ -108,7 +108,8 @@ class Stream:
         if index in self._failed_hooks:
             return
         self._failed_hooks.add(index)
-        warned = Warned(f"hook {type(hook).__name__} failed: {error!r}")
+        why = error.line() if isinstance(error, AgentCLIError) else repr(error)
+        warned = Warned(f"hook {hook.name} failed: {why}")
         with contextlib.suppress(JournalError):
             await self._log.append(warned)
             self._fold(warned)

@@ -143,7 +143,28 @@ def _with_command(words: list[str]) -> list[str]:
         at_terminal = all(s is not None and s.isatty() for s in (sys.stdin, sys.stdout))
         return ["chat"] if at_terminal else []
     own = ("-h", "--help", "--version")
-    return ["chat", *words] if words[0].startswith("-") and words[0] not in own else words
+    if not words[0].startswith("-") or words[0] in own:
+        return words
+    _check_no_command_after(words)
+    return ["chat", *words]
+
+
+def _check_no_command_after(words: list[str]) -> None:
+    """``agentcli --model X run ...`` is no chat that begins with the word run.
+
+    Raises:
+        UsageError: a command stands where a chat's first words would.
+    """
+    if COMMANDS.keys().isdisjoint(words):
+        return
+    chat = typer.main.get_command(importlib.import_module("agentcli.cli.chat").app)
+    context = Context(chat, ignore_unknown_options=True)
+    said = chat.make_parser(context).parse_args(list(words))[0].get("prompt")
+    if said in COMMANDS:
+        raise UsageError(
+            f"options stand after the command: agentcli {said} ...",
+            hint=f"For a chat that begins with the word: agentcli chat -- {said}",
+        )
 
 
 _WORDING = [

@@ -55,7 +55,7 @@ def show(
 @app.command("set")
 def set_(
     key: Annotated[str, typer.Argument(help="Such as model, or limits.tasks.")],
-    value: Annotated[str, typer.Argument(help="As in TOML; a bare word is a text.")],
+    value: Annotated[str, typer.Argument(help="As in TOML; bare words are a text, or a list.")],
     project: Annotated[bool, _PROJECT] = False,
     workspace: Annotated[Path, _WORKSPACE] = Path(),
 ) -> None:

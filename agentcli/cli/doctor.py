@@ -13,15 +13,15 @@ import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
-import typer
-
 from agentcli import __version__, config
+from agentcli.cli.help import App
 from agentcli.errors import AgentCLIError
 from agentcli.sandbox.doctor import probe
 from agentcli.session.store import sessions_dir
 from agentcli.text import escape
+from agentcli.wiring import plugged
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+app = App()
 
 _KEYS = ("ANTHROPIC_API_KEY", "OPENAI_API_KEY")
 
@@ -41,7 +41,7 @@ def doctor() -> int:
     """Say what works on this machine; exit code 1 if something needed is missing."""
     findings = [
         *(_python(), *asyncio.run(_sandbox()), _settings()),
-        *(*_programs(), _sessions(), *_models()),
+        *(*_programs(), _sessions(), *_models(), *_packages()),
     ]
     for finding in findings:
         mark = "ok" if finding.works else ("MISSING" if finding.needed else "missing")
@@ -130,3 +130,11 @@ def _models() -> list[Finding]:
     torch = importlib.util.find_spec("torch") is not None
     hint = "installed" if torch else "pip install 'agentcli[local]' for models on this machine"
     return [*keys, Finding("torch", torch, hint)]
+
+
+def _packages() -> list[Finding]:
+    """What installed packages add by entry points."""
+    return [
+        Finding(f"{one.kind} {one.name}", one.works, f"{one.package}: {one.what}")
+        for one in plugged.added()
+    ]

@@ -11,16 +11,18 @@ from typing import Annotated
 import typer
 
 from agentcli.cli.errors import show_note
+from agentcli.cli.help import App
 from agentcli.config import load, user_folder
 from agentcli.errors import UsageError
 from agentcli.prompts import Prompts
 from agentcli.sandbox.limits import CHECK, COMMAND
-from agentcli.text import one_line
+from agentcli.text import escape, one_line
 from agentcli.tools.base import Tool
 from agentcli.trust import is_trusted
+from agentcli.wiring import plugged
 from agentcli.wiring.toolbox import Toolbox, chosen
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+app = App()
 
 
 @app.command()
@@ -29,17 +31,27 @@ def tools(
         str, typer.Argument(help="Show one tool with its description and schema.")
     ] = "",
 ) -> None:
-    """Show the tools that a model is given: name, kind, description."""
+    """Show the tools that a model is given: name, kind, description; and what packages add."""
     specs = {tool.spec.name: tool.spec for tool in asyncio.run(_offered())}
     if not name:
         for spec in specs.values():
             print(f"{spec.name:<16}{spec.kind:<8}{one_line(spec.description, 90)}")
+        _print_packages()
         return
     if name not in specs:
         raise UsageError(f"there is no tool {name}", hint=f"There are {', '.join(specs)}")
     spec = specs[name]
     print(f"{spec.name}@{spec.version} ({spec.kind})\n\n{spec.description}\n")
     print(json.dumps(spec.parameters, indent=2))
+
+
+def _print_packages() -> None:
+    """What installed packages add by entry points, tools and others; one that fails is said."""
+    if found := plugged.added():
+        print("\nadded by installed packages:")
+    for one in found:
+        what = one.what if one.works else f"does not work: {one.what}"
+        print(escape(f"{one.name:<16}{one.kind:<10}{one.package}: {what}"))
 
 
 async def _offered() -> list[Tool]:

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from agentcli import plugins
 from agentcli.agent.hooks import Hook
 from agentcli.tools.base import Tool
+from agentcli.tools.builtin import builtin_tools
 from agentcli.tools.soundness import check_sound
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """One entry point of an installed package; ``what`` it adds, or why it ``works`` not.
+
+    ``kind`` is provider, tool or hook; ``package`` has its version.
+    """
+
+    kind: str
+    name: str
+    package: str
+    what: str
+    works: bool = True
 
 
 def plugin_tools(taken: Collection[str], notices: list[str]) -> list[Tool]:
@@ -17,12 +33,7 @@ def plugin_tools(taken: Collection[str], notices: list[str]) -> list[Tool]:
     found: list[Tool] = []
     for name, value in plugins.load_all(plugins.TOOLS, notices):
         try:
-            for tool in _tools(value):
-                check_sound(tool)
-                if tool.spec.name in names:
-                    raise ValueError(f"there is a tool {tool.spec.name} already")
-                names.add(tool.spec.name)
-                found.append(tool)
+            found += _tools(value, names)
         except Exception as error:
             notices.append(plugins.failure(plugins.TOOLS, name, error))
     return found
@@ -33,19 +44,53 @@ def plugin_hooks(notices: list[str]) -> list[Hook]:
     found: list[Hook] = []
     for name, value in plugins.load_all(plugins.HOOKS, notices):
         try:
-            hook = value if isinstance(value, Hook) else value()
-            if not isinstance(hook, Hook):
-                raise TypeError(f"{type(hook).__name__} is no agentcli.Hook")
-            found.append(hook)
+            found.append(_hook(value))
         except Exception as error:
             notices.append(plugins.failure(plugins.HOOKS, name, error))
     return found
 
 
-def _tools(value: Any) -> Iterable[Tool]:
+def added() -> list[Added]:
+    """All that installed packages add, each tried out."""
+    names = {tool.spec.name for tool in builtin_tools()}
+    looks: dict[str, Callable[[str, Any], str]] = {
+        plugins.PROVIDERS: _models,
+        plugins.TOOLS: lambda _, value: ", ".join(one.spec.name for one in _tools(value, names)),
+        plugins.HOOKS: lambda _, value: type(_hook(value)).__name__,
+    }
+    found: list[Added] = []
+    for group, look in looks.items():
+        for point in plugins.points(group):
+            package = f"{point.dist.name} {point.dist.version}" if point.dist else point.value
+            try:
+                what, works = look(point.name, point.load()), True
+            except Exception as error:
+                what, works = plugins.reason(error), False
+            found.append(Added(plugins.kind(group), point.name, package, what, works))
+    return found
+
+
+def _models(name: str, value: Any) -> str:
+    if not callable(value):
+        raise TypeError(f"{type(value).__name__} cannot be called with a model and settings")
+    return f"models named {name}:NAME"
+
+
+def _hook(value: Any) -> Hook:
+    hook = value if isinstance(value, Hook) else value()
+    if not isinstance(hook, Hook):
+        raise TypeError(f"{type(hook).__name__} is no agentcli.Hook")
+    return hook
+
+
+def _tools(value: Any, names: set[str]) -> Iterable[Tool]:
+    """The sound tools of a plugin; their names join ``names``."""
     value = value() if callable(value) and not isinstance(value, Tool) else value
-    tools = [value] if isinstance(value, Tool) else list(value)
-    for tool in tools:
+    for tool in [value] if isinstance(value, Tool) else list(value):
         if not isinstance(tool, Tool):
             raise TypeError(f"{type(tool).__name__} is no agentcli tool")
-    return tools
+        check_sound(tool)
+        if tool.spec.name in names:
+            raise ValueError(f"there is a tool {tool.spec.name} already")
+        names.add(tool.spec.name)
+        yield tool

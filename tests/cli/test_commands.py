@@ -123,6 +123,12 @@ def test_numbers_that_are_none(option: str, value: str, told: str) -> None:
     )
 
 
+@pytest.mark.parametrize("words", ["--profile fast config show", "--model x:y run -p hi"])
+def test_options_before_the_command_begin_no_chat(words: str) -> None:
+    with pytest.raises(UsageError, match="options stand after the command: agentcli (config|run)"):
+        call(words.split())
+
+
 def test_doctor_keeps_to_the_width(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     line = f"{'ok':<9}{'control groups':<32}version 1, below /sys/fs/cgroup/a/b, each with limits"

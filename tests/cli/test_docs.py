@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+import yaml
 
 from agentcli.agent.instructions import MOST_CHARS
 from agentcli.config import PROJECT_KEYS
@@ -61,6 +62,26 @@ def test_its_settings(page: str) -> None:
         Settings.model_validate(settings)
     for block in blocks(page, "json"):
         json.loads(block)
+
+
+def test_the_github_action(cli: Cli, serve: Serve, workspace: Path) -> None:
+    """The workflow is sound YAML, and the step that runs agentcli runs as it stands."""
+    (block,) = blocks("scripting", "yaml")
+    (job,) = yaml.safe_load(block)["jobs"].values()
+    (step,) = [one for one in job["steps"] if "agentcli run" in one.get("run", "")]
+    install, *_ = [one["run"] for one in job["steps"] if "pipx install" in one.get("run", "")]
+    assert subprocess.run(["sh", "-nc", install], check=False).returncode == 0
+    assert set(step["env"]) == {"TITLE", "BODY", "ANTHROPIC_API_KEY"}
+    (workspace / "test_it.py").write_text("def test_it(): pass\n")
+    server = serve([Reply(text="Done.")])
+    cli.server = server.url
+    cli.extra = {"AGENTCLI_MODEL": "openai:m", "TITLE": "Wrong median", "BODY": "Of [] it is 0."}
+    ended = subprocess.run(
+        ["bash", "-ec", step["run"]], cwd=workspace, env=cli.env, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "check passed" in ended.stderr
+    assert server.requests[0].json["messages"][-1]["content"].startswith("Wrong median\n\nOf []")
 
 
 def test_every_page_is_named_in_the_readme_and_every_link_leads_somewhere() -> None:

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from agentcli import plugins
+from agentcli.cli.doctor import _packages
 from agentcli.errors import ConfigError
 from agentcli.llm.registry import connect
 from agentcli.settings import Settings
-from agentcli.wiring.plugged import plugin_hooks, plugin_tools
+from agentcli.wiring.plugged import added, plugin_hooks, plugin_tools
 from tests.conftest import Serve
 from tests.running import Cli
 from tests.server import Reply
@@ -62,6 +63,9 @@ def test_the_example_is_installed_and_used(cli: Cli, serve: Serve, workspace: Pa
         "HOUSE_AUDIT": str(cli.home / "audit.jsonl"),
     }
     arguments = ["-p", "Who owns it?", "--model", "house:large", "--workspace", str(workspace)]
+    listed = cli.run("tools").out
+    assert "owners          tool      house-rules 1: owners\n" in listed
+    assert "house           provider  house-rules 1: models named house:NAME\n" in listed
     refused = cli.run("run", *arguments)
     assert refused.code == 3 and "house: " in refused.error and "Run house-login" in refused.error
 
@@ -92,10 +96,10 @@ def test_each_that_fails_costs_one_line_and_no_other(site: Path) -> None:
     taken = good.replace("def good", "def grep")
     install(site, "taken", taken, tools="grep")
     notices: list[str] = []
+    missing = "ModuleNotFoundError: No module named 'not_there_at_all'"
     assert [tool.spec.name for tool in plugin_tools({"grep"}, notices)] == ["good"]
     assert notices == [
-        "the tool gone of an installed package is left out: "
-        "ModuleNotFoundError: No module named 'not_there_at_all'",
+        f"the tool gone of an installed package is left out: {missing}",
         "the tool taken of an installed package is left out: "
         "ValueError: there is a tool grep already",
         "the tool wrong of an installed package is left out: TypeError: int is no agentcli tool",
@@ -103,6 +107,16 @@ def test_each_that_fails_costs_one_line_and_no_other(site: Path) -> None:
     notices.clear()
     assert plugin_hooks(notices) == []
     assert len(notices) == 2 and "int is no agentcli.Hook" in notices[1]
+    # tools and doctor tell of all of them, with the package that each is of.
+    assert {(one.kind, one.name): (one.works, one.what, one.package) for one in added()} == {
+        ("tool", "good"): (True, "good", "good 1"),
+        ("tool", "gone"): (False, missing, "gone 1"),
+        ("tool", "taken"): (False, "ValueError: there is a tool grep already", "taken 1"),
+        ("tool", "wrong"): (False, "TypeError: int is no agentcli tool", "wrong 1"),
+        ("hook", "gone"): (False, missing, "gone 1"),
+        ("hook", "wrong"): (False, "TypeError: int is no agentcli.Hook", "wrong 1"),
+    }
+    assert [one.what for one in _packages() if one.works] == ["tool good"]
 
 
 def test_a_provider_that_fails_is_a_wrong_configuration(site: Path) -> None:
