@@ -150,14 +150,12 @@ class _Inline:
         self.spans: list[Span] = []
 
     def add(self, tokens: Sequence[Token]) -> None:
-        opened: list[tuple[int, Style | str]] = []
+        opened: list[tuple[int, Token]] = []
         for token in tokens:
             if token.nesting == 1:
-                opened.append((len(self.plain), _style(token)))
+                opened.append((len(self.plain), token))
             elif token.nesting == -1:
-                start, style = opened.pop()
-                if style and start < len(self.plain):
-                    self.spans.append(Span(start, len(self.plain), style))
+                self._close(*opened.pop())
             elif token.type == "code_inline":
                 self._put(token.content, _CODE)
             elif token.type == "image":
@@ -167,6 +165,15 @@ class _Inline:
             else:
                 self.plain += token.content
 
+    def _close(self, start: int, opened: Token) -> None:
+        style = _style(opened)
+        if style and start < len(self.plain):
+            self.spans.append(Span(start, len(self.plain), style))
+        # Not every terminal can follow a link, and none says where one leads.
+        address = _address(opened)
+        if address and address.removeprefix("mailto:") != self.plain[start:]:
+            self._put(f" ({address})", "$muted")
+
     def _put(self, text: str, style: str) -> None:
         if text:
             self.spans.append(Span(len(self.plain), len(self.plain) + len(text), style))
@@ -175,10 +182,14 @@ class _Inline:
 
 def _style(token: Token) -> Style | str:
     if token.type == "link_open":
-        address = str(token.attrs.get("href", ""))
-        safe = address.startswith(_LINKS)
-        return Style(underline=True, link=address if safe else None)
+        return Style(underline=True, link=_address(token) or None)
     return _STYLES.get(token.type.removesuffix("_open"), "")
+
+
+def _address(token: Token) -> str:
+    """Where a link leads, if it is one into the net."""
+    address = str(token.attrs.get("href", "")) if token.type == "link_open" else ""
+    return address if address.startswith(_LINKS) else ""
 
 
 def _lines(content: Content) -> list[Piece]:

@@ -133,7 +133,11 @@ async def test_shift_tab_cycles_the_modes(chat: Start) -> None:
         assert one.app.standing.mode == "ask"
         for mode in ("edits", "auto", "plan", "ask"):
             await one.press("shift+tab")
-            await one.until(lambda mode=mode: one.app.standing.mode == mode, mode)
+
+            def is_on(mode: str = mode) -> bool:
+                return one.app.standing.mode == mode
+
+            await one.until(is_on, mode)
 
 
 async def test_nothing_a_tool_prints_can_break_the_screen(chat: Start, workspace: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,16 +81,27 @@ async def test_it_opens_at_its_end_and_scrolls_upwards(
         transcript = one.app.transcript
         await one.until(lambda: len(one.entries(Said)) == FEW, "all of it read")
         assert transcript.laid_out < 150  # only what is near has rows
-        seen = set()
-        for _ in range(6):
+        seen: set[str] = set()
+
+        def settled() -> bool:
+            return transcript.drawn and transcript.scroll_y == transcript.scroll_target_y
+
+        while len(seen) < 12:
+            below = one.rows
             await one.press("pageup")
-            await asyncio.sleep(0.1)
+
+            def moved(below: list[str] = below) -> bool:
+                return settled() and one.rows != below
+
+            await one.until(moved)
             seen |= {row.strip() for row in one.rows if "answer" in row}
-        assert len(seen) >= 12 and f"answer {FEW - 1}" not in one.text
-        for _ in range(8):
+        await one.until(lambda: f"answer {FEW - 1}" not in one.text)
+
+        def at_its_beginning() -> bool:
             transcript.scroll_home(animate=False)
-            await asyncio.sleep(0.1)
-        assert transcript.laid_out <= 150  # what is far below lost its rows
+            return "question 0" in one.text and transcript.laid_out <= 150
+
+        await one.until(at_its_beginning, "what is far below lost its rows")
         await one.press("ctrl+end")
         await one.sees(f"answer {FEW - 1}")
         await one.idle()

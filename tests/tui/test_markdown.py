@@ -63,7 +63,7 @@ def test_what_markdown_says_is_shown() -> None:
         "       return x  # 漢字",
         "   indented",
         "  List<int> and <b>tags</b> and [image picture]",
-        "  stay. Later",
+        "  stay. Later (https://example.org)",
     ):
         assert row in rows
     assert "  " + "─" * 56 in rows
@@ -132,3 +132,8 @@ def test_narrow_tables_break_their_cells() -> None:
     rows = shown(pieces(table), 30)
     assert rows[0].split() == ["Name", "What"] and len(rows) > 3
     assert " ".join(" ".join(row[2:].split()) for row in rows[2:]).count("workspace") == 1
+
+
+def test_a_link_says_where_it_leads() -> None:
+    told = shown(pieces("[here](https://a.example/x) <https://b.example> [f](src/f.py)"), 90)
+    assert told == ["  here (https://a.example/x) https://b.example f"]
