@@ -278,7 +278,7 @@ async def test_a_server_that_does_not_hang_up_costs_little() -> None:
     whole = chunks({"content": "yes"}, finish="stop")
     async with ScriptedServer([Reply(body=whole, stall_after=len(whole))]) as server:
         client = client_for(server)
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(20):
             assert (await chat(client, ask())).message.text == "yes"
         await client.aclose()
 
@@ -537,7 +537,7 @@ FAULTS: dict[str, tuple[Reply, type[errors.ProviderError]]] = {
 async def test_faults(case: str) -> None:
     reply, kind = FAULTS[case]
     with pytest.raises(errors.ProviderError) as caught:
-        await answer(reply, timeout_s=0.3)
+        await answer(reply, timeout_s=0.3 if kind is errors.DeadlineError else 60.0)
     assert type(caught.value) is kind
     assert caught.value.provider == "openai" and caught.value.exit_code == 3
     line = caught.value.line()
@@ -581,12 +581,21 @@ async def test_a_client_never_retries() -> None:
 
 
 async def test_connection_survives_faults_and_cancellation() -> None:
-    stalled = Reply(text="hello", stall_after=len(HALF))
+    stalled = Reply(body=HALF, stall_after=len(HALF))
     async with ScriptedServer([stalled, Reply(status=503), Reply(text="a"), Reply(text="b")]) as s:
         client = client_for(s)
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.2):
-                await chat(client, ask())
+        begun = asyncio.Event()
+
+        async def read() -> None:
+            async for event in client.stream(ask()):
+                if isinstance(event, TextDelta):
+                    begun.set()
+
+        reading = asyncio.create_task(read())
+        await begun.wait()
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
         with pytest.raises(errors.OverloadedError):
             await chat(client, ask())
         assert (await chat(client, ask())).message.text == "a"
