@@ -159,10 +159,17 @@ def diff_lines(diff: str) -> Folded:
     return Folded("", tuple(shown), max(0, len(body) - MAX_DIFF_LINES))
 
 
+_REACH = (
+    "this small model mends single faults that a test shows, and answers simple questions; "
+    "for more set ANTHROPIC_API_KEY or OPENAI_API_KEY, or name another with --model"
+)
+
+
 def session_lines(session: SessionStarted) -> list[str]:
     """What a run begins with."""
     return [
         escape(f"agentcli {session.version} · {session.model} · mode {session.mode}"),
+        *([_REACH] if session.model == "embedded" else []),
         escape(f"workspace {session.workspace}"),
         f"sandbox {_LEVELS.get(session.sandbox, escape(session.sandbox))}",
         f"network of commands: {_NETWORKS.get(session.network, escape(session.network))}",

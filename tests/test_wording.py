@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentcli.agent.events import CandidateTried, CheckFinished, ModelChanged
+from agentcli.agent.events import CandidateTried, CheckFinished, ModelChanged, SessionStarted
 from agentcli.messages import Outcome, ToolCall, ToolResult, Usage
 from agentcli.wording import (
     MAX_DIFF_LINES,
@@ -22,6 +22,7 @@ from agentcli.wording import (
     duration,
     fold_result,
     model_changed,
+    session_lines,
     usage_line,
 )
 
@@ -147,3 +148,12 @@ def test_what_became_of_a_candidate(failures: int | None, came: str) -> None:
     call = ToolCall("1", "search_replace", '{"path": "a.py", "old": "a", "new": "b"}')
     told = candidate_line(CandidateTried(2, call, failures, 0.5))
     assert told.startswith("tried on a copy: search_replace a.py") and told.endswith(came)
+
+
+def test_the_embedded_model_says_at_once_what_it_is_for() -> None:
+    def begins(model: str) -> str:
+        session = SessionStarted("s", "/w", model, "auto", "full", (), "0.1.0")
+        return "\n".join(session_lines(session))
+
+    assert "ANTHROPIC_API_KEY" in begins("embedded")
+    assert "ANTHROPIC_API_KEY" not in begins("openai:m")
