@@ -393,7 +393,9 @@ class ChatApp(App[int]):
         self.transcript.unfold(not self.transcript.expanded)
 
     def action_scroll(self, direction: int) -> None:
-        """Page up and down through the transcript, wherever the focus is."""
+        """Page up and down through an open question or the transcript, wherever the focus is."""
+        if any(panel.turn_page(direction) for panel in self.query(ApprovalPanel)):
+            return
         if direction < 0:
             self.transcript.scroll_page_up(animate=False)
         else:
@@ -420,13 +422,9 @@ class ChatApp(App[int]):
 
     def ring(self, text: str) -> None:
         """Tell a user who looks elsewhere: bell, and a notification where the terminal has them."""
-        if self.options.notify and not self.app_focus_known_here():
+        if self.options.notify and not self._focused_by_terminal:
             self.bell()
             self._write(f"\x1b]9;{text}\x07")
-
-    def app_focus_known_here(self) -> bool:
-        """Whether the terminal has said that it is looked at."""
-        return self._focused_by_terminal
 
     _focused_by_terminal = False
 

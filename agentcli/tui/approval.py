@@ -61,6 +61,13 @@ class ApprovalPanel(VerticalGroup, can_focus=True):
         self.appeared()
         self.focus()
 
+    def on_resize(self) -> None:
+        """Say so where not all of it is seen."""
+        self.call_after_refresh(self._tell_of_more)
+
+    def _tell_of_more(self) -> None:
+        self.border_subtitle = "↑↓ scrolls" if self._body.max_scroll_y > 0 else ""
+
     def appeared(self) -> None:
         """From now on a moment must pass before a key answers."""
         self._quiet_since = time.monotonic()
@@ -103,6 +110,12 @@ class ApprovalPanel(VerticalGroup, can_focus=True):
         elif event.is_printable:
             event.stop()
             self.post_message(self.Strayed(event, writing=True))
+
+    def turn_page(self, direction: int) -> bool:
+        """Scroll by a page; False where all of it is seen."""
+        body = self._body
+        body.scroll_relative(y=direction * max(1, body.size.height - 1), animate=False)
+        return body.max_scroll_y > 0
 
     def on_paste(self, event: events.Paste) -> None:
         """Nobody pastes an answer."""
