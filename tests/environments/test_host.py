@@ -17,7 +17,7 @@ from agentcli.environments.worker import Worker, respond, too_slow
 from agentcli.errors import EnvironmentOpError, SandboxError, WorkspaceError
 from agentcli.sandbox.confine import Level
 from agentcli.sandbox.limits import MIB, Limits
-from tests.sandbox.conftest import alive
+from tests.running import running_with, some_seconds
 
 
 @pytest.fixture(params=["full", "reduced", "none"])
@@ -269,14 +269,14 @@ async def test_cancelling_a_command(host: HostEnvironment, workspace: Path) -> N
 
 async def test_cancelling_at_any_moment_leaves_nothing(host: HostEnvironment) -> None:
     async def start_and_cancel(number: int) -> None:
-        mark = f"{os.getpid()}{number:02}"  # other tests may run beside this one
+        mark = some_seconds()
         script = f"setsid sleep {mark}1 & (sleep {mark}2 &) ; sleep {mark}3"
         task = asyncio.create_task(host.exec(["sh", "-c", script], limits=Limits()))
         await asyncio.sleep(number * 0.005)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert not alive(f"sleep\0{mark}")
+        assert not running_with(mark)
 
     await asyncio.gather(*(start_and_cancel(number) for number in range(20)))
     assert (await host.exec(["echo", "ok"], limits=Limits())).stdout == "ok\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -96,16 +95,3 @@ def confine(supervisor: Supervisor, workspace: Path) -> Iterator[Confine]:
     yield start
     for sandbox in made:
         sandbox.close()
-
-
-def alive(marker: str) -> list[int]:
-    """Processes of this machine whose command line holds the marker."""
-    found = []
-    for name in os.listdir("/proc"):
-        try:
-            command = Path(f"/proc/{name}/cmdline").read_bytes()
-        except OSError:
-            continue
-        if name.isdigit() and marker.encode() in command and int(name) != os.getpid():
-            found.append(int(name))
-    return found

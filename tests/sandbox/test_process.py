@@ -16,7 +16,7 @@ import pytest
 from agentcli.errors import EnvironmentOpError
 from agentcli.sandbox.limits import MIB, Limits
 from agentcli.sandbox.process import ExecResult, Launch, Supervisor
-from tests.sandbox.conftest import alive
+from tests.running import running_with, some_seconds, survivors
 
 ENV = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
 
@@ -161,32 +161,35 @@ async def test_growth_of_the_disk(script: str, supervisor: Supervisor, tmp_path:
 
 
 async def test_background_child_does_not_hold_the_result(supervisor: Supervisor) -> None:
-    result = await sh(supervisor, "sleep 4321 & echo done")
+    seconds = some_seconds()
+    result = await sh(supervisor, f"sleep {seconds} & echo done", limits=Limits(time_s=100))
     assert result.success and result.stdout == "done\n"
-    assert result.duration_s < 20 and not alive("4321")
+    assert not running_with(seconds)
 
 
 async def test_daemon_in_its_own_session_is_found(supervisor: Supervisor) -> None:
-    daemon = "(setsid sh -c 'trap \"\" TERM HUP; sleep 5432' >/dev/null 2>&1 &)"
+    seconds = some_seconds()
+    daemon = f"(setsid sh -c 'trap \"\" TERM HUP; sleep {seconds}' >/dev/null 2>&1 &)"
     result = await sh(supervisor, f"{daemon}; sleep 0.2; echo done")
-    assert result.stdout == "done\n" and not alive("5432")
+    assert result.stdout == "done\n" and not running_with(seconds)
 
 
 async def test_cancelling_kills_the_tree_before_it_returns(supervisor: Supervisor) -> None:
     started = asyncio.Event()
+    seconds = some_seconds()
     task = asyncio.create_task(
         sh(
             supervisor,
-            "setsid sleep 6543 & sleep 6544 & echo up; wait",
+            f"setsid sleep {seconds}1 & sleep {seconds}2 & echo up; wait",
             on_output=lambda name, data: started.set(),
         )
     )
     await started.wait()
-    assert alive("654")
+    assert running_with(seconds)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert not alive("6543") and not alive("6544")
+    assert not running_with(seconds)
 
 
 async def test_many_at_once_keep_their_own_output(supervisor: Supervisor) -> None:
@@ -230,29 +233,28 @@ async def test_file_descriptors_reach_the_command(supervisor: Supervisor) -> Non
 async def test_closing_ends_commands(supervisor: Supervisor) -> None:
     own = Supervisor()
     started = asyncio.Event()
-    launch = Launch(("sh", "-c", "echo up; sleep 7654"), ENV)
+    seconds = some_seconds()
+    launch = Launch(("sh", "-c", f"echo up; sleep {seconds}"), ENV)
     process = own.spawn(launch, lambda name, data: started.set())
     await started.wait()
-    assert alive("7654")
+    processes = running_with(seconds)
+    assert processes
     await own.aclose()
     with pytest.raises(EnvironmentOpError):
         await process.wait()
-    assert not alive("7654")
+    assert survivors(processes) == []
 
 
 async def test_a_lost_supervisor_is_reported_and_replaced() -> None:
     own = Supervisor()
-    task = asyncio.create_task(run(own, "sleep", "8765"))
+    seconds = some_seconds()
+    task = asyncio.create_task(run(own, "sleep", seconds))
     await run(own, "true")
     assert own.pid is not None
     os.kill(own.pid, signal.SIGKILL)
     with pytest.raises(EnvironmentOpError, match="supervisor"):
         await task
-    for _ in range(100):  # its wardens see its death and clean up
-        if not alive("8765"):
-            break
-        await asyncio.sleep(0.05)
-    assert not alive("8765")
+    assert survivors(running_with(seconds)) == []  # its wardens see its death and clean up
     assert (await sh(own, "echo again")).stdout == "again\n"
     await own.aclose()
 
@@ -266,23 +268,22 @@ def test_two_event_loops_one_after_the_other() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_nothing_survives_agentcli(number: int, tmp_path: Path) -> None:
+    seconds = some_seconds()
     script = f"""
 import asyncio, sys
 from agentcli.sandbox.process import Launch, Supervisor
 async def main():
     supervisor = Supervisor()
-    launch = Launch(("sh", "-c", "setsid sleep 9876 & echo up; sleep 9877"), {ENV!r})
+    launch = Launch(("sh", "-c", "setsid sleep {seconds}1 & echo up; sleep {seconds}2"), {ENV!r})
     await supervisor.exec(launch, lambda name, data: print("up", flush=True))
 asyncio.run(main())
 """
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdout.readline() == b"up\n"
-    assert alive("9876") and alive("9877")
+    processes = running_with(seconds)
+    assert processes
     process.send_signal(number)
     process.wait()
     process.stdout.close()
-    deadline = time.monotonic() + 10
-    while (alive("9876") or alive("9877")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not alive("9876") and not alive("9877")
+    assert survivors(processes) == []
