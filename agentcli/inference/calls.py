@@ -1,55 +1,21 @@
-"""How families of models write tool calls within a turn, and where in one a reader stands.
-
-    Hermes, Qwen     <tool_call>\\n{"name": ..., "arguments": {...}}\\n</tool_call>
-    Llama 3          {"name": ..., "parameters": {...}}     the turn itself, or after <|python_tag|>
-    Mistral          [TOOL_CALLS][{"name": ..., "arguments": {...}}, ...]
-    Mistral, newer   [TOOL_CALLS]name[ARGS]{...}            once for each call
-
-``CallScanner`` splits an answer into text, thinking and calls; ``CallCursor`` follows the bytes of
-one for a constraint.
+"""Where in a turn a reader stands: ``CallScanner`` splits an answer into text, thinking and calls;
+``CallCursor`` follows the bytes of one for a constraint. What calls look like is in
+``call_syntax.py``.
 """
 
 from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
-Path = tuple[str, ...]
-"""The keys that lead to a value of a JSON text."""
+from agentcli.inference.call_syntax import THINK, CallSyntax, Path, Piece
+from agentcli.inference.tagged import TagCursor, TagReader
 
 QUOTE = 0x22
 _SPACE = frozenset(b" \t\r\n")
-THINK = ("<think>", "</think>")
-
-
-@dataclass(frozen=True)
-class CallSyntax:
-    """What stands around a call.
-
-    ``arguments`` is the key of its arguments; empty: the name stands before the object, which is
-    the arguments, and ``name_end`` between them. ``bare``: a turn that begins with an object is a
-    call. ``listed``: calls stand in a JSON list. ``code_tool`` runs what follows ``open`` and is
-    no object.
-    """
-
-    open: str
-    close: str = ""
-    arguments: str = "arguments"
-    name_end: str = ""
-    bare: bool = False
-    listed: bool = False
-    code_tool: str = ""
-
-
-SYNTAXES = {
-    "hermes": CallSyntax("<tool_call>", "</tool_call>"),
-    "llama3": CallSyntax("<|python_tag|>", arguments="parameters", bare=True, code_tool="python"),
-    "mistral": CallSyntax("[TOOL_CALLS]", listed=True),
-    "mistral_args": CallSyntax("[TOOL_CALLS]", arguments="", name_end="[ARGS]"),
-}
 
 
 @dataclass
@@ -60,10 +26,17 @@ class JsonCursor:
     expects: str = "value"  # value, key, colon or more (a comma or an end)
     string: bytearray | None = None  # of the open string, escapes and all
     strings: dict[Path, str] = field(default_factory=dict)
+    string_start: ClassVar[bytes] = b'"'
+    string_end: ClassVar[bytes] = b'"'
 
     @property
     def outside(self) -> bool:
         return False
+
+    @property
+    def done(self) -> bool:
+        """Nothing is open."""
+        return not self.keys and self.string is None
 
     def path(self) -> Path:
         return tuple(key for key in self.keys if key is not None)
@@ -114,7 +87,7 @@ class JsonCursor:
 
 
 class CallCursor:
-    """A ``JsonCursor`` for a whole turn: within a call it is the call's own."""
+    """A cursor for a whole turn: within a call it is the call's own."""
 
     def __init__(self, syntax: CallSyntax) -> None:
         self._syntax = syntax
@@ -122,39 +95,48 @@ class CallCursor:
         # start (of the turn), text, head (after the opening), call
         self._place = "start" if syntax.bare else "text"
         self._tail = b""  # what was said last
-        self._json = JsonCursor(expects="text")
+        self._inner: JsonCursor | TagCursor = JsonCursor(expects="text")
 
     @property
     def outside(self) -> bool:
-        """Not within a call's JSON."""
+        """Not within a call."""
         return self._place != "call"
 
     @property
+    def string_start(self) -> bytes:
+        """What the mark before a string ends in."""
+        return TagCursor.string_start if self._syntax.tagged else JsonCursor.string_start
+
+    @property
+    def string_end(self) -> bytes:
+        return TagCursor.string_end if self._syntax.tagged else JsonCursor.string_end
+
+    @property
     def expects(self) -> str:
-        return self._json.expects
+        return self._inner.expects
 
     @property
     def string(self) -> bytearray | None:
-        return self._json.string
+        return self._inner.string
 
     @property
     def strings(self) -> dict[Path, str]:
-        return self._json.strings
+        return self._inner.strings
 
     def path(self) -> Path:
-        return self._json.path()
+        return self._inner.path()
 
     def copy(self) -> CallCursor:
         other = copy.copy(self)
-        other._json = self._json.copy()
+        other._inner = self._inner.copy()
         return other
 
     def feed(self, byte: int) -> None:
         if self._place == "call":
-            self._json.feed(byte)
-            if not self._json.keys and self._json.string is None:
+            self._inner.feed(byte)
+            if self._inner.done:
                 self._place, self._tail = "head" if self._syntax.listed else "text", b""
-                self._json = JsonCursor(expects="text")
+                self._inner = JsonCursor(expects="text")
             return
         opens = byte == 0x7B and self._place in ("start", "head")
         if opens:
@@ -168,37 +150,37 @@ class CallCursor:
         self._tail = (self._tail + bytes([byte]))[-len(self._open) :]
         if self._tail == self._open:
             self._place, self._tail = "head", b""
+            if self._syntax.tagged:
+                self._place, self._inner = "call", TagCursor()
 
     def _begin(self) -> None:
-        self._place, self._json = "call", JsonCursor()
+        self._place, self._inner = "call", JsonCursor()
         if self._syntax.name_end:
             name = self._tail.decode("utf-8", "replace").removesuffix(self._syntax.name_end)
-            self._json.strings[()] = name  # no key of the arguments can take its place
-        self._json.feed(0x7B)
+            self._inner.strings[()] = name  # no key of the arguments can take its place
+        self._inner.feed(0x7B)
 
 
 Cursor: TypeAlias = JsonCursor | CallCursor
-
-Kind = Literal["text", "thinking", "name", "arguments", "end"]
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A part of an answer. A call is a name, pieces of its arguments and an end."""
-
-    kind: Kind
-    text: str = ""
 
 
 class CallScanner:
     """Reads an answer piece by piece; ``thinking``: it goes on with a block already opened.
 
-    White space before and after a block is dropped, as templates put their own there.
+    White space before and after a block is dropped, as templates put their own there. ``schemas``
+    are the parameters of the offered tools, by their names; only tagged calls need them.
     """
 
-    def __init__(self, syntax: CallSyntax, *, thinking: bool = False) -> None:
+    def __init__(
+        self,
+        syntax: CallSyntax,
+        *,
+        thinking: bool = False,
+        schemas: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
         self._syntax = syntax
-        # start, text, thinking, gap (after a block), head (after an opening), call, code
+        self._schemas = schemas or {}
+        # start, text, thinking, gap (after a block), head (after an opening), call, tags, code
         self._place = "start"
         self._marks = {THINK[0]: "thinking", syntax.open: "head"}
         if syntax.close:
@@ -208,6 +190,7 @@ class CallScanner:
         self._begun = False  # whether the block has any text
         self._held = ""  # may be the beginning of a mark, or white space before one
         self._json = JsonCursor()
+        self._tags = TagReader({})
         self._arguments = ""  # not yet sent
         self._named = self._in_arguments = self._done = False
 
@@ -220,9 +203,11 @@ class CallScanner:
                 yield from self._head(char)
             elif self._place == "code":
                 self._held += char
+            elif self._place == "tags":
+                yield from self._tagged(char)
             else:
                 yield from self._call(char)
-        if self._place == "call":
+        if self._place in ("call", "tags"):
             yield from self._flush()
 
     def finish(self) -> Iterator[Piece]:
@@ -236,6 +221,8 @@ class CallScanner:
             yield Piece("thinking" if self._place == "thinking" else "text", held)
         elif self._place == "head" and held.strip(" ];\n"):
             yield Piece("text", held)
+        elif self._place == "tags" and not self._tags.named and self._tags.held.strip():
+            yield Piece("text", self._tags.held)
 
     def _prose(self, char: str) -> Iterator[Piece]:
         thinking = self._place == "thinking"
@@ -255,6 +242,8 @@ class CallScanner:
                 if before:
                     yield Piece("thinking" if thinking else "text", before)
                 self._place, self._held, self._begun = place, "", False
+                if place == "head" and self._syntax.tagged:
+                    self._place, self._tags = "tags", TagReader(self._schemas)
                 return
         free = self._free(marks)
         if free:
@@ -310,6 +299,17 @@ class CallScanner:
             yield from self._flush()
             yield Piece("end")
             self._place, self._held = "head" if syntax.listed or syntax.bare else "gap", ""
+
+    def _tagged(self, char: str) -> Iterator[Piece]:
+        for piece in self._tags.feed(char):
+            if piece.kind == "arguments":
+                self._named = True
+                self._arguments += piece.text
+            else:
+                yield from self._flush()
+                yield piece
+        if self._tags.done:
+            self._place, self._named = "gap", False
 
     def _flush(self) -> Iterator[Piece]:
         if self._named and self._arguments:

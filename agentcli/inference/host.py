@@ -23,7 +23,7 @@ threads live and die here.
 
 A conversation keeps its cache; a request's tokens are compared with the ``held`` ones, and only
 what follows the longest common prefix is computed. A turn is masked by the grammar of ``syntax``
-(``calls.py``; empty: nanochat's), a completion by a JSON ``schema``.
+(``call_syntax.py``; empty: nanochat's), a completion by a JSON ``schema``.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ from typing import Any
 import torch
 
 from agentcli.errors import AgentCLIError, ModelError
-from agentcli.inference.calls import SYNTAXES, CallCursor
+from agentcli.inference.call_syntax import SYNTAXES
+from agentcli.inference.calls import CallCursor
 from agentcli.inference.constrain import Constraint, Ended, Grammar
 from agentcli.inference.engine import Engine, Generation
 from agentcli.inference.propose import propose
@@ -235,7 +236,7 @@ class Host:
             turn: Constraint = self._grammars[key].constraint()
             if any(tool.text_of for tool in tools):
                 prefix = (syntax.arguments,) if syntax.arguments else ()
-                ask = text_for(tools, text_of, prefix)
+                ask = text_for(tools, text_of, prefix, plain=syntax.tagged)
                 turn = CopyConstraint(turn, tokenizer, ask, CallCursor(syntax))
             return Ended(turn, tokenizer, self.loaded.stop_ids)
         if CALL_START not in tokenizer.special:

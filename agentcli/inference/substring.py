@@ -1,8 +1,9 @@
-"""Strings of a JSON text that must be copied: escaped substrings that occur exactly once.
+"""Strings of a call that must be copied: substrings that occur exactly once, as the call writes
+them: with JSON's escapes, or as they are between tags.
 
 An edit names the text it replaces. Here such a string can only be written as a part of the file
 as it is, and can only be closed where that part is unambiguous, so the edit cannot miss. A
-``CopyConstraint`` follows the JSON that a row writes and narrows another constraint's mask within
+``CopyConstraint`` follows the call that a row writes and narrows another constraint's mask within
 those strings.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -19,7 +20,8 @@ import torch
 from torch import Tensor
 
 from agentcli.errors import ModelError
-from agentcli.inference.calls import QUOTE, Cursor, JsonCursor, Path
+from agentcli.inference.call_syntax import Path
+from agentcli.inference.calls import Cursor, JsonCursor
 from agentcli.inference.constrain import Constraint
 from agentcli.model.tokenizer import Tokenizer
 
@@ -29,7 +31,7 @@ AMBIGUOUS = -1
 class UniqueSubstring:
     """Which bytes may come next in a string that is copied from ``text``.
 
-    Works on the text as JSON writes it (``json.dumps`` without ASCII escapes). ``_alive`` are the
+    Works on the text as JSON writes it (``json.dumps`` without ASCII escapes). ``alive`` are the
     places in it that the bytes so far may have led to, one for each occurrence.
     Raises ModelError for an empty text: nothing occurs in it.
     """
@@ -37,7 +39,7 @@ class UniqueSubstring:
     def __init__(self, text: str) -> None:
         if not text:
             raise ModelError("nothing can be copied from an empty text")
-        units = [json.dumps(char, ensure_ascii=False)[1:-1].encode() for char in text]
+        units = [self._written(char) for char in text]
         self.escaped = b"".join(units)
         # Places between characters: within an escape or a character no copy begins or ends.
         self._between = {0}
@@ -46,6 +48,10 @@ class UniqueSubstring:
             at += len(unit)
             self._between.add(at)
         self._start = sorted(self._between - {at})
+
+    @staticmethod
+    def _written(char: str) -> bytes:
+        return json.dumps(char, ensure_ascii=False)[1:-1].encode()
 
     def start(self) -> tuple[int, ...]:
         return tuple(self._start)
@@ -59,12 +65,16 @@ class UniqueSubstring:
         """Whether the string may be closed here."""
         return len(alive) == 1 and alive[0] in self._between
 
-    def between(self, alive: tuple[int, ...]) -> bool:
-        """Whether a quote would close the string, not be a part of it."""
-        return bool(alive) and alive[0] in self._between
-
     def window(self, at: int, size: int) -> bytes:
         return self.escaped[at : at + size]
+
+
+class PlainSubstring(UniqueSubstring):
+    """Likewise where text is written as it is."""
+
+    @staticmethod
+    def _written(char: str) -> bytes:
+        return char.encode("utf-8", "surrogatepass")
 
 
 class OneLine(UniqueSubstring):
@@ -81,9 +91,6 @@ class OneLine(UniqueSubstring):
         self._start = [0, *(at + 1 for at in ends[:-1])]
 
     def unique(self, alive: tuple[int, ...]) -> bool:
-        return self.between(alive)
-
-    def between(self, alive: tuple[int, ...]) -> bool:
         return any(at in self._between for at in alive)
 
 
@@ -99,9 +106,10 @@ class _Place:
     cursor: Cursor
     source: UniqueSubstring | None = None  # of the value that is expected or open
     alive: tuple[int, ...] = ()
+    closing: int = 0  # bytes of the end mark so far, if it is one: the text may hold them, too
 
     def copy(self) -> _Place:
-        return _Place(self.cursor.copy(), self.source, self.alive)
+        return _Place(self.cursor.copy(), self.source, self.alive, self.closing)
 
 
 class CopyConstraint:
@@ -120,7 +128,10 @@ class CopyConstraint:
         self._base = base
         self._vocabulary = _vocabulary(tokenizer)
         self._text_for = text_for
-        self._places = [_Place(cursor or JsonCursor())]  # one per accepted token, for rollback
+        first = cursor or JsonCursor()
+        self._end = first.string_end
+        self._marks = self._vocabulary.marks(first.string_start, self._end)
+        self._places = [_Place(first)]  # one per accepted token, for rollback
         self._first: dict[UniqueSubstring, set[int]] = {}
 
     def allowed(self) -> Tensor | None:
@@ -138,9 +149,9 @@ class CopyConstraint:
             return allowed
         # Between values the grammar leaves few tokens; those that open a string are tried.
         allowed = allowed.clone()
-        for token in self._vocabulary.quoting:
-            if token < len(allowed) and allowed[token]:
-                allowed[token] = self._advanced(place, self._vocabulary.of(token)) is not None
+        size = min(len(allowed), self._vocabulary.size)
+        for token in (allowed[:size] & self._marks.opening[:size]).nonzero()[:, 0].tolist():
+            allowed[token] = self._advanced(place, self._vocabulary.of(token)) is not None
         return allowed
 
     def accept(self, token: int) -> None:
@@ -173,8 +184,8 @@ class CopyConstraint:
         fresh = not place.cursor.string
         if fresh and source in self._first:  # the whole text is looked through once only
             return self._first[source]
-        vocabulary = self._vocabulary
-        tokens: set[int] = set()
+        vocabulary, closing = self._vocabulary, self._marks.closing
+        tokens = set(self._marks.goes_on[place.closing]) if place.closing else set()
         ends: dict[bytes, int] = {}  # what tokens may write -> where its only occurrence ends
         for at in place.alive:
             window = source.window(at, vocabulary.longest)
@@ -186,16 +197,17 @@ class CopyConstraint:
         for piece, end in ends.items():
             tokens.update(vocabulary.by_bytes.get(piece, ()))
             if end != AMBIGUOUS and source.unique((end,)):
-                tokens.update(vocabulary.closing.get(piece, ()))
-        if self._closes(place, source, place.alive):
-            tokens.update(vocabulary.closing.get(b"", ()))
+                tokens.update(closing.get(piece, ()))
+        if self._closes(place):
+            tokens.update(closing.get(b"", ()))
         if fresh:
             self._first[source] = tokens
         return tokens
 
     @staticmethod
-    def _closes(place: _Place, source: UniqueSubstring, alive: tuple[int, ...]) -> bool:
-        return bool(place.cursor.string) and source.unique(alive)
+    def _closes(place: _Place) -> bool:
+        assert place.source is not None
+        return bool(place.cursor.string) and place.source.unique(place.alive)
 
     def _advanced(self, place: _Place, data: bytes) -> _Place | None:
         """The place after ``data``; None if that breaks a copy."""
@@ -205,21 +217,22 @@ class CopyConstraint:
             inside = place.source is not None and cursor.string is not None
             if inside and not self._step(place, byte):
                 return None
-            opens = cursor.string is None and byte == QUOTE and cursor.expects == "value"
+            closed = cursor.string is None
             cursor.feed(byte)
-            if opens:
+            if closed and cursor.string is not None and cursor.expects == "value":
                 self._open(place)
             elif inside and cursor.string is None:
-                place.source = None
+                place.source, place.closing = None, 0
         return place
 
     def _step(self, place: _Place, byte: int) -> bool:
-        source = place.source
-        assert source is not None
-        if byte == QUOTE and source.between(place.alive):
-            return self._closes(place, source, place.alive)
-        place.alive = source.walk(place.alive, bytes([byte]))
-        return bool(place.alive)
+        assert place.source is not None
+        if place.closing and self._end[place.closing] == byte:
+            place.closing += 1
+        else:
+            place.closing = int(self._end[0] == byte and self._closes(place))
+        place.alive = place.source.walk(place.alive, bytes([byte]))
+        return bool(place.alive or place.closing)
 
     def _open(self, place: _Place) -> None:
         place.source = self._text_for(place.cursor.path(), place.cursor.strings)
@@ -238,21 +251,43 @@ class _Vocabulary:
         self._bytes = [b"" if i in special else tokenizer.token_bytes(i) for i in range(self.size)]
         self.by_bytes: dict[bytes, list[int]] = {}
         self.prefixes: set[bytes] = set()
-        self.closing: dict[bytes, list[int]] = {}  # by what stands before the first quote
-        self.quoting: list[int] = []
+        self._marks: dict[tuple[bytes, bytes], _Marks] = {}
         for token, data in enumerate(self._bytes):
             if not data:
                 continue
             self.by_bytes.setdefault(data, []).append(token)
             self.prefixes.update(data[:size] for size in range(1, len(data) + 1))
-            if QUOTE in data:
-                self.quoting.append(token)
-                for at in (i for i, byte in enumerate(data) if byte == QUOTE):
-                    self.closing.setdefault(data[:at], []).append(token)
         self.longest = max(map(len, self._bytes), default=0)
 
     def of(self, token: int) -> bytes:
         return self._bytes[token] if 0 <= token < self.size else b""
+
+    def marks(self, start: bytes, end: bytes) -> _Marks:
+        """For strings that begin after ``start`` and end at ``end``."""
+        if (start, end) not in self._marks:
+            self._marks[start, end] = _Marks(self._bytes, start, end)
+        return self._marks[start, end]
+
+
+class _Marks:
+    """Tokens by what they do to a string that stands between two marks."""
+
+    def __init__(self, vocabulary: Sequence[bytes], start: bytes, end: bytes) -> None:
+        self.opening = torch.tensor([start in data for data in vocabulary])  # (V,) bool
+        self.closing: dict[bytes, list[int]] = {}  # by what stands before the end or its beginning
+        self.goes_on: list[list[int]] = [[] for _ in end]  # by how much of the end there was
+        for token, data in enumerate(vocabulary):
+            for at in (i for i, byte in enumerate(data) if byte == end[0]):
+                if _agree(data[at:], end):
+                    self.closing.setdefault(data[:at], []).append(token)
+            for size in range(1, len(end)):
+                if data and _agree(data, end[size:]):
+                    self.goes_on[size].append(token)
+
+
+def _agree(a: bytes, b: bytes) -> bool:
+    """Whether one begins the other."""
+    return a.startswith(b) or b.startswith(a)
 
 
 _known: WeakKeyDictionary[Tokenizer, _Vocabulary] = WeakKeyDictionary()

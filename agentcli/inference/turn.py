@@ -20,9 +20,16 @@ import torch
 from torch import Tensor
 
 from agentcli.errors import ModelError
-from agentcli.inference.calls import Path
+from agentcli.inference.call_syntax import Path
 from agentcli.inference.constrain import Constraint, Grammar
-from agentcli.inference.substring import CopyConstraint, OneLine, TextFor, UniqueSubstring
+from agentcli.inference.substring import (
+    CopyConstraint,
+    OneLine,
+    PlainSubstring,
+    TextFor,
+    UniqueSubstring,
+)
+from agentcli.inference.tagged import CLOSE
 from agentcli.model.tokenizer import Tokenizer
 
 CALL_START, CALL_END = "<|call_start|>", "<|call_end|>"
@@ -177,9 +184,16 @@ class TurnConstraint:
 
 
 def text_for(
-    tools: Sequence[OfferedTool], text_of: TextOf, prefix: Path = ("arguments",)
+    tools: Sequence[OfferedTool],
+    text_of: TextOf,
+    prefix: Path = ("arguments",),
+    *,
+    plain: bool = False,
 ) -> TextFor:
-    """What a ``CopyConstraint`` asks; ``prefix`` are the keys that lead to a call's arguments."""
+    """What a ``CopyConstraint`` asks; ``prefix`` are the keys that lead to a call's arguments.
+
+    ``plain``: they are written as they are, not as JSON.
+    """
     known = {tool.name: tool for tool in tools}
     texts: dict[tuple[str, tuple[tuple[str, str], ...]], str | None] = {}
     sources: dict[tuple[bool, str], UniqueSubstring] = {}
@@ -193,11 +207,12 @@ def text_for(
         if key not in texts:  # nothing changes within a turn
             texts[key] = text_of(tool.name, written)
         text = texts[key]
-        if not text:
+        if not text or (plain and CLOSE in text):  # such a piece could not be written
             return None
         a_piece = bool(tool.text_of[path[-1]])
         if (a_piece, text) not in sources:
-            sources[a_piece, text] = UniqueSubstring(text) if a_piece else OneLine(text)
+            kind = OneLine if not a_piece else PlainSubstring if plain else UniqueSubstring
+            sources[a_piece, text] = kind(text)
         return sources[a_piece, text]
 
     return ask

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from agentcli.errors import ModelError
-from agentcli.inference.calls import THINK, CallSyntax
+from agentcli.inference.call_syntax import THINK, CallSyntax
 from agentcli.inference.constrain import Grammar
+from agentcli.inference.tagged import CLOSE, FUNCTION_END, VALUE_END, is_text
 from agentcli.inference.turn import OfferedTool
 from agentcli.model.tokenizer import Tokenizer
 
@@ -76,6 +77,10 @@ def _rules(
 
 def _calls(syntax: CallSyntax, tools: Sequence[OfferedTool], mark: Any) -> tuple[str, list[str]]:
     """What follows the opening mark, and the rules that it needs."""
+    if syntax.tagged:
+        close = mark(syntax.close)
+        again = f'"\\n" {mark(syntax.open)} "\\n" call "\\n" {close}'
+        return f'"\\n" call "\\n" {close} ({again})*', _tagged_rules(tools)
     if not syntax.arguments:
         kinds = [
             f"{json.dumps(tool.name)} {mark(syntax.name_end)} %json {_json(tool.parameters)}"
@@ -111,9 +116,43 @@ def _call_schema(syntax: CallSyntax, tool: OfferedTool) -> dict[str, Any]:
     }
 
 
+def _tagged_rules(tools: Sequence[OfferedTool]) -> list[str]:
+    """``call`` for a syntax of tags: the arguments in the order of the schema, text as it is."""
+    within = rf"/(?s:.*){_escaped(CLOSE)}(?s:.+)/"  # what would be read as the end
+    rules = [rf"value[lazy]: /(?s:.*){_escaped(VALUE_END)}/ & ~{within}"]
+    calls = []
+    for i, tool in enumerate(tools):
+        schema = tool.parameters
+        required = set(schema.get("required", ()))
+        properties = schema.get("properties") or {}
+        parts = []
+        for j, (name, property_) in enumerate(properties.items()):
+            rules.append(f"a{i}_{j}: {_tagged_argument(name, property_, schema)}")
+            parts.append(f"a{i}_{j}" if name in required else f"a{i}_{j}?")
+        if not properties and schema.get("additionalProperties", True) is not False:
+            rules.append(f'a{i}: "<parameter=" /[^<>\\s]+/ ">\\n" value "\\n"')
+            parts.append(f"a{i}*")
+        head = json.dumps(f"<function={tool.name}>\n", ensure_ascii=False)
+        calls.append(" ".join([head, *parts, json.dumps(FUNCTION_END)]))
+    return [*rules, f"call: {' | '.join(calls)}"]
+
+
+def _tagged_argument(name: str, schema: Any, root: Mapping[str, Any]) -> str:
+    head = json.dumps(f"<parameter={name}>\n", ensure_ascii=False)
+    end = json.dumps(VALUE_END + "\n")
+    choices = schema.get("enum") if isinstance(schema, Mapping) else None
+    if choices and all(isinstance(choice, str) for choice in choices):
+        spelled = " | ".join(json.dumps(choice, ensure_ascii=False) for choice in choices)
+        return f"{head} ({spelled}) {end}"
+    if is_text(schema, root):
+        return f'{head} value "\\n"'
+    within = {key: root[key] for key in ("$defs", "definitions") if key in root}
+    return f"{head} %json {_json({**within, **schema})} {end}"
+
+
 def _json(schema: Any) -> str:
     return json.dumps({**schema, "x-guidance": _SPACING})
 
 
 def _escaped(text: str) -> str:
-    return re.escape(text).replace("/", r"\/")
+    return re.escape(text).replace("/", r"\/").replace("\\\n", r"\n")

@@ -97,7 +97,7 @@ class Dialogue(Protocol):
         """What the engine process must know to mask the turn, see ``agentcli.inference.host``."""
         ...
 
-    def parser(self, prompt: Prompt) -> ChatParser:
+    def parser(self, request: ChatRequest, prompt: Prompt) -> ChatParser:
         """A reader for one answer."""
         ...
 

@@ -111,7 +111,7 @@ class LocalClient:
     async def stream(self, request: ChatRequest) -> AsyncIterator[StreamEvent]:
         """See ``LLMClient.stream``."""
         prompt = self._prompt(request)
-        parser = self._dialogue.parser(prompt)
+        parser = self._dialogue.parser(request, prompt)
         fold = StreamFold()
         sampled: list[int] = []
         usage, cut = Usage(input_tokens=len(prompt.tokens)), None
@@ -153,7 +153,7 @@ class LocalClient:
             async for event in events:
                 if event["event"] != "proposal":
                     continue
-                fold, parser = StreamFold(), self._dialogue.parser(prompt)
+                fold, parser = StreamFold(), self._dialogue.parser(request, prompt)
                 for token in event["tokens"]:
                     for delta in parser.feed(token):
                         fold.add(delta)

@@ -88,7 +88,7 @@ class NanochatDialogue:
             "inline": any(tool.name == INLINE_TOOL for tool in request.tools),
         }
 
-    def parser(self, prompt: Prompt) -> _InlineParser:
+    def parser(self, request: ChatRequest, prompt: Prompt) -> _InlineParser:
         return _InlineParser(self._tokenizer)
 
     def said(

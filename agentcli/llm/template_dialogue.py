@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentcli.errors import ConfigError, ContextWindowError, ModelError
-from agentcli.inference.calls import SYNTAXES, THINK, CallScanner, CallSyntax, Piece
+from agentcli.inference.call_syntax import SYNTAXES, THINK, CallSyntax, Piece
+from agentcli.inference.calls import CallScanner
 from agentcli.llm.chat_format import Prompt, Recent
 from agentcli.llm.client import (
     ChatRequest,
@@ -54,7 +55,7 @@ class _Conversation:
 class TemplateDialogue:
     """See ``Dialogue``.
 
-    Raises ConfigError for a folder without a template, or with calls in a syntax unknown here.
+    Raises ConfigError for a folder without a template.
     """
 
     def __init__(self, folder: ModelFolder, tokenizer: Tokenizer) -> None:
@@ -96,9 +97,11 @@ class TemplateDialogue:
             ],
         }
 
-    def parser(self, prompt: Prompt) -> CallParser:
+    def parser(self, request: ChatRequest, prompt: Prompt) -> CallParser:
+        schemas = {tool.name: tool.parameters for tool in request.tools}
         opened = prompt.thinking == "open"
-        return CallParser(self._tokenizer, self._syntax, self._stops, thinking=opened)
+        scanner = CallScanner(self._syntax, thinking=opened, schemas=schemas)
+        return CallParser(self._tokenizer, self._syntax, self._stops, scanner)
 
     def said(
         self, request: ChatRequest, prompt: Prompt, message: Message, tokens: Sequence[int]
@@ -181,12 +184,7 @@ def syntax_of(template: str) -> tuple[str, bool]:
     if "[TOOL_CALLS]" in template:
         return ("mistral_args" if "[ARGS]" in template else "mistral"), True
     if "<tool_call>" in template:
-        if "<function=" in template:
-            raise ConfigError(
-                "the template writes calls as <function=NAME>, which is not read here",
-                hint="Serve the model with vllm and name it vllm:NAME",
-            )
-        return "hermes", True
+        return ("qwen_coder" if "<function=" in template else "hermes"), True
     if "<|python_tag|>" in template or ("ipython" in template and "parameters" in template):
         return "llama3", True
     return "hermes", False
@@ -247,12 +245,14 @@ def _content(message: Message) -> str:
     return "".join(parts)
 
 
-def _arguments(call: ToolCall) -> Any:
-    """As an object, for templates write it with ``tojson``; what is no JSON stays text."""
+def _arguments(call: ToolCall) -> Mapping[str, Any]:
+    """As an object, which templates write with ``tojson`` or item by item; what is none stands in
+    one as text."""
     try:
-        return json.loads(call.arguments or "{}")
+        value = json.loads(call.arguments or "{}")
     except ValueError:
-        return call.arguments
+        value = call.arguments
+    return value if isinstance(value, dict) else {"arguments": value}
 
 
 def _call_id(name: str) -> str:
@@ -277,14 +277,13 @@ class CallParser:
         tokenizer: Tokenizer,
         syntax: CallSyntax,
         stop_ids: frozenset[int],
-        *,
-        thinking: bool = False,
+        scanner: CallScanner,
     ) -> None:
         marks = {syntax.open, syntax.close, syntax.name_end, *THINK}
         self._silent = {i for text, i in tokenizer.special.items() if text not in marks}
         self._silent |= stop_ids
         self._text = tokenizer.stream()
-        self._scanner = CallScanner(syntax, thinking=thinking)
+        self._scanner = scanner
         self._calls = 0
 
     def feed(self, token: int) -> list[StreamEvent]:

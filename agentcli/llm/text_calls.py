@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from agentcli.inference.tagged import value_of
 from agentcli.messages import ToolDefinition
 
 Form: TypeAlias = Literal["react", "json", "xml", "function"]
@@ -207,11 +208,12 @@ def _xml(text: str, tools: Mapping[str, ToolDefinition]) -> Parsed:
 def _children(body: str, tool: ToolDefinition | None) -> str:
     if body.strip().startswith("{"):
         return _closed(body.strip())
-    properties = tool.parameters.get("properties", {}) if tool else {}
+    parameters = tool.parameters if tool else {}
+    properties = parameters.get("properties", {})
     given: dict[str, Any] = {}
     for child in _CHILD.finditer(body):
         key = child["name"] or child["equal"] or child["own"]
-        given[key] = _typed(_trimmed(child["value"]), properties.get(key, {}))
+        given[key] = value_of(_trimmed(child["value"]), properties.get(key, {}), parameters)
     left = _CHILD.sub("", body)
     if re.search(r"<\w", left):  # an argument that was not closed
         return json.dumps(given, ensure_ascii=False)[:-1]
@@ -221,16 +223,6 @@ def _children(body: str, tool: ToolDefinition | None) -> str:
 def _trimmed(value: str) -> str:
     """Without the line breaks that only set the value apart from its tags."""
     return value[1:].removesuffix("\n") if value.startswith("\n") else value
-
-
-def _typed(value: str, schema: Mapping[str, Any]) -> Any:
-    """A value that is to be no string, as JSON; the validator says what is wrong with others."""
-    if schema.get("type", "string") == "string":
-        return value
-    try:
-        return json.loads(value)
-    except ValueError:
-        return value
 
 
 # -- function form ----------------------------------------------------------------------------

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from agentcli.inference.calls import SYNTAXES, CallCursor, CallScanner
+from agentcli.inference.call_syntax import SYNTAXES
+from agentcli.inference.calls import CallCursor, CallScanner
 
 CALL = '{"name": "f", "arguments": {"a": "</tool_call> {\\"", "b": [1, {"c": 2}]}}'
 ARGUMENTS = '{"a": "</tool_call> {\\"", "b": [1, {"c": 2}]}'

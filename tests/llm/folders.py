@@ -71,6 +71,22 @@ QWEN3 = HERMES.replace(
 {%- endgeneration %}""",
 )
 
+# Calls as tags, in which text stands as it is.
+_HERMES_CALL = """\
+{{- '<tool_call>\\n{"name": "' + call.function.name + '", "arguments": ' }}
+{{- call.function.arguments | tojson }}{{- '}\\n</tool_call>' }}
+"""
+_TAGGED_CALL = """\
+{{- '<tool_call>\\n<function=' + call.function.name + '>\\n' }}
+{%- for name, value in call.function.arguments | items %}
+{{- '<parameter=' + name + '>\\n' }}
+{{- value if value is string else (value | tojson if value is mapping else value | string) }}
+{{- '\\n</parameter>\\n' }}
+{%- endfor %}
+{{- '</function>\\n</tool_call>' }}
+"""
+QWEN_CODER = HERMES.replace(_HERMES_CALL, _TAGGED_CALL)
+
 LLAMA3 = """\
 {{- bos_token }}
 {%- if messages[0]['role'] == 'system' %}
@@ -198,6 +214,7 @@ KINDS = {
         Kind("qwen3", "Qwen3", QWEN3, (*_IM, "<think>", "</think>"), "<|im_end|>",
              {"head_dim": 16},
              {"do_sample": True, "temperature": 0.6, "top_k": 20, "top_p": 0.95}),
+        Kind("qwen_coder", "Qwen2", QWEN_CODER, _IM, "<|im_end|>"),
         Kind("llama3", "Llama", LLAMA3, _HEADERS, "<|eot_id|>"),
         Kind("mistral", "Mistral", MISTRAL, _BRACKETS[:7], "</s>"),
         Kind("mistral_args", "Mistral", MISTRAL_ARGS, _BRACKETS, "</s>"),
@@ -219,6 +236,8 @@ def make_folder(name: str, folder: Path, *, context: int = 8192, seed: int = 0) 
     if not opens and name != "llama3":  # a mark that is plain text, yet one token
         opens = "<tool_call>"
         merges += [(opens[:n], opens[n]) for n in range(1, len(opens))]
+    value_end = "Ċ</parameter>" if name == "qwen_coder" else ""
+    merges += [(value_end[:n], value_end[n]) for n in range(1, len(value_end))]
     for left, right in merges:
         vocab[left + right] = len(vocab)
     tokenizer = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges))
@@ -256,6 +275,7 @@ def make_folder(name: str, folder: Path, *, context: int = 8192, seed: int = 0) 
     model = auto.from_config(config, dtype=torch.float32)
     likely = [kind.end, opens or "<|python_tag|>", "{", '"', '"}', "}", '":Ġ"']
     likely += ["<think>", "</think>"] if name == "qwen3" else []
+    likely += [value_end] if value_end else []
     _prefer(model, [vocab[token] for token in likely])
     model.save_pretrained(folder)
     end = vocab["<end_of_turn>"] if name == "gemma2" else vocab[kind.end]
