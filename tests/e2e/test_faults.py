@@ -8,6 +8,7 @@ import re
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ WIRES: dict[str, type[RemoteModel]] = {
     "messages": AnthropicMessages,
 }
 MODES = {"streaming": True, "whole": False}
-INFO = ModelInfo("gpt-6-test", "test", context_window=WINDOW)
+INFO = ModelInfo("gpt-6-test", "test")
 
 
 async def echo(context: ToolContext, text: str) -> str:
@@ -68,10 +69,12 @@ async def agent_on(
     environment: HostEnvironment,
     patience_s: float = 30.0,
     tools: Sequence[Tool] = (ECHO,),
+    window: int = WINDOW,
 ) -> AsyncIterator[Agent]:
     make: Any = WIRES[wire]
     options = {"key_name": "THE_KEY", "streaming": streaming, "timeout_s": patience_s}
-    client = make(INFO, "sk-secret", server.url, **options)
+    info = replace(INFO, context_window=window)
+    client = make(info, "sk-secret", server.url, **options)
     agent = Agent(
         client=client,
         tools=Registry(tools),
@@ -155,7 +158,7 @@ async def test_commands(wire: str, mode: str, tmp_path: Path) -> None:
     try:
         async with (
             ScriptedServer([*replies, Reply(text="done")]) as server,
-            agent_on(wire, MODES[mode], server, environment, tools=tools) as agent,
+            agent_on(wire, MODES[mode], server, environment, tools=tools, window=100_000) as agent,
         ):
             result = await agent.start("go").result()
             check(agent, result, server)
