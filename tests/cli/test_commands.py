@@ -125,7 +125,7 @@ def test_numbers_that_are_none(option: str, value: str, told: str) -> None:
 
 @pytest.mark.parametrize("words", ["--profile fast config show", "--model x:y run -p hi"])
 def test_options_before_the_command_begin_no_chat(words: str) -> None:
-    with pytest.raises(UsageError, match="options stand after the command: agentcli (config|run)"):
+    with pytest.raises(UsageError, match=r"options stand after the command: agentcli (config|run)"):
         call(words.split())
 
 
