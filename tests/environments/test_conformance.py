@@ -111,7 +111,7 @@ async def test_output_arrives_while_it_runs(place: Environment, workspace: Path)
             ("sh", "-c", script), limits=Limits(time_s=100), on_output=lambda *_: first.set()
         )
     )
-    await asyncio.wait_for(first.wait(), 20)
+    await asyncio.wait_for(first.wait(), 60)
     assert not task.done()
     (workspace / "go").touch()
     assert (await task).stdout == "one\ntwo\n"
@@ -120,9 +120,12 @@ async def test_output_arrives_while_it_runs(place: Environment, workspace: Path)
 async def test_time_is_up(place: Environment) -> None:
     word = f"7{os.getpid()}"
     script = f"echo before; sleep {word}1 & (sleep {word}2 &) ; sleep {word}3"
-    result = await place.exec(("sh", "-c", script), limits=Limits(time_s=3))
-    assert result.timed_out and result.exit_code is None and result.stdout == "before\n"
-    assert result.error == "timed out after 3 s"
+    for patience_s in (1, 30):  # a busy machine may need the first to begin
+        result = await place.exec(("sh", "-c", script), limits=Limits(time_s=patience_s))
+        assert result.timed_out and result.exit_code is None
+        if result.stdout:
+            break
+    assert result.stdout == "before\n" and result.error == f"timed out after {patience_s} s"
     assert survivors(f"{word}1") + survivors(f"{word}2") + survivors(f"{word}3") == []
 
 
@@ -133,7 +136,7 @@ async def test_cancelling_ends_all_of_it(place: Environment) -> None:
     task = asyncio.create_task(
         place.exec(("sh", "-c", script), limits=Limits(), on_output=lambda *_: begun.set())
     )
-    await asyncio.wait_for(begun.wait(), 20)
+    await asyncio.wait_for(begun.wait(), 60)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
