@@ -371,11 +371,9 @@ class ChatApp(App[int]):
 
     def action_escape(self) -> None:
         """Esc: interrupt; twice while nothing goes on: rewind."""
-        if self._back_to_question():
+        if self._back_to_question() or self.session.interrupt():
             return
-        if self.conversation is not None and self.conversation.interrupt():
-            self.progress.doing("interrupting")
-        elif self._twice("escape"):
+        if self._twice("escape"):
             self.act("rewind")
         else:
             self._hint("press esc again to go back to an earlier message")

@@ -249,6 +249,19 @@ class ChatSession:
             conversation.unread, len(conversation.queue) if conversation.busy else 0
         )
 
+    def interrupt(self) -> bool:
+        """End the turn at once, or take back what waits for the agent; False without either."""
+        if self._waiting and self.agent is None:
+            waiting, self._waiting = self._waiting, []
+            self._screen.progress.doing("")
+            self._screen.progress.waiting(0, 0)
+            self._screen.unsent("\n".join(text for text, _ in waiting))
+            return True
+        if self.conversation is None or not self.conversation.interrupt():
+            return False
+        self._screen.progress.doing("interrupting")
+        return True
+
     async def set_mode(self, mode: Mode) -> None:
         """How much may happen without asking."""
         self.standing = replace(self.standing, mode=mode.value)

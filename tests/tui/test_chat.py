@@ -106,6 +106,15 @@ async def test_a_model_that_cannot_be_had_leaves_the_chat_usable(chat: Start) ->
         assert one.entries(Answered)[0].text == "here I am"  # what was said before was not lost
 
 
+async def test_escape_takes_back_what_waits_for_an_agent(chat: Start) -> None:
+    async with chat(model="nobody:x") as one:
+        await one.sees("no agent")
+        await one.send("first")
+        await one.send("second")
+        await one.press("escape")
+        assert one.app.prompt.text == "first\nsecond"
+
+
 async def test_ctrl_c_clears_then_quits(chat: Start) -> None:
     async with chat() as one:
         await one.type("abc")
