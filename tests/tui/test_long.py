@@ -29,7 +29,7 @@ from tests.tui.conftest import Start
 
 SESSION = "20260101-000000-abcdef"
 TURNS = 1250
-FEW = 300
+FEW = 120
 
 
 def events(workspace: Path, turns: int) -> Iterator[Event]:
@@ -86,7 +86,7 @@ async def test_it_opens_at_its_end_and_scrolls_upwards(
         def settled() -> bool:
             return transcript.drawn and transcript.scroll_y == transcript.scroll_target_y
 
-        while len(seen) < 12:
+        while len(seen) < 6:
             below = one.rows
             await one.press("pageup")
 
