@@ -15,7 +15,6 @@ import asyncio
 import contextlib
 import functools
 import os
-import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -32,6 +31,7 @@ from agentcli.sandbox import policy as policies
 from agentcli.sandbox.confine import Level
 from agentcli.sandbox.layered import LayerSupervisor
 from agentcli.sandbox.policy import Network, Policy
+from agentcli.sandbox.removal import remove
 from agentcli.sandbox.tree import is_running
 
 _PREFIX = "agentcli-copy-"
@@ -179,7 +179,7 @@ async def in_place(
         if supervisor is not None:
             await supervisor.aclose()
         for base in bases:
-            await asyncio.to_thread(_remove, base)
+            await asyncio.to_thread(remove, base)
 
 
 def _plain(root: str, before: tree.Tree, bases: list[str]) -> _Plain:
@@ -248,7 +248,7 @@ async def copied(
     finally:
         if environment is not None:
             await environment.aclose()
-        await asyncio.to_thread(_remove, base)
+        await asyncio.to_thread(remove, base)
 
 
 def _base(root: str) -> str:
@@ -272,15 +272,6 @@ def _shares_blocks(device: int, root: str) -> str | None:
         return None
 
 
-def _remove(base: str) -> None:
-    for folder, below, _ in os.walk(base):
-        for name in below:  # one that a command has closed to its owner
-            path = os.path.join(folder, name)
-            if not os.path.islink(path):
-                os.chmod(path, 0o700)
-    shutil.rmtree(base, ignore_errors=True)
-
-
 def _remove_abandoned(folder: str) -> None:
     """Remove copies of processes that were killed before they could."""
     with os.scandir(folder) as entries:
@@ -291,7 +282,7 @@ def _remove_abandoned(folder: str) -> None:
             with contextlib.suppress(OSError):
                 mine = entry.stat(follow_symlinks=False).st_uid == os.getuid()
                 if mine and not is_running(int(owner)):
-                    _remove(entry.path)
+                    remove(entry.path)
 
 
 def _make_mount_points(root: str, folder: str, before: tree.Tree) -> None:

@@ -45,7 +45,7 @@ _numbers = count(1)
 
 def line(argv: Sequence[str], cwd: str | None, env: Mapping[str, str]) -> bytes | None:
     """The line that makes a shell become the command; None if it cannot be said to a shell."""
-    if argv[0].startswith("-") or _OF_SHELLS & env.keys() or not all(map(_NAME.fullmatch, env)):
+    if argv[0].startswith("-") or not passes_on(env):
         return None
     words = [f"cd -P {shlex.quote(cwd)} && unset OLDPWD || exit;"] if cwd else []
     words += [f"export {name}={shlex.quote(value)};" for name, value in env.items()]
@@ -55,6 +55,11 @@ def line(argv: Sequence[str], cwd: str | None, env: Mapping[str, str]) -> bytes 
         words.append(f"exec {shlex.join(argv)} </dev/null\n")
     text = os.fsencode(" ".join(words))
     return text if len(text) <= LONGEST and b"\0" not in text else None
+
+
+def passes_on(env: Mapping[str, str]) -> bool:
+    """Whether a shell hands these variables on as they are."""
+    return not _OF_SHELLS & env.keys() and all(map(_NAME.fullmatch, env))
 
 
 class Sources:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -28,6 +27,7 @@ from agentcli.sandbox import advice, ahead, bwrap, etc, landlock, macos, seccomp
 from agentcli.sandbox.limits import COMMAND, Limits
 from agentcli.sandbox.policy import Policy
 from agentcli.sandbox.process import ExecResult, Launch, Supervisor
+from agentcli.sandbox.removal import remove
 from agentcli.sandbox.restore import OBEYED
 
 Level = Literal["full", "reduced", "none"]
@@ -90,7 +90,7 @@ class Sandbox:
             line = bwrap.arguments(
                 self.policy,
                 folder,
-                argv if files_only else _counted(argv, limits),
+                argv if files_only else _counted(argv, limits, variables),
                 executable=executable,
                 files_only=files_only,
                 old=self._old,
@@ -148,7 +148,7 @@ class Sandbox:
         self._sources.close()
         scratch, self._scratch = self._scratch, None
         if scratch is not None:
-            shutil.rmtree(scratch, ignore_errors=True)
+            remove(scratch)
 
     def _private_folders(self) -> str:
         if self._scratch is None:
@@ -171,7 +171,7 @@ def _remove_abandoned() -> None:
             with contextlib.suppress(OSError):
                 mine = entry.stat(follow_symlinks=False).st_uid == os.getuid()
                 if mine and entry.is_dir(follow_symlinks=False) and not tree.is_running(int(owner)):
-                    shutil.rmtree(entry.path, ignore_errors=True)
+                    remove(entry.path)
 
 
 async def prepare(supervisor: Supervisor, policy: Policy, wanted: Level | None = None) -> Sandbox:
@@ -264,12 +264,12 @@ def _first_line(result: ExecResult) -> str:
     return text.splitlines()[0]
 
 
-def _counted(argv: Sequence[str], limits: Limits) -> Sequence[str]:
+def _counted(argv: Sequence[str], limits: Limits, env: Mapping[str, str]) -> Sequence[str]:
     """The command under a limit of tasks that is set inside, where the kernel counts them anew.
 
     Outside it counts all of an ordinary user's, and root's never. Shells call it u or p.
     """
-    if os.getuid() == 0:
+    if os.getuid() == 0 or argv[0].startswith("-") or not ahead.passes_on(env):
         return argv
     most = limits.tasks + tree.SPARE_TASKS
     script = f'{{ ulimit -u {most} || ulimit -p {most}; }} 2>/dev/null; exec "$@"'

@@ -361,7 +361,7 @@ class Guard:
             os.makedirs(os.path.dirname(target), mode=0o700)
             shutil.move(full, target)
             return target
-        except OSError:
+        except (OSError, RecursionError):  # the latter for folders a thousand deep
             pass
         beside = f"{full}.{stamp}.agentcli"  # a pipe or the like cannot go to another disk
         try:

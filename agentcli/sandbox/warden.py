@@ -246,14 +246,17 @@ class _Disk:
     def _grown(self, pids: list[int]) -> int:
         """Bytes of disk in files of the workspace that have changed since, or have no name."""
         size = tree.unnamed_bytes(pids)
-        for folder, _, names in os.walk(self.path or ""):
-            for name in names:
-                with suppress(OSError):
-                    info = os.lstat(f"{folder}/{name}")
-                    if info.st_ctime >= self.started:
-                        size += info.st_blocks * 512
-            if size > self.limit:
-                break
+        pending = [self.path] if self.path else []
+        while pending and size <= self.limit:
+            with suppress(OSError), os.scandir(pending.pop()) as entries:
+                for entry in entries:
+                    with suppress(OSError):
+                        if entry.is_dir(follow_symlinks=False):
+                            pending.append(entry.path)
+                            continue
+                        info = entry.stat(follow_symlinks=False)
+                        if info.st_ctime >= self.started:
+                            size += info.st_blocks * 512
         return size
 
 
