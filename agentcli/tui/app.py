@@ -337,6 +337,7 @@ class ChatApp(App[int]):
     @work(group="leaving")
     async def _leave(self) -> None:
         await self.session.end()
+        self._write("\x1b[23;0t")
         self.exit(0)
 
     def tell(self, text: str, level: Level = Level.NOTE, hint: str = "") -> None:
@@ -436,8 +437,9 @@ class ChatApp(App[int]):
 
     def _set_title(self, title: str) -> None:
         if title != self._title:
+            keep = "" if self._title else "\x1b[22;0t"  # the one before comes back at the end
             self._title = title
-            self._write(f"\x1b]2;{title}\x07")
+            self._write(f"{keep}\x1b]2;{title}\x07")
 
     def _write(self, sequence: str) -> None:
         if self._driver is not None and not self.is_headless:
