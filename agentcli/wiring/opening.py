@@ -250,7 +250,7 @@ def _looking(
 
 
 def _check_session(state: AgentState, root: Path) -> None:
-    if state.session_id and state.workspace != str(root):
+    if state.workspace and state.workspace != str(root):
         raise ConfigError(
             f"session {state.session_id} belongs to {state.workspace}, not to {root}",
             hint=f"Add --workspace {state.workspace}",

@@ -396,6 +396,7 @@ async def test_result(bench: Make) -> None:
     result = await made.run()
     assert result.task_result == result.state.answer == "the answer"
     assert result.step_count == len(result.records) == 2
+    assert result.events == tuple(made.log.events)
     assert isinstance(result.records[0], StepRecord) and isinstance(made.log, MemoryLog)
     assert sum(isinstance(event, StepFinished) for event in made.log.events) == 2
 
