@@ -16,7 +16,7 @@ from agentcli.errors import EnvironmentOpError, SandboxError
 from agentcli.sandbox import policy as policies
 from agentcli.sandbox.confine import Level
 from agentcli.sandbox.limits import Limits
-from agentcli.sandbox.restore import Guard
+from agentcli.sandbox.restore import Guard, present
 
 
 class Place:
@@ -247,3 +247,10 @@ async def test_start_files_where_home_is_the_workspace(tmp_path: Path) -> None:
         await environment.aclose()
     assert (tmp_path / ".bashrc").read_text() == "mine"
     assert not (tmp_path / ".profile").exists() and not (tmp_path / ".local/bin/ls").exists()
+
+
+def test_only_what_may_be_there_is_looked_for(tmp_path: Path) -> None:
+    (tmp_path / ".vscode").mkdir()
+    paths = [".git/config", ".vscode", ".vscode/settings.json", ".VSCode"]
+    assert present(str(tmp_path), paths) == paths[1:]
+    assert present(str(tmp_path / "nowhere"), paths) == paths

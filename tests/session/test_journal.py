@@ -64,6 +64,19 @@ async def test_keys_are_redacted(path: Path) -> None:
     assert list(read_events(path)) == [TaskGiven("my key is [redacted], keep it")]
 
 
+async def test_who_follows_is_told_what_will_be_read(path: Path) -> None:
+    journal = Journal(path, secrets=["sk-very-secret", 'pass"word'])
+    told: list[tuple[float, Event]] = []
+    journal.follower = lambda when, event: told.append((when, event))
+    arguments = json.dumps({"key": "sk-very-secret", "other": 'pass"word'})
+    events: list[Event] = [TaskGiven("plain"), ToolStarted(1, ToolCall("c", "s", arguments), "run")]
+    for event in events:
+        await journal.append(event)
+    journal.close()
+    assert told == list(read_timed(path)) and len(told) == 2
+    assert "very-secret" not in str(told) and "word" not in str(told)
+
+
 async def test_redaction_leaves_the_form_of_a_line(path: Path) -> None:
     quoted = 'pass"word\\1'
     words = ["/some/folder", "task_given", "20260101-1", "read_file", "arguments", "1234567890"]

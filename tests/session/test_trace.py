@@ -119,6 +119,16 @@ async def test_a_failure_is_reported(sessions: Sessions) -> None:
     assert report["error"] == "AuthenticationError" and report["stage"] == "decide"
 
 
+async def test_a_trace_that_cannot_be_written_stops_nothing(
+    sessions: Sessions, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with sessions.agent([write("a.txt", "1\n"), Reply(text="Done.")]) as agent:
+        (journal_path(agent.session.session_id).parent / "manifest.json").mkdir()
+        result = await agent.start("do it").result()
+    assert (result.exit_code, result.task_result) == (0, "Done.")
+    assert "the trace in" in caplog.text and "cannot be written" in caplog.text
+
+
 async def test_keys_are_redacted(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_API_KEY", "very-secret-value")
     result = await sessions.run([shell("echo very-secret-value"), Reply(text="very-secret-value")])
