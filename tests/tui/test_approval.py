@@ -148,7 +148,8 @@ async def test_words_instead_of_a_key_refuse_and_none_of_their_letters_answers(
         await one.press("m")
         await one.until(lambda: one.app.prompt.has_focus, "the prompt takes over")
         await one.type("ay")
-        assert one.app.prompt.text == "may" and one.app.query(ApprovalPanel)
+        await one.until(lambda: one.app.prompt.text == "may")
+        assert one.app.query(ApprovalPanel)
         await one.press("escape")  # back to the question, which stays open
         await one.question()
         await one.press("w")
@@ -156,6 +157,7 @@ async def test_words_instead_of_a_key_refuse_and_none_of_their_letters_answers(
         await one.press("ctrl+c")  # an empty prompt leads back as well
         await one.question()
         await one.press("l")
+        await one.until(lambda: one.app.prompt.has_focus, "the prompt takes over once more")
         await one.type("ess")
         await one.press("enter")
         await one.idle()
@@ -170,8 +172,8 @@ async def test_the_keys_are_seen_below_a_long_diff_that_can_be_scrolled(chat: St
         await one.send("go")
         await one.question()
         await one.sees("+ line 1", "y once", "n no", "ask · openai:scripted", MARK)
-        assert "+ line 9" not in one.text
         await one.sees("↑↓ scrolls")
+        await one.until(lambda: "+ line 9" not in one.text)
         await one.press("pagedown")
         await one.sees("+ line 9", "y once")
         await one.press("down", "down")

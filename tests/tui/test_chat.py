@@ -112,7 +112,7 @@ async def test_escape_takes_back_what_waits_for_an_agent(chat: Start) -> None:
         await one.send("first")
         await one.send("second")
         await one.press("escape")
-        assert one.app.prompt.text == "first\nsecond"
+        await one.until(lambda: one.app.prompt.text == "first\nsecond")
 
 
 async def test_ctrl_c_clears_then_quits(chat: Start) -> None:
