@@ -21,6 +21,7 @@ from agentcli.environments.ignoring import RULE_FILES, Ignoring
 from agentcli.errors import SnapshotError
 from agentcli.sandbox.inotify import Watch
 
+DEEPEST = 200  # folders in folders; nobody's project, and Python's own stack ends at a thousand
 _RACY_NS = 50_000_000  # a file may change again within one tick of the clock that stamps it
 
 Signature = tuple[int, int, int, int, int]  # size, mtime_ns, ctime_ns, inode, mode
@@ -47,7 +48,7 @@ class Scan:
         self.index: dict[str, dict[str, Node]] = {}
         """Of each folder, relative to the root, what is in it."""
         self.left_out: set[str] = set()
-        """What the project ignores, folders with a slash at the end; not what is below them."""
+        """What is ignored or too deep, folders with a slash at the end; not what is below them."""
         self.problem = ""
         """Why contents are no longer kept; empty while all is well."""
         self.limit = 0
@@ -222,7 +223,9 @@ class Scan:
         mode = stat.S_IMODE(item.stat(follow_symlinks=False).st_mode)
         nodes[name] = Node(f"dir {mode:o}", None)
         self._note(path, node.entry if node else "", nodes[name].entry)
-        if deep or path not in self.index:
+        if path.count("/") >= DEEPEST:
+            self.left_out.add(path + "/")
+        elif deep or path not in self.index:
             below = open_folder(name, fd)
             try:
                 self._folder(path, below, self._rules[folder], deep=deep)

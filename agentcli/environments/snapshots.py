@@ -3,9 +3,10 @@
 Covers: files, their executable bits, links, deletions, renames and empty folders, whatever their
     names and contents, also where a command changed them. No git is needed, and none is touched:
     neither the project's index nor its hooks, filters or line endings have a say.
-Does not cover: what the project ignores and known caches (``left_out`` names them), ``.git``, the
-    content of files over 16 MiB and of those that cannot be read, owners and extended attributes.
-    An ignored file that a file tool writes is covered all the same.
+Does not cover: what the project ignores, known caches and what lies deeper than ``scan.DEEPEST``
+    folders (``left_out`` names them), ``.git``, the content of files over 16 MiB and of those that
+    cannot be read, owners and extended attributes. An ignored file that a file tool writes is
+    covered all the same.
 
 The first look (``take``) reads every file once, in a thread beside the model's first answer; the
 next session of the same workspace reads only what differs in size, times, inode or mode. After

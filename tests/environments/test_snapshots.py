@@ -15,10 +15,12 @@ from agentcli.environments import snapshots as module
 from agentcli.environments.blobs import Blobs
 from agentcli.environments.entries import LARGEST, capture, put_back
 from agentcli.environments.ignoring import Ignoring
+from agentcli.environments.scan import DEEPEST
 from agentcli.environments.snapshots import Snapshots, files_of
 from agentcli.environments.worker import ignored, rules_in
 from agentcli.errors import SnapshotError
 from agentcli.sandbox.inotify import Watch
+from agentcli.sandbox.removal import remove
 
 
 @pytest.fixture
@@ -138,6 +140,22 @@ def test_more_files_than_are_looked_at(
     assert "more than 5 files" in snapshots.problem
     assert snapshots.taken == "" and not snapshots.covers("3")
     assert snapshots.look().paths == ()
+
+
+def test_folders_deeper_than_the_stack(taken: Snapshots, root: Path) -> None:
+    here = os.open(root, os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    (root / "c.txt").write_text("c\n")
+    paths = taken.look(None).paths
+    assert {"c.txt", "d", "d/d"} <= set(paths)
+    assert taken.left_out == ("/".join("d" * (DEEPEST + 1)) + "/",)
+    remove(str(root / "d"))
+    assert set(taken.look(None).paths) == set(paths) - {"c.txt"}
 
 
 def test_a_full_disk_stops_keeping_and_nothing_else(root: Path, tmp_path: Path) -> None:
