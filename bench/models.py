@@ -48,7 +48,7 @@ def kernels() -> str | None:
             path = await built_kernels(supervisor)
         finally:
             await supervisor.aclose()
-        return path and str(path)
+        return str(path) if path else None
 
     return asyncio.run(find())
 

@@ -142,13 +142,18 @@ class Grammar:
 
     @classmethod
     def json_schema(
-        cls, schema: Mapping[str, Any], tokenizer: Tokenizer, vocab_size: int | None = None
+        cls,
+        schema: Mapping[str, Any],
+        tokenizer: Tokenizer,
+        vocab_size: int | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> Grammar:
-        """JSON that the schema accepts, on one line or indented."""
-        options: Any = {"whitespace_pattern": WHITESPACE}
+        """JSON that the schema accepts, on one line or indented unless ``options`` of llguidance
+        say otherwise."""
+        overrides: Any = dict(options or {"whitespace_pattern": WHITESPACE})
         try:
             source = llguidance.LLMatcher.grammar_from_json_schema(
-                json.dumps(schema), overrides=options
+                json.dumps(schema), overrides=overrides
             )
         except ValueError as error:
             raise ModelError(f"JSON Schema: {error}") from None

@@ -34,7 +34,7 @@ import socket
 import sys
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any
 
@@ -52,12 +52,12 @@ from agentcli.inference.selftest import selftest
 from agentcli.inference.speculate import Lookup
 from agentcli.inference.substring import CopyConstraint
 from agentcli.inference.threads import fastest_threads
+from agentcli.inference.tool_schemas import OfferedTool
 from agentcli.inference.turn import (
     CALL_END,
     CALL_START,
     END,
     PYTHON_END,
-    OfferedTool,
     TurnConstraint,
     call_grammar,
     text_for,
@@ -70,7 +70,7 @@ from agentcli.model.checkpoint import LoadedModel, load_model, stored_in_int8
 from agentcli.model.kv_cache import KVCache
 from agentcli.model.pack import can_pack
 
-KEPT = 4  # conversations whose caches stay
+KEPT = 4  # conversations whose caches stay, and sets of tools whose grammars do
 AHEAD = 2  # proposals that are made before they are wanted: whoever tries them needs the processor
 DTYPES = {
     "float32": torch.float32,
@@ -91,7 +91,7 @@ class Host:
         ends = {tokenizer.special[name] for name in (END, PYTHON_END) if name in tokenizer.special}
         self._engine = Engine(model, tokenizer, stop_ids=self.loaded.stop_ids | ends)
         self._caches: OrderedDict[str, KVCache] = OrderedDict()
-        self._grammars: dict[str, Grammar] = {}
+        self._grammars: OrderedDict[str, Grammar] = OrderedDict()
         load_s = time.perf_counter() - started
         threads = options.get("threads")
         if threads:
@@ -231,9 +231,10 @@ class Host:
         key = json.dumps([name, thinking, request.get("tools", ())])
         if name:
             syntax = SYNTAXES[name]
-            if key not in self._grammars:
-                self._grammars[key] = turn_grammar(syntax, tools, tokenizer, vocab_size, thinking)
-            turn: Constraint = self._grammars[key].constraint()
+            grammar = self._grammar(
+                key, lambda: turn_grammar(syntax, tools, tokenizer, vocab_size, thinking)
+            )
+            turn: Constraint = grammar.constraint()
             if any(tool.text_of for tool in tools):
                 prefix = (syntax.arguments,) if syntax.arguments else ()
                 ask = text_for(tools, text_of, prefix, plain=syntax.tagged)
@@ -241,17 +242,26 @@ class Host:
             return Ended(turn, tokenizer, self.loaded.stop_ids)
         if CALL_START not in tokenizer.special:
             raise ModelError(f"a {self.loaded.family} model that does not know agentcli's calls")
-        if tools and key not in self._grammars:
-            self._grammars[key] = call_grammar(tools, tokenizer, vocab_size)
+        calls = None
+        if tools:
+            calls = self._grammar(key, lambda: call_grammar(tools, tokenizer, vocab_size))
         return TurnConstraint(
             tokenizer,
             vocab_size,
-            self._grammars.get(key),
+            calls,
             tools,
             text_of,
             inline=bool(request.get("inline")),
             begun=bool(request.get("begun")),
         )
+
+    def _grammar(self, key: str, make: Callable[[], Grammar]) -> Grammar:
+        """Kept: with hundreds of tools one takes a second to make, and tens of megabytes."""
+        grammar = self._grammars.pop(key, None) or make()
+        self._grammars[key] = grammar
+        while len(self._grammars) > KEPT:
+            self._grammars.popitem(last=False)
+        return grammar
 
 
 def load(options: Mapping[str, Any]) -> LoadedModel:

@@ -10,12 +10,8 @@ The JSON of a call is ``{"name": ..., "arguments": ...}`` of an offered tool, ex
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
-import llguidance
 import torch
 from torch import Tensor
 
@@ -30,6 +26,7 @@ from agentcli.inference.substring import (
     UniqueSubstring,
 )
 from agentcli.inference.tagged import CLOSE
+from agentcli.inference.tool_schemas import SPACING, OfferedTool, one_of, usable
 from agentcli.model.tokenizer import Tokenizer
 
 CALL_START, CALL_END = "<|call_start|>", "<|call_end|>"
@@ -39,41 +36,18 @@ END = "<|assistant_end|>"
 # (tool, arguments written so far) -> what the argument must be copied from; None: anything.
 TextOf = Callable[[str, Mapping[str, str]], str | None]
 
-_SPACING: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-
-
-@dataclass(frozen=True)
-class OfferedTool:
-    """``text_of`` maps an argument to the path argument of whose file it must be a piece.
-
-    Where it names none, the argument is one line of the text. ``variant_of`` maps an argument to
-    the one of which it is a variant.
-    """
-
-    name: str
-    parameters: Mapping[str, Any]
-    text_of: Mapping[str, str] = field(default_factory=dict)
-    variant_of: Mapping[str, str] = field(default_factory=dict)
-
 
 def call_grammar(tools: Sequence[OfferedTool], tokenizer: Tokenizer, vocab_size: int) -> Grammar:
-    """Calls of any of ``tools``. Raises ModelError for a schema that has no grammar."""
-    calls = [
-        {
-            "type": "object",
-            "properties": {"name": {"const": tool.name}, "arguments": dict(tool.parameters)},
-            "required": ["name", "arguments"],
-            "additionalProperties": False,
-        }
-        for tool in tools
-    ]
+    """Calls of any of ``tools``."""
     try:
-        source = llguidance.LLMatcher.grammar_from_json_schema(
-            json.dumps({"anyOf": calls}), overrides=_SPACING
-        )
-    except ValueError as error:
-        raise ModelError(f"the tools' schemas: {error}") from None
-    return Grammar(source, tokenizer, vocab_size)
+        return _call_grammar(tools, tokenizer, vocab_size)
+    except ModelError:
+        return _call_grammar(usable(tools, tokenizer, vocab_size), tokenizer, vocab_size)
+
+
+def _call_grammar(tools: Sequence[OfferedTool], tokenizer: Tokenizer, vocab_size: int) -> Grammar:
+    schema = one_of(tools, "arguments", {})
+    return Grammar.json_schema(schema, tokenizer, vocab_size, SPACING)
 
 
 class TurnConstraint:

@@ -16,13 +16,12 @@ from agentcli.errors import ModelError
 from agentcli.inference.call_syntax import THINK, CallSyntax
 from agentcli.inference.constrain import Grammar
 from agentcli.inference.tagged import CLOSE, FUNCTION_END, VALUE_END, is_text
-from agentcli.inference.turn import OfferedTool
+from agentcli.inference.tool_schemas import SPACING, OfferedTool, one_of, usable
 from agentcli.model.tokenizer import Tokenizer
 
 Thinking = Literal["", "may", "open"]
 """Whether a turn may begin with a block of thinking, or the prompt has opened one."""
 
-_SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 _CALL_ID = {"type": "string", "pattern": "^[a-zA-Z0-9]{9}$"}
 
 
@@ -33,12 +32,16 @@ def turn_grammar(
     vocab_size: int,
     thinking: Thinking = "",
 ) -> Grammar:
-    """Raises ModelError for a tool whose schema has no grammar."""
-    source = "\n".join(_rules(syntax, tools, tokenizer, thinking))
+    """The grammar of a turn with calls of ``tools``."""
+
+    def made(tools: Sequence[OfferedTool]) -> Grammar:
+        rules = _rules(syntax, tools, tokenizer, thinking)
+        return Grammar.lark("\n".join(rules), tokenizer, vocab_size)
+
     try:
-        return Grammar.lark(source, tokenizer, vocab_size)
-    except ModelError as error:
-        raise ModelError(f"the tools' schemas: {error.message}") from None
+        return made(tools)
+    except ModelError:
+        return made(usable(tools, tokenizer, vocab_size))
 
 
 def _rules(
@@ -87,8 +90,8 @@ def _calls(syntax: CallSyntax, tools: Sequence[OfferedTool], mark: Any) -> tuple
             for tool in tools
         ]
         return f"call ({mark(syntax.open)} call)*", [f"call: {' | '.join(kinds)}"]
-    schema = {"anyOf": [_call_schema(syntax, tool) for tool in tools]}
-    rules = [f"call: %json {_json(schema)}"]
+    more = {"id": _CALL_ID} if syntax.listed else {}
+    rules = [f"call: %json {_json(one_of(tools, syntax.arguments, more))}"]
     if syntax.listed:
         return '" "? "[" call (", " call)* "]"', rules
     if syntax.close:
@@ -99,21 +102,6 @@ def _calls(syntax: CallSyntax, tools: Sequence[OfferedTool], mark: Any) -> tuple
         rules.append(r"CODE: /[^\s{;](?s:.*)/")
         return "(call | CODE)", rules
     return "call", rules
-
-
-def _call_schema(syntax: CallSyntax, tool: OfferedTool) -> dict[str, Any]:
-    properties: dict[str, Any] = {
-        "name": {"const": tool.name},
-        syntax.arguments: dict(tool.parameters),
-    }
-    if syntax.listed:
-        properties["id"] = _CALL_ID
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": ["name", syntax.arguments],
-        "additionalProperties": False,
-    }
 
 
 def _tagged_rules(tools: Sequence[OfferedTool]) -> list[str]:
@@ -151,7 +139,7 @@ def _tagged_argument(name: str, schema: Any, root: Mapping[str, Any]) -> str:
 
 
 def _json(schema: Any) -> str:
-    return json.dumps({**schema, "x-guidance": _SPACING})
+    return json.dumps({**schema, "x-guidance": dict(SPACING)})
 
 
 def _escaped(text: str) -> str:

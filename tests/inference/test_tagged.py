@@ -15,7 +15,8 @@ from agentcli.inference.sampling import Sampling
 from agentcli.inference.speculate import Lookup
 from agentcli.inference.substring import CopyConstraint
 from agentcli.inference.tagged import kinds, value_of
-from agentcli.inference.turn import OfferedTool, text_for
+from agentcli.inference.tool_schemas import OfferedTool
+from agentcli.inference.turn import text_for
 from agentcli.inference.turn_grammar import turn_grammar
 from agentcli.model.tokenizer import TiktokenTokenizer
 from tests.inference.conftest import make_engine
@@ -51,19 +52,21 @@ def call(name: str, **values: str) -> str:
 def read(text: str, size: int) -> tuple[str, list[tuple[str, str, bool]]]:
     """The text around the calls; name, arguments and wholeness of each."""
     scanner = CallScanner(SYNTAX, schemas=PARAMETERS)
-    said, calls = "", []
+    said = ""
+    calls: list[tuple[str, str, bool]] = []
     pieces = [p for at in range(0, len(text), size) for p in scanner.feed(text[at : at + size])]
     for piece in [*pieces, *scanner.finish()]:
         match piece.kind:
             case "text":
                 said += piece.text
             case "name":
-                calls.append([piece.text, "", False])
+                calls.append((piece.text, "", False))
             case "arguments":
-                calls[-1][1] += piece.text
+                name, arguments, _ = calls[-1]
+                calls[-1] = (name, arguments + piece.text, False)
             case "end":
-                calls[-1][2] = True
-    return said, [(name, arguments, whole) for name, arguments, whole in calls]
+                calls[-1] = (*calls[-1][:2], True)
+    return said, calls
 
 
 @pytest.mark.parametrize("size", [1, 7, 10_000])
@@ -132,7 +135,7 @@ def test_a_cursor_follows() -> None:
         cursor = cursor.copy()
         cursor.feed(byte)
     assert not cursor.outside and cursor.path() == ("old",)
-    assert cursor.strings == {(): "f", ("path",): "a<b>.py"} and cursor.string == b"x"
+    assert cursor.strings == {(): "f", ("path",): "a<b>.py"} and bytes(cursor.string or b"") == b"x"
     for byte in text[at:].encode():
         cursor.feed(byte)
     assert cursor.outside
@@ -183,7 +186,8 @@ def test_every_call_is_valid_and_copies_what_it_must(engine: Engine, offered: st
     for seed in range(6):
         constraint = CopyConstraint(grammar.constraint(), tokenizer, ask, CallCursor(SYNTAX))
         for token in tokenizer.encode("<tool_call>"):
-            assert constraint.allowed()[token]
+            allowed = constraint.allowed()
+            assert allowed is not None and allowed[token]
             constraint.accept(token)
         generation = engine.generate(
             [1, 2],

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import agentcli.embedded
-from agentcli.errors import ModelError
-from agentcli.inference.turn import OfferedTool, TurnConstraint, call_grammar
+from agentcli.inference.tool_schemas import OfferedTool
+from agentcli.inference.turn import TurnConstraint, call_grammar
 from agentcli.model.tokenizer import Tokenizer, load_tokenizer
 
 TEXT = 'def f(x):\n    return x + 1\n\n\ndef g(x):\n    return "a\\n" + x\n'
@@ -127,9 +127,3 @@ def test_random_weights_make_valid_calls(tokenizer: Tokenizer, seed: int) -> Non
         arguments = call["arguments"]
         if arguments.get("path") == "f.py":
             assert TEXT.count(arguments["old"]) == 1
-
-
-def test_a_schema_without_a_grammar_is_told(tokenizer: Tokenizer) -> None:
-    broken = OfferedTool("x", {"type": "no such type"})
-    with pytest.raises(ModelError):
-        call_grammar([broken], tokenizer, tokenizer.vocab_size)
