@@ -21,6 +21,7 @@ from acp.schema import (
     AuthenticateResponse,
     ClientCapabilities,
     CloseSessionResponse,
+    ConfigOptionUpdate,
     HttpMcpServer,
     Implementation,
     InitializeResponse,
@@ -41,6 +42,7 @@ from acp.schema import (
     SetSessionConfigOptionResponse,
     SetSessionModeResponse,
     ToolCallUpdate,
+    UsageUpdate,
 )
 
 from agentcli import __version__
@@ -249,7 +251,7 @@ class AcpAgent:
             await stack.aclose()
             raise
 
-        async def tell(update: SessionUpdate) -> None:
+        async def tell(update: SessionUpdate | ConfigOptionUpdate | UsageUpdate) -> None:
             await self._editor.session_update(agent.session.session_id, update)
 
         session = Session(agent, stack, folder, models, tell)
@@ -302,7 +304,7 @@ def _models(settings: Settings) -> list[str]:
 
 def _mode(given: str | bool) -> Mode:
     try:
-        return Mode(given)
+        return Mode(str(given))
     except ValueError:
         raise RequestError.invalid_params({"mode": given, "known": list(Mode)}) from None
 

@@ -41,7 +41,7 @@ from agentcli.tools.permissions import Mode
 _INVALID, _INTERNAL = -32602, -32603
 """Of JSON-RPC; -32000 would make an editor ask for a login."""
 
-Tell = Callable[[SessionUpdate], Awaitable[None]]
+Tell = Callable[[SessionUpdate | ConfigOptionUpdate | UsageUpdate], Awaitable[None]]
 
 _STOPS = {
     StopReason.BUDGET_TOKENS: "max_tokens",

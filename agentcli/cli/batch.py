@@ -79,6 +79,10 @@ class Batch:
         made.touch()
         return place
 
+    def arrival_of(self, name: str) -> Path:
+        """The file with what came back from another machine, until it is in its places."""
+        return self.folder / f"{name}.{_digest(self.tasks[name])[:12]}.arrived"
+
     def patch_of(self, name: str) -> Path | None:
         """What the task changed, as a patch that ``git apply`` takes; None where it is nothing."""
         place = self.folder / "work" / name

@@ -3,22 +3,27 @@
 A task's copy of the workspace is sent to where the task runs, and what it changed comes back with
 its session: machines need no disk in common. They need agentcli, the command's environment (keys)
 and nothing else. Ray itself runs no task again: one whose machine was lost is marked as interrupted
-in the batch's journal and begins anew, from the same copy, somewhere else. A task that has ended is
-on this machine's disk before anything else happens, and is never run again.
+in the batch's journal and begins anew, from the same copy, somewhere else. What comes back from a
+task is on this machine's disk before anything is done with it: it is never run again, even if this
+process dies before its files and its session are in their places.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
+import logging
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from agentcli.cli.batch import Batch, finish, interrupted, is_repository
 from agentcli.cli.batch_jobs import How, Job, failed, job_of, run_job
+from agentcli.cli.errors import show_note
 from agentcli.errors import AgentCLIError, ConfigError, InternalError
 from agentcli.sandbox.git import git
 from agentcli.session import store
@@ -48,6 +53,31 @@ class Done:
     gone: tuple[str, ...] = ()
     session: bytes = b""
 
+    def save(self, file: Path) -> None:
+        """Bring it to the disk, whole or not at all.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        packed = {name: base64.b64encode(getattr(self, name)).decode() for name in _PACKED}
+        text = json.dumps({"result": self.result, "gone": self.gone, **packed})
+        part = file.with_name(f"{file.name}.part")
+        with part.open("w", encoding="utf-8") as opened:
+            opened.write(text)
+            opened.flush()
+            os.fsync(opened.fileno())
+        part.replace(file)
+
+    @classmethod
+    def load(cls, file: Path) -> Done:
+        """What was saved there."""
+        told = json.loads(file.read_text("utf-8"))
+        packed = {name: base64.b64decode(told[name]) for name in _PACKED}
+        return cls(told["result"], gone=tuple(told["gone"]), **packed)
+
+
+_PACKED = ("archive", "session")
+
 
 async def run_ray(
     batch: Batch,
@@ -71,12 +101,8 @@ async def run_ray(
         async with slots:
             on_begin(name)
             done = await _ended(name)
-            if done.session:
-                await asyncio.to_thread(unpack, done.session, store.sessions_dir())
-            if done.archive or done.gone:
-                place = batch.copy_of(name)
-                await asyncio.to_thread(unpack, done.archive, place, done.gone)
-            finish(batch, name, done.result)
+            await asyncio.to_thread(done.save, batch.arrival_of(name))
+            await asyncio.to_thread(_settle, batch, name)
             if name in batch.ended:
                 on_end(name, batch.ended[name])
 
@@ -101,6 +127,9 @@ async def run_ray(
                 return Done(failed(InternalError(one_line(f"{error.cause!r}", 300))))
             except ray.exceptions.RayError as error:
                 interrupted(batch, name, type(error).__name__)
+                show_note(
+                    f"{name}: the machine that worked on it was lost ({type(error).__name__})"
+                )
                 last = type(error).__name__
         return Done(failed(InternalError(f"its machine was lost {_MOST_LOST} times: {last}")))
 
@@ -110,6 +139,27 @@ async def run_ray(
                 group.create_task(one(name))
     finally:
         ray.shutdown()
+
+
+def settled(batch: Batch) -> Iterator[str]:
+    """The tasks that came back to a process which then died: their ends are recorded now."""
+    for name in batch.open:
+        if batch.arrival_of(name).exists():
+            _settle(batch, name)
+            if name in batch.ended:
+                yield name
+
+
+def _settle(batch: Batch, name: str) -> None:
+    """Put what came back into its places and record the end; doing it again changes nothing."""
+    arrived = batch.arrival_of(name)
+    done = Done.load(arrived)
+    if done.session:
+        unpack(done.session, store.sessions_dir())
+    if done.archive or done.gone:
+        unpack(done.archive, batch.copy_of(name), done.gone)
+    finish(batch, name, done.result)
+    arrived.unlink()
 
 
 def work(sent: Sent, archive: bytes) -> Done:
@@ -146,6 +196,7 @@ def _commit_all(place: Path) -> None:
 def _connected() -> Any:
     # Ray would tell its makers how it is used.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    logging.getLogger("ray").setLevel(logging.ERROR)
     try:
         import ray
     except ImportError as error:

@@ -22,7 +22,7 @@ from agentcli.agent.events import Event, StepStarted, ToolStarted
 from agentcli.cli import batch as batches
 from agentcli.cli.batch import Batch
 from agentcli.cli.batch_jobs import How, run_local
-from agentcli.cli.batch_ray import run_ray
+from agentcli.cli.batch_ray import run_ray, settled
 from agentcli.cli.errors import show_note
 from agentcli.cli.signals import interruptible
 from agentcli.settings import Settings
@@ -72,6 +72,8 @@ async def _run(batch: Batch, how: How, jobs: int | None, executor: str) -> int:
     progress = Progress(list(batch.open))
     with interruptible(task.cancel) as interruption, progress.shown():
         try:
+            for name in settled(batch):
+                progress.ended(name, batch.ended[name])
             if executor == "ray":
                 with redirect_stdout(sys.stderr):  # Ray's own words; results go past it
                     await run_ray(batch, how, jobs, progress.begun, progress.ended)

@@ -83,7 +83,7 @@ async def test_modes_and_models_are_options_and_the_plan_is_shown(
 ) -> None:
     items = [{"text": "look", "state": "done"}, {"text": "mend", "state": "in_progress"}]
     command = {"command": "printf '# *no heading*\\n'"}
-    calls = [("todo", {"items": items}), ("shell", command)]
+    calls: list[tuple[str, dict[str, Any]]] = [("todo", {"items": items}), ("shell", command)]
     server = serve([Reply(text="Hi."), Reply(calls=calls), Reply(text="Done.")])
     cli.server = server.url
     async with connect() as (connection, editor):

@@ -10,9 +10,13 @@ import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
+from agentcli.cli.batch import opened
+from agentcli.cli.batch_ray import Done, settled
+from agentcli.workspace_archive import pack
 from tests.conftest import Serve
 from tests.running import Cli
 from tests.server import Reply, Request
@@ -203,3 +207,41 @@ def test_what_cannot_be_a_batch(cli: Cli, tasks: Path, workspace: Path) -> None:
     empty.mkdir()
     ended = cli.run(*arguments(empty, workspace))
     assert ended.code == 2 and "no task in it" in ended.error
+
+
+def test_what_came_back_from_a_cluster_survives_a_crash(
+    tmp_path: Path, workspace: Path, tasks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process dies between the arrival of a result and its record, at any of the steps."""
+    monkeypatch.setenv("AGENTCLI_DATA_DIR", str(tmp_path / "data"))
+    (workspace / "old.txt").write_text("old\n")
+    far = tmp_path / "far"
+    (far / "session").mkdir(parents=True)
+    (far / "new.txt").write_text("new\n")
+    (far / "session" / "events.jsonl").write_text("{}\n")
+    done = Done(
+        {"status": "solved", "final_answer": "Done."},
+        pack(far, [far / "new.txt"]),
+        ("old.txt",),
+        pack(far, [far / "session"]),
+    )
+    with opened(tasks, workspace) as batch:
+        place = batch.copy_of("one")
+        done.save(batch.arrival_of("one"))
+    for step in ("unpack", "finish"):
+        with opened(tasks, workspace) as batch, monkeypatch.context() as broken:
+            broken.setattr(f"agentcli.cli.batch_ray.{step}", Mock(side_effect=OSError("died")))
+            with pytest.raises(OSError, match="died"):
+                list(settled(batch))
+            assert batch.open == ["one", "three", "two"]
+    with opened(tasks, workspace) as batch:
+        assert list(settled(batch)) == ["one"]
+        assert batch.ended["one"]["final_answer"] == "Done."
+        assert (place / "new.txt").read_text() == "new\n" and not (place / "old.txt").exists()
+        assert (tmp_path / "data" / "sessions" / "session" / "events.jsonl").exists()
+        assert not list(batch.folder.glob("*.arrived*"))
+    with opened(tasks, workspace) as batch:
+        assert batch.open == ["three", "two"] and list(settled(batch)) == []
+        done.save(batch.arrival_of("two"))
+        (tasks / "two.md").write_text("Another task.")  # what came back was not of this one
+        assert list(settled(batch)) == []

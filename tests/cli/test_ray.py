@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -19,22 +21,26 @@ from tests.server import Reply, Request
 
 pytest.importorskip("ray", reason="the extra ray is not installed")
 
-PATIENCE_S = 200
+PATIENCE_S = 400
+"""Ray takes a minute for a worker where the machine is busy."""
 
 
 @pytest.fixture
-def clustered(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Cli], Any]]:
-    """Starts a head with one processor; its machines have the environment of the command line."""
+def clustered(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+    """Starts a head; its machines have the environment of the command line."""
     from ray.cluster_utils import Cluster
 
     with ExitStack() as stack:
 
-        def start(cli: Cli) -> Any:
+        def start(cli: Cli, cpus: int = 1) -> Any:
             for name, value in cli.env.items():
                 monkeypatch.setenv(name, value)
             monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-            head = {"num_cpus": 1, "include_dashboard": False}
-            cluster = Cluster(initialize_head=True, head_node_args=head)
+            head = {"num_cpus": cpus, "include_dashboard": False}
+            try:
+                cluster = Cluster(initialize_head=True, head_node_args=head)
+            except Exception as error:  # Ray gives each of its own processes 30 s to begin
+                pytest.skip(f"Ray itself does not start here: {error}")
             stack.callback(cluster.shutdown)
             cli.extra = {"RAY_ADDRESS": cluster.address}
             return cluster
@@ -46,7 +52,7 @@ def clustered(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Cli], Any]]
 def test_a_machine_that_is_lost_costs_no_task_and_none_runs_twice(
     cli: Cli,
     serve: Serve,
-    clustered: Callable[[Cli], Any],
+    clustered: Callable[..., Any],
     workspace: Path,
     tmp_path: Path,
 ) -> None:
@@ -106,3 +112,66 @@ def test_a_machine_that_is_lost_costs_no_task_and_none_runs_twice(
     assert marked == {name: 1 for name, times in begun.items() if times == 2}
     # Their sessions came home, and the nodes have kept nothing.
     assert len(cli.run("sessions", "list").out.splitlines()) == 4
+
+
+def recorded_results(cli: Cli) -> list[str]:
+    journals = (cli.home / "data" / "batches").glob("*/batch.jsonl")
+    return [
+        line for file in journals for line in file.read_text().splitlines() if '"result"' in line
+    ]
+
+
+@pytest.mark.timeout(3 * PATIENCE_S)
+def test_an_interrupted_and_a_killed_batch_go_on_where_they_were(
+    cli: Cli,
+    serve: Serve,
+    clustered: Callable[..., Any],
+    workspace: Path,
+    tmp_path: Path,
+) -> None:
+    tasks = tmp_path / "tasks"
+    tasks.mkdir()
+    (tasks / "quick.md").write_text("Be quick.\n")
+    (tasks / "slow.md").write_text("Take your time.\n")
+    begun: Counter[str] = Counter()
+    slow_begun, go_on = threading.Event(), threading.Event()
+
+    def answer(request: Request) -> Reply:
+        if "Be quick." in str(request.json["messages"]):
+            begun["quick"] += 1
+            return Reply(text="Done.")
+        begun["slow"] += 1
+        slow_begun.set()
+        return Reply(text="Done at last.", until=go_on)
+
+    cli.server = serve([answer] * 20).url
+    clustered(cli, cpus=2)
+    command = ["run", str(tasks), "--model", "openai:m", "--workspace", str(workspace)]
+    for number, code in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
+        process = cli.start(
+            *(*command, "--executor", "ray"),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + PATIENCE_S
+        while not (slow_begun.is_set() and recorded_results(cli)):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.1)
+        slow_begun.clear()
+        process.send_signal(number)
+        assert process.wait(PATIENCE_S) == code
+    go_on.set()
+    ended = cli.run(*command, "--executor", "ray", timeout=PATIENCE_S)
+    assert ended.code == 0, ended.err
+    results = {result["task"]: result for result in map(json.loads, ended.out.splitlines())}
+    assert results["slow"]["final_answer"] == "Done at last."
+    assert begun == {"quick": 1, "slow": 3}
+
+
+def test_a_cluster_that_is_not_there_is_one_error(cli: Cli, workspace: Path) -> None:
+    (workspace / "tasks").mkdir()
+    (workspace / "tasks" / "one.md").write_text("Do it.\n")
+    cli.extra = {"RAY_ADDRESS": "127.0.0.1:1"}
+    command = ["run", "tasks", "--model", "openai:m", "--executor", "ray"]
+    ended = cli.run(*command, cwd=workspace, timeout=PATIENCE_S)
+    assert ended.code == 2 and ended.error.startswith("no Ray cluster 127.0.0.1:1: ")

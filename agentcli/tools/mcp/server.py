@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import importlib
 import json
 import re
 from collections.abc import Callable, Coroutine, Mapping
@@ -113,6 +114,8 @@ class Server:
             if self._failures >= _MOST_FAILURES:
                 raise ToolError(self._line(f"failed {_MOST_FAILURES} times and is left alone"))
             self._failures += 1
+            with contextlib.suppress(ModuleNotFoundError):  # which the connection tells of
+                importlib.import_module("mcp")  # a second that is not the server's
             connection = _Connection(self)
             try:
                 async with asyncio.timeout(self.settings.startup_timeout_s):
