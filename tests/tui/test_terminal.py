@@ -66,6 +66,14 @@ class Tmux:
             f"{texts}",
         )
 
+    def answers(self, key: str, gone: str) -> None:
+        """Press a key until the question has gone: what comes too soon does not answer."""
+        end = time.monotonic() + PATIENCE_S
+        while gone in self.text:
+            assert time.monotonic() < end, f"{key} answers nothing\n{self.text}"
+            self.type(key)
+            time.sleep(0.5)
+
     def until(self, condition: Callable[[], object], what: str) -> None:
         end = time.monotonic() + PATIENCE_S
         while not condition():
@@ -110,9 +118,8 @@ def test_a_whole_conversation(
     one.sees("change it", "openai:scripted")
     one.keys("Enter")
     one.sees("Let me see.", "Make this edit?", "+ new")
-    time.sleep(0.4)  # what is pressed sooner does not answer
-    one.type("y")
-    one.sees("It is done.", "changed a.txt", gone="Make this edit?")
+    one.answers("y", gone="Make this edit?")
+    one.sees("It is done.", "changed a.txt")
     assert (workspace / "a.txt").read_text() == "new\n"
     one.resize(60, 20)
     one.sees("It is done.")
@@ -155,6 +162,28 @@ def test_killed_in_mid_stream_and_resumed_nothing_complete_is_lost(
     again.type("go on")
     again.keys("Enter")
     again.sees("Here is the whole answer.")
+
+
+def test_a_plain_chat_edits_its_lines_and_has_earlier_ones(
+    cli: Cli, workspace: Path, terminal: Callable[..., Tmux], serve: Callable[..., ScriptedServer]
+) -> None:
+    pytest.importorskip("readline")
+    server = serve([Reply(text="one"), Reply(text="two")])
+    cli.server = server.url
+    one = terminal("chat", "--plain")
+    one.until(lambda: one.text.rstrip().endswith(">"), "it asks for a line")
+    one.type("first")
+    one.keys("Enter")
+    one.until(lambda: "solved" in one.text and one.text.rstrip().endswith(">"), "the next line")
+    one.keys("Up")
+    one.until(lambda: one.text.rstrip().endswith("> first"), "the earlier line")
+    one.keys("Left")
+    one.type("X")
+    one.keys("Enter")
+    one.until(lambda: one.text.count("solved") == 2 and one.text.rstrip().endswith(">"), "it again")
+    assert server.requests[1].json["messages"][-1]["content"] == "firsXt"
+    one.keys("C-d")
+    one.until(one.ended, "the end")
 
 
 def test_it_ends_with_its_terminal_also_where_hangups_are_ignored(
