@@ -89,7 +89,8 @@ async def open_agent(
 
     # What ``last`` holds is waited for last: it goes on while all else ends.
     async with AsyncExitStack() as last, AsyncExitStack() as stack:
-        state, journal = AgentState(), None
+        state = AgentState()
+        journal: Journal | None = None
         if session_id:  # locked before it is read, so that nobody adds to it in between
             session_id = store.find_session(session_id)
             journal = _journal(session_id, stack)

@@ -25,8 +25,9 @@ from agentcli.agent.processors.base import NOTE, SUMMARY, Conversation, Item
 from agentcli.agent.processors.standard import processors_named
 from agentcli.errors import BadRequestError, UsageError
 from agentcli.llm.anthropic import AnthropicMessages
-from agentcli.llm.client import ModelInfo
+from agentcli.llm.client import ChatRequest, ModelInfo
 from agentcli.llm.openai import OpenAIChat
+from agentcli.llm.wire_cache import Encoded
 from agentcli.messages import Role, Usage, validate_history
 from agentcli.tools.base import ToolContext, ToolKind
 from agentcli.tools.registry import tool
@@ -99,7 +100,7 @@ async def test_a_conversation_longer_than_the_window_goes_on(bench: Make) -> Non
 class Uncounted(AnthropicMessages):
     """As where a proxy has no such address."""
 
-    async def _counted(self, *request: object) -> int | None:
+    async def _counted(self, request: ChatRequest, history: Encoded) -> int | None:
         raise BadRequestError("no such path")
 
 

@@ -298,9 +298,10 @@ class TestStore:
         await journal.append(STARTED)
         await journal.append(Rewound(mark, {}, {}, redo))
         journal.close()
-        for read in (store.load_state, lambda name: steps_of(read_timed(store.journal_path(name)))):
-            with pytest.raises(JournalError, match="do not fit together"):
-                read("s1")
+        with pytest.raises(JournalError, match="do not fit together"):
+            store.load_state("s1")
+        with pytest.raises(JournalError, match="do not fit together"):
+            steps_of(read_timed(store.journal_path("s1")))
 
     async def test_a_copied_folder_is_a_session_of_its_own(self) -> None:
         journal = Journal(store.journal_path("s1"))
