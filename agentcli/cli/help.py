@@ -5,13 +5,16 @@ Typer's own plain help names values ``<int range>`` and puts all options in one 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import typer
 from typer._click import Context, HelpFormatter
 from typer._click.exceptions import UsageError
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 OPTIONS = "Options"
 """The section of whatever names no other as its ``rich_help_panel``."""
@@ -76,7 +79,7 @@ class App(typer.Typer):
             options |= {"cls": Group, "help": help, "no_args_is_help": True}
         super().__init__(**options)
 
-    def command(self, name: str | None = None, **options: Any) -> Any:
+    def command(self, name: str | None = None, **options: Any) -> Callable[[F], F]:
         """See Typer; the help is that of ``Command``."""
         return super().command(name, **{"cls": Command, **options})
 
