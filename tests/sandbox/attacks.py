@@ -98,7 +98,7 @@ for fd in range(3, 1000):
     "command lines": "[show(open(f'/proc/{p}/cmdline').read()) for p in os.listdir('/proc') if p.isdigit()]",
     "memory of the first process": "f = open('/proc/1/mem', 'rb'); f.seek(int(open('/proc/1/maps').read().split('-')[0], 16)); f.read(1); leaked()",
     "memory of the first thread": "f = open('/proc/1/task/1/mem', 'rb'); f.seek(int(open('/proc/1/task/1/maps').read().split('-')[0], 16)); f.read(1); leaked()",
-    "descriptors of the first process": "os.listdir('/proc/1/fd'); leaked()",
+    "descriptors of the first process": "os.readlink(glob.glob('/proc/1/fd/*')[0]); leaked()",
     "ptrace the first process": "check(libc.ptrace(16, 1, 0, 0)); leaked()",
     "seize the first process": "check(libc.ptrace(0x4206, 1, 0, 0)); leaked()",
     "ptrace with high bits": "check(libc.syscall(101, 16, ctypes.c_long((1 << 32) + 1), 0, 0)); leaked()",
