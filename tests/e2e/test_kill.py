@@ -25,6 +25,7 @@ from tests.running import (
     end,
     repository,
     running_with,
+    some_seconds,
     survivors,
     without_level,
 )
@@ -113,7 +114,7 @@ def test_kill_9(kind: str, cli: Cli, serve: Serve, workspace: Path) -> None:
 
 
 def test_a_torn_last_line_is_set_aside(cli: Cli, serve: Serve, workspace: Path) -> None:
-    cli.server = serve(script("987654.5")).url
+    cli.server = serve(script(some_seconds())).url
     process = begin(cli, workspace)
     read_until(process, lambda event: event["type"] == "step_finished")
     end(process, signal.SIGKILL)
@@ -178,7 +179,7 @@ def test_a_signal_before_anything_began(cli: Cli, workspace: Path) -> None:
         *("run", "-", "--model", "openai:x", "--workspace", str(workspace)), stdin=-1
     )
     # It waits for the task on its stdin once it has come that far.
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not _waits_for_stdin(process) and time.monotonic() < deadline:
         time.sleep(0.05)
     ended = end(process, signal.SIGINT)

@@ -9,7 +9,7 @@ import pyte
 
 from agentcli.agent.events import RunFinished
 from tests.conftest import Serve
-from tests.running import BIN, Cli, repository, running_with
+from tests.running import BIN, Cli, repository, running_with, some_seconds, survivors
 from tests.server import Reply
 
 COLUMNS, LINES = 90, 60
@@ -69,7 +69,7 @@ def test_what_is_left_on_the_screen(cli: Cli, serve: Serve, workspace: Path) -> 
 
 
 def test_ctrl_c(cli: Cli, serve: Serve, workspace: Path) -> None:
-    word = "77777.125"
+    word = some_seconds()
     cli.server = serve([Reply(calls=[("shell", {"command": f"echo busy; sleep {word}"})])]).url
     child = spawn(cli, workspace)
     child.expect("busy")
@@ -79,7 +79,7 @@ def test_ctrl_c(cli: Cli, serve: Serve, workspace: Path) -> None:
     assert "cancelled · " in shown
     assert "Traceback" not in shown
     assert isinstance(cli.journal()[-1], RunFinished)
-    assert running_with(word) == []
+    assert survivors(running_with(word)) == []
 
 
 def test_no_colour_when_it_is_not_wanted(cli: Cli, serve: Serve, workspace: Path) -> None:

@@ -33,8 +33,12 @@ async def test_failure(code: str, error: str, supervisor: Supervisor) -> None:
 
 async def test_timeout(supervisor: Supervisor) -> None:
     code = "print('before', flush=True)\nwhile True: pass"
-    result = await execute_code(code, 2.0, supervisor=supervisor)  # time to print
-    assert not result.success and result.timeout and result.stdout == "before\n"
+    for patience_s in (2.0, 30.0):  # a busy machine may need the first to begin
+        result = await execute_code(code, patience_s, supervisor=supervisor)
+        assert not result.success and result.timeout
+        if result.stdout:
+            break
+    assert result.stdout == "before\n"
 
 
 @pytest.mark.parametrize(
