@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import re
+import shlex
 import sys
 from difflib import get_close_matches
 from typing import Annotated
@@ -63,10 +64,13 @@ class LazyGroup(TyperGroup):
     def resolve_command(
         self, ctx: Context, args: list[str]
     ) -> tuple[str | None, Command | None, list[str]]:
-        """Look for the command; for a misspelt one propose what it may have been."""
-        name = args[0]
-        if near := [] if name in COMMANDS else get_close_matches(name, COMMANDS):
-            ctx.fail(f"No such command {name!r}. Did you mean {', '.join(map(repr, near))}?")
+        """Look for the command; for a misspelt one, or for words, propose what was meant."""
+        name, said = args[0], " ".join(args)
+        if name not in COMMANDS:
+            if near := get_close_matches(name, COMMANDS):
+                ctx.fail(f"No such command {name!r}. Did you mean {', '.join(map(repr, near))}?")
+            if " " in said and not any(word.startswith("-") for word in args):
+                ctx.fail(f"No such command {name!r}. To say it: agentcli chat {shlex.quote(said)}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:

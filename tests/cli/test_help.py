@@ -72,6 +72,9 @@ def test_arguments_are_named_in_the_usage() -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
+        ("fix the tests", "'fix'. To say it: agentcli chat 'fix the tests'. See: agentcli --help"),
+        ("fly --fast", "No such command 'fly'. See: agentcli --help"),
+        ("rnu the tests", "No such command 'rnu'. Did you mean 'run'? See: agentcli --help"),
         ("run -p", "Option '-p' requires an argument. See: agentcli run --help"),
         ("run -p x --env dcoker:x", "env should be host, docker:IMAGE or ssh:HOST[:FOLDER]"),
         ("run -p x --jobs 2", "--jobs and --executor are for a folder of tasks"),
