@@ -1,0 +1,56 @@
+"""What the evaluation makes of its scores, and the baseline that only counts."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from training.baselines import variants
+from training.evaluate import Score, known, table, wilson
+
+
+def score(name: str, by: str, solved: bool, tries: int) -> Score:
+    return Score(name, "repair", solved, tries == 1, "final", 5, 20.0, "", tries, by, solved)
+
+
+def test_intervals_are_wilsons() -> None:
+    # Newcombe 1998, table I, method 3.
+    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-4)
+    assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-4)
+    assert wilson(0, 0) == (0.0, 1.0)
+
+
+def test_each_has_its_line_and_unsolved_tasks_cost_tries_too() -> None:
+    scores = [
+        score("a", "model", True, 1),
+        score("b", "model", True, 3),
+        score("a", "prior", False, 30),
+        score("b", "prior", True, 12),
+    ]
+    model, prior = (line.split(" | ") for line in table(scores).splitlines()[2:])
+    assert model[1:3] == ["model", "2"] and prior[1:3] == ["prior", "2"]
+    assert model[3].startswith("100%") and prior[3].startswith("50%")
+    assert (model[5], prior[5]) == ("2.0", "42.0")
+    assert (model[6], prior[6]) == ("2 of 2", "1 of 1")
+
+
+def test_what_was_broken_off_is_read_again(tmp_path: Path) -> None:
+    out = tmp_path / "scores.jsonl"
+    assert known(out) == []
+    scores = [score("a", "model", True, 1), score("a", "prior", False, 30)]
+    out.write_text("".join(json.dumps(asdict(one)) + "\n" for one in scores))
+    assert [(one.name, one.by) for one in known(out)] == [("a", "model"), ("a", "prior")]
+
+
+def test_known_changes_are_made_wherever_they_fit() -> None:
+    changes = Counter({("<", "<="): 3, ("len", "max"): 1, ("a b", ""): 1})
+    found = variants("if len(a) < len(b):", changes)
+    assert sorted(found, key=lambda one: (-one[1], one[0])) == [
+        ("if len(a) <= len(b):", 3),
+        ("if len(a) < max(b):", 1),
+        ("if max(a) < len(b):", 1),
+    ]
