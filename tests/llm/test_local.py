@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import pytest_asyncio
 
@@ -31,6 +30,7 @@ from agentcli.messages import (
 from agentcli.settings import Settings
 from agentcli.tools.builtin import builtin_tools
 from agentcli.tools.calculator import calculator_tool
+from tests.running import descendants, running_with
 
 pytest.importorskip("torch", reason="models on this machine need the extra 'local'")
 
@@ -158,11 +158,8 @@ async def test_a_crash_is_told_and_the_next_request_has_a_new_process() -> None:
     try:
         asked = request([user("tests fail")], "crash")
         await chat(client, asked)
-        hosts = [
-            process
-            for process in psutil.Process().children(recursive=True)
-            if any("inference.host" in part for part in process.cmdline())
-        ]
+        family = {one.pid for one in descendants(os.getpid())}
+        hosts = [one for one in running_with("inference.host") if one.pid in family]
         newest = max(hosts, key=lambda process: process.create_time())
         os.kill(newest.pid, signal.SIGKILL)
         with pytest.raises(ServerError, match="ended unexpectedly"):
