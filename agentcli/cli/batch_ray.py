@@ -15,6 +15,7 @@ import base64
 import json
 import logging
 import os
+import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -32,6 +33,7 @@ from agentcli.workspace_archive import changed, listing, pack, unpack
 
 _MOST_LOST = 3
 """So many machines may be lost under one task."""
+_PATIENCE_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -201,10 +203,22 @@ def _connected() -> Any:
         import ray
     except ImportError as error:
         raise ConfigError("--executor ray needs Ray", hint="pip install 'agentcli[ray]'") from error
+    address = os.environ.get("RAY_ADDRESS", "")
     try:
+        _answers(address)
         if not ray.is_initialized():
             ray.init(log_to_driver=False, include_dashboard=False, configure_logging=False)
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-        address = os.environ.get("RAY_ADDRESS") or "on this machine"
-        raise ConfigError(f"no Ray cluster {address}: {error}") from error
+        raise ConfigError(f"no Ray cluster {address or 'on this machine'}: {error}") from error
     return ray
+
+
+def _answers(address: str) -> None:
+    """Make sure that somebody is there, if it is a place: Ray itself tries for many minutes.
+
+    Raises:
+        OSError: nobody is.
+    """
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), _PATIENCE_S).close()
