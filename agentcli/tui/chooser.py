@@ -48,7 +48,7 @@ class Chooser(VerticalGroup, Generic[T]):
         look: Callable[[T], str | None] | None = None,
         query: str = "",
     ) -> None:
-        super().__init__(id="chooser")
+        super().__init__(id="chooser", classes="" if look is None else "-looks")
         self._title = title
         self._choices = list(choices)
         self._shown: list[Choice[T]] = []

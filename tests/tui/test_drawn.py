@@ -46,7 +46,7 @@ from agentcli.tui.greeting import greeting
 from agentcli.tui.options import Options
 from agentcli.tui.presenter import Presenter
 from agentcli.tui.standing import Standing
-from tests.tui.drawn import differences, store
+from tests.tui.drawn import differences, drawn, store
 
 PATIENCE_S = 60.0
 SESSION = SessionStarted(
@@ -259,6 +259,29 @@ async def test_choosing_a_session(open_screen: Callable[..., Any]) -> None:
         await looks_like(app, "sessions")
         app.query_one(Chooser).leave()
         assert await choosing is None
+
+
+@pytest.mark.parametrize("size", [(60, 20), (80, 24), (100, 40)])
+async def test_a_long_list_with_a_preview_fits_with_all_below_it(
+    open_screen: Callable[..., Any], size: tuple[int, int]
+) -> None:
+    many = [Choice(str(number), f"message {number}") for number in range(50)]
+    async with open_screen(size) as app:
+        choosing = asyncio.create_task(
+            app.choose("Go back?", many, look=lambda chosen: "\n".join("previewed" * 11))
+        )
+        end = asyncio.get_running_loop().time() + PATIENCE_S
+        keys, status = "enter chooses", "ask · openai:scripted"
+        while len(_seen(app, keys, "╰───", status)) < 3:
+            assert asyncio.get_running_loop().time() < end, "\n".join(drawn(app))
+            await asyncio.sleep(0.05)
+        app.query_one(Chooser).leave()
+        assert await choosing is None
+
+
+def _seen(app: ChatApp, *words: str) -> set[str]:
+    text = "\n".join(drawn(app)[: app.size.height])
+    return {word for word in words if word in text}
 
 
 async def test_completing_a_command(open_screen: Callable[..., Any]) -> None:
