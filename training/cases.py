@@ -7,7 +7,7 @@ that training never shows. A task is solved when
 
     repair, repair_new, repair_code, two_faults   all tests pass and no test file has changed
     rename      the same for the renamed tests (``files_after``), and ``gone`` occurs nowhere
-    question    every text of ``must`` occurs in the answer
+    question    every text of ``must`` stands in the answer, by itself
     decline     the run ends as declined
 """
 

@@ -19,6 +19,7 @@ import asyncio
 import json
 import math
 import os
+import re
 import statistics
 import sys
 import tempfile
@@ -139,8 +140,7 @@ async def _solved(
 ) -> bool:
     match task["kind"]:
         case "question":
-            said = answer.lower()
-            return bool(answer) and all(text.lower() in said for text in task["must"])
+            return bool(answer) and all(says(answer, text) for text in task["must"])
         case "decline":
             return stop is StopReason.DECLINED
     expected = {path: text for path, text in task["files"].items() if is_test_file(path)}
@@ -154,6 +154,12 @@ async def _solved(
         (sys.executable, *TESTS), limits=Limits(time_s=120.0)
     )
     return result.success
+
+
+def says(answer: str, fact: str) -> bool:
+    """Whether the fact stands in the answer by itself: 0 does not in 80, nor 5 in 5.8."""
+    alone = rf"(?<!\w)(?<!\d\.){re.escape(fact)}(?!\w|\.\d)"
+    return re.search(alone, answer, re.IGNORECASE) is not None
 
 
 def _same(task: dict[str, Any], root: Path) -> bool:

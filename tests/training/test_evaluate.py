@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from training.baselines import variants
-from training.evaluate import Score, known, table, wilson
+from training.evaluate import Score, known, says, table, wilson
 
 
 def score(name: str, by: str, solved: bool, tries: int) -> Score:
@@ -54,3 +54,20 @@ def test_known_changes_are_made_wherever_they_fit() -> None:
         ("if len(a) < max(b):", 1),
         ("if max(a) < len(b):", 1),
     ]
+
+
+@pytest.mark.parametrize(
+    ("answer", "fact", "said"),
+    [
+        ("There are 80 tests; all pass.", "0", False),
+        ("That is 5.8.", "5", False),
+        ("That is 15.8.", "5.8", False),
+        ("That is 5821.8.", "5821.8", True),
+        ("Line 48 is `def f(a):`.", "def f(a):", True),
+        ("It is in Yahtzee.py, line 55.", "yahtzee.py", True),
+        ("There is no such function.", "no", True),
+        ("I do not know.", "no", False),
+    ],
+)
+def test_a_fact_stands_by_itself(answer: str, fact: str, said: bool) -> None:
+    assert says(answer, fact) is said
