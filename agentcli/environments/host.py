@@ -88,10 +88,11 @@ class HostEnvironment(WorkerFiles):
             SandboxError: the level asked for is not to be had, or none is.
         """
         self._supervisor.start()
-        # Beside: it looks at many folders, and a screen may wait.
-        policy = self._policy or await asyncio.to_thread(
-            policies.build, self.root, network=self._network, domains=self._domains
-        )
+        policy = self._policy
+        if policy is None:  # beside: it looks at many folders, and a screen may wait
+            policy = await asyncio.to_thread(
+                policies.build, self.root, network=self._network, domains=self._domains
+            )
         if worker and self._wanted in (None, "full") and bwrap.program() is not None:
             # A worker that answers proves the level, and costs one start less than a probe first.
             self._sandbox = Sandbox(policy, "full")
