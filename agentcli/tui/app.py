@@ -62,7 +62,7 @@ class ChatApp(App[int]):
 
     CSS_PATH = "chat.tcss"
     ENABLE_COMMAND_PALETTE = False
-    VERTICAL_BREAKPOINTS = [(0, "-short"), (30, "-tall")]  # noqa: RUF012
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (24, "-medium"), (30, "-tall")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+c", "clear_or_quit", "clear, twice: quit", priority=True),
         Binding("ctrl+o", "expand", "fold and unfold output", priority=True),
