@@ -30,7 +30,7 @@ class Confined:
         self.sandbox = sandbox
         self.root = Path(sandbox.policy.workspace)
 
-    async def run(self, *argv: str, time_s: float = 100, **more: Any) -> ExecResult:
+    async def run(self, *argv: str, time_s: float = 300, **more: Any) -> ExecResult:
         limits = more.pop("limits", Limits(time_s=time_s))
         said = (
             None if more.keys() - {"cwd", "env"} else self.sandbox.line(argv, limits=limits, **more)
