@@ -79,4 +79,4 @@ def test_the_settings_are_valid() -> None:
 
 
 def test_the_page_is_complete() -> None:
-    assert len(COMMANDS) >= 8 and len(EXAMPLES) == 2
+    assert len(COMMANDS) >= 8 and EXAMPLES
