@@ -1,4 +1,4 @@
-"""docs/local-models.md: every command and every example in it runs."""
+"""docs/local-models.md: every command and every example in it runs, and the README's."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "local-models.md").read_text("utf-8")
 NAME = "models/Qwen2.5-0.5B-Instruct"
 COMMANDS = re.findall(r"^    ((?:echo .+ \| )?agentcli .+)$", PAGE, re.MULTILINE)
-EXAMPLES = re.findall(r"```python\n(.+?)```", PAGE, re.DOTALL)
+README = (ROOT / "README.md").read_text("utf-8")
+EXAMPLES = re.findall(r"```python\n(.+?)```", PAGE + README, re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -79,4 +80,4 @@ def test_the_settings_are_valid() -> None:
 
 
 def test_the_page_is_complete() -> None:
-    assert len(COMMANDS) >= 8 and EXAMPLES
+    assert len(COMMANDS) >= 8 and len(EXAMPLES) == 2
