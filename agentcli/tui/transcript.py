@@ -7,6 +7,7 @@ is in view it follows the end; else what is looked at stays where it is.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,6 @@ from textual.scroll_view import ScrollView
 from textual.selection import Selection
 from textual.strip import Strip
 from textual.style import Style
-from textual.timer import Timer
 
 from agentcli.tui.answer import AnswerBlock
 from agentcli.tui.block import Block
@@ -53,7 +53,7 @@ class Transcript(ScrollView, can_focus=False):
         self._changed: set[Entry] = set()
         self._shown: list[Strip | None] = []
         self._paper: Paper | None = None
-        self._frame: Timer | None = None
+        self._frame: asyncio.TimerHandle | None = None
         self._next_frame = 0.0
 
     def on_mount(self) -> None:
@@ -100,8 +100,10 @@ class Transcript(ScrollView, can_focus=False):
         """An entry's fields are not what they were; it is drawn anew with the next frame."""
         self._changed.add(entry)
         if self._frame is None and self.is_mounted:
-            delay = max(0.001, self._next_frame - time.monotonic())
-            self._frame = self.set_timer(delay, self._draw)
+            # Not Textual's timer, which is skipped where its moment has passed before it starts.
+            delay = max(0.0, self._next_frame - time.monotonic())
+            loop = asyncio.get_running_loop()
+            self._frame = loop.call_later(delay, self.call_next, self._draw)
 
     def grew(self, entry: Answered | Thought, text: str) -> None:
         """Text was added to the end of an entry."""

@@ -206,7 +206,10 @@ BAD_ARGUMENTS = {
     "no such folder": (["x", "--model", "local:/nowhere"], "no such model"),
     "a provider's model": (["x", "--model", "openai:gpt"], "no model on this machine"),
     "no such schema": (["x", "--model", "{}", "--json-schema", "/nowhere"], "No such file"),
-    "no such device": (["x", "--model", "{}", "--device", "abacus"], "device 'abacus'"),
+    "no such device": (
+        ["x", "--model", "{}", "--device", "abacus"],
+        "'abacus' is not cpu, cuda",
+    ),
     "no such dtype": (["x", "--dtype", "int3"], "'int3' is not one of"),
     "no samples": (["x", "--num-samples", "0"], "must be at least 1"),
     "out of memory": (

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 from textual.app import App, ComposeResult
 from textual.pilot import Pilot
 
@@ -97,6 +99,19 @@ async def test_what_is_looked_at_stays_while_all_about_it_changes() -> None:
         await pilot.resize_terminal(40, 20)
         await until(lambda: view.size.width == 40)
         assert app.rows[0] == seen[0][:38].rstrip()
+
+
+async def test_what_changes_is_drawn_also_where_the_clock_leaps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As on a machine so busy that a frame's moment has passed before anything waits for it."""
+    async with transcript() as (app, view, _):
+        view.load([Told("before")])
+        seconds = itertools.count(time.monotonic(), 1.0)
+        monkeypatch.setattr("textual._time.get_time", lambda: next(seconds))
+        view.added(Told("and after"))
+        await until(lambda: view.drawn)
+        await until(lambda: "and after" in "\n".join(app.rows))
 
 
 async def test_other_entries_take_the_place_of_all_that_was_there() -> None:
