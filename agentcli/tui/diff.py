@@ -13,7 +13,7 @@ from textual.widgets import Static
 
 from agentcli.text import escape
 from agentcli.tui.code import coloured
-from agentcli.tui.lines import LONGEST, Line, shortened
+from agentcli.tui.lines import Line, shortened
 
 SPLIT_WIDTH = 100
 """Cells from which on both sides stand beside each other, if no line must be cut for it."""
@@ -97,7 +97,7 @@ def _second(line: str) -> str:
 def _rows(hunk: list[str], left: int, right: int, path: str) -> Iterator[Row]:
     """Number and colour the lines of one hunk; each side is coloured as a text of its own."""
     texts = [escape(line[1:].rstrip("\r")).expandtabs(4) for line in hunk]
-    texts = [shortened(text) if len(text) > LONGEST else text for text in texts]
+    texts = [shortened(text) for text in texts]
     old = _coloured([t for line, t in zip(hunk, texts, strict=True) if line[0] != "+"], path)
     new = _coloured([t for line, t in zip(hunk, texts, strict=True) if line[0] != "-"], path)
     for line in hunk:

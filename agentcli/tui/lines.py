@@ -166,7 +166,9 @@ class Paper:
 
 
 def shortened(line: str) -> str:
-    """The beginning of a line that is longer than ``LONGEST``, which the result is not."""
+    """The line, of one that is longer than ``LONGEST`` the beginning; the result is not longer."""
+    if len(line) <= LONGEST:
+        return line
     room = LONGEST - _NOTE_ROOM
     return f"{line[:room]}… {counted(len(line) - room, 'more character')}"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,14 +12,13 @@ from textual.content import Content, Span
 from textual.style import Style
 
 from agentcli.tui.code import coloured
-from agentcli.tui.lines import BLANK, LONGEST, NOTHING, Line, Piece, behind, shortened
+from agentcli.tui.lines import BLANK, NOTHING, Line, Piece, behind, shortened
 from agentcli.tui.table import Table
 
 _BULLETS = "•◦▪‣"
 _CODE = "$accent on $foreground 8%"
 _CODE_BLOCK = "on $foreground 5%"
 _STYLES = {"strong": "bold", "em": "italic", "s": "strike"}
-_TOO_LONG = re.compile(f"[^\n]{{{LONGEST + 1},}}")
 _LINKS = ("http://", "https://", "mailto:")
 
 Colour = Callable[[str, str], Content]
@@ -45,7 +43,7 @@ def colour(code: str, language: str) -> Content:
 
 def parse(source: str, colour: Colour = colour) -> list[TopBlock]:
     """The blocks of a text that is safe to show (``agentcli.text.escape``)."""
-    source = _TOO_LONG.sub(lambda match: shortened(match[0]), source)
+    source = "\n".join(map(shortened, source.split("\n")))
     tree = SyntaxTreeNode(_PARSER.parse(source))
     writer = _Writer(colour)
     return [
