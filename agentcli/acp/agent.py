@@ -1,7 +1,8 @@
 """agentcli as an agent of the Agent Client Protocol (agentclientprotocol.com), over stdio.
 
-An editor opens sessions, prompts, answers permission requests and cancels; the kernel is the same
-as everywhere else. Each session holds an open agent until it is closed or the editor goes away.
+The editor opens sessions, sends prompts, answers permission requests and cancels; the kernel is the
+same as for every other front end. A session holds its agent open until the session is closed or the
+editor disconnects.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ _log = logging.getLogger("agentcli.acp")
 
 
 class AcpAgent:
-    """The methods that an editor calls. ``load_settings`` gives those of a project's folder."""
+    """The methods that an editor calls. ``load_settings`` returns the settings for a folder."""
 
     def __init__(self, load_settings: LoadSettings) -> None:
         self._load_settings = load_settings
@@ -74,7 +75,7 @@ class AcpAgent:
         self._telling: set[asyncio.Task[None]] = set()
 
     def on_connect(self, conn: Client) -> None:
-        """Keep the editor to talk to."""
+        """Remember the connection to the editor."""
         self._client = conn
 
     async def initialize(
@@ -84,7 +85,7 @@ class AcpAgent:
         client_info: Implementation | None = None,
         **kwargs: Any,
     ) -> InitializeResponse:
-        """Say what this agent can do."""
+        """Answer with this agent's capabilities."""
         return InitializeResponse(
             protocol_version=PROTOCOL,
             agent_info=Implementation(name="agentcli", title="agentcli", version=__version__),
@@ -118,7 +119,7 @@ class AcpAgent:
     async def load_session(
         self, cwd: str, session_id: str, mcp_servers: list[Any] | None = None, **kwargs: Any
     ) -> LoadSessionResponse:
-        """Open a session of before, and tell all that was said and done in it."""
+        """Open an earlier session and send its whole history."""
         session = await self._opened(cwd, session_id, mcp_servers)
         await session.tell_past()
         return LoadSessionResponse(modes=session.modes(), config_options=list(session.options()))
@@ -126,14 +127,14 @@ class AcpAgent:
     async def resume_session(
         self, session_id: str, cwd: str, mcp_servers: list[Any] | None = None, **kwargs: Any
     ) -> ResumeSessionResponse:
-        """Open a session of before, for an editor that still shows it."""
+        """Open an earlier session without its history: the editor still shows it."""
         session = await self._opened(cwd, session_id, mcp_servers)
         return ResumeSessionResponse(modes=session.modes(), config_options=list(session.options()))
 
     async def list_sessions(
         self, cwd: str | None = None, cursor: str | None = None, **kwargs: Any
     ) -> ListSessionsResponse:
-        """The sessions of this machine, or of one folder, the newest first."""
+        """The sessions on this machine, or in one folder, newest first."""
         found = store.list_sessions(Path(cwd) if cwd else None)
         return ListSessionsResponse(
             sessions=[
@@ -148,7 +149,7 @@ class AcpAgent:
         )
 
     async def close_session(self, session_id: str, **kwargs: Any) -> CloseSessionResponse:
-        """Let go of a session; its journal stays."""
+        """Close a session; its journal stays."""
         session = self._sessions.pop(session_id, None)
         if session is not None:
             await session.aclose()
@@ -157,7 +158,7 @@ class AcpAgent:
     async def set_session_mode(
         self, session_id: str, mode_id: str, **kwargs: Any
     ) -> SetSessionModeResponse:
-        """Ask more or less from the next call on."""
+        """Change the permission mode, from the next tool call on."""
         session = self._session(session_id)
         await session.set_mode(_mode(mode_id))
         await session.tell_options()
@@ -166,7 +167,7 @@ class AcpAgent:
     async def set_config_option(
         self, config_id: str, session_id: str, value: str | bool, **kwargs: Any
     ) -> SetSessionConfigOptionResponse:
-        """Choose a mode or a model; all that is chosen is the answer."""
+        """Choose a mode or a model; answers with all current choices."""
         session = self._session(session_id)
         match config_id:
             case options.MODE:
@@ -182,26 +183,26 @@ class AcpAgent:
         return SetSessionConfigOptionResponse(config_options=list(session.options()))
 
     async def prompt(self, session_id: str, prompt: Sequence[Any], **kwargs: Any) -> PromptResponse:
-        """One turn: everything that happens is told, and how it ended."""
+        """Run one turn, sending updates as it goes; answers with how it ended."""
         try:
             return await self._session(session_id).turn(prompt)
         except AgentCLIError as error:
             raise request_error(error) from error
 
     async def cancel(self, session_id: str, **kwargs: Any) -> None:
-        """End the turn at once; the prompt then returns as cancelled."""
+        """Cancel the turn; its prompt then returns as cancelled."""
         if session := self._sessions.get(session_id):
             session.cancel()
 
     async def ext_method(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
-        """There are none."""
+        """Refuse: there are no extension methods."""
         raise RequestError.method_not_found(method)
 
     async def ext_notification(self, method: str, params: dict[str, Any]) -> None:
-        """There are none, and what is not known is let go by."""
+        """Ignore it: there are no extension notifications."""
 
     async def aclose(self) -> None:
-        """Let go of all sessions."""
+        """Close all sessions."""
         while self._sessions:
             await self._sessions.popitem()[1].aclose()
 
@@ -216,7 +217,7 @@ class AcpAgent:
         return self._sessions[session_id]
 
     async def _opened(self, cwd: str, session_id: str, servers: list[Any] | None) -> Session:
-        """A session of before, which may be open already."""
+        """An earlier session, which may already be open."""
         session = self._sessions.get(session_id) or await self._open(cwd, servers or [], session_id)
         self._tell_commands(session)
         return session
@@ -263,13 +264,13 @@ class AcpAgent:
         return session
 
     def _tell_commands(self, session: Session) -> None:
-        """Right after the answer that is being given: before it, an editor knows no session."""
+        """Send the commands after the pending answer: until then the editor knows no session."""
         telling = asyncio.create_task(session.tell_commands())
         self._telling.add(telling)
         telling.add_done_callback(self._telling.discard)
 
     async def _ask(self, session: Session, approval: Approval) -> Reply:
-        """Put the question to the editor's user, with what an edit would change."""
+        """Ask the editor's user for permission, showing the diff of an edit."""
         choices = [_option(Answer.ONCE, "Allow once", "allow_once")]
         choices.append(_option(Answer.SESSION, "Allow for this session", "allow_always"))
         if approval.rule is not None:
@@ -297,7 +298,7 @@ class AcpAgent:
 
 
 def _models(settings: Settings) -> list[str]:
-    """Names of models that are likely to be wanted: of the settings, and of earlier sessions."""
+    """Models to offer: those of the settings and of earlier sessions."""
     used = [one.model for one in store.list_sessions()]
     return [name for name in dict.fromkeys([settings.model, *settings.fallback, *used]) if name]
 
@@ -314,7 +315,7 @@ def _option(answer: Answer, name: str, kind: Any) -> PermissionOption:
 
 
 def _with_servers(settings: Settings, servers: Sequence[Any]) -> Settings:
-    """The settings with the MCP servers that the editor passes on."""
+    """The settings plus the MCP servers that the editor configures."""
     found = dict(settings.mcp.servers)
     for server in servers:
         match server:

@@ -22,18 +22,18 @@ COMPACT = Command("compact", "shorten the conversation so far")
 
 
 def available(agent: Agent, workspace: Path) -> AvailableCommandsUpdate:
-    """What an editor can offer."""
+    """The commands that the editor can offer."""
     prompts = prompts_of(agent.context.servers)
     own = own_commands(command_folders(workspace), taken={COMPACT.name})
     return update_available_commands(map(_told, [COMPACT, *own, *prompts]))
 
 
 async def expanded(text: str, agent: Agent, workspace: Path) -> str:
-    """What is to be sent for a text; one that is no command stays as it is.
+    """The text to send: a command is expanded, any other text stays as it is.
 
     Raises:
-        UsageError: it looks like a command, and there is none of that name.
-        ToolError: a server's prompt cannot be had.
+        UsageError: there is no command of that name.
+        ToolError: an MCP server does not give the prompt.
     """
     if not is_command(text):
         return text

@@ -1,4 +1,4 @@
-"""What an editor sends as a prompt: blocks, read as the text and the images of a task."""
+"""Reads the content blocks of an editor's prompt as the text and images of a task."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from agentcli.messages import Image
 
 
 def read(prompt: Sequence[Any]) -> tuple[str, list[Image]]:
-    """The text and the images of a prompt; files are named, embedded ones quoted.
+    """The text and the images of a prompt: linked files by path, embedded ones quoted.
 
     Raises:
-        RequestError: it is empty, or has a block that no model here takes.
+        RequestError: the prompt is empty or has a block of a kind that is not supported.
     """
     parts, images = [], []
     for block in prompt:
@@ -50,13 +50,13 @@ def read(prompt: Sequence[Any]) -> tuple[str, list[Image]]:
 
 
 def place(uri: str) -> str:
-    """A file's path, or an address as it is."""
+    """The path of a ``file:`` URI; any other URI as it is."""
     parts = urlsplit(uri)
     return unquote(parts.path) if parts.scheme == "file" else uri
 
 
 def fenced(text: str) -> str:
-    """Text as a block of Markdown that shows it as it is."""
+    """Text as a fenced code block of Markdown."""
     fence = "```"
     while fence in text:
         fence += "`"
@@ -64,15 +64,15 @@ def fenced(text: str) -> str:
 
 
 def _image(data: str, what: str) -> Image:
-    """An image by its content; editors' media types are not to be relied on."""
+    """The image; its type is read from the content, since editors often state a wrong one."""
     try:
         content = base64.b64decode(data, validate=True)
     except binascii.Error:
         raise RequestError.invalid_params({what: "is not base64"}) from None
     kind = media_type(content)
     if kind is None:
-        raise RequestError.invalid_params({what: "is no PNG, JPEG, GIF or WebP image"})
+        raise RequestError.invalid_params({what: "is not a PNG, JPEG, GIF or WebP image"})
     if len(content) > MAX_BYTES:
-        size = f"{len(content) / 1e6:.1f} MB are more than the {MAX_BYTES / 1e6:.1f} MB"
-        raise RequestError.invalid_params({what: f"{size} that models take"})
+        size, most = f"{len(content) / 1e6:.1f} MB", f"{MAX_BYTES / 1e6:.1f} MB"
+        raise RequestError.invalid_params({what: f"is too large: {size}; models take {most}"})
     return Image(content, kind)

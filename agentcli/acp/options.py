@@ -1,6 +1,6 @@
-"""What an editor's user may choose in a session: how much is asked, and which model answers.
+"""What an editor's user can choose in a session: the permission mode and the model.
 
-Modes are told in both ways that the protocol has, for editors that know only the older one.
+Modes are sent in both forms that the protocol has: some editors know only the older one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MODES = {
 
 
 def modes(mode: str) -> SessionModeState:
-    """The modes there are, and the session's."""
+    """All modes and the session's current one."""
     return SessionModeState(
         current_mode_id=mode,
         available_modes=[
@@ -38,7 +38,7 @@ def modes(mode: str) -> SessionModeState:
 
 
 def options(mode: str, model: str, models: Iterable[str]) -> list[SessionConfigOptionSelect]:
-    """The mode and the model as they are; ``models`` are names to choose from beside that one."""
+    """The current mode and model with their alternatives; ``models`` are names to offer."""
     return [
         SessionConfigOptionSelect(
             type="select",

@@ -1,4 +1,4 @@
-"""One session of an editor: an open agent, its turns, and what is told of them."""
+"""One session of an editor: an open agent, its turns, and the updates sent about them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from agentcli.slash_commands import is_command, split
 from agentcli.tools.permissions import Mode
 
 _INVALID, _INTERNAL = -32602, -32603
-"""Of JSON-RPC; -32000 would make an editor ask for a login."""
+"""JSON-RPC error codes; -32000 would make an editor ask for a login."""
 
 Tell = Callable[[SessionUpdate | ConfigOptionUpdate | UsageUpdate], Awaitable[None]]
 
@@ -55,7 +55,7 @@ _STOPS = {
 
 
 class Session:
-    """See the module. ``stack`` holds what the agent holds; ``models`` are names to offer."""
+    """See the module. ``stack`` closes the agent; ``models`` are the names to offer."""
 
     def __init__(
         self,
@@ -83,11 +83,11 @@ class Session:
         return options.modes(self.agent.session.mode)
 
     def options(self) -> list[SessionConfigOptionSelect]:
-        """All that can be chosen, as it is."""
+        """All options with their current values."""
         return options.options(self.agent.session.mode, self._model, self._models)
 
     async def set_mode(self, mode: Mode) -> None:
-        """Ask more or less from the next call on."""
+        """Change the permission mode, from the next tool call on."""
         await self.agent.set_mode(mode)
 
     async def set_model(self, name: str) -> None:
@@ -100,19 +100,19 @@ class Session:
         self._model = name
 
     async def tell_options(self) -> None:
-        """Say what is chosen, where it was not chosen by that name."""
+        """Send the current choices, where something else than an option changed them."""
         update = ConfigOptionUpdate(
             session_update="config_option_update", config_options=list(self.options())
         )
         await self._tell(update)
 
     async def tell_commands(self) -> None:
-        """Say which commands there are."""
+        """Send the list of commands."""
         found = await asyncio.to_thread(commands.available, self.agent, self._workspace)
         await self._tell(found)
 
     async def tell_past(self) -> None:
-        """Say all that was said and done before."""
+        """Send the session's history."""
         for event in read_events(store.journal_path(self.id)):
             for update in self.updates.of_past(event):
                 await self._tell(update)
@@ -120,11 +120,11 @@ class Session:
     # -- turns -------------------------------------------------------------------------------
 
     async def turn(self, prompt: Sequence[Any]) -> PromptResponse:
-        """One turn: everything that happens is told, and how it ended.
+        """Run one turn, sending updates as it goes; returns how it ended.
 
         Raises:
-            RequestError: the prompt makes no sense, or the run failed.
-            AgentCLIError: it cannot begin.
+            RequestError: the prompt is not valid, or the run failed.
+            AgentCLIError: the run cannot begin.
         """
         text, images = content.read(prompt)
         if is_command(text):
@@ -145,20 +145,20 @@ class Session:
         return await self._ended(await run.result())
 
     def cancel(self) -> None:
-        """End the turn at once; it then returns as cancelled."""
+        """Cancel the turn, which then returns as cancelled."""
         for under_way in (self._expanding, self._run):
             if under_way is not None:
                 under_way.cancel()
 
     async def aclose(self) -> None:
-        """Let go of the agent; the journal stays."""
+        """Close the agent; the journal stays."""
         self.cancel()
         if self._run is not None:
             await self._run.result()
         await self._stack.aclose()
 
     async def _follow(self, event: Event) -> None:
-        """Tell of what an event changes beside the transcript."""
+        """Send what an event changes apart from the transcript: usage and options."""
         state = self.agent.state
         match event:
             case ModelAnswered(usage=usage) if (window := self.agent.context_window) is not None:
@@ -183,7 +183,7 @@ class Session:
         if state.status in (Status.FAILED, Status.INVALID):
             raise RequestError(_INTERNAL, state.detail or "the run failed")
         if state.detail and state.status is not Status.CANCELLED:
-            # What ended a turn short of its goal, where the reason alone does not say it.
+            # Why the turn ended early, where the stop reason alone does not say it.
             await self._tell(update_agent_message_text(f"\n\n[{state.detail}]"))
         usage = state.used.usage
         return PromptResponse(
@@ -205,6 +205,6 @@ class Session:
 
 
 def request_error(error: AgentCLIError) -> RequestError:
-    """What an editor shows of an error of ours."""
+    """An error of agentcli's as one of JSON-RPC."""
     code = _INVALID if error.exit_code == UsageError.exit_code else _INTERNAL
     return RequestError(code, error.line(), {"exit_code": error.exit_code})

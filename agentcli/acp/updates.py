@@ -1,4 +1,4 @@
-"""What an editor is told of a run: events as session updates of the Agent Client Protocol."""
+"""Turns the events of a run into session updates of the Agent Client Protocol."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ _KINDS: dict[str, ToolKind] = {
 }
 _FETCH = "fetch"
 _STATES: Mapping[str, PlanEntryStatus] = {"done": "completed"}
-"""Of the todo tool, where the protocol has another word."""
+"""States of the todo tool for which the protocol has another word."""
 _MOST_PROGRESS = 20_000
 
 
@@ -80,7 +80,7 @@ class Updates:
         self._output: dict[str, str] = {}
 
     def of(self, event: Event) -> Iterator[SessionUpdate]:
-        """The updates of one event; none for what an editor need not know."""
+        """The updates of one event, perhaps none."""
         match event:
             case TaskGiven(text=text) if text:
                 title = one_line(text, 80)
@@ -132,7 +132,7 @@ class Updates:
                 yield from self.of(event)
 
     def started(self, call: ToolCall, kind: str) -> SessionUpdate:
-        """A call that has begun, or waits for a permission."""
+        """A call that has begun or waits for permission."""
         arguments = _arguments(call)
         return start_tool_call(
             call.id,
@@ -144,7 +144,7 @@ class Updates:
         )
 
     def finished(self, result: ToolResult) -> SessionUpdate:
-        """A call that has its result, with its diffs where it has changed files."""
+        """A finished call: its diffs where it changed files, else its output."""
         as_it_is = result.name == _FETCH  # Markdown
         text = tool_content(text_block(result.content)) if as_it_is else _shown(result.content)
         return update_tool_call(
@@ -156,7 +156,7 @@ class Updates:
         )
 
     def diffs(self, diff: str) -> list[FileEditToolCallContent]:
-        """A unified diff as the protocol has it, one a hunk."""
+        """A unified diff in the protocol's form, one entry for each hunk."""
         return [
             tool_diff_content(os.path.join(self._root, path), new, old)
             for path, old, new in changed_pieces(diff)
@@ -170,7 +170,7 @@ class Updates:
 
 
 def kind_of(name: str, kind: str) -> ToolKind:
-    """What the protocol calls a tool's kind."""
+    """The protocol's name for a tool's kind."""
     return "fetch" if name == _FETCH else _KINDS.get(kind, "other")
 
 
@@ -196,7 +196,7 @@ def _arguments(call: ToolCall) -> Any:
 
 
 def _named_file(arguments: Any) -> list[tuple[str, int | None]]:
-    """The file that a call names, with the line that it begins at."""
+    """The file that a call names and the line where it begins."""
     if not isinstance(arguments, dict) or not isinstance(arguments.get("path"), str):
         return []
     start = arguments.get("start")
@@ -204,5 +204,5 @@ def _named_file(arguments: Any) -> list[tuple[str, int | None]]:
 
 
 def _shown(text: str) -> Any:
-    """What a tool printed, not read as Markdown."""
+    """A tool's output, fenced so that it is not rendered as Markdown."""
     return tool_content(text_block(fenced(plain_output(text))))

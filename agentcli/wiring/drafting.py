@@ -20,7 +20,7 @@ async def drafted(
     paths: Collection[str],
     parts: Mapping[str, bytes] = NOTHING,
 ) -> tuple[str, str]:
-    """The message for a commit of these files, and why it is only the task's, if it is.
+    """The message for a commit of these files, and a notice where it is only the task's text.
 
     ``parts`` are as in ``Changes.commit``. What the draft costs counts in the session.
 

@@ -1,4 +1,4 @@
-"""What a run may use, and how long its conversation may become."""
+"""Budgets of a run, and the rules for shortening its conversation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$")
 
 
 def run_limits(settings: Settings, task: Task, before: Mapping[str, float]) -> RunLimits:
-    """The task's limits, else those its session was begun with, else the settings'."""
+    """The task's limits, else those that its session began with, else those of the settings."""
     budget = task.budget
     tokens, calls = before.get("tokens"), before.get("tool_calls")
     return RunLimits(
@@ -36,7 +36,7 @@ def run_limits(settings: Settings, task: Task, before: Mapping[str, float]) -> R
 def context_rules(
     chosen: ContextSettings, prompts: Prompts, *, small: bool
 ) -> tuple[ContextRules, tuple[Processor, ...]]:
-    """How conversations are made shorter; a ``small`` model is not trusted with a summary."""
+    """How conversations are shortened; a ``small`` model is not trusted to summarise."""
     rules = ContextRules(**chosen.model_dump(exclude={"processors", "memory"}))
     if chosen.processors is not None:
         return rules, processors_named(chosen.processors, prompts)
@@ -51,6 +51,6 @@ def tool_limits(settings: Settings) -> tuple[Limits, Limits]:
 
 
 def secrets(environ: os._Environ[str]) -> list[str]:
-    """Values that must not reach the journal, the longest first."""
+    """Values that must not reach the journal, longest first."""
     found = {value for name, value in environ.items() if _SECRET.search(name.upper())}
     return sorted(found, key=len, reverse=True)

@@ -1,4 +1,4 @@
-"""Models by their names, and the answers of recorded sessions in place of one."""
+"""Connects models by name, and reads recorded answers to replay in place of one."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def connect(name: str, settings: Settings) -> LLMClient:
 
 
 def fallbacks(settings: Settings) -> list[Callable[[], LLMClient]]:
-    """What connects the models to go on with when one fails for good, in their order."""
+    """Connects the fallback models, in order: tried when a model fails for good."""
     return [functools.partial(connect, name, settings) for name in settings.fallback]
 
 
 def read_recording(path: Path) -> list[ChatResponse]:
-    """The model's answers in a session's journal, in their order.
+    """The model's answers in a session's journal, in order.
 
     Raises:
         JournalError: it cannot be read.

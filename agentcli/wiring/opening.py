@@ -1,7 +1,7 @@
 """Opening an agent.
 
-The supervisor starts first, before any thread; then the model's SDK is imported beside the start
-of the file worker, since both take their time.
+The supervisor starts first, before any thread; then the model's SDK is imported while the file
+worker starts, since both are slow.
 """
 
 from __future__ import annotations
@@ -71,16 +71,16 @@ async def open_agent(
     client: LLMClient | None = None,
     copy: HostEnvironment | None = None,
 ) -> AsyncIterator[Agent]:
-    """An agent at work in ``workspace``; everything it holds is let go of at the end.
+    """An agent that works in ``workspace``; everything it holds is closed at the end.
 
-    What ``task``, ``model`` and ``mode`` say goes before the settings. ``session_id`` goes on with
-    a session instead of opening a new one, with its model where ``model`` names no other; ``ask``
-    answers for the user where a mode asks.
-    ``client`` stands in for the model's own; ``more_tools`` are offered beside the built-in ones;
-    ``copy`` is a copy of the workspace to work on, which stays its owner's to start and to close.
+    ``task``, ``model`` and ``mode`` override the settings. ``session_id`` resumes a session
+    instead of opening a new one, with its model unless ``model`` names another; ``ask`` answers
+    for the user where the mode asks. ``client`` replaces the model's own client; ``more_tools``
+    are offered beside the built-in ones; ``copy`` is a copy of the workspace to work on, which
+    its owner starts and closes.
 
     Raises:
-        AgentCLIError: whatever stands in the way of a run, each with its exit code.
+        AgentCLIError: the run cannot begin; each subclass has its exit code.
     """
     root = workspace.resolve()
     where = (task.env if task else None) or settings.env

@@ -1,4 +1,4 @@
-"""Where an agent's tools act: the environment, its checkpoints and copies of it."""
+"""Where an agent's tools act: the environment, its checkpoints and its copies."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LEVELS: dict[str, Level | None] = {
     "reduced": "reduced",
     "none": "none",
 }
-"""From the setting to the level that must hold; None takes the best that works."""
+"""The level that each setting demands; None takes the best that works."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,12 @@ class Place:
     """Why its level is not a better one, once it has started."""
 
     async def start(self) -> None:
-        """Make it ready; raises ``SandboxError`` where that cannot be."""
+        """Start it; raises ``SandboxError`` where that fails."""
         if not self.borrowed:
             await self.environment.start()
 
     async def aclose(self) -> None:
-        """Let go of it."""
+        """Close it."""
         if not self.borrowed:
             await self.environment.aclose()
 

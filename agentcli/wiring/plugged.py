@@ -1,4 +1,4 @@
-"""Tools and hooks that installed packages bring along, checked before a session has them."""
+"""Tools and hooks of installed packages, checked before a session gets them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from agentcli.tools.soundness import check_sound
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """One entry point of an installed package; ``what`` it adds, or why it ``works`` not.
+    """One entry point of an installed package: ``what`` it adds, or why it does not work.
 
     ``kind`` is provider, tool or hook; ``package`` has its version.
     """
@@ -28,7 +28,7 @@ class Added:
 
 
 def plugin_tools(taken: Collection[str], notices: list[str]) -> list[Tool]:
-    """The tools of all plugins; ``notices`` tells of those that are not sound or hide another."""
+    """The tools of all plugins; ``notices`` names those that are not valid or hide another."""
     names = set(taken)
     found: list[Tool] = []
     for name, value in plugins.load_all(plugins.TOOLS, notices):
@@ -51,7 +51,7 @@ def plugin_hooks(notices: list[str]) -> list[Hook]:
 
 
 def added() -> list[Added]:
-    """All that installed packages add, each tried out."""
+    """Everything that installed packages add, each entry loaded and checked."""
     names = {tool.spec.name for tool in builtin_tools()}
     looks: dict[str, Callable[[str, Any], str]] = {
         plugins.PROVIDERS: _models,
@@ -84,7 +84,7 @@ def _hook(value: Any) -> Hook:
 
 
 def _tools(value: Any, names: set[str]) -> Iterable[Tool]:
-    """The sound tools of a plugin; their names join ``names``."""
+    """The valid tools of a plugin; their names are added to ``names``."""
     value = value() if callable(value) and not isinstance(value, Tool) else value
     for tool in [value] if isinstance(value, Tool) else list(value):
         if not isinstance(tool, Tool):

@@ -1,4 +1,4 @@
-"""The tools of a session: built in, of MCP servers, and those that need something of wiring."""
+"""The tools of a session: built in, from MCP servers, and those that need the wiring itself."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ from agentcli.wiring.limits import secrets
 from agentcli.wiring.plugged import plugin_tools
 
 _LEARNT = ("grep", "list_dir", "read_file", "run_tests", "search_replace")
-"""What the embedded model was trained with, beside calculator and decline."""
+"""The tools that the embedded model was trained with, apart from calculator and decline."""
 
 
 def learnt_tools(command: Limits, check: Limits) -> list[Tool]:
-    """The tools of a small model, which knows them from training and reads no prompt about them."""
+    """The tools of a small model, which knows them from training and needs no description."""
     builtin = builtin_tools(command=command, check=check)
     learnt = [tool for tool in builtin if tool.spec.name in _LEARNT]
     return [*learnt, calculator_tool(), decline_tool()]
@@ -61,16 +61,16 @@ _OPTIONAL = frozenset({"apply_patch"})
 
 
 class Toolbox:
-    """Collects the tools of a session, and binds to its agent those that need it."""
+    """Collects the tools of a session and binds those that need its agent."""
 
     def __init__(self, settings: Settings, root: Path, prompts: Prompts, folder: Path) -> None:
-        """``folder`` is the session's own, where the journals of its sub-agents are kept."""
+        """``folder`` is the session's folder, which holds the journals of its sub-agents."""
         self.jobs: Jobs | None = None
         """Commands in the background, where the model has the tools for them."""
         self.servers: McpServers | None = None
         """MCP servers, where some are configured."""
         self.instructions = ""
-        """What the tools have to say in the system prompt."""
+        """What the tools add to the system prompt."""
         self._agent: Agent | None = None
         self._delegation: Delegation | None = None
         self._settings = settings
@@ -81,7 +81,7 @@ class Toolbox:
     async def gather(
         self, command: Limits, check: Limits, stack: AsyncExitStack, notices: list[str]
     ) -> list[Tool]:
-        """All tools there are; MCP servers end with ``stack``, their troubles are ``notices``."""
+        """All tools; MCP servers are closed with ``stack``, their failures go to ``notices``."""
         settings, prompts = self._settings, self._prompts
         tools = builtin_tools(prompts, command=command, check=check)
         if configured := mcp_settings(settings, self._root, notices):
@@ -140,7 +140,7 @@ class Toolbox:
         return self.servers.mentioned(text)
 
     def bind(self, agent: Agent) -> None:
-        """Sub-agents work for this agent, and its rules hold for what its tools do."""
+        """Bind the tools to this agent: sub-agents work for it, under its rules."""
         self._agent = agent
         if self._delegation is not None:
             self._delegation.agent = agent
