@@ -18,9 +18,9 @@ from agentcli.environments.base import ExecResult, Output
 from agentcli.environments.files import WorkerFiles
 from agentcli.environments.link import WorkerLink
 from agentcli.errors import ConfigError, EnvironmentOpError, SandboxError, WorkspaceError
-from agentcli.sandbox import ahead, bwrap, proxy
+from agentcli.sandbox import ahead, proxy
 from agentcli.sandbox import policy as policies
-from agentcli.sandbox.confine import Level, Sandbox, prepare
+from agentcli.sandbox.confine import Level, Sandbox, likeliest, prepare
 from agentcli.sandbox.destinations import Destinations
 from agentcli.sandbox.limits import COMMAND, Limits
 from agentcli.sandbox.policy import Network
@@ -93,11 +93,13 @@ class HostEnvironment(WorkerFiles):
             policy = await asyncio.to_thread(
                 policies.build, self.root, network=self._network, domains=self._domains
             )
-        if worker and self._wanted in (None, "full") and bwrap.program() is not None:
+        if worker and (untried := likeliest(policy, self._wanted)) is not None:
             # A worker that answers proves the level, and costs one start less than a probe first.
-            self._sandbox = Sandbox(policy, "full")
-            with contextlib.suppress(SandboxError):
+            self._sandbox = untried
+            try:
                 await self._worker()
+            except SandboxError:
+                untried.close()
         if self._link is None:
             self._sandbox = await prepare(self._supervisor, policy, self._wanted)
             if worker:

@@ -33,6 +33,8 @@ from agentcli.sandbox.restore import OBEYED
 Level = Literal["full", "reduced", "none"]
 
 _SCRATCH = "agentcli-scratch-"
+_NO_BWRAP = "bubblewrap is not installed"
+_ASKED_FOR = "the reduced level was asked for"
 
 
 class Sandbox:
@@ -174,6 +176,26 @@ def _remove_abandoned() -> None:
                     remove(entry.path)
 
 
+def likeliest(policy: Policy, wanted: Level | None = None) -> Sandbox | None:
+    """What ``prepare`` most probably finds, untried: what runs in it first tries it.
+
+    None: there is nothing to be had at once, or nothing to be tried.
+    """
+    if sys.platform != "linux" or wanted == "none" or not seccomp.supported():
+        return None
+    if wanted != "reduced" and bwrap.program() is not None:
+        return Sandbox(policy, "full")
+    if wanted == "full" or _missing_for_reduced():
+        return None
+    sandbox = Sandbox(policy, "reduced", _ASKED_FOR if wanted else _instead_of_full(_NO_BWRAP))
+    sandbox.own_namespaces = True
+    return sandbox
+
+
+def _instead_of_full(reason: str) -> str:
+    return f"{reason}; for the full level, {advice.for_full()}"
+
+
 async def prepare(supervisor: Supervisor, policy: Policy, wanted: Level | None = None) -> Sandbox:
     """The best level that works, or the one that is asked for.
 
@@ -191,9 +213,9 @@ async def prepare(supervisor: Supervisor, policy: Policy, wanted: Level | None =
             raise SandboxError(
                 f"the full sandbox is not to be had here: {reason}", hint=advice.for_full()
             )
-        said = f"{reason}; for the full level, {advice.for_full()}"
+        said = _instead_of_full(reason)
     else:
-        reason = said = "the reduced level was asked for"
+        reason = said = _ASKED_FOR
     reduced, missing = await try_reduced(supervisor, policy, said)
     if reduced is not None:
         return reduced
@@ -210,7 +232,7 @@ async def try_full(supervisor: Supervisor, policy: Policy) -> tuple[Sandbox | No
     if not seccomp.supported():
         return None, f"no system-call filter for {os.uname().machine}"
     if bwrap.program() is None:
-        return None, "bubblewrap is not installed"
+        return None, _NO_BWRAP
     result: ExecResult | None = None
     for old in (False, True):
         sandbox = Sandbox(policy, "full", old=old)
