@@ -15,6 +15,7 @@ from typing import ClassVar, Protocol
 from agentcli.errors import Place
 from agentcli.llm.client import StreamEvent
 from agentcli.messages import FinishReason, Message, ToolCall, ToolResult, Usage
+from agentcli.tools.base import ASKED
 
 
 class Phase(StrEnum):
@@ -235,9 +236,14 @@ class ToolFinished(Event):
 
     @property
     def command_s(self) -> float:
-        """Seconds that a command itself took, without those in which somebody was asked about it;
-        of what is no command ``duration_s``."""
-        return float(self.result.data.get("duration_s", self.duration_s))
+        """Seconds that a command itself took; of what is no command ``duration_s`` without those
+        in which the user was asked about it."""
+        return float(self.result.data.get("duration_s", self.duration_s - self.asked_s))
+
+    @property
+    def asked_s(self) -> float:
+        """Seconds for which the user was asked about it."""
+        return float(self.result.data.get(ASKED, 0.0))
 
 
 @dataclass(frozen=True, slots=True)

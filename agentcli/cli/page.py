@@ -1,7 +1,8 @@
 """A session as one page of HTML: no script, nothing from elsewhere, every text escaped.
 
-Each step has a row with what took its time (waiting for the first token, the answer, the tools)
-on the scale of the whole session, its numbers, and below that, folded, what was said and changed.
+Each step has a row with what took its time (waiting for the first token, the answer, the user
+who was asked, the tools) on the scale of the whole session, its numbers, and below that, folded,
+what was said and changed.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _STYLE = """
 :root { color-scheme: light dark; --ink: light-dark(#1c1e21, #e4e6ea);
   --paper: light-dark(#ffffff, #16181c); --soft: light-dark(#f1f3f5, #22252b);
   --line: light-dark(#d8dce0, #3a3f47); --dim: light-dark(#5f6770, #9aa2ad);
-  --prefill: #8a63d2; --decode: #2f7ed8; --tool: #d9822b;
+  --prefill: #8a63d2; --decode: #2f7ed8; --tool: #d9822b; --asked: light-dark(#b9bfc6, #59606a);
   --failed: light-dark(#b42318, #ff8a80); --good: light-dark(#1a7a45, #57d08a); }
 * { box-sizing: border-box }
 body { margin: 0 auto; max-width: 72rem; padding: 1.5rem; background: var(--paper);
@@ -43,6 +44,7 @@ summary b { font-variant-numeric: tabular-nums } .what { overflow: hidden; white
 .track i { position: absolute; top: 0; bottom: 0; min-width: 2px; border-radius: 2px }
 .prefill { background: var(--prefill) }
 .decode { background: var(--decode) } .tool { background: var(--tool) }
+.asked { background: var(--asked) }
 .body { padding: 0 .8rem .8rem; border-top: 1px solid var(--line) }
 pre { background: var(--soft); border-radius: 6px; padding: .6rem; margin: .3rem 0 .8rem;
   overflow: auto; max-height: 26rem; font: 13px/1.45 ui-monospace, monospace; white-space: pre-wrap;
@@ -71,7 +73,8 @@ def page(manifest: Mapping[str, Any], steps: Iterable[Mapping[str, Any]]) -> str
             _result(manifest),
             "<h2>Steps</h2>",
             '<p class="key dim">Time:<i class="prefill"></i>until the first token'
-            '<i class="decode"></i>answer<i class="tool"></i>tools</p>',
+            '<i class="decode"></i>answer<i class="asked"></i>you were asked'
+            '<i class="tool"></i>tools</p>',
             *_rows(steps),
             "</body></html>\n",
         ]
@@ -152,7 +155,10 @@ def _bars(step: Mapping[str, Any], offset: float, total: float) -> str:
         bars.append(("decode", start + first, metrics["model_s"] - first))
     for call in step["tool_invocations"]:
         if call["started"] is not None:
-            bars.append(("tool", call["started"] - step["started"], call["duration_s"]))
+            start, asked = call["started"] - step["started"], call["asked_s"]
+            if asked:
+                bars.append(("asked", start, asked))
+            bars.append(("tool", start + asked, call["duration_s"] - asked))
     return "".join(
         f'<i class="{kind}" style="left:{_share(offset + max(0.0, start), total)}%;'
         f'width:{_share(length, total)}%" title="{kind} {duration(length)}"></i>'

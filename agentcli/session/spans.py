@@ -52,7 +52,7 @@ class Spans(Hook):
         self._provider = provider
         self._tracer = provider.get_tracer(AGENT, __version__)
         self._run: Span | None = None
-        self._calls: dict[str, Span] = {}
+        self._calls: dict[str, tuple[str, int]] = {}  # by id: the name, and when it began
 
     async def on_event(self, event: Event, state: AgentState) -> None:
         """Open, close and describe spans."""
@@ -65,20 +65,13 @@ class Spans(Hook):
             case ModelAnswered():
                 self._answered(event, state)
             case ToolStarted(call=call):
-                about = self._about("execute_tool", state) | {
-                    "gen_ai.tool.name": call.name,
-                    "gen_ai.tool.call.id": call.id,
-                    "gen_ai.tool.type": "function",
-                }
-                name = f"execute_tool {call.name}"
-                self._calls[call.id] = self._open(name, SpanKind.INTERNAL, about)
-            case ToolFinished(result=result):
-                span = self._calls.pop(result.call_id, None)
-                if span is not None:
-                    if result.outcome is not Outcome.OK:
-                        error = result.data.get("error") or result.outcome.value
-                        _failed(span, str(error), result.outcome.value)
-                    span.end()
+                self._calls[call.id] = call.name, time.time_ns()
+            case ToolFinished(result=result) if result.call_id in self._calls:
+                span = self._called(result.call_id, state, event.asked_s)
+                if result.outcome is not Outcome.OK:
+                    error = result.data.get("error") or result.outcome.value
+                    _failed(span, str(error), result.outcome.value)
+                span.end()
             case RetryScheduled() if self._run is not None:
                 self._run.add_event(
                     "retry",
@@ -132,11 +125,21 @@ class Spans(Hook):
             span.set_attribute("agentcli.cost_usd", event.cost_usd)
         span.end(now)
 
+    def _called(self, call_id: str, state: AgentState, asked_s: float = 0.0) -> Span:
+        """The span of a call, from where the user had been asked about it."""
+        name, began = self._calls.pop(call_id)
+        about = self._about("execute_tool", state) | {
+            "gen_ai.tool.name": name,
+            "gen_ai.tool.call.id": call_id,
+            "gen_ai.tool.type": "function",
+        }
+        start = began + int(asked_s * 1e9)
+        return self._open(f"execute_tool {name}", SpanKind.INTERNAL, about, start)
+
     def _end(self, event: RunFinished, state: AgentState) -> None:
+        for call_id in list(self._calls):  # a run that could not be recorded left them open
+            self._called(call_id, state).end()
         run, self._run = self._run, None
-        for span in self._calls.values():  # a run that could not be recorded left them open
-            span.end()
-        self._calls.clear()
         if run is None:
             return
         used = state.used.usage

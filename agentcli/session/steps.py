@@ -111,8 +111,8 @@ class Steps:
             "files": {"before": {}, "after": {}},
             "metrics": {
                 **{name: 0 for name in ("fresh", "cached", "cache_write", "output", "reasoning")},
-                **{"first_token_s": 0.0, "model_s": 0.0, "tools_s": 0.0, "cost_usd": 0.0},
-                **{"retries": 0, "model_started": None},
+                **{name: 0.0 for name in ("first_token_s", "model_s", "tools_s", "asked_s")},
+                **{"cost_usd": 0.0, "retries": 0, "model_started": None},
             },
         }
 
@@ -150,13 +150,15 @@ class Steps:
                         "call_id": result.call_id,
                         "tool": f"{result.name}@{version}" if version else result.name,
                         "started": began,
+                        "asked_s": event.asked_s,
                         "duration_s": event.duration_s,
                         "outcome": result.outcome.value,
                         "attempts": result.data.get("attempts", 1),
                         "ran": began is not None,
                     }
                 )
-                metrics["tools_s"] += event.duration_s
+                metrics["tools_s"] += event.duration_s - event.asked_s
+                metrics["asked_s"] += event.asked_s
             case Reviewed():
                 step["critic_outputs"].append(
                     {"critic": event.critic, "judgement": event.judgement, "reason": event.reason}

@@ -73,6 +73,14 @@ Ask = Callable[[Approval], Awaitable[Reply]]
 """Asks the user about one call. It is never called while another question is open."""
 
 
+Waited = Callable[[float], None]
+"""Told, once or more, how many seconds a call waited for the user."""
+
+
+def unheeded(seconds: float) -> None:
+    """A ``Waited`` for whom it does not matter."""
+
+
 class Trial(Protocol):
     """A call that can be run on a copy of the workspace before it is allowed."""
 

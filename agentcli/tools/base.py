@@ -33,6 +33,10 @@ NARROWER = "narrower"
 """Key of a check's ``data``: arguments with which the same check looks at what failed alone."""
 
 
+ASKED = "asked_s"
+"""Key of a result's ``data``: for how many seconds the user was asked, where that was so."""
+
+
 PLAN = "plan"
 """Key of a result's ``data``: the steps of a plan that was made."""
 

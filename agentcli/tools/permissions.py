@@ -8,13 +8,24 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any, Protocol
 
 from agentcli.errors import AgentCLIError
 from agentcli.messages import ToolCall
-from agentcli.tools.approval import Answer, Approval, Ask, Look, Reply, Trial, unknown
+from agentcli.tools.approval import (
+    Answer,
+    Approval,
+    Ask,
+    Look,
+    Reply,
+    Trial,
+    Waited,
+    unheeded,
+    unknown,
+)
 from agentcli.tools.base import ToolKind, ToolSpec
 from agentcli.tools.judging import Judgement, Verdict, judge
 from agentcli.tools.rules import Rule, Rules
@@ -32,11 +43,13 @@ class Permissions(Protocol):
         arguments: Mapping[str, Any],
         trial: Trial | None = None,
         look: Look = unknown,
+        waited: Waited = unheeded,
     ) -> str | None:
         """None to let the call run, or the reason for refusing it, which the model reads.
 
         ``trial``, where the call can be run on a copy first. One that was committed stands for
-        the call, which then does not run again. ``look`` tells what an edit would change.
+        the call, which then does not run again. ``look`` tells what an edit would change, and
+        ``waited`` is told how long the user took.
         """
         ...
 
@@ -100,6 +113,7 @@ class ModePermissions:
         arguments: Mapping[str, Any],
         trial: Trial | None = None,
         look: Look = unknown,
+        waited: Waited = unheeded,
     ) -> str | None:
         """See ``Permissions.permit``."""
         asks, reason = self._decide(spec, arguments)[:2]
@@ -108,7 +122,9 @@ class ModePermissions:
         if self._ask is None:
             why = f": {reason}" if reason else ""
             return f"{spec.name} needs approval in {self.mode} mode, and nobody can be asked{why}"
+        began = time.monotonic()
         async with self._asking:
+            waited(time.monotonic() - began)  # for the answer to another question
             # The answer to another question may have settled this one.
             asks, reason, judgement = self._decide(spec, arguments)
             if not asks:
@@ -123,7 +139,7 @@ class ModePermissions:
                 can_copy=trial is not None,
                 diff=await look(),
             )
-            return await self._put(approval, self._ask, trial)
+            return await self._put(approval, self._ask, trial, waited)
 
     def _decide(
         self, spec: ToolSpec, arguments: Mapping[str, Any]
@@ -149,7 +165,15 @@ class ModePermissions:
             return False, None, judgement
         return True, judgement.reason, judgement
 
-    async def _put(self, approval: Approval, ask: Ask, trial: Trial | None) -> str | None:
+    async def _put(
+        self, approval: Approval, asking: Ask, trial: Trial | None, waited: Waited
+    ) -> str | None:
+        async def ask(approval: Approval) -> Reply:
+            began = time.monotonic()
+            reply = await asking(approval)
+            waited(time.monotonic() - began)
+            return reply
+
         reply = await ask(approval)
         tried = False
         while reply.answer is Answer.COPY and trial is not None and not tried:
@@ -188,6 +212,7 @@ class AllowAll:
         arguments: Mapping[str, Any],
         trial: Trial | None = None,
         look: Look = unknown,
+        waited: Waited = unheeded,
     ) -> str | None:
         """Always None."""
         return None

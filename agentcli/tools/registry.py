@@ -20,7 +20,8 @@ from agentcli.errors import AgentCLIError, ConfigError, ToolInputError
 from agentcli.messages import Outcome, ToolCall, ToolDefinition, ToolResult
 from agentcli.text import encodable, one_line, truncate
 from agentcli.tools.adapt import adapted
-from agentcli.tools.base import Tool, ToolContext, ToolKind, ToolOutput, ToolSpec
+from agentcli.tools.approval import Waited
+from agentcli.tools.base import ASKED, Tool, ToolContext, ToolKind, ToolOutput, ToolSpec
 from agentcli.tools.files import load
 from agentcli.tools.middleware import CarryOut, Execution, Middleware
 from agentcli.tools.permissions import AllowAll, Permissions
@@ -255,8 +256,9 @@ class Registry:
         Raises:
             asyncio.CancelledError: the caller was cancelled; nothing else is raised.
         """
+        asked: list[float] = []
         try:
-            output = await self._carry_out(call, context)
+            output = await self._carry_out(call, context, asked.append)
         except AgentCLIError as error:
             output = _failure(error.line(), error)
         except Exception as error:
@@ -267,9 +269,10 @@ class Registry:
         diff = encodable(output.diff)
         root = context.environment.root
         paths = tuple(dict.fromkeys(_in_workspace(path, root) for path in output.paths))
-        return ToolResult(call.id, call.name, content, output.outcome, diff, paths, output.data)
+        data = {**output.data, ASKED: round(sum(asked), 3)} if asked else output.data
+        return ToolResult(call.id, call.name, content, output.outcome, diff, paths, data)
 
-    async def _carry_out(self, call: ToolCall, context: ToolContext) -> ToolOutput:
+    async def _carry_out(self, call: ToolCall, context: ToolContext, waited: Waited) -> ToolOutput:
         arguments = self.arguments(call)
         tool = self._entry(call).tool
         lacking = tool.spec.requires - context.environment.operations
@@ -277,15 +280,18 @@ class Registry:
             raise ToolInputError(f"{call.name} needs {', '.join(sorted(lacking))}, not to be had")
         context = replace(context, call_id=call.id)
         look = functools.partial(proposed, tool, context, arguments)
+        permit = functools.partial(
+            self.permissions.permit, tool.spec, call, arguments, look=look, waited=waited
+        )
         refusal: str | None = None
         if context.on_copy and tool.spec.kind is ToolKind.EDIT:
             pass
         elif context.copies is None or not tool.spec.kind.changes_files or not tool.spec.requires:
-            refusal = await self.permissions.permit(tool.spec, call, arguments, look=look)
+            refusal = await permit()
         else:
             work = functools.partial(_execute, tool, arguments=arguments)
             async with CopyTrial(work, context) as trial:
-                refusal = await self.permissions.permit(tool.spec, call, arguments, trial, look)
+                refusal = await permit(trial=trial)
             if trial.answer is not None and refusal is None:
                 return trial.answer
         if refusal is not None:

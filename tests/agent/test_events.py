@@ -172,4 +172,5 @@ async def test_memory_log_keeps_what_it_is_given() -> None:
 def test_a_command_took_what_it_took_however_long_somebody_was_asked() -> None:
     command = ToolResult("c1", "shell", "exit code 0", data={"duration_s": 0.25})
     assert ToolFinished(1, command, 9.0).command_s == 0.25
-    assert ToolFinished(1, ToolResult("c2", "fetch", "text"), 9.0).command_s == 9.0
+    fetched = ToolResult("c2", "fetch", "text", data={"asked_s": 8.0})
+    assert ToolFinished(1, fetched, 9.0).command_s == 1.0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -14,16 +16,18 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from agentcli.messages import Usage
 from agentcli.session.spans import Spans
+from agentcli.tools.approval import Answer, Approval
+from agentcli.tools.approval import Reply as ApprovalReply
 from tests.server import Reply
 from tests.session.conftest import Sessions, shell
 
 USAGE = Usage(100, 60, 0, 10, 4)
 
 
-async def recorded(sessions: Sessions, script: list[Reply]) -> list[ReadableSpan]:
+async def recorded(sessions: Sessions, script: list[Reply], **options: Any) -> list[ReadableSpan]:
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    await sessions.run(script, hooks=[Spans(provider)])
+    await sessions.run(script, hooks=[Spans(provider)], **options)
     return list(exporter.get_finished_spans())
 
 
@@ -64,6 +68,18 @@ async def test_answers_and_calls_stand_below_their_run(sessions: Sessions) -> No
     assert call.status.status_code is StatusCode.ERROR
     assert run.attributes is not None and run.attributes["gen_ai.conversation.id"] == session
     assert run.status.status_code is StatusCode.UNSET
+
+
+async def test_a_call_begins_when_its_user_has_answered(sessions: Sessions) -> None:
+    async def ask(approval: Approval) -> ApprovalReply:
+        await asyncio.sleep(0.2)
+        return ApprovalReply(Answer.NO)
+
+    script = [shell("make x"), Reply(text="Done.")]
+    chat, call, *_ = await recorded(sessions, script, mode="ask", ask=ask)
+    assert call.name == "execute_tool shell"
+    assert (call.start_time or 0) - (chat.end_time or 0) >= 0.19e9
+    assert (call.end_time or 0) >= (call.start_time or 0)
 
 
 async def test_a_failed_run_says_why(sessions: Sessions) -> None:

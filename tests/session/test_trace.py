@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import struct
@@ -22,6 +23,8 @@ from agentcli.session.journal import read_events, read_timed
 from agentcli.session.steps import steps_of
 from agentcli.session.store import journal_path, list_sessions
 from agentcli.session.trace import close_interrupted, rewrite
+from agentcli.tools.approval import Answer, Approval
+from agentcli.tools.approval import Reply as ApprovalReply
 from tests.server import Reply
 from tests.session.conftest import Sessions, shell, write
 
@@ -188,8 +191,22 @@ async def test_the_page_shows_everything_and_runs_nothing(sessions: Sessions) ->
     assert [tag for tag, attributes in shown.tags if attributes.get("class") == "step"] == [
         "details"
     ] * 3
-    kinds = [attributes.get("class") for tag, attributes in shown.tags if tag == "i"][3:]
+    kinds = [attributes.get("class") for tag, attributes in shown.tags if tag == "i"][4:]
     assert kinds == ["prefill", "decode", "tool"] * 2 + ["prefill", "decode"]
+
+
+async def test_waiting_for_the_user_is_no_time_of_a_tool(sessions: Sessions) -> None:
+    async def ask(approval: Approval) -> ApprovalReply:
+        await asyncio.sleep(0.25)
+        return ApprovalReply(Answer.NO)
+
+    result = await sessions.run([shell("make x"), Reply(text="Done.")], mode="ask", ask=ask)
+    steps, found = steps_of(read_timed(journal_path(result.state.session_id)))
+    metrics, (call,) = found[0]["metrics"], found[0]["tool_invocations"]
+    assert call["asked_s"] >= 0.25 and metrics["asked_s"] == call["asked_s"]
+    assert metrics["tools_s"] == pytest.approx(call["duration_s"] - call["asked_s"])
+    bars = [tag for tag in Page(page(steps.manifest(), found)).tags if tag[0] == "i"][4:8]
+    assert [bar["class"] for _, bar in bars][:4] == ["prefill", "decode", "asked", "tool"]
 
 
 async def test_a_browser_draws_the_waterfall(sessions: Sessions, tmp_path: Path) -> None:
@@ -207,7 +224,7 @@ async def test_a_browser_draws_the_waterfall(sessions: Sessions, tmp_path: Path)
         step["duration_s"], start = 1.0, step["started"]
         step["metrics"] |= {"model_started": start, "first_token_s": 0.3, "model_s": 0.6}
         for call in step["tool_invocations"]:
-            call |= {"started": start + 0.6, "duration_s": 0.4}
+            call |= {"started": start + 0.6, "duration_s": 0.4, "asked_s": 0.2}
     (tmp_path / "page.html").write_text(page(steps.manifest(), found))
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=800,800"]
     subprocess.run(
@@ -223,7 +240,7 @@ async def test_a_browser_draws_the_waterfall(sessions: Sessions, tmp_path: Path)
         check=True,
     )
     colours = Counter(pixels((tmp_path / "page.png").read_bytes()))
-    for bar in ("8a63d2", "2f7ed8", "d9822b"):  # prefill, decode, tool
+    for bar in ("8a63d2", "2f7ed8", "b9bfc6", "d9822b"):  # prefill, decode, asked, tool
         assert colours[bytes.fromhex(bar)] > 400, bar
 
 
