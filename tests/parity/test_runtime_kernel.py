@@ -39,7 +39,7 @@ from agentcli.agent.processors.selection import KeepLastN
 from agentcli.agent.records import kind
 from agentcli.agent.run import RunResult
 from agentcli.agent.state import STATUS_OF, AgentState, StepRecord, exit_code
-from agentcli.environments.base import Nowhere, opened
+from agentcli.environments.base import Environment, Nowhere, opened
 from agentcli.environments.choose import choose
 from agentcli.environments.docker import DockerEnvironment
 from agentcli.environments.host import HostEnvironment
@@ -52,7 +52,7 @@ from agentcli.messages import Message, Role, ToolCall, ToolDefinition, ToolResul
 from agentcli.session import store
 from agentcli.settings import ProviderSettings, Settings
 from agentcli.task import Budget, Resource, Task
-from agentcli.tools.base import ToolContext, ToolKind
+from agentcli.tools.base import ToolContext, ToolKind, ToolSpec
 from agentcli.tools.builtin import builtin_tools
 from agentcli.tools.registry import Registry, tool
 from agentcli.wiring import open_agent
@@ -269,7 +269,7 @@ async def test_critics(bench: Make) -> None:
 
 
 async def test_preflight(bench: Make, tmp_path: Path) -> None:
-    """The codes; a run with an issue ends in no steps, once, with all of them listed."""
+    """All 17 codes; a run with an issue ends in no steps, once, with all of them listed."""
     bad = Task(
         " ",
         id="no id",
@@ -285,8 +285,8 @@ async def test_preflight(bench: Make, tmp_path: Path) -> None:
     made = await bench(["never asked"])
     made.agent._preflight = partial(look, bad, made.agent.context.environment)
     result = await made.run()
-    codes = [event.code for event in told(made, PreflightIssue)]
-    assert codes == [
+    told_of = [event.code for event in told(made, PreflightIssue)]
+    assert told_of == [
         "TASK_ID_INVALID",
         "TASK_OBJECTIVE_INVALID",
         "TASK_BUDGET_STEPS_INVALID",
@@ -300,13 +300,39 @@ async def test_preflight(bench: Make, tmp_path: Path) -> None:
         "TASK_RESOURCE_MISSING",
     ]
     assert (result.step_count, result.exit_code) == (0, 2)
-    assert len(told(made, RunFinished)) == 1 and all(code in result.state.detail for code in codes)
-    lacking = await look(Task("do it"), Nowhere(), Registry(builtin_tools()).specs, groups=["x"])
-    assert {issue.code for issue in lacking} == {
-        Code.ENV_REQUIRED_OPS_MISSING,
-        Code.ENV_OPS_GROUP_MISSING,
-    }
-    assert len(Code) == 17
+    assert len(told(made, RunFinished)) == 1
+    assert all(code in result.state.detail for code in told_of)
+
+    found = [Code(code) for code in told_of]
+    specs = Registry(builtin_tools()).specs
+    found += await codes(Task("do it"), Nowhere(), specs, groups=["x"])
+    found += await codes(Task("do it", resources=(None,)), Nowhere())  # type: ignore[arg-type]
+    (tmp_path / "locked").mkdir(mode=0o555)
+    (tmp_path / "read.txt").touch(mode=0o444)
+    beside = (
+        Resource("read.txt", writable=True),
+        Resource("locked/new.txt", required=False, writable=True),
+    )
+    async with opened(HostEnvironment(tmp_path, wanted="none")) as host:
+
+        class FilesAlone:
+            """The host without commands: what may be written is told by the modes of files."""
+
+            operations, root, stat = frozenset({"files"}), host.root, staticmethod(host.stat)
+
+        found += await codes(Task("do it", resources=beside), FilesAlone())  # type: ignore[arg-type]
+    (tmp_path / "gone").mkdir()
+    async with opened(HostEnvironment(tmp_path / "gone", wanted="none")) as host:
+        (tmp_path / "gone").rmdir()
+        found += await codes(Task("do it"), host)
+    found += await codes(Task("do it"), host)  # which is closed now
+    assert set(found) == set(Code) and len(Code) == 17
+
+
+async def codes(
+    task: Task, environment: Environment, specs: Sequence[ToolSpec] = (), **options: Any
+) -> list[Code]:
+    return [issue.code for issue in await look(task, environment, specs, **options)]
 
 
 async def test_memory(bench: Make) -> None:
