@@ -140,32 +140,43 @@ TRICKS = (
 
 
 def test_bash_runs_nothing_that_is_not_seen(tmp_path: Path) -> None:
-    """Each trick is run by bash with programs that only leave a mark."""
-    marks, bin_folder = tmp_path / "marks", tmp_path / "bin"
+    """Each trick is run by bash with programs that only leave a mark, in two passes.
+
+    All programs succeed in the first; in the second the first one to run fails. So both sides of
+    every ``&&`` and ``||`` are run, and every loop ends.
+    """
+    marks, fails, bin_folder = tmp_path / "marks", tmp_path / "fails", tmp_path / "bin"
     bin_folder.mkdir()
     for name in ("a", "b", "c", "d", "ab"):
         program = bin_folder / name
-        # ``a`` ends well only the first time, so that every loop and condition is entered and ends.
-        program.write_text(f'#!/bin/sh\necho {name} >> "{marks}"\n[ -e "{marks}.x" ] && exit 1\n')
+        program.write_text(
+            f'#!/bin/sh\necho {name} >> "{marks}"\n'
+            f'if [ -e "{fails}" ]; then rm "{fails}"; exit 1; fi\n'
+        )
         program.chmod(0o755)
-    faults = []
+    faults, everything = [], set()
     for trick in TRICKS:
         ran = set()
-        for ends_well in (True, False):
+        for first_fails in (False, True):
             marks.write_text("")
-            (tmp_path / "marks.x").unlink(missing_ok=True)
-            if not ends_well:
-                (tmp_path / "marks.x").touch()
-            line = ("timeout", "5", "/bin/bash", "-c", trick)
-            env = {"PATH": f"{bin_folder}:/usr/bin:/bin"}
+            if first_fails:
+                fails.touch()
             subprocess.run(
-                line, env=env, cwd=tmp_path, capture_output=True, stdin=subprocess.DEVNULL
+                ("/bin/bash", "-c", trick),
+                env={"PATH": f"{bin_folder}:/usr/bin:/bin"},
+                cwd=tmp_path,
+                capture_output=True,
+                stdin=subprocess.DEVNULL,
+                timeout=60,
             )
             ran |= set(marks.read_text().split())
+        fails.unlink(missing_ok=True)
+        everything |= ran
         found = parse(trick)
         if not found.hidden and not ran <= {segment.program for segment in found.segments}:
             faults.append((trick, ran, programs(trick)))
     assert faults == []
+    assert everything == {"a", "b", "c", "d", "ab"}
     assert sum(not parse(trick).hidden for trick in TRICKS) > 60, "nor is all of it given up"
 
 
