@@ -184,7 +184,8 @@ def test_retry() -> None:
     delays = [backoff_s(model, 1) for _ in range(200)]
     assert min(delays) >= 1.0 and max(delays) <= 1.2 and len(set(delays)) > 100
     assert delay_s(model, RateLimitError("slow down", retry_after_s=7.0), 1) == 7.0
-    assert delay_s(model, RateLimitError("slow down", retry_after_s=9e9), 1) is None
+    assert delay_s(model, RateLimitError("slow down", retry_after_s=120.0), 1) == 120.0
+    assert delay_s(model, RateLimitError("slow down", retry_after_s=120.5), 1) is None
     maybe = DeadlineError("no answer")
     assert delay_s(model, maybe, 1) is not None and delay_s(model, maybe, 2) is None
     assert [delay_s(bare, ServerError("500"), attempt) for attempt in (1, 2, 3, 4)] == [
@@ -196,8 +197,25 @@ def test_retry() -> None:
     assert issubclass(RetryExhaustedError, ProviderError)
 
 
-def test_classes() -> None:
+async def test_classes() -> None:
     """What is tried again is decided by the class that a status code or an exception has."""
+    answers = [
+        (Reply(status=429), RateLimitError),
+        (Reply(status=500), ServerError),
+        (Reply(status=503), OverloadedError),
+        (Reply(status=401), AuthenticationError),
+        (Reply(status=403), AccessDeniedError),
+        (Reply(status=400), BadRequestError),
+        (Reply(status=429, code="insufficient_quota"), QuotaError),
+        (Reply(status=418), BadRequestError),
+    ]
+    with ScriptedServer([reply for reply, _ in answers]) as server:
+        client = OpenAIChat(ModelInfo("m", "openai"), "sk-test", server.url)
+        for _, expected in answers:
+            with pytest.raises(ProviderError) as raised:
+                await chat(client, ChatRequest((user("hi"),)))
+            assert type(raised.value) is expected
+        await client.aclose()
     again = (RateLimitError, ServerError, OverloadedError, ConnectError)
     never = (AuthenticationError, AccessDeniedError, BadRequestError, QuotaError)
     assert {chance(cls("x")) for cls in again} == {Chance.RETRY}
@@ -259,9 +277,11 @@ async def test_hooks(bench: Make) -> None:
 
 async def test_processors(bench: Make) -> None:
     """The pipeline is ordered and chosen by name; calls keep their results; first words stay."""
-    assert [processor.name for processor in processors_named(STANDARD)] == [
-        each.partition("=")[0] for each in STANDARD
-    ]
+    names = [processor.name for processor in processors_named(STANDARD)]
+    same = ("summarize_older_than_n", "keep_last_n", "truncate_long_tools")
+    assert {*same, "keep_recent_tool_calls", "condense_results", "keep_relevant"} < set(names)
+    turned = [processor.name for processor in processors_named(same)]
+    assert turned == list(same) and turned != [name for name in names if name in same]
 
     async def long(context: ToolContext) -> str:
         """Say much."""
@@ -283,7 +303,7 @@ async def test_processors(bench: Make) -> None:
         "keep_last_n",
     }
     view = list(result.state.view)
-    assert view[0].text == "the first words" and len(view) <= len(result.state.history)
+    assert view[0].text == "the first words" and len(view) < len(result.state.history)
     validate_history(view)
 
 
@@ -312,11 +332,13 @@ async def test_budget(bench: Make) -> None:
 
 
 async def test_phases(bench: Make) -> None:
-    """By the kinds of the tools that were called, never by names or ids of calls."""
+    """By kinds of tools and what command lines run, never by names or ids of calls."""
     script = [
         Reply(calls=[call("look", text="x")], call_ids=["write_file"]),
         Reply(calls=[call("change", path="f", text="x")], call_ids=["run_tests"]),
         Reply(calls=[call("prove")], call_ids=["read_file"]),
+        Reply(calls=[call("change", path="f", text="y")], call_ids=["run_tests_2"]),
+        Reply(calls=[call("shell", command="pytest -q --version")]),
         "done",
     ]
 
@@ -328,11 +350,13 @@ async def test_phases(bench: Make) -> None:
         tool(ECHO.function, ToolKind.READ, name="look"),
         tool(WRITE.function, ToolKind.EDIT, name="change", path_arguments=("path",)),
         tool(prove, ToolKind.CHECK),
+        tool(SHELL.function, ToolKind.RUN, command_argument="command"),
     ]
     made = await bench(script, tools)
     await made.run()
     moves = [(event.previous.value, event.phase.value) for event in told(made, PhaseChanged)]
-    assert moves == list(itertools.pairwise(["explore", "discover", "edit", "validate"]))
+    phases = ["explore", "discover", "edit", "validate", "edit", "validate"]
+    assert moves == list(itertools.pairwise(phases))
 
 
 async def test_streaming(bench: Make) -> None:
@@ -360,7 +384,8 @@ async def test_streaming(bench: Make) -> None:
 
 
 async def test_soft_caps(bench: Make) -> None:
-    """40 tool calls, 3 failed builds, 3 failed edits of a file; each is told once, none ends it."""
+    """40 tool calls, 3 failed builds, 3 failed edits of a file, four fifths of a limit: each is
+    told once, and none ends the run."""
 
     async def build(context: ToolContext) -> ToolOutput:
         """Build."""
@@ -377,22 +402,29 @@ async def test_soft_caps(bench: Make) -> None:
     ]
     failing = [Reply(calls=[("build", {}), call("edit", path=p)]) for p in ("a", "./a", "a", "b")]
     many = Reply(calls=[call("echo", text=str(n)) for n in range(40)])
-    made = await bench([*failing, many, "done"], tools)
+    made = await bench([*failing, many, "done"], tools, limits=RunLimits(max_steps=7))
     result = await made.run()
     caps = sorted((event.cap.split()[0], event.limit) for event in told(made, SoftCapReached))
-    assert caps == [("failed_checks", 3), ("failed_edits", 3), ("tool_calls", 40)]
+    assert [(name, round(limit, 1)) for name, limit in caps] == [
+        *(("failed_checks", 3), ("failed_edits", 3), ("steps", 5.6), ("tool_calls", 40))
+    ]
     assert result.state.stop is StopReason.FINAL
 
 
 async def test_plan_gate(bench: Make) -> None:
-    """Where it is set, editing is blocked until a plan of 3 to 6 steps exists."""
-    writing = Reply(calls=[call("write", path="f", text="x")])
+    """Where it is set, editing is blocked, by commands too, until a plan of 3 to 6 steps exists."""
+    by_command = call("shell", command="sed -i s/a/b/ f")
+    writing = Reply(calls=[call("write", path="f", text="x"), by_command])
     planning = Reply(calls=[call("plan", steps=["a", "b", "c"])])
-    made = await bench([writing, planning, writing, "done"], [WRITE, plan_tool(Prompts.standard())])
+    short = Reply(calls=[call("plan", steps=["a", "b"])])
+    shell = tool(SHELL.function, ToolKind.RUN, command_argument="command")
+    tools = [WRITE, shell, plan_tool(Prompts.standard())]
+    made = await bench([writing, short, writing, planning, writing, "done"], tools)
     made.agent.stream._hooks = [PlanGate(made.agent.tools.purpose)]
     result = await made.run()
     outcomes = [m.result.outcome for m in result.state.history if m.role is Role.TOOL]
-    assert outcomes == [Outcome.DENIED, Outcome.OK, Outcome.OK]
+    denied, good = Outcome.DENIED, Outcome.OK
+    assert outcomes == [denied, denied, Outcome.ERROR, denied, denied, good, good, good]
 
 
 @pytest.mark.parametrize("content", ["", "text"])

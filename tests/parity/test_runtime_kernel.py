@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from agentcli.agent.budget import RunLimits
 from agentcli.agent.criteria import standard
-from agentcli.agent.critics import Judgement, Review
+from agentcli.agent.critics import ChecksPass, Judgement, ModelCritic, Review
 from agentcli.agent.decision import Act, Branch, Candidate, Decision, Final, Wait
 from agentcli.agent.events import (
     BranchTaken,
@@ -24,6 +24,7 @@ from agentcli.agent.events import (
     MemoryLog,
     PreflightIssue,
     Recovered,
+    Reviewed,
     RunFinished,
     SessionStarted,
     Stage,
@@ -31,8 +32,8 @@ from agentcli.agent.events import (
     StepFinished,
     StopReason,
 )
-from agentcli.agent.hooks import Hook
-from agentcli.agent.memory import SearchMemory, SummaryMemory, WindowMemory
+from agentcli.agent.hooks import Allow, Hook, Verdict
+from agentcli.agent.memory import Memory, SearchMemory, SummaryMemory, WindowMemory
 from agentcli.agent.module import AgentModule
 from agentcli.agent.preflight import Code, look
 from agentcli.agent.processors.selection import KeepLastN
@@ -44,7 +45,7 @@ from agentcli.environments.choose import choose
 from agentcli.environments.docker import DockerEnvironment
 from agentcli.environments.host import HostEnvironment
 from agentcli.environments.ssh import SshEnvironment
-from agentcli.errors import CapabilityError
+from agentcli.errors import CapabilityError, Place
 from agentcli.llm.client import ModelInfo
 from agentcli.llm.openai import OpenAIChat
 from agentcli.llm.text_calls import parse
@@ -55,9 +56,10 @@ from agentcli.task import Budget, Resource, Task
 from agentcli.tools.base import ToolContext, ToolKind, ToolSpec
 from agentcli.tools.builtin import builtin_tools
 from agentcli.tools.registry import Registry, tool
+from agentcli.tools.verify import verify
 from agentcli.wiring import open_agent
 from tests.agent.conftest import Bench, Make
-from tests.agent.test_kernel import ECHO, call
+from tests.agent.test_kernel import ECHO, WRITE, call
 from tests.server import Reply, ScriptedServer
 
 ECHOING = Reply(calls=[call("echo", text="x")])
@@ -75,12 +77,16 @@ def told(made: Bench, *classes: type[Event]) -> list[Any]:
 
 
 async def test_runtime_phases(bench: Make) -> None:
-    """OBSERVE, DECIDE, ACT, REDUCE, CRITIC, CHECK_STOP, framed by the beginning and the end."""
+    """OBSERVE, DECIDE, ACT, REDUCE, CRITIC, CHECK_STOP, framed by the beginning and the end; an
+    error is told with its stage."""
     made = await bench([ECHOING, "done"], [ECHO], critics=[Content()])
     events = [event async for event in made.agent.start("go")]
     assert isinstance(events[0], SessionStarted) and isinstance(events[-1], RunFinished)
     stages = [event.stage for event in events if isinstance(event, StageStarted)]
     assert stages[:6] == list(Stage) and Stage.ACT not in stages[6:]
+    made = await bench([Reply(status=401)])
+    state = (await made.run()).state
+    assert state.error == "AuthenticationError" and state.place == Place(1, Stage.DECIDE.value)
 
 
 async def test_events(bench: Make) -> None:
@@ -91,6 +97,10 @@ async def test_events(bench: Make) -> None:
         async def on_event(self, event: Event, state: AgentState) -> None:
             order.append(kind(event))
 
+        async def before_tool(self, call: ToolCall, state: AgentState) -> Verdict:
+            order.append("before_tool")
+            return Allow()
+
     for script in (["done"], [Reply(status=401)], [Reply(calls=[("nobody", {})]), "done"]):
         made = await bench(script, [ECHO], hooks=[Watcher()])
         await made.run()
@@ -100,8 +110,9 @@ async def test_events(bench: Make) -> None:
     made = await bench([ECHOING, "done"], [ECHO], hooks=[Watcher()])
     await made.run()
     step = order[order.index("step_started") : order.index("step_finished") + 1]
-    places = [step.index(name) for name in ("model_answered", "tool_started", "tool_finished")]
-    assert places == sorted(places)
+    names = ("model_answered", "before_tool", "tool_started", "tool_finished")
+    places = [step.index(name) for name in names]
+    assert places == sorted(places) and step.count("before_tool") == 1
 
 
 async def test_agent_module(bench: Make) -> None:
@@ -248,7 +259,8 @@ async def test_recovery(bench: Make) -> None:
 
 
 async def test_critics(bench: Make) -> None:
-    """All are heard; the first stop or retry in order wins; a retry uses a step."""
+    """All are heard; the first stop or retry in order wins; a retry uses a step. Two are there: one
+    for checks and a model's."""
 
     class Saying:
         def __init__(self, *judgements: Judgement) -> None:
@@ -266,6 +278,27 @@ async def test_critics(bench: Make) -> None:
     assert result.state.stop is StopReason.CRITIC_STOP and result.state.used.steps == 2
     assert [critic.heard for critic in critics] == [2, 2, 2]
     assert made.server.requests[1].json["messages"][-1]["content"] == "retry"
+
+    verdicts = [
+        Reply(text=json.dumps({"judgement": word, "reason": f"I say {word}"}))
+        for word in ("continue", "stop")
+    ]
+    with ScriptedServer(verdicts) as judging:
+        judge = OpenAIChat(ModelInfo("judge", "openai"), "sk-test", judging.url)
+        script = ["done", Reply(calls=[call("write", path="there", text="x")]), "done"]
+        made = await bench(script, [WRITE])
+        tests = ChecksPass(verify, made.agent.context, ["test -e there"])
+        critics = [tests, ModelCritic(judge, "You judge.")]
+        made = await bench(script, [WRITE], critics=critics)
+        result = await made.run()
+        await judge.aclose()
+    assert [(event.step, event.critic, event.judgement) for event in told(made, Reviewed)] == [
+        (1, "ChecksPass", "retry"),
+        (1, "ModelCritic", "continue"),
+        (3, "ChecksPass", "continue"),
+        (3, "ModelCritic", "stop"),
+    ]
+    assert result.state.detail == "I say stop"
 
 
 async def test_preflight(bench: Make, tmp_path: Path) -> None:
@@ -336,28 +369,28 @@ async def codes(
 
 
 async def test_memory(bench: Make) -> None:
-    """Records are appended as the run goes and brought back for DECIDE: window, summary, search."""
+    """Records are appended as the run goes and brought back for DECIDE: window, summary, search;
+    kept on resume."""
 
     async def find(context: ToolContext, topic: str) -> str:
         """Find."""
         return f"{topic} lies at {'4711' if topic == 'port' else 'nowhere'}. " + "words " * 60
 
     topics = ["port", "sun", "moon", "stars", "sky", "sea"]
-    for memory in (WindowMemory(8), SummaryMemory(), SearchMemory()):
+    memories: list[Callable[[], Memory]] = [lambda: WindowMemory(8), SummaryMemory, SearchMemory]
+    for memory in memories:
         script = [Reply(calls=[("find", {"topic": topic})]) for topic in topics]
-        made = await bench(
-            [*script, "found", "4711"],
-            [tool(find, ToolKind.READ)],
-            memory=memory,
-            processors=[KeepLastN(2)],
-        )
+        tools, processors = [tool(find, ToolKind.READ)], [KeepLastN(2)]
+        made = await bench([*script, "found"], tools, memory=memory(), processors=processors)
         await made.agent.start("find everything").result()
         await made.agent.compact()
-        assert "4711" not in str(list(made.agent.state.view))
+        state = made.agent.state
+        assert "4711" not in str(list(state.view))
+        made = await bench(["4711"], tools, memory=memory(), processors=processors, state=state)
         await made.agent.start("where does the port lie?").result()
         asked = made.server.requests[-1].json["messages"]
         assert any("port" in str(message["content"]) for message in asked[:-1])
-        if not isinstance(memory, SummaryMemory):
+        if memory is not SummaryMemory:
             assert any("4711" in str(message["content"]) for message in asked)
 
 
@@ -386,13 +419,18 @@ async def test_environments(tmp_path: Path) -> None:
     assert refused.content == "error: shell needs process, not to be had"
 
 
-async def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: Sequence[Any]) -> Path:
+async def work(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    script: Sequence[Any],
+    tools: Literal["native", "function"] = "native",
+) -> Path:
     """A run by the composition root; the folder of its session."""
     for name in ("DATA", "CONFIG", "STATE", "CACHE"):
         monkeypatch.setenv(f"AGENTCLI_{name}_DIR", str(tmp_path / name.lower()))
     (tmp_path / "repo").mkdir()
     with ScriptedServer(script) as server:
-        provider = ProviderSettings(base_url=server.url, api_key_env="")
+        provider = ProviderSettings(base_url=server.url, api_key_env="", tools=tools)
         settings = Settings(model="mine:m", sandbox="none", providers={"mine": provider})
         async with open_agent(settings, workspace=tmp_path / "repo", task=Task("go")) as agent:
             result = await agent.start("go").result()
@@ -427,8 +465,9 @@ async def test_result(bench: Make) -> None:
     assert sum(isinstance(event, StepFinished) for event in made.log.events) == 2
 
 
-def test_text_parsers() -> None:
-    """ReAct, JSON, XML and function form; calls that are only not closed are recovered."""
+async def test_text_parsers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ReAct, JSON, XML and function form, by a provider's setting; calls that are only not closed
+    are recovered."""
     schema = {"type": "object", "properties": {"path": {"type": "string"}}, "required": ["path"]}
     tools = [ToolDefinition("read", "Read.", schema)]
     whole = {
@@ -444,3 +483,10 @@ def test_text_parsers() -> None:
             assert (found.name, json.loads(found.arguments)) == ("read", {"path": "a"})
     answer = parse("react", "Thought: known\nFinal Answer: 42", tools)
     assert (answer.text, answer.calls) == ("42", ())
+    writing = 'write_file(path="a.txt", content="1")'
+    folder = await work(
+        tmp_path, monkeypatch, [Reply(text=writing), Reply(text="done")], "function"
+    )
+    steps = [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
+    assert [action["name"] for action in steps[0]["actions"]] == ["write_file"]
+    assert (tmp_path / "repo" / "a.txt").read_text() == "1"
