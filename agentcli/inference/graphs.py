@@ -13,7 +13,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch._dynamo
 from torch import Tensor
 
 from agentcli.model.gpt import GPT
@@ -45,8 +44,9 @@ class DecodeGraphs:
         self._step: Callable[..., Tensor] = decode_step
         if compiled:
             # One compilation for each batch, capacity and bucket; the default allows eight.
-            limit = torch._dynamo.config.recompile_limit
-            torch._dynamo.config.recompile_limit = max(limit, 64)
+            # An attribute, not an import: torch loads the module here, and it takes seconds.
+            dynamo = torch._dynamo.config
+            dynamo.recompile_limit = max(dynamo.recompile_limit, 64)
             # With tuning, products of one row become plain reductions, which read at full speed.
             options: dict[str, Any] = {"coordinate_descent_tuning": True}
             self._step = torch.compile(decode_step, fullgraph=True, dynamic=False, options=options)

@@ -15,7 +15,6 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention.bias import causal_lower_right
 
 from agentcli.errors import ModelError
 from agentcli.model.kv_cache import Span
@@ -124,7 +123,10 @@ def _sdpa(q: Tensor, k: Tensor, v: Tensor, span: Span, scale: float, window: int
     if n_query == n_key:
         return _sdpa_full(q, k, v, None, scale, causal=True)
     if q.is_cuda:
-        # Keeps the flash kernel, which a boolean mask would not.
+        # Keeps the flash kernel, which a boolean mask would not. Imported here, since its module
+        # loads torch's compiler, which takes seconds.
+        from torch.nn.attention.bias import causal_lower_right
+
         return _sdpa_full(q, k, v, causal_lower_right(n_query, n_key), scale)
     return _sdpa_masked(q, k, v, span.visible(n_key, None), scale)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from agentcli.errors import CheckpointError, ModelError
 from agentcli.model.config import ModelConfig
@@ -269,14 +269,18 @@ def _empty_model(
     with torch.device("meta"):
         model = GPT(config, fused=fused)
     try:
-        model = model.to(dtype).to_empty(device=device)
+        # As ``to_empty``, which for this would load torch's compiler and sympy.
+        for module in model.modules():
+            for name, parameter in list(module.named_parameters(recurse=False)):
+                empty = torch.empty(parameter.shape, dtype=dtype, device=device)
+                module.register_parameter(name, nn.Parameter(empty, requires_grad=False))
     except (RuntimeError, MemoryError) as error:
         total = model.count_parameters()["total"] * dtype.itemsize / 1e9
         raise ModelError(f"no room for {total:.1f} GB of weights on {device}: {error}") from None
     for rotary in model.rotaries:
         assert isinstance(rotary, Rotary)
         rotary.to(device)
-    return model.eval().requires_grad_(False)
+    return model.eval()
 
 
 # --- nanochat ----------------------------------------------------------------------------------

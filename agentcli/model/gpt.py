@@ -203,6 +203,11 @@ class Block(nn.Module):
         return x
 
 
+def _embedding(rows: int, width: int) -> nn.Embedding:
+    """Not initialised: drawing numbers on the meta device would load torch's compiler."""
+    return nn.Embedding(rows, width, _weight=torch.empty(rows, width))
+
+
 class GPT(nn.Module):
     """The whole model. Training: ``hidden`` then ``logits``, or ``forward``, without a cache.
 
@@ -217,7 +222,7 @@ class GPT(nn.Module):
         rows = config.padded_vocab_size
         blocks = [Block(config, layer, fused=fused) for layer in range(config.n_layer)]
         self.transformer = nn.ModuleDict(
-            {"wte": nn.Embedding(rows, config.n_embd), "h": nn.ModuleList(blocks)}
+            {"wte": _embedding(rows, config.n_embd), "h": nn.ModuleList(blocks)}
         )
         self.final_norm = Norm(config, config.n_embd)
         # A tied model has no head of its own, unless it is quantised.
@@ -240,7 +245,7 @@ class GPT(nn.Module):
             self.backout_lambda = nn.Parameter(torch.full((1,), 0.2))
         self.value_embeds = nn.ModuleDict(
             {
-                str(i): nn.Embedding(rows, config.kv_dim)
+                str(i): _embedding(rows, config.kv_dim)
                 for i in range(config.n_layer)
                 if config.has_value_embed(i)
             }
