@@ -8,7 +8,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from agentcli import config
+from agentcli import config, extras
 from agentcli.cli.errors import log_to_file
 from agentcli.cli.help import App
 from agentcli.errors import UsageError
@@ -20,16 +20,19 @@ app = App()
 
 @app.command("acp")
 def command(
-    model: Annotated[str | None, typer.Option(help="PROVIDER:NAME.", metavar="MODEL")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="PROVIDER:NAME, such as openai:gpt-6.2-sol.", metavar="MODEL")
+    ] = None,
     mode: Annotated[
-        str | None, typer.Option(help="ask, edits, auto or plan; an editor can change it.")
+        str | None,
+        typer.Option(help="The permission mode to start with; the editor can change it."),
     ] = None,
 ) -> int:
     """Serve the Agent Client Protocol on stdin and stdout, for editors such as Zed."""
     try:
         from acp import Agent, run_agent
     except ModuleNotFoundError as error:
-        raise UsageError("the extra acp is missing", hint="pip install 'agentcli[acp]'") from error
+        raise UsageError("the extra acp is missing", hint=extras.install("acp")) from error
     from agentcli.acp.agent import AcpAgent
 
     def load(folder: Path) -> Settings:

@@ -50,7 +50,7 @@ ModelOption = Annotated[
     str | None,
     typer.Option(
         "--model",
-        help="PROVIDER:NAME, such as openai:gpt-6.2-sol; default: by the settings, else by keys.",
+        help="PROVIDER:NAME, such as openai:gpt-6.2-sol; default: by settings, else by keys.",
         metavar="MODEL",
         callback=_named,
     ),
@@ -65,7 +65,7 @@ ModeOption = Annotated[
     AgentMode | None,
     typer.Option(
         "--mode",
-        help="How much may happen without asking; default: ask in chat, auto in run.",
+        help="What may happen without asking; default: ask in chat, auto in run.",
         rich_help_panel=CONFINEMENT,
     ),
 ]
@@ -81,20 +81,22 @@ EnvOption = Annotated[
 NoSandboxOption = Annotated[
     bool,
     typer.Option(
-        "--no-sandbox", help="Run tools with your own rights.", rich_help_panel=CONFINEMENT
+        "--no-sandbox",
+        help="Run tools without a sandbox, with your own rights.",
+        rich_help_panel=CONFINEMENT,
     ),
 ]
 NetworkOption = Annotated[
     Network | None,
     typer.Option(
-        "--network", help="What commands reach; default: none.", rich_help_panel=CONFINEMENT
+        "--network", help="What commands can reach; default: none.", rich_help_panel=CONFINEMENT
     ),
 ]
 DomainOption = Annotated[
     list[str] | None,
     typer.Option(
         "--domain",
-        help="Let commands reach this host, by --network allow; repeatable.",
+        help="Let commands reach this host (implies --network allow); repeatable.",
         metavar="HOST",
         rich_help_panel=CONFINEMENT,
     ),
@@ -103,7 +105,7 @@ OfflineOption = Annotated[
     bool,
     typer.Option(
         "--offline",
-        help="Reach nothing beyond this machine, models included.",
+        help="Reach nothing beyond this machine, not even a model's provider.",
         rich_help_panel=CONFINEMENT,
     ),
 ]
@@ -116,7 +118,7 @@ BudgetTokensOption = Annotated[
     typer.Option(
         "--budget-tokens",
         min=1,
-        help="End after this many tokens, in and out; default: no end.",
+        help="Stop after this many tokens, input and output; default: no limit.",
         rich_help_panel=LIMITS,
     ),
 ]
@@ -124,7 +126,7 @@ MaxCostOption = Annotated[
     float | None,
     typer.Option(
         "--max-cost",
-        help="End before this many US dollars; default: no end.",
+        help="Stop before this many US dollars; default: no limit.",
         metavar="DOLLARS",
         callback=positive,
         rich_help_panel=LIMITS,

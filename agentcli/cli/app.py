@@ -24,24 +24,24 @@ from agentcli import __version__
 from agentcli.errors import UsageError
 
 COMPLETE = "_AGENTCLI_COMPLETE"
-"""The variable by which a shell asks for completions."""
+"""The environment variable by which a shell asks for completions."""
 
 COMMANDS = {
     "chat": "Talk with the agent about the code in a folder.",
     "run": "Work on a task until its checks pass.",
     "generate": "Continue a text with a model on this machine.",
-    "models": "List models, say what they need, and try them.",
-    "sessions": "List sessions, show them, go back and forth in them.",
+    "models": "List models, show what they need, and test them.",
+    "sessions": "List, search, show, undo, fork, replay and export sessions.",
     "trace": "Show where a session's time, tokens and money went.",
-    "sandbox": "Run a command as the model's commands are run.",
-    "tools": "Show the tools that a model is given.",
-    "acp": "Let an editor drive the agent, by the Agent Client Protocol.",
-    "init": "Write a first file of settings, with a model found on this machine.",
-    "config": "Show what is set and by which layer; set it.",
+    "sandbox": "Run a command in the sandbox that the model's commands get.",
+    "tools": "List the tools that a model is given.",
+    "acp": "Serve an editor over the Agent Client Protocol.",
+    "init": "Write a settings file with a model that is available here.",
+    "config": "Show and change settings.",
     "mcp": "Connect to the MCP servers and list their tools.",
-    "trust": "Obey a project's own settings, servers, commands and hooks.",
-    "completion": "Print what a shell must read to complete agentcli.",
-    "doctor": "Say what works on this machine, and what does not.",
+    "trust": "Allow a project's own settings, servers, commands and hooks.",
+    "completion": "Print a completion script for a shell.",
+    "doctor": "Check what works on this machine.",
 }
 
 
@@ -64,7 +64,7 @@ class LazyGroup(TyperGroup):
     def resolve_command(
         self, ctx: Context, args: list[str]
     ) -> tuple[str | None, Command | None, list[str]]:
-        """Look for the command; for a misspelt one, or for words, propose what was meant."""
+        """Find the command; suggest one for a misspelt name or for plain words."""
         name, said = args[0], " ".join(args)
         if name not in COMMANDS:
             if near := get_close_matches(name, COMMANDS):
@@ -109,10 +109,10 @@ def _root(
 
 
 def call(arguments: list[str] | None) -> int:
-    """Carry out a command line; returns its exit code.
+    """Run a command line; returns its exit code.
 
     Raises:
-        UsageError: it cannot be understood.
+        UsageError: the command line is not valid.
         AgentCLIError, Exception: whatever the subcommand raises.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)

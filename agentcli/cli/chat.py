@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer._click import Context
 
+from agentcli import extras
 from agentcli.cli.agent_options import (
     AgentMode,
     BudgetTokensOption,
@@ -78,7 +79,7 @@ app = App()
 @app.command(cls=ChatCommand)
 def chat(
     prompt: Annotated[
-        str | None, typer.Argument(help="What to begin with.", metavar="PROMPT")
+        str | None, typer.Argument(help="The first message.", metavar="PROMPT")
     ] = None,
     model: ModelOption = None,
     workspace: WorkspaceOption = None,
@@ -86,23 +87,23 @@ def chat(
     resume: Annotated[
         str | None,
         typer.Option(
-            help="Go on with a session; without ID, choose one on the screen.", metavar="[ID]"
+            help="Resume a session; without ID, choose one on the screen.", metavar="[ID]"
         ),
     ] = None,
     continue_: Annotated[
-        bool, typer.Option("--continue", "-c", help="Go on with this folder's last session.")
+        bool, typer.Option("--continue", "-c", help="Resume this folder's last session.")
     ] = False,
     theme: Annotated[Theme | None, typer.Option(help="Colours; default: dark.")] = None,
     plain: Annotated[
-        bool, typer.Option("--plain", help="Line by line, without a full screen.")
+        bool, typer.Option("--plain", help="Plain lines instead of a full screen.")
     ] = False,
     web: Annotated[
-        bool, typer.Option("--web", help="As a page for a browser on this machine.")
+        bool, typer.Option("--web", help="Serve the chat as a page for a browser on this machine.")
     ] = False,
     port: Annotated[
         int,
         typer.Option(
-            help="The page's port; default: any that is free.", min=0, max=65535, show_default=False
+            help="The port of --web; default: any free one.", min=0, max=65535, show_default=False
         ),
     ] = 0,
     no_mouse: Annotated[
@@ -247,7 +248,7 @@ def _serve(port: int) -> int:
         from agentcli.tui.web import ChatServer
     except ImportError as error:
         raise CapabilityError(
-            "the page needs the extra 'web'", hint="Install agentcli[web]"
+            "the page needs the extra 'web'", hint=extras.install("web")
         ) from error
     words = iter(sys.argv[1:])
     rest = ["chat"]  # which may have been left out

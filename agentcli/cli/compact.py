@@ -19,17 +19,21 @@ from agentcli.trust import is_trusted
 
 
 def compact(
-    session_id: Annotated[str, typer.Argument(help="The id, or its beginning.", metavar="ID")],
+    session_id: Annotated[
+        str, typer.Argument(help="The session's id or a prefix of it.", metavar="ID")
+    ],
     preview: Annotated[
-        bool, typer.Option("--preview", help="Only say what would be left out.")
+        bool, typer.Option("--preview", help="Only show what would be left out.")
     ] = False,
     undo: Annotated[bool, typer.Option("--undo", help="Undo the last compaction.")] = False,
     keep: Annotated[
         list[int] | None,
-        typer.Option(min=0, help="The number of a message that stays as it is.", metavar="N"),
+        typer.Option(
+            min=0, help="The number of a message to keep as it is; repeatable.", metavar="N"
+        ),
     ] = None,
 ) -> None:
-    """Show the model less of a session from here on; the session itself stays whole."""
+    """Shorten the conversation that the model sees; the session itself stays whole."""
     session_id = find_session(session_id)
     state = load_state(session_id)
     work = _compact(session_id, state, preview=preview, undo=undo, keep=keep or [])

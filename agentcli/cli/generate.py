@@ -63,25 +63,29 @@ class _Job:
 def generate(
     prompt: Annotated[
         str | None,
-        typer.Argument(help="Text to go on from; stdin if left out or -.", metavar="PROMPT"),
+        typer.Argument(help="The text to continue; stdin if left out or -.", metavar="PROMPT"),
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(
-            help="local:PATH or embedded; default: the one of the settings, else embedded.",
+            help="local:PATH or embedded; default: from the settings, else embedded.",
             metavar="MODEL",
         ),
     ] = None,
-    num_samples: Annotated[int, typer.Option(min=1, help="Continuations side by side.")] = 1,
+    num_samples: Annotated[
+        int, typer.Option(min=1, help="How many continuations to generate in parallel.")
+    ] = 1,
     max_tokens: Annotated[
         int | None,
-        typer.Option(min=1, help="End each after this many tokens; default: where the model ends."),
+        typer.Option(
+            min=1, help="Stop each after this many tokens; default: where the model stops."
+        ),
     ] = None,
     temperature: Annotated[
         float | None,
         typer.Option(
             min=0.0,
-            help="0 takes the likeliest token; default: the model's own, else 1.",
+            help="0 always takes the most likely token; default: the model's own, else 1.",
             rich_help_panel=SAMPLING,
         ),
     ] = None,
@@ -89,7 +93,7 @@ def generate(
         int | None,
         typer.Option(
             min=0,
-            help="Draw from this many tokens, 0: all; default: the model's own, else all.",
+            help="Sample from this many top tokens; 0 is all; default: the model's own, else all.",
             rich_help_panel=SAMPLING,
         ),
     ] = None,
@@ -98,7 +102,7 @@ def generate(
         typer.Option(
             min=0.0,
             max=1.0,
-            help="Draw from the likeliest that have this share; default: the model's own, else 1.",
+            help="Sample from the top tokens up to this share; default: the model's own, else 1.",
             rich_help_panel=SAMPLING,
         ),
     ] = None,
@@ -107,7 +111,7 @@ def generate(
         typer.Option(
             min=0.0,
             max=1.0,
-            help="Draw from those with this share of the likeliest; default: 0.",
+            help="Sample from tokens with this share of the top probability; default: 0.",
             rich_help_panel=SAMPLING,
         ),
     ] = None,
@@ -115,7 +119,7 @@ def generate(
         float | None,
         typer.Option(
             min=0.01,
-            help="Above 1, what was said becomes less likely; default: the model's own, else 1.",
+            help="Above 1, makes repetition less likely; default: the model's own, else 1.",
             rich_help_panel=SAMPLING,
         ),
     ] = None,
@@ -126,15 +130,15 @@ def generate(
         ),
     ] = None,
     stop: Annotated[
-        list[str] | None, typer.Option(help="End before this text; repeatable.", metavar="TEXT")
+        list[str] | None, typer.Option(help="Stop before this text; repeatable.", metavar="TEXT")
     ] = None,
     json_schema: Annotated[
-        Path | None, typer.Option(help="Write JSON that fits this schema.", metavar="FILE")
+        Path | None, typer.Option(help="Generate JSON that fits this schema.", metavar="FILE")
     ] = None,
     chat: Annotated[
-        bool, typer.Option("--chat", help="The prompt is a message to answer.")
+        bool, typer.Option("--chat", help="Treat the prompt as a chat message and answer it.")
     ] = False,
-    output: Annotated[Format, typer.Option(help="What stdout holds.")] = Format.TEXT,
+    output: Annotated[Format, typer.Option(help="The format of stdout.")] = Format.TEXT,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     quantize: QuantizeOption = None,
@@ -143,7 +147,7 @@ def generate(
 ) -> int:
     """Continue a prompt with a model on this machine.
 
-    Python blocks that a nanochat model opens in its answer run in the sandbox. Exit codes: 0 done,
+    Python blocks in a nanochat model's answer run in the sandbox. Exit codes: 0 done,
     2 wrong usage or a model that cannot be run, 3 its process died, 4 no sandbox, 130 interrupted.
     """
     settings = config.load(Path.cwd(), flags=local_flags(device, dtype, quantize, context, threads))

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from agentcli import config
+from agentcli import config, extras
 from agentcli.cli.help import App
 from agentcli.errors import AuthenticationError, ConfigError
 from agentcli.llm import registry
@@ -29,10 +29,10 @@ _MOST_BYTES = 1_000_000
 @app.command()
 def init(
     model: Annotated[
-        str | None, typer.Option(help="Use this one, and look for no other.", metavar="MODEL")
+        str | None, typer.Option(help="Use this model instead of looking for one.", metavar="MODEL")
     ] = None,
 ) -> None:
-    """Write a commented file of settings, if there is none yet, and say what was found."""
+    """Write a commented settings file, unless there is one, with a model that is available here."""
     file = config.user_folder() / "config.toml"
     if file.exists() and file.stat().st_size:  # "config unset" may have left nothing in it
         raise ConfigError(
@@ -73,7 +73,8 @@ def _look() -> str:
             print(f"found {provider} at {PROVIDERS[provider].base_url} with {', '.join(names[:5])}")
             return f"{provider}:{names[0]}"
     if importlib.util.find_spec("torch") is None:
-        print("found no key and no server; the embedded model needs: pip install 'agentcli[local]'")
+        needed = extras.install("local")
+        print(f"found no key and no server; the embedded model needs: {needed}")
     else:
         print("found no key and no server on this machine; the embedded model needs neither")
     return registry.EMBEDDED

@@ -47,14 +47,16 @@ DtypeOption = Annotated[
     Dtype | None,
     typer.Option(
         "--dtype",
-        help="What weights are computed in; default: what is fast here.",
+        help="The type to compute in; default: the fastest here.",
         rich_help_panel=LOCAL,
     ),
 ]
 QuantizeOption = Annotated[
     Quantize | None,
     typer.Option(
-        "--quantize", help="Matrices in 8 or 4 bits; default: as they are.", rich_help_panel=LOCAL
+        "--quantize",
+        help="Store weights in 8 or 4 bits; default: as in the files.",
+        rich_help_panel=LOCAL,
     ),
 ]
 ContextOption = Annotated[
@@ -62,14 +64,17 @@ ContextOption = Annotated[
     typer.Option(
         "--context",
         min=1,
-        help="Tokens of the context window; default: the model's own.",
+        help="The size of the context window in tokens; default: the model's own.",
         rich_help_panel=LOCAL,
     ),
 ]
 ThreadsOption = Annotated[
     int | None,
     typer.Option(
-        "--threads", min=1, help="Threads that compute; default: measured.", rich_help_panel=LOCAL
+        "--threads",
+        min=1,
+        help="The number of CPU threads; default: measured.",
+        rich_help_panel=LOCAL,
     ),
 ]
 

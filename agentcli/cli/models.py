@@ -27,18 +27,18 @@ from agentcli.session.store import data_dir
 from agentcli.settings import LocalSettings
 from agentcli.text import escape
 
-app = App("List models, say what they need, and try them.")
+app = App("List models, show what they need, and test them.")
 
 _MODEL = typer.Argument(help="A folder, a nanochat file, local:PATH or embedded.", metavar="MODEL")
-_JSON = typer.Option("--json", help="One JSON value instead of text.")
+_JSON = typer.Option("--json", help="Print one JSON value instead of text.")
 
 
 @app.command("list")
 def list_(as_json: Annotated[bool, _JSON] = False) -> None:
     """List the models that --model can name here.
 
-    Folders are looked for in agentcli's own data folder (models/), in Hugging Face's cache and in
-    nanochat's; providers' models are those of the price tables, where a key is set.
+    Local models are searched for in agentcli's data folder (models/) and in the caches of
+    Hugging Face and nanochat; providers with a key are listed with the models that have a price.
     """
     from agentcli.llm import provider_models
 
@@ -62,7 +62,7 @@ def show(
     context: ContextOption = None,
     as_json: Annotated[bool, _JSON] = False,
 ) -> None:
-    """Show a model's family, size, and the memory that it needs with a full context."""
+    """Show a model's family, its size, and the memory that it needs with a full context."""
     folder = _open(model, context)
     from agentcli.llm.local_models import short_count
     from agentcli.model.size import FORMATS, parameters, weight_bytes
@@ -124,9 +124,9 @@ def check(
     context: ContextOption = None,
     threads: ThreadsOption = None,
 ) -> int:
-    """Load a model and try it: its logits, its cache, its tokenizer, its speed.
+    """Load a model and test its logits, cache, tokenizer and speed.
 
-    Exit codes: 0 it works, 1 something does not, 2 it cannot be loaded.
+    Exit codes: 0 everything works, 1 a test failed, 2 the model cannot be loaded.
     """
     flags = local_flags(device, dtype, quantize, context, threads)
     settings = config.load(Path.cwd(), flags=flags).local

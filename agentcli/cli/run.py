@@ -103,7 +103,7 @@ def run(
     task: Annotated[
         str | None,
         typer.Argument(
-            help="The task's Markdown file, or a folder of them; - reads it from stdin.",
+            help="A Markdown file with the task, or a folder of them; - reads stdin.",
             metavar="TASK.md",
         ),
     ] = None,
@@ -112,17 +112,19 @@ def run(
     ] = None,
     model: ModelOption = None,
     workspace: WorkspaceOption = None,
-    output: Annotated[Output | None, typer.Option(help="What stdout holds; default: text.")] = None,
+    output: Annotated[
+        Output | None, typer.Option(help="The format of stdout; default: text.")
+    ] = None,
     max_steps: Annotated[
         int | None,
         typer.Option(
-            min=1, help="End after this many steps; default: 100.", rich_help_panel=LIMITS
+            min=1, help="Stop after this many steps; default: 100.", rich_help_panel=LIMITS
         ),
     ] = None,
     timeout: Annotated[
         float | None,
         typer.Option(
-            help="End after this many seconds; default: no end.",
+            help="Stop after this many seconds; default: no limit.",
             metavar="SECONDS",
             callback=positive,
             rich_help_panel=LIMITS,
@@ -149,14 +151,14 @@ def run(
         int | None,
         typer.Option(
             min=1,
-            help="Tasks of a folder that are worked on at once; default: 1, all CPUs on ray.",
+            help="Tasks of a folder to run at once; default: 1, with ray all CPUs.",
             metavar="N",
             rich_help_panel=MANY,
         ),
     ] = None,
     executor: Annotated[
         Executor,
-        typer.Option(help="Where tasks of a folder are worked on.", rich_help_panel=MANY),
+        typer.Option(help="Where the tasks of a folder run.", rich_help_panel=MANY),
     ] = Executor.LOCAL,
     image: Annotated[
         list[Path] | None,
@@ -164,10 +166,10 @@ def run(
     ] = None,
     output_schema: Annotated[
         Path | None,
-        typer.Option(help="Hold the answer to JSON of this schema.", metavar="FILE"),
+        typer.Option(help="Make the answer JSON that fits this schema.", metavar="FILE"),
     ] = None,
     commit: Annotated[
-        bool, typer.Option("--commit", help="Commit what a solved run has changed, in git.")
+        bool, typer.Option("--commit", help="Commit the changes of a solved run to git.")
     ] = False,
     profile: ProfileOption = None,
     no_sandbox: NoSandboxOption = False,
@@ -176,7 +178,7 @@ def run(
     offline: OfflineOption = False,
     session: Annotated[
         str | None,
-        typer.Option(help="Go on with this session: its id, or its beginning.", metavar="ID"),
+        typer.Option(help="Resume this session, named by its id or a prefix of it.", metavar="ID"),
     ] = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
@@ -187,7 +189,7 @@ def run(
     """Work on a task until its checks pass.
 
     Progress goes to stderr, the answer to stdout. Exit codes: 0 solved, 1 not solved or a limit
-    was met, 2 wrong usage, 3 the provider failed, 4 no sandbox, 5 internal error or output or
+    was reached, 2 wrong usage, 3 the provider failed, 4 no sandbox, 5 internal error or output or
     journal that cannot be written, 130 interrupted.
     """
     if any(not command.strip() for command in check or ()):

@@ -31,7 +31,7 @@ from agentcli.sandbox.limits import of_settings
 from agentcli.settings import Settings
 from agentcli.text import escape
 
-app = App("Run commands as the model's commands are run.")
+app = App("Run a command in the sandbox that the model's commands get.")
 
 TIMED_OUT, CANNOT_RUN, NOT_FOUND, OVER_LIMIT = 124, 126, 127, 137
 
@@ -52,25 +52,28 @@ def _sandbox() -> None:
 def execute(
     command: Annotated[list[str], typer.Argument(metavar="CMD", show_default=False)],
     workspace: Annotated[
-        Path, typer.Option(help="The folder that it may write, and starts in.", metavar="DIR")
+        Path,
+        typer.Option(
+            help="The folder where it starts, and the only one it can write to.", metavar="DIR"
+        ),
     ] = Path(),
     timeout: Annotated[
         float | None,
         typer.Option(
-            help="End it after this many seconds; default: 120.", metavar="S", callback=positive
+            help="Stop it after this many seconds; default: 120.", metavar="S", callback=positive
         ),
     ] = None,
     level: Annotated[
-        SandboxLevel | None, typer.Option(help="The level that must hold; default: the best.")
+        SandboxLevel | None, typer.Option(help="The required level; default: the best available.")
     ] = None,
     network: NetworkOption = None,
     domain: DomainOption = None,
 ) -> int:
     """Run one command in the sandbox.
 
-    Its output and its exit status are passed on, its stdin is empty. Exit codes of its own: 124
-    ended after the time-out, 126 cannot be run, 127 not found, 137 ended by a limit; 2 wrong
-    usage, 4 no sandbox, 130 interrupted.
+    Its output and exit status are passed on; its stdin is empty. Other exit codes: 124 timed out,
+    126 cannot be run, 127 not found, 137 ended by a limit; 2 wrong usage, 4 no sandbox, 130
+    interrupted.
     """
     try:
         workspace = workspace.resolve(strict=True)

@@ -37,16 +37,16 @@ from agentcli.session.trace import close_interrupted
 from agentcli.text import counted, encodable, escape, one_line
 from agentcli.wording import describe_call, usage_line
 
-app = App("List the sessions on this machine, show them, and go back and forth in them.")
+app = App("List, search, show, undo, fork, replay and export sessions.")
 
-SessionId = Annotated[str, typer.Argument(help="The id, or its beginning.", metavar="ID")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+SessionId = Annotated[str, typer.Argument(help="The session's id or a prefix of it.", metavar="ID")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 
 
 @app.command("list")
 def list_(
     workspace: Annotated[
-        Path | None, typer.Option(help="Only sessions of this workspace.", show_default=False)
+        Path | None, typer.Option(help="Only sessions of this folder.", metavar="DIR")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -68,7 +68,7 @@ def list_(
 
 @app.command()
 def show(session_id: SessionId) -> None:
-    """Show what happened in a session, and what it came to."""
+    """Show what happened in a session and how it ended."""
     full_id = find_session(session_id)
     load_state(full_id)  # says what is wrong with it, if anything is
     renderer = PlainRenderer(sys.stdout, sys.stdout)
@@ -88,12 +88,12 @@ def show(session_id: SessionId) -> None:
 @app.command()
 def export(
     session_id: SessionId,
-    form: Annotated[Format, typer.Option("--format", help="What to write.")] = Format.MARKDOWN,
+    form: Annotated[Format, typer.Option("--format", help="The format.")] = Format.MARKDOWN,
     to: Annotated[
         Path | None, typer.Option("--to", help="A new file; default: stdout.", metavar="FILE")
     ] = None,
 ) -> None:
-    """Write a session as Markdown, as one JSON object, or its journal as it is."""
+    """Write a session as Markdown or JSON, or its raw journal."""
     text = exported(find_session(session_id), form)
     if to is None:
         sys.stdout.write(encodable(text))
@@ -108,13 +108,13 @@ def export(
 
 @app.command()
 def search(
-    text: Annotated[str, typer.Argument(help="Words that were said, in any case.")],
+    text: Annotated[str, typer.Argument(help="The text to find, in upper or lower case.")],
     workspace: Annotated[
-        Path | None, typer.Option(help="Only sessions of this workspace.", show_default=False)
+        Path | None, typer.Option(help="Only sessions of this folder.", metavar="DIR")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find sessions by what was said in them: tasks, answers, calls and results."""
+    """Find sessions by their text: tasks, answers, calls and results."""
     if not text.strip():
         raise UsageError("there is nothing to search for")
     hits = find_text(text, workspace.resolve() if workspace else None)
@@ -132,11 +132,11 @@ def search(
 @app.command()
 def delete(
     session_ids: Annotated[
-        list[str], typer.Argument(help="The ids, or their beginnings.", metavar="ID")
+        list[str], typer.Argument(help="The sessions' ids or prefixes of them.", metavar="ID")
     ],
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
 ) -> int:
-    """Delete sessions, and what was kept of their files; the workspace is left alone."""
+    """Delete sessions and their checkpoints; the workspace is not touched."""
     found = [find_session(each) for each in session_ids]
     for each in found:
         print(each)

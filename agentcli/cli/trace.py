@@ -22,7 +22,7 @@ from agentcli.wording import duration
 
 app = App("Show where a session's time, tokens and money went.")
 
-SessionId = Annotated[str, typer.Argument(help="The id, or its beginning.", metavar="ID")]
+SessionId = Annotated[str, typer.Argument(help="The session's id or a prefix of it.", metavar="ID")]
 _TITLES = (
     *("STEP", "PHASE", "TIME", "FIRST", "MODEL", "TOOLS", "FRESH", "CACHED", "OUT", "REASONING"),
     *("COST", "RETRIES", "DONE"),
@@ -32,9 +32,11 @@ _TITLES = (
 @app.command()
 def show(
     session_id: SessionId,
-    as_json: Annotated[bool, typer.Option("--json", help="The manifest and the steps.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the manifest and the steps as JSON.")
+    ] = False,
 ) -> None:
-    """Show each step: time to the first token, of the model and the tools, tokens, cost."""
+    """Show each step: time to the first token, model and tool time, tokens, cost."""
     steps, found = _read(session_id)
     if as_json:
         print(json.dumps({"manifest": steps.manifest(), "steps": found}))
@@ -46,7 +48,7 @@ def show(
 @app.command()
 def export(
     session_id: SessionId,
-    folder: Annotated[Path, typer.Argument(help="A new folder.", metavar="DIR")],
+    folder: Annotated[Path, typer.Argument(help="The folder to create.", metavar="DIR")],
 ) -> None:
     """Write manifest.json, events.jsonl and steps.jsonl into a folder."""
     steps, found = _read(session_id)
@@ -67,10 +69,12 @@ def html(
     session_id: SessionId,
     to: Annotated[
         Path | None,
-        typer.Option("--to", help="Default: trace-ID.html in this folder.", metavar="FILE"),
+        typer.Option(
+            "--to", help="The file to write; default: trace-ID.html in this folder.", metavar="FILE"
+        ),
     ] = None,
 ) -> None:
-    """Write one page with everything: waterfall, messages, diffs, cost. It needs nothing else."""
+    """Write one self-contained HTML page: waterfall, messages, diffs and cost."""
     steps, found = _read(session_id)
     path = to or Path(f"trace-{steps.state.session_id}.html")
     try:

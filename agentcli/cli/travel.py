@@ -16,25 +16,35 @@ from agentcli.session.timetravel import Preview, Travelled
 from agentcli.text import counted, escape, one_line
 from agentcli.wording import describe_call
 
-SessionId = Annotated[str, typer.Argument(help="The id, or its beginning.", metavar="ID")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+SessionId = Annotated[str, typer.Argument(help="The session's id or a prefix of it.", metavar="ID")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 Force = Annotated[
-    bool, typer.Option("--force", help="Overwrite what was changed since; it is set aside.")
+    bool,
+    typer.Option(
+        "--force", help="Overwrite files that were changed since; copies of them are kept."
+    ),
 ]
-FilesOnly = Annotated[bool, typer.Option("--files-only", help="Leave the messages.")]
-MessagesOnly = Annotated[bool, typer.Option("--messages-only", help="Leave the files.")]
-Step = Annotated[int, typer.Argument(min=0, help="0 is the start.", metavar="STEP")]
+FilesOnly = Annotated[bool, typer.Option("--files-only", help="Keep the messages as they are.")]
+MessagesOnly = Annotated[bool, typer.Option("--messages-only", help="Keep the files as they are.")]
+Step = Annotated[
+    int, typer.Argument(min=0, help="The step to go back to; 0 is the start.", metavar="STEP")
+]
 
 
 def undo(
     session_id: SessionId,
     step: Annotated[
-        int | None, typer.Argument(min=1, help="Take back from this step on.", metavar="[STEP]")
+        int | None,
+        typer.Argument(
+            min=1,
+            help="The first step to undo; default: the start of the last task.",
+            metavar="[STEP]",
+        ),
     ] = None,
     yes: Yes = False,
     force: Force = False,
 ) -> int:
-    """Take back the last task with all that followed, or the steps from STEP on."""
+    """Undo the last task and all that followed, or the steps from STEP on."""
     if step is not None:
         return rewind(session_id, step - 1, yes=yes, force=force)
     session_id = find_session(session_id)
@@ -45,7 +55,7 @@ def undo(
 
 
 def redo(session_id: SessionId, yes: Yes = False, force: Force = False) -> int:
-    """Bring back what the last undo or rewind took away."""
+    """Redo what the last undo or rewind took back."""
     session_id = find_session(session_id)
     if not _agreed(asyncio.run(timetravel.preview(session_id, redo=True)), yes, force):
         return 1
@@ -61,7 +71,7 @@ def rewind(
     files_only: FilesOnly = False,
     messages_only: MessagesOnly = False,
 ) -> int:
-    """Go back to the end of a step, with messages and files."""
+    """Go back to the end of a step, both messages and files."""
     if files_only and messages_only:
         raise typer.BadParameter("that leaves nothing to do", param_hint="'--files-only'")
     session_id = find_session(session_id)
@@ -80,16 +90,21 @@ def rewind(
 def fork(
     session_id: SessionId,
     step: Annotated[
-        int | None, typer.Argument(min=0, help="Default: the last one.", metavar="[STEP]")
+        int | None,
+        typer.Argument(
+            min=0, help="The step to go on from; default: the last one.", metavar="[STEP]"
+        ),
     ] = None,
     workspace: Annotated[
         Path | None,
-        typer.Option(help="Work in a copy of the workspace, made here.", metavar="DIR"),
+        typer.Option(
+            help="Work in a copy of the workspace, created in this folder.", metavar="DIR"
+        ),
     ] = None,
     yes: Yes = False,
     force: Force = False,
 ) -> int:
-    """Open a second session that goes on from a step of this one; prints its id."""
+    """Open a second session that continues from a step of this one; prints its id."""
     session_id = find_session(session_id)
     if step is not None and workspace is None:
         seen = asyncio.run(timetravel.preview(session_id, step))
@@ -104,19 +119,21 @@ def fork(
 def replay(
     session_id: SessionId,
     from_: Annotated[
-        int, typer.Option("--from", min=0, help="Begin after this step.", metavar="STEP")
+        int, typer.Option("--from", min=0, help="Start after this step.", metavar="STEP")
     ] = 0,
     model: Annotated[
-        str | None, typer.Option(help="Let another model answer from there on.", metavar="MODEL")
+        str | None,
+        typer.Option(help="Let this model answer instead of the recording.", metavar="MODEL"),
     ] = None,
     workspace: Annotated[
-        Path | None, typer.Option(help="Where the copy is made.", metavar="DIR")
+        Path | None,
+        typer.Option(help="Where to create the copy; default: a new folder.", metavar="DIR"),
     ] = None,
 ) -> int:
     """Run a session again in a copy of its workspace as it then was.
 
-    The recorded answers are played back, or another model gives its own; exit code 1 where the
-    tools gave other results than recorded.
+    The recorded answers are played back, or another model answers. Exit code 1: a tool's result
+    differed from the recorded one.
     """
     from agentcli.cli.replay import replayed  # it needs all that a run needs
 

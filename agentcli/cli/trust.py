@@ -16,10 +16,10 @@ app = App()
 @app.command("trust")
 def command(
     folder: Annotated[Path, typer.Argument(help="The project.")] = (Path()),
-    remove: Annotated[bool, typer.Option("--remove", help="Trust it no longer.")] = False,
-    list_: Annotated[bool, typer.Option("--list", help="Show the trusted folders.")] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Trust the folder no longer.")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="List the trusted folders.")] = False,
 ) -> None:
-    """Obey a project's own settings, MCP servers, commands and hooks, here and below."""
+    """Allow a project's own settings, MCP servers, commands and hooks, in this folder and below."""
     if list_:
         print("\n".join(map(str, trusted_folders())) or "no folder is trusted")
     elif remove:
