@@ -239,6 +239,11 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def dollars(cost: float | None) -> str:
+    """``$0.0123``; None is a cost that nobody knows."""
+    return "unknown" if cost is None else f"${cost:.4f}"
+
+
 def check_line(check: CheckFinished) -> str:
     """A check and how it ended."""
     ended = "passed" if check.passed else "failed"

@@ -12,6 +12,7 @@ import typer
 from agentcli import config
 from agentcli.agent.compacting import Compaction
 from agentcli.agent.state import AgentState
+from agentcli.cli.session_options import SessionId
 from agentcli.messages import Message, Role
 from agentcli.session.store import find_session, load_state
 from agentcli.text import counted, escape, one_line
@@ -19,9 +20,7 @@ from agentcli.trust import is_trusted
 
 
 def compact(
-    session_id: Annotated[
-        str, typer.Argument(help="The session's id or a prefix of it.", metavar="ID")
-    ],
+    session_id: SessionId,
     preview: Annotated[
         bool, typer.Option("--preview", help="Only show what would be left out.")
     ] = False,

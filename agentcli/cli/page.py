@@ -14,7 +14,7 @@ from typing import Any
 
 from agentcli.messages import ToolCall
 from agentcli.text import encodable, truncate
-from agentcli.wording import describe_call, duration
+from agentcli.wording import describe_call, dollars, duration
 
 _MOST = 20_000
 """Characters of one text; the middle of a longer one is left out."""
@@ -93,7 +93,7 @@ def _head(title: str, manifest: Mapping[str, Any]) -> str:
         "Input, cached": f"{usage['cached_tokens']:,}",
         "Output": f"{usage['output_tokens']:,}",
         "of it reasoning": f"{usage['reasoning_tokens']:,}",
-        "Cost": _cost(manifest["cost_usd"]),
+        "Cost": dollars(manifest["cost_usd"]),
         "Retries": f"{manifest['retries']:,}",
         "Files changed": f"{len(manifest['files_changed']):,}",
     }
@@ -132,7 +132,7 @@ def _row(step: Mapping[str, Any], offset: float, total: float) -> str:
         duration(step["duration_s"]),
         f"{metrics['fresh']:,} + {metrics['cached']:,} in",
         f"{metrics['output']:,} out",
-        "cost unknown" if metrics["cost_usd"] is None else _cost(metrics["cost_usd"]),
+        "cost unknown" if metrics["cost_usd"] is None else dollars(metrics["cost_usd"]),
     ]
     if metrics["retries"]:
         numbers.append(f"{metrics['retries']} retries")
@@ -214,7 +214,3 @@ def _diff(diff: str) -> str:
 
 def _text(text: str) -> str:
     return escape(encodable(text).replace("\0", "\ufffd"))
-
-
-def _cost(cost: float | None) -> str:
-    return "unknown" if cost is None else f"${cost:.4f}"

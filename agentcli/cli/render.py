@@ -45,6 +45,7 @@ from agentcli.wording import (
     check_output,
     context_note,
     diff_lines,
+    dollars,
     duration,
     fold_result,
     model_changed,
@@ -280,7 +281,7 @@ def summary_lines(summary: Summary) -> list[str]:
         facts.append(str(state.stop))
     facts += [counted(steps_of(state), "step"), usage_line(used.usage)]
     if used.cost_usd:
-        facts.append(f"${used.cost_usd:.4f}")
+        facts.append(dollars(used.cost_usd))
     facts.append(duration(summary.duration_s))
     lines = [" · ".join(facts)]
     # A provider's or an internal failure is told as an error of its own.

@@ -17,6 +17,7 @@ from agentcli.cli.compact import compact
 from agentcli.cli.confirm import agreed
 from agentcli.cli.help import App
 from agentcli.cli.render import PlainRenderer, Summary, steps_of
+from agentcli.cli.session_options import SessionId, Yes
 from agentcli.cli.table import table
 from agentcli.cli.travel import fork, redo, replay, rewind, undo
 from agentcli.errors import UsageError
@@ -39,7 +40,6 @@ from agentcli.wording import describe_call, usage_line
 
 app = App("List, search, show, undo, fork, replay and export sessions.")
 
-SessionId = Annotated[str, typer.Argument(help="The session's id or a prefix of it.", metavar="ID")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 
 
@@ -134,7 +134,7 @@ def delete(
     session_ids: Annotated[
         list[str], typer.Argument(help="The sessions' ids or prefixes of them.", metavar="ID")
     ],
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+    yes: Yes = False,
 ) -> int:
     """Delete sessions and their checkpoints; the workspace is not touched."""
     found = [find_session(each) for each in session_ids]

@@ -11,6 +11,7 @@ import typer
 
 from agentcli.cli.help import App
 from agentcli.cli.page import page
+from agentcli.cli.session_options import SessionId
 from agentcli.cli.table import table
 from agentcli.errors import UsageError
 from agentcli.session.journal import FILE_NAME, open_regular, read_timed
@@ -18,11 +19,10 @@ from agentcli.session.steps import Steps, steps_of
 from agentcli.session.store import find_session, journal_path
 from agentcli.session.trace import MANIFEST, STEPS
 from agentcli.text import encodable, escape, one_line
-from agentcli.wording import duration
+from agentcli.wording import dollars, duration
 
 app = App("Show where a session's time, tokens and money went.")
 
-SessionId = Annotated[str, typer.Argument(help="The session's id or a prefix of it.", metavar="ID")]
 _TITLES = (
     *("STEP", "PHASE", "TIME", "FIRST", "MODEL", "TOOLS", "FRESH", "CACHED", "OUT", "REASONING"),
     *("COST", "RETRIES", "DONE"),
@@ -98,7 +98,7 @@ def _row(step: dict[str, Any]) -> list[str]:
         *(duration(step["duration_s"]), duration(metrics["first_token_s"])),
         *(duration(metrics["model_s"]), duration(metrics["tools_s"])),
         *(f"{metrics[name]:,}" for name in ("fresh", "cached", "output", "reasoning")),
-        _cost(metrics["cost_usd"]),
+        dollars(metrics["cost_usd"]),
         str(metrics["retries"]),
         escape(calls or said) + ("" if step["complete"] else " (cut short)"),
     ]
@@ -117,11 +117,7 @@ def _total(steps: Steps, found: list[dict[str, Any]]) -> list[str]:
         duration(sum(each["tools_s"] for each in metrics)),
         *(f"{sum(e[name] for e in metrics):,}" for name in ("fresh", "cached", "output")),
         f"{sum(each['reasoning'] for each in metrics):,}",
-        _cost(sum(known) if len(known) == len(costs) else None),
+        dollars(sum(known) if len(known) == len(costs) else None),
         str(steps.retries),
         "",
     ]
-
-
-def _cost(cost: float | None) -> str:
-    return "unknown" if cost is None else f"${cost:.4f}"

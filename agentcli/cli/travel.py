@@ -10,14 +10,13 @@ from typing import Annotated, TextIO
 import typer
 
 from agentcli.cli.confirm import agreed
+from agentcli.cli.session_options import SessionId, Yes
 from agentcli.session import forking, timetravel
 from agentcli.session.store import find_session
 from agentcli.session.timetravel import Preview, Travelled
 from agentcli.text import counted, escape, one_line
 from agentcli.wording import describe_call
 
-SessionId = Annotated[str, typer.Argument(help="The session's id or a prefix of it.", metavar="ID")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 Force = Annotated[
     bool,
     typer.Option(

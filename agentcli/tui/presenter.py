@@ -56,7 +56,7 @@ from agentcli.tui.entries import (
     Used,
 )
 from agentcli.tui.numbers import short_number
-from agentcli.wording import duration, model_changed, usage_line
+from agentcli.wording import dollars, duration, model_changed, usage_line
 
 _TAIL_BYTES = 16 * 1024
 
@@ -390,7 +390,7 @@ class _Turn:
         facts = ["interrupted"] if status is Status.CANCELLED else []
         facts += [counted(self.steps, "step"), usage_line(self.usage)]
         if self.cost_usd:
-            facts.append(f"${self.cost_usd:.4f}")
+            facts.append(dollars(self.cost_usd))
         seconds = time.monotonic() - self.since
         if seconds >= 1:
             facts.append(duration(seconds))
