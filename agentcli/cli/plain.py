@@ -22,7 +22,7 @@ from agentcli.cli.asking import can_ask, on_terminal
 from agentcli.cli.errors import show_error, show_note
 from agentcli.cli.line_editing import line_editing, remember
 from agentcli.cli.render import PlainRenderer, Summary
-from agentcli.errors import AgentCLIError
+from agentcli.errors import AgentCLIError, UsageError
 from agentcli.session.store import journal_path
 from agentcli.settings import Settings
 from agentcli.text import escape, one_line
@@ -63,13 +63,19 @@ class PlainChat:
         self._earlier = PromptHistory(options.history)
 
     async def run(self) -> int:
-        """Talk until the input ends; the exit code."""
+        """Talk until the input ends; the exit code.
+
+        Raises:
+            UsageError: a session was to be chosen, and none was.
+        """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self._interrupted, number)
         actions = Actions(self)
         if self.options.pick:
-            await actions.run("resume", "")
+            await actions.resume()
+            if self._next is None or self._next.session_id is None:
+                raise UsageError("no session was chosen", hint="Begin a new one: agentcli chat")
         first = [self.options.prompt] if self.options.prompt else []
         with line_editing(self._earlier):
             while self._next is not None:

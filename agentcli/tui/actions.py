@@ -30,6 +30,7 @@ from agentcli.tui.numbers import short_number
 from agentcli.tui.repository import Repository
 from agentcli.tui.themes import THEMES
 from agentcli.tui.travel import Travel
+from agentcli.wording import dollars
 
 if TYPE_CHECKING:
     from agentcli.agent.kernel import Agent
@@ -48,7 +49,7 @@ class Actions:
             "model": self._model,
             "mode": self._mode,
             "compact": self._compact,
-            "resume": self._resume,
+            "resume": self.resume,
             "new": self._new,
             "undo": travel.undo,
             "redo": travel.redo,
@@ -94,7 +95,12 @@ class Actions:
 
     # -- the session -------------------------------------------------------------------------
 
-    async def _resume(self, argument: str) -> None:
+    async def resume(self, argument: str = "") -> None:
+        """Go on with a session of that id, or with one that is chosen.
+
+        Raises:
+            UsageError: there is no such session, or none at all.
+        """
         face = self._face
         if argument:
             face.open(store.find_session(argument))
@@ -183,14 +189,12 @@ class Actions:
 
     async def _cost(self, argument: str) -> None:
         usage: Usage = self._face.standing.usage
-        cost = self._face.standing.cost_usd
-        known = "not known" if cost is None else f"${cost:.4f}"
         rows = [
             ("Read", f"{usage.input_tokens:,} tokens"),
             ("of them cached", f"{usage.cached_tokens:,}"),
             ("Written", f"{usage.output_tokens:,} tokens"),
             ("of them reasoning", f"{usage.reasoning_tokens:,}"),
-            ("Cost", known),
+            ("Cost", dollars(self._face.standing.cost_usd)),
         ]
         table = [f"| {what} | {number} |" for what, number in rows]
         self._face.added(Shown("\n".join(["| | |", "|---|---|", *table])))

@@ -76,6 +76,8 @@ def test_options_of_run_hold_in_a_chat_and_a_session_keeps_its_model(
     (opened,) = [event for event in cli.journal() if isinstance(event, SessionStarted)]
     (given,) = [event for event in cli.journal() if isinstance(event, TaskGiven)]
     assert (opened.network, opened.mode, given.limits["tokens"]) == ("loopback", "plan", 100_000)
+    undecided = cli.run("--plain", "--resume", stdin=b"\nhello\n", cwd=workspace)
+    assert undecided.code == 2 and "error: no session was chosen" in undecided.err
     ended = cli.run("--plain", "--continue", stdin=b"and now?\n", cwd=workspace)
     assert (ended.code, server.requests[1].json["model"]) == (0, "x"), ended.err
 
@@ -90,6 +92,7 @@ def test_alone_without_a_terminal_it_says_what_there_is(cli: Cli) -> None:
     [
         (["--continue"], "there is no session of"),
         (["--resume", "20200101"], "there is no session 20200101"),
+        (["--resume"], "there is no earlier session"),
         (["--workspace", "missing"], "cannot be used"),
         (["--mode", "yolo"], "yolo"),
         (["--max-cost", "0"], "must be more than 0"),
