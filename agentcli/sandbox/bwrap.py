@@ -1,7 +1,8 @@
 """Layer A, level full: namespaces by the system's bubblewrap.
 
 Covers: every file outside the allowlist; every process outside (own process ids, own /proc), and
-    the first one inside, which is bubblewrap; the network (an own one that holds only loopback);
+    the first one inside, which is bubblewrap; what /proc shows of the kernel to root alone, and
+    names of keys; the network (an own one that holds only loopback);
     System V IPC and abstract sockets; further user namespaces; capabilities, also root's; kernel
     settings below /proc/sys and /proc/sysrq-trigger; the host's /tmp, /run, /dev/shm and home
     folder; renaming or rewriting ``.git``'s configuration.
@@ -30,6 +31,12 @@ PROTECTED = (".git/config", ".git/hooks", ".git/config.worktree", ".git/commondi
 
 GIT_OBEYED = ("config", "hooks", "config.worktree", "commondir", "gitdir")
 """Read-only in a repository's folder outside the workspace, where they exist."""
+
+# Statistics that the kernel keeps for root, who commands may be, and names of keys.
+_OF_KERNEL = (
+    *("keys", "kpagecgroup", "kpagecount", "kpageflags", "latency_stats", "pagetypeinfo"),
+    *("sched_debug", "slabinfo", "timer_list", "timer_stats", "vmallocinfo"),
+)
 
 TMP_BYTES = 1 << 30
 SHM_BYTES = 512 << 20
@@ -96,6 +103,12 @@ def arguments(
     return line
 
 
+def masked(policy: Policy) -> list[str]:
+    """What is closed within what can be seen, as far as it is there and this user could read it."""
+    kernel = [f"/proc/{name}" for name in _OF_KERNEL]
+    return [*policy.hidden, *(path for path in kernel if os.access(path, os.R_OK))]
+
+
 def git_mounts(policy: Policy) -> dict[str, bool]:
     """What of outside repositories is mounted once more, outer first; whether it can be written.
 
@@ -154,6 +167,6 @@ def _workspace(policy: Policy, files_only: bool) -> list[str]:
         seen = policy.here(path)
         if os.path.exists(seen) and not os.path.islink(seen):
             line += ["--ro-bind-try", path, os.path.join(policy.workspace, name)]
-    for path in policy.hidden:
+    for path in masked(policy):
         line += _hide(path)
     return line

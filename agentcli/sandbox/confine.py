@@ -349,7 +349,7 @@ def _namespaces(policy: Policy, scratch: str, files_only: bool) -> dict[str, obj
             **dict.fromkeys(closed, False),
             **bwrap.git_mounts(policy),
         },
-        "hidden": list(policy.hidden),
+        "hidden": bwrap.masked(policy),
     }
 
 

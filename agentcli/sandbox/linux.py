@@ -75,8 +75,11 @@ def mount(source: str | None, target: str, kind: str | None, flags: int, data: s
 
 
 def make_read_only(path: str) -> None:
-    """Make a mount and all mounts below it read-only (Linux 5.12); raises OSError."""
-    attributes = (ctypes.c_uint64 * 4)(1, 0, 0, 0)  # set MOUNT_ATTR_RDONLY, clear nothing
+    """Make a mount and all mounts below it read-only (Linux 5.12); raises OSError.
+
+    Nor do its devices work or its programs run as their owner.
+    """
+    attributes = (ctypes.c_uint64 * 4)(1 | 2 | 4, 0, 0, 0)  # MOUNT_ATTR_RDONLY, _NOSUID, _NODEV
     recursive = 0x8000
     result = libc().syscall(
         442, -100, os.fsencode(path), recursive, attributes, ctypes.c_size_t(32)

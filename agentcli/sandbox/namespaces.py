@@ -38,7 +38,7 @@ def enter(wanted: Mapping[str, Any]) -> bool:
     ``wanted``: ``network`` (bool: an own one), ``base`` and ``empty`` (two empty folders),
     ``links`` (path → target), ``tmpfs`` (path → bytes), ``binds`` (path → where it is on the host
     and whether it can be written), ``again`` (path within those → whether it can be written: bound
-    onto itself, so that it cannot be renamed) and ``hidden`` (paths).
+    onto itself, so that it cannot be renamed) and ``hidden`` (paths that cannot be opened).
     """
     flags = linux.CLONE_NEWIPC | linux.CLONE_NEWNS | linux.CLONE_NEWPID
     if wanted["network"]:

@@ -33,9 +33,11 @@ SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt"
 _TOOLCHAINS = (
     *(".pyenv", ".rbenv", ".nodenv", ".goenv", ".nvm", ".volta", ".asdf", ".sdkman", ".bun"),
     *(".cargo/bin", ".cargo/registry", ".cargo/git", ".rustup", ".deno/bin"),
-    *(".local/bin", ".local/lib", ".local/share/uv", ".local/share/mise", ".local/share/pipx"),
+    *(".local/bin", ".local/lib", ".local/libexec"),
+    *(".local/share/uv/python", ".local/share/uv/tools"),
+    *(".local/share/mise", ".local/share/pipx", ".local/share/gem/ruby", ".gem/ruby"),
     *(".local/pipx", "go/bin", "go/pkg", ".nix-profile", "miniconda3", "anaconda3", "miniforge3"),
-    *(".m2/repository", ".gradle/wrapper", ".gem", ".ghcup", ".opam"),
+    *(".m2/repository", ".gradle/wrapper", ".ghcup", ".opam"),
 )
 
 # Masked when the workspace is the home folder itself, or lies around it.
@@ -43,6 +45,10 @@ _HOME_SECRETS = (
     *(".ssh", ".gnupg", ".aws", ".azure", ".kube", ".docker", ".config", ".netrc", ".npmrc"),
     *(".pypirc", ".git-credentials", ".password-store", ".mozilla", ".cargo/credentials.toml"),
     *(".local/share/keyrings", ".bash_history", ".python_history", ".pgpass", ".vault-token"),
+    *(".local/share/agentcli", ".local/share/uv/credentials", ".gem/credentials", ".terraform.d"),
+    *(".m2/settings.xml", ".m2/settings-security.xml", ".gradle/gradle.properties", ".my.cnf"),
+    *(".cargo/credentials", ".zsh_history", ".psql_history", ".mysql_history", ".dockercfg"),
+    *(".node_repl_history", ".s3cfg", ".boto", ".oci", ".subversion/auth", ".thunderbird"),
 )
 
 _PASSED = frozenset(
@@ -221,7 +227,7 @@ def _toolchains(home: str, path: str, workspace: str, activated: list[str]) -> l
     wanted += [sys.prefix, sys.base_prefix, os.path.dirname(os.path.realpath(sys.executable))]
     for folder in path.split(os.pathsep):
         if _is_toolchain(folder, home):
-            wanted += [folder, *_installation(folder)]
+            wanted += [folder, *_installation(folder, home)]
             wanted += _environment_with_python(os.path.dirname(os.path.realpath(folder)))
     for prefix in activated:
         wanted += _environment_with_python(os.path.realpath(prefix))
@@ -243,9 +249,14 @@ def _is_toolchain(folder: str, home: str) -> bool:
     return os.path.isdir(folder) and not _within(home, os.path.realpath(folder))
 
 
-def _installation(folder: str) -> list[str]:
-    """``prefix`` of a ``prefix/bin`` with a ``lib`` beside it, as programs look there."""
+def _installation(folder: str, home: str) -> list[str]:
+    """``prefix`` of a ``prefix/bin`` with a ``lib`` beside it, as programs look there.
+
+    Not of ``~/.local``: its ``share`` and ``state`` are the user's data.
+    """
     prefix, name = os.path.split(os.path.realpath(folder))
+    if _within(os.path.join(home, ".local", "share"), prefix):
+        return []
     return [prefix] if name == "bin" and os.path.isdir(os.path.join(prefix, "lib")) else []
 
 

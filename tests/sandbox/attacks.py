@@ -66,6 +66,13 @@ while thread.is_alive():
     "remove a device": "os.unlink('/dev/null'); leaked()",
     "create a device's name": "open('/dev/agentcli-attack', 'w'); leaked()",
     "kernel messages": "open('/dev/kmsg', 'rb').read(1); leaked()",
+    "names of keys": "open('/proc/keys').read(1); apart and leaked()",
+    "statistics for root": """
+for name in ('kpagecgroup', 'kpagecount', 'kpageflags', 'pagetypeinfo', 'slabinfo', 'timer_list', 'vmallocinfo'):
+    try: open('/proc/' + name, 'rb').read(8)
+    except OSError: continue
+    if apart: leaked()
+""",
     "kernel memory": "open('/proc/kcore', 'rb').read(4); leaked()",
     "other devices": "[os.open(d, os.O_RDWR) for d in ('/dev/kvm', '/dev/fuse', '/dev/net/tun') if os.path.exists(d)][0]; leaked()",
     "control groups": "[open(p, 'w').write('0') for p in glob.glob('/sys/fs/cgroup/**/cgroup.procs', recursive=True)][0]; leaked()",

@@ -63,7 +63,10 @@ async def test_pytest_with_agentclis_own_interpreter(confined: Confined) -> None
 
 async def test_pytest_with_xdist(confined: Confined) -> None:
     (confined.root / "test_it.py").write_text(TEST)
-    result = await confined.run(sys.executable, "-m", "pytest", "-q", "-n", "2")
+    others = [
+        f"-pno:{name}" for name in ("hypothesispytest", "inline_snapshot", "anyio", "asyncio")
+    ]
+    result = await confined.run(sys.executable, "-m", "pytest", "-q", "-n", "2", *others)
     assert result.success, result.stdout + result.stderr
 
 

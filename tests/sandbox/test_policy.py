@@ -56,6 +56,16 @@ def test_toolchains_of_the_home_folder_but_nothing_else(workspace: Path, tmp_pat
     assert inside == {".cargo/bin", ".nvm", "tools/bin", "node", "bin"}
 
 
+def test_the_users_data_beside_programs_is_not_shown(workspace: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    for name in ("bin", "lib", "share/keyrings", "share/uv/tools", "share/uv/credentials"):
+        (home / ".local" / name).mkdir(parents=True)
+    (home / ".gem/ruby").mkdir(parents=True)
+    built = build(workspace, home, PATH=f"{home}/.local/bin:/usr/bin")
+    inside = {path[len(str(home)) + 1 :] for path in built.read if path.startswith(str(home))}
+    assert inside == {".local/bin", ".local/lib", ".local/share/uv/tools", ".gem/ruby"}
+
+
 def test_home_on_the_search_path_is_not_shown(workspace: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     built = build(workspace, home, PATH=f"{home}:/usr/bin:{tmp_path}")
