@@ -23,6 +23,7 @@ FLOORS = (
     "errors",
     "messages",
     "text",
+    "extras",
     "diff",
     "settings",
     "settings_reference",

@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from agentcli import extras
 from agentcli.cli.batch import Batch, finish, interrupted, is_repository
 from agentcli.cli.batch_jobs import How, Job, failed, job_of, run_job
 from agentcli.cli.errors import show_note
@@ -202,7 +203,7 @@ def _connected() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise ConfigError("--executor ray needs Ray", hint="pip install 'agentcli[ray]'") from error
+        raise ConfigError("--executor ray needs Ray", hint=extras.install("ray")) from error
     address = os.environ.get("RAY_ADDRESS", "")
     try:
         _answers(address)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from agentcli import extras
 from agentcli.errors import AuthenticationError, ConfigError
 from agentcli.sandbox.outside import output_of
 from agentcli.settings import ProviderSettings
@@ -73,9 +74,7 @@ def _keyring(operation: str, *arguments: str) -> str:
         import keyring
         import keyring.errors
     except ModuleNotFoundError as error:
-        raise ConfigError(
-            "the extra keyring is missing", hint="pip install 'agentcli[keyring]'"
-        ) from error
+        raise ConfigError("the extra keyring is missing", hint=extras.install("keyring")) from error
     try:
         return getattr(keyring, operation)(SERVICE, *arguments) or ""
     except keyring.errors.KeyringError as error:

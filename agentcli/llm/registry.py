@@ -25,7 +25,7 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
-from agentcli import plugins
+from agentcli import extras, plugins
 from agentcli.config import nearest, user_folder
 from agentcli.errors import AgentCLIError, ConfigError
 from agentcli.llm.catalog import (
@@ -140,8 +140,8 @@ def connect(
         answers = read_recording(Path(model))
         return Replay(ModelInfo(model, REPLAY), answers, source=model)
     if provider in (LOCAL, EMBEDDED):
-        local: LLMClient
-        local = importlib.import_module("agentcli.llm.local").connect(local_folder(name), settings)
+        folder = local_folder(name)  # before the import, which fails where the extra is missing
+        local: LLMClient = importlib.import_module("agentcli.llm.local").connect(folder, settings)
         return local
     is_known = provider in PROVIDERS or provider in settings.providers
     plugin = None if is_known else plugins.load(plugins.PROVIDERS, provider)
@@ -196,8 +196,8 @@ def need_extra() -> None:
     """Raises ConfigError where the extra ``local`` is not installed."""
     if missing := lacking():
         raise ConfigError(
-            f"models on this machine need the extra 'local' ({', '.join(missing)} is missing)",
-            hint="pip install 'agentcli[local]', or set ANTHROPIC_API_KEY or OPENAI_API_KEY",
+            f"models on this machine need the extra 'local' (missing: {', '.join(missing)})",
+            hint=f"{extras.install('local')}, or set ANTHROPIC_API_KEY or OPENAI_API_KEY",
         )
 
 

@@ -15,7 +15,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from agentcli import __version__
+from agentcli import __version__, extras
 from agentcli.agent.critics import Critic, ModelCritic
 from agentcli.agent.events import SessionStarted
 from agentcli.agent.gate import PlanGate
@@ -233,7 +233,7 @@ def _telemetry(settings: Settings, stack: AsyncExitStack, notices: list[str]) ->
     try:
         from agentcli.session.spans import Spans, exporting
     except ImportError:
-        notices.append("no spans are sent: pip install 'agentcli[otel]'")
+        notices.append(f"no spans are sent: {extras.install('otel')}")
         return []
     spans = Spans(exporting())
     stack.push_async_callback(asyncio.to_thread, spans.close)

@@ -146,6 +146,7 @@ def test_default_model(keys: set[str], name: str) -> None:
 
 def test_embedded_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "agentcli.llm.local", None)  # its import fails as well
     with pytest.raises(ConfigError, match="the extra 'local'") as caught:
         connect("embedded", settings(), {})
     assert caught.value.exit_code == 2
