@@ -52,6 +52,8 @@ STATUS_OF: Mapping[StopReason, Status] = {
     StopReason.CANCELLED: Status.CANCELLED,
 }
 
+_TOLD = {(Status.SOLVED, StopReason.FINAL), (Status.CANCELLED, StopReason.CANCELLED)}
+
 _EXIT_OF_FAILURE: Mapping[StopReason, int] = {
     StopReason.PROVIDER_FAILED: 3,
     StopReason.ENV_CAPABILITY_MISMATCH: 4,
@@ -65,6 +67,11 @@ _EXIT_OF: Mapping[Status, int] = {
     Status.INVALID: 2,
     Status.CANCELLED: 130,
 }
+
+
+def ending_words(status: Status, reason: StopReason) -> str:
+    """What a run came to, with the reason where the status alone does not tell it."""
+    return status.value if (status, reason) in _TOLD else f"{status.value} · {reason.value}"
 
 
 def exit_code(reason: StopReason, status: Status) -> int:

@@ -27,14 +27,13 @@ from agentcli.agent.events import (
     Status,
     StepFinished,
     StepStarted,
-    StopReason,
     ToolFinished,
     ToolStarted,
     Warned,
     usage_of,
 )
 from agentcli.agent.records import to_record
-from agentcli.agent.state import AgentState
+from agentcli.agent.state import AgentState, ending_words
 from agentcli.errors import Place
 from agentcli.messages import Outcome, ToolCall, Usage
 from agentcli.text import counted, encodable, escape, one_line
@@ -275,10 +274,7 @@ def summary_lines(summary: Summary) -> list[str]:
     """What a run came to, for people; what was shown already is not repeated."""
     state = summary.state
     used = state.used
-    facts = [str(state.status)]
-    told = {(Status.SOLVED, StopReason.FINAL), (Status.CANCELLED, StopReason.CANCELLED)}
-    if (state.status, state.stop) not in told:
-        facts.append(str(state.stop))
+    facts = [ending_words(state.status, state.stop)] if state.status and state.stop else []
     facts += [counted(steps_of(state), "step"), usage_line(used.usage)]
     if used.cost_usd:
         facts.append(dollars(used.cost_usd))

@@ -176,9 +176,10 @@ def _show_open(session_id: str, state: AgentState) -> None:
 
 def _row(session: SessionInfo) -> list[str]:
     when = session.updated.astimezone().strftime("%Y-%m-%d %H:%M")
-    ended = session.outcome or str(session.condition)
     task = one_line(session.task, 60)
-    return [escape(e) for e in (session.id, when, ended, session.model, session.workspace, task)]
+    return [
+        escape(e) for e in (session.id, when, session.ended, session.model, session.workspace, task)
+    ]
 
 
 def _record(session: SessionInfo) -> dict[str, Any]:

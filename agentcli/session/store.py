@@ -21,10 +21,12 @@ from agentcli.agent.events import (
     Rewound,
     RunFinished,
     SessionStarted,
+    Status,
+    StopReason,
     TaskGiven,
 )
 from agentcli.agent.folding import fold_all
-from agentcli.agent.state import AgentState
+from agentcli.agent.state import AgentState, ending_words
 from agentcli.errors import JournalError, UsageError
 from agentcli.session.journal import FILE_NAME, open_regular, parse_line, read_events
 from agentcli.text import clip
@@ -42,7 +44,11 @@ class Condition(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SessionInfo:
-    """A session at a glance; ``updated`` is the journal's time of change."""
+    """A session at a glance; ``updated`` is the journal's time of change.
+
+    ``status`` is that of its last run (``Status``), ``rewound`` where it has gone back since, else
+    its condition; ``stop_reason`` says why that run ended.
+    """
 
     id: str
     path: Path
@@ -50,8 +56,16 @@ class SessionInfo:
     task: str
     model: str
     condition: Condition
-    outcome: str
+    status: str
+    stop_reason: str
     updated: datetime
+
+    @property
+    def ended(self) -> str:
+        """How it stands, in as few words as tell it."""
+        if not self.stop_reason:
+            return self.status
+        return ending_words(Status(self.status), StopReason(self.stop_reason))
 
 
 def data_dir() -> Path:
@@ -175,13 +189,14 @@ def _info(path: Path) -> SessionInfo | None:
     if session is None:
         return None
     ending = _ending(tail, str(path))
-    condition, outcome = Condition.INTERRUPTED, ""
+    condition, status, reason = Condition.INTERRUPTED, "", ""
     if running:
         condition = Condition.RUNNING
     elif isinstance(ending, RunFinished):
-        condition, outcome = Condition.FINISHED, ending.reason.value
+        condition, status = Condition.FINISHED, ending.status.value
+        reason = ending.reason.value
     elif isinstance(ending, Rewound):  # somebody looked at it since, and went back
-        condition, outcome = Condition.FINISHED, "rewound"
+        condition, status = Condition.FINISHED, "rewound"
     updated = datetime.fromtimestamp(path.stat().st_mtime, UTC)
     return SessionInfo(
         path.parent.name,
@@ -190,7 +205,8 @@ def _info(path: Path) -> SessionInfo | None:
         task,
         session.model,
         condition,
-        outcome,
+        status or condition.value,
+        reason,
         updated,
     )
 

@@ -118,7 +118,7 @@ class Actions:
                 " · ".join(
                     [
                         f"{info.updated.astimezone():%d %b %H:%M}",
-                        info.outcome or str(info.condition),
+                        info.ended,
                         *([] if info.workspace == workspace else [info.workspace]),
                     ]
                 ),

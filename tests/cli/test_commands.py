@@ -30,7 +30,7 @@ def session(cli: Cli, serve: Serve, workspace: Path) -> str:
 def test_sessions_are_listed(cli: Cli, session: str, workspace: Path) -> None:
     ended = cli.run("sessions", "list")
     (line,) = ended.out.splitlines()
-    for part in (session, "final", "openai:m", str(workspace), "Write a file."):
+    for part in (session, "solved", "openai:m", str(workspace), "Write a file."):
         assert part in line
     assert session in cli.run("sessions", "list", "--workspace", str(workspace)).out
     assert session not in cli.run("sessions", "list", "--workspace", str(cli.home)).out

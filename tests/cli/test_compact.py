@@ -26,7 +26,7 @@ def test_a_session_is_compacted_and_that_is_undone(cli: Cli, serve: Serve, works
     done = cli.run("sessions", "compact", session)
     assert "the journal keeps everything" in done.out, done.err
     assert journal.read_bytes().startswith(before)
-    assert f"{session}  " in (listed := cli.run("sessions", "list").out) and "final" in listed
+    assert f"{session}  " in (listed := cli.run("sessions", "list").out) and "solved" in listed
 
     server = serve([Reply(text="More.")])
     cli.server = server.url

@@ -171,9 +171,9 @@ def test_list_search_export_and_delete(sessions: Sessions, run: Run, tmp_path: P
     second = asyncio.run(sessions.run([Reply(text="A Needle in it.")])).state.session_id
     code, out, _ = run("sessions", "list", "--json")
     listed = [json.loads(line) for line in out.splitlines()]
-    assert [(e["id"], e["outcome"], e["condition"]) for e in listed] == [
-        (second, "final", "finished"),
-        (first, "final", "finished"),
+    assert [(e["id"], e["status"], e["stop_reason"], e["condition"]) for e in listed] == [
+        (second, "solved", "final", "finished"),
+        (first, "solved", "final", "finished"),
     ]
     _, out, _ = run("sessions", "search", "needle")
     assert out.split()[:3] == [second, "1", "assistant"] and "A Needle" in out
@@ -232,7 +232,7 @@ def test_what_can_be_done_after_an_undo(sessions: Sessions, run: Run) -> None:
 
     session = asyncio.run(twice())
     assert run("sessions", "undo", session, "--yes")[0] == 0
-    assert [(i.condition, i.outcome) for i in list_sessions()] == [("finished", "rewound")]
+    assert [(i.condition, i.ended) for i in list_sessions()] == [("finished", "rewound")]
     code, _, err = run("run", "--session", session)
     assert code == 2 and "has ended" in err  # there is an answer already: a task is wanted
     code, _, err = run("run", "--session", "", "-p", "an unset variable names no session")
