@@ -1,4 +1,4 @@
-"""Options of every command that lets an agent work."""
+"""Options of the commands that run an agent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 
 
 class AgentMode(StrEnum):
-    """What ``--mode`` can be. Without a terminal, what would ask is denied."""
+    """Values of ``--mode``. Without a terminal, calls that need an answer are denied."""
 
     ASK = "ask"
     EDITS = "edits"
@@ -20,7 +20,7 @@ class AgentMode(StrEnum):
 
 
 class Network(StrEnum):
-    """What ``--network`` can be."""
+    """Values of ``--network``."""
 
     NONE = "none"
     LOOPBACK = "loopback"
@@ -33,7 +33,7 @@ CONFINEMENT = "Permissions and confinement"
 
 
 def positive(value: float | None) -> float | None:
-    """A check of a number that may be left out, for Typer."""
+    """Typer callback: refuses zero, negative and infinite numbers."""
     if value is not None and not 0 < value < math.inf:
         wrong = "must be more than 0" if value <= 0 else "must be a number; leave it out for no end"
         raise typer.BadParameter(wrong)
@@ -160,7 +160,7 @@ def agent_flags(
 
 
 def network_flags(network: Network | None, domain: list[str] | None) -> dict[str, Any]:
-    """What commands reach, as settings. A host to be reached asks for the network that it needs."""
+    """The network flags as settings; ``--domain`` alone implies ``--network allow``."""
     if domain and network is None:
         network = Network.ALLOW
     if domain and network is not Network.ALLOW:

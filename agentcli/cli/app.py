@@ -139,9 +139,9 @@ def call(arguments: list[str] | None) -> int:
 
 
 def _with_command(words: list[str]) -> list[str]:
-    """Without a command it is chat, for somebody at a terminal or with options that are not ours.
+    """Add ``chat`` where no command is named: at a terminal, or before options of the chat.
 
-    A text alone is no command line: it could be a command that was misspelt.
+    Bare words get no such default, since they could be a misspelt command.
     """
     if not words:
         at_terminal = all(s is not None and s.isatty() for s in (sys.stdin, sys.stdout))
@@ -154,10 +154,10 @@ def _with_command(words: list[str]) -> list[str]:
 
 
 def _check_no_command_after(words: list[str]) -> None:
-    """``agentcli --model X run ...`` is no chat that begins with the word run.
+    """Refuse ``agentcli --model X run ...``, which would be a chat that begins with "run".
 
     Raises:
-        UsageError: a command stands where a chat's first words would.
+        UsageError: the first word after the options is a command.
     """
     if COMMANDS.keys().isdisjoint(words):
         return
@@ -183,7 +183,7 @@ _WORDING = [
         ("must be less than or equal to ", "must be at most "),
     )
 ]
-"""What Typer hands on of its own libraries, and what a user is told."""
+"""Messages of the libraries below Typer, and what they are replaced with."""
 
 
 def _usage(error: ClickUsageError) -> str:

@@ -20,12 +20,12 @@ _DIFF_LINES, _OUTPUT_LINES = 200, 20
 
 
 def can_ask() -> bool:
-    """Whether there is somebody: both the questions and the keys need a terminal."""
+    """Whether a user can be asked: both the question and the answer need a terminal."""
     return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
 
 
 def on_terminal(paused: Callable[[], AbstractContextManager[None]]) -> Ask:
-    """Asks on stderr and reads from stdin; ``paused`` holds back what else writes there."""
+    """Ask on stderr and read a key from stdin; ``paused`` holds back other output."""
 
     async def ask(approval: Approval) -> Reply:
         with paused():
@@ -38,7 +38,7 @@ def on_terminal(paused: Callable[[], AbstractContextManager[None]]) -> Ask:
 
 
 async def _key(approval: Approval) -> Answer:
-    """The first key that answers. Restores the terminal, whatever happens."""
+    """The first key that is an answer. The terminal is always restored."""
     loop = asyncio.get_running_loop()
     answered: asyncio.Future[Answer] = loop.create_future()
     descriptor = sys.stdin.fileno()
@@ -68,7 +68,7 @@ async def _key(approval: Approval) -> Answer:
 
 @contextmanager
 def _keys_at_once(descriptor: int) -> Iterator[None]:
-    """Keys arrive as they are pressed, and are not shown; Ctrl+C stays a signal."""
+    """Read keys one by one without echo; Ctrl+C stays a signal."""
     before = termios.tcgetattr(descriptor)
     tty.setcbreak(descriptor, termios.TCSADRAIN)
     termios.tcflush(descriptor, termios.TCIFLUSH)

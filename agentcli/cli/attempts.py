@@ -1,4 +1,4 @@
-"""``--best-of N``: attempts on copies of a workspace, of which the first that passes is kept."""
+"""``--best-of N``: attempts on copies of a workspace; the first that passes is kept."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ Copies = Callable[[], AbstractAsyncContextManager[CopiedWorkspace]]
 
 
 def check_attempts(task: Task, settings: Settings, mode: str) -> None:
-    """Several attempts need something to choose by, and a workspace that can be copied.
+    """Check that a task can be attempted several times.
 
     Raises:
-        UsageError: they lack it; the message names the task's source where it is a file.
+        UsageError: it has no checks to choose by, or its workspace cannot be copied or changed;
+            the message names the task's file, if it has one.
     """
     where = f"{task.source}: " if task.source.endswith(".md") else ""
     if not task.checks:
@@ -38,9 +39,9 @@ async def best_of(
     attempt: Callable[[HostEnvironment], Awaitable[RunResult]],
     tell: Callable[[str], None],
 ) -> tuple[RunResult, int]:
-    """The first attempt that passes, brought into the workspace; else the last, and nothing.
+    """The first attempt that passes, with its changes brought into the workspace, else the last.
 
-    The second value is how many attempts there were.
+    The second value is the number of attempts made.
     """
     for number in range(1, attempts + 1):
         tell(f"attempt {number} of {attempts}")

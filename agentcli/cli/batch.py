@@ -1,9 +1,8 @@
-"""Many tasks at once: a folder of them, each in a copy of the workspace of its own.
+"""A batch: a folder of tasks, each run in its own copy of the workspace.
 
-A batch lives in a folder of the data directory: ``batch.jsonl`` says which tasks began in which
-session and how they ended, beside it stand the copies and one patch for each task. What a crash
-cuts short goes on when the same command is given again: ended tasks keep their results, begun ones
-go on in their sessions.
+A batch has a folder in the data directory. ``batch.jsonl`` records in which session each task began
+and how it ended; beside it are the copies and one patch per task. After a crash the same command
+resumes the batch: finished tasks keep their results, started ones resume their sessions.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from agentcli.session import store
 
 @dataclass
 class Batch:
-    """A folder of tasks over one workspace, and what is known of them."""
+    """A folder of tasks over one workspace, with their sessions and results so far."""
 
     folder: Path
     workspace: Path
@@ -40,7 +39,7 @@ class Batch:
 
     @property
     def journal(self) -> Path:
-        """Where beginnings and ends are recorded, one JSON object a line."""
+        """The file that records when tasks begin and end, one JSON object per line."""
         return self.folder / "batch.jsonl"
 
     @property
@@ -49,23 +48,23 @@ class Batch:
         return [name for name in self.tasks if name not in self.ended]
 
     def record(self, entry: Mapping[str, Any]) -> None:
-        """Append an entry and bring it to the disk."""
+        """Append an entry and sync it to the disk."""
         with self.journal.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry, ensure_ascii=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
     def copy_of(self, name: str) -> Path:
-        """The task's copy of the workspace, made if it is not there.
+        """The task's copy of the workspace, created if it does not exist yet.
 
         Raises:
-            WorkspaceError: it cannot be made.
+            WorkspaceError: it cannot be created.
         """
         place = self.folder / "work" / name
         made = self.folder / "work" / f"{name}.made"
         if made.exists():
             return place
-        shutil.rmtree(place, ignore_errors=True)  # of a crash in the middle of copying
+        shutil.rmtree(place, ignore_errors=True)  # left by a crash in the middle of copying
         place.parent.mkdir(parents=True, exist_ok=True)
         try:
             if is_repository(self.workspace):
@@ -80,11 +79,11 @@ class Batch:
         return place
 
     def arrival_of(self, name: str) -> Path:
-        """The file with what came back from another machine, until it is in its places."""
+        """The file that keeps what another machine returned until it has been unpacked."""
         return self.folder / f"{name}.{_digest(self.tasks[name])[:12]}.arrived"
 
     def patch_of(self, name: str) -> Path | None:
-        """What the task changed, as a patch that ``git apply`` takes; None where it is nothing."""
+        """A file with the task's changes for ``git apply``; None if there are none."""
         place = self.folder / "work" / name
         patch = self.folder / f"{name}.patch"
         if not (place / ".git").exists():
@@ -110,11 +109,11 @@ def find_tasks(folder: Path) -> dict[str, Path]:
     """The Markdown files of a folder by name, sorted.
 
     Raises:
-        TaskError: there are none, or one of them is no task.
+        TaskError: there are none, or one of them is not a valid task.
     """
     found = {path.stem: path for path in sorted(folder.glob("*.md")) if path.is_file()}
     if not found:
-        raise TaskError(f"{folder}: no task in it", hint="A task is a file NAME.md")
+        raise TaskError(f"{folder}: there is no task in it", hint="A task is a file NAME.md")
     for path in found.values():
         tasks.read(path)
     return found
@@ -122,7 +121,7 @@ def find_tasks(folder: Path) -> dict[str, Path]:
 
 @contextlib.contextmanager
 def opened(tasks_folder: Path, workspace: Path) -> Iterator[Batch]:
-    """The batch of these tasks over this workspace: the unfinished one, or a new one.
+    """The unfinished batch of these tasks over this workspace, else a new one.
 
     Raises:
         TaskError: the folder holds no tasks.
@@ -136,7 +135,7 @@ def opened(tasks_folder: Path, workspace: Path) -> Iterator[Batch]:
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise UsageError("these tasks are being worked on by another agentcli") from error
+        raise UsageError("another agentcli process is running these tasks") from error
     try:
         earlier = sorted(root.glob(f"{key}-*"))
         batch = _load(earlier[-1], workspace, found) if earlier else None
@@ -156,10 +155,10 @@ def _load(folder: Path, workspace: Path, found: dict[str, Path]) -> Batch:
             try:
                 entry = json.loads(line)
             except ValueError:
-                continue  # the line that a crash cut short
+                continue  # cut short by a crash
             name = entry.get("task")
             if name not in found or entry.get("digest") != _digest(found[name]):
-                continue  # the task is another one by now
+                continue  # the task has been changed or removed since
             if "session" in entry:
                 batch.sessions[name] = entry["session"]
             if "result" in entry:
@@ -168,19 +167,19 @@ def _load(folder: Path, workspace: Path, found: dict[str, Path]) -> Batch:
 
 
 def begin(batch: Batch, name: str, session: str) -> None:
-    """Record in which session a task has begun, to go on with it after a crash."""
+    """Record the session in which a task runs, so that it can be resumed after a crash."""
     batch.record({"task": name, "digest": _digest(batch.tasks[name]), "session": session})
 
 
 def interrupted(batch: Batch, name: str, why: str) -> None:
-    """Record that what was done on a task was lost: it begins anew."""
+    """Record that the work on a task was lost and starts again."""
     batch.record({"task": name, "digest": _digest(batch.tasks[name]), "interrupted": why})
 
 
 def finish(batch: Batch, name: str, result: dict[str, Any]) -> None:
-    """Record how a task ended, with what it changed."""
+    """Record the result of a task and what it changed."""
     if result["status"] == "cancelled":
-        return  # it goes on with the next call
+        return  # resumed by the next run
     with contextlib.suppress(WorkspaceError):
         patch = batch.patch_of(name)
         result = {**result, "patch": str(patch) if patch else None}

@@ -1,4 +1,4 @@
-"""The tasks of a batch at work, in this process; ``batch_ray`` spreads the same over a cluster."""
+"""Runs the tasks of a batch in this process; ``batch_ray`` runs them on a cluster."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ OnEvent = Callable[[str, Event], None]
 
 @dataclass(frozen=True)
 class Job:
-    """One task of a batch, in a form that can be sent to another process."""
+    """One task of a batch, in a form that can be sent to another machine."""
 
     name: str
     file: str
     folder: str
-    """Where its copy of the workspace is."""
+    """The task's copy of the workspace."""
     settings: Mapping[str, Any]
     flags: Mapping[str, Any]
-    """Of the command line, which go before what the task says."""
+    """Command line flags, which override what the task says."""
     mode: str
     session: str | None = None
     checks: Sequence[str] = ()
@@ -44,10 +44,10 @@ class Job:
 
     @property
     def task(self) -> Task:
-        """The task of the file, with what the command line says.
+        """The task read from its file, with the flags applied.
 
         Raises:
-            TaskError: it is no task.
+            TaskError: the file is not a valid task.
         """
         return tasks.overridden(tasks.read(Path(self.file)), self.flags, self.checks)
 
@@ -57,10 +57,10 @@ async def run_job(
     on_begin: Callable[[str], None] = lambda session: None,
     on_event: OnEvent = lambda name, event: None,
 ) -> dict[str, Any]:
-    """Work on one task to its end; what ``--output json`` prints of it.
+    """Run one task to its end; returns what ``--output json`` prints of it.
 
     Raises:
-        AgentCLIError: what stands in the way of the run.
+        AgentCLIError: the run cannot begin.
     """
     started = time.monotonic()
     task = job.task
@@ -130,7 +130,7 @@ def failed(error: AgentCLIError) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class How:
-    """What all tasks of a batch have in common."""
+    """The options that all tasks of a batch share."""
 
     settings: Settings
     flags: Mapping[str, Any]
@@ -139,19 +139,19 @@ class How:
     attempts: int = 1
 
     def check(self, batch: Batch) -> None:
-        """Raises UsageError where a task cannot be attempted several times."""
+        """Raises UsageError if several attempts are wanted and a task does not allow them."""
         for path in batch.tasks.values() if self.attempts > 1 else ():
             task = tasks.overridden(tasks.read(path), self.given, self.checks)
             check_attempts(task, self.settings, self.mode)
 
     @property
     def given(self) -> dict[str, Any]:
-        """The flags that were given."""
+        """The flags that were set on the command line."""
         return {key: value for key, value in self.flags.items() if value is not None}
 
 
 def job_of(batch: Batch, name: str, how: How) -> Job:
-    """What a worker needs for one task; makes its copy of the workspace."""
+    """The job for one task; creates its copy of the workspace."""
     return Job(
         name,
         str(batch.tasks[name].resolve()),
@@ -172,7 +172,7 @@ async def run_local(
     on_event: OnEvent,
     on_end: Callable[[str, dict[str, Any]], None],
 ) -> None:
-    """All open tasks of a batch in this process, ``jobs`` at a time."""
+    """Run all open tasks of a batch in this process, ``jobs`` at a time."""
     slots = asyncio.Semaphore(jobs)
 
     async def one(name: str) -> None:
@@ -183,7 +183,7 @@ async def run_local(
                 on_end(name, batch.ended[name])
 
     def began(name: str, session: str) -> None:
-        if how.attempts == 1:  # the copies of attempts are gone after a crash: they begin anew
+        if how.attempts == 1:  # copies of attempts do not survive a crash: nothing to resume
             begin(batch, name, session)
 
     async def _result(name: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""``agentcli run FOLDER``: a table while tasks are worked on, one JSON line for each at its end."""
+"""``agentcli run FOLDER``: a live table of the tasks, and one JSON line when each ends."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def run_folder(
     attempts: int = 1,
     executor: str = "local",
 ) -> int:
-    """Work on all tasks of a folder; 0 where all are solved, 1 where not.
+    """Run all tasks of a folder; returns 0 if all are solved, else 1.
 
     Raises:
         TaskError: the folder holds no tasks.
-        UsageError: another process works on it, or it cannot be attempted several times.
+        UsageError: another process runs them, or one cannot be attempted several times.
     """
     how = How(settings, flags, mode, checks, attempts)
     with batches.opened(folder, workspace) as batch:
@@ -110,11 +110,11 @@ class Progress:
         )
 
     def shown(self) -> AbstractContextManager[object]:
-        """A context in which the table stands on the screen."""
+        """A context during which the table is shown."""
         return self._live if self._console.is_terminal else nullcontext()
 
     def begun(self, name: str) -> None:
-        """A task is worked on, out of sight."""
+        """A task has begun on another machine."""
         row = self._rows[name]
         row.state, row.since = "works", row.since or time.monotonic()
 

@@ -1,4 +1,4 @@
-"""``agentcli chat``: the terminal to live in."""
+"""``agentcli chat``: the conversation, full screen, as plain lines or as a web page."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ if TYPE_CHECKING:
     from agentcli.tui.options import Options
 
 CHOOSE = "?"
-"""What ``--resume`` stands for without an ID."""
+"""The value of ``--resume`` when it is given without an ID."""
 
 
 class ChatCommand(Command):
-    """``--resume`` may stand alone: then a session is chosen on the screen."""
+    """Lets ``--resume`` be given without a value: a session is then chosen on the screen."""
 
     def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
         """Give ``--resume`` its value where it has none; ids begin with a digit."""
@@ -66,7 +66,7 @@ class ChatCommand(Command):
 
 
 class Theme(StrEnum):
-    """What ``--theme`` can be."""
+    """Values of ``--theme``."""
 
     DARK = "dark"
     LIGHT = "light"
@@ -159,7 +159,7 @@ def chat(
 
 @dataclass(frozen=True)
 class Asked:
-    """What the command line says that is no setting."""
+    """What the command line asks for apart from settings."""
 
     prompt: str
     model: str | None
@@ -176,7 +176,7 @@ def _settings(folder: Path, flags: dict[str, Any], profile: str | None) -> Setti
 
 
 def _options(asked: Asked, settings: Settings) -> Options:
-    """How the screen is to be."""
+    """The options of the screen."""
     from agentcli import config
     from agentcli.slash_commands import command_folders
     from agentcli.tui.options import Options
@@ -208,7 +208,7 @@ def _remember(key: str, value: str) -> None:
 
 
 def _full(options: Options, settings: Settings) -> int:
-    """The full screen. What is heavy is imported beside it, when it can be written on already."""
+    """Run the full screen. Slow imports happen behind it, when the user can already type."""
     import asyncio
 
     from agentcli.tui.app import ChatApp
@@ -218,7 +218,7 @@ def _full(options: Options, settings: Settings) -> int:
 
         linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGTERM)
 
-    # Without its terminal a full screen is of no use, also where its parent has SIGHUP ignored.
+    # A full screen ends with its terminal, even if the parent process ignores SIGHUP.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
     def start(
@@ -243,7 +243,7 @@ def _plain(options: Options, settings: Settings) -> int:
 
 
 def _serve(port: int) -> int:
-    """Serve the page until Ctrl+C; each visit is a chat of its own, with the other options."""
+    """Serve the page until Ctrl+C; each visit is a separate chat with the other options."""
     try:
         from agentcli.tui.web import ChatServer
     except ImportError as error:
@@ -259,7 +259,7 @@ def _serve(port: int) -> int:
             continue
         elif word != "--web" and not word.startswith("--port="):
             rest.append(word)
-    # No shell in between, so that a chat whose server was killed ends with it.
+    # No shell in between, so that the chat ends when its server is killed.
     command = f"exec {shlex.join([sys.executable, '-m', 'agentcli', *rest])}"
     log_to_file()
     ChatServer(command, port=port, announce=_announce).serve()
@@ -272,7 +272,7 @@ def _announce(address: str) -> None:
 
 
 def _can_draw() -> bool:
-    """Whether there is a terminal that can be drawn on, or a page that stands for one."""
+    """Whether there is a terminal to draw on, or a web page in place of one."""
     if os.environ.get("TEXTUAL_DRIVER"):
         return True
     streams = (sys.stdin, sys.stdout, sys.stderr)
@@ -291,7 +291,7 @@ def _folder(given: Path | None) -> Path:
 
 
 def _session(asked: Asked) -> str | None:
-    """The session to go on with, if any."""
+    """The session to resume, if any."""
     named = asked.resume if asked.resume != CHOOSE else None
     if named is None and not asked.continue_:
         return None

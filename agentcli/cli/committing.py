@@ -1,4 +1,4 @@
-"""``agentcli run --commit``: what a solved run has changed becomes one commit."""
+"""``agentcli run --commit``: commits what a solved run has changed."""
 
 from __future__ import annotations
 

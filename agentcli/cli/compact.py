@@ -1,4 +1,4 @@
-"""``agentcli sessions compact``: show the model less of a session, or all of it again."""
+"""``agentcli sessions compact``: shortens the conversation that the model sees, or undoes that."""
 
 from __future__ import annotations
 

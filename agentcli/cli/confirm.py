@@ -1,4 +1,4 @@
-"""Asking before something that cannot be had for nothing again."""
+"""Asks for confirmation before something that cannot easily be undone."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from agentcli.errors import UsageError
 
 
 def agreed(question: str, *, yes: bool) -> bool:
-    """Whether to go on: ``yes``, or what is answered on the terminal.
+    """Whether to go on: ``yes``, or the answer given on the terminal.
 
     Raises:
-        UsageError: nobody is there to be asked.
+        UsageError: there is no terminal to ask on.
     """
     if yes:
         return True
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise UsageError("nobody is there to be asked", hint="Add --yes to go on")
+        raise UsageError("there is no terminal to ask on", hint="Add --yes to go on")
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
