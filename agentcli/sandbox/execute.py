@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 
 from agentcli.sandbox import policy as policies
 from agentcli.sandbox.confine import Level, Sandbox, prepare
-from agentcli.sandbox.limits import IN_STREAM, MIB
+from agentcli.sandbox.limits import IN_STREAM, MIB, amount
 from agentcli.sandbox.policy import Policy
 from agentcli.sandbox.process import Supervisor
 
@@ -101,7 +101,7 @@ async def _execute(
     memory_exceeded = result.memory_exceeded or result.exit_code == _OUT_OF_MEMORY
     error = result.error
     if result.exit_code == _OUT_OF_MEMORY:
-        error = f"used more than {memory_bytes} bytes of memory"
+        error = f"used more than {amount(memory_bytes)} of memory"
     elif error is None and not result.success:
         lines = result.stderr.strip().splitlines()
         error = lines[-1] if lines else f"exit code {result.exit_code}"

@@ -16,6 +16,11 @@ if TYPE_CHECKING:  # the supervisor's client does without pydantic
 MIB = 1024 * 1024
 
 
+def amount(count: int) -> str:
+    """A number of bytes for people, who set most limits in MiB."""
+    return f"{count // MIB} MiB" if count >= MIB and count % MIB == 0 else f"{count} bytes"
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Upper bounds for one command and all that it starts.

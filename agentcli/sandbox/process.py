@@ -26,7 +26,7 @@ from typing import Any
 
 from agentcli.errors import EnvironmentOpError, SandboxError
 from agentcli.sandbox import protocol
-from agentcli.sandbox.limits import COMMAND, Limits
+from agentcli.sandbox.limits import COMMAND, Limits, amount
 
 Output = Callable[[str, bytes], None]
 
@@ -163,13 +163,15 @@ class SandboxProcess:
         elif timed_out:
             error = f"timed out after {limits.time_s:g} s"
         elif memory_exceeded:
-            error = f"used more than {limits.memory_bytes} bytes of memory"
+            error = f"used more than {amount(limits.memory_bytes)} of memory"
+        elif verdict.get("disk_exceeded"):
+            error = f"wrote more than {amount(limits.disk_bytes)}"
         elif "exceeded" in verdict:
             error = f"used {verdict['exceeded']}"
         elif code is None:
             error = "killed"
         elif code == 128 + signal.SIGXFSZ:
-            error = f"wrote a file of more than {limits.file_bytes} bytes"
+            error = f"wrote a file of more than {amount(limits.file_bytes)}"
         texts = {
             name: b"".join(parts).decode("utf-8", "replace") for name, parts in self._parts.items()
         }

@@ -111,7 +111,7 @@ def test_limits_come_from_the_configuration(execute: Execute, tmp_path: Path) ->
     assert out == "40\n0\n" and code != 0
     memory = "x = bytearray(b'x') * 400_000_000"
     code, _, err = execute("--", PYTHON, "-I", "-S", "-c", memory)
-    assert code == 137 and "used more than 104857600 bytes of memory" in err
+    assert code == 137 and "used more than 100 MiB of memory" in err
 
 
 def test_wrong_usage(execute: Execute, workspace: Path) -> None:
