@@ -1,11 +1,11 @@
 """``--executor ray``: the tasks of a batch on the machines of a Ray cluster.
 
-A task's copy of the workspace is sent to where the task runs, and what it changed comes back with
-its session: machines need no disk in common. They need agentcli, the command's environment (keys)
-and nothing else. Ray itself runs no task again: one whose machine was lost is marked as interrupted
-in the batch's journal and begins anew, from the same copy, somewhere else. What comes back from a
-task is on this machine's disk before anything is done with it: it is never run again, even if this
-process dies before its files and its session are in their places.
+The task's copy of the workspace is sent to the machine that runs it; its changes and its session
+come back. So the machines need no shared disk, only agentcli and the environment of the command
+(keys). Ray itself never retries a task: if its machine is lost, it is marked as interrupted in
+the batch's journal and starts again elsewhere from the same copy. What a task returns is saved on
+this machine's disk first: it never runs twice, even if this process dies before the files and the
+session have been unpacked.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ from agentcli.text import one_line
 from agentcli.workspace_archive import changed, listing, pack, unpack
 
 _MOST_LOST = 3
-"""So many machines may be lost under one task."""
+"""How often a task is started again because its machine was lost."""
 _PATIENCE_S = 20.0
 
 
 @dataclass(frozen=True)
 class Sent:
-    """A task on its way to a machine: ``text`` is its file's, ``archive`` its copy's files."""
+    """A task to be sent to a machine; ``text`` is the content of its file."""
 
     job: Job
     text: str
     repository: bool
-    """Whether it is to find a git repository around it; the history stays at home."""
+    """Whether the workspace is a git repository; its history is not sent."""
 
 
 @dataclass(frozen=True)
 class Done:
-    """What comes back: the result, changed files with the names of those that are gone, session."""
+    """What comes back: the result, changed files, names of deleted ones, and the session."""
 
     result: dict[str, Any]
     archive: bytes = b""
@@ -57,10 +57,10 @@ class Done:
     session: bytes = b""
 
     def save(self, file: Path) -> None:
-        """Bring it to the disk, whole or not at all.
+        """Write it to a file, whole or not at all.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: the file cannot be written.
         """
         packed = {name: base64.b64encode(getattr(self, name)).decode() for name in _PACKED}
         text = json.dumps({"result": self.result, "gone": self.gone, **packed})
@@ -73,7 +73,7 @@ class Done:
 
     @classmethod
     def load(cls, file: Path) -> Done:
-        """What was saved there."""
+        """Read what ``save`` wrote."""
         told = json.loads(file.read_text("utf-8"))
         packed = {name: base64.b64decode(told[name]) for name in _PACKED}
         return cls(told["result"], gone=tuple(told["gone"]), **packed)
@@ -89,16 +89,21 @@ async def run_ray(
     on_begin: Callable[[str], None],
     on_end: Callable[[str, dict[str, Any]], None],
 ) -> None:
-    """All open tasks of a batch on a cluster, ``jobs`` at a time; None: as many as it has CPUs.
+    """Run all open tasks of a batch on a cluster, ``jobs`` at a time (None: one per CPU).
 
-    The cluster is the one that RAY_ADDRESS names or that runs on this machine, else a new one.
+    The cluster is the one at RAY_ADDRESS or running on this machine, else a new one.
 
     Raises:
         ConfigError: the extra ``ray`` is not installed, or the cluster cannot be reached.
     """
     ray = await asyncio.to_thread(_connected)
     remote = ray.remote(max_retries=0, max_calls=1, num_cpus=1)(work)
-    slots = asyncio.Semaphore(jobs or max(1, int(ray.cluster_resources().get("CPU", 1))))
+    cpus, free = (
+        int(known().get("CPU", 0)) for known in (ray.cluster_resources, ray.available_resources)
+    )
+    if free < cpus or not cpus:
+        show_note(f"{free} of {cpus} CPUs of the cluster are free: tasks wait until there is one")
+    slots = asyncio.Semaphore(jobs or max(1, cpus))
 
     async def one(name: str) -> None:
         async with slots:
@@ -112,7 +117,7 @@ async def run_ray(
     async def _ended(name: str) -> Done:
         for _ in range(_MOST_LOST):
             try:
-                # Always the untouched copy: what a task changes is written there at its end.
+                # The copy is still untouched: a task's changes are written there at its end.
                 job = await asyncio.to_thread(job_of, batch, name, how)
                 text = Path(job.file).read_text("utf-8")
                 sent = Sent(replace(job, session=None), text, is_repository(batch.workspace))
@@ -145,7 +150,7 @@ async def run_ray(
 
 
 def settled(batch: Batch) -> Iterator[str]:
-    """The tasks that came back to a process which then died: their ends are recorded now."""
+    """Tasks whose results were saved by a process that then died; they are recorded now."""
     for name in batch.open:
         if batch.arrival_of(name).exists():
             _settle(batch, name)
@@ -154,7 +159,7 @@ def settled(batch: Batch) -> Iterator[str]:
 
 
 def _settle(batch: Batch, name: str) -> None:
-    """Put what came back into its places and record the end; doing it again changes nothing."""
+    """Unpack what came back and record the result; doing it twice is harmless."""
     arrived = batch.arrival_of(name)
     done = Done.load(arrived)
     if done.session:
@@ -166,9 +171,9 @@ def _settle(batch: Batch, name: str) -> None:
 
 
 def work(sent: Sent, archive: bytes) -> Done:
-    """One task from beginning to end, on the machine where Ray runs it."""
+    """Run one task; called by Ray on the machine of its choice."""
     with tempfile.TemporaryDirectory(prefix="agentcli-ray-") as folder:
-        # Its session goes home with it; the process ends with the task.
+        # The session is sent back from here; the process ends with the task.
         os.environ["AGENTCLI_DATA_DIR"] = f"{folder}/data"
         place = Path(folder) / "work"
         unpack(archive, place)
@@ -197,7 +202,7 @@ def _commit_all(place: Path) -> None:
 
 
 def _connected() -> Any:
-    # Ray would tell its makers how it is used.
+    # Without this Ray reports its usage to its developers.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
@@ -215,10 +220,10 @@ def _connected() -> Any:
 
 
 def _answers(address: str) -> None:
-    """Make sure that somebody is there, if it is a place: Ray itself tries for many minutes.
+    """Check that a host and port can be reached; Ray itself would try for many minutes.
 
     Raises:
-        OSError: nobody is.
+        OSError: they cannot.
     """
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if port.isdigit():

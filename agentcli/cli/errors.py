@@ -1,4 +1,4 @@
-"""How the command line tells what went wrong: one line on stderr, details in a file."""
+"""Reports errors of the command line: one line on stderr, details in a file."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from agentcli.text import escape
 
 
 def show_error(text: str) -> None:
-    """One line, whatever the text is made of: an error may quote a file or a server."""
+    """Print one line; control characters are escaped, since errors quote files and servers."""
     _line(f"agentcli: error: {text}")
 
 
 def show_note(text: str) -> None:
-    """Something worth knowing before a run begins."""
+    """Print a note on stderr."""
     _line(f"agentcli: note: {text}")
 
 
@@ -33,7 +33,7 @@ def _line(text: str) -> None:
 
 
 def state_folder() -> Path:
-    """``$AGENTCLI_STATE_DIR``, else the platform's folder for logs and the like."""
+    """``$AGENTCLI_STATE_DIR``, else the platform's folder for logs."""
     root = os.environ.get("AGENTCLI_STATE_DIR")
     return Path(root) if root else platformdirs.user_state_path("agentcli", appauthor=False)
 
@@ -55,7 +55,7 @@ def log_to_file() -> None:
 
 
 def save_traceback() -> str:
-    """Save the traceback of the exception being handled; the line that tells of it."""
+    """Save the traceback of the current exception to a file; returns the line to print."""
     kind, error, _ = sys.exc_info()
     told = f"internal error: {kind.__name__ if kind else ''}: {error}. This is a bug"
     name = f"crash-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"

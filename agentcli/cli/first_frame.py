@@ -1,7 +1,7 @@
-"""The first picture of the chat, painted while the rest is still being imported.
+"""The first frame of the chat, painted while the rest is still being imported.
 
-It shows the prompt where it will be. What is typed meanwhile waits in the terminal, unseen, and is
-there when the application reads it.
+It shows the prompt where it will be. What the user types meanwhile stays in the terminal's buffer
+until the application reads it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _MARK = "\N{HEAVY RIGHT-POINTING ANGLE QUOTATION MARK ORNAMENT}"
 
 @contextmanager
 def first_frame(theme: str, mode: str) -> Iterator[None]:
-    """Paint it, and leave the terminal as it was found, whatever happens meanwhile."""
+    """Paint the frame; the terminal's settings are restored at the end."""
     out = sys.__stderr__  # as the application will, so that both write in one order
     if out is None or os.environ.get("TEXTUAL_DRIVER"):
         yield

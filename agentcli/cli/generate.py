@@ -41,7 +41,7 @@ _RESULT_CHARS = 2000
 
 
 class Format(StrEnum):
-    """What ``--output`` can be."""
+    """Values of ``--output``."""
 
     TEXT = "text"
     JSON = "json"
@@ -49,7 +49,7 @@ class Format(StrEnum):
 
 @dataclass(frozen=True)
 class _Job:
-    """All that the command line and the settings say; ``wishes`` are those of a completion."""
+    """The command line and the settings combined; ``wishes`` are those of a completion."""
 
     model: str
     prompt: str
@@ -173,7 +173,7 @@ def generate(
 
 
 def _configured(settings: Settings) -> str:
-    """The configured model where it is one of this machine, else the embedded one."""
+    """The configured model if it runs on this machine, else the embedded one."""
     name = settings.model or registry.EMBEDDED
     local = registry.split_name(name)[0] in (registry.LOCAL, registry.EMBEDDED)
     return name if local else registry.EMBEDDED
@@ -252,7 +252,7 @@ def _show(samples: Samples | None, row: int, text: str) -> None:
 
 
 def _print_json(job: _Job, ready: dict[str, Any], texts: list[str], ended: Any) -> None:
-    """One object; what was interrupted has the samples as far as they came."""
+    """Print one object; after an interruption it has the samples generated so far."""
     finishes = ended.finishes if ended else ["cancelled"] * len(texts)
     result: dict[str, Any] = {
         "model": job.model,
@@ -278,7 +278,7 @@ def _print_json(job: _Job, ready: dict[str, Any], texts: list[str], ended: Any) 
 
 
 def _python(settings: Settings) -> Callable[[str], Awaitable[str | None]]:
-    """Runs an in-stream block: plain arithmetic at once, all else as a program in the sandbox."""
+    """Run an in-stream block: plain arithmetic directly, all else as a program in the sandbox."""
     level = None if settings.sandbox == "auto" else settings.sandbox
 
     async def run(source: str) -> str | None:

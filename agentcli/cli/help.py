@@ -1,4 +1,4 @@
-"""How commands show their help: options by what they are about, values by what they hold.
+"""Formats the help of commands: options in sections, values with telling names.
 
 Typer's own plain help names values ``<int range>`` and puts all options in one list.
 """
@@ -17,13 +17,13 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 F = TypeVar("F", bound=Callable[..., Any])
 
 OPTIONS = "Options"
-"""The section of whatever names no other as its ``rich_help_panel``."""
+"""The section of options without a ``rich_help_panel``."""
 
 _VALUES = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
 
 
 class Command(TyperCommand):
-    """A command whose help has a section for each of its options' panels."""
+    """A command whose help has one section for each ``rich_help_panel``."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -32,7 +32,7 @@ class Command(TyperCommand):
                 param.metavar = param.name.upper()  # in errors as well
 
     def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
-        """As Typer does it; what is wrong names this command, also where its parser did not."""
+        """Parse as Typer does; every error names this command."""
         try:
             return super().parse_args(ctx, args)
         except UsageError as error:
@@ -40,12 +40,12 @@ class Command(TyperCommand):
             raise
 
     def collect_usage_pieces(self, ctx: Context) -> list[str]:
-        """Each argument by its name, in brackets where it may be left out."""
+        """The name of each argument, in brackets if it is optional."""
         given = [p for p in self.get_params(ctx) if isinstance(p, TyperArgument)]
         return ["[OPTIONS]", *(_usage(argument) for argument in given)]
 
     def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
-        """The arguments, the options of no panel, and then panel by panel."""
+        """Write the arguments, the options without a panel, then the other panels."""
         sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], OPTIONS: []}
         for param in self.get_params(ctx):
             if isinstance(param, TyperArgument) and param.help:
@@ -60,10 +60,10 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """Its help says the whole of what each command does, where Typer cuts it at the line's end."""
+    """A group whose help shows each command's whole summary; Typer cuts it to one line."""
 
     def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:
-        """The first paragraph of each command's own help, wrapped."""
+        """Write the first paragraph of each command's help, wrapped."""
         with formatter.section("Commands"):
             formatter.write_dl(
                 [(name, _first(self.commands[name].help)) for name in self.list_commands(ctx)]
@@ -71,7 +71,7 @@ class Group(TyperGroup):
 
 
 class App(typer.Typer):
-    """The one command of a module, or with ``help`` a group of them."""
+    """A module's command, or with ``help`` a group of commands."""
 
     def __init__(self, help: str | None = None) -> None:
         options: dict[str, Any] = {"add_completion": False, "rich_markup_mode": None}
@@ -80,7 +80,7 @@ class App(typer.Typer):
         super().__init__(**options)
 
     def command(self, name: str | None = None, **options: Any) -> Callable[[F], F]:
-        """See Typer; the help is that of ``Command``."""
+        """As in Typer, with ``Command`` as the class."""
         return super().command(name, **{"cls": Command, **options})
 
 
@@ -111,7 +111,7 @@ def _value(option: TyperOption) -> str:
 
 
 def _help(param: TyperArgument | TyperOption) -> str:
-    """What it is for, and what holds without it."""
+    """The help text and the default."""
     text, default = param.help or "", param.default
     if default in (None, False, "", ()) or callable(default) or not param.show_default:
         return text

@@ -1,4 +1,4 @@
-"""``agentcli init``: a first file of settings, with a model that can be had on this machine."""
+"""``agentcli init``: writes a settings file with a model that is available on this machine."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def init(
 
 
 def _known(model: str) -> str:
-    """The model, where its provider is one; its key may be set later. Raises ConfigError."""
+    """The model, if its provider is known; the key can be set later. Raises ConfigError."""
     if registry.split_name(model)[0] not in (registry.LOCAL, registry.EMBEDDED):
         with contextlib.suppress(AuthenticationError):
             registry.resolve(model, config.load(Path.cwd()))
@@ -60,7 +60,7 @@ def _known(model: str) -> str:
 
 
 def _look() -> str:
-    """The first model that can be had: a key, a server on this machine, the embedded one."""
+    """The first model available: by a key, from a server on this machine, or the embedded one."""
     for provider, name in DEFAULT_MODELS.items():
         variable = PROVIDERS[provider].api_key_env
         if os.environ.get(variable):
@@ -81,7 +81,7 @@ def _look() -> str:
 
 
 def _served(provider: str) -> list[str]:
-    """The models of a server on this machine; none where nothing answers at once."""
+    """The models of a server on this machine; none if it does not answer within a second."""
     known = PROVIDERS[provider]
     base_url = os.environ.get(known.base_url_env or "") or known.base_url
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))

@@ -1,4 +1,4 @@
-"""Lines that are typed on a terminal: arrows, earlier ones, pasted ones; by readline."""
+"""Line editing on a terminal with readline: arrow keys, history, pasted lines."""
 
 from __future__ import annotations
 

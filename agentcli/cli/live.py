@@ -1,7 +1,7 @@
-"""A run as it goes, in a terminal: what is done scrolls up, what is under way stays below.
+"""A live view of a run in a terminal: finished work scrolls up, current work stays at the bottom.
 
-Below are the end of the text that streams, the tools that run with the end of their output, and a
-line with phase, step, tokens and time.
+The bottom shows the end of the streaming text, the running tools with the end of their output, and
+a line with phase, step, tokens and time.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class _Running:
 
 @dataclass
 class _Now:
-    """What is under way."""
+    """The current work, shown at the bottom."""
 
     text: list[str] = field(default_factory=list)
     activity: str = "starting"
@@ -103,7 +103,7 @@ class _Now:
 
 
 class LiveRenderer:
-    """See the module. ``answer`` gets the final answer where stdout is not the terminal."""
+    """See the module. ``answer`` receives the final answer if stdout is not the terminal."""
 
     def __init__(self, terminal: TextIO, *, answer: TextIO | None) -> None:
         self._console = Console(file=terminal, highlight=False, emoji=False, markup=False)
@@ -127,7 +127,7 @@ class LiveRenderer:
         self._held = False
 
     def event(self, event: Event) -> None:
-        """Show one event; inside a running event loop what stands below goes on by itself."""
+        """Show one event; within an event loop the bottom refreshes by itself."""
         if not self._live.is_started and not self._held:
             self._begin()
         self._show(event)
@@ -142,7 +142,7 @@ class LiveRenderer:
         self._tick = loop.call_later(_REFRESH_S, self._go_on, loop)
 
     def finish(self, summary: Summary) -> None:
-        """Show what the run came to."""
+        """Show the result of the run."""
         self.close()
         if self._answer is not None and summary.state.answer:
             write_answer(self._answer, summary.state.answer)
@@ -155,7 +155,7 @@ class LiveRenderer:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Take away what stands below while the user is asked."""
+        """Hide the bottom while the user is asked."""
         self._held, started = True, self._live.is_started
         self.close()
         try:
@@ -166,12 +166,12 @@ class LiveRenderer:
                 self._begin()
 
     def close(self) -> None:
-        """Take away what stands below and show the cursor again."""
+        """Remove the bottom and show the cursor again."""
         if self._tick is not None:
             self._tick.cancel()
         self._live.stop()
 
-    # -- what is done ------------------------------------------------------------------------
+    # -- finished work -----------------------------------------------------------------------
 
     def _show(self, event: Event) -> None:
         now = self._now
@@ -244,7 +244,7 @@ class LiveRenderer:
         for call in event.message.calls:
             self._calls[call.id] = call
         if text := event.message.text.strip():
-            self._live.refresh()  # the text must not stand below as well
+            self._live.refresh()  # removes the text from the bottom before it is printed
             self._console.print(Padding(_markdown(text), (1, 0)))
 
     def _tool(self, event: ToolFinished) -> None:
@@ -291,13 +291,13 @@ class LiveRenderer:
     def _mark(self) -> str:
         return "*" if self._console.options.ascii_only else "●"
 
-    # -- what is under way -------------------------------------------------------------------
+    # -- current work ------------------------------------------------------------------------
 
     def _below(self) -> RenderableType:
         now = self._now
         parts: list[RenderableType] = []
         if now.text:
-            # The end of a long text is enough, and keeps a refresh cheap.
+            # Only the end of a long text, to keep a refresh cheap.
             lines = escape("".join(now.text))[-8000:].split("\n")
             parts.append(Text("\n".join(lines[-max(4, self._console.height - 8) :])))
         for running in list(now.running.values())[:4]:
@@ -326,10 +326,10 @@ class LiveRenderer:
 
 
 def _markdown(text: str) -> Markdown:
-    """Markdown in which angle brackets stay text, and links show where they lead."""
+    """Markdown that keeps angle brackets as text and shows the targets of links."""
     escaped = escape(text)
     markdown = Markdown(escaped, hyperlinks=False)
-    # Rich would drop what looks like HTML: a model that writes List<int> means just that.
+    # Rich would drop what looks like HTML, such as List<int>.
     parser = MarkdownIt("commonmark", {"html": False}).enable("strikethrough").enable("table")
     markdown.parsed = parser.parse(escaped)
     return markdown

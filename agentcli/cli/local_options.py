@@ -1,4 +1,4 @@
-"""Options of every command that can run a model on this machine."""
+"""Options of the commands that can run a model on this machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 
 class Dtype(StrEnum):
-    """What ``--dtype`` can be."""
+    """Values of ``--dtype``."""
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
@@ -18,7 +18,7 @@ class Dtype(StrEnum):
 
 
 class Quantize(StrEnum):
-    """What ``--quantize`` can be."""
+    """Values of ``--quantize``."""
 
     INT8 = "int8"
     INT4 = "int4"

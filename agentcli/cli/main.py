@@ -1,6 +1,6 @@
-"""The command ``agentcli``: turns whatever happens into an exit code and at most one line.
+"""The command ``agentcli``: turns every outcome into an exit code and at most one error line.
 
-Little is imported before ``main`` is entered, so that Ctrl+C is quiet from the first moment.
+Little is imported before ``main`` is entered, so that Ctrl+C is handled from the start.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ INTERRUPTED = 130
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code of the table in docs/command-line.md."""
-    # Imports leave next to no garbage, and looking for it costs a tenth of the start.
+    # Imports leave hardly any garbage; looking for it costs a tenth of the start-up time.
     gc.set_threshold(50_000, 20, 50)
-    # Plugins of other programs have no place in our models, and to look for them takes 15 ms.
+    # Our models need no pydantic plugins, and looking for them takes 15 ms.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         _fill_closed()
@@ -24,12 +24,12 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         code = INTERRUPTED
     except BrokenPipeError:
-        code = 1  # whoever read our output has enough
+        code = 1  # the reader of our output has gone
     finally:
         _drain()
     if arguments is None:
-        # All that must be closed has been closed by whoever opened it; to take apart what an SDK
-        # has imported would cost a tenth of a second.
+        # Everything that must be closed has been closed by its owner. An ordinary exit would spend
+        # a tenth of a second on tearing down the imported SDKs.
         import logging
 
         logging.shutdown()
@@ -41,7 +41,7 @@ def unsupported(platform: str) -> str:
     """Why agentcli cannot run on a platform (``sys.platform``); empty where it can."""
     if platform.startswith("win"):
         return (
-            "Windows itself is not supported, for it lacks the sandbox that tools run in. "
+            "Windows itself is not supported: it lacks the sandbox that tools run in. "
             "Run agentcli inside WSL (wsl --install, then use its Linux shell)"
         )
     return ""
@@ -80,18 +80,18 @@ def _guarded(arguments: list[str] | None) -> int:
 
 
 def _fill_closed() -> None:
-    """A stream that is closed must not become the next file that is opened, such as a journal."""
+    """Open closed standard streams, lest the next opened file (a journal) take their number."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
 def _cannot_write() -> bool:
-    """Whether it was the output that failed: what could not be written still waits."""
+    """Whether writing the output failed: then it is still in the buffer."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -101,7 +101,7 @@ def _cannot_write() -> bool:
 
 
 def _drain() -> None:
-    """What cannot be written is dropped here, or Python complains of it once more at its exit."""
+    """Drop output that cannot be written; Python would report it again at exit."""
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None:

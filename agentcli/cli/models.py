@@ -1,4 +1,4 @@
-"""``agentcli models``: what there is, what it needs, and whether it works here."""
+"""``agentcli models``: lists models, shows what they need, and tests them."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def _tell(what: str, works: bool, detail: str) -> None:
 
 
 def _open(name: str, context: int | None) -> Any:
-    """A name of ``--model``, or a path alone."""
+    """Open a model by its name as in ``--model``, or by its path."""
     registry.need_extra()
     from agentcli.llm.local import EMBEDDED
     from agentcli.model.folder import open_folder
@@ -166,7 +166,7 @@ def _open(name: str, context: int | None) -> Any:
 
 
 def _chat(folder: Any) -> str:
-    """How it is talked to; empty where it cannot be."""
+    """The chat format of a model; empty if it has none."""
     from agentcli.llm.nanochat_format import SPECIAL_TOKENS
     from agentcli.llm.template_dialogue import syntax_of
     from agentcli.model.tokenizer import NANOCHAT_SPECIAL

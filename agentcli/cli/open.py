@@ -1,4 +1,4 @@
-"""The renderer that suits an output format and what stdout and stderr are connected to."""
+"""Chooses the renderer by the output format and by where stdout and stderr lead."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from agentcli.cli.render import JsonRenderer, Output, PlainRenderer, Renderer, S
 
 
 def open_renderer(output: Output) -> Renderer:
-    """A live one for a terminal, plain lines for pipes, or one of the JSON formats."""
+    """A live renderer for a terminal, plain lines for pipes, or one of the JSON formats."""
     if output is Output.JSON:
         return JsonRenderer(sys.stdout)
     if output is Output.STREAM_JSON:

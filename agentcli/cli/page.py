@@ -59,7 +59,7 @@ pre del { color: var(--failed); text-decoration: none } h3 { font-size: .85rem; 
 
 
 def page(manifest: Mapping[str, Any], steps: Iterable[Mapping[str, Any]]) -> str:
-    """The whole document, of a manifest and the lines of ``steps.jsonl``."""
+    """The whole document, from a manifest and the lines of ``steps.jsonl``."""
     steps = list(steps)
     title = f"Session {manifest['run_id']}"
     return "".join(
@@ -114,7 +114,7 @@ def _result(manifest: Mapping[str, Any]) -> str:
 
 
 def _rows(steps: list[Mapping[str, Any]]) -> Iterable[str]:
-    """One row a step; steps stand one behind the other, without the waiting between runs."""
+    """One row per step; the time axis leaves out the pauses between runs."""
     total = sum(step["duration_s"] for step in steps) or 1.0
     offset = 0.0
     for step in steps:
