@@ -1,7 +1,7 @@
 """``agentcli chat --plain``: the same conversation line by line.
 
-For dumb terminals, screen readers and pipes: nothing is drawn over, every line is final. Answers
-go to stdout, all else to stderr. A line is a message; a backslash at its end goes on in the next.
+For dumb terminals, screen readers and pipes: no line is redrawn. Answers go to stdout, all else
+to stderr. Each input line is a message; a backslash at its end continues it on the next line.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ from agentcli.tui.standing import Standing
 T = TypeVar("T")
 
 _PAST = 6
-"""Messages of a session that are shown when one goes on with it."""
+"""How many earlier messages are shown when a session is resumed."""
 
 
 class PlainChat:
-    """The face of a conversation without a screen; see ``agentcli.tui.face.Face``."""
+    """The front end of a conversation without a screen; see ``agentcli.tui.face.Face``."""
 
     def __init__(self, options: Options, settings: Settings) -> None:
         self.options = options
@@ -86,7 +86,7 @@ class PlainChat:
         return 0
 
     async def _talk(self, opening: Opening, actions: Actions, first: list[str]) -> int | None:
-        """One session, until another one is opened (None) or the input ends."""
+        """Run one session until another is opened (None) or the input ends (the exit code)."""
         self._told = Collected()
         if opening.session_id:
             self._show_past(opening.session_id)
@@ -144,7 +144,7 @@ class PlainChat:
                 return "\n".join([*parts, line])
             parts.append(line[:-1])
 
-    # -- what happens ------------------------------------------------------------------------
+    # -- events ------------------------------------------------------------------------------
 
     def _is_ready(self, agent: Agent) -> None:
         for notice in agent.notices:
@@ -162,7 +162,7 @@ class PlainChat:
             self._renderer.finish(Summary(state, event.exit_code, took))
 
     def _interrupted(self, number: int) -> None:
-        """Ctrl+C ends the turn, or without one the conversation."""
+        """Ctrl+C ends the turn; without one it ends the conversation."""
         interrupted = self.conversation is not None and self.conversation.interrupt()
         if number != signal.SIGINT or not interrupted:
             _unread()
@@ -176,25 +176,25 @@ class PlainChat:
                     who = "you: " if isinstance(entry, Said) else ""
                     _print(f"{who}{text}")
 
-    # -- the face ----------------------------------------------------------------------------
+    # -- the front end: see ``Face`` ---------------------------------------------------------
 
     @property
     def entries(self) -> Sequence[Entry]:
-        """What was said and done since this process began."""
+        """The entries of the conversation since this process began."""
         return self._told.entries
 
     @property
     def typed_before(self) -> Sequence[str]:
-        """Of this chat and of earlier ones."""
+        """Messages of this chat and of earlier ones."""
         return self._earlier.texts
 
     @property
     def writing(self) -> str:
-        """Nothing is half written while a command runs."""
+        """Always empty: there is no prompt with unfinished text."""
         return ""
 
     def write(self, text: str) -> None:
-        """Tell what may be sent again."""
+        """Print a text that the user may want to send again."""
         _print(f"(to send again: {text})")
 
     def added(self, entry: Entry) -> None:
@@ -205,17 +205,17 @@ class PlainChat:
                 _print(entry.diff.rstrip("\n"))
 
     def changed(self, entry: Entry) -> None:
-        """Print what a command of the user's came to."""
+        """Print the result of a command that the user ran."""
         if isinstance(entry, Used) and entry.result is not None:
             _print(entry.result.content)
 
     def tell(self, text: str, level: Level = Level.NOTE, hint: str = "") -> None:
-        """Say something."""
+        """Print a note or an error."""
         show = show_error if level is Level.ERROR else show_note
         show(f"{text}. {hint}" if hint else text)
 
     def fail(self, error: AgentCLIError) -> None:
-        """Say what went wrong and what to do."""
+        """Print an error with its hint."""
         show_error(error.line())
 
     async def choose(
@@ -226,7 +226,7 @@ class PlainChat:
         look: Callable[[T], str | None] | None = None,
         query: str = "",
     ) -> T | None:
-        """A numbered list; anything but one of its numbers chooses nothing."""
+        """Print a numbered list and read a number; any other input chooses nothing."""
         if look is not None and choices and (preview := look(choices[0].value)) is not None:
             _print(preview)
         for number, choice in enumerate(choices, start=1):
@@ -239,12 +239,12 @@ class PlainChat:
         return choices[number - 1].value if 0 < number <= len(choices) else None
 
     def say(self, text: str, *, queue: bool = False) -> None:
-        """Say something to the agent."""
+        """Send a message to the agent."""
         if self.conversation is not None:
             self.conversation.say(text, queue=queue)
 
     def open(self, session_id: str | None, *, model: str | None = None) -> None:
-        """Go on with another session."""
+        """Switch to another session."""
         self._next = Opening(
             self.settings,
             self.options.workspace,
@@ -254,26 +254,26 @@ class PlainChat:
         )
 
     async def set_mode(self, mode: Mode) -> None:
-        """How much may happen without asking."""
+        """Change the permission mode."""
         if self.conversation is not None:
             await self.conversation.set_mode(mode)
 
     def set_theme(self, name: str) -> None:
-        """There are no colours."""
+        """Do nothing: there are no colours."""
 
     def doing(self, what: str) -> None:
-        """Only what has happened is said."""
+        """Do nothing: only finished work is printed."""
 
     def copy(self, text: str) -> None:
-        """Print it, to be copied."""
+        """Print the text, for the user to copy."""
         _print(text)
 
     def outside(self) -> AbstractContextManager[None]:
-        """The terminal is free as it is."""
+        """Do nothing: another program can use the terminal at any time."""
         return nullcontext()
 
     def leave(self) -> None:
-        """End in order."""
+        """End the conversation."""
         self._next = None
         if self.conversation is not None:
             self.conversation.close()
@@ -284,16 +284,16 @@ def _print(text: str) -> None:
 
 
 async def _nobody(approval: Approval) -> Reply:
-    reason = "nobody can be asked here; a mode such as --mode edits or auto says what may happen"
+    reason = "there is no terminal to ask on; --mode edits or --mode auto allow more without asking"
     return Reply(Answer.NO, reason)
 
 
 _waiting: set[asyncio.Future[str | None]] = set()
-"""Lines that somebody waits for."""
+"""Reads in progress."""
 
 
 async def _read(mark: str) -> str | None:
-    """One line from stdin, read in a thread that nobody waits for at the end."""
+    """One line from stdin, read in a daemon thread, so that it never delays the exit."""
     loop = asyncio.get_running_loop()
     line: asyncio.Future[str | None] = loop.create_future()
 
@@ -307,7 +307,7 @@ async def _read(mark: str) -> str | None:
             text: str | None = input(mark) if edited else _piped(mark)
         except (EOFError, OSError, ValueError):
             text = None
-        with suppress(RuntimeError):  # the loop may be closed by now
+        with suppress(RuntimeError):  # the loop may already be closed
             loop.call_soon_threadsafe(settle, text)
 
     _waiting.add(line)
@@ -319,7 +319,7 @@ async def _read(mark: str) -> str | None:
 
 
 def _unread() -> None:
-    """Whoever waits for a line need not wait any longer."""
+    """End all reads in progress, as at the end of the input."""
     for line in _waiting:
         if not line.done():
             line.set_result(None)

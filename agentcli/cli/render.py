@@ -1,6 +1,6 @@
-"""Readers of a run for people and programs: live in a terminal, plain lines, or JSON.
+"""Renderers of a run: plain lines and JSON (the live view of a terminal is ``live.py``).
 
-What happens goes to stderr, answers to stdout, so that ``agentcli run ... > answer.md`` holds the
+Progress goes to stderr and answers to stdout, so that ``agentcli run ... > answer.md`` writes the
 answer and nothing else.
 """
 
@@ -55,7 +55,7 @@ from agentcli.wording import (
 
 
 class Output(StrEnum):
-    """What ``--output`` can be."""
+    """Values of ``--output``."""
 
     TEXT = "text"
     JSON = "json"
@@ -64,7 +64,7 @@ class Output(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A run that is over. ``duration_s`` in seconds."""
+    """A finished run."""
 
     state: AgentState
     exit_code: int
@@ -75,19 +75,19 @@ class Renderer(Protocol):
     """Shows a run."""
 
     def event(self, event: Event) -> None:
-        """Something happened."""
+        """Show an event."""
         ...
 
     def finish(self, summary: Summary) -> None:
-        """The run is over."""
+        """Show the result."""
         ...
 
     def close(self) -> None:
-        """Leave the terminal in order, whatever happened."""
+        """Restore the terminal; called however the run ended."""
         ...
 
     def paused(self) -> AbstractContextManager[None]:
-        """While the user is asked, nothing is drawn over the question."""
+        """A context during which nothing is drawn, for questions to the user."""
         ...
 
 
@@ -145,7 +145,7 @@ class PlainRenderer:
                 self._lines(note)
 
     def finish(self, summary: Summary) -> None:
-        """Write the answer and what the run came to."""
+        """Write the answer and the result."""
         if summary.state.answer:
             write_answer(self._answer, summary.state.answer)
         self._lines(*summary_lines(summary))
@@ -186,7 +186,7 @@ class PlainRenderer:
 
 
 class JsonRenderer:
-    """One object as the last line."""
+    """One JSON object as the last line."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
@@ -207,13 +207,13 @@ class JsonRenderer:
 
 
 class StreamRenderer:
-    """One JSON object a line for each event: ``session`` first, ``result`` last."""
+    """One JSON object per line for each event: ``session`` first, ``result`` last."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
 
     def event(self, event: Event) -> None:
-        """Write the event. The end has its line from ``finish``, with all that is known then."""
+        """Write the event; the end of the run gets its line from ``finish``."""
         if isinstance(event, RunFinished):
             return
         record = to_record(event)
@@ -266,12 +266,12 @@ def _error(state: AgentState) -> dict[str, Any] | None:
 
 
 def steps_of(state: AgentState) -> int:
-    """The steps of this run; one that was cut short counts as well."""
+    """How many steps this run took, including one that was cut short."""
     return state.used.steps + (state.running_step > state.step)
 
 
 def summary_lines(summary: Summary) -> list[str]:
-    """What a run came to, for people; what was shown already is not repeated."""
+    """The result of a run in lines for people, without what has been shown already."""
     state = summary.state
     used = state.used
     facts = [ending_words(state.status, state.stop)] if state.status and state.stop else []
@@ -280,7 +280,7 @@ def summary_lines(summary: Summary) -> list[str]:
         facts.append(dollars(used.cost_usd))
     facts.append(duration(summary.duration_s))
     lines = [" · ".join(facts)]
-    # A provider's or an internal failure is told as an error of its own.
+    # The caller prints a failure as an error line.
     if state.detail and state.status is not Status.FAILED:
         lines.append(escape(state.detail))
     if state.files_changed:
@@ -293,7 +293,7 @@ def summary_lines(summary: Summary) -> list[str]:
 
 
 def write_answer(out: TextIO, answer: str) -> None:
-    """The answer as it is; only a terminal is protected from what it could do to it."""
+    """Write the answer unchanged, except that control characters are escaped on a terminal."""
     text = escape(answer) if out.isatty() else encodable(answer)
     out.write(text if text.endswith("\n") else f"{text}\n")
     out.flush()

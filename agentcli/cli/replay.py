@@ -1,4 +1,4 @@
-"""Running a session again: with its recorded answers or another model, in a copy of its files."""
+"""Runs a session again, with its recorded answers or another model, in a copy of its files."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _TIMES = re.compile(r"\d+(\.\d+)? ?m?s\b")  # what differs from run to run
 
 
 async def replayed(session_id: str, step: int, model: str | None, workspace: Path | None) -> int:
-    """Go through the tasks that follow the end of ``step``; returns the exit code.
+    """Run the tasks that follow the end of ``step`` again; returns the exit code.
 
     Raises:
-        AgentCLIError: whatever stands in the way of it.
+        AgentCLIError: the replay cannot begin.
     """
     state = load_state(session_id)
     mark = mark_of(state, step)
@@ -70,7 +70,7 @@ async def replayed(session_id: str, step: int, model: str | None, workspace: Pat
                 cost = None if cost is None or spent is None else cost + spent
         finally:
             renderer.close()
-        # All its turns together: each is a run of its own.
+        # The total of all turns: each is a separate run.
         used = Totals(before.step, before.tool_calls, before.usage)
         whole = replace(agent.state, before=used, cost_usd=cost)
         renderer.finish(Summary(whole, code, time.monotonic() - started))
@@ -80,9 +80,9 @@ async def replayed(session_id: str, step: int, model: str | None, workspace: Pat
 
 
 def _turns(state: AgentState, mark: int) -> list[tuple[str, tuple[str, ...]]]:
-    """What is left of the task under way, and the tasks after it, with their checks.
+    """The tasks to run, with their checks; the text "" continues the task in progress at ``mark``.
 
-    A task that was taken back leaves a mark, and no answers behind it.
+    A task that was undone leaves a mark without answers after it; it is skipped.
     """
     marks = [*state.marks.since(mark), state]
     turns = [
@@ -100,7 +100,7 @@ def _answered(before: AgentState, after: AgentState) -> bool:
 
 
 def _compared(before: AgentState, after: AgentState, mark: int) -> int:
-    """Tell where tools gave other results than recorded; 1 where one did."""
+    """Print which tools gave other results than recorded; returns 1 if one did, else 0."""
     start = len(before.marks[mark].history)
     pairs = zip(_results(before, start), _results(after, start), strict=False)
     others = [one for one, other in pairs if _plain(one) != _plain(other)]

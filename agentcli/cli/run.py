@@ -1,4 +1,4 @@
-"""``agentcli run``: one task, from its file to its exit code."""
+"""``agentcli run``: runs one task, or a folder of them, and returns the exit code."""
 
 from __future__ import annotations
 
@@ -69,14 +69,14 @@ from agentcli.wiring import copies_of, open_agent
 app = App()
 
 MANY = "Attempts and batches"
-"""The section of the help for more than one run."""
+"""The section of the help for options about several runs."""
 
 PROMPT = "-p"
-"""The source of a task that the command line itself holds."""
+"""The source of a task that is given on the command line."""
 
 
 class Executor(StrEnum):
-    """What ``--executor`` can be: this process, or a Ray cluster."""
+    """Values of ``--executor``: this process, or a Ray cluster."""
 
     LOCAL = "local"
     RAY = "ray"
@@ -84,7 +84,7 @@ class Executor(StrEnum):
 
 @dataclass(frozen=True)
 class Job:
-    """All that the command line, the task and the settings say."""
+    """The command line, the task and the settings combined."""
 
     task: Task
     settings: Settings
@@ -294,7 +294,7 @@ def _task(path: str | None, prompt: str | None, before: AgentState | None, works
 
 
 def _of_prompt(text: str) -> Task:
-    """A prompt has no front matter, even where it looks like it."""
+    """A task from a prompt; unlike a file it has no front matter, even if it looks so."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -416,7 +416,7 @@ async def _attempt(
 
 
 async def _instruction(task: Task, agent: Agent) -> str:
-    """What the task says, or the prompt of an MCP server that ``-p`` calls for."""
+    """The task's text; a ``/server:prompt`` given by ``-p`` is expanded by its MCP server."""
     servers = agent.context.servers
     if servers is None or task.source != PROMPT or not is_command(task.instruction):
         return task.instruction
@@ -427,7 +427,7 @@ async def _instruction(task: Task, agent: Agent) -> str:
 
 
 async def _show(work: Run, renderer: Renderer, schema: AnswerSchema | None) -> RunResult:
-    """Hand every event to the renderer; one that breaks ends the run in order."""
+    """Pass every event to the renderer; if it fails, the run is cancelled properly."""
     try:
         async for event in work:
             if schema and isinstance(event, RunFinished):

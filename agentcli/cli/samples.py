@@ -1,4 +1,4 @@
-"""The text of several samples: side by side on a terminal, one after another elsewhere."""
+"""Shows the text of samples: side by side on a terminal, else one after another."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from agentcli.text import escape
 
 
 class Samples(Protocol):
-    """Shows samples as they are written."""
+    """Shows samples while they are generated."""
 
     def write(self, row: int, text: str) -> None:
-        """More text of a sample."""
+        """Show more text of a sample."""
         ...
 
     def close(self) -> None:
-        """No more comes."""
+        """Finish: no more text follows."""
         ...
 
 
 def open_samples(count: int) -> Samples:
-    """What suits stdout and the number of samples."""
+    """The kind that suits stdout and the number of samples."""
     terminal = sys.stdout.isatty()
     if count == 1:
         return OneSample(sys.stdout, terminal=terminal)
@@ -30,7 +30,7 @@ def open_samples(count: int) -> Samples:
 
 
 class OneSample:
-    """Text as it comes. On a terminal nothing in it acts on the terminal."""
+    """One sample's text as it comes; on a terminal control characters are escaped."""
 
     def __init__(self, out: IO[str], *, terminal: bool) -> None:
         self._out = out
@@ -49,7 +49,7 @@ class OneSample:
 
 
 class Labelled:
-    """The first sample as it comes, the others after it, each below a line with its number."""
+    """The first sample as it comes, then the others, each below a line with its number."""
 
     def __init__(self, count: int, out: IO[str]) -> None:
         self._out = out
@@ -78,7 +78,7 @@ class Labelled:
 
 
 class Columns:
-    """A column for each sample; while they grow, as many of their last lines as fit."""
+    """One column per sample; until the end only as many of the last lines as fit."""
 
     def __init__(self, count: int) -> None:
         from rich.console import Console

@@ -1,4 +1,4 @@
-"""``agentcli sessions``: what was done on this machine, read from the journals."""
+"""``agentcli sessions``: commands about recorded sessions."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def list_(
 def show(session_id: SessionId) -> None:
     """Show what happened in a session and how it ended."""
     full_id = find_session(session_id)
-    load_state(full_id)  # says what is wrong with it, if anything is
+    load_state(full_id)  # raises if the journal is damaged
     renderer = PlainRenderer(sys.stdout, sys.stdout)
     state = AgentState()
     for event in read_events(journal_path(full_id)):
@@ -157,12 +157,12 @@ def _tell_of_unreadable() -> None:
 
 
 def _spent(state: AgentState) -> float:
-    """Seconds of this run's steps."""
+    """The duration of this run's steps in seconds."""
     return sum(each.duration_s for each in state.records if each.step > state.before.steps)
 
 
 def _show_open(session_id: str, state: AgentState) -> None:
-    """A run without its end: whether it goes on, and what it was about to do."""
+    """Print the state of a session whose last run has no end, and its pending calls."""
     conditions = {each.id: each.condition for each in list_sessions()}
     condition = conditions.get(session_id, Condition.INTERRUPTED)
     for call in state.unresolved:

@@ -1,4 +1,4 @@
-"""Ctrl+C, termination and a closed terminal end a run in order."""
+"""Handles Ctrl+C, termination and a closed terminal: the run is cancelled properly."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _CODES = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED, signal.SIGHUP:
 
 
 class Interruption:
-    """What a signal does: the first cancels in order, a second one of Ctrl+C at any price."""
+    """The first signal cancels; a second Ctrl+C raises KeyboardInterrupt as usual."""
 
     def __init__(self, cancel: Callable[[], object]) -> None:
         self.cancel = cancel
-        """Called by the first signal; may be replaced while the work goes on."""
+        """Called by the first signal; may be replaced at any time."""
         self.exit_code: int | None = None
-        """What the first signal stands for; None: there was none."""
+        """The exit code for the first signal; None if there was none."""
 
     def _received(self, number: signal.Signals) -> None:
         if self.exit_code is None:

@@ -1,4 +1,4 @@
-"""Columns for people and for other programs: the same lines, with titles on a terminal only."""
+"""Aligned columns; the titles are shown on a terminal only, so that programs get plain rows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]], titled: bool) -> list[str]:
-    """Lines of aligned columns, two spaces apart; a last column may be as long as it likes."""
+    """Lines of aligned columns, two spaces apart; the last column is not padded."""
     shown = [list(titles), *map(list, rows)] if titled and rows else list(map(list, rows))
     widths = [max((len(row[place]) for row in shown), default=0) for place in range(len(titles))]
     widths[-1] = 0

@@ -1,4 +1,4 @@
-"""``agentcli trace``: where a session's time, tokens and money went, step by step."""
+"""``agentcli trace``: shows where a session's time, tokens and money went, step by step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``agentcli sessions undo``, ``redo``, ``rewind``, ``fork``, ``replay``: moving in time."""
+"""``agentcli sessions undo``, ``redo``, ``rewind``, ``fork`` and ``replay``."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def _agreed(
     messages: bool = True,
     to: TextIO | None = None,
 ) -> bool:
-    """Show what would be done, on stdout or ``to``, and ask."""
+    """Show what would change, on stdout or ``to``, and ask for confirmation."""
     to = to or sys.stdout
     if messages:
         for word, some in (("drops", seen.dropped), ("brings back", seen.restored)):
@@ -169,7 +169,7 @@ def _agreed(
     count = counted(len(seen.paths) if files else 0, "file")
     to.flush()
     if files and seen.conflicts and not force:
-        return True  # it will be refused, with its reason
+        return True  # it will be refused, with the reason
     return agreed(f"Go to the end of step {seen.step} ({count})?", yes=yes)
 
 

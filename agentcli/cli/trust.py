@@ -1,4 +1,4 @@
-"""``agentcli trust``: which folders' project files are obeyed."""
+"""``agentcli trust``: chooses the folders whose project files are used."""
 
 from __future__ import annotations
 
