@@ -1,8 +1,8 @@
-"""``agentcli sandbox exec``: one command, confined as the tools' commands are.
+"""``agentcli sandbox exec``: runs one command, confined as the tools' commands are.
 
-Exit codes: the command's own, 128 + n after its death by signal n; 124 it was ended after
-``--timeout``, 126 it cannot be run, 127 it was not found, 137 a limit ended it; 2 wrong usage,
-4 the level is not to be had; 130 and 143 agentcli itself was interrupted or terminated.
+Exit codes: the command's own, 128 + n if signal n killed it; 124 it timed out, 126 it cannot be
+run, 127 it was not found, 137 a limit ended it; 2 wrong usage, 4 the level is not available; 130
+and 143 agentcli itself was interrupted or terminated.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ TIMED_OUT, CANNOT_RUN, NOT_FOUND, OVER_LIMIT = 124, 126, 127, 137
 
 
 class SandboxLevel(StrEnum):
-    """What ``--level`` can be."""
+    """Values of ``--level``."""
 
     FULL = "full"
     REDUCED = "reduced"
@@ -108,15 +108,17 @@ async def _run(command: Sequence[str], workspace: Path, settings: Settings) -> i
             result = await environment.exec(command, limits=limits, on_output=passing, exact=True)
         except asyncio.CancelledError:
             if passing.error is not None:
-                raise passing.error from None
+                return _unwritten(passing.error)
             if interruption.exit_code is None:
                 raise
             return interruption.exit_code
         finally:
             await environment.aclose()
     passing.flush()
+    if passing.error is not None:
+        return _unwritten(passing.error)
     if result.truncated:
-        show_note("a part of the output was left out; limits.output_mib says how much is kept")
+        show_note("part of the output was left out; limits.output_mib sets how much is kept")
     for line in result.restored:
         show_note(line)
     return _exit_code(result)
@@ -124,7 +126,7 @@ async def _run(command: Sequence[str], workspace: Path, settings: Settings) -> i
 
 def _exit_code(result: ExecResult) -> int:
     if result.exit_code is not None:
-        if result.memory_exceeded:  # a status alone does not tell who has killed it
+        if result.memory_exceeded:  # the exit status does not tell who killed it
             show_error(result.error or "used too much memory")
         return result.exit_code
     show_error(result.error or "the command was killed")
@@ -133,36 +135,42 @@ def _exit_code(result: ExecResult) -> int:
     return TIMED_OUT if result.timed_out else OVER_LIMIT
 
 
+def _unwritten(error: OSError) -> int:
+    """The exit code when our own output cannot be written; a reader who left is no error here."""
+    if isinstance(error, BrokenPipeError):
+        raise error
+    show_error(f"cannot write the output: {error.strerror}")
+    return 5
+
+
 class _Passing:
-    """Hands output on as it comes: bytes as they are, but what reaches a terminal is escaped."""
+    """Passes output on as it comes, unchanged unless it goes to a terminal: there it is escaped."""
 
     def __init__(self) -> None:
         self.error: OSError | None = None
         self.failed: Callable[[], object] = lambda: None
-        """Called once when nobody takes the output any more."""
+        """Called once when the output can no longer be written."""
         self._decoders = {
             name: codecs.getincrementaldecoder("utf-8")("backslashreplace")
             for name, stream in (("stdout", sys.stdout), ("stderr", sys.stderr))
             if stream.isatty()
         }
 
-    def __call__(self, name: str, data: bytes) -> None:
+    def __call__(self, name: str, data: bytes, *, final: bool = False) -> None:
         if self.error is not None:
             return
         try:
-            self._write(name, data)
+            self._write(name, data, final)
         except OSError as error:
             self.error = error
             self.failed()
 
     def flush(self) -> None:
-        """Write what was held back as half a character."""
+        """Write the bytes of an incomplete character."""
         for name in self._decoders:
-            self._write(name, b"", final=True)
-        if self.error is not None:
-            raise self.error
+            self(name, b"", final=True)
 
-    def _write(self, name: str, data: bytes, *, final: bool = False) -> None:
+    def _write(self, name: str, data: bytes, final: bool) -> None:
         stream = sys.stdout if name == "stdout" else sys.stderr
         decoder = self._decoders.get(name)
         if decoder is not None:
