@@ -35,7 +35,7 @@ dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)
 dt { color: var(--dim); font-size: .8rem } dd { margin: 0; font-weight: 600;
   overflow-wrap: anywhere }
 details.step { border: 1px solid var(--line); border-radius: 6px; margin: .4rem 0 }
-details.step > summary { display: grid; grid-template-columns: 3rem 1fr 20rem; gap: .8rem;
+details.step > summary { display: grid; grid-template-columns: 2.5rem 2fr 3fr; gap: .8rem;
   align-items: center; padding: .4rem .7rem; cursor: pointer; list-style: none }
 summary b { font-variant-numeric: tabular-nums } .what { overflow: hidden; white-space: nowrap;
   text-overflow: ellipsis } .numbers { display: flex; gap: .8rem; color: var(--dim);
@@ -85,9 +85,10 @@ def _head(title: str, manifest: Mapping[str, Any]) -> str:
     usage, status = manifest["usage"], manifest["status"]
     tone = "good" if status == "solved" else "failed" if status in ("failed", "unsolved") else ""
     reason = manifest["summary"]["stop_reason"]
+    told = not reason or reason == status or (status, reason) == ("solved", "final")
     facts = {
         "Status": f'<span class="{tone}">{_text(status)}</span>'
-        + (f' <span class="dim">{_text(reason)}</span>' if reason not in ("", status) else ""),
+        + ("" if told else f' <span class="dim">{_text(reason)}</span>'),
         "Steps": f"{manifest['step_count']:,}",
         "Input, fresh": f"{usage['input_tokens'] - usage['cached_tokens']:,}",
         "Input, cached": f"{usage['cached_tokens']:,}",
@@ -130,12 +131,12 @@ def _row(step: Mapping[str, Any], offset: float, total: float) -> str:
     mark = ' class="failed"' if outcomes - {"ok"} or not step["complete"] else ""
     numbers = [
         duration(step["duration_s"]),
-        f"{metrics['fresh']:,} + {metrics['cached']:,} in",
+        f"{metrics['fresh'] + metrics['cached']:,} in ({metrics['cached']:,} cached)",
         f"{metrics['output']:,} out",
         "cost unknown" if metrics["cost_usd"] is None else dollars(metrics["cost_usd"]),
     ]
     if metrics["retries"]:
-        numbers.append(f"{metrics['retries']} retries")
+        numbers.append("1 retry" if metrics["retries"] == 1 else f"{metrics['retries']} retries")
     shown = "".join(f"<span>{_text(number)}</span>" for number in numbers)
     return (
         f'<details class="step"><summary><b{mark}>{step["step"]}</b>'
