@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,10 +18,10 @@ from agentcli.settings import Settings
 from agentcli.text import escape
 from agentcli.trust import is_trusted
 
-app = App("Show what is set and by which layer; set it.")
+app = App("Show and change settings.")
 _WORKSPACE = typer.Option("--workspace", help="The project's folder.", metavar="DIR")
 
-_PROJECT = typer.Option("--project", help="In this project's file, not the user's.")
+_PROJECT = typer.Option("--project", help="Change this project's file, not the user's.")
 
 
 @app.command()
@@ -28,11 +29,11 @@ def show(
     key: Annotated[str, typer.Argument(help="One key, or a section such as limits.")] = "",
     workspace: Annotated[Path, _WORKSPACE] = Path(),
     profile: Annotated[
-        str | None, typer.Option(help="As with this profile.", metavar="NAME")
+        str | None, typer.Option(help="Show the values with this profile.", metavar="NAME")
     ] = None,
-    output: Annotated[str, typer.Option(help="What is printed: text or json.")] = "text",
+    output: Annotated[str, typer.Option(help="The format: text or json.")] = "text",
 ) -> None:
-    """Show every value and the layer that set it."""
+    """Show every value and where it is set."""
     if output not in ("text", "json"):
         raise UsageError(f'--output cannot be "{output}"', hint="It is text or json")
     folder = workspace.resolve()
@@ -55,11 +56,11 @@ def show(
 @app.command("set")
 def set_(
     key: Annotated[str, typer.Argument(help="Such as model, or limits.tasks.")],
-    value: Annotated[str, typer.Argument(help="As in TOML; bare words are a text, or a list.")],
+    value: Annotated[str, typer.Argument(help="A TOML value; bare words are a string or a list.")],
     project: Annotated[bool, _PROJECT] = False,
     workspace: Annotated[Path, _WORKSPACE] = Path(),
 ) -> None:
-    """Set one value, and leave the rest of the file as it is, comments too."""
+    """Set one value; the rest of the file, comments included, stays as it is."""
     file = _file(project, workspace)
     set_value(file, key, value)
     print(f"{key} = {value}  # {file}")
@@ -77,7 +78,7 @@ def set_value(file: Path, key: str, value: str) -> None:
     for step in path:
         at = at.setdefault(step, _toml().table()) if hasattr(at, "setdefault") else None
     if not hasattr(at, "setdefault"):
-        raise ConfigError(f"{file}: {key} lies below a value")
+        raise ConfigError(f"{file}: {key} is inside a value, not a section")
     at[last] = config.from_text(key, value)
     _write(file, document)
 
@@ -88,7 +89,7 @@ def unset(
     project: Annotated[bool, _PROJECT] = False,
     workspace: Annotated[Path, _WORKSPACE] = Path(),
 ) -> None:
-    """Take one value out of the file, so that the layer below holds again."""
+    """Remove one value from the file."""
     file = _file(project, workspace)
     document = _read(file)
     *path, last = key.split(".")
@@ -103,17 +104,25 @@ def unset(
 
 @app.command()
 def path(workspace: Annotated[Path, _WORKSPACE] = Path()) -> None:
-    """Show where the files of the settings are."""
+    """Show where the settings files are."""
     print(user_file())
     print(workspace.resolve() / config.PROJECT_FILE)
 
 
 @app.command()
 def key(provider: Annotated[str, typer.Argument(help="Such as openai.")]) -> None:
-    """Put a provider's key into the system's keyring, and say so in the settings."""
+    """Store a provider's key in the system's keyring and refer to it in the settings."""
+    from agentcli.llm.catalog import PROVIDERS
     from agentcli.llm.keys import keep_key
 
-    given = typer.prompt(f"Key for {provider}", hide_input=True).strip()
+    known = list({**PROVIDERS, **config.load().providers})
+    if provider not in known:
+        hint = f"{config.nearest(provider, known)} Others are set as [providers.NAME] first"
+        raise UsageError(f"there is no provider {provider}", hint=hint)
+    if sys.stdin.isatty():
+        given = typer.prompt(f"Key for {provider}", hide_input=True).strip()
+    else:
+        given = sys.stdin.readline().strip()
     if not given:
         raise UsageError("no key was given")
     keep_key(provider, given)

@@ -13,17 +13,18 @@ import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
-from agentcli import __version__, config
+from agentcli import __version__, config, extras
 from agentcli.cli.help import App
 from agentcli.errors import AgentCLIError
+from agentcli.llm.catalog import DEFAULT_MODELS, PROVIDERS
+from agentcli.llm.keys import has_source
 from agentcli.sandbox.doctor import probe
 from agentcli.session.store import sessions_dir
+from agentcli.settings import ProviderSettings
 from agentcli.text import escape
 from agentcli.wiring import plugged
 
 app = App()
-
-_KEYS = ("ANTHROPIC_API_KEY", "OPENAI_API_KEY")
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Finding:
 
 @app.command()
 def doctor() -> int:
-    """Say what works on this machine; exit code 1 if something needed is missing."""
+    """Check what works on this machine; exit code 1 if something required is missing."""
     findings = [
         *(_python(), *asyncio.run(_sandbox()), _settings()),
         *(*_programs(), _sessions(), *_models(), *_packages()),
@@ -123,13 +124,24 @@ def _sessions() -> Finding:
 
 
 def _models() -> list[Finding]:
-    keys = [
-        Finding(name, bool(os.environ.get(name)), "set" if os.environ.get(name) else "not set")
-        for name in _KEYS
-    ]
+    try:
+        providers = config.load(Path.cwd()).providers
+    except AgentCLIError:  # which was said above
+        providers = {}
+    keys = [_key(name, providers.get(name, ProviderSettings())) for name in DEFAULT_MODELS]
     torch = importlib.util.find_spec("torch") is not None
-    hint = "installed" if torch else "pip install 'agentcli[local]' for models on this machine"
+    hint = "installed" if torch else f"{extras.install('local')} for models on this machine"
     return [*keys, Finding("torch", torch, hint)]
+
+
+def _key(provider: str, chosen: ProviderSettings) -> Finding:
+    """Where a key would come from; no command is run and no keyring opened for it."""
+    variable = chosen.api_key_env or PROVIDERS[provider].api_key_env
+    if os.environ.get(variable):
+        return Finding(variable, True, "set")
+    if has_source(variable, chosen, {}):
+        return Finding(variable, True, "not set; the settings name a command or the keyring")
+    return Finding(variable, False, "not set")
 
 
 def _packages() -> list[Finding]:

@@ -36,7 +36,7 @@ def init(
     file = config.user_folder() / "config.toml"
     if file.exists() and file.stat().st_size:  # "config unset" may have left nothing in it
         raise ConfigError(
-            f"{file} is there already", hint="Change it with: agentcli config set KEY VALUE"
+            f"{file} already exists", hint="Change it with: agentcli config set KEY VALUE"
         )
     chosen = _known(model) if model else _look()
     lines = ["# Settings of agentcli. What is commented out shows the defaults.", ""]
@@ -72,11 +72,14 @@ def _look() -> str:
         if names:
             print(f"found {provider} at {PROVIDERS[provider].base_url} with {', '.join(names[:5])}")
             return f"{provider}:{names[0]}"
+    for provider, known in PROVIDERS.items():  # no name of a model of theirs is known here
+        if os.environ.get(known.api_key_env):
+            print(f"found {known.api_key_env}: agentcli config set model {provider}:NAME")
     if importlib.util.find_spec("torch") is None:
         needed = extras.install("local")
-        print(f"found no key and no server; the embedded model needs: {needed}")
+        print(f"found no key and no server to use; the embedded model needs: {needed}")
     else:
-        print("found no key and no server on this machine; the embedded model needs neither")
+        print("found no key and no server to use; the embedded model needs neither")
     return registry.EMBEDDED
 
 

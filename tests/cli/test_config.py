@@ -8,6 +8,22 @@ from pathlib import Path
 import pytest
 
 from tests.running import Cli
+from tests.server import Reply, ScriptedServer
+
+FILED = """
+import pathlib, keyring.backend
+KEPT = pathlib.Path(__file__).with_name("kept")
+
+class Filed(keyring.backend.KeyringBackend):
+    priority = 1
+    def set_password(self, service, username, password):
+        KEPT.write_text(f"{service} {username} {password}")
+    def get_password(self, service, username):
+        *place, password = KEPT.read_text().split()
+        return password if place == [service, username] else None
+    def delete_password(self, service, username):
+        KEPT.unlink()
+"""
 
 
 @pytest.fixture
@@ -53,7 +69,7 @@ def test_set_keeps_what_else_is_there_and_refuses_what_is_not_sound(cli: Cli, fi
     for key, value, complaint in (
         ("retires", "3", "unknown key"),
         ("retries", "many", "retries should be"),
-        ("retries.deep", "1", "lies below a value"),
+        ("retries.deep", "1", "is inside a value, not a section"),
     ):
         error = cli.run("config", "set", key, value).error
         assert complaint in error and str(file) in error
@@ -83,4 +99,25 @@ def test_a_key_needs_a_keyring(cli: Cli, file: Path) -> None:
     cli.extra = {**cli.extra, "PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring"}
     ended = cli.run("config", "key", "openai", stdin=b"sk-x\n")
     assert "keyring cannot be used" in ended.error
+    unknown = cli.run("config", "key", "opnai", stdin=b"sk-x\n")
+    assert (unknown.code, 'Did you mean "openai"?' in unknown.error) == (2, True)
     assert not file.exists()
+
+
+def test_a_key_goes_into_the_keyring_and_comes_out_of_it(cli: Cli, file: Path) -> None:
+    """From stdin, as a script would give it; the keyring is a file."""
+    (cli.home / "filed.py").write_text(FILED)
+    cli.extra = {
+        **cli.extra,
+        "PYTHON_KEYRING_BACKEND": "filed.Filed",
+        "PYTHONPATH": str(cli.home),
+        "OPENAI_API_KEY": "",
+    }
+    assert cli.run("config", "key", "openai", stdin=b"sk-kept\n").code == 0
+    assert "sk-kept" not in file.read_text()
+    assert "not set; the settings name a command or the keyring" in cli.run("doctor").out
+    with ScriptedServer([Reply(text="Hello.")]) as server:
+        cli.server = server.url
+        arguments = ["-p", "hi", "--model", "openai:m", "--workspace", str(cli.home)]
+        assert cli.run("run", *arguments).code == 0
+    assert server.requests[0].headers["authorization"] == "Bearer sk-kept"

@@ -52,7 +52,7 @@ def test_a_first_file_is_written_once_and_is_sound(cli: Cli) -> None:
     assert settings.model and settings.model.startswith("openai:")
     assert settings.model_dump() == Settings(model=settings.model).model_dump()
     written = file.read_text()
-    assert "is there already" in cli.run("init", "--model", "embedded").error
+    assert "already exists" in cli.run("init", "--model", "embedded").error
     assert file.read_text() == written
 
 
@@ -76,7 +76,10 @@ def test_a_local_server_is_found(
     assert init._look() == "lmstudio:qwen3:4b"
     assert f"found lmstudio at {server} with qwen3:4b, other" in capsys.readouterr().out
     monkeypatch.setitem(PROVIDERS, "lmstudio", Provider("http://127.0.0.1:9/v1"))
+    monkeypatch.setenv("GEMINI_API_KEY", "k")
     assert init._look() == "embedded"
+    told = capsys.readouterr().out
+    assert "found GEMINI_API_KEY: agentcli config set model gemini:NAME" in told
 
 
 def test_every_key_is_in_the_reference() -> None:
