@@ -94,7 +94,7 @@ class AnswerSchema:
             reason = f"the answer does not fit the schema: {error}"
             if self._failed >= _ROUNDS:
                 return Review(Judgement.STOP, reason)
-            return Review(Judgement.RETRY, f"{reason[0].upper()}{reason[1:]}. Give it anew.")
+            return Review(Judgement.RETRY, f"{reason[0].upper()}{reason[1:]}. Give it again.")
         return Review()
 
 

@@ -187,7 +187,7 @@ class RetryExhaustedError(ProviderError):
 
 
 class SandboxError(AgentCLIError):
-    """The sandbox that was asked for is not to be had here."""
+    """The sandbox that was asked for is not available here."""
 
     exit_code = 4
 

@@ -81,7 +81,9 @@ def task_images(task: Task, workspace: Path) -> tuple[tuple[Image, ...], tuple[s
         if found is None:
             notes.append(f"{where}{target} is not there; its link is sent as text")
         elif found.suffix.lower() == ".svg":
-            notes.append(f"{where}{target} is no image that models take; its link is sent as text")
+            notes.append(
+                f"{where}{target} is not an image that models take; its link is sent as text"
+            )
         elif found.resolve() not in images:
             images[found.resolve()] = read_image(found, where)
     if len(images) > MAX_IMAGES:

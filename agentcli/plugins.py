@@ -85,7 +85,7 @@ def _loaded(point: EntryPoint) -> Any:
     except Exception as error:
         raise ConfigError(
             failure(point.group, point.name, error),
-            hint=f"Mend or uninstall {point.dist.name if point.dist else point.value}",
+            hint=f"Fix or uninstall {point.dist.name if point.dist else point.value}",
         ) from error
 
 

@@ -68,7 +68,7 @@ class Skill:
         """The text of one of its files.
 
         Raises:
-            ConfigError: there is no such file in its folder, or it is no text.
+            ConfigError: there is no such file in its folder, or it is not text.
         """
         if name not in self.files():
             there = ", ".join(self.files()) or "none"

@@ -35,7 +35,7 @@ def trusted_folders(environ: Mapping[str, str] | None = None) -> tuple[Path, ...
     except FileNotFoundError:
         return ()
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{file}: {error}", hint="Mend it, or delete it to trust none") from error
+        raise ConfigError(f"{file}: {error}", hint="Fix it, or delete it to trust none") from error
     if not isinstance(found, list) or not all(
         isinstance(path, str) and path.startswith("/") for path in found
     ):

@@ -211,7 +211,7 @@ def context_note(event: Event) -> str | None:
             return "the last compaction is undone"
         case PrefixBroken():
             why = _CAUSES.get(event.cause, event.cause)
-            return f"about {counted(event.tokens_lost, 'token')} must be read anew: {why}"
+            return f"about {counted(event.tokens_lost, 'token')} must be read again: {why}"
         case SoftCapReached():
             return f"look twice: {_used(event)} (soft cap {event.limit:g})"
     return None

@@ -107,7 +107,7 @@ def test_a_link_to_nothing_stays_text_and_is_told(workspace: Path) -> None:
     assert found == []
     assert notes == (
         "-p: badge.png is not there; its link is sent as text",
-        "-p: logo.svg is no image that models take; its link is sent as text",
+        "-p: logo.svg is not an image that models take; its link is sent as text",
     )
 
 

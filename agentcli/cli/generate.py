@@ -197,7 +197,7 @@ def _schema(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise UsageError(f"{file}: {error.strerror}") from error
     except ValueError as error:
-        raise UsageError(f"{file}: no valid JSON ({error})") from error
+        raise UsageError(f"{file}: not valid JSON ({error})") from error
     if not isinstance(schema, dict):
         raise UsageError(f"{file}: a JSON Schema is an object")
     return schema

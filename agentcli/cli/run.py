@@ -257,7 +257,9 @@ def run(
     if best_of > 1:
         attempts.check_attempts(given, settings, how)
         if session:
-            raise UsageError("--best-of begins anew each time", hint="Leave out --session")
+            raise UsageError(
+                "--best-of starts a new session for each attempt", hint="Leave out --session"
+            )
     if commit and (best_of > 1 or how == AgentMode.PLAN or (given.env or settings.env) != "host"):
         raise UsageError("--commit is for one attempt that changes files of this machine")
     return asyncio.run(_run(job))

@@ -159,7 +159,7 @@ class CopyConstraint:
         data = self._vocabulary.of(token) or self._vocabulary.special.get(token, b"")
         place = self._advanced(self._places[-1], data)
         if place is None:
-            raise ModelError(f"token {token} is no part of the text that is copied")
+            raise ModelError(f"token {token} is not part of the text that is copied")
         self._places.append(place)
 
     def rollback(self, count: int) -> None:

@@ -96,7 +96,7 @@ def resolve(name: str, settings: Settings, environ: Mapping[str, str] | None = N
     api_key = find_key(provider, known.api_key_env, chosen, environ)
     for header, value in chosen.headers.items():
         if not (f"{header}{value}".isascii() and f"{header}{value}".isprintable() and header):
-            raise ConfigError(f"[providers.{provider}] headers: {header!r} is no valid header")
+            raise ConfigError(f"[providers.{provider}] headers: {header!r} is not a valid header")
     window = chosen.context_window or context_window(model)
     return Endpoint(
         info=ModelInfo(
@@ -178,7 +178,7 @@ def local_folder(name: str) -> Path | None:
     provider, model = split_name(name)
     if provider not in (LOCAL, EMBEDDED):
         raise ConfigError(
-            f'"{name}" is no model on this machine', hint="Name local:PATH, or embedded"
+            f'"{name}" is not a model on this machine', hint="Name local:PATH, or embedded"
         )
     path = Path(model).expanduser() if provider == LOCAL else None
     if path is not None and not path.exists():

@@ -81,7 +81,7 @@ class ChatTemplate:
         try:
             self._template = environment.from_string(source)
         except jinja2.TemplateError as error:
-            raise ModelError(f"the chat template is no valid Jinja: {error}") from None
+            raise ModelError(f"the chat template is not valid Jinja: {error}") from None
         texts = sorted(tokenizer.special, key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, texts)) or r"(?!)")
 

@@ -122,7 +122,8 @@ class ModelConfig:
                 raise ModelError(f"model config: {name} must be positive")
         if self.n_head % self.n_kv_head:
             raise ModelError(
-                f"model config: n_head {self.n_head} is no multiple of n_kv_head {self.n_kv_head}"
+                f"model config: n_head {self.n_head} is not a multiple of "
+                f"n_kv_head {self.n_kv_head}"
             )
         if len(self.windows) != self.n_layer:
             raise ModelError(f"model config: {len(self.windows)} windows for {self.n_layer} layers")
@@ -212,7 +213,7 @@ class ModelConfig:
         ``sequence_len`` rounded up to 128; the last layer is always L.
         """
         if n_embd % n_head and head_dim is None:
-            raise ModelError(f"model config: n_embd {n_embd} is no multiple of n_head {n_head}")
+            raise ModelError(f"model config: n_embd {n_embd} is not a multiple of n_head {n_head}")
         head_dim = head_dim or n_embd // n_head
         return cls(
             family="nanochat",

@@ -211,7 +211,7 @@ async def prepare(supervisor: Supervisor, policy: Policy, wanted: Level | None =
             return full
         if wanted == "full":
             raise SandboxError(
-                f"the full sandbox is not to be had here: {reason}", hint=advice.for_full()
+                f"the full sandbox is not available here: {reason}", hint=advice.for_full()
             )
         said = _instead_of_full(reason)
     else:

@@ -106,7 +106,7 @@ def split_port(text: str) -> tuple[str, int | None]:
     """Host and port of ``host``, ``host:port``, ``[v6]:port`` or a bare IPv6 address.
 
     Raises:
-        ValueError: the port is no number from 1 to 65535.
+        ValueError: the port is not a number from 1 to 65535.
     """
     host, port = text, ""
     if text.startswith("["):
@@ -132,6 +132,6 @@ def _parse(entry: str) -> _Entry:
     name = normal(host)
     if not _NAME.fullmatch(name) or re.fullmatch(r"[0-9.]+", name):
         raise ValueError(
-            f'"{entry}" is no domain: write example.com, *.example.com, an address or a range'
+            f'"{entry}" is not a domain: write example.com, *.example.com, an address or a range'
         )
     return _Entry(name, None, port)

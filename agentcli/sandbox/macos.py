@@ -58,7 +58,7 @@ def profile(policy: Policy, private: Sequence[str], *, files_only: bool = False)
         SandboxError: the policy's network cannot be had on macOS.
     """
     if policy.network in ("loopback", "allow"):
-        raise SandboxError(f"network {policy.network} is not to be had on macOS")
+        raise SandboxError(f"network {policy.network} is not available on macOS")
     written = (policy.workspace, *policy.write, *([] if files_only else private))
     closed = [f"{policy.workspace}/{name}" for name in (*OBEYED, *policy.obeyed)]
     rules = [

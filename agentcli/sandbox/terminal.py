@@ -30,7 +30,7 @@ def editor(environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
         words = shlex.split(environ.get(name, ""))
         if words:
             if shutil.which(words[0], path=environ.get("PATH")) is None:
-                raise UsageError(f"${name} names {words[0]}, which is no program here")
+                raise UsageError(f"${name} names {words[0]}, which is not a program here")
             return tuple(words)
     for name in _USUAL:
         if shutil.which(name, path=environ.get("PATH")):

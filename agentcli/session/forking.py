@@ -36,7 +36,7 @@ async def fork(
     then was, without what the project ignores; else in the same one, whose files go back.
 
     Raises:
-        UsageError: there is no such session or step, or the folder is there already.
+        UsageError: there is no such session or step, or the folder already exists.
         ConflictError, SnapshotError, JournalError: see ``timetravel.rewind``.
     """
     if workspace is not None:

@@ -232,7 +232,7 @@ def read_timed(path: Path, start: int = 0, end: int | None = None) -> Iterator[t
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no number")
+    raise ValueError(f"{constant} is not a number")
 
 
 def parse_line(line: bytes, where: str) -> Event:

@@ -49,7 +49,7 @@ def place_of(url: str) -> Place:
     """Where a URL leads.
 
     Raises:
-        ToolInputError: it is no whole address on the web, or holds a name or a password.
+        ToolInputError: it is not a complete address on the web, or holds a name or a password.
     """
     try:
         parts = urlsplit(url.strip())
@@ -57,7 +57,9 @@ def place_of(url: str) -> Place:
     except ValueError as error:
         raise ToolInputError(f"{url}: {error}", path="url") from error
     if scheme not in _PORTS or not host or any(letter in url.strip() for letter in " \t\r\n\\"):
-        raise ToolInputError(f"{url} is no whole address, such as https://a.org/b", path="url")
+        raise ToolInputError(
+            f"{url} is not a complete address, such as https://a.org/b", path="url"
+        )
     if "@" in parts.netloc:
         raise ToolInputError("the address holds a name or a password: leave it out", path="url")
     return Place(scheme, normal(host), port or _PORTS[scheme])

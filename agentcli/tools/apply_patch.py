@@ -79,7 +79,7 @@ async def _writes(context: ToolContext, change: FileChange) -> list[_Write]:
         return [_Write(path, None, change.text.encode(), None, change.text)]
     before = await load(context, path)
     if change.kind == "delete":
-        with suppress(ToolError):  # what is no text is deleted without a diff
+        with suppress(ToolError):  # what is not text is deleted without a diff
             return [_Write(path, before, None, decode(before, path).shown, None)]
         return [_Write(path, before, None, "", None)]
     if change.move_to and not change.hunks:
@@ -101,7 +101,7 @@ async def _writes(context: ToolContext, change: FileChange) -> list[_Write]:
 
 async def _must_be_free(environment: Environment, path: str) -> None:
     if await environment.stat(path) is not None:
-        raise ToolError(f"{path} is there already: update it, or delete it first")
+        raise ToolError(f"{path} already exists: update it, or delete it first")
 
 
 def _edited(text: str, edits: list[Edit]) -> str:

@@ -69,7 +69,7 @@ def tool(
     Its schema comes from the signature, its description from the docstring's first paragraph
     unless one is given; ``details`` are further fields of ``ToolSpec``. A first parameter that is
     annotated as ``ToolContext`` is given the context. A function that is not async runs in a thread
-    of its own; what it returns is told as text, and as JSON where it is no text.
+    of its own; what it returns is told as text, and as JSON where it is not text.
 
     Raises:
         ConfigError: the signature cannot be expressed in JSON Schema.
@@ -277,7 +277,9 @@ class Registry:
         tool = self._entry(call).tool
         lacking = tool.spec.requires - context.environment.operations
         if lacking:
-            raise ToolInputError(f"{call.name} needs {', '.join(sorted(lacking))}, not to be had")
+            raise ToolInputError(
+                f"{call.name} needs {', '.join(sorted(lacking))}, not available here"
+            )
         context = replace(context, call_id=call.id)
         look = functools.partial(proposed, tool, context, arguments)
         permit = functools.partial(

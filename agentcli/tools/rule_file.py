@@ -49,7 +49,7 @@ class RuleFile:
             return Rules()
         except (OSError, ValueError) as error:
             raise ConfigError(
-                f"{self.path}: {error}", hint="Mend it, or delete it and be asked anew"
+                f"{self.path}: {error}", hint="Fix it, or delete it to be asked again"
             ) from error
         return Rules(allow=tuple(parse_rule(rule) for rule in allow))
 

@@ -79,7 +79,7 @@ def _models(name: str, value: Any) -> str:
 def _hook(value: Any) -> Hook:
     hook = value if isinstance(value, Hook) else value()
     if not isinstance(hook, Hook):
-        raise TypeError(f"{type(hook).__name__} is no agentcli.Hook")
+        raise TypeError(f"{type(hook).__name__} is not an agentcli.Hook")
     return hook
 
 
@@ -88,7 +88,7 @@ def _tools(value: Any, names: set[str]) -> Iterable[Tool]:
     value = value() if callable(value) and not isinstance(value, Tool) else value
     for tool in [value] if isinstance(value, Tool) else list(value):
         if not isinstance(tool, Tool):
-            raise TypeError(f"{type(tool).__name__} is no agentcli tool")
+            raise TypeError(f"{type(tool).__name__} is not an agentcli tool")
         check_sound(tool)
         if tool.spec.name in names:
             raise ValueError(f"there is a tool {tool.spec.name} already")

@@ -82,7 +82,7 @@ def test_what_becomes_of_the_conversation_is_told() -> None:
     renderer.event(SoftCapReached(4, "cost_usd", 0.81, 0.8))
     assert log.getvalue().split("\n") == [
         "conversation compacted (near the limit): about 134,000 tokens are 61,000 now",
-        "about 61,000 tokens must be read anew: the conversation was compacted",
+        "about 61,000 tokens must be read again: the conversation was compacted",
         "the last compaction is undone",
         "look twice: 40 tool calls (soft cap 40)",
         "look twice: 3 failed edits of a b.py (soft cap 3)",

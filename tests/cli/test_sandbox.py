@@ -30,7 +30,7 @@ def execute(
     monkeypatch: pytest.MonkeyPatch,
     capfdbinary: pytest.CaptureFixture[bytes],
 ) -> Execute:
-    """Runs a command line of it in this process; skips where the level is not to be had."""
+    """Runs a command line of it in this process; skips where the level is not available."""
     monkeypatch.setenv("AGENTCLI_CONFIG_DIR", str(tmp_path / "config"))
     monkeypatch.setenv("SOME_TOKEN", "secret")
 

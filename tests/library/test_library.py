@@ -174,5 +174,7 @@ async def test_an_agent_without_a_workspace_refuses_what_needs_one() -> None:
         agent = Agent(client(server), builtin_tools())
         result = await agent.start("read a").result()
         await agent.client.aclose()
-    assert result.records[0].results[0].content == "error: read_file needs files, not to be had"
+    assert (
+        result.records[0].results[0].content == "error: read_file needs files, not available here"
+    )
     assert result.task_result == "I cannot." and result.state.session_id

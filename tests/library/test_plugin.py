@@ -102,19 +102,20 @@ def test_each_that_fails_costs_one_line_and_no_other(site: Path) -> None:
         f"the tool gone of an installed package is left out: {missing}",
         "the tool taken of an installed package is left out: "
         "ValueError: there is a tool grep already",
-        "the tool wrong of an installed package is left out: TypeError: int is no agentcli tool",
+        "the tool wrong of an installed package is left out: "
+        "TypeError: int is not an agentcli tool",
     ]
     notices.clear()
     assert plugin_hooks(notices) == []
-    assert len(notices) == 2 and "int is no agentcli.Hook" in notices[1]
+    assert len(notices) == 2 and "int is not an agentcli.Hook" in notices[1]
     # tools and doctor tell of all of them, with the package that each is of.
     assert {(one.kind, one.name): (one.works, one.what, one.package) for one in added()} == {
         ("tool", "good"): (True, "good", "good 1"),
         ("tool", "gone"): (False, missing, "gone 1"),
         ("tool", "taken"): (False, "ValueError: there is a tool grep already", "taken 1"),
-        ("tool", "wrong"): (False, "TypeError: int is no agentcli tool", "wrong 1"),
+        ("tool", "wrong"): (False, "TypeError: int is not an agentcli tool", "wrong 1"),
         ("hook", "gone"): (False, missing, "gone 1"),
-        ("hook", "wrong"): (False, "TypeError: int is no agentcli.Hook", "wrong 1"),
+        ("hook", "wrong"): (False, "TypeError: int is not an agentcli.Hook", "wrong 1"),
     }
     assert [one.what for one in _packages() if one.works] == ["tool good"]
 

@@ -116,7 +116,7 @@ def test_keys_that_cannot_be_sent(key: str) -> None:
 
 def test_headers_that_cannot_be_sent() -> None:
     chosen = settings(providers={"ollama": {"headers": {"x": "a\nb"}}})
-    with pytest.raises(ConfigError, match="no valid header"):
+    with pytest.raises(ConfigError, match="not a valid header"):
         resolve("ollama:x", chosen, {})
 
 

@@ -127,5 +127,5 @@ def test_a_template_can_reach_nothing(folders: dict[str, Path]) -> None:
 
 def test_a_template_that_is_none(folders: dict[str, Path]) -> None:
     tokenizer = open_folder(folders["qwen2"]).load_tokenizer()
-    with pytest.raises(ModelError, match="no valid Jinja"):
+    with pytest.raises(ModelError, match="not valid Jinja"):
         ChatTemplate("{% if %}", tokenizer)

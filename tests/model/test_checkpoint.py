@@ -140,7 +140,7 @@ def test_missing_pieces(folder: Path) -> None:
     [
         ({"model_type": "bert"}, "unknown model family 'bert'"),
         ({"hidden_act": "tanh"}, "unknown activation 'tanh'"),
-        ({"num_key_value_heads": 3}, "no multiple of n_kv_head 3"),
+        ({"num_key_value_heads": 3}, "not a multiple of n_kv_head 3"),
         ({"rope_parameters": {"rope_type": "odd"}}, "unknown RoPE scaling 'odd'"),
         ({"dtype": "int7"}, "unknown dtype 'int7'"),
         ({"vocab_size": 0}, "vocab_size must be positive"),

@@ -222,5 +222,5 @@ def test_defaults() -> None:
 
 
 def test_heads_that_do_not_divide() -> None:
-    with pytest.raises(ModelError, match="no multiple of n_kv_head"):
+    with pytest.raises(ModelError, match="not a multiple of n_kv_head"):
         make_config(n_kv_head=3)

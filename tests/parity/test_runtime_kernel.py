@@ -416,7 +416,7 @@ async def test_environments(tmp_path: Path) -> None:
     refused = await Registry(builtin_tools()).dispatch(
         ToolCall("c", "shell", '{"command": "echo hi"}'), ToolContext(Nowhere())
     )
-    assert refused.content == "error: shell needs process, not to be had"
+    assert refused.content == "error: shell needs process, not available here"
 
 
 async def work(

@@ -75,7 +75,7 @@ async def test_it_is_all_or_nothing(call: Call, workspace: Path) -> None:
     for bad, why in (
         (("*** Update File: b", "@@", "-nowhere", "+B"), "old text not found in b"),
         (("*** Update File: missing", "@@", "-x", "+B"), "no such file"),
-        (("*** Add File: b", "+B"), "b is there already"),
+        (("*** Add File: b", "+B"), "b already exists"),
         (("*** Delete File: locked",), "is a folder"),
         (("*** Add File: file/x", "+B"), "nothing was changed"),
         (("*** Add File: ../x", "+B"), "nothing was changed"),

@@ -144,8 +144,8 @@ async def test_a_long_page_comes_in_parts(server: tuple[str, list[str]], fetch: 
 @pytest.mark.parametrize(
     ("path", "why"),
     [
-        ("/picture", "is no text but image/png"),
-        ("/zeros", "is no text"),
+        ("/picture", "is not text but image/png"),
+        ("/zeros", "is not text"),
         ("/large", "is larger than 2 MiB"),
         ("/gone", "answered 404 Not Found"),
         ("/round", "more than 5 redirects"),
@@ -251,6 +251,6 @@ def test_other_spellings_of_an_address_are_looked_up() -> None:
 
 def test_patterns_that_are_no_hosts() -> None:
     spec = fetch_tool(Prompts.standard(), Rules).spec
-    with pytest.raises(ConfigError, match=r"the rule fetch\(a/b\): .* is no domain"):
+    with pytest.raises(ConfigError, match=r"the rule fetch\(a/b\): .* is not a domain"):
         check_rules(parse_rules(["fetch(a/b)"]), [spec])
     check_rules(parse_rules(deny=["*(src/**)"]), [spec])

@@ -229,7 +229,7 @@ async def test_an_environment_that_lacks_an_operation(context: ToolContext) -> N
     bare = ToolContext(FilesOnly(context.environment.root))
     registry = Registry([tool(echo, ToolKind.RUN, requires=frozenset({"process"}))])
     result = await send(registry, "echo", '{"text": "a"}', bare)
-    assert result.content == "error: echo needs process, not to be had"
+    assert result.content == "error: echo needs process, not available here"
 
 
 # Registration
