@@ -1,4 +1,4 @@
-"""Running the calls of one answer: in parallel where they cannot disturb each other."""
+"""Runs the tool calls of one answer, in parallel where they cannot affect each other."""
 
 from __future__ import annotations
 

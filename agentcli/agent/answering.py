@@ -1,4 +1,4 @@
-"""Getting from the models an answer that can be used: what else comes is rejected and asked again.
+"""Gets a usable answer from the models: an unusable one is rejected and the model asked again.
 
 A model that fails for good is replaced by the next fallback.
 """

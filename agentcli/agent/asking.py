@@ -1,4 +1,4 @@
-"""Getting one whole answer from a model: budgets before, attempts and pauses as events."""
+"""Gets one whole answer from a model: checks the budget first; attempts and pauses are events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What makes an agent this agent: methods that the kernel calls at fixed places."""
+"""The behaviour of an agent: methods that the kernel calls at fixed points of a step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ranks texts by what they have to do with a question: Okapi BM25 over words and their pieces."""
+"""Ranks texts by their relevance to a query: Okapi BM25 over words and their parts."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What a run may use, and whether one more request still fits.
+"""The budgets of a run, and whether one more request still fits.
 
-A request is not sent when what its prompt alone is estimated to take goes beyond the budget of
-tokens or dollars, and its answer is bounded by what remains: a run ends before it has spent more.
+A request is not sent if the estimate for its prompt alone exceeds the remaining tokens or dollars,
+and its answer is limited to what remains: a run stops before it spends more than its budget.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Soft caps: what a run used so much of that one should look. Each is told once, and stops nothing.
+"""Soft caps: warn that a run has used a lot of something. Each warns once and stops nothing.
 
-The caps on tokens, dollars, seconds and steps are four fifths of the hard limits. Others count what
-tells of a run that goes astray: many calls, checks of one tool or edits of one file that fail.
+The caps on tokens, dollars, seconds and steps are four fifths of the hard limits. Others count
+signs of a run that gets nowhere: many calls, failed checks of one tool, failed edits of one file.
 """
 
 from __future__ import annotations

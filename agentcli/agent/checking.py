@@ -1,4 +1,4 @@
-"""A task's checks: run when the model says that it is done; failed ones go back to it."""
+"""Runs a task's checks when the model says it is done; failed ones go back to the model."""
 
 from __future__ import annotations
 

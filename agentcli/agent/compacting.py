@@ -1,7 +1,7 @@
-"""Keeps a conversation within its model's window: rarely, by much at once, and never silently.
+"""Keeps a conversation within its model's window: rarely, by a large amount, and never silently.
 
-Nothing is lost: the journal keeps every message, and a compaction is an event that says what the
-model is shown instead. It can be looked at before, parts can be kept, and it can be undone.
+Nothing is lost: the journal keeps every message, and a compaction is an event that records what the
+model sees instead. It can be previewed, messages can be exempted, and it can be undone.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""When a run ends: criteria that are asked in their order after each step; the first met decides.
+"""Stop criteria: evaluated in order after each step; the first that is met ends the run.
 
-Budgets are looked at before a step as well (``agentcli.agent.budget``), so that none is begun that
-must not be.
+Budgets are also checked before a step (``agentcli.agent.budget``), so that no step begins that
+would exceed them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Critics look at a step after it is done, and may ask for another or for the end.
+"""Critics review a step after it is done, and may ask for another step or for the end.
 
-All of them are heard after every step. The first that wants the end or another step, in their
-order, decides; another step is one of the run's steps like any other.
+All of them review every step. The first one, in order, that wants another step or the end decides;
+another step counts like any other step of the run.
 """
 
 from __future__ import annotations

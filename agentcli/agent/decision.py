@@ -1,4 +1,4 @@
-"""What can be decided in a step: to act, to end, to wait, or one of several candidates."""
+"""The decisions of a step: act, end, wait, or choose one of several candidates."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Calls that are edits: which files they touch, how much they change, and what they must not.
+"""Calls that are edits: which files they touch, how much they change, and what they must not touch.
 
-Tests seldom tell a repair from a repair that does more. That the smaller of two is the likelier
-one is what GenProg, too, relies on when it minimises its patches (Le Goues et al. 2012).
+Tests rarely distinguish a repair from one that changes more than needed. The smaller of two is more
+likely to be right; GenProg minimises its patches for the same reason (Le Goues et al. 2012).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What can happen in a run: one stream that the screen, the journal and the traces all read.
+"""The events of a run: one stream that the screen, the journal and the traces all read.
 
-Durable events make the journal, and ``agentcli.agent.state.fold`` makes the state from them.
-Transient ones (deltas, progress, stages) only show what is going on: whatever they announce is
-said again by a durable event once it is complete.
+Durable events form the journal, and folding them gives the state (``agentcli.agent.folding``).
+Transient ones (deltas, progress, stages) only show what is going on: what they announce is repeated
+by a durable event once it is complete.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The fold: from the events of a journal to the state that they make."""
+"""The fold: computes the state from the events of a journal."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Readers of a run's events, and how they may answer.
+"""Hooks: readers of a run's events, and how they can respond.
 
-A hook gets frozen events and the read-only state, never the agent. One that fails is reported
+A hook gets frozen events and the read-only state, never the agent. A hook that fails is reported
 once and never stops a run.
 """
 

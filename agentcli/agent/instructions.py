@@ -1,11 +1,11 @@
-"""What a project tells agents in AGENTS.md, or in CLAUDE.md where a folder has no AGENTS.md.
+"""A project's instructions to agents: AGENTS.md, or CLAUDE.md in a folder without AGENTS.md.
 
-The files of the workspace's root, of the folders above it up to the repository's root, and the
-user's own belong to the system prompt. Those of folders further down are told when a tool first
-touches a file there. Where two of them differ the nearest to the file holds (agents.md).
+The system prompt has the user's own file and those of the workspace's root and of the folders above
+it up to the repository's root. Files of folders further down are added when a tool first touches a
+file there. If two disagree, the one nearest to the file applies (agents.md).
 
-Files in the workspace are read through the environment: a link in a stranger's repository must
-not carry a secret of the user's to the provider.
+Files in the workspace are read through the environment: a link in an untrusted repository must not
+send one of the user's secrets to the provider.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The kernel: a step is observe, decide, act, reduce, critic, check_stop; a run is steps.
 
-The kernel works in a task of its own. Everything that happens is an event, which goes through the
-one stream of ``agentcli.agent.stream``. An agent serves many runs, one after another: the turns of
-a chat are runs of one session, and each goes on with the history of those before.
+The kernel runs in its own task. Everything that happens is an event and goes through the one stream
+of ``agentcli.agent.stream``. An agent serves many runs, one after another: the turns of a chat are
+runs of one session, and each continues the history of those before.
 """
 
 from __future__ import annotations

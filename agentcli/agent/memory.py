@@ -1,8 +1,8 @@
-"""What a model is reminded of: steps that it made and is no longer shown whole.
+"""Memories remind a model of its steps that it no longer sees in full.
 
-As long as nothing was compacted there is nothing to be reminded of. What a memory says joins the
-history as a message, so that the journal has it and the prefix stands; a memory is made anew from
-the state's records when a session is resumed.
+There is nothing to remind of until a conversation is compacted. A reminder joins the history as a
+message, so that the journal has it and the cached prefix stays valid; when a session is resumed,
+the memory is rebuilt from the state's records.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Agents by their behaviour: what a library's user subclasses, and our own coding agent."""
+"""``AgentModule``, which users of the library subclass, and our own ``CodingAgent``."""
 
 from __future__ import annotations
 

@@ -1,14 +1,13 @@
-"""The workflow phase, read from what calls were for and how they ended.
+"""The workflow phase, derived from the purpose of calls and their outcomes.
 
     explore   looking around
     discover  reading, planning, and running what is there before anything was changed
     edit      changing files, and the few looks that belong to it
     validate  checking what was changed
 
-A check counts as validation only where an edit came before it. One that fails leaves the edit
-unproven: what is read then is discovering its cause, and the next edit leads to editing again. One
-that passes closes the round, and looking around begins another. Calls that were refused or never
-ran move nothing, nor do edits that changed nothing.
+A check counts as validation only after an edit. If it fails, reading its cause is discovery again
+and the next edit leads back to editing. If it passes, the round is closed, and looking around begins
+another. Calls that were refused or never ran change nothing, nor do edits without effect.
 """
 
 from __future__ import annotations

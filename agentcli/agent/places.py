@@ -1,7 +1,7 @@
-"""Where a fault may be: lines that ran in tests that fail, and little in those that pass.
+"""Locates faults: lines that ran mostly in failing tests.
 
-Each line is weighed as Ochiai weighs it (Abreu, Zoeteweij, van Gemund 2006): of all tests that fail
-the share that ran it, and of all that ran it the share that fails; the square root of both.
+Each line is scored by Ochiai's coefficient (Abreu, Zoeteweij, van Gemund 2006): the square root of
+the share of failing tests that ran it times the share of failing tests among those that ran it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Watches whether a request begins as the one before: what does not is paid for anew.
+"""Watches whether a request begins like the previous one: what differs is paid for again.
 
-Providers and the local engine keep what they have read of a conversation. Whatever changes its
-beginning makes them read it again; that is told with its cause.
+Providers and the local engine cache what they have read of a conversation. A change near its
+beginning makes them read it again; the event names the cause.
 """
 
 from __future__ import annotations

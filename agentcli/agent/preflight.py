@@ -1,7 +1,7 @@
-"""What is looked at before the first step: the task, its resources, and the environment.
+"""Validates the task, its resources and the environment before the first step.
 
-Everything that stands in the way is found in one go, so that it can be put right in one go. A run
-with an issue ends in no steps.
+All problems are found at once, so that they can be fixed at once. A run with a problem ends without
+a step.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What tools did to the workspace, as events: the ground of undo, redo, fork and replay."""
+"""Records what tools changed in the workspace as events, for undo, redo, fork and replay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Events as plain JSON values and back: the form that they have in journals and streams."""
+"""Converts events to plain JSON values and back, as journals and streams have them."""
 
 from __future__ import annotations
 

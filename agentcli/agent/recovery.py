@@ -1,8 +1,8 @@
-"""Which failures are worth another attempt, and after how long.
+"""Which failures are retried, and after how long.
 
-The class of an error decides, never its words: rate limits, server faults and broken connections
-are retried; a deadline or a filter may pass the second time and gets two attempts in all; wrong
-keys, empty accounts and refused requests never change by asking again.
+The class of an error decides, never its words. Rate limits, server errors and broken connections
+are retried; a missed deadline or a content filter may succeed the second time and gets two attempts
+in all; wrong keys, empty accounts and refused requests are never retried.
 """
 
 from __future__ import annotations

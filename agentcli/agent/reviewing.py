@@ -1,4 +1,4 @@
-"""Hears the critics after a step, and records what they say and what asking them took."""
+"""Asks the critics after a step, and records their reviews and what these cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run as its reader holds it: the events as they come, and the ways to steer or end it."""
+"""``Run``, the caller's view of a run: its events as they come, and how to steer or cancel it."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Search with verification: several edits are tried on a copy, and the first that passes is kept.
+"""Search with verification: tries several edits on a copy and keeps the first that passes.
 
-When the last check failed, or none was made yet and there is one that fails, and the model answers
-with an edit: that edit and others that it proposes, the likeliest first, are each made on a copy of
-the workspace, where the check runs again. An edit that passes becomes the model's answer, unless
-one of the next few passes too and changes less; where none does, one after which fewer tests fail.
-The others leave no trace in the workspace.
+It applies when the model answers with an edit and the last check failed, or none ran yet and one
+fails. That edit and others that the model proposes, the most likely first, are each made on a copy
+of the workspace, where the check runs again. The first edit that passes becomes the model's answer,
+unless one of the next few also passes and changes less; if none passes, the answer is one that
+leaves fewer failing tests. The others leave no trace in the workspace.
 """
 
 from __future__ import annotations

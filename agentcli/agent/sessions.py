@@ -1,4 +1,4 @@
-"""The session of an agent that is used as a library, where nobody says what it is called."""
+"""The default session of an agent that is used as a library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a run goes in circles: the same calls failing with the same words, again and again."""
+"""Detects a run that goes in circles: the same calls fail with the same words repeatedly."""
 
 from __future__ import annotations
 

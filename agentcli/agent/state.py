@@ -1,4 +1,4 @@
-"""The state of a run: an immutable value, and nothing but the fold of its durable events."""
+"""The state of a run: an immutable value, computed only from its durable events."""
 
 from __future__ import annotations
 

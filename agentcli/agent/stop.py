@@ -1,4 +1,4 @@
-"""An end that was decided on, and how it is carried to the place where runs end."""
+"""A decision to end the run, and the exception that carries it to where runs end."""
 
 from __future__ import annotations
 

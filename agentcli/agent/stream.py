@@ -1,7 +1,7 @@
-"""Where things happen: an event is recorded in the log first, then folded, then shown.
+"""The stream of a run's events: each is recorded in the log, then folded, then shown.
 
-Hooks and the reader of the run see the same events in the same order. What a hook breaks is told
-once and stops nothing; what the log cannot record ends the run.
+Hooks and the reader of the run see the same events in the same order. A failing hook is reported
+once and stops nothing; a log that cannot be written ends the run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a model is shown of a history: stretches may be left out or replaced by one message."""
+"""The part of a history that a model sees: stretches can be left out or replaced by a message."""
 
 from __future__ import annotations
 

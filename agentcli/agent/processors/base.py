@@ -1,7 +1,7 @@
-"""What shortens a conversation: processors, each with the whole of it at hand.
+"""Processors shorten a conversation; each sees all of it.
 
-A processor takes a conversation and gives back its items, fewer or shorter. It never parts a call
-from its result, never touches what is pinned, and never reorders.
+A processor takes a conversation and returns its items, fewer or shorter. It never separates a call
+from its result, never changes what is pinned, and never reorders.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What an old tool result is still worth, by the kind of its tool.
+"""The gist of an old tool result, by the kind of its tool.
 
-Of a check its verdict and its failures, of a search how much was found where, of a file the lines
-that say what is in it, of a command its end.
+A check keeps its verdict and failures, a search the counts per file, a file its definitions, and a
+command the end of its output.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tool results made shorter, and the calls that led to them."""
+"""Processors that shorten tool results, or leave them out with their calls."""
 
 from __future__ import annotations
 

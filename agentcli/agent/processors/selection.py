@@ -1,4 +1,4 @@
-"""What is left out whole: the oldest, or what has least to do with the goal."""
+"""Processors that leave items out: the oldest, or the least relevant to the task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processors by the names that settings give them, such as ``keep_last_n=20``."""
+"""The processors by their names in the settings, such as ``keep_last_n=20``."""
 
 from __future__ import annotations
 

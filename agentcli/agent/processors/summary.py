@@ -1,4 +1,4 @@
-"""What lies far back, written down in short by the model itself."""
+"""A processor that replaces old items with a summary written by the model."""
 
 from __future__ import annotations
 
