@@ -94,7 +94,8 @@ def expanded(text: str, folders: Iterable[Path]) -> str:
     if ":" in name or Path(f"/{name}").exists():
         return text
     there = nearest(name, list(commands)) if commands else "There are none"
-    raise UsageError(f"there is no command /{name}", hint=f"{there}. See docs/protocols.md")
+    hint = f"{there}. Those of a project are read once you trust it: agentcli trust"
+    raise UsageError(f"there is no command /{name}", hint=hint)
 
 
 def _skills(folder: Path) -> Iterator[Command]:
