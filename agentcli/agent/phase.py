@@ -6,7 +6,7 @@
     validate  checking what was changed
 
 A check counts as validation only after an edit. If it fails, reading its cause is discovery again
-and the next edit leads back to editing. If it passes, the round is closed, and looking around begins
+and the next edit leads back to editing. If it passes, the round is closed and looking around starts
 another. Calls that were refused or never ran change nothing, nor do edits without effect.
 """
 
