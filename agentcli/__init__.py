@@ -1,7 +1,7 @@
 """agentcli: a terminal coding assistant that runs a task until its checks pass.
 
-As a library: ``from agentcli import Agent, connect, tool``. What is named here is loaded when it is
-first used, so that the command line starts without it; ``__init__.pyi`` tells the types.
+As a library: ``from agentcli import Agent, connect, tool``. These names are imported on first use,
+so that the command line starts without them; ``__init__.pyi`` has their types.
 """
 
 __version__ = "0.1.0"

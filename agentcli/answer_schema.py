@@ -1,7 +1,7 @@
-"""A final answer that must be JSON of a given schema: ``agentcli run --output-schema FILE``.
+"""Holds the final answer to a JSON Schema: ``agentcli run --output-schema FILE``.
 
-The model is told of the schema with the task. An answer that does not fit goes back to it with
-what is wrong; after a few of these the run ends unsolved.
+The model gets the schema with the task. An answer that does not fit goes back to it with the
+reason; after a few of these the run ends unsolved.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What a session has changed, as git sees it: to be shown, and to be committed.
+"""A session's changes as git sees them, to show and to commit.
 
-A commit takes exactly the files that are named, by an index of its own; of the user's index only
-the entries of these files move on. No hooks run: a hook may be, or call, a file that the session
-has just written, and here nothing would confine it. Signing is as the user has configured it.
+A commit takes exactly the named files, through an index of its own; in the user's index only the
+entries of these files are updated. No hooks run: a hook could be, or call, a file that the session
+has just written, and nothing would confine it here. Commits are signed as the user has configured.
 """
 
 from __future__ import annotations

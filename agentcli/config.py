@@ -1,8 +1,8 @@
 """Settings: defaults < the user's TOML < its profile < the project's TOML < environment < flags.
 
 Every value remembers which layer set it. An unknown key is an error, never a guess. A project's
-file comes with code that may be anyone's: until the folder is trusted it sets harmless keys only,
-and the rest of it is named in ``notices``.
+file may come from anyone: until the folder is trusted, only its harmless keys are used, and
+``notices`` names the others.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Sub-agents: each with a history, a journal and limits of its own, reading the same workspace.
+"""Sub-agents: each has its own history, journal and limits, and reads the same workspace.
 
-A sub-agent has the tools that only look, and cannot delegate further. What its model is asked
-counts in the usage and the cost of the session that it works for.
+A sub-agent has only tools that read, and cannot delegate further. Its requests count towards the
+usage and cost of the session that it works for.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@
     │   ├── StreamBrokenError             the answer broke off, or was not the protocol
     │   ├── DeadlineError                 no answer within the time allowed
     │   └── RetryExhaustedError           attempts, last
-    ├── SandboxError                  4   the level asked for is not to be had
+    ├── SandboxError                  4   the requested level is not available
     │   └── CapabilityError           4   the environment lacks an operation
     ├── EnvironmentOpError                a file or process operation failed
     ├── ToolError                         told to the model, never ends a run
@@ -29,8 +29,8 @@
     │   ├── CheckpointError           2   missing, damaged or unsafe files
     │   └── ContextLengthError        2   more tokens than the context holds
     ├── BudgetError                   1   required, hard, attempts
-    ├── SnapshotError                 1   what a file was cannot be had or put back
-    │   └── ConflictError             1   files were changed by somebody else meanwhile
+    ├── SnapshotError                 1   earlier content is missing or cannot be restored
+    │   └── ConflictError             1   files have been changed by others meanwhile
     ├── JournalError                  5   the journal cannot be written or read
     └── InternalError                 5   a broken promise inside agentcli
 

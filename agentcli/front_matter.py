@@ -1,6 +1,7 @@
-"""The YAML above a task, read and checked: a module of its own, as most tasks have none.
+"""Reads and validates the YAML front matter of a task file.
 
-YAML and the models of the fields take 20 ms to load, and a task given by ``-p`` need not wait.
+A separate module, since YAML and the models of the fields take 20 ms to import and a task given by
+``-p`` needs neither.
 """
 
 from __future__ import annotations

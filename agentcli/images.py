@@ -1,4 +1,4 @@
-"""Images that go to a model with the user's words: read from files, known by their content."""
+"""Reads the images that go to a model with the user's message; the content decides their type."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What a conversation is made of: messages and their parts, in one form for every model.
+"""Messages and their parts, in one form for every model.
 
-All values are frozen, so that histories can be shared without copies. ``to_json`` and
-``from_json`` are the journal's form of them: plain dictionaries, each part with its kind.
+All values are frozen, so that histories can be shared without copies. ``to_json`` and ``from_json``
+convert to and from the journal's form: plain dictionaries, each part with its kind.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What a session alone has changed in files that somebody else has changed as well.
+"""Separates a session's own changes from the user's in files that both have changed.
 
-A file may hold changes of the user's that no commit has, from before the session or from beside
-it. Each change of the session's own is known as what stood before it and after it; made one after
-another on what the last commit holds, they give the file without the user's. Texts such as
-``file 644 DIGEST`` say what stands somewhere, see ``environments/entries.py``.
+A file may have uncommitted changes of the user's, made before or during the session. Each change of
+the session is recorded with the content before and after it; applying these changes to the last
+commit gives the file without the user's. Texts such as ``file 644 DIGEST`` describe an entry, see
+``environments/entries.py``.
 """
 
 from __future__ import annotations

@@ -4,8 +4,9 @@
     agentcli.tools        NAME = "package:tool"       a Tool, several, or () → those
     agentcli.hooks        NAME = "package:MyHook"     () → Hook, for each session
 
-They are looked for when they are needed, and where no package has any that takes 1 ms; one that
-cannot be loaded costs one line. They are the user's own choice and run with his rights.
+They are looked up when they are needed, which takes 1 ms if no package has any; a plugin that
+cannot be loaded is reported in one line. Installing one is the user's choice: it runs with the
+user's rights.
 """
 
 from __future__ import annotations

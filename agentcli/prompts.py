@@ -1,8 +1,8 @@
-"""The texts that models are told, kept as Markdown files that a user can replace.
+"""The prompts: Markdown files that a user can replace.
 
-A prompt has a name: its path without the suffix, such as ``system`` or ``tools/grep``. It is
-looked for in the project's folder, then the user's, then among those shipped with the package;
-the first file found is taken whole. ``{{name}}`` in a prompt is a place to be filled.
+A prompt's name is its path without the suffix, such as ``system`` or ``tools/grep``. It is looked
+up in the project's folder, then in the user's, then in the package; the first file found is used
+whole. ``{{name}}`` in a prompt is a placeholder.
 """
 
 from __future__ import annotations

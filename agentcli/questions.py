@@ -1,4 +1,4 @@
-"""The question before a call runs: what it shows, and the keys that answer it, for every face.
+"""The question before a call runs: its text and its keys, for every front end.
 
 All that is returned here is safe to print (``agentcli.text.escape``).
 """

@@ -1,4 +1,4 @@
-"""All that can be configured: one class a section, with the docstrings of the fields as reference.
+"""All settings: one class per section; the docstrings of the fields are the reference.
 
 ``agentcli.config`` reads the layers that fill these in.
 """

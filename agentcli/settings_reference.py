@@ -1,6 +1,6 @@
-"""What can be set, read from ``settings.py`` itself: for ``agentcli init`` and the documentation.
+"""The reference of the settings, read from ``settings.py``, for ``agentcli init`` and the docs.
 
-Docstrings of fields are no data at run time; they are found in the syntax tree of the module.
+Docstrings of fields do not exist at run time; they are read from the module's syntax tree.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Text on its way to a model or a terminal: cut to size, cleaned and made visible.
+"""Prepares text for a model or a terminal: truncation, cleaning and escaping.
 
-Nothing here knows what the text means. Lengths are in characters.
+Nothing here depends on what the text means. Lengths are in characters.
 """
 
 from __future__ import annotations

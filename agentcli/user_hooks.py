@@ -5,8 +5,8 @@ as the reason: before a tool the call is denied, after a tool the model is told,
 turn the model must go on. Any other failure is reported and stops nothing. What a command prints
 at the start of a session joins the system prompt.
 
-Hooks are the user's programs: they run in the workspace with his rights, outside the sandbox, with
-the environment that tools get too.
+Hooks are the user's programs: they run in the workspace with the user's rights, outside the
+sandbox, with the same environment as tools.
 """
 
 from __future__ import annotations

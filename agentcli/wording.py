@@ -1,4 +1,4 @@
-"""How a run's events are said in words, for a terminal and for plain lines alike.
+"""Describes a run's events in words, for the terminal and for plain lines alike.
 
 Pure functions; everything they return is safe to print (``agentcli.text.escape``).
 """

@@ -1,4 +1,4 @@
-"""A workspace's files as bytes, to be sent to another machine, and what became of them there."""
+"""Packs a workspace's files to send them to another machine, and unpacks what comes back."""
 
 from __future__ import annotations
 

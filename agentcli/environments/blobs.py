@@ -1,8 +1,8 @@
-"""Contents by their digest, in a folder of append-only pack files.
+"""File contents by digest, in a folder of append-only pack files.
 
-One process writes one pack of its own, so that sessions that share a workspace never meet in a
-file. Beside ``NAME.pack`` stands ``NAME.idx``: records of digest, offset and length, written only
-once the bytes they speak of are in the system's hands. What is torn is not known, and no more.
+Each process writes a pack of its own, so that sessions that share a workspace never write to the
+same file. Beside ``NAME.pack`` is ``NAME.idx``: records of digest, offset and length, each written
+after the content itself. A torn record is ignored, so its content merely counts as missing.
 
 Nothing is compressed: for a repository of 50,000 files that is the difference between two seconds
 and eight (``bench/snapshots.py``), and the folder goes with the last session of its workspace.

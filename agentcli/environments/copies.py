@@ -1,8 +1,8 @@
-"""Copies of a workspace: to try things on, and to see what a command does before it may.
+"""Copies of a workspace: to try things on, and to show what a command does before it is approved.
 
-Inside, a copy stands where the workspace is, so that absolute paths mean the copy as well; ignored
-folders and ``.git`` are shown there read-only. Where the sandbox has no mounts of its own (level
-none, or Landlock alone), a copy bears another name, and only ``copied`` is to be had.
+Inside the sandbox a copy has the path of the workspace, so that absolute paths refer to the copy
+too; ignored folders and ``.git`` are read-only there. If the sandbox has no mounts (level none, or
+Landlock alone), a copy has another path, and only ``copied`` is available.
 
 Three ways, the first that works: files that share their blocks until one is written (FICLONE); a
 plain copy; and where there is too much for that (``tree.MOST_FILES``, ``tree.MOST_BYTES``) an

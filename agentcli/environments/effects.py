@@ -1,7 +1,7 @@
-"""What was changed on a copy of a workspace: told as a diff, and brought into the workspace.
+"""The changes made on a copy of a workspace: shown as a diff, and applied to the workspace.
 
-``commit`` writes all of it or nothing, and only where the workspace is as it was copied. It works
-from open folders and never follows a link, so that nothing outside can be meant.
+``commit`` writes all of them or none, and only if the files concerned have not changed since they
+were copied. It works from open folders and never follows a link, so it cannot write outside.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""One name of a workspace as a short text, and back: what stood there, and putting it there again.
+"""A directory entry of a workspace as a short text, and restoring an entry from such a text.
 
-``file 644 DIGEST``, ``link 777 DIGEST`` (of its target), ``dir 755``; nothing at all is an empty
-text. ``-`` in place of a digest: the content is not kept (too large, unreadable). No link is ever
-followed on the way, so that a folder that was swapped for a link leads nowhere.
+``file 644 DIGEST``, ``link 777 DIGEST`` (of its target), ``dir 755``; an entry that does not exist
+is the empty text. ``-`` instead of a digest: the content is not kept (too large, unreadable). No
+link in the path is ever followed, so a folder that was replaced by a link leads nowhere.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a checkpoint leaves out: git's own folder, what the project ignores, and known caches."""
+"""What a checkpoint leaves out: ``.git``, what the project ignores, and known caches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Speaking with a file worker over a pair of streams: many requests may be on their way at once."""
+"""Talks to a file worker over a pair of streams; many requests can be in flight at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An environment whose changes to the workspace can be undone: each is noticed and kept."""
+"""An environment that records changes to the workspace, so that they can be undone."""
 
 from __future__ import annotations
 

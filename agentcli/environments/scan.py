@@ -1,8 +1,8 @@
-"""What stands in a workspace, folder by folder, and what a new look finds changed.
+"""Scans a workspace folder by folder and finds what has changed since the last scan.
 
-A look asks the system as little as it can, since a project may hold 50,000 files: a file that is
-known costs one question for its state, one that is new is opened, asked, read and closed. Folders
-are met by descriptor, so that one that was swapped for a link meanwhile leads nowhere.
+A scan makes as few system calls as possible, since a project may have 50,000 files: one ``stat``
+for a known file; open, ``fstat``, read and close for a new one. Folders are opened by descriptor,
+so a folder that was replaced by a link meanwhile leads nowhere.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Copying a workspace's tree, and telling later what has changed in either.
+"""Copies a workspace's tree, and finds out later what has changed in the copy or the original.
 
-A tree is what is not ignored, with ignored files that are small. Folders that are left out
-(ignored ones and ``.git``) are named, so that they can be shown read-only where they are.
+A tree is everything that is not ignored, plus small ignored files. Folders that are left out
+(ignored ones and ``.git``) are listed, so that they can be mounted read-only at their place.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What was done on an overlay of a workspace, read from the folder that the kernel wrote it to.
+"""The changes on an overlay of a workspace, read from its upper folder.
 
-Files and links stand there as they are now; a character device 0/0 says that something is gone,
-an attribute of a folder that it hides the one below (Documentation/filesystems/overlayfs.rst).
+Files and links are there as they are now; a character device 0/0 marks a removed entry, an
+attribute marks a folder that hides the one below (Documentation/filesystems/overlayfs.rst).
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """A copy of a workspace in which ``python -m pytest`` and the like start from a warm interpreter.
 
-To try many edits is to run the same tests many times, and most of a small run is the start of the
-interpreter and the test framework. Here the first run of a module starts ``forking.py`` with that
-command's interpreter and variables, in a sandbox of the environment's own, and all of its runs are
-forks of it. Where that does not work, or it has died, commands run as everywhere.
+Trying many edits means running the same tests many times, and a small run mostly consists of
+starting the interpreter and the test framework. Here the first run of a module starts
+``forking.py`` with that command's interpreter and variables, in a sandbox, and every run is a fork
+of it. If that does not work, or the process has died, commands run as usual.
 
-A run could speak for the process it was forked from, as tests could always print what they like:
-what is kept after a trial is checked once more by a command of its own.
+A run could forge the answer of the process it was forked from, just as tests can print anything:
+an edit that is kept is checked once more by an ordinary command.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Covers: hooks, file-system monitors and pagers that a repository or a session may have planted do
 not run, a planted bare repository is not taken for one, and nothing is fetched.
-Does not cover: filters that the user's own configuration defines; they run with his rights.
+Does not cover: filters that the user's own configuration defines; they run with the user's rights.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The user's own programs, outside the sandbox: MCP servers, hooks, commands that print a key.
 
 Covers: no key or other secret of agentcli's environment reaches them unless the user names it.
-Does not cover: what they do. They run with the user's rights, as he has configured them.
+Does not cover: what they do. They run with the user's rights, as the user has configured them.
 """
 
 from __future__ import annotations

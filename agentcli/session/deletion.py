@@ -1,4 +1,4 @@
-"""Deleting a session, and what was kept of its workspace that no other session needs."""
+"""Deletes a session, and the checkpoints of its workspace that no other session needs."""
 
 from __future__ import annotations
 

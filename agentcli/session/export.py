@@ -1,4 +1,4 @@
-"""A session for other eyes: as Markdown, as one JSON object, or its journal as it is."""
+"""Exports a session as Markdown, as one JSON object, or as its raw journal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finding what was said, in all journals: the raw lines are asked first, few are ever parsed."""
+"""Full-text search in all journals; raw lines are filtered first, so few are ever parsed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A second session that shares its past with a first, in the same workspace or in a copy of it."""
+"""Forks a session: a second one with the same past, in the same workspace or in a copy of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Moving the files of a workspace from one recorded state to another, and saying so before."""
+"""Moves the files of a workspace from one recorded state to another, with a preview."""
 
 from __future__ import annotations
 

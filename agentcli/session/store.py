@@ -1,4 +1,4 @@
-"""The sessions on this machine: where they are, which have ended, which can go on."""
+"""The sessions on this machine: where they are, which have ended, which can be resumed."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Going back in a session and forth again: its messages and the files of its workspace together.
+"""Undo, redo and rewind of a session: its messages together with the files of its workspace.
 
-A session is named by its id, or handed over as its live ``Agent`` between two runs. The journal
-stays append-only: to go back is an event like any other, and what was left can be had again until
-something new is done. The local model's cache follows by itself, by the longest common beginning.
+A session is given by its id, or as its live ``Agent`` between two runs. The journal stays
+append-only: going back is an event like any other, and can be redone until something new is done.
+The local model's cache follows automatically, by the longest common prefix.
 
-Nothing that somebody else changed meanwhile is overwritten without a word: such paths are refused
-by name, or with ``force`` set aside in a folder first.
+Files that others have changed meanwhile are never silently overwritten: such paths are refused by
+name, or with ``force`` moved to a quarantine folder first.
 """
 
 from __future__ import annotations
