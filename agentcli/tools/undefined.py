@@ -1,4 +1,7 @@
-"""Names that a Python file uses and nothing in it binds: running into one raises NameError."""
+"""Names that a Python file uses and nothing in it binds: running into one raises an error.
+
+NameError for a plain name, AttributeError for ``self.name`` in a class that inherits nothing.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,20 @@ _MODULE = {"__file__", "__name__", "__doc__", "__path__", "__spec__", "__builtin
 
 
 def undefined_names(tree: ast.Module) -> frozenset[str]:
-    """Names that are read but bound in no scope of the file; none where all may come by ``*``."""
+    """Names that are read but bound in no scope of the file; none where all may come by ``*``.
+
+    Attributes of ``self`` among them are written with it.
+    """
     read: set[str] = set()
+    own: set[str] = set()  # attributes of self that are read
     bound: set[str] = {*dir(builtins), *_MODULE}
+    attributes: set[str] = set(dir(object))
     for node in ast.walk(tree):
         match node:
+            case ast.Attribute(attr=name, ctx=ast.Store()):
+                attributes.add(name)
+            case ast.Constant(value=str(name)):  # of setattr, of __slots__
+                attributes.add(name)
             case ast.Name(id=name, ctx=ast.Load()):
                 read.add(name)
             case ast.Name(id=name) | ast.arg(arg=name):
@@ -22,6 +34,7 @@ def undefined_names(tree: ast.Module) -> frozenset[str]:
                 bound.add(name)
             case ast.ClassDef(name=name):
                 bound.add(name)
+                own |= _own_reads(node)
             case ast.alias(name="*"):
                 return frozenset()
             case ast.alias(name=name, asname=asname):
@@ -34,4 +47,20 @@ def undefined_names(tree: ast.Module) -> frozenset[str]:
                 bound.add(name)
             case _ if name := getattr(node, "name", ""):  # type parameters, since 3.12
                 bound.add(str(name))
-    return frozenset(read - bound)
+    unset = own - attributes - bound
+    return frozenset((read - bound) | {f"self.{name}" for name in unset})
+
+
+def _own_reads(node: ast.ClassDef) -> set[str]:
+    """Attributes of ``self`` that a class reads; none where they may come from elsewhere."""
+    members = {member.name for member in node.body if isinstance(member, ast.FunctionDef)}
+    if node.bases or node.keywords or node.decorator_list or "__getattr__" in members:
+        return set()
+    return {
+        inner.attr
+        for inner in ast.walk(node)
+        if isinstance(inner, ast.Attribute)
+        and isinstance(inner.ctx, ast.Load)
+        and isinstance(inner.value, ast.Name)
+        and inner.value.id == "self"
+    }

@@ -23,6 +23,15 @@ from agentcli.tools.undefined import undefined_names
         ("with open('f') as f, g() as (h, k):\n    f, h, k", {"g"}),
         ("(n := 1)\nn", set()),
         ("from m import *\nanything", set()),
+        (
+            "class A:\n    x = 1\n    def m(self):\n        self.a = self.x\n        self.b(m)",
+            {"self.b"},
+        ),
+        ("class A:\n    def m(self):\n        self.a += 1\n        self.__class__", set()),
+        ("class A:\n    __slots__ = ['a']\n    def m(self):\n        return self.a", set()),
+        ("class A(object):\n    def m(self):\n        return self.a", set()),
+        ("@d.e\nclass A:\n    def m(self):\n        return self.a", {"d"}),
+        ("class A:\n    def __getattr__(self, n):\n        return self.a", set()),
         ("for i.x in y:\n    del z", {"i", "y"}),
     ],
 )
