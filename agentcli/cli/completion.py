@@ -13,6 +13,9 @@ from agentcli.cli.help import App
 app = App()
 
 
+_PREPARED = "(( $+functions[compdef] )) || { autoload -Uz compinit && compinit }"
+
+
 class Shell(StrEnum):
     """The shells that there are scripts for."""
 
@@ -22,12 +25,15 @@ class Shell(StrEnum):
 
 
 @app.command()
-def completion(shell: Annotated[Shell, typer.Argument(help="The shell to print it for.")]) -> None:
-    """Print a script that teaches a shell to complete agentcli.
+def completion(shell: Annotated[Shell, typer.Argument(help="The shell.")]) -> None:
+    """Print a completion script for a shell.
 
     bash: agentcli completion bash >> ~/.bashrc. zsh: the same with ~/.zshrc. fish: agentcli
     completion fish > ~/.config/fish/completions/agentcli.fish.
     """
     from typer._completion_shared import get_completion_script
 
-    print(get_completion_script(prog_name="agentcli", complete_var=COMPLETE, shell=shell.value))
+    script = get_completion_script(prog_name="agentcli", complete_var=COMPLETE, shell=shell.value)
+    if shell is Shell.ZSH:  # which a bare .zshrc has not prepared for completion
+        script = script.replace("\ncompdef ", f"\n{_PREPARED}\ncompdef ")
+    print(script)

@@ -12,6 +12,7 @@ import typer
 
 from agentcli import config
 from agentcli.cli.help import App
+from agentcli.text import escape, one_line
 from agentcli.tools.mcp.servers import McpServers
 from agentcli.trust import is_trusted
 from agentcli.wiring import mcp_settings
@@ -21,9 +22,11 @@ app = App()
 
 @app.command("mcp")
 def command(
-    workspace: Annotated[Path, typer.Option("--workspace", help="The project's folder.")] = Path(),
+    workspace: Annotated[
+        Path, typer.Option("--workspace", help="The project's folder.", metavar="DIR")
+    ] = Path(),
 ) -> int:
-    """Connect to each MCP server and list what it offers; exit 1 where one cannot be reached."""
+    """Connect to each MCP server and list its tools and prompts; exit 1 if one is out of reach."""
     folder = workspace.resolve()
     settings = config.load(folder, trusted=is_trusted(folder))
     notices: list[str] = []
@@ -44,11 +47,17 @@ def command(
         return asyncio.run(_show(found))
 
 
+def _print(name: str, kind: str, description: str) -> None:
+    """One line; what a server says of itself may hold anything."""
+    print(escape(f"{name:<43} {kind:<8}{one_line(description.split('. ')[0])}").rstrip())
+
+
 async def _show(servers: McpServers) -> int:
     try:
         for tool in await servers.tools():
-            first = tool.spec.description.split(". ")[0]
-            print(f"{tool.spec.name:<44}{tool.spec.kind:<8}{first[:80]}")
+            _print(tool.spec.name, tool.spec.kind, tool.spec.description)
+        for server, prompt in servers.prompts():
+            _print(f"/{server}:{prompt.name} {prompt.usage}", "prompt", prompt.description)
         for notice in servers.notices:
             print(notice)
         return 1 if servers.notices else 0

@@ -28,20 +28,20 @@ app = App()
 @app.command()
 def tools(
     name: Annotated[
-        str, typer.Argument(help="Show one tool with its description and schema.")
+        str, typer.Argument(help="Show only this tool, with its description and schema.")
     ] = "",
 ) -> None:
-    """Show the tools that a model is given: name, kind, description; and what packages add."""
+    """List the tools that a model is given, and what installed packages add."""
     specs = {tool.spec.name: tool.spec for tool in asyncio.run(_offered())}
     if not name:
         for spec in specs.values():
-            print(f"{spec.name:<16}{spec.kind:<8}{one_line(spec.description, 90)}")
+            print(escape(f"{spec.name:<16}{spec.kind:<8}{one_line(spec.description, 90)}"))
         _print_packages()
         return
     if name not in specs:
         raise UsageError(f"there is no tool {name}", hint=f"There are {', '.join(specs)}")
     spec = specs[name]
-    print(f"{spec.name}@{spec.version} ({spec.kind})\n\n{spec.description}\n")
+    print(escape(f"{spec.name}@{spec.version} ({spec.kind})\n\n{spec.description}\n"))
     print(json.dumps(spec.parameters, indent=2))
 
 

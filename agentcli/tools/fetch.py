@@ -170,7 +170,8 @@ async def _addresses(place: Place, rules: Rules) -> list[str]:
     try:
         found = await loop.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise ToolError(f"{place.host} is not known: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ToolError(f"{place.host} is not known: {reason}") from error
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     refusals = [why_not(rules, NAME, place, address) for address in addresses]
     allowed = [one for one, why in zip(addresses, refusals, strict=True) if not why]
@@ -188,7 +189,7 @@ async def _body(response: httpx2.Response, url: str) -> bytes:
     kind = _kind(response)
     is_text = kind.startswith("text/") or any(kind.endswith(name) for name in _TEXT) or not kind
     if not is_text and kind not in _HTML:
-        raise ToolError(f"{url} is no text but {kind}")
+        raise ToolError(f"{url} is not text but {kind}")
     parts: list[bytes] = []
     size = 0
     async for part in response.aiter_bytes():
@@ -205,7 +206,7 @@ def _kind(response: httpx2.Response) -> str:
 
 def _read(url: str, response: httpx2.Response, body: bytes) -> Page:
     if b"\0" in body and response.charset_encoding is None:
-        raise ToolError(f"{url} is no text")
+        raise ToolError(f"{url} is not text")
     kind = _kind(response)
     if kind in _HTML:
         return Page(url, "HTML as Markdown", markdown_of(body, response.charset_encoding, url))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 
 import pytest
@@ -31,6 +32,33 @@ def test_bash_completes(words: tuple[str, ...], found: str, cli: Cli) -> None:
         check=True,
     )
     assert found in ended.stdout.splitlines(), ended
+
+
+def test_a_bare_zsh_completes(cli: Cli) -> None:
+    def zsh(line: str) -> str:
+        ended = subprocess.run(
+            ["zsh", "-f", "-c", line],
+            env=cli.env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        return ended.stdout
+
+    if not shutil.which("zsh") or not zsh("autoload -Uz compinit && compinit && whence compdef"):
+        pytest.skip("there is no zsh that can complete")
+    script = cli.run("completion", "zsh").out
+    assert zsh(f"{script}\nprint $_comps[agentcli]") == "_agentcli_completion\n"
+
+
+@pytest.mark.skipif(not shutil.which("fish"), reason="there is no fish")
+def test_fish_completes(cli: Cli) -> None:
+    line = f"{cli.run('completion', 'fish').out}\ncomplete -C 'agentcli se'"
+    ended = subprocess.run(
+        ["fish", "-N", "-c", line], env=cli.env, capture_output=True, text=True, timeout=60
+    )
+    assert "sessions" in ended.stdout.split(), ended
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])

@@ -81,6 +81,7 @@ def test_a_projects_servers_need_trust(cli: Cli, workspace: Path) -> None:
     listed = cli.run("mcp", "--workspace", str(workspace))
     assert listed.code == 0, listed.err
     assert "mcp__mine__add" in listed.out
+    assert "/mine:review what" in listed.out
 
 
 def test_listing_says_which_cannot_be_reached(cli: Cli, workspace: Path) -> None:

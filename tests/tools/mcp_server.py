@@ -66,7 +66,7 @@ def answer(method: str, params: dict[str, Any]) -> dict[str, Any] | None:
                 "serverInfo": {"name": "small", "version": "1"},
             }
         case "tools/list":
-            return {"tools": TOOLS}
+            return {"tools": os.environ.get("TOOLS", TOOLS)}
         case "tools/call":
             return call(params["name"], params.get("arguments") or {})
         case "resources/list":

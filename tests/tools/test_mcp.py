@@ -25,6 +25,7 @@ from agentcli.tools.mcp.tools import tool_name
 from agentcli.tools.registry import Registry
 
 SMALL = (sys.executable, "-I", str(Path(__file__).with_name("mcp_server.py")))
+WRONG = ("env", "TOOLS=many", *SMALL)
 NODE = Path(__file__).resolve().parents[2] / ".venv" / "npm" / "node_modules" / ".bin"
 
 SDK = (sys.executable, str(Path(__file__).with_name("mcp_sdk_server.py")))
@@ -195,6 +196,7 @@ async def test_one_that_is_slow_costs_its_time_and_goes_on(
         (("cat", "/dev/zero"), "sent a line of over 16 MiB"),
         (("sh", "-c", "echo $MISSING ${MISSING}"), "the variable MISSING is not set"),
         (("sh", "-c", "exec >&-; sleep 60"), "closed its output"),
+        (WRONG, "answers what is not MCP: tools: Input should be a valid list"),
     ],
 )
 async def test_one_that_cannot_be_had_costs_one_line(
@@ -209,6 +211,16 @@ async def test_one_that_cannot_be_had_costs_one_line(
         assert not any("bad" in name for name in names)
         (notice,) = servers.notices
         assert notice.startswith("MCP server bad: ") and complaint in notice
+
+
+async def test_an_address_is_named_as_it_is_written(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # nobody listens there, and nobody else will
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/${{PLACE:-mcp}}"
+        async with opened(tmp_path, bad=Settings(url=url)) as servers:
+            await servers.tools()
+            (notice,) = servers.notices
+    assert notice.startswith(f"MCP server bad: {url}: ")
 
 
 async def test_one_that_keeps_failing_is_left_alone(tmp_path: Path) -> None:

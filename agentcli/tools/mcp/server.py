@@ -13,7 +13,9 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from agentcli import __version__
+from pydantic import ValidationError
+
+from agentcli import __version__, extras
 from agentcli.errors import ConfigError, ToolError
 from agentcli.settings import McpServerSettings
 from agentcli.text import escape, one_line
@@ -127,7 +129,8 @@ class Server:
             except BaseException as error:
                 await connection.aclose()
                 if isinstance(error, Exception):
-                    raise ToolError(self._line(connection.last_words or _reason(error))) from error
+                    why = connection.last_words or _reason(error)
+                    raise ToolError(self._line(f"{self._where}{why}")) from error
                 raise
             self._connection = connection
         if self.on_offer:
@@ -136,6 +139,11 @@ class Server:
                 told(await self.offer())
         self._failures = 0
         return connection
+
+    @property
+    def _where(self) -> str:
+        """Its address, as it is written in the settings: without what a variable holds."""
+        return f"{self.settings.url}: " if self.settings.url else ""
 
     def _line(self, what: str) -> str:
         return f"MCP server {self.name}: {escape(one_line(what, 300))}"
@@ -234,10 +242,21 @@ def _reason(error: BaseException) -> str:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     if isinstance(error, ModuleNotFoundError):
-        return "the extra is missing: pip install 'agentcli[mcp]'"
+        return f"the extra is missing: {extras.install('mcp')}"
     if isinstance(error, FileNotFoundError) and error.filename:
         return f"{error.filename} was not found"
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, ValidationError):
+        return f"answers what is not MCP: {fault(error)}"
     return str(error) or type(error).__name__
+
+
+def fault(error: ValidationError) -> str:
+    """What is wrong first, and where."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    place = ".".join(map(str, first["loc"]))
+    return f"{place}: {first['msg']}".removeprefix(": ").removeprefix("Value error, ")
 
 
 def digest(text: str) -> str:

@@ -21,6 +21,8 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from agentcli.errors import ConfigError, ToolError
 from agentcli.messages import ToolCall
 from agentcli.settings import McpServerSettings
@@ -32,7 +34,7 @@ from agentcli.tools.mcp.references import (
     prompt_named,
     resources_named,
 )
-from agentcli.tools.mcp.server import Offer, Server
+from agentcli.tools.mcp.server import Offer, Server, fault
 from agentcli.tools.mcp.tools import text_of, tools_of
 
 if TYPE_CHECKING:
@@ -68,10 +70,12 @@ def _project_server(file: Path, name: str, value: Any) -> McpServerSettings:
     try:
         fields = {key: item for key, item in value.items() if key in known}
         if isinstance(command := fields.get("command"), str):
-            fields["command"] = (command,)  # here it is one word, whatever it contains
+            fields["command"] = (command,) * bool(command)  # one word here, whatever it holds
         return McpServerSettings.model_validate(fields)
-    except (AttributeError, ValueError) as error:
-        raise ConfigError(f"{file}: {name}: {one_line(str(error), 200)}") from error
+    except AttributeError as error:
+        raise ConfigError(f"{file}: {name}: should be a table") from error
+    except ValidationError as error:
+        raise ConfigError(f"{file}: {name}: {fault(error)}") from error
 
 
 class McpServers:

@@ -175,12 +175,14 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     """Close its input, then ask its group to end, then kill it (the specification's order)."""
     assert process.stdin
     process.stdin.close()
-    for number in (signal.SIGTERM, signal.SIGKILL):
+    for number in (None, signal.SIGTERM, signal.SIGKILL):
+        if number is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
+        # Also after the last one: asyncio complains of a child whose end it was not told of.
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(process.wait(), _GRACE_S)
             break
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)  # what it started and left behind
     # A descendant in a session of its own may hold the pipes for ever; nothing public closes them.
