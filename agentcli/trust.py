@@ -1,8 +1,8 @@
-"""Which folders the user trusts: whose project files may do more than set harmless keys.
+"""The folders that the user trusts: their project files may do more than set harmless keys.
 
-A project's `.agentcli/config.toml`, `.mcp.json`, commands and hooks come with code that may be
-anyone's. They are obeyed only below a folder that the user has named once; the names are kept in
-the user's configuration folder, out of reach of any project.
+A project's `.agentcli/config.toml`, `.mcp.json`, commands and hooks may come from anyone. They are
+used only below a folder that the user has trusted; the list of these is in the user's configuration
+folder, out of reach of any project.
 """
 
 from __future__ import annotations

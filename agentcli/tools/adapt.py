@@ -1,4 +1,4 @@
-"""Plain Python functions as the functions of tools."""
+"""Turns plain Python functions into tool functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Addresses on the web, and what the rules say of them.
+"""Web addresses, and the rules that allow or refuse them.
 
     fetch(docs.python.org)     this host          fetch(*.python.org)   all hosts below it
     fetch(localhost:8000)      with this port     fetch(10.0.0.0/8)     a range of addresses

@@ -1,4 +1,4 @@
-"""What a user is asked before a call runs, and what can be answered.
+"""The question to the user before a call runs, and the possible answers.
 
 deciding → Ask(Approval) → Reply
 COPY     → the call runs on a copy of the workspace → Ask(Approval with its effect) → Reply

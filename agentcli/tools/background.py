@@ -1,6 +1,6 @@
-"""Commands that go on while the conversation does: started by shell, watched by jobs.
+"""Background commands: started by the tool ``shell``, managed by the tool ``jobs``.
 
-Each runs in the sandbox as every command does, with the same limits but for its time, and all of
+Each runs in the sandbox like every command, with the same limits except for its time, and all of
 them end with the session.
 """
 

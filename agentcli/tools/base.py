@@ -1,4 +1,4 @@
-"""What a tool is: a specification that the model and the kernel read, and an async function."""
+"""The definition of a tool: a specification for the model and the kernel, and an async function."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""run_tests, run_build, run_lint: the project's own checks, found by looking at its files.
+"""run_tests, run_build, run_lint: the project's own checks, detected from its files.
 
-A command of the configuration goes before everything that is found.
+A command in the configuration takes precedence over detection.
 """
 
 from __future__ import annotations

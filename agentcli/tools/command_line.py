@@ -1,12 +1,12 @@
-"""A command line taken apart: every command in it, and whether it was understood for certain.
+"""Parses a command line: every command in it, and whether it was understood for certain.
 
 Covers: pipelines, lists, subshells, groups, loops, conditions, command and process substitution,
     here-documents, assignments before a command, redirections, ``bash -c``, and commands that run
     another one (``env``, ``xargs``, ``find -exec``, ``timeout``, ...).
-Does not cover: what programs do of themselves. ``python -c`` or ``make`` may run anything; the
-    sandbox, not this, is what holds them.
+Does not cover: what programs do themselves. ``python -c`` or ``make`` can run anything; the sandbox
+    confines them, not this.
 
-What is not understood is said to be so, with a reason; nothing is guessed.
+What is not understood is reported with a reason; nothing is guessed.
 """
 
 from __future__ import annotations

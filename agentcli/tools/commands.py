@@ -1,4 +1,4 @@
-"""Which command tests, builds or lints a project, found by looking at its files."""
+"""Detects the command that tests, builds or lints a project from its files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""decline: the model says honestly that a task is beyond it, and the run ends."""
+"""decline: the model states that a task is beyond it, and the run ends."""
 
 from __future__ import annotations
 

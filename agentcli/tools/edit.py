@@ -1,4 +1,4 @@
-"""search_replace: an exact change of a piece of a file that touches nothing else."""
+"""search_replace: replaces an exact piece of a file and changes nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""jobs: what the commands in the background are doing."""
+"""jobs: lists, reads and stops background commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Judging one call by the rules: what they say, and which rule would allow the like of it."""
+"""Judges one call by the rules, and proposes a rule that would allow similar calls."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What stands around the execution of tools, for all of them on the one dispatch path.
+"""Middleware around the execution of all tools, on the one dispatch path.
 
-A call reaches it with checked arguments and a permission. Each middleware gets the call and a
-function that carries it out; it may wait, answer in its place, or look at what came of it.
+A call arrives with valid arguments and a permission. Each middleware gets the call and a function
+that executes it; it can delay the call, answer instead of it, or inspect its result.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""File names in a tool's text: one that could pass for two, or for a colour, stands in quotes."""
+"""File names in a tool's output: ambiguous ones and those with control characters are quoted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why a text was not found: the lines that come nearest, and what differs."""
+"""Explains why a text was not found: the most similar lines, and what differs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Patches as OpenAI's models are trained to write them: what one says, and what it makes of files.
+"""Parses and applies patches in the format that OpenAI's models are trained to write.
 
 *** Begin Patch
 *** Add File: NAME           then lines that begin with +

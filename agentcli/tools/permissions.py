@@ -1,4 +1,4 @@
-"""Which calls may run: by rules first, then by the mode, which reads a tool's kind, never its name.
+"""Decides which calls may run: rules first, then the mode, which depends on a tool's kind only.
 
 deny rule → refused     ask rule → asked     allow rule → runs     none → as the mode says
 """

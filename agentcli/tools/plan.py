@@ -1,4 +1,4 @@
-"""plan: the model says in a few steps what it is going to do, before it does it."""
+"""plan: the model states its plan in a few steps before it acts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What kind of project the workspace holds, read from the files in its root."""
+"""Detects the kind of project in the workspace from the files in its root."""
 
 from __future__ import annotations
 

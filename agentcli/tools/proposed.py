@@ -1,4 +1,4 @@
-"""What an edit would change, found by carrying it out with its writes left out."""
+"""The diff of an edit before it runs, found by executing it without its writes."""
 
 from __future__ import annotations
 

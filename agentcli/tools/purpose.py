@@ -1,7 +1,7 @@
-"""What a command line is for, as far as its programs say: checking, looking, editing, or the rest.
+"""Guesses the purpose of a command line from its programs: checking, reading, editing, or other.
 
-Phases are read off it and nothing else: no permission depends on it, so that a quick look at the
-words is enough, and one that errs does no harm.
+Only the workflow phase depends on it, no permission, so a quick look at the words is enough and a
+wrong guess does no harm.
 """
 
 from __future__ import annotations

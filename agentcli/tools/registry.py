@@ -2,8 +2,8 @@
 
     parse → validate → permit → middleware (cache, rate limit, ...) → execute → truncate
 
-Every tool takes it, wherever its code comes from, and every call gets a ``ToolResult``: whatever
-goes wrong with a tool is told to the model, never raised. Only cancellation passes through.
+Every tool takes this path, wherever its code comes from, and every call gets a ``ToolResult``: the
+failure of a tool is reported to the model, never raised. Only cancellation passes through.
 """
 
 from __future__ import annotations

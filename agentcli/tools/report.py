@@ -1,4 +1,4 @@
-"""How the end of a command is told to the model."""
+"""Reports the end of a command to the model."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The rules that a user has agreed to once and for all, one file for each project.
+"""The rules that a user has saved permanently, one file per project.
 
-They lie in the user's configuration folder, where no project and no tool can write. The file is
-written by this module alone; a user may read it, and delete lines or the whole of it.
+They are in the user's configuration folder, where no project and no tool can write. Only this
+module writes the file; users may read it, delete lines, or delete the file.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whether a tool can be registered: found out at the start, not when a model calls it."""
+"""Validates tools when they are registered, not when a model first calls them."""
 
 from __future__ import annotations
 

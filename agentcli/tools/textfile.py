@@ -1,7 +1,7 @@
-"""Files as text: which encoding, which line endings, or which kind of binary file.
+"""Files as text: their encoding and line endings, or the kind of a binary file.
 
-A ``TextFile`` gives back exactly the bytes it was made of, so that an edit changes nothing but
-what it means to change.
+A ``TextFile`` encodes back to exactly the bytes it was read from, so that an edit changes nothing
+else.
 """
 
 from __future__ import annotations

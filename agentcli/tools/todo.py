@@ -1,4 +1,4 @@
-"""todo: the list of what is to be done, as the model keeps it and the user sees it."""
+"""todo: a to-do list that the model keeps and the user sees."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One call run on a copy of the workspace, so that a user can approve what it does."""
+"""Runs one call on a copy of the workspace, so that the user can approve its effect."""
 
 from __future__ import annotations
 

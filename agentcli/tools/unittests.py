@@ -1,7 +1,7 @@
-"""unittest's discovery: from which folders it has to start to find all test files.
+"""The folders from which unittest's discovery must start to find all test files.
 
-``discover`` goes down only into folders that have an ``__init__.py`` and, where it finds nothing,
-says so in a way that older Pythons call a success.
+``discover`` descends only into folders with an ``__init__.py``; if it finds no tests, older Pythons
+report a success.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Versions of tools: which of them a session uses, and the order in which tools depend."""
+"""Versions of tools: chooses those that a session uses, and orders tools by their dependencies."""
 
 from __future__ import annotations
 

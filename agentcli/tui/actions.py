@@ -1,4 +1,4 @@
-"""What the commands behind ``/`` do, and ``!``: each a method, found by one table."""
+"""The commands behind ``/``, and ``!``: one method each, found through one table."""
 
 from __future__ import annotations
 

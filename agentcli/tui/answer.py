@@ -1,4 +1,4 @@
-"""The model's words: Markdown that grows, of which only the last block is ever read anew."""
+"""The model's text: Markdown that grows; only its last block is ever parsed again."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The screen of ``agentcli chat``: composes the widgets and leads keys to where they belong.
+"""The screen of ``agentcli chat``: composes the widgets and routes keys to them.
 
-It never owns the agent's state: what happens comes in as events, what the user wants goes out
-through the ``Conversation``.
+It never owns the agent's state: events come in, and the user's requests go out through the
+``Conversation``.
 """
 
 from __future__ import annotations

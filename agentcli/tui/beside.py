@@ -1,4 +1,4 @@
-"""``/jobs`` and ``/mcp``: what goes on beside the conversation."""
+"""``/jobs`` and ``/mcp``: background commands and MCP servers."""
 
 from __future__ import annotations
 

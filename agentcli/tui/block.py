@@ -1,4 +1,4 @@
-"""What an entry of the transcript looks like: its rows, kept until it changes."""
+"""The rows of one entry of the transcript, cached until the entry changes."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The session on the screen: opened, shown from its past, followed by its events, spoken to.
+"""The session on the screen: opens it, shows its history, follows its events, sends messages.
 
-It stands between the ``Conversation``, which knows no screen, and the widgets, which know no agent.
+It connects the ``Conversation``, which knows no screen, with the widgets, which know no agent.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The commands behind ``/`` in the chat: the table of those that are built in, and the user's own.
+"""The table of the built-in commands behind ``/`` in the chat, and access to the user's own.
 
-What a user's own are is ``agentcli.slash_commands``' to say.
+The user's own commands are read by ``agentcli.slash_commands``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""An agent and its user: who speaks when, whatever the screen looks like.
+"""The conversation of an agent and its user, independent of the screen.
 
-One task owns the agent from its opening to its end and works through what the user says, one turn
+One task owns the agent from opening to closing and works through the user's messages, one turn
 after another. The screen only calls the methods here.
 """
 

@@ -1,7 +1,7 @@
-"""What a transcript consists of: plain data that outlives the widgets which show it.
+"""The entries of a transcript: plain data, independent of how they are drawn.
 
-A widget may be taken off the screen and made anew from its entry at any time; that is how a long
-session stays fast.
+What is drawn of an entry can be dropped and drawn again from its data at any time; that keeps a
+long session fast.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the commands may ask of the screen, so that they need not know it."""
+"""The interface of a front end, as the commands behind ``/`` see it."""
 
 from __future__ import annotations
 

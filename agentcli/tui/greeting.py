@@ -1,4 +1,4 @@
-"""What a new session begins with: where one is, and what the embedded model can and cannot do."""
+"""The first entry of a new session: the folder, and what the embedded model can and cannot do."""
 
 from __future__ import annotations
 

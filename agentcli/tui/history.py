@@ -1,4 +1,4 @@
-"""What the user typed before, kept in a file for the next time. Only he can read it."""
+"""The history of the prompt, kept in a file that only the user can read."""
 
 from __future__ import annotations
 

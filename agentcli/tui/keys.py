@@ -1,4 +1,4 @@
-"""The keys, for people; what they do is bound where it happens."""
+"""The list of keys that ``/help`` shows; the bindings are in the widgets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the interpreter does of itself, in pieces that keep no key waiting."""
+"""Tunes thread switching and garbage collection so that they do not delay keys."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ _YOUNG = 3_000
 
 
 def quicken() -> None:
-    """Threads read the keys and write the screen: they wait for a turn of 0.5 ms rather than 5.
-    Garbage is looked for often and among little: of 50,000 objects, as is best for a start, a
-    look takes 25 ms."""
+    """Switch threads, which read keys and write the screen, after 0.5 ms instead of 5, and collect
+    garbage often but little at a time: a collection of 50,000 objects, which is best for a fast
+    start, takes 25 ms."""
     sys.setswitchinterval(_TURN_S)
     gc.set_threshold(_YOUNG, 5, 50)
 
 
 def keep() -> None:
-    """What is there by now stays, and need not be looked through for garbage again."""
+    """Exempt the present objects from future collections."""
     gc.freeze()

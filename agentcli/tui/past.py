@@ -1,6 +1,6 @@
-"""What was said before, read from a session's journal: its end at once, the rest beside.
+"""Reads a session's history from its journal: the end at once, the rest in the background.
 
-The journal, not the model's shortened history, is what the user saw.
+The journal is what the user saw; the model's history may have been shortened.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From the kernel's events to the transcript: one match, for a live run and for a journal alike."""
+"""Turns the kernel's events into entries of the transcript, for a live run and a journal alike."""
 
 from __future__ import annotations
 

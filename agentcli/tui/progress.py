@@ -1,4 +1,4 @@
-"""The line above the prompt: what is being waited for and since when, and the phase of the work."""
+"""The line above the prompt: the current activity with its duration, and the phase."""
 
 from __future__ import annotations
 

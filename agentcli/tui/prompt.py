@@ -1,4 +1,4 @@
-"""Where the user writes."""
+"""The prompt: the widget in which the user types messages."""
 
 from __future__ import annotations
 

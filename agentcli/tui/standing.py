@@ -1,4 +1,4 @@
-"""Where a conversation stands, in the few numbers that a status line has room for."""
+"""The state of a conversation in the few numbers that fit into a status line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The line below the prompt: who answers, what it may do, what it has cost."""
+"""The line below the prompt: model, permission mode, cost."""
 
 from __future__ import annotations
 

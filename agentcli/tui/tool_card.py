@@ -1,4 +1,4 @@
-"""One card for a tool call: what it does, how it stands, and what came of it, folded."""
+"""A card for a tool call: what it does, its state, and its result, folded."""
 
 from __future__ import annotations
 

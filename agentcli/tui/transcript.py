@@ -1,8 +1,8 @@
-"""The transcript: all entries as data, and rows for those near what is looked at.
+"""The transcript: all entries as data, and rows for those near the visible part.
 
-One widget draws all of it. A widget for each paragraph would have to be laid out whenever a word
-is added; here a row is drawn once and kept, and what is added costs what is added. While the end
-is in view it follows the end; else what is looked at stays where it is.
+One widget draws all of it. With one widget per paragraph, each added word would cause a new layout;
+here a row is drawn once and cached, and new text costs only its own rows. While the end is visible
+the view follows it; otherwise the visible part stays where it is.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Going back and forth in the session: undo, redo, rewind with a look before, fork."""
+"""Undo, redo, rewind with a preview, and fork in the chat."""
 
 from __future__ import annotations
 
