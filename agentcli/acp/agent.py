@@ -49,7 +49,7 @@ from acp.schema import (
 from agentcli import __version__
 from agentcli.acp import options
 from agentcli.acp.session import Session, request_error
-from agentcli.acp.updates import kind_of
+from agentcli.acp.updates import kind_of, title_of
 from agentcli.errors import AgentCLIError
 from agentcli.session import store
 from agentcli.settings import McpServerSettings, McpSettings, Settings
@@ -141,7 +141,7 @@ class AcpAgent:
                 SessionInfo(
                     session_id=one.id,
                     cwd=one.workspace,
-                    title=one.task,
+                    title=title_of(one.task),
                     updated_at=one.updated.isoformat(),
                 )
                 for one in found

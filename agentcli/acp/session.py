@@ -67,7 +67,7 @@ class Session:
     ) -> None:
         self.agent = agent
         self.id = agent.session.session_id
-        self.updates = Updates(agent.context.environment.root)
+        self.updates = Updates(agent.context.environment.root, titled=bool(agent.state.task))
         self._stack = stack
         self._workspace = workspace
         self._model = agent.session.model

@@ -73,25 +73,30 @@ _MOST_PROGRESS = 20_000
 
 
 class Updates:
-    """Turns events into updates, in order. ``root`` is the workspace, for absolute paths."""
+    """Turns events into updates, in order.
 
-    def __init__(self, root: str) -> None:
+    ``root`` is the workspace, for absolute paths; ``titled`` tells that the session has its title,
+    which is its first task.
+    """
+
+    def __init__(self, root: str, *, titled: bool) -> None:
         self._root = root
+        self._titled = titled
         self._output: dict[str, str] = {}
 
     def of(self, event: Event) -> Iterator[SessionUpdate]:
         """The updates of one event, perhaps none."""
         match event:
-            case TaskGiven(text=text) if text:
-                title = one_line(text, 80)
-                yield SessionInfoUpdate(session_update="session_info_update", title=title)
+            case TaskGiven(text=text) if text and not self._titled:
+                self._titled = True
+                yield SessionInfoUpdate(session_update="session_info_update", title=title_of(text))
             case Delta(delta=TextDelta(text)) if text:
                 yield update_agent_message_text(text)
             case Delta(delta=ThinkingDelta(text)) if text:
                 yield update_agent_thought_text(text)
             case StreamReset(reason=reason):
                 # What was streamed cannot be taken back; the protocol has no word for it.
-                yield update_agent_message_text(f"\n\n[{reason}; the answer begins anew]\n\n")
+                yield update_agent_message_text(f"\n\n[{reason}; the answer starts over]\n\n")
             case ToolStarted(call=call, tool_kind=kind):
                 yield self.started(call, kind)
             case ToolProgress(call_id=call_id, data=data):
@@ -167,6 +172,11 @@ class Updates:
             ToolCallLocation(path=os.path.join(self._root, path), line=line)
             for path, line in places
         ]
+
+
+def title_of(task: str) -> str:
+    """What a list of sessions shows of one."""
+    return one_line(task, 80)
 
 
 def kind_of(name: str, kind: str) -> ToolKind:

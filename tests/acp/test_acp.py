@@ -89,6 +89,8 @@ async def test_a_mode_can_be_changed_and_a_second_turn_goes_on(
         await connection.set_session_mode(session_id=name, mode_id="auto")
         await connection.prompt(session_id=name, prompt=[text_block("write")])
         assert editor.questions == []
+        (info,) = editor.of("session_info_update")
+        assert info.title == "hi"  # a session keeps its title
         with pytest.raises(RequestError):
             await connection.set_session_mode(session_id=name, mode_id="reckless")
     messages = server.requests[1].json["messages"]
