@@ -1,4 +1,4 @@
-"""``/diff`` and ``/commit``: what the session has changed, and a commit of it."""
+"""``/diff`` and ``/commit``: shows and commits what the session has changed."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class Repository:
             changes = self._changes()
             paths = await asyncio.to_thread(changes.uncommitted)
             diff = await asyncio.to_thread(changes.diff, paths) if paths else ""
-            since = "the last commit"
+            files, since = len(paths), "the last commit"  # an empty file has no +++ there
         else:
             diff = await timetravel.changed(agent_of(face))
+            files = sum(line.startswith("+++ ") for line in diff.splitlines())
             since = "the session began"
         if not diff:
             face.tell(f"no file differs since {since}")
             return
-        files = sum(line.startswith("+++ ") for line in diff.splitlines())
         face.added(Shown(f"**{counted(files, 'file')}** changed since {since}", diff))
 
     async def commit(self, argument: str) -> None:

@@ -63,8 +63,11 @@ async def test_what_was_changed_is_seen_and_committed_after_a_look(
         own = await shown(one, "/diff")
         assert "-x = 1\n+x = 2\n" in own.diff and "+made" in own.diff
         assert "+mine" not in own.diff and "+y" not in own.diff
+        (workspace / "empty").touch()
         every = await shown(one, "/diff all")
         assert "+mine" in every.diff and "+x = 2" in every.diff
+        assert every.text == "**4 files** changed since the last commit"
+        (workspace / "empty").unlink()
         await one.send("/commit")
         await one.until(lambda: one.app.prompt.text.startswith("/commit Make x two"), "a draft")
         assert git(workspace, "log", "--format=%s") == "first\n"  # nothing before it was read
