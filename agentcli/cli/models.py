@@ -22,6 +22,7 @@ from agentcli.cli.local_options import (
     local_flags,
 )
 from agentcli.cli.table import table
+from agentcli.errors import ConfigError
 from agentcli.llm import registry
 from agentcli.session.store import data_dir
 from agentcli.settings import LocalSettings
@@ -156,11 +157,15 @@ def _tell(what: str, works: bool, detail: str) -> None:
 
 def _open(name: str, context: int | None) -> Any:
     """Open a model by its name as in ``--model``, or by its path."""
+    named = name == registry.EMBEDDED or name.startswith(f"{registry.LOCAL}:")
+    if not named and not Path(name).exists():
+        raise ConfigError(
+            f"{name}: no such file or folder", hint="Name a model's folder, local:PATH or embedded"
+        )
     registry.need_extra()
     from agentcli.llm.local import EMBEDDED
     from agentcli.model.folder import open_folder
 
-    named = name == registry.EMBEDDED or name.startswith(f"{registry.LOCAL}:")
     path = registry.local_folder(name) if named else Path(name)
     return open_folder(path or EMBEDDED, context=context)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -9,6 +10,9 @@ from genai_prices.data_snapshot import get_snapshot
 
 from agentcli.llm.catalog import PROVIDERS, context_window
 from agentcli.settings import Settings
+
+_SMALLEST = 32_000
+_OTHERS = re.compile("audio|image|realtime|transcribe|tts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,7 @@ class Listed:
 def listed(settings: Settings, environ: Mapping[str, str]) -> Iterator[Listed]:
     """Models of the price tables, for each provider whose key is set or that is configured.
 
+    Left out are those for speech, images and embeddings, and windows too small for tools and files.
     A server of one's own serves what it serves: it is listed with NAME for its models.
     """
     for name in sorted({*PROVIDERS, *settings.providers}):
@@ -31,10 +36,10 @@ def listed(settings: Settings, environ: Mapping[str, str]) -> Iterator[Listed]:
         if not (name in settings.providers or (key and environ.get(key))):
             continue
         models = _priced(known.priced_by) if known and known.priced_by else []
-        for model, window in models:
-            yield Listed(
-                f"{name}:{model}", "served by the provider", context_window(model) or window
-            )
+        for model, priced in models:
+            window = context_window(model) or priced or 0
+            if window >= _SMALLEST and not _OTHERS.search(model):
+                yield Listed(f"{name}:{model}", "served by the provider", window)
         if not models:
             yield Listed(f"{name}:NAME", "named by the server")
 
