@@ -118,6 +118,11 @@ class Answering:
             )
             return message
 
+    async def end(self) -> None:
+        """The run is over: what a search has opened is closed, and its tries are counted anew."""
+        if self._search is not None:
+            await self._search.end()
+
     async def adopt(self, step: int, decision: Decision) -> Decision:
         """What the agent's own code decided, as if the model had; of a branch the best."""
         if isinstance(decision, Branch):

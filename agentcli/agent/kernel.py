@@ -409,6 +409,7 @@ class Agent:
     async def _drive(self, run: Run, work: asyncio.Task[None]) -> RunResult:
         """Wait for the work and end the run, in a task that cancelling it does not reach."""
         await asyncio.wait([work])
+        await self._answering.end()
         stop = stop_of(error_of(work), self._place())
         final = finished(stop)
         try:

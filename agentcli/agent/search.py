@@ -1,30 +1,27 @@
-"""Search with verification: tries several edits on a copy and keeps the first that passes.
+"""Search with verification: several edits are tried on a copy, and the first that passes is kept.
 
-It applies when the model answers with an edit and the last check failed, or none ran yet and one
-fails. That edit and others that the model proposes, the most likely first, are each made on a copy
-of the workspace, where the check runs again. The first edit that passes becomes the model's answer,
-unless one of the next few also passes and changes less; if none passes, the answer is one that
-leaves fewer failing tests. The others leave no trace in the workspace.
+When the last check failed, or none was made yet and there is one that fails, and the model answers
+with an edit: that edit and others that it proposes, the likeliest first, are each made on a copy of
+the workspace, where the check runs again. An edit that passes becomes the model's answer, unless
+one of the next few passes too and changes less; where none does, one after which fewer tests fail.
+The others leave no trace in the workspace.
 """
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field, replace
 
-from agentcli.agent.edit_calls import SMALLEST, EditCalls, is_guarded
+from agentcli.agent.edit_calls import SMALLEST, EditCalls
 from agentcli.agent.events import AnswerRejected, CandidateTried, Event, StopReason
-from agentcli.agent.places import likely_places
 from agentcli.agent.state import AgentState
 from agentcli.agent.stop import Stopped, stop_for
-from agentcli.environments.base import Environment, LinesRun, TracesLines
-from agentcli.errors import EnvironmentOpError
+from agentcli.agent.trying import UNCOUNTED, Ahead, Copies, NoTryError, Trial, failures, read, trial
 from agentcli.llm.client import ChatRequest, ChatResponse, EditPlace, LLMClient, Proposes
 from agentcli.messages import Outcome, ToolCall, ToolResult
-from agentcli.tools.base import BROKEN, FAILED, NARROWER, ToolContext, ToolKind
+from agentcli.tools.base import ToolContext, ToolKind
 from agentcli.tools.registry import Registry
 
 PATIENCE = 12
@@ -33,10 +30,7 @@ PATIENCE = 12
 LOOK_ON = 6
 """Edits that are looked at for a smaller one, once one has passed."""
 
-SPARE_S, SLOWER = 3.0, 2.0
-"""A try may take so many seconds, and so many times what the check took before all tries."""
-
-_MANY = 1_000_000  # more than fail where tests run at all
+TRIES = 30
 
 
 @dataclass(frozen=True)
@@ -48,9 +42,6 @@ class _Kept:
     answer: ChatResponse
 
 
-Copies = Callable[[], AbstractAsyncContextManager[Environment]]
-
-
 @dataclass
 class Search:
     """``copies`` opens a copy of the workspace; ``tries`` bounds a whole run."""
@@ -59,13 +50,21 @@ class Search:
     context: ToolContext
     copies: Copies
     emit: Callable[[Event], Awaitable[None]]
-    tries: int = 30
+    tries: int = TRIES
     _before: dict[str, bytes] = field(default_factory=dict)
-    _context: ToolContext = field(init=False)
+    _unsolved: bool = False  # an edit was kept after which tests still fail
+    _ahead: tuple[list[ToolKind], Ahead] | None = None
     _edits: EditCalls = field(init=False)
 
     def __post_init__(self) -> None:
         self._edits = EditCalls(self.tools)
+
+    async def end(self) -> None:
+        """The run is over; the next one has all its tries again."""
+        self.tries = TRIES
+        self._before.clear()
+        self._unsolved = False
+        await self._forget_ahead()
 
     async def better(
         self,
@@ -80,22 +79,26 @@ class Search:
         Raises:
             Stopped: all tries are used up; the workspace is as it was before the first edit.
         """
-        # An edit is to be tried; nor is it the end where one was made and tests still fail.
-        ends = bool(self._before) and not response.message.calls
-        if not isinstance(client, Proposes) or not (ends or self._edits.of(response)):
+        if not isinstance(client, Proposes):
             return response
+        # An edit is to be tried; nor is it the end where one was kept and tests still fail.
+        ends = self._unsolved and not response.message.calls
         check, failed = self._last_check(state)
+        if not (ends or self._edits.of(response)):
+            if check is not None and failed and self._reads(response, state):
+                await self._look_ahead(state, check, failed)
+            return response
         if check is None or failed == 0:
             return response
         best: _Kept | None = None
         tried: set[str] = set()
         after = 0  # looked at since one has passed
         spent = response.usage
-        async with self.copies() as copy:
-            failed, narrow, places = await self._look(copy, check, failed)
-            if not failed:
+        async with await self._trial(state, check, failed) as on:
+            if not on.failed:
                 return response
-            async with aclosing(self._candidates(client, request, response, places)) as candidates:
+            candidates = self._candidates(client, request, response, on.places)
+            async with aclosing(candidates):
                 async for candidate in candidates:
                     if candidate is not response:
                         spent += candidate.usage
@@ -112,8 +115,10 @@ class Search:
                         if size >= best.size:
                             continue
                     tried.add(call.arguments)
-                    left = await self._try(copy, step, call, narrow, check)
-                    if left == 0 or (left is not None and left < (best.left if best else failed)):
+                    left = await self._try(on, step, call)
+                    if left == 0 or (
+                        left is not None and left < (best.left if best else on.failed)
+                    ):
                         best = _Kept(left, size, candidate)
                     if best is not None and not best.left and best.size <= SMALLEST:
                         break
@@ -124,36 +129,50 @@ class Search:
             detail = f"{problem}; nothing was changed"
             raise Stopped(stop_for(StopReason.TRIES_USED_UP, detail=detail))
         await self._remember(best.answer)
+        self._unsolved = best.left > 0
         return replace(best.answer, usage=spent)
 
-    async def _look(
-        self, copy: Environment, check: ToolCall, failed: int | None
-    ) -> tuple[int | None, ToolCall, list[EditPlace]]:
-        """How many tests fail, the check of these alone, and where the fault may be."""
-        self._context = replace(
-            self.context, environment=copy, copies=None, on_copy=True, found_commands={}
-        )
-        context = self._context
-        with copy.tracing() if isinstance(copy, TracesLines) else nullcontext(LinesRun()) as lines:
-            started = time.monotonic()
-            result = await self.tools.dispatch(check, context)
-        # An edit may make the tests loop for ever; the first run has had lines to look at, too.
-        bound_s = min(context.check.time_s, SPARE_S + SLOWER * (time.monotonic() - started))
-        self._context = replace(context, check=replace(context.check, time_s=bound_s))
-        now = _failures(result)
-        # An error that keeps all tests from running is no count, but a fault.
-        if now is None and result.outcome is Outcome.FAILED:
-            now = failed or _MANY
-        narrow = check
-        if isinstance(more := result.data.get(NARROWER), dict):
-            arguments = json.dumps({**json.loads(check.arguments or "{}"), **more})
-            narrow = replace(check, arguments=arguments)
-        texts: dict[str, str] = {}
-        for path in lines.ran:
-            data = None if is_guarded(path) else await _read(copy, path)
-            if data is not None:
-                texts[path] = data.decode("utf-8", "replace").replace("\r\n", "\n")
-        return now, narrow, likely_places(lines, texts)
+    async def _look_ahead(self, state: AgentState, check: ToolCall, failed: int) -> None:
+        """Begin the trial that an edit will need while the model reads on."""
+        changes = self._changes(state)
+        if self._ahead is None or self._ahead[0] != changes:
+            await self._forget_ahead()
+            self._ahead = changes, Ahead(self._opened(check, failed))
+
+    async def _trial(
+        self, state: AgentState, check: ToolCall, failed: int | None
+    ) -> AbstractAsyncContextManager[Trial]:
+        """The one that was begun, unless the workspace may have changed since; or a new one."""
+        if self._ahead is not None and self._ahead[0] == self._changes(state):
+            (_, begun), self._ahead = self._ahead, None
+            return begun
+        await self._forget_ahead()
+        return self._opened(check, failed)
+
+    def _opened(self, check: ToolCall, failed: int | None) -> AbstractAsyncContextManager[Trial]:
+        return trial(self.tools, self.context, self.copies, check, failed)
+
+    async def _forget_ahead(self) -> None:
+        if self._ahead is not None:
+            (_, begun), self._ahead = self._ahead, None
+            await begun.aclose()
+
+    def _reads(self, response: ChatResponse, state: AgentState) -> bool:
+        """Whether it looks at something, and nothing has changed since the last check."""
+        calls = response.message.calls
+        if not calls or any(self._kind(call.name).changes_files for call in calls):
+            return False
+        return self._changes(state)[-1:] == [ToolKind.CHECK]
+
+    def _changes(self, state: AgentState) -> list[ToolKind]:
+        """The calls so far that may have changed the workspace, by kind."""
+        parts = [part for said in state.history for part in said.parts]
+        kinds = [self._kind(part.name) for part in parts if isinstance(part, ToolResult)]
+        return [kind for kind in kinds if kind.changes_files]
+
+    def _kind(self, tool: str) -> ToolKind:
+        spec = self.tools.spec(tool)
+        return ToolKind.RUN if spec is None else spec.kind
 
     async def _candidates(
         self,
@@ -175,30 +194,15 @@ class Search:
             async for proposal in others:
                 yield proposal
 
-    async def _try(
-        self, copy: Environment, step: int, call: ToolCall, narrow: ToolCall, check: ToolCall
-    ) -> int | None:
-        """How many tests fail after the edit; None where that is not known. Undoes the edit.
-
-        ``narrow`` checks what failed alone; what passes it has to pass the whole check.
-        """
+    async def _try(self, on: Trial, step: int, call: ToolCall) -> int | None:
+        """How many tests fail after the edit; None where that is not known."""
         started = time.monotonic()
-        context = self._context
-        paths = self._edits.paths(call)
-        before = {path: await _read(copy, path) for path in paths}
-        edit = await self.tools.dispatch(call, context)
-        if edit.outcome is not Outcome.OK:
-            return None  # it changed nothing: that is no try, nor is what cannot be parsed
-        left = None
-        if not edit.data.get(BROKEN):
-            self.tries -= 1
-            left = _failures(await self.tools.dispatch(narrow, context))
-            if left == 0 and narrow != check:
-                left = _failures(await self.tools.dispatch(check, context))
-            await self.emit(CandidateTried(step, call, left, time.monotonic() - started))
-        for path, data in before.items():
-            if data is not None:
-                await copy.write(path, data)
+        try:
+            left = await on.left(call)
+        except NoTryError:
+            return None
+        self.tries -= 1
+        await self.emit(CandidateTried(step, call, left, time.monotonic() - started))
         return left
 
     def _last_check(self, state: AgentState) -> tuple[ToolCall | None, int | None]:
@@ -213,9 +217,9 @@ class Search:
                     continue
                 spec = self.tools.spec(part.name)
                 if spec is not None and spec.kind is ToolKind.CHECK:
-                    call, left = calls[part.call_id], _failures(part)
+                    call, left = calls[part.call_id], failures(part)
                     broken = left is None and part.outcome is Outcome.FAILED
-                    return call, _MANY if broken else left or 0
+                    return call, UNCOUNTED if broken else left or 0
         checks = [spec for spec in self.tools.specs if spec.kind is ToolKind.CHECK]
         if len(checks) != 1 or checks[0].parameters.get("required"):
             return None, None
@@ -224,7 +228,7 @@ class Search:
     async def _remember(self, response: ChatResponse) -> None:
         call = self._edits.of(response)
         for path in self._edits.paths(call) if call else ():
-            data = await _read(self.context.environment, path)
+            data = await read(self.context.environment, path)
             if data is not None:
                 self._before.setdefault(path, data)
 
@@ -232,18 +236,3 @@ class Search:
         for path, data in self._before.items():
             await self.context.environment.write(path, data)
         self._before.clear()
-
-
-async def _read(environment: Environment, path: str) -> bytes | None:
-    try:
-        return await environment.read(path)
-    except EnvironmentOpError:
-        return None
-
-
-def _failures(result: ToolResult) -> int | None:
-    """0 for a check that passed; None where it is not known how many tests failed."""
-    if result.outcome is Outcome.OK:
-        return 0
-    failed = result.data.get(FAILED)
-    return failed if isinstance(failed, int) and failed > 0 else None

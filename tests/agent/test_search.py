@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
-from functools import partial
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -36,6 +35,7 @@ FILES = {
     **pytest_ini(),
 }
 RUN: tuple[str, dict[str, object]] = ("run_tests", {})
+READ: tuple[str, dict[str, object]] = ("read_file", {"path": "calc.py"})
 
 
 def edit(old: str, new: str, path: str = "calc.py") -> tuple[str, dict[str, object]]:
@@ -60,6 +60,7 @@ class Model(Replay):
         super().__init__(ModelInfo("scripted", "replay"), script)
         self.others = others
         self.asked: list[ChatRequest] = []
+        self.copies: list[str] = []
 
     async def propose(
         self, request: ChatRequest, count: int, places: Sequence[EditPlace] = ()
@@ -84,6 +85,16 @@ async def work(tmp_path: Path) -> AsyncIterator[Work]:
             stack.push_async_callback(environment.aclose)
             model = Model([answer(one) for one in script], [answer(one) for one in others])
             log = MemoryLog()
+
+            @asynccontextmanager
+            async def copies() -> AsyncIterator[WarmEnvironment]:
+                model.copies.append("opened")
+                try:
+                    async with copied(tmp_path, kind=WarmEnvironment) as copy:
+                        yield copy
+                finally:
+                    model.copies.append("closed")
+
             agent = Agent(
                 client=model,
                 tools=Registry(builtin_tools()),
@@ -91,7 +102,7 @@ async def work(tmp_path: Path) -> AsyncIterator[Work]:
                 log=log,
                 session=SessionStarted("s", str(tmp_path), "m", "auto", "none", (), "0"),
                 module=AgentModule(),
-                copies=partial(copied, tmp_path, kind=WarmEnvironment),
+                copies=copies,
             )
             return await agent.start("fix it").result(), log, model
 
@@ -107,13 +118,23 @@ async def test_the_first_that_passes_is_kept(work: Work, tmp_path: Path) -> None
     wrong = edit("return max(a, b)", "return a + b")
     broken = edit("return max(a, b)", "return (")
     same = edit("return max(a, b)", "return max(a, b)")
-    result, log, model = await work([RUN, wrong, RUN, "Fixed."], [wrong, broken, same, RIGHT])
+    script = [RUN, READ, READ, wrong, RUN, "Fixed."]
+    result, log, model = await work(script, [wrong, broken, same, RIGHT])
+    # It was begun while the model was reading, and once for both answers.
+    assert model.copies == ["opened", "closed"]
     assert result.state.stop is StopReason.FINAL
     assert "return min(a, b)" in (tmp_path / "calc.py").read_text()
     # Neither a repetition counts, nor what changes nothing or cannot be parsed.
     assert tried(log) == [1, 0]
     assert [tool.name for tool in model.asked[0].tools] == ["search_replace", "write_file"]
     assert result.state.files_changed == ("calc.py",)
+
+
+async def test_a_copy_that_nobody_needs_is_given_up(work: Work, tmp_path: Path) -> None:
+    result, log, model = await work([RUN, READ, "I only looked."], [])
+    assert result.state.stop is StopReason.FINAL
+    assert model.copies == ["opened", "closed"]
+    assert not tried(log)
 
 
 async def test_two_faults_are_mended_one_after_the_other(work: Work, tmp_path: Path) -> None:

@@ -1,0 +1,170 @@
+"""A copy of the workspace on which edits are tried, and what the check says of it without any.
+
+Opening one takes a second or more, most of it the start of the tests: so it may be begun while
+the model is still reading (``Ahead``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from dataclasses import dataclass, replace
+from types import TracebackType
+
+from agentcli.agent.edit_calls import EditCalls, is_guarded
+from agentcli.agent.places import likely_places
+from agentcli.environments.base import Environment, LinesRun, TracesLines
+from agentcli.errors import EnvironmentOpError
+from agentcli.llm.client import EditPlace
+from agentcli.messages import Outcome, ToolCall, ToolResult
+from agentcli.tools.base import BROKEN, FAILED, NARROWER, ToolContext
+from agentcli.tools.registry import Registry
+
+SPARE_S, SLOWER = 3.0, 2.0
+"""A try may take so many seconds, and so many times what the check took before all tries."""
+
+UNCOUNTED = 1_000_000
+"""Stands for the tests that fail where an error keeps all of them from running."""
+
+Copies = Callable[[], AbstractAsyncContextManager[Environment]]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """``failed`` tests fail as it stands; ``narrow`` is the check of these alone."""
+
+    check: ToolCall
+    failed: int | None
+    narrow: ToolCall
+    places: list[EditPlace]
+    tools: Registry
+    context: ToolContext
+
+    async def left(self, call: ToolCall) -> int | None:
+        """How many tests fail after the edit, which is undone; None where that is not known.
+
+        What passes the narrow check has to pass the whole one.
+
+        Raises:
+            NoTryError: it changes nothing, or cannot be parsed any more.
+        """
+        copy = self.context.environment
+        paths = EditCalls(self.tools).paths(call)
+        before = {path: await read(copy, path) for path in paths}
+        edit = await self.tools.dispatch(call, self.context)
+        if edit.outcome is not Outcome.OK:
+            raise NoTryError
+        try:
+            if edit.data.get(BROKEN):
+                raise NoTryError
+            left = failures(await self.tools.dispatch(self.narrow, self.context))
+            if left == 0 and self.narrow != self.check:
+                left = failures(await self.tools.dispatch(self.check, self.context))
+        finally:
+            for path, data in before.items():
+                if data is not None:
+                    await copy.write(path, data)
+        return left
+
+
+class NoTryError(Exception):
+    """An edit of which nothing is to be learnt."""
+
+
+@asynccontextmanager
+async def trial(
+    tools: Registry, context: ToolContext, copies: Copies, check: ToolCall, failed: int | None
+) -> AsyncIterator[Trial]:
+    """A copy on which ``check`` has run, with a look at which lines do.
+
+    ``failed`` tests failed when it ran last, if it did.
+    """
+    async with copies() as copy:
+        context = replace(context, environment=copy, copies=None, on_copy=True, found_commands={})
+        with copy.tracing() if isinstance(copy, TracesLines) else nullcontext(LinesRun()) as lines:
+            started = time.monotonic()
+            result = await tools.dispatch(check, context)
+        # An edit may make the tests loop for ever; the first run has had lines to look at, too.
+        bound_s = min(context.check.time_s, SPARE_S + SLOWER * (time.monotonic() - started))
+        context = replace(context, check=replace(context.check, time_s=bound_s))
+        now = failures(result)
+        # An error that keeps all tests from running is no count, but a fault.
+        if now is None and result.outcome is Outcome.FAILED:
+            now = failed or UNCOUNTED
+        narrow = check
+        if isinstance(more := result.data.get(NARROWER), dict):
+            arguments = json.dumps({**json.loads(check.arguments or "{}"), **more})
+            narrow = replace(check, arguments=arguments)
+        texts: dict[str, str] = {}
+        for path in lines.ran:
+            data = None if is_guarded(path) else await read(copy, path)
+            if data is not None:
+                texts[path] = data.decode("utf-8", "replace").replace("\r\n", "\n")
+        yield Trial(check, now, narrow, likely_places(lines, texts), tools, context)
+
+
+class Ahead:
+    """A trial that is being opened by a task of its own; as a context manager, it waits for it.
+
+    ``aclose`` gives up one that nobody entered.
+    """
+
+    def __init__(self, opened: AbstractAsyncContextManager[Trial]) -> None:
+        self._ready: asyncio.Future[Trial] = asyncio.get_running_loop().create_future()
+        self._left = asyncio.Event()
+        self._task = asyncio.create_task(self._hold(opened))
+
+    async def _hold(self, opened: AbstractAsyncContextManager[Trial]) -> None:
+        try:
+            async with opened as value:
+                if not self._ready.done():
+                    self._ready.set_result(value)
+                await self._left.wait()
+        except Exception as error:
+            if self._ready.done():
+                raise
+            self._ready.set_exception(error)
+
+    async def __aenter__(self) -> Trial:
+        try:
+            return await asyncio.shield(self._ready)
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._left.set()
+        await self._task
+
+    async def aclose(self) -> None:
+        """End it wherever it stands."""
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+        if self._ready.done() and not self._ready.cancelled():
+            self._ready.exception()  # nobody else asks for it
+
+
+async def read(environment: Environment, path: str) -> bytes | None:
+    """The file's bytes; None where it cannot be read."""
+    try:
+        return await environment.read(path)
+    except EnvironmentOpError:
+        return None
+
+
+def failures(result: ToolResult) -> int | None:
+    """0 for a check that passed; None where it is not known how many tests failed."""
+    if result.outcome is Outcome.OK:
+        return 0
+    failed = result.data.get(FAILED)
+    return failed if isinstance(failed, int) and failed > 0 else None
