@@ -87,7 +87,7 @@ async def work(tmp_path: Path) -> AsyncIterator[Work]:
             log = MemoryLog()
 
             @asynccontextmanager
-            async def copies() -> AsyncIterator[WarmEnvironment]:
+            async def copies() -> AsyncIterator[HostEnvironment]:
                 model.copies.append("opened")
                 try:
                     async with copied(tmp_path, kind=WarmEnvironment) as copy:
