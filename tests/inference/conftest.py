@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from agentcli.inference.engine import Engine
 from agentcli.model.checkpoint import load_model
+from tests.model.conftest import one_thread
 from tests.model.families import CASES, make_oracle, save_oracle
 from tests.model.test_nanochat import make_config, make_model
 from tests.model.test_tokenizer import nanochat
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+__all__ = ["one_thread"]
 
 
 def make_engine(**changes: object) -> Engine:

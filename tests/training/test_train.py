@@ -12,11 +12,14 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs the extra 'local'")
 
 from agentcli.model.config import ModelConfig  # noqa: E402
+from tests.model.conftest import one_thread  # noqa: E402
 from training.optim import Rates  # noqa: E402
 from training.plan import CODE, TASKS, Phase, Plan  # noqa: E402
 from training.shards import write_shard  # noqa: E402
 from training.train import Sitting, Trainer  # noqa: E402
 from training.weights import export, load_export, quantised  # noqa: E402
+
+__all__ = ["one_thread"]
 
 
 @pytest.fixture
