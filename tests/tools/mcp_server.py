@@ -87,14 +87,19 @@ def answer(method: str, params: dict[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-def reply(request: dict[str, Any]) -> None:
+def told(request: dict[str, Any]) -> str:
     result = answer(request["method"], request.get("params") or {})
     outcome = {"error": {"code": -32601, "message": "no such method"}}
-    told = {"jsonrpc": "2.0", "id": request["id"], **({"result": result} if result else outcome)}
-    print(json.dumps(told), flush=True)
+    whole = {"jsonrpc": "2.0", "id": request["id"], **({"result": result} if result else outcome)}
+    return json.dumps(whole)
 
 
-for line in sys.stdin:
-    request = json.loads(line)
-    if "id" in request:
-        threading.Thread(target=reply, args=(request,), daemon=True).start()
+def reply(request: dict[str, Any]) -> None:
+    print(told(request), flush=True)
+
+
+if __name__ == "__main__":
+    for line in sys.stdin:
+        request = json.loads(line)
+        if "id" in request:
+            threading.Thread(target=reply, args=(request,), daemon=True).start()

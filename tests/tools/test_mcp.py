@@ -7,9 +7,11 @@ import json
 import os
 import socket
 import sys
+import threading
 import urllib.request
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,7 @@ from agentcli.tools.mcp.references import Prompt, arguments_of, resources_named
 from agentcli.tools.mcp.servers import McpServers, project_servers
 from agentcli.tools.mcp.tools import tool_name
 from agentcli.tools.registry import Registry
+from tests.tools.mcp_server import told
 
 SMALL = (sys.executable, "-I", str(Path(__file__).with_name("mcp_server.py")))
 WRONG = ("env", "TOOLS=many", *SMALL)
@@ -257,6 +260,56 @@ async def test_over_http(tmp_path: Path, context: ToolContext) -> None:
     finally:
         server.kill()
         await server.wait()
+
+
+class Forgetful(BaseHTTPRequestHandler):
+    """A server over HTTP that knows one session, until ``session`` is another."""
+
+    protocol_version = "HTTP/1.1"
+    session = "first"
+    refusal = 404
+
+    def do_POST(self) -> None:
+        request = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        begins = request["method"] == "initialize"
+        if not begins and self.headers["mcp-session-id"] != self.session:
+            self._answer(self.refusal, '{"jsonrpc": "2.0", "error": {"code": 1}, "id": null}')
+        else:
+            self._answer(200 if "id" in request else 202, told(request) if "id" in request else "")
+
+    def do_GET(self) -> None:
+        self._answer(405, "")
+
+    do_DELETE = do_GET
+
+    def _answer(self, status: int, body: str) -> None:
+        self.send_response(status)
+        for name, value in (
+            ("content-type", "application/json"),
+            ("content-length", str(len(body))),
+            ("mcp-session-id", self.session),
+        ):
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, format: str, *arguments: object) -> None: ...
+
+
+@pytest.mark.parametrize("refusal", [404, 400])
+async def test_a_session_that_is_forgotten_begins_anew(
+    refusal: int, tmp_path: Path, context: ToolContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Forgetful, "refusal", refusal)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Forgetful) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{http.server_port}/mcp"
+        async with opened(tmp_path, far=Settings(url=url)) as servers:
+            assert (await call(servers, context, "mcp__far__add", a=1, b=1)).content == "2"
+            monkeypatch.setattr(Forgetful, "session", "second")
+            assert (await call(servers, context, "mcp__far__add", a=2, b=2)).content == "4"
+            assert await servers.read("far", "note://today") == "buy milk"
+        http.shutdown()
 
 
 async def test_offline_keeps_servers_elsewhere_out(tmp_path: Path) -> None:

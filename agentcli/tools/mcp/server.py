@@ -74,6 +74,16 @@ class Server:
             ToolError: it cannot be reached, failed or was too slow; one line that says which.
         """
         connection = await self._connected()
+        try:
+            return await self._used(connection, work)
+        except ToolError:
+            if not connection.forgotten:
+                raise
+        return await self._used(await self._connected(), work)  # which it has not begun
+
+    async def _used(
+        self, connection: _Connection, work: Callable[[Client], Coroutine[Any, Any, _T]]
+    ) -> _T:
         seconds = self.settings.timeout_s
         working = asyncio.ensure_future(work(connection.client))
         lost = connection.lost
@@ -161,7 +171,7 @@ class Server:
         if self.offline and not is_loopback(url):
             raise ConfigError(f"{url} is not on this machine, and offline is set")
         headers = {key: filled(text, self.environ) for key, text in settings.headers.items()}
-        return http(url, headers)
+        return http(url, headers, end)
 
 
 class _Connection:
@@ -186,6 +196,11 @@ class _Connection:
     def ended(self) -> bool:
         """Whether nothing more is to be had from it."""
         return self._end.came.is_set() or self.lost.done()
+
+    @property
+    def forgotten(self) -> bool:
+        """Whether the server refused a request since it does not know the session any more."""
+        return self._end.forgotten
 
     @property
     def last_words(self) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import ipaddress
+import json
 import os
 import re
 import shutil
@@ -31,23 +32,46 @@ _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
 
 class End:
-    """Of a server: ``came`` is set when nothing more is to be had from it, ``words`` say why."""
+    """Of a server: ``came`` is set when nothing more is to be had from it, ``words`` say why.
+
+    ``forgotten``: it refused a request since it does not know the session, as after a restart.
+    """
 
     def __init__(self) -> None:
         self.came = asyncio.Event()
         self.words = ""
+        self.forgotten = False
 
 
 @asynccontextmanager
-async def http(url: str, headers: Mapping[str, str]) -> AsyncIterator[TransportStreams]:
+async def http(url: str, headers: Mapping[str, str], end: End) -> AsyncIterator[TransportStreams]:
+    """Streamable HTTP, by the SDK, which itself would use a session that is gone for ever."""
     import httpx2
-    from mcp.client.streamable_http import streamable_http_client
+    from mcp.client.streamable_http import MCP_SESSION_ID, streamable_http_client
 
+    async def look(response: httpx2.Response) -> None:
+        # The specification has 404 for it; many servers say 400, which has other causes as well.
+        if MCP_SESSION_ID in response.request.headers and (
+            response.status_code == 404
+            or (response.status_code == 400 and not _answers(await response.aread()))
+        ):
+            end.words, end.forgotten = "does not know the session any more", True
+            end.came.set()
+
+    hooks = {"response": [look]}
     async with (
-        httpx2.AsyncClient(headers=dict(headers), timeout=30) as client,
+        httpx2.AsyncClient(headers=dict(headers), timeout=30, event_hooks=hooks) as client,
         streamable_http_client(url, http_client=client, max_sse_event_size=_MOST_LINE) as streams,
     ):
         yield streams
+
+
+def _answers(body: bytes) -> bool:
+    """Whether this is the answer to a request, which then reached its session."""
+    try:
+        return json.loads(body)["id"] is not None
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 @asynccontextmanager
