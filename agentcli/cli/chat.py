@@ -40,7 +40,8 @@ from agentcli.cli.local_options import (
     ThreadsOption,
     local_flags,
 )
-from agentcli.errors import CapabilityError, UsageError, WorkspaceError
+from agentcli.cli.workspace import workspace_folder
+from agentcli.errors import CapabilityError, UsageError
 
 if TYPE_CHECKING:
     from agentcli.settings import Settings
@@ -147,7 +148,7 @@ def chat(
         "chat.mouse": False if no_mouse else None,
     }
     log_to_file()
-    asked = Asked(prompt or "", model, _folder(workspace), resume, continue_)
+    asked = Asked(prompt or "", model, workspace_folder(workspace or Path()), resume, continue_)
     settings = _settings(asked.folder, flags, profile)
     if plain or not _can_draw():
         return _plain(_options(asked, settings), settings)
@@ -277,17 +278,6 @@ def _can_draw() -> bool:
         return True
     streams = (sys.stdin, sys.stdout, sys.stderr)
     return os.environ.get("TERM") != "dumb" and all(s is not None and s.isatty() for s in streams)
-
-
-def _folder(given: Path | None) -> Path:
-    folder = given or Path(".")
-    try:
-        folder = folder.resolve(strict=True)
-    except OSError as error:
-        raise WorkspaceError(f"the workspace {folder} cannot be used: {error.strerror}") from error
-    if not folder.is_dir():
-        raise WorkspaceError(f"the workspace {folder} is not a folder")
-    return folder
 
 
 def _session(asked: Asked) -> str | None:

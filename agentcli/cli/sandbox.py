@@ -23,9 +23,9 @@ from agentcli.cli.agent_options import DomainOption, NetworkOption, network_flag
 from agentcli.cli.errors import show_error, show_note
 from agentcli.cli.help import App
 from agentcli.cli.signals import interruptible
+from agentcli.cli.workspace import workspace_folder
 from agentcli.environments.base import ExecResult
 from agentcli.environments.host import HostEnvironment
-from agentcli.errors import WorkspaceError
 from agentcli.sandbox.confine import Level
 from agentcli.sandbox.limits import of_settings
 from agentcli.settings import Settings
@@ -75,12 +75,7 @@ def execute(
     126 cannot be run, 127 not found, 137 ended by a limit; 2 wrong usage, 4 no sandbox, 130
     interrupted.
     """
-    try:
-        workspace = workspace.resolve(strict=True)
-    except OSError as error:
-        raise WorkspaceError(f"the workspace {workspace}: {error.strerror}") from error
-    if not workspace.is_dir():
-        raise WorkspaceError(f"the workspace {workspace} is not a folder")
+    workspace = workspace_folder(workspace)
     flags = {
         "sandbox": level.value if level else None,
         "limits.command_time_s": timeout,
