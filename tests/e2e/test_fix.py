@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -47,14 +48,19 @@ SCRIPT = [
 ]
 
 
-@pytest.fixture
-def repo(workspace: Path) -> Path:
+def example(workspace: Path) -> Path:
+    """The example's repository."""
     files = {
         str(path.relative_to(EXAMPLE / "repo")): path.read_bytes()
         for path in (EXAMPLE / "repo").rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
     return repository(workspace, files)
+
+
+@pytest.fixture
+def repo(workspace: Path) -> Path:
+    return example(workspace)
 
 
 @pytest.fixture
@@ -70,8 +76,26 @@ def run(cli: Cli, server: ScriptedServer, repo: Path, *more: str) -> Ended:
     )
 
 
-def test_the_failing_test_is_fixed(cli: Cli, server: ScriptedServer, repo: Path) -> None:
-    ended = run(cli, server, repo, "--output", "json")
+@dataclass
+class Solved:
+    """A run that has solved the task, with all that it left behind."""
+
+    ended: Ended
+    server: ScriptedServer
+    repo: Path
+    cli: Cli
+
+
+@pytest.fixture(scope="module")
+def solved(tmp_path_factory: pytest.TempPathFactory) -> Solved:
+    home = tmp_path_factory.mktemp("home")
+    cli, repo = Cli(home), example(tmp_path_factory.mktemp("repo"))
+    with ScriptedServer(SCRIPT) as server:
+        return Solved(run(cli, server, repo, "--output", "stream-json"), server, repo, cli)
+
+
+def test_the_failing_test_is_fixed(solved: Solved) -> None:
+    ended, server, repo = solved.ended, solved.server, solved.repo
     assert ended.code == 0, ended.err
     assert without_level(ended.err) == ""
     result = ended.json
@@ -90,9 +114,8 @@ def test_the_failing_test_is_fixed(cli: Cli, server: ScriptedServer, repo: Path)
     assert server.left == 0
 
 
-def test_the_model_reads_what_really_happened(cli: Cli, server: ScriptedServer, repo: Path) -> None:
-    run(cli, server, repo, "--output", "json")
-    last = server.requests[-1].json["messages"]
+def test_the_model_reads_what_really_happened(solved: Solved) -> None:
+    last = solved.server.requests[-1].json["messages"]
     assert last[0]["role"] == "system"
     assert "Find out why" in last[1]["content"]
     results = [message["content"] for message in last if message["role"] == "tool"]
@@ -104,9 +127,8 @@ def test_the_model_reads_what_really_happened(cli: Cli, server: ScriptedServer, 
     assert results[4].startswith("tests passed\n$ ")
 
 
-def test_the_journal_holds_it_all_and_no_key(cli: Cli, server: ScriptedServer, repo: Path) -> None:
-    run(cli, server, repo)
-    events = cli.journal()
+def test_the_journal_holds_it_all_and_no_key(solved: Solved) -> None:
+    events = solved.cli.journal()
     assert isinstance(events[0], SessionStarted)
     assert isinstance(events[-1], RunFinished)
     assert {kind(event) for event in events} >= {"task_given", "step_started", "step_finished"}
@@ -121,15 +143,18 @@ def test_the_journal_holds_it_all_and_no_key(cli: Cli, server: ScriptedServer, r
         Outcome.FAILED,
         Outcome.OK,
     ]
-    (path,) = cli.journals()
+    (path,) = solved.cli.journals()
     assert KEY.encode() not in path.read_bytes()
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_plain_lines_in_a_pipe_and_the_answer_alone_on_stdout(
+def test_in_the_current_folder_with_plain_lines_and_the_answer_alone_on_stdout(
     cli: Cli, server: ScriptedServer, repo: Path
 ) -> None:
-    ended = run(cli, server, repo)
+    cli.server = server.url
+    task = shutil.copy(EXAMPLE / "task.md", cli.home)
+    ended = cli.run("run", str(task), "--model", "openai:scripted", cwd=repo)
+    assert ended.code == 0, ended.err
     assert ended.out == f"{SCRIPT[-1].text}\n"
     assert "\x1b" not in ended.err
     for expected in (
@@ -145,10 +170,8 @@ def test_plain_lines_in_a_pipe_and_the_answer_alone_on_stdout(
         assert expected in ended.err
 
 
-def test_stream_json(cli: Cli, server: ScriptedServer, repo: Path) -> None:
-    ended = run(cli, server, repo, "--output", "stream-json")
-    events = ended.events
-    assert without_level(ended.err) == ""
+def test_stream_json(solved: Solved) -> None:
+    events = solved.ended.events
     assert (events[0]["type"], events[-1]["type"]) == ("session", "result")
     assert events[-1]["status"] == "solved"
     assert events[-1]["session_id"] == events[0]["session_id"]
@@ -188,7 +211,7 @@ def test_plan_mode_changes_nothing(cli: Cli, server: ScriptedServer, repo: Path)
     assert OLD in (repo / "quickstats/averages.py").read_text()
 
 
-def test_a_limit_of_steps_stops_the_run_and_says_how_to_go_on(
+def test_a_limit_of_steps_stops_the_run_and_the_session_goes_on(
     cli: Cli, server: ScriptedServer, repo: Path
 ) -> None:
     ended = run(cli, server, repo, "--max-steps", "2")
@@ -197,10 +220,6 @@ def test_a_limit_of_steps_stops_the_run_and_says_how_to_go_on(
     (path,) = cli.journals()
     assert f"agentcli run --session {path.parent.name}" in ended.err
 
-
-def test_a_stopped_session_goes_on(cli: Cli, server: ScriptedServer, repo: Path) -> None:
-    run(cli, server, repo, "--max-steps", "2")
-    (path,) = cli.journals()
     ended = cli.run(
         *("run", "--session", path.parent.name, "--model", "openai:scripted"),
         # The limits of before hold again, for this run, unless others are given.
@@ -210,16 +229,6 @@ def test_a_stopped_session_goes_on(cli: Cli, server: ScriptedServer, repo: Path)
     assert ended.json["session_id"] == path.parent.name
     assert ended.json["steps"] == 3, "two of the five were the first run's"
     assert server.left == 0 and server.faults == []
-
-
-def test_the_workspace_defaults_to_the_current_folder(
-    cli: Cli, server: ScriptedServer, repo: Path
-) -> None:
-    cli.server = server.url
-    task = shutil.copy(EXAMPLE / "task.md", cli.home)
-    ended = cli.run("run", str(task), "--model", "openai:scripted", "--output", "json", cwd=repo)
-    assert ended.code == 0, ended.err
-    assert ended.json["files_changed"] == ["quickstats/averages.py"]
 
 
 @pytest.mark.parametrize("source", ["-", "-p"])
