@@ -5,8 +5,9 @@ Pure functions; everything they return is safe to print (``agentcli.text.escape`
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -151,10 +152,24 @@ def _number(data: Mapping[str, Any], key: str) -> int | None:
     return value if type(value) is int else None
 
 
+def _is_head(lines: Sequence[str]) -> bool:
+    """Whether a file begins: a line ``-- x`` that goes away looks like the half of it."""
+    old, new, *hunk = lines
+    is_pair = old.startswith("--- ") and new.startswith("+++ ")
+    return is_pair and (not hunk or hunk[0].startswith("@@ "))
+
+
 def diff_lines(diff: str) -> Folded:
-    """A unified diff without its file header, cut to a length that fits a screen."""
+    """A unified diff cut to a length that fits a screen; files are named where it has several."""
     lines = [line.rstrip("\r") for line in diff.rstrip("\n").split("\n")]
-    body = [line for line in lines if not line.startswith(("--- ", "+++ "))]
+    heads = [n for n in range(len(lines) - 1) if _is_head(lines[n : n + 3])]
+    body: list[str] = []
+    for place, end in itertools.pairwise([*sorted({0, *heads}), len(lines)]):
+        headed = place in heads
+        if headed and len(heads) > 1:
+            gone = lines[place + 1] == "+++ /dev/null"
+            body.append(lines[place if gone else place + 1][len("+++ b/") :])
+        body += lines[place + 2 * headed : end]
     shown = [clip(escape(clip(line, _MAX_WIDTH)), _MAX_WIDTH) for line in body[:MAX_DIFF_LINES]]
     return Folded("", tuple(shown), max(0, len(body) - MAX_DIFF_LINES))
 

@@ -113,6 +113,16 @@ def test_an_empty_result_has_a_headline_all_the_same() -> None:
     assert fold_result(result(""), "run") == Folded("")
 
 
+def test_a_diff_of_several_files_names_them_and_hides_no_line() -> None:
+    one = "--- a/x.sql\n+++ b/x.sql\n@@ -1,2 +1 @@\n--- old\n same\n"
+    assert diff_lines(one).lines == ("@@ -1,2 +1 @@", "--- old", " same")
+    gone = "--- a/y\n+++ /dev/null\n@@ -1 +0,0 @@\n-y\n"
+    new = "--- /dev/null\n+++ b/d/z\n"
+    hunks = ("x.sql", "@@ -1,2 +1 @@", "--- old", " same", "y", "@@ -1 +0,0 @@", "-y", "d/z")
+    assert diff_lines(one + gone + new).lines == hunks
+    assert diff_lines(new).lines == ()
+
+
 def test_a_long_diff_is_cut() -> None:
     folded = diff_lines("--- a\n+++ b\n@@ -1 +1 @@\n" + "+x\n" * 100)
     assert folded.lines[:2] == ("@@ -1 +1 @@", "+x")
