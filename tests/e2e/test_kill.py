@@ -17,6 +17,7 @@ from agentcli.agent.events import RunFinished, SessionStarted, StopReason, ToolF
 from agentcli.agent.folding import fold_all
 from agentcli.messages import Outcome, validate_history
 from agentcli.session.journal import read_events
+from agentcli.session.store import interrupted
 from tests.conftest import Serve
 from tests.running import (
     Cli,
@@ -75,7 +76,10 @@ def read_until(process: Popen, wanted: Callable[[dict[str, Any]], bool]) -> dict
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_kill_9(kind: str, cli: Cli, serve: Serve, workspace: Path) -> None:
+def test_kill_9(
+    kind: str, cli: Cli, serve: Serve, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing runs on, and the next start names the session or goes on with it."""
     repository(workspace, {"a.txt": "a\n"})
     sleep_s = f"9{os.getpid()}.{KINDS.index(kind) + 10}"
     cli.server = serve(script(sleep_s)).url
@@ -93,24 +97,21 @@ def test_kill_9(kind: str, cli: Cli, serve: Serve, workspace: Path) -> None:
         state = fold_all(events)
         assert max(state.step, state.running_step) >= event["step"]
 
-    # The next start says what is there to go on with, and it can be gone on with.
-    cli.server = serve([Reply(text="Hello.")]).url
-    again = cli.run("run", "-p", "Hi.", "--model", "openai:scripted", "--workspace", str(workspace))
-    assert f"agentcli run --session {path.parent.name}" in again.err
-    cli.server = serve(
-        [
-            Reply(calls=[("write_file", {"path": "done.txt", "content": "yes\n"})]),
-            Reply(text="Done after all."),
-        ]
-    ).url
-    resumed = cli.run(
-        *("run", "--session", path.parent.name, "--model", "openai:scripted"),
-        *("--workspace", str(workspace), "--output", "json"),
-    )
-    if kind not in ("session", "message_added"):  # killed before the task was told
-        assert resumed.code == 0, resumed.err
-        assert resumed.json["final_answer"] == "Done after all."
-        validate_history(list(fold_all(read_events(path)).history))
+    name = path.parent.name
+    run = ("run", "--model", "openai:scripted", "--workspace", str(workspace))
+    if kind in ("session", "message_added"):  # killed before the task was told
+        cli.server = serve([Reply(text="Hello.")]).url
+        again = cli.run(*run, "-p", "Hi.")
+        assert f"agentcli run --session {name}" in again.err
+        return
+    monkeypatch.setenv("AGENTCLI_DATA_DIR", cli.env["AGENTCLI_DATA_DIR"])
+    assert [session.id for session in interrupted(workspace)] == [name]
+    done = {"path": "done.txt", "content": "yes\n"}
+    cli.server = serve([Reply(calls=[("write_file", done)]), Reply(text="Done after all.")]).url
+    resumed = cli.run(*run, "--session", name, "--output", "json")
+    assert resumed.code == 0, resumed.err
+    assert resumed.json["final_answer"] == "Done after all."
+    validate_history(list(fold_all(read_events(path)).history))
 
 
 def test_a_torn_last_line_is_set_aside(cli: Cli, serve: Serve, workspace: Path) -> None:
