@@ -60,6 +60,7 @@ class PlainChat:
         self._told = Collected()
         self._renderer = PlainRenderer(sys.stderr, sys.stdout)
         self._since = 0.0
+        self._left = False
         self._earlier = PromptHistory(options.history)
 
     async def run(self) -> int:
@@ -99,12 +100,12 @@ class PlainChat:
         )
         living = asyncio.create_task(conversation.live())
         try:
-            while self._next is None and not living.done():
+            while self._next is None and not self._left and not living.done():
                 await asyncio.wait(
                     [living, asyncio.create_task(conversation.at_rest())],
                     return_when=asyncio.FIRST_COMPLETED,
                 )
-                if living.done() or self._next is not None:
+                if living.done() or self._left or self._next is not None:
                     break
                 line = first.pop(0) if first else await self._line()
                 if line is None:
@@ -274,7 +275,7 @@ class PlainChat:
 
     def leave(self) -> None:
         """End the conversation."""
-        self._next = None
+        self._next, self._left = None, True
         if self.conversation is not None:
             self.conversation.close()
 
@@ -284,7 +285,7 @@ def _print(text: str) -> None:
 
 
 async def _nobody(approval: Approval) -> Reply:
-    reason = "there is no terminal to ask on; --mode edits or --mode auto allow more without asking"
+    reason = "nobody can be asked here: --mode edits or --mode auto allow more without asking"
     return Reply(Answer.NO, reason)
 
 

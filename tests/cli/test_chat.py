@@ -25,7 +25,7 @@ def test_lines_of_a_pipe_are_messages(
         ]
     )
     cli.server = server.url
-    lines = "change it\n/cost\n!cat a.txt\nanything\\\nelse?\n/nonsense\n"
+    lines = "change it\n/cost\n!cat a.txt\nanything\\\nelse?\n/nonsense\n/quit\nnever said\n"
     ended = cli.run(
         *("chat", "--plain", "--mode", "edits", "--model", "openai:scripted"),
         stdin=lines.encode(),
@@ -37,6 +37,7 @@ def test_lines_of_a_pipe_are_messages(
         assert seen in ended.err
     assert "there is no command /nonsense" in ended.err
     assert server.requests[2].json["messages"][-1]["content"] == "anything\nelse?"
+    assert len(server.requests) == 3
     assert (workspace / "a.txt").read_text() == "new\n"
 
 
