@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from agentcli.environments import worker as worker_module
 from agentcli.environments.base import Environment, opened
 from agentcli.environments.host import HostEnvironment
 from agentcli.environments.worker import Worker, respond, too_slow
@@ -356,7 +357,10 @@ async def test_pipes_do_not_stop_a_search(host: HostEnvironment, workspace: Path
     assert [match.path for match in await host.grep("(?=x)")] == ["a"]
 
 
-async def test_an_expression_that_never_ends_is_given_up(workspace: Path) -> None:
+async def test_an_expression_that_never_ends_is_given_up(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "SEARCH_S", 0.5)
     (workspace / "a").write_text("a" * 60 + "!\n")
     worker = Worker(str(workspace))
     before = signal.signal(signal.SIGALRM, too_slow)

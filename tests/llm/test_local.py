@@ -153,21 +153,17 @@ async def test_old_results_are_left_out_where_the_window_is_full(client: LocalCl
         await client.count_tokens(request([user("word " * 5000)], "longer"))
 
 
-async def test_a_crash_is_told_and_the_next_request_has_a_new_process() -> None:
-    client = connect(None, Settings())
-    try:
-        asked = request([user("tests fail")], "crash")
-        await chat(client, asked)
-        family = {one.pid for one in descendants(os.getpid())}
-        hosts = [one for one in running_with("inference.host") if one.pid in family]
-        newest = max(hosts, key=lambda process: process.create_time())
-        os.kill(newest.pid, signal.SIGKILL)
-        with pytest.raises(ServerError, match="ended unexpectedly"):
-            for _ in range(100):
-                await chat(client, asked)
-        assert (await chat(client, asked)).message.calls
-    finally:
-        await client.aclose()
+async def test_a_crash_is_told_and_the_next_request_has_a_new_process(client: LocalClient) -> None:
+    asked = request([user("tests fail")], "crash")
+    await chat(client, asked)
+    family = {one.pid for one in descendants(os.getpid())}
+    hosts = [one for one in running_with("inference.host") if one.pid in family]
+    newest = max(hosts, key=lambda process: process.create_time())
+    os.kill(newest.pid, signal.SIGKILL)
+    with pytest.raises(ServerError, match="ended unexpectedly"):
+        for _ in range(100):
+            await chat(client, asked)
+    assert (await chat(client, asked)).message.calls
 
 
 async def test_a_model_of_another_family_is_refused(tmp_path: Path) -> None:

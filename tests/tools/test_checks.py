@@ -17,6 +17,7 @@ from agentcli.messages import Outcome, ToolCall, ToolResult
 from agentcli.tools.base import Checks, ToolContext
 from agentcli.tools.commands import command_to_build, command_to_lint, command_to_test
 from agentcli.tools.registry import Registry
+from tests.running import pytest_ini
 from tests.tools.conftest import TOOLS, Call
 
 Fill = Callable[[Mapping[str, str]], None]
@@ -76,7 +77,7 @@ async def test_pytest_passes(workspace: Path, fill: Fill, call: Call) -> None:
 
 
 async def test_pytest_fails(fill: Fill, call: Call) -> None:
-    fill({"calc.py": CALC.replace("x + x", "x"), "tests/test_calc.py": TEST})
+    fill({"calc.py": CALC.replace("x + x", "x"), "tests/test_calc.py": TEST, **pytest_ini()})
     result = await call("run_tests", path="tests/test_calc.py::test_double")
     assert result.outcome is Outcome.FAILED and result.data["exit_code"] == 1
     assert lines(result)[:2] == [
@@ -88,9 +89,10 @@ async def test_pytest_fails(fill: Fill, call: Call) -> None:
 
 async def test_an_edit_within_the_same_second_is_seen(fill: Fill, call: Call) -> None:
     # Python takes bytecode of the same second and size for current: none must be written.
-    fill({"calc.py": "def double(x):\n    return x * 3\n", "test_calc.py": TEST})
+    wrong = "def double(x):\n    return x * 3\n"
+    fill({"calc.py": wrong, "test_calc.py": TEST, **pytest_ini()})
     assert (await call("run_tests")).outcome is Outcome.FAILED
-    fill({"calc.py": "def double(x):\n    return x * 2\n"})
+    fill({"calc.py": wrong.replace("3", "2")})
     assert (await call("run_tests")).outcome is Outcome.OK
 
 
@@ -237,7 +239,7 @@ async def test_another_interpreter_than_the_workspaces_own_is_named(
     venv: Path, fill: Fill, call: Call, broken: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("agentcli.tools.python._OTHERS", (sys.executable,))
-    fill({"test_calc.py": TEST, "calc.py": CALC})
+    fill({"test_calc.py": TEST, "calc.py": CALC, **pytest_ini()})
     if broken:
         (venv / "bin/python").unlink()
         (venv / "bin/python").symlink_to("nowhere")
