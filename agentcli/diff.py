@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 CONTEXT = 3
@@ -12,6 +14,7 @@ _MAX_CHARS = 200_000
 _EXACT, _ROUGH = 1_000_000, 50_000_000
 
 _Opcode = tuple[str, int, int, int, int]
+_TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
 def unified_diff(before: str | None, after: str, path: str) -> str:
@@ -108,3 +111,9 @@ def _row(sign: str, line: str) -> str:
     if line.endswith("\n"):
         return sign + line
     return f"{sign}{line}\n\\ No newline at end of file\n"
+
+
+def changed_tokens(old: str, new: str) -> tuple[int, int]:
+    """How many words and signs of ``old`` go and of ``new`` come; those that move count as none."""
+    before, after = Counter(_TOKEN.findall(old)), Counter(_TOKEN.findall(new))
+    return (before - after).total(), (after - before).total()

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from unidiff.patch import PatchSet
 
-from agentcli.diff import unified_diff
+from agentcli.diff import changed_tokens, unified_diff
 
 
 def test_no_change_is_no_diff() -> None:
@@ -82,3 +82,21 @@ def test_git_applies_it(tmp_path: Path, before: str, after: str) -> None:
     diff = unified_diff(before, after, "x")
     subprocess.run(["git", "apply", "-"], input=diff, text=True, cwd=tmp_path, check=True)
     assert (tmp_path / "x").read_text() == after
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "gone", "come"),
+    [
+        ("a - 1", "a - 1", 0, 0),
+        ("a - 1", "a  -\n1", 0, 0),  # blanks are no tokens
+        ("return a - 1", "return a", 2, 0),
+        ("return a - 1", "return a + 1", 1, 1),
+        ("return a - 1", "return a if a else 0.0", 2, 6),
+        ("f(a, b)", "f(b, a)", 0, 0),  # what moves is the same
+        ("a", "a + a", 0, 2),
+        ("", "a", 0, 1),
+    ],
+)
+def test_changed_tokens(old: str, new: str, gone: int, come: int) -> None:
+    assert changed_tokens(old, new) == (gone, come)
+    assert changed_tokens(new, old) == (come, gone)

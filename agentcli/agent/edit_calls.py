@@ -10,6 +10,7 @@ import json
 import re
 from typing import Any
 
+from agentcli.diff import changed_tokens
 from agentcli.llm.client import ChatResponse
 from agentcli.messages import ToolCall
 from agentcli.tools.base import ToolKind
@@ -18,7 +19,6 @@ from agentcli.tools.registry import Registry
 SMALLEST = 2
 """Tokens that change where one stands in the place of another."""
 
-_TOKEN = re.compile(r"\w+|[^\w\s]")
 _GUARDED = re.compile(
     r"(^|/)(tests?/|test_[^/]*$|conftest\.py$|(pytest|tox)\.ini$|setup\.cfg$|pyproject\.toml$)"
     r"|_test\.\w+$"
@@ -54,28 +54,12 @@ class EditCalls:
         spec, arguments = self._tools.spec(call.name), _arguments(call)
         pairs = spec.variant_of.items() if spec else ()
         texts = [(arguments.get(old), arguments.get(new)) for new, old in pairs]
-        return sum(changed_tokens(str(old), str(new)) for old, new in texts)
+        return sum(sum(changed_tokens(str(old), str(new))) for old, new in texts)
 
 
 def is_guarded(path: str) -> bool:
     """Whether a file is a test, or the configuration of tests."""
     return _GUARDED.search(path) is not None
-
-
-def changed_tokens(old: str, new: str) -> int:
-    """Words and signs of ``old`` that go and of ``new`` that come, from the first that differs to
-    the last."""
-    gone, come = _TOKEN.findall(old), _TOKEN.findall(new)
-    same = _shared(gone, come)
-    gone, come = gone[same:], come[same:]
-    same = _shared(gone[::-1], come[::-1])
-    return len(gone) + len(come) - 2 * same
-
-
-def _shared(one: list[str], other: list[str]) -> int:
-    """How many tokens both begin with."""
-    pairs = zip(one, other, strict=False)
-    return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
 def _arguments(call: ToolCall) -> dict[str, Any]:

@@ -6,8 +6,9 @@ model is read along the copy of the old text; wherever it would leave the copy i
 likes, and from each place where it would come back the rest is the old text again. Which span, and
 what stands in its place, the model's own probabilities decide; nothing here knows code.
 
-Best first by the log probability of all that was said. A whole candidate is then read once more
-by the model, in its usual tokens, and takes its turn by what that gives.
+Best first by the log probability of all that was said, less what a large change costs: what a
+model writes on is likely word for word, but a fault is small. A whole candidate is then read once
+more by the model, in its usual tokens, and takes its turn by what that gives.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from agentcli.diff import changed_tokens
 from agentcli.inference.engine import Engine
 from agentcli.model.kv_cache import KVCache, Piece
 
@@ -36,6 +38,8 @@ COPIED = 0.3
 """What the log probability of a copied token counts for: to go on copying says little,"""
 PLACE = 0.2
 """and what that of the place counts for, which is judged by other things as well."""
+LARGE = 1.2
+"""What every word or sign beyond the first costs that is written, or that goes."""
 AGAIN = 12
 """Characters of the old text after which a replacement has come back to it."""
 UNLIKELY = -9.0
@@ -48,7 +52,7 @@ TAIL = '"}}'
 
 @dataclass(frozen=True)
 class Variant:
-    """The tokens of a whole call; ``logprob`` is that of all of them together."""
+    """The tokens of a whole call; ``logprob`` is that of all of them together, as they count."""
 
     tokens: list[int]
     logprob: float
@@ -84,6 +88,7 @@ class _Step:
     kind: str = field(compare=False)
     edit: Edit = field(compare=False)
     tokens: list[int] = field(compare=False)
+    said: float = field(compare=False, default=0.0)  # the cost without that of a large change
     text: str = field(compare=False, default="")  # of the string, so far or whole
     left: int = field(compare=False, default=0)  # where the copy was left, in characters
     wrote: int = field(compare=False, default=0)  # tokens since
@@ -172,7 +177,8 @@ class Variants:
                 said = sum(
                     float(row[token]) for row, token in zip(rows, tokens[same:], strict=True)
                 )
-                self._push(-(copy.before[same] + said), "read", edit, tokens)
+                cost = -(copy.before[same] + said)
+                self._push(cost, "read", edit, tokens, large=step.cost - step.said)
             case _:
                 return Variant(step.tokens, -step.cost)
         return None
@@ -190,7 +196,8 @@ class Variants:
             if TAIL.startswith(text[end:]):
                 self._whole(cost, edit, text[:end])
         elif not edit.old.startswith(text) and not _has_come_back(text, edit.old, left):
-            self._push(cost, "part", edit, tokens, text, left, wrote)
+            large = _large(0, changed_tokens(edit.old, text[left:])[1])
+            self._push(cost, "part", edit, tokens, text, left, wrote, large=large)
 
     def _go_on(self, step: _Step) -> None:
         """Come back to the old text where that is likely, or write on."""
@@ -203,16 +210,17 @@ class Variants:
         ]
         for value, place in heapq.nlargest(RETURNS, backs):
             if value > UNLIKELY:
-                self._whole(step.cost - value, edit, step.text + edit.old[place:])
+                self._whole(step.said - value, edit, step.text + edit.old[place:])
         if step.wrote < LONGEST:
             for value, token in _likeliest(row, FURTHER):
-                self._begin(step.cost - value, edit, [*tokens, token], step.left, step.wrote + 1)
+                self._begin(step.said - value, edit, [*tokens, token], step.left, step.wrote + 1)
 
     def _whole(self, cost: float, edit: Edit, text: str) -> None:
         key = (edit.head, text)
         if text != edit.old and key not in self._seen and _is_string(text):
             self._seen.add(key)
-            self._push(cost, "whole", edit, [], text)
+            large = _large(*changed_tokens(_plain(edit.old), _plain(text)))
+            self._push(cost, "whole", edit, [], text, large=large)
 
     def _ways_back(self, edit: Edit) -> list[tuple[int, int]]:
         places, at = {len(edit.old)}, 0
@@ -248,9 +256,10 @@ class Variants:
         text: str = "",
         left: int = 0,
         wrote: int = 0,
+        large: float = 0.0,
     ) -> None:
         self._pushed += 1
-        step = _Step(cost, self._pushed, kind, edit, tokens, text, left, wrote)
+        step = _Step(cost + large, self._pushed, kind, edit, tokens, cost, text, left, wrote)
         heapq.heappush(self._heap, step)
 
     def _encode(self, text: str) -> list[int]:
@@ -258,6 +267,17 @@ class Variants:
 
     def _piece(self, token: int) -> str:
         return self._engine.tokenizer.decode([token])
+
+
+def _large(gone: int, come: int) -> float:
+    """What a change costs by its size, in words and signs."""
+    return LARGE * max(0, max(gone, come) - 1)
+
+
+def _plain(text: str) -> str:
+    """What JSON writes so."""
+    said: str = json.loads(f'"{text}"')
+    return said
 
 
 def _likeliest(row: Tensor, count: int) -> list[tuple[float, int]]:
@@ -291,7 +311,7 @@ def _has_come_back(text: str, old: str, left: int) -> bool:
 def _is_string(text: str) -> bool:
     """Whether it can stand between quotes in JSON."""
     try:
-        json.loads(f'"{text}"')
+        _plain(text)
     except ValueError:
         return False
     return "\ufffd" not in text
