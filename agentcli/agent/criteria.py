@@ -76,7 +76,7 @@ class ToolSays:
         """See ``Criterion``."""
         for result in moment.state.step_results:
             said = result.data.get(STOP)
-            if said in self.reasons:
+            if isinstance(said, str) and said in self.reasons:
                 return stop_for(StopReason(said), answer=result.content)
         return None
 

@@ -238,12 +238,18 @@ class ToolFinished(Event):
     def command_s(self) -> float:
         """Seconds that a command itself took; of what is no command ``duration_s`` without those
         in which the user was asked about it."""
-        return float(self.result.data.get("duration_s", self.duration_s - self.asked_s))
+        return _seconds(self.result.data.get("duration_s"), self.duration_s - self.asked_s)
 
     @property
     def asked_s(self) -> float:
         """Seconds for which the user was asked about it."""
-        return float(self.result.data.get(ASKED, 0.0))
+        return _seconds(self.result.data.get(ASKED), 0.0)
+
+
+def _seconds(told: object, otherwise: float) -> float:
+    """What a tool told of itself, which may be anything."""
+    known = isinstance(told, int | float) and 0 <= told < float("inf")
+    return float(told) if known else otherwise
 
 
 @dataclass(frozen=True, slots=True)

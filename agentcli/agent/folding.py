@@ -297,6 +297,11 @@ _NEVER_UNDONE = (
 )
 
 
+def _planned(told: object, before: tuple[str, ...]) -> tuple[str, ...]:
+    """The steps of a plan, where a tool told any: its data may be anything."""
+    return tuple(map(str, told)) if isinstance(told, list | tuple) else before
+
+
 def _add_result(state: AgentState, result: ToolResult) -> AgentState:
     results = (*state.results, result)
     purpose = state.started.get(result.call_id)
@@ -311,7 +316,7 @@ def _add_result(state: AgentState, result: ToolResult) -> AgentState:
         results=results,
         files_changed=known + new_paths,
         progress=progress,
-        plan=tuple(result.data.get(PLAN, state.plan)),
+        plan=_planned(result.data.get(PLAN), state.plan),
         step_results=(*state.step_results, result),
     )
     if len(results) < len(state.pending):

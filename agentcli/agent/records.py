@@ -33,6 +33,7 @@ _KINDS: dict[str, type[Event]] = {_kind(cls): cls for cls in Event.__subclasses_
 _HINTS: dict[type[Event], dict[str, Any]] = {cls: get_type_hints(cls) for cls in _KINDS.values()}
 _NAMES = {cls: tuple(each.name for each in fields(cls)) for cls in _KINDS.values()}
 _KIND_OF = {cls: name for name, cls in _KINDS.items()}
+_MOST = 1e300
 _PLAIN = frozenset({type(None), str, int, float, bool})
 
 
@@ -79,8 +80,10 @@ def _fits(value: Any, hint: Any) -> bool:
         return True
     if hint is str or hint is bool:
         return type(value) is hint
-    if hint is float or hint is int:
-        return type(value) is int or (hint is float and type(value) is float)
+    if hint is int:
+        return type(value) is int
+    if hint is float:  # JSON has numbers that no float holds, and Python reads 1e400 as infinity
+        return type(value) in (int, float) and -_MOST < value < _MOST
     origin, options = _shape(hint)
     if origin is tuple:
         return isinstance(value, tuple) and all(_fits(item, options[0]) for item in value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import MISSING, fields
+from typing import Any
 
 import pytest
 
@@ -50,7 +51,9 @@ from agentcli.agent.events import (
     WorkspaceChanged,
     WorkspaceTaken,
 )
+from agentcli.agent.folding import fold
 from agentcli.agent.records import from_record, kind, to_record
+from agentcli.agent.state import AgentState
 from agentcli.llm.client import TextDelta
 from agentcli.messages import (
     FinishReason,
@@ -139,6 +142,13 @@ def test_a_record_without_a_field_is_refused_unless_it_has_a_default(event: Even
             from_record(record)
 
 
+@pytest.mark.parametrize("number", ["1e400", "-1e400", "1" + 301 * "0"])
+def test_a_number_of_seconds_that_nothing_can_last_is_refused(number: str) -> None:
+    record = json.loads(f'{{"kind": "step_finished", "step": 1, "duration_s": {number}}}')
+    with pytest.raises(ValueError, match="duration_s of step_finished has a wrong type"):
+        from_record(record)
+
+
 def test_an_unknown_kind_is_refused() -> None:
     with pytest.raises(ValueError, match="moon_landing is an event that this version"):
         from_record({"kind": "moon_landing"})
@@ -174,3 +184,11 @@ def test_a_command_took_what_it_took_however_long_somebody_was_asked() -> None:
     assert ToolFinished(1, command, 9.0).command_s == 0.25
     fetched = ToolResult("c2", "fetch", "text", data={"asked_s": 8.0})
     assert ToolFinished(1, fetched, 9.0).command_s == 1.0
+
+
+@pytest.mark.parametrize("told", ["soon", None, [], -1, float("inf"), float("nan")])
+def test_what_a_tool_tells_of_itself_may_be_anything(told: Any) -> None:
+    data = {"duration_s": told, "asked_s": told, "plan": told, "stop": [told]}
+    finished = ToolFinished(1, ToolResult("c1", "theirs", "text", data=data), 2.0)
+    assert (finished.command_s, finished.asked_s) == (2.0, 0.0)
+    assert fold(AgentState(), finished).plan == ()
