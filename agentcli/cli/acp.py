@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import stat
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -46,6 +48,8 @@ def command(
         finally:
             await agent.aclose()
 
+    if any(stat.S_ISREG(os.fstat(stream).st_mode) for stream in (0, 1)):
+        raise UsageError("acp talks over pipes, not files", hint="An editor starts this command")
     log_to_file()
     load(Path.cwd())  # wrong settings are said at once, on stderr
     asyncio.run(serve())

@@ -190,6 +190,13 @@ async def test_what_goes_wrong_is_an_error_of_the_protocol(
             await connection.prompt(session_id=session.session_id, prompt=[text_block(" ")])
 
 
+def test_a_file_is_no_editor(cli: Cli, tmp_path: Path) -> None:
+    with (tmp_path / "out").open("w") as out:
+        process = cli.start("acp", stdout=out)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 2 and "acp talks over pipes, not files" in said
+
+
 def test_what_a_prompt_may_hold() -> None:
     gone = embedded_blob_resource("file:///x.png", PNG)
     text, images = read([text_block("See"), resource_block(gone)])
