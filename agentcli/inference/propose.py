@@ -22,6 +22,9 @@ TURNINGS = 6
 """Tokens that are looked at in each place."""
 ELSEWHERE = 3.0
 """What a place costs that is not among the given ones."""
+BARREN = 1500
+"""Tokens and steps after which it ends where they gave no answer: a model that knows nothing finds
+everything equally unlikely, and would seek for ever."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,8 @@ def propose(
     max_tokens: int,
     cancelled: Callable[[], bool] = bool,
 ) -> Iterator[Proposal]:
-    """Whole answers that begin with ``opening``, until there is no other or the caller stops.
+    """Whole answers that begin with ``opening``, until there is no other, none is found for long,
+    or the caller stops.
 
     ``varying`` maps an argument of a call to the one that it is a variant of: then what comes
     before it is sought as above, and it itself as in ``variants.py``. ``places`` are edits that
@@ -58,10 +62,12 @@ def propose(
         variants.add(edit, cost)
     # (minus the log probability up to the turning, order of arrival, tokens up to it)
     waiting: list[tuple[float, int, list[int]]] = [(ELSEWHERE if places else 0.0, 0, list(opening))]
-    seen = 0
-    while (waiting or variants) and not cancelled():
+    seen = barren = 0
+    while (waiting or variants) and barren < BARREN and not cancelled():
+        barren += 1
         if not waiting or variants.best > -waiting[0][0]:
             if (variant := variants.advance()) is not None:
+                barren = 0
                 tokens = [*opening, *variant.tokens]
                 yield Proposal(tokens, variant.logprob / len(tokens))
             continue
@@ -87,6 +93,7 @@ def propose(
                 generation.close()
                 break
         said, total = row.generated, -cost
+        barren += len(said)
         for at, (logprob, likely) in enumerate(row.logprobs):
             for token, other in likely:
                 if token != said[at]:
@@ -97,6 +104,7 @@ def propose(
             variants.add(begun, ELSEWHERE if places else 0.0)
         elif row.finish == "stop":
             tokens = [*prefix, *said]
+            barren = 0
             yield Proposal(tokens, total / len(tokens))
 
 

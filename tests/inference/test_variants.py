@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from itertools import islice
 
+import pytest
 import torch
 
 from agentcli.inference.constrain import Grammar
@@ -82,3 +83,13 @@ def test_proposals_take_places_and_find_their_own(engine: Engine) -> None:
         call = json.loads(engine.tokenizer.decode(proposal.tokens[:-1]))["arguments"]
         assert FILES[call["path"]].count(call["old"]) == 1
         assert call["old"] != call["new"]
+
+
+def test_a_model_that_finds_nothing_comes_to_an_end(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentcli.inference.propose.BARREN", 50)
+    grammar = Grammar.json_schema(SCHEMA, engine.tokenizer)
+    constraint = CopyConstraint(grammar.constraint(), engine.tokenizer, text_for)
+    cache = engine.model.new_cache()
+    assert not list(propose(engine, [1, 2], constraint, cache, max_tokens=2))  # never whole
