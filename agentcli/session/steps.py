@@ -7,7 +7,7 @@ was cut short is there as well, with ``complete`` false.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -61,6 +61,28 @@ class Steps:
         self._before = self.state
         self._began: dict[str, float] = {}
         self._versions: dict[str, str] = {}
+
+    @classmethod
+    def after(cls, manifest: Mapping[str, Any], state: AgentState) -> Steps:
+        """As they were ``at_rest`` when this manifest was made, and the state this one.
+
+        Raises:
+            LookupError, TypeError, ValueError: it is no manifest of this schema.
+        """
+        if manifest["schema_version"] != SCHEMA or manifest["run_id"] != state.session_id:
+            raise ValueError("a manifest of another schema or session")
+        steps = cls()
+        steps.state = state
+        steps.events, steps.steps = int(manifest["event_count"]), int(manifest["step_count"])
+        steps.runs, steps.retries = int(manifest["runs"]), int(manifest["retries"])
+        steps.started, steps.updated = float(manifest["started"]), float(manifest["updated"])
+        steps.prompt, steps._versions = manifest["prompt_hash"], dict(manifest["tool_versions"])
+        return steps
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether no step is open, and nothing was seen that belongs to the next one."""
+        return self._step is None and not self._seen
 
     def add(self, event: Event, when: float) -> list[dict[str, Any]]:
         """Steps that this event ends: none or one, each as one line of ``steps.jsonl``."""

@@ -3,6 +3,9 @@
 Both are readings of ``events.jsonl``, written as the run goes for programs that follow it. A run
 that was killed leaves a manifest that says ``running``; whoever sees the session next (``sessions
 list``, a resume, ``trace``) reads the journal again and writes what is true.
+
+The manifest also says how many bytes of the journal and of ``steps.jsonl`` it is about. Where both
+are as long as that, a session that is resumed goes on from there; else all of it is read again.
 """
 
 from __future__ import annotations
@@ -30,6 +33,9 @@ STEPS = "steps.jsonl"
 EVERY_S = 0.25
 """Not more often than this while a run goes, and often enough that little is left for its end."""
 
+_ABOUT = "about_bytes"
+"""Bytes of the journal and of the steps that a manifest is about; left out in mid-step."""
+
 _log = logging.getLogger("agentcli.trace")
 
 
@@ -39,17 +45,19 @@ class Trace(Hook):
     It does so beside the run, which a busy disk must not hold up; ``aclose`` waits for the end.
     """
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, state: AgentState) -> None:
+        """``state`` is what the journal comes to so far."""
         self._folder = journal.path.parent
-        self._before = journal.size
-        self._new: deque[tuple[float, Event]] = deque()
+        self._state = state
+        self._read = journal.size
+        self._new: deque[tuple[float, Event, int]] = deque()
         self._steps: Steps | None = None
         self._ended: list[dict[str, Any]] = []
         self._running = True
         self._followed = 0.0
         self._later: asyncio.TimerHandle | None = None
         self._work: asyncio.Task[None] | None = None
-        journal.follower = lambda when, event: self._new.append((when, event))
+        journal.follower = lambda when, event: self._new.append((when, event, journal.size))
 
     async def on_event(self, event: Event, state: AgentState) -> None:
         """Catch up with the journal where a run begins or ends, and soon after each step."""
@@ -90,10 +98,7 @@ class Trace(Hook):
 
     def _write(self) -> None:
         if self._steps is None:
-            self._steps = Steps()
-            _new(self._folder / STEPS, b"")
-            for when, event in read_timed(self._folder / FILE_NAME, 0, self._before):
-                self._ended += self._steps.add(event, when)
+            self._steps = self._known() or self._past()
         # Without a buffer: each step that is written lets the loop go on, where a key may wait.
         with open(self._folder / STEPS, "ab", buffering=0) as file:
             while self._new or self._ended:
@@ -101,11 +106,29 @@ class Trace(Hook):
                     file.write(b"".join(map(_line, self._ended)))
                     self._ended.clear()
                 if self._new:
-                    when, event = self._new.popleft()
+                    when, event, self._read = self._new.popleft()
                     self._ended += self._steps.add(event, when)
         # An end that the journal could not take is one all the same: "interrupted".
-        manifest = self._steps.manifest(running=self._running)
-        _new(self._folder / MANIFEST, json.dumps(manifest, indent=2).encode() + b"\n")
+        _write_manifest(self._folder, self._steps, self._read, running=self._running)
+
+    def _known(self) -> Steps | None:
+        """The steps so far by what the manifest says of them; None where it may not be true."""
+        try:
+            manifest = json.loads((self._folder / MANIFEST).read_bytes())
+            size = (self._folder / STEPS).stat().st_size
+            if manifest[_ABOUT] != [self._read, size]:
+                return None
+            return Steps.after(manifest, self._state)
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
+
+    def _past(self) -> Steps:
+        """The steps so far, read from the journal."""
+        steps = Steps()
+        _new(self._folder / STEPS, b"")
+        for when, event in read_timed(self._folder / FILE_NAME, 0, self._read):
+            self._ended += steps.add(event, when)
+        return steps
 
 
 def rewrite(folder: Path) -> tuple[Steps, list[dict[str, Any]]]:
@@ -115,9 +138,13 @@ def rewrite(folder: Path) -> tuple[Steps, list[dict[str, Any]]]:
         JournalError: it cannot be read.
         OSError: the trace cannot be written.
     """
-    steps, ended = steps_of(read_timed(folder / FILE_NAME))
+    try:
+        size = (folder / FILE_NAME).stat().st_size
+    except OSError as error:
+        raise JournalError(f"cannot read {folder / FILE_NAME}: {error.strerror}") from error
+    steps, ended = steps_of(read_timed(folder / FILE_NAME, 0, size))
     _new(folder / STEPS, b"".join(map(_line, ended)))
-    _new(folder / MANIFEST, json.dumps(steps.manifest(), indent=2).encode() + b"\n")
+    _write_manifest(folder, steps, size)
     return steps, ended
 
 
@@ -135,6 +162,14 @@ def _status(folder: Path) -> str:
         return str(json.loads((folder / MANIFEST).read_bytes())["status"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
+
+
+def _write_manifest(folder: Path, steps: Steps, read: int, *, running: bool = False) -> None:
+    """``read``: how many bytes of the journal the steps are made of."""
+    manifest = steps.manifest(running=running)
+    if steps.at_rest:
+        manifest[_ABOUT] = [read, (folder / STEPS).stat().st_size]
+    _new(folder / MANIFEST, json.dumps(manifest, indent=2).encode() + b"\n")
 
 
 def _line(record: dict[str, Any]) -> bytes:

@@ -143,7 +143,7 @@ async def open_agent(
             hooks = [*hooks, PlanGate(tool_registry.purpose)]
         host, recorded = place.host, place.recorded
         journal = journal or _journal(new_id, stack)
-        trace = Trace(journal)
+        trace = Trace(journal, state)
         last.push_async_callback(trace.aclose)
         agent = Agent(
             client=client,

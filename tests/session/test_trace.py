@@ -85,13 +85,34 @@ async def test_what_goes_along_is_what_is_read_afterwards(sessions: Sessions) ->
         await agent.start("two").result()
         session = agent.state.session_id
     manifest, steps = traced(session)
-    again, found = rewrite(journal_path(session).parent)
-    assert found == steps and again.manifest() == manifest
+    rewrite(journal_path(session).parent)
+    assert traced(session) == (manifest, steps)
     assert manifest["runs"] == 2
 
     await sessions.run([Reply(text="Three.")], "three", session_id=session)
     manifest, steps = traced(session)
     assert (manifest["runs"], len(steps)) == (3, 5)
+    rewrite(journal_path(session).parent)
+    assert traced(session) == (manifest, steps)
+
+
+async def test_a_resumed_session_adds_to_its_trace_and_reads_no_journal_again(
+    sessions: Sessions,
+) -> None:
+    result = await sessions.run([Reply(text="One.")], "one")
+    session = result.state.session_id
+    path = journal_path(session).parent / "steps.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"One.", b"1st."))  # of the same length
+    await sessions.run([Reply(text="Two.")], "two", session_id=session)
+    manifest, steps = traced(session)
+    assert [step["decision"]["text"] for step in steps] == ["1st.", "Two."]
+    assert (manifest["runs"], manifest["step_count"]) == (2, 2)
+
+    path.write_bytes(path.read_bytes() + b"{}\n")  # no longer what the manifest is about
+    await sessions.run([Reply(text="Three.")], "three", session_id=session)
+    manifest, steps = traced(session)
+    assert [step["decision"]["text"] for step in steps] == ["One.", "Two.", "Three."]
+    assert manifest["event_count"] == len(list(read_events(journal_path(session))))
 
 
 async def test_a_killed_run_is_not_left_running(sessions: Sessions) -> None:
