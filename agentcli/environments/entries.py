@@ -40,9 +40,12 @@ class Entry(NamedTuple):
         """
         try:
             kind, mode, *digest = text.split(" ")
-            return cls(kind, int(mode, 8), *digest)
-        except (ValueError, TypeError) as error:
-            raise SnapshotError(f"{text!r} does not say what stood there") from error
+            entry = cls(kind, int(mode, 8), *digest)
+            if kind in ("file", "link", "dir") and 0 <= entry.mode <= 0o7777:
+                return entry
+        except (ValueError, TypeError):
+            pass
+        raise SnapshotError(f"{text!r} does not say what stood there")
 
     @property
     def kept(self) -> bool:
@@ -75,6 +78,22 @@ def open_below(root: str, folder: str, *, make: bool = False) -> int:
             os.close(fd)
         fd = below
     return fd
+
+
+def _placed(path: str) -> tuple[str, str]:
+    """Folder and name of a path. It comes from a journal, which may be damaged or another's.
+
+    Raises:
+        SnapshotError: it leads out of the workspace, or is no path at all.
+    """
+    try:
+        parts = os.fsencode(path).split(b"/")
+    except UnicodeEncodeError:  # half of a character, which no name holds
+        parts = [b""]
+    if "\0" in path or not {b"", b".", b".."}.isdisjoint(parts):
+        raise SnapshotError(f"{path!r} is not a path in the workspace")
+    folder, _, name = path.rpartition("/")
+    return folder, name
 
 
 def read_file(fd: int, name: str, most: int) -> tuple[os.stat_result, bytes | None]:
@@ -128,9 +147,10 @@ def capture(root: str, path: str, blobs: Blobs) -> str:
     """What stands at a path below ``root``, its content kept; empty for nothing.
 
     Raises:
-        SnapshotError: it cannot be kept, or changes its kind whenever it is looked at.
+        SnapshotError: it cannot be kept, changes its kind whenever it is looked at, or is no path
+            below the root.
     """
-    folder, _, name = path.rpartition("/")
+    folder, name = _placed(path)
     try:
         fd = open_below(root, folder)
     except OSError:
@@ -154,9 +174,12 @@ def put_back(root: str, path: str, text: str, blobs: Blobs) -> None:
     """Make a path what ``text`` says. A folder that is not empty is not removed.
 
     Raises:
-        SnapshotError: the content was not kept, or cannot be put there.
+        SnapshotError: the content was not kept, cannot be put there, or the path is none below the
+            root.
     """
-    folder, _, name = path.rpartition("/")
+    folder, name = _placed(path)
+    entry = Entry.parse(text) if text else None
+    data = blobs.get(entry.digest) if entry is not None and entry.kind != "dir" else b""
     try:
         fd = open_below(root, folder, make=bool(text))
     except FileNotFoundError:
@@ -164,8 +187,8 @@ def put_back(root: str, path: str, text: str, blobs: Blobs) -> None:
     except OSError as error:
         raise _cannot(path, error) from error
     try:
-        if text:
-            _write(fd, name, Entry.parse(text), blobs)
+        if entry is not None:
+            _write(fd, name, entry, data)
         else:
             _remove(fd, name)
     except OSError as error:
@@ -190,7 +213,7 @@ def _remove(fd: int, name: str) -> None:
             os.rmdir(name, dir_fd=fd)
 
 
-def _write(fd: int, name: str, entry: Entry, blobs: Blobs) -> None:
+def _write(fd: int, name: str, entry: Entry, data: bytes) -> None:
     if entry.kind == "dir":
         if not _is_folder(fd, name):
             with contextlib.suppress(FileNotFoundError):
@@ -198,7 +221,6 @@ def _write(fd: int, name: str, entry: Entry, blobs: Blobs) -> None:
             os.mkdir(name, 0o700, dir_fd=fd)
         os.chmod(name, entry.mode, dir_fd=fd)
         return
-    data = blobs.get(entry.digest)
     temporary = f".{secrets.token_hex(8)}.agentcli"
     try:
         if entry.kind == "link":

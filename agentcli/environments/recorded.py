@@ -132,7 +132,8 @@ class Recorded:
         """Around what changes one file, told of without links."""
         real = os.path.relpath(full, self.root)
         await self._look(outside=not self._running, near=real)
-        hidden = not real.startswith("../") and not self.snapshots.covers(real)
+        below = real not in (".", "..") and not real.startswith("../")
+        hidden = below and not self.snapshots.covers(real)
         before = self.snapshots.capture(real) if hidden else ""
         yield
         await self._look(outside=False, near=real)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from agentcli.environments import snapshots as module
 from agentcli.environments.blobs import Blobs
-from agentcli.environments.entries import LARGEST, capture, put_back
+from agentcli.environments.entries import LARGEST, Entry, capture, put_back
 from agentcli.environments.ignoring import Ignoring
 from agentcli.environments.scan import DEEPEST
 from agentcli.environments.snapshots import Snapshots, files_of
@@ -208,6 +208,37 @@ def test_damaged_contents_are_refused(tmp_path: Path) -> None:
     pack.unlink()
     with pytest.raises(SnapshotError, match="was not kept"):
         Blobs(tmp_path / "store").get(digest)
+
+
+@pytest.mark.parametrize(
+    "path", ["", "..", "../kept", "a/../../kept", "a/./b", "/kept", "a//b", "a\0b", "\ud800"]
+)
+def test_no_path_leads_out_of_the_workspace(path: str, root: Path, tmp_path: Path) -> None:
+    """Paths come back from a journal, which may be damaged, or somebody else's."""
+    (root.parent / "kept").write_text("mine")
+    blobs = Blobs(tmp_path / "store")
+    before = sorted(root.rglob("*"))
+    entry = f"file 644 {blobs.put(b'theirs')}"
+    for work in (
+        lambda: capture(str(root), path, blobs),
+        lambda: put_back(str(root), path, entry, blobs),
+        lambda: put_back(str(root), path, "", blobs),
+    ):
+        with pytest.raises(SnapshotError, match="is not a path in the workspace"):
+            work()
+    assert (root.parent / "kept").read_text() == "mine" and sorted(root.rglob("*")) == before
+
+
+@pytest.mark.parametrize("entry", ["", "zip 644", "file 9", "file 7777777777777 x", "dir 1 2 3"])
+def test_an_entry_that_says_nothing_is_refused(entry: str) -> None:
+    with pytest.raises(SnapshotError, match="does not say what stood there"):
+        Entry.parse(entry)
+
+
+def test_a_content_that_was_not_kept_makes_no_folder(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(SnapshotError, match="was not kept"):
+        put_back(str(root), "new/folder/x", f"file 644 {'0' * 40}", Blobs(tmp_path / "store"))
+    assert not (root / "new").exists()
 
 
 def test_a_torn_index_holds_what_is_whole(tmp_path: Path) -> None:
