@@ -23,7 +23,7 @@ def connect(model: str, settings: Settings) -> LLMClient:
         token = (folder / "token").read_text().strip()
     except OSError as error:
         raise AuthenticationError(
-            f"house: {error}", hint="Run house-login", provider="house"
+            f"house: no address and token in {folder}", hint="Run house-login", provider="house"
         ) from error
     info = ModelInfo(model, "house", context_window=128_000, images=True)
     return OpenAIChat(info, token, address, timeout_s=settings.request_timeout_s)
