@@ -37,7 +37,13 @@ class Changes:
         self._environ = environ
         self._own = {"GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0"}
         self._own |= {name: value for name, value in environ.items() if name.startswith(_PASSED)}
-        self._git("rev-parse", "--show-toplevel")
+        try:
+            git(workspace, "rev-parse", "--show-toplevel", environ=environ, own=self._own)
+        except FileNotFoundError as error:
+            raise UsageError("git is not installed") from error
+        except OSError as error:
+            said = str(error).rpartition("fatal: ")[2]
+            raise UsageError(f"{workspace}: {said}", hint="Make one: git init") from error
 
     def uncommitted(self, paths: Iterable[str] = ()) -> set[str]:
         """Files that differ from the last commit, staged or not, also those it does not know."""
