@@ -77,9 +77,9 @@ def _look() -> str:
             print(f"found {known.api_key_env}: agentcli config set model {provider}:NAME")
     if importlib.util.find_spec("torch") is None:
         needed = extras.install("local")
-        print(f"found no key and no server to use; the embedded model needs: {needed}")
+        print(f"chose the embedded model, which needs: {needed}")
     else:
-        print("found no key and no server to use; the embedded model needs neither")
+        print("chose the embedded model, which needs no key and no server")
     return registry.EMBEDDED
 
 
