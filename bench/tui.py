@@ -63,6 +63,7 @@ from agentcli.messages import (  # noqa: E402
     assistant,
     user,
 )
+from agentcli.session.trace import rewrite  # noqa: E402
 from tests.server import Reply, ScriptedServer  # noqa: E402
 
 SIZE = (120, 40)
@@ -193,6 +194,7 @@ def journal(home: Path, workspace: Path, messages: int) -> str:
             json.dumps({"v": 1, **to_record(event)}) + "\n"
             for event in _events(session, workspace, messages)
         )
+    rewrite(path.parent)  # the trace, as every session has one
     return session
 
 
