@@ -29,7 +29,8 @@ NAMES = frozenset(
     {
         *(".envrc", ".vscode", ".idea", ".mcp.json", ".devcontainer", ".cursor", ".claude"),
         *(".zed", ".fleet", ".sublime-project", ".gdbinit", ".lldbinit", ".vimrc", ".exrc"),
-        *(".nvimrc", ".agentcli"),
+        *(".nvimrc", ".agentcli", ".nvim.lua", ".lvimrc", ".dir-locals.el", ".pdbrc", ".windsurf"),
+        *(".gemini", ".codex", ".kiro", ".roo", ".continue"),
     }
 )
 MOST = 50_000  # folders of one workspace

@@ -16,7 +16,7 @@ import os
 import stat
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -151,7 +151,10 @@ def build(
         env=_environment(host, home, path, pass_env),
         read=(*folders, *more),
         etc=shadow,
-        obeyed=startup.of_home(real_home, workspace) if inside_home else (),
+        obeyed=(
+            *(startup.of_home(real_home, workspace) if inside_home else ()),
+            *_hooks_folder(workspace, real_home),
+        ),
         hidden=tuple(name for name in hidden if os.path.exists(name)),
         write=tuple(os.path.realpath(name) for name in write) + _git_folders(workspace),
         network=network,
@@ -331,25 +334,43 @@ def _git_folders(workspace: str) -> tuple[str, ...]:
     return (common,) if genuine and os.path.isfile(os.path.join(common, "HEAD")) else ()
 
 
-def _gitconfig(home: str) -> bytes:
-    """A git configuration for the private home: the user's name, and no credentials."""
-    name, email = "agentcli", "agentcli@localhost"
+def _hooks_folder(workspace: str, home: str) -> tuple[str, ...]:
+    """Where git finds its hooks if that is a folder of the working tree, relative to it."""
+    found = ""
+    for file in (f"{home}/.gitconfig", f"{workspace}/.git/config"):
+        found = dict(_git_settings(file)).get("core.hookspath", found)
+    if found.endswith("/_"):  # husky's: each hook in there runs the one beside the folder
+        found = os.path.dirname(found)
+    folder = os.path.realpath(os.path.join(workspace, found))
+    relative = os.path.relpath(folder, workspace)
+    inside = found and folder != workspace and _within(folder, workspace)
+    return (relative,) if inside and relative.partition("/")[0] != ".git" else ()
+
+
+def _git_settings(file: str) -> Iterator[tuple[str, str]]:
+    """Lower-case names with their sections, and values, of a git configuration; in its order."""
     section = ""
     try:
-        with open(os.path.join(home, ".gitconfig"), encoding="utf-8") as file:
-            for line in file:
+        with open(file, encoding="utf-8") as lines:
+            for line in lines:
                 line = line.strip()
                 if line.startswith("["):
-                    section = line.lower()
+                    section = line.lower()[1:].partition("]")[0]
                 key, _, value = (part.strip() for part in line.partition("="))
-                value = value.strip('"')
-                if section == "[user]" and key.lower() == "name" and value:
-                    name = value
-                elif section == "[user]" and key.lower() == "email" and value:
-                    email = value
+                if value:
+                    yield f"{section}.{key.lower()}", value.strip('"')
     except (OSError, ValueError):
-        pass
-    quoted = (name.replace("\\", "").replace('"', ""), email.replace("\\", "").replace('"', ""))
+        return
+
+
+def _gitconfig(home: str) -> bytes:
+    """A git configuration for the private home: the user's name, and no credentials."""
+    settings = {key: value for key, value in _git_settings(f"{home}/.gitconfig") if value}
+    given = (
+        settings.get("user.name", "agentcli"),
+        settings.get("user.email", "agentcli@localhost"),
+    )
+    quoted = [text.replace("\\", "").replace('"', "") for text in given]
     return (
         f'[user]\n\tname = "{quoted[0]}"\n\temail = "{quoted[1]}"\n'
         "[safe]\n\tdirectory = *\n[init]\n\tdefaultBranch = main\n[gc]\n\tauto = 0\n"

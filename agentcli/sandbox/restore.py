@@ -38,6 +38,8 @@ OBEYED = (
     *(".git/hooks", ".git/config", ".git/config.worktree", ".git/commondir", ".agentcli"),
     *(".envrc", ".vscode", ".idea", ".mcp.json", ".devcontainer", ".cursor", ".claude", ".zed"),
     *(".fleet", ".sublime-project", ".gdbinit", ".lldbinit", ".vimrc", ".exrc", ".nvimrc"),
+    *(".nvim.lua", ".lvimrc", ".dir-locals.el", ".pdbrc", ".windsurf", ".gemini", ".codex"),
+    *(".kiro", ".roo", ".continue"),
 )
 """Relative to the workspace; files or folders."""
 
@@ -181,6 +183,8 @@ class Guard:
             now = after.get(venv, {})
             for path in sorted(before.keys() | now.keys()):
                 old, new = before.get(path), now.get(path)
+                if old is None and not os.path.lexists(self._full(path)):
+                    continue  # went with its folder
                 of_package = startup.comes_with_packages(path)
                 if old and new and (old.kind, old.data) == (new.kind, new.data):
                     if old.mode == new.mode or of_package:

@@ -5,8 +5,8 @@ are written once, when it is made. A command may make a new one, but not turn on
 into something else: the user activates it without looking. Programs in ``bin`` and ``.pth`` files
 come and go with packages, whose installer records them with their digests: others may not come.
 
-Covers: ``.venv`` and ``venv`` of the workspace; start files of shells and of git where the home
-    folder lies in the workspace.
+Covers: environments of the workspace by the usual names (``VENVS``); start files of shells and of
+    git where the home folder lies in the workspace.
 Does not cover: packages installed into the environment, nor what they bring along: they are what a
     command may be there to install.
 """
@@ -19,7 +19,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 
-VENVS = (".venv", "venv")
+VENVS = (".venv", "venv", ".env", "env", ".virtualenv")
 RC_FILES = (
     *(".bashrc", ".bash_profile", ".bash_login", ".bash_logout", ".bash_aliases", ".profile"),
     *(".zshrc", ".zshenv", ".zprofile", ".zlogin", ".zlogout", ".kshrc", ".inputrc", ".login"),
@@ -28,14 +28,13 @@ RC_FILES = (
 )
 """In the home folder; files or folders."""
 
-_IMPORTED = ("sitecustomize.py", "usercustomize.py")
+_IMPORTED = ("sitecustomize", "usercustomize")  # modules or packages
 
 
 def of_venvs(root: str) -> dict[str, list[str]]:
     """The start files of each environment there is, relative to the workspace ``root``.
 
-    Names of ``_IMPORTED`` are among them even where they are missing, and all that packages brought
-    for which ``comes_with_packages`` is true.
+    All that packages brought is among them for which ``comes_with_packages`` is true.
     """
     found = {}
     for venv in VENVS:
@@ -79,9 +78,9 @@ def _in_venv(folder: str) -> Iterator[str]:
     for version in _names(os.path.join(folder, "lib")):
         if version.startswith("python"):
             site = f"lib/{version}/site-packages"
-            yield from (f"{site}/{module}" for module in _IMPORTED)
-            names = _names(os.path.join(folder, site))
-            yield from (f"{site}/{name}" for name in names if name.endswith(".pth"))
+            for name in _names(os.path.join(folder, site)):
+                if name.endswith(".pth") or name.partition(".")[0] in _IMPORTED:
+                    yield f"{site}/{name}"
 
 
 def _names(folder: str) -> list[str]:

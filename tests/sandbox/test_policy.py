@@ -185,6 +185,23 @@ def test_a_home_that_cannot_be_written(
     assert policy.build(str(workspace), host_env=host).etc == built.etc
 
 
+def test_hooks_in_the_working_tree_are_read_only(workspace: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (workspace / ".git").mkdir()
+    for named, obeyed in (
+        (".githooks", (".githooks",)),
+        (f'"{workspace}/tools/hooks"', ("tools/hooks",)),
+        (".husky/_", (".husky",)),
+        *((elsewhere, ()) for elsewhere in (".", ".git/hooks", "/etc", "../hooks")),
+    ):
+        (workspace / ".git/config").write_text(f"[core]\n\tbare = false\n\thooksPath = {named}\n")
+        assert build(workspace, home).obeyed == obeyed
+    (workspace / ".git/config").write_text("[core]\n\tbare = false\n")
+    (home / ".gitconfig").write_text("[user]\nname = a\n[core]\nhookspath = hooks\n")
+    assert build(workspace, home).obeyed == ("hooks",)
+
+
 def test_private_folders_of_killed_processes_are_removed(
     workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

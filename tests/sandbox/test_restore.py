@@ -184,9 +184,9 @@ async def test_a_virtual_environment_starts_as_before(place: Place) -> None:
         "cd .venv; rm bin/python; echo evil > bin/python; chmod +x bin/python; "
         "echo evil >> bin/activate; echo home=/evil > pyvenv.cfg; cp bin/python bin/git; "
         "cd lib/python3*/site-packages; echo evil > sitecustomize.py; echo fine > package.py; "
-        "echo import evil > evil.pth"
+        "echo import evil > evil.pth; mkdir usercustomize; echo evil > usercustomize/__init__.py"
     )
-    assert len(restored) == 6
+    assert len(restored) == 7
     assert subprocess.run([venv / "bin/python", "-c", ""]).returncode == 0
     assert "evil" not in (venv / "bin/activate").read_text()
     assert (venv / "pyvenv.cfg").read_text() == config
