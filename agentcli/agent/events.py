@@ -248,8 +248,9 @@ class ToolFinished(Event):
 
 def _seconds(told: object, otherwise: float) -> float:
     """What a tool told of itself, which may be anything."""
-    known = isinstance(told, int | float) and 0 <= told < float("inf")
-    return float(told) if known else otherwise
+    if isinstance(told, int | float) and 0 <= told < float("inf"):
+        return float(told)
+    return otherwise
 
 
 @dataclass(frozen=True, slots=True)

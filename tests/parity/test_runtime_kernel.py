@@ -16,7 +16,7 @@ import pytest
 
 from agentcli.agent.budget import RunLimits
 from agentcli.agent.criteria import standard
-from agentcli.agent.critics import ChecksPass, Judgement, ModelCritic, Review
+from agentcli.agent.critics import ChecksPass, Critic, Judgement, ModelCritic, Review
 from agentcli.agent.decision import Act, Branch, Candidate, Decision, Final, Wait
 from agentcli.agent.events import (
     BranchTaken,
@@ -288,8 +288,8 @@ async def test_critics(bench: Make) -> None:
         script = ["done", Reply(calls=[call("write", path="there", text="x")]), "done"]
         made = await bench(script, [WRITE])
         tests = ChecksPass(verify, made.agent.context, ["test -e there"])
-        critics = [tests, ModelCritic(judge, "You judge.")]
-        made = await bench(script, [WRITE], critics=critics)
+        judges: list[Critic] = [tests, ModelCritic(judge, "You judge.")]
+        made = await bench(script, [WRITE], critics=judges)
         result = await made.run()
         await judge.aclose()
     assert [(event.step, event.critic, event.judgement) for event in told(made, Reviewed)] == [
