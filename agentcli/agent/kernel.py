@@ -55,11 +55,12 @@ from agentcli.agent.recording import Recorder, Recording
 from agentcli.agent.recovery import TOOL_RETRIES, RecoveryPolicy, RetryConfig
 from agentcli.agent.reviewing import Reviewing
 from agentcli.agent.run import Run, RunResult
-from agentcli.agent.search import Copies, Search
+from agentcli.agent.search import Search
 from agentcli.agent.sessions import session_of
 from agentcli.agent.state import AgentState
 from agentcli.agent.stop import Stop, Stopped, error_of, finished, stop_for, stop_of, unrecorded
 from agentcli.agent.stream import Stream
+from agentcli.agent.trying import Copies
 from agentcli.environments.base import Nowhere
 from agentcli.errors import ConfigError, InternalError, JournalError, Place, UsageError
 from agentcli.llm.client import LLMClient, ModelInfo, Sampling
