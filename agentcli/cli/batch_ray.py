@@ -204,11 +204,11 @@ def _commit_all(place: Path) -> None:
 def _connected() -> Any:
     # Without this Ray reports its usage to its developers.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    logging.getLogger("ray").setLevel(logging.ERROR)
     try:
         import ray
     except ImportError as error:
         raise ConfigError("--executor ray needs Ray", hint=extras.install("ray")) from error
+    logging.getLogger("ray").setLevel(logging.ERROR)  # its import has set another
     address = os.environ.get("RAY_ADDRESS", "")
     try:
         _answers(address)

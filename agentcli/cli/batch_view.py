@@ -26,7 +26,7 @@ from agentcli.cli.batch_ray import run_ray, settled
 from agentcli.cli.errors import show_note
 from agentcli.cli.signals import interruptible
 from agentcli.settings import Settings
-from agentcli.text import escape
+from agentcli.text import counted, escape
 from agentcli.wording import describe_call, duration
 
 _STYLES = {"solved": "green", "unsolved": "yellow", "stopped": "yellow", "failed": "red"}
@@ -136,7 +136,8 @@ class Progress:
         row.took_s = time.monotonic() - row.since if row.since else 0.0
         _print(result, self._out)
         if not self._console.is_terminal:
-            told = f"{name}: {row.state} · {result['steps']} steps · {duration(row.took_s)}"
+            steps = counted(result["steps"], "step")
+            told = f"{name}: {row.state} · {steps} · {duration(row.took_s)}"
             print(escape(told), file=sys.stderr, flush=True)
 
     def _table(self) -> Table:
