@@ -146,7 +146,8 @@ async def _solved(
     expected = {path: text for path, text in task["files"].items() if is_test_file(path)}
     if task["gone"]:
         expected = {p: text for p, text in task["files_after"].items() if is_test_file(p)}
-        if any(task["gone"] in path.read_text() for path in root.rglob("*.py")):
+        name = re.compile(rf"\b{re.escape(task['gone'])}\b")
+        if any(name.search(path.read_text()) for path in root.rglob("*.py")):
             return False
     if any((root / path).read_text() != text for path, text in expected.items()):
         return False

@@ -169,6 +169,19 @@ async def test_what_passed_is_kept_where_nothing_smaller_passes(work: Work, tmp_
     assert len(tried(log)) == 1 + LOOK_ON  # and then it is over
 
 
+async def test_a_renaming_is_not_searched_for_between_its_edits(work: Work, tmp_path: Path) -> None:
+    (tmp_path / "calc.py").write_text("def low(a, b):\n    return min(a, b)\n")
+    test = "from calc import low\n\n\ndef test_low():\n    assert low(1, 2) == 1\n"
+    (tmp_path / "test_calc.py").write_text(test)
+    defined = edit("def low", "def lowest")
+    imported = edit("import low", "import lowest", "test_calc.py")
+    used = edit("assert low(", "assert lowest(", "test_calc.py")
+    result, log, _ = await work([defined, imported, used, RUN, "Renamed."], [RIGHT])
+    assert result.state.stop is StopReason.FINAL
+    assert not tried(log) and len(result.state.files_changed) == 2
+    assert "assert lowest(1" in (tmp_path / "test_calc.py").read_text()
+
+
 async def test_used_up_tries_leave_the_workspace_as_it_was(work: Work, tmp_path: Path) -> None:
     wrong = [edit("return max(a, b)", f"return a * {n}") for n in (7, 8, 9)]
     cheat = edit("assert low(1, 2) == 1", "assert True", "test_calc.py")
