@@ -8,7 +8,6 @@ which takes about a minute once per process and halves their number.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -57,7 +56,6 @@ class DecodeGraphs:
         self._tokens = torch.empty(0)
         self._positions = torch.empty(0)
         self._expected: list[int] = []
-        self.warmup_s = 0.0
 
     def __call__(self, tokens: Tensor, cache: KVCache) -> Tensor:
         """(B, 1) next tokens, on the host or the device -> (B, V); the cache holds them then."""
@@ -88,7 +86,6 @@ class DecodeGraphs:
         self._expected = []
 
     def _capture(self, cache: KVCache, keys: int) -> None:
-        started = time.perf_counter()
         at = self._positions.clone()
         arguments = (self._model, cache, self._tokens, self._positions, keys)
         # Warm up aside: compilation and workspaces must not fall into the capture. The steps
@@ -107,4 +104,3 @@ class DecodeGraphs:
         self._positions.copy_(at)
         self._pool = graph.pool()
         self._graphs[keys] = graph, logits
-        self.warmup_s += time.perf_counter() - started

@@ -111,9 +111,6 @@ class NanochatFormat:
     def __init__(self, codec: TokenCodec) -> None:
         self._codec = codec
         self._marks_system = _knows(codec, "<|system_start|>")
-        self.stop_tokens = frozenset(
-            {codec.special_id("<|assistant_end|>"), codec.special_id("<|bos|>")}
-        )
 
     def segments(
         self, messages: Sequence[Message], *, silent: Collection[int] = ()
