@@ -60,10 +60,10 @@ def run_folder(
         for result in batch.ended.values():
             _print(result)
         code = asyncio.run(_run(batch, how, jobs, executor))
-        counted = Counter(result["status"] for result in batch.ended.values())
-        told = ", ".join(f"{count} {status}" for status, count in sorted(counted.items()))
+        ends = Counter(result["status"] for result in batch.ended.values())
+        told = ", ".join(f"{count} {status}" for status, count in sorted(ends.items()))
         show_note(f"{told or 'none ended'}; copies and patches are in {batch.folder}")
-    return code or (0 if set(counted) == {"solved"} and not batch.open else 1)
+    return code or (0 if set(ends) == {"solved"} and not batch.open else 1)
 
 
 async def _run(batch: Batch, how: How, jobs: int | None, executor: str) -> int:
@@ -105,9 +105,7 @@ class Progress:
         self._rows = {name: _Row() for name in self.names}
         self._console = Console(stderr=True)
         self._out = sys.stdout
-        self._live = Live(
-            console=self._console, get_renderable=self._table, refresh_per_second=4, transient=True
-        )
+        self._live = Live(console=self._console, get_renderable=self._table, refresh_per_second=4)
 
     def shown(self) -> AbstractContextManager[object]:
         """A context during which the table is shown."""
@@ -134,7 +132,11 @@ class Progress:
         row.state = result["status"]
         row.doing = result["detail"] or result["stop_reason"]
         row.took_s = time.monotonic() - row.since if row.since else 0.0
-        _print(result, self._out)
+        if self._console.is_terminal and self._out.isatty():  # above the table, not into it
+            line = Text(json.dumps(result, ensure_ascii=True))
+            self._console.print(line, soft_wrap=True)
+        else:
+            _print(result, self._out)
         if not self._console.is_terminal:
             steps = counted(result["steps"], "step")
             told = f"{name}: {row.state} · {steps} · {duration(row.took_s)}"
