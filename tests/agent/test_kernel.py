@@ -429,6 +429,7 @@ class TestCancellation:
         await asyncio.sleep(0)
         run.cancel()
         result = await run.result()
+        assert result.state.stop is StopReason.CANCELLED
         agent.check(result.state)
 
 

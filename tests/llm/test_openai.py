@@ -605,13 +605,16 @@ async def test_connection_survives_faults_and_cancellation() -> None:
 
 
 async def test_leaving_a_stream_early_closes_it() -> None:
-    async with ScriptedServer([Reply(text="x" * 100, pause_s=0.01, split=50)]) as server:
+    stalled = Reply(text="x" * 1000, stall_after=500, split=50)
+    async with ScriptedServer([stalled, Reply(text="next")]) as server:
         client = client_for(server)
         stream = client.stream(ask())
         async for event in stream:
             if isinstance(event, TextDelta):
                 break
         await stream.aclose()  # type: ignore[attr-defined]
+        assert (await chat(client, ask())).message.text == "next"
+        assert server.connections == 2  # the one that was left cannot be used again
         await client.aclose()
 
 

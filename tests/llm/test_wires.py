@@ -425,7 +425,12 @@ async def test_reasoning_of_another_wire_stays_away(wire: str) -> None:
     foreign = Thinking("", data='{"provider":"else","extra_content":{"a":1}}')
     said = Message(Role.ASSISTANT, (foreign, ToolCall("c", "read_file", "{}")))
     request = ask(user("go"), said, tool(ToolResult("c", "read_file", "x")))
-    await answer(wire, Reply(text="ok"), request)
+    async with ScriptedServer([Reply(text="ok")]) as server:
+        client = client_for(wire, server)
+        assert (await chat(client, request)).message.text == "ok"
+        await client.aclose()
+    sent = json.dumps(server.requests[0].json)
+    assert "read_file" in sent and "extra_content" not in sent
 
 
 async def test_the_older_form_of_a_call() -> None:
