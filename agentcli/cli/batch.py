@@ -62,8 +62,14 @@ class Batch:
         """
         place = self.folder / "work" / name
         made = self.folder / "work" / f"{name}.made"
+        digest = _digest(self.tasks[name])
         if made.exists():
-            return place
+            if made.read_text() == digest:
+                return place
+            # Of the task as it was before it was edited; what was done then is kept.
+            with contextlib.suppress(FileNotFoundError):
+                place.rename(place.with_name(f"{name}.{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"))
+            made.unlink()
         shutil.rmtree(place, ignore_errors=True)  # left by a crash in the middle of copying
         place.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -75,7 +81,7 @@ class Batch:
                 output_of(["cp", "-a", f"{self.workspace}/.", str(place)], os.environ, time_s=600)
         except OSError as error:
             raise WorkspaceError(f"no copy for {name}: {error}") from error
-        made.touch()
+        made.write_text(digest)
         return place
 
     def arrival_of(self, name: str) -> Path:

@@ -245,3 +245,26 @@ def test_what_came_back_from_a_cluster_survives_a_crash(
         done.save(batch.arrival_of("two"))
         (tasks / "two.md").write_text("Another task.")  # what came back was not of this one
         assert list(settled(batch)) == []
+
+
+@pytest.mark.parametrize("folder", ["workspace", "repository"])
+def test_a_task_that_was_edited_gets_a_fresh_copy(
+    folder: str,
+    tmp_path: Path,
+    tasks: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AGENTCLI_DATA_DIR", str(tmp_path / "data"))
+    workspace = request.getfixturevalue(folder)
+    with opened(tasks, workspace) as batch:
+        place = batch.copy_of("one")
+        (place / "done.txt").write_text("done\n")
+        assert batch.copy_of("one") == place and (place / "done.txt").exists()
+    (tasks / "one.md").write_text("Another task.")
+    with opened(tasks, workspace) as batch:
+        assert batch.copy_of("one") == place and not (place / "done.txt").exists()
+        (earlier,) = place.parent.glob("one.*-*")
+        assert (earlier / "done.txt").read_text() == "done\n"
+        (place / "new.txt").touch()
+        assert (batch.patch_of("one") is not None) == (folder == "repository")
