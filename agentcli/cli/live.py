@@ -34,6 +34,7 @@ from agentcli.agent.events import (
     Phase,
     PhaseChanged,
     RetryScheduled,
+    Reviewed,
     RunFinished,
     SessionStarted,
     Stage,
@@ -201,6 +202,8 @@ class LiveRenderer:
             case AnswerRejected(reason=reason):
                 now.text.clear()
                 self._note(f"answer not used: {reason}")
+            case Reviewed(reason=reason):
+                self._note(f"objection: {one_line(reason, 200)}")
             case RetryScheduled():
                 now.activity = f"waiting {duration(event.delay_s)} after an error"
                 self._note(f"attempt {event.attempt} failed: {one_line(event.error, 200)}")

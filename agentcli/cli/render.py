@@ -22,6 +22,7 @@ from agentcli.agent.events import (
     ModelChanged,
     PhaseChanged,
     RetryScheduled,
+    Reviewed,
     RunFinished,
     SessionStarted,
     Status,
@@ -126,6 +127,8 @@ class PlainRenderer:
                 self._lines(candidate_line(event))
             case AnswerRejected(reason=reason):
                 self._lines(f"answer not used: {escape(reason)}")
+            case Reviewed(reason=reason):
+                self._lines(f"objection: {one_line(escape(reason), 200)}")
             case RetryScheduled():
                 self._lines(
                     f"attempt {event.attempt} failed, the next in {duration(event.delay_s)}: "

@@ -55,6 +55,7 @@ def test_plain_lines() -> None:
     )
     assert "attempt 1 failed, the next in 2.0 s: the server is busy\n" in text
     assert "answer not used: the answer was empty\nwarning: a hook failed\n" in text
+    assert "objection: it is no JSON " in text
     assert "check passed: pytest -q\nstep 3 · " in text
     assert "\nsolved · 3 steps · 3,010 tokens in (1,200" in text
     assert f"session {SESSION.session_id}: agentcli sessions show {SESSION.session_id}\n" in text
