@@ -24,7 +24,7 @@ from agentcli.messages import Outcome, ToolCall, ToolResult
 from agentcli.tools.base import ToolContext, ToolKind
 from agentcli.tools.registry import Registry
 
-PATIENCE = 12
+PATIENCE = 18
 """Edits that are tried on for the right one, once there is one after which fewer tests fail."""
 
 LOOK_ON = 6
