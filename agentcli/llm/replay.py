@@ -20,6 +20,7 @@ from agentcli.llm.client import (
 )
 from agentcli.llm.tokens import TokenCount, estimate, message_tokens
 from agentcli.messages import Message, Text, Thinking, ToolCall
+from agentcli.text import counted
 
 
 class Replay:
@@ -38,9 +39,13 @@ class Replay:
             ProviderError: the recording is used up.
         """
         if self._next >= len(self._answers):
+            cut = not self._answers or self._answers[-1].message.calls
             raise ProviderError(
-                f"{self._source} holds {len(self._answers)} answers, and the run asks for more",
-                hint="The tools gave other results than when it was recorded",
+                f"{self._source} holds {counted(len(self._answers), 'answer')}, and the run asks "
+                "for more",
+                hint="It was cut short there"
+                if cut
+                else "The tools gave other results than when it was recorded",
                 provider=self.info.provider,
             )
         answer = self._answers[self._next]

@@ -51,6 +51,15 @@ async def test_the_end_of_the_recording() -> None:
     client = Replay(INFO, ANSWERS[2:3], source="fix.jsonl")
     assert (await client.count_tokens(ASK)).tokens == 1
     await chat(client, ASK)
-    with pytest.raises(ProviderError, match=r"fix\.jsonl holds 1 answers"):
+    with pytest.raises(ProviderError, match=r"fix\.jsonl holds 1 answer, ") as raised:
         await chat(client, ASK)
+    assert "other results" in str(raised.value.hint)
     await client.aclose()
+
+
+async def test_a_recording_that_was_cut_short_says_so() -> None:
+    client = Replay(INFO, ANSWERS[:1])
+    await chat(client, ASK)
+    with pytest.raises(ProviderError) as raised:
+        await chat(client, ASK)
+    assert raised.value.hint == "It was cut short there"
