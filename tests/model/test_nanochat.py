@@ -60,15 +60,12 @@ def reference_logits(model: GPT, tokens: list[int]) -> Tensor:
         x.append(e)
     x0 = list(x)
     half = c.head_dim // 2
-    frequency = [100_000.0 ** (-2 * i / c.head_dim) for i in range(half)]
+    frequency = 100_000.0 ** (-2 * torch.arange(half, dtype=torch.float64) / c.head_dim)
 
     def rope(head: Tensor, position: int) -> Tensor:
-        out = head.clone()
-        for i in range(half):
-            cos, sin = math.cos(position * frequency[i]), math.sin(position * frequency[i])
-            out[i] = head[i] * cos + head[half + i] * sin
-            out[half + i] = -head[i] * sin + head[half + i] * cos
-        return out
+        cos, sin = (position * frequency).cos(), (position * frequency).sin()
+        first, second = head[:half], head[half:]
+        return torch.cat([first * cos + second * sin, second * cos - first * sin])
 
     middle = x
     for i in range(c.n_layer):
@@ -87,6 +84,7 @@ def reference_logits(model: GPT, tokens: list[int]) -> Tensor:
             queries.append(torch.stack([1.2 * norm(rope(h, t)) for h in q]))
             keys.append(torch.stack([1.2 * norm(rope(h, t)) for h in k]))
             values.append(v)
+        all_keys, all_values = torch.stack(keys), torch.stack(values)  # (T, Hkv, D)
         short = math.ceil(c.sequence_len / 4 / 128) * 128
         window = short if "SSL"[i % 3] == "S" and i < c.n_layer - 1 else c.sequence_len
         after = []
@@ -95,8 +93,7 @@ def reference_logits(model: GPT, tokens: list[int]) -> Tensor:
             heads = []
             for h in range(c.n_head):
                 kv = h // (c.n_head // c.n_kv_head)
-                k = torch.stack([keys[s][kv] for s in range(first, t + 1)])
-                v = torch.stack([values[s][kv] for s in range(first, t + 1)])
+                k, v = all_keys[first : t + 1, kv], all_values[first : t + 1, kv]
                 scores = k @ queries[t][h] / math.sqrt(c.head_dim)
                 heads.append(scores.softmax(0) @ v)
             stream = stream + w[p + "attn.c_proj.weight"] @ torch.cat(heads)
