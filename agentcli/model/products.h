@@ -7,7 +7,9 @@
 //
 // More rows: arithmetic is what limits. Six outputs at a time, each weight is widened in a register and
 // multiplied there in tiles of 3 outputs and 4 rows, piece by piece, so that the inputs stay in the
-// nearest cache. Weights of 4 bits stay with integers, which is faster for them.
+// nearest cache. What comes next is asked for ahead throughout, a share in every tile: asked for in the
+// first one alone, memory would rest while the others compute. Weights of 4 bits stay with integers,
+// which is faster for them.
 
 #include <stdint.h>
 #include <math.h>
@@ -24,6 +26,7 @@ typedef int32_t i8 __attribute__((vector_size(32)));
 typedef int16_t s16 __attribute__((vector_size(32)));
 
 #define INLINE static inline __attribute__((always_inline))
+#define EACH _Pragma("GCC unroll 4")  // else compilers keep arrays of registers in memory
 #define GROUP 32
 #define AHEAD 4096   // bytes
 #define FEW 2        // rows that are multiplied in one stream,
@@ -232,43 +235,65 @@ static void stream(float *y, const float *x, const Matrix *w, long rows) {
 
 // --- panels ------------------------------------------------------------------------------------
 
-// Eight inputs of an output from i on as floats; 8 bits without their scale.
-INLINE f8 eight(const void *w, long bits, long i) {
-    if (bits == 16) return from_bf16((const uint16_t *)w + i);
-    return __builtin_convertvector(from_int8((const int8_t *)w + i), f8);
+// Eight of the 16 inputs of an output from i on as floats; 8 bits without their scale. Of bfloat16 the
+// even ones are the first: two share a lane, and come apart without a shuffle.
+INLINE f8 eight(const char *w, long bits, long i, int second) {
+    if (bits == 8) return __builtin_convertvector(from_int8((const int8_t *)w + i + 8 * second), f8);
+    u8 both;
+    memcpy(&both, w + 2 * i, sizeof both);
+    return (f8)(second ? both >> 16 << 16 : both << 16);
 }
 
-// Adds to acc (rows, PANEL) what `count` inputs give; reads ahead by `ahead` bytes unless that is 0.
+// Inputs in the order in which ``eight`` has weights of bfloat16.
+static float *reordered(const float *x, long count) {
+    float *y = aligned_alloc(64, count * sizeof(float));
+    for (long i = 0; i < count; i += 16) {
+        f8 a = load(x + i), b = load(x + i + 8);
+        store(y + i, __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14));
+        store(y + i + 8, __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15));
+    }
+    return y;
+}
+
+INLINE void half_step(f8 (*sums)[PANEL], const float *x, long k, const char *const *w, long bits, long i,
+                      int second, int rows) {
+    f8 weight[PANEL];
+    EACH for (int p = 0; p < PANEL; p++) {
+        f8 v = eight(w[p], bits, i, second);
+        KEEP(v);
+        weight[p] = v;
+    }
+    EACH for (int m = 0; m < rows; m++) {
+        f8 input = load(x + m * k + i + 8 * second);
+        KEEP(input);
+        EACH for (int p = 0; p < PANEL; p++) sums[m][p] += weight[p] * input;
+    }
+}
+
+// Adds to acc (rows, PANEL) what `count` inputs give; of what lies `ahead` bytes on, asks for 1 / `tiles`.
 INLINE void tile(f8 (*acc)[PANEL], const float *x, long k, const char *const *w, long bits, long count,
-                 long ahead, int rows) {
+                 long ahead, long tiles, int rows) {
     f8 sums[TILE][PANEL];
-    for (int m = 0; m < rows; m++)
-        for (int p = 0; p < PANEL; p++) sums[m][p] = acc[m][p];
+    EACH for (int m = 0; m < rows; m++)
+        EACH for (int p = 0; p < PANEL; p++) sums[m][p] = acc[m][p];
     for (long i = 0; i < count; i += GROUP) {
-        for (int p = 0; ahead && p < PANEL; p++) __builtin_prefetch(w[p] + i * bits / 8 + ahead);
+        EACH for (int p = 0; p < PANEL; p++) __builtin_prefetch(w[p] + ahead);
+        ahead += GROUP * bits / 8 / tiles;
 #pragma GCC unroll 1
-        for (long j = i; j < i + GROUP; j += 8) {
-            f8 weight[PANEL];
-            for (int p = 0; p < PANEL; p++) {
-                weight[p] = eight(w[p], bits, j);
-                KEEP(weight[p]);
-            }
-            for (int m = 0; m < rows; m++) {
-                f8 input = load(x + m * k + j);
-                KEEP(input);
-                for (int p = 0; p < PANEL; p++) sums[m][p] += weight[p] * input;
-            }
+        for (long j = i; j < i + GROUP; j += 16) {
+            half_step(sums, x, k, w, bits, j, 0, rows);
+            half_step(sums, x, k, w, bits, j, 1, rows);
         }
     }
-    for (int m = 0; m < rows; m++)
-        for (int p = 0; p < PANEL; p++) acc[m][p] = sums[m][p];
+    EACH for (int m = 0; m < rows; m++)
+        EACH for (int p = 0; p < PANEL; p++) acc[m][p] = sums[m][p];
 }
 
 // The outputs first .. first + PANELS * PANEL of `rows` rows.
 INLINE void panel(float *y, const float *x, const Matrix *w, long bits, long first, long rows) {
     long n = w->outputs, k = w->inputs;
     f8 acc[PANELS][ROWS][PANEL] = {0};
-    long size = (rows + (rows + TILE - 1) / TILE - 1) / ((rows + TILE - 1) / TILE);  // tiles alike
+    long tiles = (rows + TILE - 1) / TILE, size = (rows + tiles - 1) / tiles;  // tiles alike
     for (long at = 0; at < k; at += DEPTH) {
         long count = k - at < DEPTH ? k - at : DEPTH;
         for (int s = 0; s < PANELS; s++) {
@@ -279,13 +304,13 @@ INLINE void panel(float *y, const float *x, const Matrix *w, long bits, long fir
             }
             for (long m = 0; m < rows; m += size) {
                 const float *from = x + m * k + at;
-                long ahead = m ? 0 : PANELS * PANEL * k * bits / 8;
+                long ahead = (PANELS * PANEL * k + m / size * count / tiles) * bits / 8;
                 f8 (*sums)[PANEL] = acc[s] + m;
                 switch (rows - m < size ? rows - m : size) {
-                    case 1: tile(sums, from, k, of, bits, count, ahead, 1); break;
-                    case 2: tile(sums, from, k, of, bits, count, ahead, 2); break;
-                    case 3: tile(sums, from, k, of, bits, count, ahead, 3); break;
-                    default: tile(sums, from, k, of, bits, count, ahead, 4);
+                    case 1: tile(sums, from, k, of, bits, count, ahead, tiles, 1); break;
+                    case 2: tile(sums, from, k, of, bits, count, ahead, tiles, 2); break;
+                    case 3: tile(sums, from, k, of, bits, count, ahead, tiles, 3); break;
+                    default: tile(sums, from, k, of, bits, count, ahead, tiles, 4);
                 }
             }
         }
@@ -298,10 +323,13 @@ INLINE void panel(float *y, const float *x, const Matrix *w, long bits, long fir
 }
 
 static void panels(float *y, const float *x, const Matrix *w, long rows) {
+    float *own = w->bits == 16 ? reordered(x, rows * w->inputs) : 0;
+    if (own) x = own;
 #pragma omp parallel for schedule(static)
     for (long o = 0; o < w->outputs; o += PANELS * PANEL)
         if (w->bits == 16) panel(y, x, w, 16, o, rows);
         else panel(y, x, w, 8, o, rows);
+    free(own);
 }
 
 // y (rows, outputs) = x (rows, inputs) times the matrix transposed, plus bias.
