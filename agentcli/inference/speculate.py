@@ -5,6 +5,9 @@ followed them there is the draft. One forward checks the whole draft: each posit
 token as always, and the draft holds as far as it agrees. With the sample taken from the model's
 own distribution, agreement or not, the output is distributed exactly as without drafts; greedy
 output is equal token by token.
+
+A forward of many tokens costs more than one of a single token, so a text that does not repeat itself
+must not be drafted for at length: drafts begin short and grow as they hold.
 """
 
 from __future__ import annotations
@@ -15,15 +18,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Lookup:
-    """``draft`` tokens at most, found by the last ``longest`` .. ``shortest`` tokens."""
+    """``first`` tokens, later ``draft`` at most, found by the last ``longest`` .. ``shortest``."""
 
+    first: int = 2
     draft: int = 8
     longest: int = 4
     shortest: int = 2
 
 
 class PromptLookup:
-    """Drafts for one row. Feed it every token; ``feedback`` keeps useless drafts rare."""
+    """Drafts for one row. Feed it every token; ``feedback`` keeps useless drafts rare and short."""
 
     def __init__(self, settings: Lookup, tokens: Sequence[int] = ()) -> None:
         self._settings = settings
@@ -32,6 +36,7 @@ class PromptLookup:
         self._after: dict[tuple[int, ...], int] = {}
         self._wait = 0  # steps without drafts left
         self._pause = 1  # how many the next failure costs
+        self._size = min(settings.first, settings.draft)  # of the next draft
         self.drafted = 0
         self.accepted = 0
         self.extend(tokens)
@@ -61,15 +66,20 @@ class PromptLookup:
     def _copy(self, place: int) -> list[int]:
         """What followed there; where that reaches the present, the draft repeats itself."""
         period = len(self._tokens) - place
-        followed = self._tokens[place : place + self._settings.draft]
-        return [followed[i % period] for i in range(self._settings.draft)]
+        followed = self._tokens[place : place + self._size]
+        return [followed[i % period] for i in range(self._size)]
 
     def feedback(self, drafted: int, accepted: int) -> None:
-        """A draft that failed entirely doubles the pause before the next, up to 32 steps."""
+        """The next draft is twice as long as what held of this one and what the forward gave.
+
+        One that failed entirely doubles the pause before the next, up to 32 steps.
+        """
         self.drafted += drafted
         self.accepted += accepted
         if accepted:
             self._pause = 1
+            self._size = min(2 * (accepted + 1), self._settings.draft)
         else:
             self._wait = self._pause
             self._pause = min(2 * self._pause, 32)
+            self._size = min(self._settings.first, self._settings.draft)

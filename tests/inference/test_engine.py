@@ -200,7 +200,7 @@ def test_prompt_lookup_changes_nothing(engine: Engine, sampling: Sampling) -> No
 def test_prompt_lookup_saves_forwards(engine: Engine) -> None:
     sampling = Sampling(temperature=0.0, logit_bias={65: 50.0})  # says A for ever
     generation = engine.generate(
-        [65] * 10, max_tokens=60, sampling=sampling, lookup=Lookup(draft=7, shortest=1)
+        [65] * 10, max_tokens=60, sampling=sampling, lookup=Lookup(first=7, draft=7, shortest=1)
     )
     assert [column[0] for column, _ in generation] == [65] * 60
     assert generation.steps <= 60 // 8 + 2

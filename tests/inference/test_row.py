@@ -88,7 +88,7 @@ def test_stop_strings_cut_at_the_first(pieces: list[str], stops: list[str]) -> N
 
 
 def test_lookup_finds_what_followed() -> None:
-    lookup = PromptLookup(Lookup(draft=3, longest=3, shortest=2), [1, 2, 3, 4, 5, 1, 2])
+    lookup = PromptLookup(Lookup(first=3, draft=3, longest=3, shortest=2), [1, 2, 3, 4, 5, 1, 2])
     assert lookup.propose() == [3, 4, 5]
     lookup.extend([9])
     assert lookup.propose() == []
@@ -104,8 +104,19 @@ def test_lookup_prefers_the_longer_and_the_later_match() -> None:
 
 
 def test_lookup_continues_a_repetition() -> None:
-    lookup = PromptLookup(Lookup(draft=5), [1, 2, 1, 2, 1, 2])
+    lookup = PromptLookup(Lookup(first=5), [1, 2, 1, 2, 1, 2])
     assert lookup.propose() == [1, 2, 1, 2, 1]
+
+
+def test_drafts_grow_as_they_hold_and_begin_anew() -> None:
+    lookup = PromptLookup(Lookup(first=2, draft=7), [1, 2, 3] * 9)
+    sizes = []
+    for accepted in (2, 6, 7, 1, 2, 0):
+        sizes.append(len(lookup.propose()))
+        lookup.feedback(sizes[-1], accepted)
+    assert sizes == [2, 6, 7, 7, 4, 6]
+    assert lookup.propose() == []  # the pause after a failure
+    assert len(lookup.propose()) == 2
 
 
 def test_failing_drafts_become_rare() -> None:
