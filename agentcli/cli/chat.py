@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import select
 import shlex
 import signal
 import sys
+import threading
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -208,6 +210,25 @@ def _remember(key: str, value: str) -> None:
     set_value(user_file(), key, value)
 
 
+def _end_with_terminal() -> None:
+    """End the process when its terminal goes away, as SIGHUP does by default.
+
+    The parent process may ignore SIGHUP, and none is sent if the terminal is not the controlling
+    one; Textual would go on reading the closed terminal, at full speed.
+    """
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    if not sys.stdin.isatty():
+        return
+    terminal = select.poll()
+    terminal.register(sys.stdin.fileno(), 0)  # hang-ups and errors are reported without being asked
+
+    def wait() -> None:
+        if any(event & select.POLLHUP for _, event in terminal.poll()):
+            os.kill(os.getpid(), signal.SIGHUP)
+
+    threading.Thread(target=wait, name="terminal", daemon=True).start()
+
+
 def _full(options: Options, settings: Settings) -> int:
     """Run the full screen. Slow imports happen behind it, when the user can already type."""
     import asyncio
@@ -219,8 +240,7 @@ def _full(options: Options, settings: Settings) -> int:
 
         linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGTERM)
 
-    # A full screen ends with its terminal, even if the parent process ignores SIGHUP.
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    _end_with_terminal()
 
     def start(
         *, session_id: str | None, model: str | None, mode: str | None, **screen: Any

@@ -11,9 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import pexpect
 import psutil
 import pytest
 
@@ -186,22 +184,30 @@ def test_a_plain_chat_edits_its_lines_and_has_earlier_ones(
     one.until(one.ended, "the end")
 
 
-def test_it_ends_with_its_terminal_also_where_hangups_are_ignored(
+def test_it_ends_with_its_terminal_also_where_no_hangup_reaches_it(
     cli: Cli, workspace: Path
 ) -> None:
-    child: Any = pexpect.spawn(  # its types lack the end of the terminal
-        sys.executable,
-        ["-m", "agentcli", "chat", "--model", "openai:scripted"],
-        cwd=str(workspace),
-        env={**cli.env, "TERM": "xterm-256color"},
-        ignore_sighup=True,
-        timeout=PATIENCE_S,
-    )
-    child.expect("openai:scripted")
-    child.ptyproc.fileobj.close()
-    end = time.monotonic() + PATIENCE_S
-    while os.waitpid(child.pid, os.WNOHANG) == (0, 0):
-        if time.monotonic() > end:
-            os.kill(child.pid, signal.SIGKILL)
-            raise AssertionError("it goes on without a terminal")
-        time.sleep(0.05)
+    ours, theirs = os.openpty()  # not the controlling terminal of the chat: it gets no SIGHUP
+    ignoring = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        chat = subprocess.Popen(
+            [sys.executable, "-m", "agentcli", "chat", "--model", "openai:scripted"],
+            cwd=workspace,
+            env={**cli.env, "TERM": "xterm-256color"},
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+        )
+    finally:
+        signal.signal(signal.SIGHUP, ignoring)
+        os.close(theirs)
+    try:
+        shown = b""
+        while b"openai:scripted" not in shown:
+            shown += os.read(ours, 65536)
+        os.close(ours)
+        assert chat.wait(PATIENCE_S) == -signal.SIGHUP
+    finally:
+        chat.kill()
+        chat.wait()
