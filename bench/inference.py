@@ -43,7 +43,7 @@ from models import (
 from agentcli.inference.engine import Engine
 from agentcli.inference.sampling import GREEDY
 from agentcli.inference.speculate import Lookup, PromptLookup
-from agentcli.inference.threads import fastest_threads
+from agentcli.inference.threads import step_threads
 from agentcli.model.gpt import GPT
 
 
@@ -237,7 +237,7 @@ class _Known(PromptLookup):
             self._wait -= 1
             return []
         at = len(self._tokens) - self._start
-        return (self.answer[at : at + self.right] + [1] * 8)[:8]
+        return (self.answer[at : at + self.right] + [1] * 8)[: self._size]
 
 
 class _MostlyRight(_Known):
@@ -303,7 +303,7 @@ def on_cpu(bench: Bench, shapes: list[str], fixed: int) -> None:
         for label, scheme in (("bfloat16", None), ("int8", "int8"), ("int4", "int4")):
             with bench.row(shape, f"decode {label}"):
                 model = build(shape, "cpu", torch.bfloat16, scheme)  # type: ignore[arg-type]
-                threads = fixed or fastest_threads(model)
+                threads = fixed or step_threads(model).usual
                 torch.set_num_threads(threads)
                 engine = Engine(model, bytes_tokenizer())
                 steps[label] = bench.decode(shape, engine, 1, f"{label}, {threads} threads")

@@ -22,6 +22,7 @@ from agentcli.inference.graphs import DecodeGraphs
 from agentcli.inference.row import FinishReason, InlineTools, RowState, RowText
 from agentcli.inference.sampling import Sampling, adjust, choose, top_logprobs
 from agentcli.inference.speculate import Lookup, PromptLookup
+from agentcli.inference.threads import StepThreads
 from agentcli.model.gpt import GPT
 from agentcli.model.kv_cache import KVCache
 from agentcli.model.tokenizer import Tokenizer
@@ -38,7 +39,8 @@ class Engine:
     """Generates with one model. Holds no conversation: caches are the caller's.
 
     ``stop_ids`` end a row; None: the tokenizer's end and beginning. ``graphs`` replays decode
-    steps as CUDA graphs (None: on CUDA), ``compiled`` compiles them as well.
+    steps as CUDA graphs (None: on CUDA), ``compiled`` compiles them as well. ``threads`` chooses
+    how many compute (None: as torch is set).
     """
 
     def __init__(
@@ -49,8 +51,10 @@ class Engine:
         stop_ids: frozenset[int] | None = None,
         graphs: bool | None = None,
         compiled: bool = False,
+        threads: StepThreads | None = None,
     ) -> None:
         self.model = model
+        self.threads = threads
         self.tokenizer = tokenizer
         ends = {tokenizer.eos_id, tokenizer.bos_id} - {None}
         self.stop_ids: frozenset[int] = frozenset(ends) if stop_ids is None else stop_ids  # type: ignore[arg-type]
@@ -126,7 +130,11 @@ class Engine:
         """Logits (B, T, V) of tokens (B, T) on the host, which the cache holds afterwards."""
         if self.graphs is not None and tokens.shape[1] == 1:
             return self.graphs(tokens, cache)[:, None]
-        return self.model(tokens.to(self.model.device), cache)  # type: ignore[no-any-return]
+        started = time.perf_counter()
+        logits: Tensor = self.model(tokens.to(self.model.device), cache)
+        if self.threads is not None and tokens.shape[1] == 1:
+            self.threads.stepped(time.perf_counter() - started)
+        return logits
 
 
 class Generation(Iterator[Column]):
@@ -220,6 +228,8 @@ class Generation(Iterator[Column]):
     def _prefill(self) -> bool:
         """Brings the prompt into the cache but for what it shares already. False: cancelled."""
         started = time.perf_counter()
+        if self.engine.threads is not None:
+            self.engine.threads.begin(len(self.rows))
         cache, prompt = self.cache, self._prompt
         shared = _common_prefix(cache.row_tokens(), prompt)
         # The last token is always computed: its logits are needed.

@@ -51,7 +51,7 @@ from agentcli.inference.sampling import Sampling
 from agentcli.inference.selftest import selftest
 from agentcli.inference.speculate import Lookup
 from agentcli.inference.substring import CopyConstraint
-from agentcli.inference.threads import fastest_threads
+from agentcli.inference.threads import StepThreads, step_threads
 from agentcli.inference.tool_schemas import OfferedTool
 from agentcli.inference.turn import (
     CALL_END,
@@ -89,15 +89,17 @@ class Host:
         tokenizer, model = self.loaded.tokenizer, self.loaded.model
         # The in-stream block ends an answer: its result comes with the next request.
         ends = {tokenizer.special[name] for name in (END, PYTHON_END) if name in tokenizer.special}
-        self._engine = Engine(model, tokenizer, stop_ids=self.loaded.stop_ids | ends)
+        load_s = time.perf_counter() - started
+        self._threads: StepThreads | None = None
+        if fixed := options.get("threads"):
+            torch.set_num_threads(fixed)
+        else:
+            self._threads = step_threads(model)
+        self._engine = Engine(
+            model, tokenizer, stop_ids=self.loaded.stop_ids | ends, threads=self._threads
+        )
         self._caches: OrderedDict[str, KVCache] = OrderedDict()
         self._grammars: OrderedDict[str, Grammar] = OrderedDict()
-        load_s = time.perf_counter() - started
-        threads = options.get("threads")
-        if threads:
-            torch.set_num_threads(threads)
-        else:
-            threads = fastest_threads(model)
         wire.send(
             "ready",
             family=self.loaded.family,
@@ -105,7 +107,7 @@ class Host:
             context=model.config.sequence_len,
             device=str(model.device),
             dtype=str(model.embedding_weight.dtype).removeprefix("torch."),
-            threads=threads,
+            threads=torch.get_num_threads(),
             load_s=load_s,
         )
 
@@ -147,7 +149,8 @@ class Host:
 
         inline = InlineTools(ToolTags.nanochat(tokenizer), run) if request.get("python") else None
         samples: int = request.get("num_samples", 1)
-        generation = Engine(model, tokenizer, stop_ids=self.loaded.stop_ids).generate(
+        stop_ids = self.loaded.stop_ids
+        generation = Engine(model, tokenizer, stop_ids=stop_ids, threads=self._threads).generate(
             request["tokens"],
             num_samples=samples,
             max_tokens=request.get("max_tokens"),

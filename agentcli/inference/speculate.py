@@ -6,8 +6,8 @@ token as always, and the draft holds as far as it agrees. With the sample taken 
 own distribution, agreement or not, the output is distributed exactly as without drafts; greedy
 output is equal token by token.
 
-A forward of many tokens costs more than one of a single token, so a text that does not repeat itself
-must not be drafted for at length: drafts begin short and grow as they hold.
+A forward of many tokens costs more than one of a single token, so drafts for a text that does not
+repeat itself must be short and rare: they begin short and grow as they hold.
 """
 
 from __future__ import annotations

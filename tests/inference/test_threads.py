@@ -1,4 +1,4 @@
-"""The number of threads is one of those allowed, and is set; which one depends on the machine."""
+"""How many threads decode: chosen by what steps take, at start and again beside other work."""
 
 from __future__ import annotations
 
@@ -7,21 +7,84 @@ import torch
 
 from agentcli.inference import threads
 from agentcli.inference.engine import Engine
+from agentcli.inference.sampling import GREEDY
+from agentcli.inference.threads import AGAIN, RARELY, StepThreads
+
+QUIET = {1: 3.0, 2: 2.0}
+BUSY = {1: 3.5, 2: 9.0}
+
+
+def steps(chosen: StepThreads, takes: dict[int, float], count: int) -> list[int]:
+    """The numbers that so many steps are done with, each taking what ``takes`` says."""
+    used = []
+    for _ in range(count):
+        used.append(chosen.count)
+        assert torch.get_num_threads() == chosen.count
+        chosen.stepped(takes[chosen.count])
+    return used
 
 
 def test_the_fastest_is_taken(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     times = {1: 3.0, 2: 1.0, 3: 2.0}
-    tried: list[int] = []
-
-    def step_time(model: object, count: int, tries: int) -> float:
-        tried.append(count)
-        return times[count]
-
-    monkeypatch.setattr(threads, "_step_time", step_time)
-    assert threads.fastest_threads(engine.model, 3) == 2 == torch.get_num_threads()
-    assert tried == [1, 2, 3]
-    assert threads.fastest_threads(engine.model, 1) == 1
+    monkeypatch.setattr(threads, "_step_time", lambda model, count, tries: times[count])
+    assert threads.step_threads(engine.model, 3).usual == 2 == torch.get_num_threads()
+    assert threads.step_threads(engine.model, 1).usual == 1 == torch.get_num_threads()
 
 
 def test_measuring_works(engine: Engine) -> None:
-    assert threads.fastest_threads(engine.model) in range(1, threads.usable_cores() + 1)
+    assert threads.step_threads(engine.model).usual in range(1, threads.usable_cores() + 1)
+
+
+def test_other_work_changes_the_number_and_its_end_changes_it_back() -> None:
+    chosen = StepThreads(QUIET)
+    assert set(steps(chosen, QUIET, 100)) == {2}
+    assert steps(chosen, BUSY, 10) == [2, 2, 2, 1, 1, 2, 2, 1, 1, 1]
+    used = steps(chosen, BUSY, 2000)
+    assert used.count(2) <= 20  # it is tried again, less and less often
+    back = steps(chosen, QUIET, RARELY + 8)
+    assert back[-1] == 2
+
+
+def test_one_slow_step_changes_nothing() -> None:
+    chosen = StepThreads(QUIET)
+    for _ in range(20):
+        chosen.stepped(50.0)
+        assert set(steps(chosen, QUIET, 2)) == {2}
+
+
+def test_a_new_generation_begins_with_the_usual_number() -> None:
+    chosen = StepThreads(QUIET)
+    steps(chosen, BUSY, 20)
+    assert chosen.count == 1
+    chosen.begin(rows=1)
+    assert steps(chosen, QUIET, 2 * AGAIN).count(1) <= 2
+
+
+def test_a_number_that_was_measured_on_a_busy_machine_is_corrected() -> None:
+    chosen = StepThreads(BUSY)
+    assert chosen.usual == 1
+    steps(chosen, QUIET, RARELY + 10)
+    chosen.begin(rows=1)
+    assert chosen.usual == 2 == chosen.count
+
+
+def test_rows_are_tried_at_once() -> None:
+    chosen = StepThreads(QUIET)
+    chosen.begin(rows=8)
+    assert steps(chosen, {1: 10.0, 2: 30.0}, 6) == [1, 1, 2, 2, 1, 1]
+    assert chosen.usual == 2  # of one row
+
+
+def test_every_step_of_one_token_is_timed(engine: Engine) -> None:
+    class Counted(StepThreads):
+        seen = 0
+
+        def stepped(self, seconds: float) -> None:
+            self.seen += 1
+            super().stepped(seconds)
+
+    timed = Counted({1: 1.0})
+    own = Engine(engine.model, engine.tokenizer, stop_ids=frozenset(), threads=timed)
+    generation = own.generate([1, 2, 3], max_tokens=6, sampling=GREEDY)
+    assert len(list(generation)) == 6
+    assert timed.seen == 5  # the first comes from the prompt

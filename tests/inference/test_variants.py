@@ -35,14 +35,14 @@ def test_one_span_differs_and_all_is_scored_as_it_is_said(engine: Engine) -> Non
     variants = Variants(engine, [1, 2, 3], [4], engine.model.new_cache())
     variants.add(edit)
     variants.add(edit)  # known
-    found = collect(variants, 12)
+    found = collect(variants, 6)
     texts = []
     for variant in found:
         assert variant.tokens[-1] == 4
         call = json.loads(engine.tokenizer.decode(variant.tokens[:-1]))["arguments"]
         assert call["old"] == "aaaaaaab" != call["new"]
         texts.append(call["new"])
-    assert len(set(texts)) == len(texts) == 12
+    assert len(set(texts)) == len(texts) == 6
     costs = [-variant.logprob for variant in found]
     assert costs == sorted(costs)
     # Reading pieces of the cache again gives what reading everything gives.
@@ -60,7 +60,7 @@ def test_costly_places_wait(engine: Engine) -> None:
     variants.add(Edit.of(HEAD.replace("aaaaaaab", "ab"), "old"), 1000.0)
     olds = {
         json.loads(engine.tokenizer.decode(variant.tokens[:-1]))["arguments"]["old"]
-        for variant in collect(variants, 6)
+        for variant in collect(variants, 3)
     }
     assert olds == {"aaaaaaab"}
 
@@ -79,7 +79,7 @@ def test_proposals_take_places_and_find_their_own(engine: Engine) -> None:
         places=[given],
         max_tokens=120,
     )
-    for proposal in islice(proposals, 6):
+    for proposal in islice(proposals, 3):
         call = json.loads(engine.tokenizer.decode(proposal.tokens[:-1]))["arguments"]
         assert FILES[call["path"]].count(call["old"]) == 1
         assert call["old"] != call["new"]

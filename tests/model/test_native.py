@@ -147,6 +147,28 @@ def test_product(inputs: int, kind: type[StreamedLinear], kernels: None) -> None
         near(matrix(wide).double(), torch.cat([expected] * 2), 1e-2)
 
 
+@pytest.mark.parametrize("scheme", [None, "int8", "int4"])
+def test_any_number_of_threads_gives_the_same_steps(scheme: Scheme | None, kernels: None) -> None:
+    torch.manual_seed(0)
+    model = nanochat(scheme)
+    if scheme is None:
+        pack_model(model.bfloat16())
+    assert can_pack() or all(block.native is not None for block in model.blocks)
+    tokens, before = torch.randint(0, 512, (2, 24)), torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2, 3):
+            with torch.inference_mode():
+                torch.set_num_threads(before)
+                cache = model.new_cache(2)
+                model(tokens[:, :20], cache)  # a prompt is computed with the usual number
+                torch.set_num_threads(threads)
+                found.append(torch.cat([model(tokens[:, [at]], cache) for at in range(20, 24)], 1))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
 def test_generation_is_the_same_without(kernels: None) -> None:
     torch.manual_seed(0)
     model = nanochat("int8")
