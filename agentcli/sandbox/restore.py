@@ -1,9 +1,10 @@
 """Layer E: what the host would later execute or obey is as it was when a command has ended.
 
-Covers: git's hooks and configuration (``config``, ``config.worktree``, ``commondir``), ``.envrc``,
-    folders of editors and assistants, ``.mcp.json``, ``.agentcli``, and a bare repository planted
-    where git would find it; also what was missing before the command; the same in every folder
-    below (``nested.py``), where what git itself writes may stay and removals are left alone.
+Covers: git's hooks, wherever its configuration has them in the workspace, and that configuration
+    (``config``, ``config.worktree``, ``commondir``), ``.envrc``, folders of editors and assistants,
+    ``.mcp.json``, ``.agentcli``, and a bare repository planted where git would find it; also what
+    was missing before the command; the same in every folder below (``nested.py``), where what git
+    itself writes may stay and removals are left alone.
     A virtual environment that was there starts as before (``startup.py``).
     Whatever is taken away goes to a quarantine folder outside the workspace, nothing is destroyed.
 Does not cover: the project's own sources, build files and test configuration, which are what the
