@@ -74,12 +74,17 @@ class Server:
             ToolError: it cannot be reached, failed or was too slow; one line that says which.
         """
         connection = await self._connected()
+        connection.users += 1
         try:
             return await self._used(connection, work)
         except ToolError:
-            if not connection.forgotten:
+            # What was refused has not begun; of another under way at the time nobody knows.
+            connection.crowded |= connection.users > 1
+            if connection.crowded or not connection.forgotten:
                 raise
-        return await self._used(await self._connected(), work)  # which it has not begun
+        finally:
+            connection.users -= 1
+        return await self._used(await self._connected(), work)
 
     async def _used(
         self, connection: _Connection, work: Callable[[Client], Coroutine[Any, Any, _T]]
@@ -178,6 +183,8 @@ class _Connection:
     """A session with a server in a task of its own: its contexts must end in the same task."""
 
     def __init__(self, server: Server) -> None:
+        self.users = 0
+        self.crowded = False
         self._server = server
         self._end = End()
         self._ready: asyncio.Future[Client] = asyncio.get_running_loop().create_future()

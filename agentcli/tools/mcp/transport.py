@@ -51,9 +51,15 @@ async def http(url: str, headers: Mapping[str, str], end: End) -> AsyncIterator[
 
     async def look(response: httpx2.Response) -> None:
         # The specification has 404 for it; many servers say 400, which has other causes as well.
-        if MCP_SESSION_ID in response.request.headers and (
-            response.status_code == 404
-            or (response.status_code == 400 and not _answers(await response.aread()))
+        request = response.request
+        if (
+            request.method == "POST"
+            and MCP_SESSION_ID in request.headers
+            and _has_id(request.content)
+            and (
+                response.status_code == 404
+                or (response.status_code == 400 and not _has_id(await response.aread()))
+            )
         ):
             end.words, end.forgotten = "does not know the session any more", True
             end.came.set()
@@ -66,8 +72,8 @@ async def http(url: str, headers: Mapping[str, str], end: End) -> AsyncIterator[
         yield streams
 
 
-def _answers(body: bytes) -> bool:
-    """Whether this is the answer to a request, which then reached its session."""
+def _has_id(body: bytes) -> bool:
+    """Whether this is a request, or the answer to one, which then reached its session."""
     try:
         return json.loads(body)["id"] is not None
     except (ValueError, KeyError, TypeError):
