@@ -273,7 +273,7 @@ class Forgetful(BaseHTTPRequestHandler):
         request = json.loads(self.rfile.read(int(self.headers["content-length"])))
         begins = request["method"] == "initialize"
         if not begins and self.headers["mcp-session-id"] != self.session:
-            self._answer(self.refusal, '{"jsonrpc": "2.0", "error": {"code": 1}, "id": null}')
+            self._answer(self.refusal, '{"jsonrpc": "2.0", "error": {"code": 1}, "id": "none"}')
         else:
             self._answer(200 if "id" in request else 202, told(request) if "id" in request else "")
 

@@ -13,7 +13,7 @@ import shutil
 import signal
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from agentcli.errors import ConfigError
@@ -50,16 +50,15 @@ async def http(url: str, headers: Mapping[str, str], end: End) -> AsyncIterator[
     from mcp.client.streamable_http import MCP_SESSION_ID, streamable_http_client
 
     async def look(response: httpx2.Response) -> None:
-        # The specification has 404 for it; many servers say 400, which has other causes as well.
+        # The specification has 404 for it, many servers say 400; both have other causes as well,
+        # which are told in an answer to this very request.
         request = response.request
         if (
             request.method == "POST"
             and MCP_SESSION_ID in request.headers
-            and _has_id(request.content)
-            and (
-                response.status_code == 404
-                or (response.status_code == 400 and not _has_id(await response.aread()))
-            )
+            and response.status_code in (400, 404)
+            and (asked := _id(request.content)) is not None
+            and _id(await response.aread()) != asked
         ):
             end.words, end.forgotten = "does not know the session any more", True
             end.came.set()
@@ -72,12 +71,12 @@ async def http(url: str, headers: Mapping[str, str], end: End) -> AsyncIterator[
         yield streams
 
 
-def _has_id(body: bytes) -> bool:
-    """Whether this is a request, or the answer to one, which then reached its session."""
+def _id(body: bytes) -> Any:
+    """The id of a request or of an answer; None for all else."""
     try:
-        return json.loads(body)["id"] is not None
+        return json.loads(body)["id"]
     except (ValueError, KeyError, TypeError):
-        return False
+        return None
 
 
 @asynccontextmanager
