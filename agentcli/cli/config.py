@@ -115,7 +115,7 @@ def key(provider: Annotated[str, typer.Argument(help="Such as openai.")]) -> Non
     from agentcli.llm.catalog import PROVIDERS
     from agentcli.llm.keys import keep_key
 
-    known = list({**PROVIDERS, **config.load().providers})
+    known = sorted({*PROVIDERS, *config.load().providers})
     if provider not in known:
         hint = f"{config.nearest(provider, known)} Others are set as [providers.NAME] first"
         raise UsageError(f"there is no provider {provider}", hint=hint)
