@@ -7,8 +7,8 @@ the model is still reading (``Ahead``).
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
+import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
@@ -23,6 +23,8 @@ from agentcli.llm.client import EditPlace
 from agentcli.messages import Outcome, ToolCall, ToolResult
 from agentcli.tools.base import BROKEN, FAILED, NARROWER, ToolContext
 from agentcli.tools.registry import Registry
+
+_log = logging.getLogger(__name__)
 
 SPARE_S, SLOWER = 3.0, 2.0
 """A try may take so many seconds, and so many times what the check took before all tries."""
@@ -146,12 +148,12 @@ class Ahead:
         await self._task
 
     async def aclose(self) -> None:
-        """End it wherever it stands."""
+        """End it wherever it stands. What goes wrong with it concerns nobody any more."""
         self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
-        if self._ready.done() and not self._ready.cancelled():
-            self._ready.exception()  # nobody else asks for it
+        await asyncio.wait([self._task])
+        for future in (self._task, self._ready):
+            if future.done() and not future.cancelled() and (error := future.exception()):
+                _log.warning("a copy that was not needed", exc_info=error)
 
 
 async def read(environment: Environment, path: str) -> bytes | None:
