@@ -70,6 +70,18 @@ def test_cuts() -> None:
     assert (keep_top_k(p.log(), 99) > -math.inf).all()
 
 
+@pytest.mark.parametrize("spread", [12.0, 2.0, 0.1, 0.0])  # a few likely tokens ... all alike
+def test_top_p_of_a_large_vocabulary_is_that_of_all_in_order(spread: float) -> None:
+    shares = (torch.randn(3, 7000, generator=torch.Generator().manual_seed(1)) * spread).softmax(-1)
+    for p in (0.1, 0.9, 0.999, 1 - 1e-7):
+        kept = keep_top_p(shares, p)
+        ordered = shares.sort(-1, descending=True).values
+        before = ordered.cumsum(-1) - ordered
+        wanted = ordered.masked_fill(before >= p, 0)
+        assert torch.equal(kept.sort(-1, descending=True).values, wanted)
+        assert ((kept == 0) | (kept == shares)).all()
+
+
 def test_nothing_is_drawn_that_is_cut() -> None:
     values = logits()
     values[0, :3] = -math.inf
