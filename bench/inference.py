@@ -121,7 +121,8 @@ class Bench:
             took = best_time(run, device=self.device, repeats=3)
             kernels = attention_kernels(run) if self.device.startswith("cuda") else ""
         flops = prefill_flops(model.config, length)
-        dtype = str(model.embedding_weight.dtype).removeprefix("torch.")
+        computed = model.compute_dtype or model.embedding_weight.dtype
+        dtype = str(computed).removeprefix("torch.")
         share = flops / took / self.limits.matrix.get(dtype, float("inf"))
         note = (
             f"{length / took:8.0f} tok/s, {flops / took / 1e12:.2f} TFLOP/s, {share:5.1%} of matrix"
