@@ -1,7 +1,7 @@
 """llama.cpp beside the Engine: the same shape, random weights, one token at a time.
 
-    python bench/beside_llama_cpp.py                # bfloat16, 8 and 4 bits in turns, then prompts
-    chrt -r 1 python bench/beside_llama_cpp.py      # on a machine that others use, too
+    python bench/beside_llama_cpp.py                 # bfloat16, 8 and 4 bits in turns
+    python bench/beside_llama_cpp.py --prefill 2048  # and a long prompt
 
 Needs the extra ``bench`` (llama-cpp-python builds llama.cpp, which takes minutes; gguf writes the
 file). Both sides decode in turns within one run, so that what disturbs one disturbs the other; the
@@ -15,6 +15,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,11 @@ class Peer:
         if llama_cpp.llama_decode(self.context, batch):
             raise RuntimeError("llama.cpp cannot decode")
 
+    def step(self, count: int) -> None:
+        """``count`` tokens one after the other."""
+        for _ in range(count):
+            self.run(1)
+
     def close(self) -> None:
         llama_cpp.llama_free(self.context)
         llama_cpp.llama_model_free(self.model)
@@ -138,10 +144,10 @@ def compare(
     for _ in range(rounds):
         generation = engine.generate(prompt, max_tokens=tokens + 2, sampling=GREEDY)
         next(generation), next(generation)
-        ours.append(seconds(lambda g=generation: list(g)) / tokens)
+        ours.append(seconds(partial(list, generation)) / tokens)
         peer.run(PROMPT, fresh=True)
         peer.run(1)
-        theirs.append(seconds(lambda: [peer.run(1) for _ in range(tokens)]) / tokens)
+        theirs.append(seconds(lambda: peer.step(tokens)) / tokens)
     read = read_bytes(model) + config.cache_bytes(PROMPT, 4)
     share = read / min(ours) / bench.limits.read
     note = f"{1 / min(ours):7.1f} tok/s, {share:5.1%} of bandwidth, {read / 1e6:.0f} MB a token"
