@@ -88,8 +88,8 @@ class Search:
             if check is not None and failed and self._reads(response, state):
                 await self._look_ahead(state, check, failed)
             return response
-        # Between the edits of one that was never checked, as of a renaming, tests fail for long.
-        begun = failed is None and ToolKind.EDIT in self._changes(state)
+        # Between the edits of a renaming tests fail, which passed before the first of them.
+        begun = failed is None and ToolKind.EDIT in self._changes(state) and not self._before
         if check is None or failed == 0 or begun:
             return response
         best: _Kept | None = None

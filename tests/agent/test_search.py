@@ -34,6 +34,7 @@ FILES = {
     ),
     **pytest_ini(),
 }
+OTHERS = ("run_build", "run_lint")  # with one check alone it is known which to begin with
 RUN: tuple[str, dict[str, object]] = ("run_tests", {})
 READ: tuple[str, dict[str, object]] = ("read_file", {"path": "calc.py"})
 
@@ -97,7 +98,7 @@ async def work(tmp_path: Path) -> AsyncIterator[Work]:
 
             agent = Agent(
                 client=model,
-                tools=Registry(builtin_tools()),
+                tools=Registry(tool for tool in builtin_tools() if tool.spec.name not in OTHERS),
                 context=ToolContext(environment),
                 log=log,
                 session=SessionStarted("s", str(tmp_path), "m", "auto", "none", (), "0"),
@@ -137,8 +138,13 @@ async def test_a_copy_that_nobody_needs_is_given_up(work: Work, tmp_path: Path) 
     assert not tried(log)
 
 
-async def test_two_faults_are_mended_one_after_the_other(work: Work, tmp_path: Path) -> None:
-    result, log, _ = await work([RUN, RIGHT, RUN, ALSO, RUN, "Both."], [])
+@pytest.mark.parametrize("script", [[RUN, RIGHT, RUN, ALSO, RUN], [RIGHT, ALSO, RUN]])
+async def test_two_faults_are_mended_one_after_the_other(
+    work: Work,
+    tmp_path: Path,
+    script: list,  # type: ignore[type-arg]
+) -> None:
+    result, log, _ = await work([*script, "Both."], [])
     assert result.state.stop is StopReason.FINAL
     assert tried(log) == [1, 0]
     text = (tmp_path / "calc.py").read_text()
@@ -194,8 +200,10 @@ async def test_used_up_tries_leave_the_workspace_as_it_was(work: Work, tmp_path:
         assert (tmp_path / name).read_text() == text
 
 
-async def test_an_edit_is_not_tried_where_no_check_has_failed(work: Work, tmp_path: Path) -> None:
-    result, log, model = await work([RIGHT, "Done."], [])
+async def test_an_edit_is_not_tried_where_no_check_fails(work: Work, tmp_path: Path) -> None:
+    (tmp_path / "calc.py").write_text("def low(a, b):\n    return min(a, b)\n\n\nhigh = max\n")
+    result, log, model = await work([edit("def low(", "def  low("), "Done."], [])
     assert result.state.stop is StopReason.FINAL
     assert tried(log) == []
     assert model.asked == []
+    assert (tmp_path / "calc.py").read_text().startswith("def  low(")
