@@ -11,7 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from agentcli import config
+from agentcli.agent.events import Status
 from agentcli.agent.state import AgentState, Totals
+from agentcli.cli.errors import show_error
 from agentcli.cli.open import open_renderer
 from agentcli.cli.render import Output, Summary
 from agentcli.errors import UsageError
@@ -74,6 +76,8 @@ async def replayed(session_id: str, step: int, model: str | None, workspace: Pat
         used = Totals(before.step, before.tool_calls, before.usage)
         whole = replace(agent.state, before=used, cost_usd=cost)
         renderer.finish(Summary(whole, code, time.monotonic() - started))
+        if agent.state.status in (Status.FAILED, Status.INVALID):
+            show_error(agent.state.detail)
         if model is None:
             return max(code, _compared(state, agent.state, mark))
     return code

@@ -123,6 +123,12 @@ def test_a_replay_gives_the_same_and_says_what_differs(
     path.write_bytes(path.read_bytes().replace(b"exit code 0\\none\\n", b"exit code 0\\ntwo\\n"))
     code, out, err = run("sessions", "replay", session)
     assert code == 1 and "shell (call_" in err and "gave another result" in err
+    # Of a session that was killed there is no more to play back.
+    lines = path.read_bytes().splitlines(keepends=True)
+    begun = next(n for n, line in enumerate(lines) if b'"kind":"tool_started"' in line)
+    path.write_bytes(b"".join(lines[: begun + 1]))
+    code, out, err = run("sessions", "replay", session)
+    assert code == 3 and "error: session" in err and "It was cut short there" in err
 
 
 def test_another_model_goes_on_from_a_step(
