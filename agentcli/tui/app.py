@@ -36,6 +36,7 @@ from agentcli.tui.history import PromptHistory
 from agentcli.tui.options import Options
 from agentcli.tui.progress import ProgressLine
 from agentcli.tui.prompt import Prompt
+from agentcli.tui.screen import ChatScreen
 from agentcli.tui.standing import Standing
 from agentcli.tui.status_line import StatusLine
 from agentcli.tui.themes import THEMES
@@ -99,6 +100,10 @@ class ChatApp(App[int]):
         self._pressed: dict[str, float] = {}
         self._title = ""
 
+    def get_default_screen(self) -> ChatScreen:
+        """The only one."""
+        return ChatScreen()
+
     def compose(self) -> ComposeResult:
         """Transcript, questions, progress, prompt, status; nothing floats."""
         yield self.transcript
@@ -157,7 +162,7 @@ class ChatApp(App[int]):
     def show_standing(self) -> None:
         """Show where the session stands, in the status line and in the terminal's title."""
         self.status.show(self.standing, failed=self.session.failed)
-        busy = "● " if self.session.busy else ""
+        busy = "● " if self.progress.busy else ""
         self._set_title(f"{busy}agentcli · {self.options.workspace.name}")
 
     def unsent(self, text: str) -> None:
@@ -395,10 +400,9 @@ class ChatApp(App[int]):
         """Page up and down through an open question or the transcript, wherever the focus is."""
         if any(panel.turn_page(direction) for panel in self.query(ApprovalPanel)):
             return
-        if direction < 0:
-            self.transcript.scroll_page_up(animate=False)
-        else:
-            self.transcript.scroll_page_down(animate=False)
+        shown = self.transcript
+        turn = shown.scroll_page_up if direction < 0 else shown.scroll_page_down
+        turn(animate=False)
 
     def action_end(self) -> None:
         """Ctrl+End: to the end, and follow it."""

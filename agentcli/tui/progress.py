@@ -32,6 +32,11 @@ class ProgressLine(Line):
         self._timer: Timer | None = None
 
     @property
+    def busy(self) -> bool:
+        """Whether something goes on."""
+        return bool(self._what)
+
+    @property
     def elapsed_s(self) -> float:
         """Seconds since the turn began."""
         return time.monotonic() - self._since if self._what else 0.0

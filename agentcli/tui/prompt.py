@@ -14,6 +14,7 @@ from textual.widgets import TextArea
 from agentcli.text import plain_output
 from agentcli.tui.completion import Completion
 from agentcli.tui.history import PromptHistory
+from agentcli.tui.screen import ChatScreen
 from agentcli.tui.vim import Text, Vim, Wish, difference_of
 from agentcli.tui.vim_motions import line_start
 
@@ -118,6 +119,8 @@ class Prompt(TextArea):
             return
         self.earlier.leave()
         await super()._on_key(event)
+        if isinstance(self.screen, ChatScreen):
+            self.screen.show_now(self)
 
     def redo_of_vim(self) -> bool:
         """Ctrl+R in normal mode; False where the key means something else."""

@@ -99,7 +99,7 @@ class Travel:
 
 def _label(point: Point) -> str:
     text = one_line(point.text, 80) or "(a step)"
-    return f"{'▸' if point.turn else ' '} {text}"
+    return f"{'▌' if point.turn else ' '} {text}"
 
 
 def _detail(point: Point) -> str:
