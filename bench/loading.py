@@ -33,7 +33,9 @@ def loading(shape: str) -> tuple[float, float, int]:
         hf_model(SHAPES[shape], torch.bfloat16, "cpu").save_pretrained(folder)
         path = Path(folder)
         words = {"vocab": {"a": 0}, "merges": [], "type": "BPE"}
-        (path / "tokenizer.json").write_text(json.dumps({"version": "1.0", "model": words}))
+        pieces = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+        tokenizer = {"version": "1.0", "model": words, "decoder": pieces}
+        (path / "tokenizer.json").write_text(json.dumps(tokenizer))
         size = sum(file.stat().st_size for file in path.glob("*.safetensors"))
         found = []
         for _ in range(2):
