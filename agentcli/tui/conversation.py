@@ -18,6 +18,7 @@ from agentcli.agent.hooks import Hook
 from agentcli.agent.kernel import Agent
 from agentcli.agent.run import Run, RunResult
 from agentcli.changes import Changes
+from agentcli.messages import Role
 from agentcli.settings import Settings
 from agentcli.tools.approval import Ask
 from agentcli.tools.mcp.tools import tool_name
@@ -50,7 +51,7 @@ class ServerState:
 class Conversation:
     """See the module. ``agent`` is None until it is ready.
 
-    ``unsent`` gets back what the user said to a turn that was interrupted before it was read.
+    ``unsent`` gets back what the user said to a turn that ended before it was read.
     """
 
     def __init__(
@@ -119,6 +120,7 @@ class Conversation:
                 self._at_rest.set()
 
     async def _turn(self, agent: Agent, text: str) -> RunResult:
+        told = len(agent.state.history)
         run = self._run = agent.start(text)
         try:
             result = await run.result()
@@ -128,15 +130,17 @@ class Conversation:
             raise
         finally:
             self._run = None
+        # What was said and not read goes back to the user. It may be the text itself, as where the
+        # disk was full; what was added to it is read by the next turn, unless this was interrupted.
+        new = result.state.history.since(told)
+        unsent = [] if any(message.role is Role.USER for message in new) else [text]
         if result.state.stop is StopReason.CANCELLED:
-            # What was said and not read goes back to the user; else the next turn reads it.
-            unsent = []
             while (words := run.next_steered()) is not None:
                 unsent.append(words)
             unsent += self.queue
             self.queue.clear()
-            if unsent:
-                self._unsent("\n".join(unsent))
+        if unsent:
+            self._unsent("\n".join(unsent))
         return result
 
     # -- what the user does ------------------------------------------------------------------

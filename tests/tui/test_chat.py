@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
+from agentcli.session.journal import Journal
 from agentcli.tui.entries import Answered, Said, Thought, Told, TurnEnded, Used
 from tests.server import Reply
 from tests.tui.conftest import Start
@@ -93,6 +95,28 @@ async def test_an_error_says_what_to_do(chat: Start) -> None:
         told = [entry for entry in one.entries(Told) if entry.level == "error"]
         assert len(told) == 1
         await one.sees("✗", "OPENAI_API_KEY")
+
+
+async def test_what_a_full_disk_did_not_take_is_given_back(chat: Start) -> None:
+    async with chat([Reply(text="First."), Reply(text="Second.")]) as one:
+        await one.send("one")
+        await one.idle()
+        journal = one.agent.log
+        assert isinstance(journal, Journal)
+        kept, full = os.dup(journal._fd), os.open("/dev/full", os.O_WRONLY)
+        os.dup2(full, journal._fd, inheritable=False)
+        await one.send("two")
+        await one.until(lambda: one.app.prompt.text == "two", "what was said comes back")
+        await one.idle()
+        told = [entry for entry in one.entries(Told) if entry.level == "error"]
+        assert "No space left on device" in told[0].text and "free some space" in told[0].text
+        os.dup2(kept, journal._fd, inheritable=False)
+        await one.press("enter")
+        await one.until(lambda: len(one.entries(Answered)) == 2, "the chat goes on")
+        await one.idle()
+        assert one.entries(Answered)[-1].text == "Second."
+        os.close(kept)
+        os.close(full)
 
 
 async def test_a_model_that_cannot_be_had_leaves_the_chat_usable(chat: Start) -> None:
