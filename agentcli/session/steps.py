@@ -38,6 +38,7 @@ from agentcli.agent.records import to_record
 from agentcli.agent.state import AgentState
 from agentcli.errors import JournalError
 from agentcli.messages import Message, Role, Usage, result_to_json
+from agentcli.session.store import BETWEEN_RUNS
 
 SCHEMA = 1
 
@@ -56,6 +57,8 @@ class Steps:
         self.prompt = ""
         """SHA-256 of the system prompt."""
         self.session: SessionStarted | None = None
+        self.rewound = False
+        """Whether the session has gone back since its last run."""
         self._step: dict[str, Any] | None = None
         self._seen: list[dict[str, Any]] = []
         self._before = self.state
@@ -76,6 +79,7 @@ class Steps:
         steps.events, steps.steps = int(manifest["event_count"]), int(manifest["step_count"])
         steps.runs, steps.retries = int(manifest["runs"]), int(manifest["retries"])
         steps.started, steps.updated = float(manifest["started"]), float(manifest["updated"])
+        steps.rewound = manifest["status"] == "rewound"
         steps.prompt, steps._versions = manifest["prompt_hash"], dict(manifest["tool_versions"])
         return steps
 
@@ -109,6 +113,8 @@ class Steps:
                 self._note(self._step, event, when)
         if isinstance(event, RetryScheduled):
             self.retries += 1
+        if not isinstance(event, BETWEEN_RUNS):
+            self.rewound = isinstance(event, Rewound)
         return ended
 
     def _open(self, step: int, when: float) -> None:
@@ -218,9 +224,10 @@ class Steps:
         return [step]
 
     def manifest(self, *, running: bool = False) -> dict[str, Any]:
-        """What the session came to so far. Not ``running`` and without an end: interrupted."""
+        """What the session came to so far: without an end it was interrupted, or is ``running``."""
         state, session = self.state, self.session
-        status = str(state.status or ("running" if running else "interrupted"))
+        open_ended = "running" if running else "rewound" if self.rewound else "interrupted"
+        status = str(state.status or open_ended)
         failure = None
         if state.error or status in ("failed", "invalid"):
             failure = {"error": state.error, "detail": state.detail}

@@ -33,6 +33,9 @@ from agentcli.text import clip
 
 _TAIL_BYTES = 64 * 1024
 
+BETWEEN_RUNS = (Compacted, CompactionUndone, ModelUsed)
+"""What may follow the end of a run, or a rewinding, and leaves the session as it ended."""
+
 
 class Condition(StrEnum):
     """What can be done with a session."""
@@ -217,7 +220,7 @@ def _ending(tail: list[bytes], where: str) -> Event | None:
         if not line.startswith(b"{"):
             return None
         event = parse_line(line, where)
-        if not isinstance(event, Compacted | CompactionUndone | ModelUsed):
+        if not isinstance(event, BETWEEN_RUNS):
             return event
     return None
 

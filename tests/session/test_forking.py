@@ -239,6 +239,7 @@ def test_what_can_be_done_after_an_undo(sessions: Sessions, run: Run) -> None:
     session = asyncio.run(twice())
     assert run("sessions", "undo", session, "--yes")[0] == 0
     assert [(i.condition, i.ended) for i in list_sessions()] == [("finished", "rewound")]
+    assert "rewound" in run("trace", "show", session)[1]
     code, _, err = run("run", "--session", session)
     assert code == 2 and "has ended" in err  # there is an answer already: a task is wanted
     code, _, err = run("run", "--session", "", "-p", "an unset variable names no session")
