@@ -8,7 +8,8 @@ Covers: git's hooks, wherever its configuration has them in the workspace, and t
     A virtual environment that was there starts as before (``startup.py``).
     Whatever is taken away goes to a quarantine folder outside the workspace, nothing is destroyed.
 Does not cover: the project's own sources, build files and test configuration, which are what the
-    command is meant to change; what another command does while this one is being checked.
+    command is meant to change; what another command does while this one is being checked; what
+    makes the host's git fail or wait without running anything, such as a pipe for an index.
 
 Changes that approved file tools make, or that happen while no command runs, stay: they are told
 apart by ``approve`` and by looking only between a command's start and its end. What the mount
