@@ -74,9 +74,10 @@ class Batch:
         place.parent.mkdir(parents=True, exist_ok=True)
         try:
             if is_repository(self.workspace):
-                git(self.workspace, "worktree", "prune", environ=os.environ)
-                add = ("worktree", "add", "--quiet", "--detach", str(place), "HEAD")
-                git(self.workspace, *add, environ=os.environ)
+                # Forced twice: git still knows of one that a crash left, and may have locked it.
+                add = ("worktree", "add", "--force", "--force", "--quiet", "--detach")
+                with FileLock(self.folder.parent / "worktrees.lock"):  # two at once: git fails
+                    git(self.workspace, *add, str(place), "HEAD", environ=os.environ)
             else:
                 output_of(["cp", "-a", f"{self.workspace}/.", str(place)], os.environ, time_s=600)
         except OSError as error:

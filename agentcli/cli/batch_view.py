@@ -26,7 +26,7 @@ from agentcli.cli.batch_ray import run_ray, settled
 from agentcli.cli.errors import show_note
 from agentcli.cli.signals import interruptible
 from agentcli.settings import Settings
-from agentcli.text import counted, escape
+from agentcli.text import clip, counted, escape
 from agentcli.wording import describe_call, duration
 
 _STYLES = {"solved": "green", "unsolved": "yellow", "stopped": "yellow", "failed": "red"}
@@ -140,6 +140,8 @@ class Progress:
         if not self._console.is_terminal:
             steps = counted(result["steps"], "step")
             told = f"{name}: {row.state} · {steps} · {duration(row.took_s)}"
+            if row.state != "solved":
+                told += f" · {clip(row.doing, 200)}"
             print(escape(told), file=sys.stderr, flush=True)
 
     def _table(self) -> Table:

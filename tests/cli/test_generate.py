@@ -204,7 +204,7 @@ BAD_ARGUMENTS = {
     "a long prompt": (["a" * 600, "--model", "{}"], "no room in the context of 512"),
     "a negative temperature": (["x", "--temperature", "-1"], "must be at least 0"),
     "no such folder": (["x", "--model", "local:/nowhere"], "no such model"),
-    "a provider's model": (["x", "--model", "openai:gpt"], "no model on this machine"),
+    "a provider's model": (["x", "--model", "openai:gpt"], "not a model on this machine"),
     "no such schema": (["x", "--model", "{}", "--json-schema", "/nowhere"], "No such file"),
     "no such device": (
         ["x", "--model", "{}", "--device", "abacus"],
