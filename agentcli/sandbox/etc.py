@@ -46,7 +46,7 @@ class Etc(NamedTuple):
 def survey(root: str = "/etc") -> Etc:
     """Look through /etc; reads names and modes only."""
     etc = Etc([], [], [], [], "")
-    seen: list[tuple[str, int, int]] = []
+    seen = [str(os.stat(root).st_mtime_ns)]
     pending = [root]
     while pending:
         folder = pending.pop()
@@ -57,21 +57,23 @@ def survey(root: str = "/etc") -> Etc:
             etc.hidden.append(folder)
             continue
         for entry in entries:
+            if entry.is_symlink():  # to make it another is a change of its folder's time
+                etc.links.append(entry.path)
+                seen.append(entry.path)
+                continue
             try:
                 info = entry.stat(follow_symlinks=False)
             except OSError:
                 continue
-            if stat.S_ISLNK(info.st_mode):
-                etc.links.append(entry.path)
-            elif entry.path in SECRETS or not _open_to_all(info.st_mode):
+            if entry.path in SECRETS or not _open_to_all(info.st_mode):
                 etc.hidden.append(entry.path)
             elif stat.S_ISDIR(info.st_mode):
                 etc.folders.append(entry.path)
                 pending.append(entry.path)
             elif stat.S_ISREG(info.st_mode) and info.st_size <= _LARGEST:
                 etc.files.append(entry.path)
-            seen.append((entry.path, info.st_mode, info.st_mtime_ns))
-    state = repr(sorted(seen)).encode(errors="replace")
+            seen.append(f"{entry.path}\0{info.st_mode} {info.st_mtime_ns}")
+    state = "\0".join(sorted(seen)).encode(errors="surrogateescape")
     return etc._replace(digest=hashlib.sha256(state).hexdigest()[:16])
 
 

@@ -171,6 +171,10 @@ def test_etc_without_what_not_everybody_may_read(tmp_path: Path) -> None:
     assert (copy / "link").read_text() == "1"
     assert sorted(os.listdir(copy)) == ["link", "open"] and os.listdir(copy / "open") == ["file"]
     assert etc.copy(survey, str(tmp_path / "cache"), str(root)) == str(copy)
+    (root / "link").unlink()
+    (root / "link").symlink_to("open")  # a link's own state is not looked at, only its folder's
+    again = Path(etc.copy(etc.survey(str(root)), str(tmp_path / "cache"), str(root)))
+    assert os.readlink(again / "link") == "open" and os.readlink(copy / "link") == "open/file"
 
 
 def test_a_home_that_cannot_be_written(
