@@ -32,7 +32,7 @@ from tests.running import (
 )
 from tests.server import Reply
 
-CHECK = "test -f done.txt"
+CHECK = "test -f done.txt && sleep 0.5"  # a while in which a kill still comes before the end
 
 # Kinds of events in the order in which the script brings them up. "delta" comes of an answer that
 # stalls, "tool_progress" of a command that goes on for long.
