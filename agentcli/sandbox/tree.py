@@ -103,7 +103,7 @@ def processes_inside(main: int) -> int:
     first = first_inside(main)
     for pid in descendants(first, 0) if first else ():
         with suppress(OSError):  # it has ended, or cannot be looked at
-            return sum(map(str.isdigit, os.listdir(f"/proc/{pid}/root/proc")))
+            return sum(map(str.isdigit, os.listdir(os.path.join(f"/proc/{pid}/root", "proc"))))
     return 0
 
 
