@@ -1,14 +1,18 @@
 """What people type: hundreds of phrasings, combined with greetings, hurry, slips of the keys.
 
 Every list is split by a stable hash of the phrase: about one in seven is kept for the evaluation
-(``held=True``) and never seen in training. Fields in braces are filled from the task.
+(``held=True``) and never seen in training. Fields in braces are filled from the task. Square
+brackets hold alternatives, as in ``[how many|what number of] tests [are there|exist|]``.
 """
 
 from __future__ import annotations
 
 import random
+import re
 import zlib
 from collections.abc import Sequence
+
+_CHOICE = re.compile(r"\[([^\[\]]*\|[^\[\]]*)\]")
 
 FIX = """
 tests fail, fix it
@@ -608,9 +612,24 @@ def phrases(texts: Sequence[str], held: bool = False) -> list[str]:
     return chosen or list(texts[:1])
 
 
+def expanded(rng: random.Random, text: str, held: bool = False) -> str:
+    """One of the phrases that a line with alternatives stands for, the innermost chosen first.
+
+    A phrase of training is never one that another line keeps for the evaluation.
+    """
+    while True:
+        chosen = text
+        while found := _CHOICE.search(chosen):
+            part = rng.choice(found[1].split("|"))
+            chosen = chosen[: found.start()] + part + chosen[found.end() :]
+        chosen = " ".join(chosen.split(" "))
+        if chosen == text or held or not is_held(chosen):
+            return chosen
+
+
 def phrase(rng: random.Random, texts: Sequence[str], held: bool = False, **fields: object) -> str:
     """One phrase, filled in."""
-    text = rng.choice(phrases(texts, held)).replace("\\n", "\n")
+    text = expanded(rng, rng.choice(phrases(texts, held)), held).replace("\\n", "\n")
     for name, value in fields.items():
         text = text.replace(f"{{{name}}}", str(value))
     return text
