@@ -6,7 +6,7 @@ import ast
 import random
 import re
 
-from training import beyond, wording
+from training import beyond, decline_words, wording
 from training.projects import Project, definitions
 from training.quick_tests import QuickTests
 from training.repairs import break_project, one_fault
@@ -438,7 +438,7 @@ def decline(rng: random.Random, project: Project | None = None, held: bool = Fal
     if rng.random() < 0.65:
         asked, what = beyond.request(rng, held)
     else:
-        line = rng.choice(wording.phrases(wording.DECLINES, held))
+        line = rng.choice(wording.phrases(decline_words.DECLINES, held))
         asked, what = (part.strip() for part in line.split("|"))
     if asked.split()[0].lower() in _VERBS and rng.random() < 0.25:
         asked = rng.choice(
@@ -451,5 +451,5 @@ def decline(rng: random.Random, project: Project | None = None, held: bool = Fal
         name = rng.choice(list(defined)) if defined else name
     asked = asked.replace("{f}", name).replace("{path}", path)
     talk.user(wording.spoken(rng, asked, exact=[name, path]))
-    talk.decline(rng.choice(wording.REASONS).format(what=what))
+    talk.decline(rng.choice(decline_words.REASONS).format(what=what))
     return talk

@@ -6,7 +6,7 @@ import random
 import re
 from collections.abc import Sequence
 
-from training import wording
+from training import repair_words, wording
 from training.answers import Change, passed_text, told
 from training.faults import HELD_OUT_KINDS, Fault, repair_edit
 from training.names import NEW_NAMES, RESERVED
@@ -75,6 +75,15 @@ def one_fault(
     return talk
 
 
+def opening(
+    project: Project, rng: random.Random, runner: QuickTests, held: bool = False
+) -> Conversation:
+    """What the user says who wants a repair, and the model's first turn."""
+    talk = one_fault(project, rng, runner, held)
+    del talk.messages[2:]
+    return talk
+
+
 def two_faults(
     project: Project, rng: random.Random, runner: QuickTests, held: bool = False
 ) -> Conversation:
@@ -100,7 +109,7 @@ def two_faults(
     (path, fault), (next_path, next_fault) = case.faults
     space = _workspace(case, runner)
     talk = Conversation(space)
-    if not request(talk, case, rng, held, texts=wording.TWO if rng.random() < 0.5 else None):
+    if not request(talk, case, rng, held, texts=repair_words.TWO if rng.random() < 0.5 else None):
         talk.call("run_tests")
     known: set[str] = set()
     find(talk, run, path, fault, rng, known)
@@ -157,7 +166,7 @@ def _rename(
     held: bool,
 ) -> Conversation:
     space = talk.workspace
-    text = wording.phrase(rng, wording.RENAME, held, old=old, new=new, kind=kind)
+    text = wording.phrase(rng, repair_words.RENAME, held, old=old, new=new, kind=kind)
     talk.user(wording.spoken(rng, text, exact=[old, new]))
     talk.call("grep", pattern=old)
     places = 0

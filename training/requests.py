@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 
 from agentcli.llm.compact import compact
-from training import wording
+from training import repair_words, wording
 from training.projects import Case
 from training.trajectories import Conversation
 
@@ -39,33 +39,33 @@ def request(
         talk.user(wording.spoken(rng, wording.phrase(rng, texts, held), fix=True))
         return False
     if draw < 0.42:
-        text = wording.phrase(rng, wording.FIX, held)
+        text = wording.phrase(rng, repair_words.FIX, held)
     elif draw < 0.50:
-        text = wording.phrase(rng, wording.FIX_FILE, held, path=path)
+        text = wording.phrase(rng, repair_words.FIX_FILE, held, path=path)
     elif draw < 0.62:
         name = enclosing(case.project.files[path], fault.line)
         if name is None:
-            text = wording.phrase(rng, wording.FIX, held)
+            text = wording.phrase(rng, repair_words.FIX, held)
         else:
             exact.append(name)
-            text = wording.phrase(rng, wording.FIX_FUNCTION, held, f=name, path=path)
+            text = wording.phrase(rng, repair_words.FIX_FUNCTION, held, f=name, path=path)
     elif draw < 0.72 and run.failed:
         file, test = run.failed[0]
         test = test.split("[")[0].rpartition(".")[2]
         exact += [file, test]
-        text = wording.phrase(rng, wording.FIX_TEST, held, test=test, testfile=file)
+        text = wording.phrase(rng, repair_words.FIX_TEST, held, test=test, testfile=file)
     elif draw < 0.80:
         symptom = _symptom(case)
         if symptom is None:
             exact.append(run.message)
-            text = wording.phrase(rng, wording.FIX_ERROR, held, error=run.message)
+            text = wording.phrase(rng, repair_words.FIX_ERROR, held, error=run.message)
         else:
             exact += list(symptom.values())
             text = wording.phrase(rng, SYMPTOM, held, **symptom)
     else:
         output = _pasted(case, rng)
         exact.append(output)
-        text = wording.phrase(rng, wording.FIX_PASTED, held, output=output)
+        text = wording.phrase(rng, repair_words.FIX_PASTED, held, output=output)
         talk.user(wording.spoken(rng, text, exact=exact, fix=True))
         return True
     talk.user(wording.spoken(rng, text, exact=exact, fix=True))
