@@ -7,12 +7,15 @@ brackets hold alternatives, as in ``[how many|what number of] tests [are there|e
 
 from __future__ import annotations
 
+import functools
 import random
 import re
 import zlib
 from collections.abc import Sequence
 
 _CHOICE = re.compile(r"\[([^\[\]]*\|[^\[\]]*)\]")
+_BLANKS = re.compile(r" {2,}")
+_WORDS = re.compile(r"[\w{}]+")
 
 WHERE = """
 where is {f} defined?
@@ -274,26 +277,48 @@ def phrases(texts: Sequence[str], held: bool = False) -> list[str]:
     return chosen or list(texts[:1])
 
 
-def expanded(rng: random.Random, text: str, held: bool = False) -> str:
-    """One of the phrases that a line with alternatives stands for, the innermost chosen first.
+def plain(text: str) -> str:
+    """The words alone, in lower case: what is left to tell two phrases apart."""
+    return " ".join(_WORDS.findall(text.lower()))
 
-    A phrase of training is never one that another line keeps for the evaluation.
-    """
+
+def expanded(rng: random.Random, text: str) -> str:
+    """One of the phrases that a line with alternatives stands for, the innermost chosen first."""
     chosen = text
-    for _ in range(20):  # all phrases of a line may belong to the evaluation by chance
-        chosen = text
-        while found := _CHOICE.search(chosen):
-            part = rng.choice(found[1].split("|"))
-            chosen = chosen[: found.start()] + part + chosen[found.end() :]
-        chosen = re.sub(" {2,}", " ", chosen).strip()
-        if chosen == text or held or not is_held(chosen):
-            break
-    return chosen
+    while found := _CHOICE.search(chosen):
+        chosen = chosen[: found.start()] + rng.choice(found[1].split("|")) + chosen[found.end() :]
+    return text if chosen == text else _BLANKS.sub(" ", chosen).strip(" ")
+
+
+@functools.lru_cache(maxsize=256)
+def _sides(texts: tuple[str, ...], held: bool) -> tuple[list[str], frozenset[str]]:
+    """The lines of one side, and the plain forms of the other side's lines without alternatives."""
+    ours = phrases(texts, held)
+    others = (text for text in texts if text not in ours and not _CHOICE.search(text))
+    return ours, frozenset(map(plain, others))
+
+
+def chosen(rng: random.Random, texts: Sequence[str], held: bool = False) -> str:
+    """One phrase with its fields still in braces.
+
+    What a line with alternatives stands for is split as well, by its words alone, so training and
+    evaluation share no phrase, not even one with other capitals or punctuation.
+    """
+    ours, theirs = _sides(tuple(texts), held)
+    while True:
+        line = rng.choice(ours)
+        for _ in range(40):
+            text = expanded(rng, line)
+            if text == line:
+                return text
+            words = plain(text)
+            if is_held(words) == held and words not in theirs:
+                return text
 
 
 def phrase(rng: random.Random, texts: Sequence[str], held: bool = False, **fields: object) -> str:
     """One phrase, filled in."""
-    text = expanded(rng, rng.choice(phrases(texts, held)), held).replace("\\n", "\n")
+    text = chosen(rng, texts, held).replace("\\n", "\n")
     for name, value in fields.items():
         text = text.replace(f"{{{name}}}", str(value))
     return text
