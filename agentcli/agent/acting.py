@@ -25,7 +25,7 @@ from agentcli.tools.registry import Registry
 
 _PARALLEL = 8
 _MAX_CALLS = 128
-"""Of one answer: more is a model that has lost its way, and the rest is not run."""
+"""Calls run per answer. A model that makes more has lost its way; the rest are skipped."""
 _READS = (ToolKind.READ, ToolKind.SEARCH)
 
 
@@ -38,7 +38,10 @@ class Access:
 
 
 def access(call: ToolCall, spec: ToolSpec | None, root: str = "/") -> Access:
-    """Read from the call's arguments; an unknown or malformed call touches nothing."""
+    """Derive what a call touches from its arguments.
+
+    A call of an unknown tool touches nothing; one with malformed arguments could touch any path.
+    """
     if spec is None:
         return Access(ToolKind.PLAN, frozenset())
     if not spec.path_arguments or spec.kind is ToolKind.SEARCH:  # a folder holds many paths
@@ -52,7 +55,7 @@ def access(call: ToolCall, spec: ToolSpec | None, root: str = "/") -> Access:
 
 
 def must_wait(earlier: Access, later: Access) -> bool:
-    """Whether ``later`` must not start before ``earlier`` has ended."""
+    """Whether ``later`` may start only after ``earlier`` has ended."""
     kinds = {earlier.kind, later.kind}
     if ToolKind.PLAN in kinds or (earlier.kind in _READS and later.kind in _READS):
         return False
@@ -66,15 +69,15 @@ def must_wait(earlier: Access, later: Access) -> bool:
 
 
 def _normal(path: str, root: str) -> str:
-    """One spelling of a path; links are not followed, since the files may be elsewhere."""
+    """Normalize a path without following links: the files may be on another machine."""
     return posixpath.normpath(posixpath.join(root, path))
 
 
 class Acting:
-    """Runs calls through the one dispatch path and tells what happens.
+    """Runs calls through the registry's dispatch and emits events about them.
 
     ``emit`` records and shows an event. ``before`` may answer a call in place of its tool.
-    ``retry`` is for idempotent tools that met a fault of the moment, such as a dead worker.
+    ``retry`` applies to idempotent tools that hit a transient fault, such as a dead worker.
     """
 
     def __init__(
@@ -92,10 +95,10 @@ class Acting:
         self._retry = retry
 
     async def run(self, step: int, calls: Sequence[ToolCall]) -> None:
-        """Run all calls; each ends with a ``ToolFinished``, except when cancelled.
+        """Run all calls. Unless cancelled, each ends with a ``ToolFinished`` event.
 
         Raises:
-            JournalError: a start or an end could not be recorded; what still runs is killed.
+            JournalError: a start or an end could not be recorded; running calls are cancelled.
         """
         for call in calls[_MAX_CALLS:]:
             text = f"not run: one answer may make {_MAX_CALLS} calls, this one made {len(calls)}"
@@ -103,7 +106,7 @@ class Acting:
             await self._emit(ToolFinished(step, skipped))
         calls = calls[:_MAX_CALLS]
         root = self._context.environment.root
-        # Each after those that its tool depends on; else in the order in which they were made.
+        # Dependencies come first; otherwise the model's order is kept (the sort is stable).
         calls = sorted(calls, key=lambda call: self._registry.wave(call.name))
         accesses = [access(call, self._registry.spec(call.name), root) for call in calls]
         slots = asyncio.Semaphore(_PARALLEL)
@@ -150,7 +153,7 @@ class Acting:
             await self._emit(ToolFinished(step, answered))
             return
         spec = self._registry.spec(call.name)
-        # What may change files must be known to have started even after a loss of power.
+        # The start of a call that may change files must survive a power failure, hence ``sync``.
         kind, purpose = spec.kind if spec else None, self._registry.purpose(call)
         await self._emit(
             ToolStarted(step, call, kind or "", (purpose or "") if purpose is not kind else ""),
@@ -184,7 +187,7 @@ def _counted(result: ToolResult, attempts: int) -> ToolResult:
 
 
 class _Progress:
-    """Carries a tool's output from a plain callback into the stream of events."""
+    """Turns a tool's output, which arrives through a plain callback, into events."""
 
     def __init__(self, call_id: str, emit: Callable[[Event], Awaitable[None]]) -> None:
         self._call_id = call_id

@@ -1,6 +1,7 @@
-"""Gets a usable answer from the models: an unusable one is rejected and the model asked again.
+"""Gets a usable answer from a model.
 
-A model that fails for good is replaced by the next fallback.
+An unusable answer is rejected and the model is asked again. A model that fails permanently is
+replaced by the next fallback.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ _NUDGE = "It was not used; answer again"
 
 
 class Answering:
-    """``client`` is the model that answers; ``fallbacks`` make those that follow when it fails."""
+    """Answers for one agent. ``client`` answers first; ``fallbacks`` make its replacements."""
 
     def __init__(
         self,
@@ -74,12 +75,12 @@ class Answering:
         self._call_ids = {call.id for said in stream.state.history for call in said.calls}
 
     async def answer(self, step: int) -> Message:
-        """The next usable answer, which has joined the history.
+        """Get the next usable answer and add it to the history.
 
         Raises:
             Stopped: a budget is used up, or no answer was usable.
-            BudgetError: the conversation cannot be made to fit the model's window.
-            ProviderError: the last model failed for good.
+            BudgetError: the conversation cannot be compacted to fit the model's window.
+            ProviderError: the last model failed permanently.
         """
         while True:
             await self._compacting.make_room(self.client, self._request())
@@ -119,12 +120,15 @@ class Answering:
             return message
 
     async def end(self) -> None:
-        """The run is over: what a search has opened is closed, and its tries are counted anew."""
+        """End the run: close what the search opened and reset its count of tries."""
         if self._search is not None:
             await self._search.end()
 
     async def adopt(self, step: int, decision: Decision) -> Decision:
-        """What the agent's own code decided, as if the model had; of a branch the best."""
+        """Record a decision of the agent's own code as if the model had made it.
+
+        Of a branch, the best candidate is taken.
+        """
         if isinstance(decision, Branch):
             scores = tuple(candidate.score for candidate in decision.candidates)
             await self._stream.emit(BranchTaken(step, decision.best, scores))
@@ -145,10 +149,10 @@ class Answering:
         )
 
     def check_images(self, images: Sequence[Image]) -> None:
-        """Refuse images, new ones and those of the history, to a model that takes none.
+        """Check that the model accepts images, if there are any, new or in the history.
 
         Raises:
-            UsageError: it takes none.
+            UsageError: there are images and the model does not accept them.
         """
         info = self.client.info
         if info.images:
@@ -162,7 +166,7 @@ class Answering:
             )
 
     async def replace(self, client: LLMClient) -> None:
-        """Go on with another model; the one before is closed."""
+        """Continue with another model and close the current one."""
         before, self.client = self.client, client
         await before.aclose()
 
@@ -180,11 +184,11 @@ class Answering:
         return await self._tools.text_of(tool, arguments, self._context)
 
     async def _fall_back(self, step: int, error: ProviderError) -> None:
-        """Go on with the next model that can be had, or raise ``error`` where there is none."""
+        """Continue with the next available model, or raise ``error`` if none is left."""
         while self._fallbacks:
             make = self._fallbacks.pop(0)
             try:
-                client = await asyncio.to_thread(make)  # it may have an SDK to import
+                client = await asyncio.to_thread(make)  # may import an SDK
             except AgentCLIError as missing:
                 warning = f"a fallback cannot be used: {missing.line()}"
                 await self._stream.emit(Warned(warning))
@@ -207,7 +211,7 @@ class Answering:
         await emit(MessageAdded(user(f"{problem[0].upper()}{problem[1:]}. {_NUDGE}")))
 
     def _with_unique_ids(self, message: Message) -> Message:
-        """Rename calls whose id is empty or used already: results are paired by id."""
+        """Rename calls whose id is empty or already used: results are paired by id."""
         parts = list(message.parts)
         for place, part in enumerate(parts):
             if not isinstance(part, ToolCall):
@@ -223,7 +227,7 @@ class Answering:
 
 
 def _unusable(response: ChatResponse) -> str | None:
-    """What is wrong with an answer, or None."""
+    """Say what is wrong with an answer, or return None."""
     if response.finish_reason is FinishReason.CONTENT_FILTER:
         return "the answer was stopped by the provider's content filter"
     if response.cut_calls:

@@ -1,4 +1,7 @@
-"""Gets one whole answer from a model: checks the budget first; attempts and pauses are events."""
+"""Gets one whole answer from a model.
+
+The budget is checked first. Failed attempts and the pauses after them are emitted as events.
+"""
 
 from __future__ import annotations
 
@@ -27,12 +30,12 @@ from agentcli.llm.tokens import estimate, message_tokens
 from agentcli.messages import Usage
 
 _PRICES_WAIT_S = 0.1
-"""How long the tables' loading is put off, so that the first request is sent before."""
+"""Loading the price tables is delayed by this much, so that the first request goes out first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole answer, the seconds to its first piece and to its end, and what it cost."""
+    """A whole answer, the seconds to its first piece and to its end, and its cost."""
 
     response: ChatResponse
     first_token_s: float
@@ -41,7 +44,7 @@ class Answer:
 
 
 class Asking:
-    """Asks models. ``emit`` records and shows an event; ``price_of`` may take a while to load."""
+    """Asks models. ``emit`` records and shows an event; ``price_of`` may load tables and block."""
 
     def __init__(
         self,
@@ -60,10 +63,10 @@ class Asking:
     async def ask(
         self, client: LLMClient, request: ChatRequest, step: int, state: AgentState
     ) -> Answer:
-        """The model's whole answer, after as many attempts as its faults are worth.
+        """Ask for an answer, retrying as the kind of error allows.
 
         Raises:
-            Stopped: the request would go beyond a budget, and was not sent.
+            Stopped: the request would exceed a budget and was not sent.
             ProviderError: the last attempt's error, with its place.
         """
         if self._limits.counts_tokens:
@@ -109,7 +112,7 @@ class Asking:
     async def _stream(
         self, client: LLMClient, request: ChatRequest, step: int, fold: StreamFold
     ) -> tuple[float, float]:
-        """Fold one attempt; the seconds to its first piece and to its end."""
+        """Fold one attempt; return the seconds to its first piece and to its end."""
         started = time.monotonic()
         first_s: float | None = None
         provider = client.info.provider
@@ -136,10 +139,10 @@ class Asking:
     async def fitted(
         self, client: LLMClient, request: ChatRequest, state: AgentState
     ) -> tuple[ChatRequest, int]:
-        """The request with its answer bounded by the budgets, and the tokens of its prompt.
+        """Bound the request's answer by the budgets; also return the tokens of its prompt.
 
         Raises:
-            Stopped: the prompt alone would go beyond a budget.
+            Stopped: the prompt alone would exceed a budget.
         """
         tokens = (await client.count_tokens(request)).tokens
         price = await asyncio.shield(self._load_price(client.info, wait_s=0.0))
@@ -162,18 +165,18 @@ class Asking:
         return self._prices[info]
 
     async def cost(self, info: ModelInfo, usage: Usage) -> float | None:
-        """US dollars; None where the price or the usage is not known."""
+        """The cost in US dollars; None if the price or the usage is not known."""
         price = await asyncio.shield(self._load_price(info))
         return price(usage) if usage.total_tokens else None
 
 
 class _Patience:
-    """Waits for the pieces of one answer, for each no longer than ``limit_s`` seconds (None: ever).
+    """Limits the wait for each piece of an answer to ``limit_s`` seconds (None: no limit).
 
-    One timer serves them all, for a quick model sends hundreds in a second.
+    All pieces share one timer, because a fast model sends hundreds of them a second.
 
     Raises:
-        DeadlineError: at its end, when a piece did not come in time.
+        DeadlineError: on exit, if a piece did not arrive in time.
     """
 
     def __init__(self, provider: str, limit_s: float | None) -> None:
@@ -222,7 +225,7 @@ class _Patience:
 
 
 def exhausted(error: ProviderError, attempts: int) -> ProviderError:
-    """The error to end with: it says how often was tried, if more than once."""
+    """The final error; if there was more than one attempt, it says how many."""
     if attempts == 1:
         return error
     last = RetryExhaustedError(attempts, error)
@@ -231,6 +234,6 @@ def exhausted(error: ProviderError, attempts: int) -> ProviderError:
 
 
 def _estimate(response: ChatResponse, prompt_tokens: int) -> Usage:
-    """Tokens of an answer whose provider counts none, so that a budget of tokens holds."""
+    """Estimate usage that the provider does not report, so that a token budget still holds."""
     written = round(message_tokens(response.message, estimate))
     return Usage(input_tokens=prompt_tokens, output_tokens=written)

@@ -1,4 +1,4 @@
-"""The behaviour of an agent: methods that the kernel calls at fixed points of a step."""
+"""An agent's behaviour: methods that the kernel calls at fixed points of a step."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from agentcli.messages import Message, ToolResult
 
 
 class Behaviour:
-    """Override what you need; as it stands, the model does all.
+    """Override the methods you need; by default the model decides everything.
 
-    Texts that ``init_state``, ``observe`` and ``reduce`` return join the history as messages, so
-    that everything the model reads is in the journal. An error that a method raises is a recovery.
+    What ``init_state``, ``observe`` and ``reduce`` return is added to the history as messages, so
+    that the journal holds everything the model reads. If a method raises, the kernel recovers.
     """
 
     def init_state(self, state: AgentState) -> Sequence[Message]:
-        """Messages that stand between the system prompt and the task."""
+        """Messages to place between the system prompt and the task."""
         return ()
 
     def build_system_prompt(self, state: AgentState) -> str:
@@ -26,7 +26,7 @@ class Behaviour:
         return ""
 
     async def observe(self, state: AgentState) -> str:
-        """News of the world that the model should read before it decides."""
+        """An observation that the model should read before it decides."""
         return ""
 
     async def decide(self, state: AgentState) -> Decision | None:
@@ -34,13 +34,13 @@ class Behaviour:
         return None
 
     async def reduce(self, state: AgentState, results: Sequence[ToolResult]) -> str:
-        """What the model should be told after these results."""
+        """A text to tell the model after these results."""
         return ""
 
     def should_stop(self, state: AgentState) -> StopReason | None:
-        """A condition of the agent's own for ending the run."""
+        """A reason to end the run, or None to go on."""
         return None
 
     def announce_mode(self, told: str, mode: str) -> str:
-        """What the model must know when the mode is no longer the one it was told of."""
+        """A text to tell the model when the mode has changed from ``told`` to ``mode``."""
         return ""

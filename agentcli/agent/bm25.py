@@ -13,7 +13,7 @@ _PIECE = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 
 
 def terms(text: str) -> list[str]:
-    """Words in lower case; ``parseConfig`` and ``parse_config`` are also their pieces."""
+    """Words in lower case; ``parseConfig`` and ``parse_config`` also yield their parts."""
     found: list[str] = []
     for word in _WORD.findall(text):
         whole = word.lower()
@@ -25,7 +25,7 @@ def terms(text: str) -> list[str]:
 
 
 class Index:
-    """Texts that can be asked for; adding one costs its own length."""
+    """Searchable texts. Adding one takes time proportional to its length."""
 
     def __init__(self, texts: Iterable[str] = ()) -> None:
         self._counts: list[Counter[str]] = []
@@ -39,7 +39,7 @@ class Index:
         return len(self._counts)
 
     def add(self, text: str) -> None:
-        """One more text; they are numbered from 0."""
+        """Add a text. Texts are numbered from 0."""
         found = terms(text)
         counts = Counter(found)
         for term in counts:
@@ -49,7 +49,7 @@ class Index:
         self._total += len(found)
 
     def scores(self, question: str) -> list[float]:
-        """How much each text has to do with the question; 0 where they share no word."""
+        """The relevance of each text to the question; 0 if they share no word."""
         scores = [0.0] * len(self._counts)
         if not self._total:
             return scores

@@ -1,7 +1,7 @@
-"""The budgets of a run, and whether one more request still fits.
+"""The budgets of a run, and whether one more request fits into them.
 
-A request is not sent if the estimate for its prompt alone exceeds the remaining tokens or dollars,
-and its answer is limited to what remains: a run stops before it spends more than its budget.
+A request is not sent if its estimated prompt alone exceeds the remaining tokens or dollars, and
+its answer is limited to what remains: a run stops before it exceeds its budget.
 """
 
 from __future__ import annotations
@@ -17,46 +17,46 @@ from agentcli.llm.client import ModelInfo
 from agentcli.messages import Usage
 
 Price: TypeAlias = Callable[[Usage], float | None]
-"""From the usage of one call to US dollars; None where that is not known."""
+"""Maps the usage of one call to US dollars; None if the price is not known."""
 
 _LEAST_ANSWER = 16
-"""Tokens; providers refuse to be asked for less."""
+"""In tokens. Providers refuse a lower limit."""
 _ANY = 1 << 40
 
 
 @dataclass(frozen=True, slots=True)
 class RunLimits:
-    """What a run may use; None is unlimited. Times in seconds, cost in US dollars."""
+    """What a run may use; None means unlimited. Times in seconds, cost in US dollars."""
 
     max_steps: int = 100
     time_s: float | None = None
     step_time_s: float | None = None
-    """For one step with its retries and tools."""
+    """For one step, including its retries and tools."""
     silence_s: float | None = 600.0
-    """Between two pieces of an answer; signs of life without content do not count."""
+    """Between two pieces of an answer; keep-alive messages do not count."""
     tokens: int | None = None
-    """In and out."""
+    """Input and output together."""
     cost_usd: float | None = None
     tool_calls: int | None = None
     rejected_answers: int = 3
     """Unusable answers in a row before the run gives up."""
     check_rounds: int = 3
-    """How often failed checks are handed back to the model."""
+    """How often failed checks are reported back to the model."""
 
     def of_task(self) -> dict[str, float]:
-        """The limits that belong to a task, as they are recorded with it."""
+        """The limits that are recorded with a task."""
         names = ("max_steps", "time_s", "tokens", "cost_usd", "tool_calls")
         found = {name: getattr(self, name) for name in names}
         return {name: value for name, value in found.items() if value is not None}
 
     @property
     def counts_tokens(self) -> bool:
-        """Whether requests must be measured before they are sent."""
+        """Whether a request's tokens must be counted before it is sent."""
         return self.tokens is not None or self.cost_usd is not None
 
 
 def used_up(limits: RunLimits, state: AgentState) -> Stop | None:
-    """The stop of a run that has reached a limit."""
+    """The stop for a run that has reached a limit, or None."""
     used = state.used
     if used.steps >= limits.max_steps:
         return stop_for(StopReason.BUDGET_STEPS, detail=f"{limits.max_steps} steps are used up")
@@ -82,10 +82,10 @@ def used_up(limits: RunLimits, state: AgentState) -> Stop | None:
 def answer_room(
     limits: RunLimits, state: AgentState, prompt_tokens: int, price: Price
 ) -> int | None:
-    """Tokens that the answer to a prompt of ``prompt_tokens`` may take; None: as many as it likes.
+    """Tokens that the answer to a prompt of ``prompt_tokens`` may take; None if unlimited.
 
     Raises:
-        Stopped: the prompt alone would go beyond a budget.
+        Stopped: the prompt alone would exceed a budget.
     """
     rooms: list[int] = []
     if limits.tokens is not None:
@@ -115,7 +115,7 @@ def answer_room(
 
 def _affordable(dollars: float, state: AgentState, prompt_tokens: int, price: Price) -> int:
     """Output tokens that ``dollars`` pay for after the prompt."""
-    # Providers that cache tell so: what the last step's prompt held is then read at its price.
+    # If the provider reports cached tokens, the last step's prompt is billed at the cached rate.
     last = state.records[-1].usage if len(state.records) else Usage()
     cached = last.input_tokens if state.usage.cached_tokens else 0
     prompt = price(Usage(prompt_tokens, min(cached, prompt_tokens)))
@@ -128,8 +128,11 @@ def _affordable(dollars: float, state: AgentState, prompt_tokens: int, price: Pr
 
 @dataclass(frozen=True, slots=True)
 class ContextLimits:
-    """Tokens of a request: from ``soft`` on it is made shorter, down to ``target`` where that can
-    be; more than ``hard`` is never sent."""
+    """Limits for the tokens of a request.
+
+    Above ``soft`` the conversation is compacted, to ``target`` if possible. A request of more than
+    ``hard`` tokens is never sent.
+    """
 
     soft: int
     hard: int
@@ -138,10 +141,11 @@ class ContextLimits:
 
 @dataclass(frozen=True, slots=True)
 class ContextRules:
-    """How the limits follow from a model's context window, and what may be said instead.
+    """How the limits follow from a model's context window, and settings that override them.
 
-    ``reserve_tokens`` are kept for the answer; None: what the model may answer with, and at most a
-    quarter of the window. ``compact_at`` and ``compact_to`` are shares of the hard limit.
+    ``reserve_tokens`` are kept for the answer; None reserves the longest answer that the model may
+    give, but at most a quarter of the window. ``compact_at`` and ``compact_to`` are fractions of
+    the hard limit.
     """
 
     soft_tokens: int | None = None
@@ -151,7 +155,7 @@ class ContextRules:
     compact_to: float = 0.4
 
     def limits(self, window: int | None, answer_tokens: int) -> ContextLimits | None:
-        """The limits for a window; None where nothing is known of it and nothing was said."""
+        """The limits for a window; None if the window is not known and no limit is set."""
         hard = self.hard_tokens
         if window is not None:
             reserve = self.reserve_tokens or min(answer_tokens, window // 4)
@@ -166,7 +170,7 @@ class ContextRules:
 
 
 def calls_used_up(limits: RunLimits, state: AgentState) -> str | None:
-    """Why no further call may run, or None; also within a step."""
+    """Why no further call may run, even within a step; None if one may."""
     limit = limits.tool_calls
     if limit is None or state.used.tool_calls < limit:
         return None
@@ -174,7 +178,7 @@ def calls_used_up(limits: RunLimits, state: AgentState) -> str | None:
 
 
 def unpriced(info: ModelInfo) -> Price:
-    """The price of a model of which none is known."""
+    """The price of a model whose price is not known."""
 
     def unknown(usage: Usage) -> None:
         return None

@@ -1,7 +1,7 @@
-"""Soft caps: warn that a run has used a lot of something. Each warns once and stops nothing.
+"""Soft caps: warnings that a run has used a lot of something. Each warns once and stops nothing.
 
-The caps on tokens, dollars, seconds and steps are four fifths of the hard limits. Others count
-signs of a run that gets nowhere: many calls, failed checks of one tool, failed edits of one file.
+The caps on tokens, dollars, seconds and steps are 80 % of the hard limits. The others count signs
+of a run that makes no progress: many calls, failed checks of one tool, failed edits of one file.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from agentcli.tools.base import ToolKind, ToolSpec
 
 @dataclass(frozen=True, slots=True)
 class Caps:
-    """``share`` is that of each hard limit; the others are counts within a run."""
+    """``share`` is a fraction of each hard limit; the others are counts within a run."""
 
     share: float = 0.8
     tool_calls: int = 40
     failed_checks: int = 3
-    """Of one tool, such as builds."""
+    """Of one tool, such as the build."""
     failed_edits: int = 3
     """Of one file."""
 
 
 class SoftCaps:
-    """Counts over one run; ``spec_of`` tells what is known of a tool by its name."""
+    """Counts over one run. ``spec_of`` maps a tool's name to its specification, if known."""
 
     def __init__(
         self, caps: Caps, limits: RunLimits, spec_of: Callable[[str], ToolSpec | None]
@@ -44,14 +44,14 @@ class SoftCaps:
         self.begin()
 
     def begin(self) -> None:
-        """A run begins: nothing is counted and nothing was told."""
+        """Reset the counts and warnings for a new run."""
         self._started = time.monotonic()
         self._told: set[str] = set()
         self._failed_checks: Counter[str] = Counter()
         self._failed_edits: Counter[str] = Counter()
 
     def after_step(self, state: AgentState) -> list[SoftCapReached]:
-        """The caps that the step just made has reached."""
+        """The caps that the last step has reached."""
         calls = {call.id: call for call in state.step_decision.calls} if state.step_decision else {}
         for result in state.step_results:
             if (call := calls.get(result.call_id)) is not None:
@@ -73,7 +73,7 @@ class SoftCaps:
             self._failed_edits.update(_paths(call, spec))
 
     def _uses(self, state: AgentState) -> Iterator[tuple[str, float, float]]:
-        """(cap, used, limit) of each."""
+        """Yield (cap, used, limit) for each cap."""
         caps, limits, used = self._caps, self._limits, state.used
         yield "tool_calls", used.tool_calls, caps.tool_calls
         for name, count in self._failed_checks.items():

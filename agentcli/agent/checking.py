@@ -1,4 +1,4 @@
-"""Runs a task's checks when the model says it is done; failed ones go back to the model."""
+"""Runs a task's checks when the model says it is done, and reports failures back to the model."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _FAILED = "A check of the task failed:"
 
 
 async def unchecked(context: ToolContext, command: str) -> ToolOutput:
-    """For agents that nobody gave a way to run checks; raises ``InternalError``."""
+    """The default for agents that cannot run checks; raises ``InternalError``."""
     raise InternalError(f"nothing is there to run the check {command!r}")
 
 
 class Checking:
-    """``check`` runs one check; ``rounds`` bounds how often failures go back to the model."""
+    """``check`` runs one check; failures are reported to the model at most ``rounds`` times."""
 
     def __init__(self, check: Check, context: ToolContext, stream: Stream, rounds: int) -> None:
         self._check = check
@@ -42,11 +42,11 @@ class Checking:
         self._round = 0
 
     def begin(self) -> None:
-        """A new run has all its rounds before it."""
+        """Reset the count of rounds for a new run."""
         self._round = 0
 
     async def finish(self, answer: str) -> Stop | None:
-        """The end with ``answer``, or None where the model was told what still fails."""
+        """Stop with ``answer``, or return None after telling the model which checks fail."""
         state = self._stream.state
         if state.checks and state.mode == Mode.PLAN.value:
             await self._stream.emit(Warned("the checks were not run: plan mode only reads"))
@@ -65,7 +65,7 @@ class Checking:
     async def _run_all(self) -> list[CheckFinished]:
         done = []
         checks = self._stream.state.checks
-        # All reports together take no more room than one tool's result.
+        # All reports together take no more space than the result of one tool.
         room = self._context.output_chars // max(1, len(checks))
         for command in checks:
             await self._stream.emit(CheckStarted(command, self._round + 1, self._rounds + 1))

@@ -1,7 +1,8 @@
-"""Keeps a conversation within its model's window: rarely, by a large amount, and never silently.
+"""Keeps a conversation within its model's context window.
 
-Nothing is lost: the journal keeps every message, and a compaction is an event that records what the
-model sees instead. It can be previewed, messages can be exempted, and it can be undone.
+Compaction is rare, frees a lot of space at once, and is never silent. Nothing is lost: the journal
+keeps every message, and a compaction is an event that records what the model sees instead. It can
+be previewed and undone, and messages can be exempted from it.
 """
 
 from __future__ import annotations
@@ -24,30 +25,30 @@ from agentcli.text import truncate
 from agentcli.tools.base import ToolKind
 
 ANSWER_TOKENS = 32_000
-"""Kept for an answer where nobody says how long one may be."""
+"""Reserved for an answer if neither the request nor the model limits its length."""
 SUMMARY_TOKENS = 8_000
-"""Most that a summary may take, with the thoughts that lead to it."""
+"""The longest summary, including the model's thinking."""
 _SUMMARY_S = 300
 _COUNT_S = 10
 _SUMMARIZED_CHARS = 100_000
-"""Of what is summarized, where the window is not known."""
+"""The longest text to summarize if the window is not known."""
 _CHARS_PER_TOKEN = 2
-"""Few, so that it fits for sure."""
+"""A low estimate, so that the text is sure to fit."""
 _WORTH = 1.1
-"""How much a conversation must have grown since it could not be made short enough."""
+"""Growth factor after which a conversation that could not be made short enough is tried again."""
 _LEARNT = 0.9
-"""Of what a provider found too long: the most that it is sent from then on."""
+"""After a provider refused a request as too long, the new limit is this share of its length."""
 _LEAST_SHARE = 0.4
-"""Of its own size, what a conversation is made to when the user asks for it."""
+"""When the user asks for a compaction, the target is at most this share of the current size."""
 
 
 @dataclass(frozen=True, slots=True)
 class Compaction:
-    """What a compaction leaves out, or would. Tokens are those of a whole request.
+    """What a compaction leaves out, or would leave out. Tokens are those of a whole request.
 
-    ``dropped`` are the messages that are not shown as they were said; ``passes`` names the
-    processors that made it shorter, of ``attempts`` that were tried. ``scores`` is what a
-    processor thought of the message with a number: less is left out first.
+    ``dropped`` are the messages that the model no longer sees in full. ``passes`` names the
+    processors that made the conversation shorter, out of ``attempts`` that were tried. ``scores``
+    maps a message's number to the score a processor gave it; low scores are left out first.
     """
 
     cause: str
@@ -61,10 +62,10 @@ class Compaction:
 
 
 class Compacting:
-    """``purpose`` tells what a call is for; ``processors`` are tried in their order.
+    """Plans and carries out compactions.
 
-    ``window_of`` finds a window that a client does not know; it may take a while, and no step
-    waits for it.
+    ``purpose`` says what a call is for; ``processors`` are tried in order. ``window_of`` looks up a
+    context window that the client does not know; it may be slow, and no step waits for it.
     """
 
     def __init__(
@@ -90,23 +91,23 @@ class Compacting:
         self._looked_at: tuple[int, tuple[int, ...], Compaction] | None = None
 
     def limits(self, client: LLMClient, request: ChatRequest) -> ContextLimits | None:
-        """What a request to this model may take; None where its window is not known."""
+        """The limits of a request to this model; None if its window is not known."""
         info = client.info
         answer = request.sampling.max_tokens or info.max_output or ANSWER_TOKENS
         return self._rules.limits(self.window(client), answer)
 
     def window(self, client: LLMClient) -> int | None:
-        """The model's context window in tokens, as far as it is known by now."""
+        """The model's context window in tokens, if it is known by now."""
         info = client.info
         state = self._stream.state
         found = (info.context_window, self._found.get(info.id), state.windows.get(state.model))
         return min((tokens for tokens in found if tokens is not None), default=None)
 
     async def make_room(self, client: LLMClient, request: ChatRequest) -> bool:
-        """Compact before the request is sent, if it comes near the limit; whether that was done.
+        """Compact if the request is near the limit; return whether it was compacted.
 
         Raises:
-            BudgetError: it is beyond the hard limit, however short it is made.
+            BudgetError: even fully compacted, it exceeds the hard limit.
         """
         limits = None if client.info.fits_itself else self.limits(client, request)
         if limits is None:
@@ -127,9 +128,10 @@ class Compacting:
         return await self._carry_out(planned)
 
     def _look_up(self, client: LLMClient) -> None:
-        """Find the model's window beside the work; it is known from a later step on.
+        """Look up the model's window in the background; a later step will know it.
 
-        The tables take a while to load, so that the first request is sent before.
+        The lookup starts at the second request, because the tables take a while to load and must
+        not delay the first.
         """
         info, window_of = client.info, self._window_of
         if window_of is None or info.fits_itself or not info.priced_by:
@@ -144,7 +146,10 @@ class Compacting:
             self._found[info.id] = window
 
     async def force(self, client: LLMClient, request: ChatRequest) -> bool:
-        """Compact what the provider found too long, once a step; whether it is shorter now."""
+        """Compact after the provider refused a request as too long, at most once a step.
+
+        Return whether the conversation is shorter now.
+        """
         step = self._stream.state.running_step
         if self._forced_step == step:
             return False
@@ -166,12 +171,12 @@ class Compacting:
         preview: bool = False,
         keep: Collection[int] = (),
     ) -> Compaction:
-        """Compact now. What was looked at with ``preview`` is what is done next.
+        """Compact now, or with ``preview`` only plan it; the next call then carries out that plan.
 
-        ``keep`` are numbers of messages of the history, from 0, that stay as they are.
+        ``keep`` are the numbers (from 0) of messages in the history that must stay as they are.
 
         Raises:
-            UsageError: a number that no message has.
+            UsageError: ``keep`` has a number that no message has.
         """
         count = len(self._stream.state.history)
         if wrong := sorted(number for number in keep if not 0 <= number < count):
@@ -193,7 +198,7 @@ class Compacting:
         return planned
 
     async def undo(self) -> Compaction:
-        """Show the model again what it was shown before the last compaction.
+        """Undo the last compaction: show the model what it saw before.
 
         Raises:
             UsageError: nothing was compacted.
@@ -233,7 +238,7 @@ class Compacting:
     ) -> Compaction:
         """Try the processors in turn until the request is short enough."""
         conversation = self._conversation(client, keep)
-        beside = max(0, tokens - conversation.tokens)  # the tools, and what the server adds
+        beside = max(0, tokens - conversation.tokens)  # tools, and what the server adds
         passes: list[str] = []
         attempts = 0
         for processor in self._processors:
@@ -243,7 +248,7 @@ class Compacting:
             conversation = _with(conversation, conversation.items, max(0, target - beside))
             items = await processor.process(conversation)
             shorter = _with(conversation, items, conversation.target)
-            if shorter.tokens < conversation.tokens:  # else the pass was in vain, and is dropped
+            if shorter.tokens < conversation.tokens:  # otherwise the pass is discarded
                 conversation = shorter
                 passes.append(processor.name)
         said = self._stream.state.said
@@ -268,7 +273,7 @@ class Compacting:
         state = self._stream.state
         said = state.said
         shown = [each for each in stretches(said, state.replaced) if each.message is not None]
-        # A note or a summary is a user's message too, and none that a user wrote.
+        # Notes and summaries have the user's role too, but no user wrote them.
         asked = [
             each.first
             for each in shown
@@ -296,10 +301,10 @@ class Compacting:
         return Conversation(tuple(items), 0, goal, client.size_of, self._purpose, summarize)
 
     async def _summary(self, client: LLMClient, prompt: str, text: str) -> str:
-        """What the model writes down of a text; its tokens count.
+        """Ask the model to summarize a text; the tokens count towards the budget.
 
         Raises:
-            ProviderError: it did not answer, said nothing, or the budget has no room for it.
+            ProviderError: it did not answer, its answer was empty, or the budget has no room.
         """
         state = self._stream.state
         sampling = Sampling(max_tokens=SUMMARY_TOKENS)
@@ -324,7 +329,7 @@ class Compacting:
 
 
 async def _counted(client: LLMClient, request: ChatRequest) -> int:
-    """A request's tokens by its provider's own count; where that cannot be had, an estimate."""
+    """A request's tokens, counted by its provider or else estimated."""
     try:
         async with asyncio.timeout(_COUNT_S):
             return (await client.count_tokens(request, exact=True)).tokens

@@ -1,6 +1,6 @@
-"""Stop criteria: evaluated in order after each step; the first that is met ends the run.
+"""Stop criteria, evaluated in order after each step; the first that is met ends the run.
 
-Budgets are also checked before a step (``agentcli.agent.budget``), so that no step begins that
+Budgets are also checked before a step (``agentcli.agent.budget``), so that no step starts that
 would exceed them.
 """
 
@@ -41,7 +41,7 @@ class Criterion(Protocol):
 
 @dataclass(frozen=True)
 class FinalAnswer:
-    """The model is done, and the checks of its task pass; failed ones go back to it."""
+    """The model gave its final answer and the task's checks pass; failures go back to it."""
 
     checking: Checking
 
@@ -54,7 +54,7 @@ class FinalAnswer:
 
 @dataclass(frozen=True)
 class AgentCondition:
-    """What the agent itself says in ``should_stop``."""
+    """The agent's own ``should_stop`` gave a reason."""
 
     behaviour: Behaviour
 
@@ -66,7 +66,7 @@ class AgentCondition:
 
 @dataclass(frozen=True)
 class ToolSays:
-    """A tool's result ends the run: declined, or the environment has come to its end."""
+    """A tool's result asks for the end of the run with one of ``reasons``."""
 
     reasons: frozenset[StopReason] = frozenset(
         (StopReason.DECLINED, StopReason.ENV_TERMINAL, StopReason.SUCCESS)
@@ -83,7 +83,7 @@ class ToolSays:
 
 @dataclass(frozen=True)
 class EnvironmentTerminal:
-    """Nothing more can be done in the environment."""
+    """The environment reports that it has ended."""
 
     environment: Environment
 
@@ -96,7 +96,7 @@ class EnvironmentTerminal:
 
 @dataclass(frozen=True)
 class MaxSteps:
-    """So many steps of the run are done."""
+    """The run has made ``steps`` steps."""
 
     steps: int
 
@@ -109,7 +109,7 @@ class MaxSteps:
 
 @dataclass(frozen=True)
 class MaxRuntime:
-    """So many seconds have passed at the end of a step; no step is cut short."""
+    """``seconds`` have passed at the end of a step; no step is cut short."""
 
     seconds: float
 
@@ -122,7 +122,7 @@ class MaxRuntime:
 
 @dataclass(frozen=True)
 class Stagnation:
-    """The same faulty call again and again."""
+    """The model repeats the same faulty call ``repeats`` times in a row."""
 
     repeats: int = REPEATS
 
@@ -136,12 +136,12 @@ class Stagnation:
 
 @dataclass(frozen=True)
 class Criteria:
-    """Criteria in their order."""
+    """Criteria, in the order in which they are evaluated."""
 
     order: tuple[Criterion, ...] = ()
 
     async def met(self, moment: Moment) -> Stop | None:
-        """The stop of the first that is met."""
+        """The stop of the first criterion that is met."""
         for criterion in self.order:
             if (stop := await criterion.met(moment)) is not None:
                 return stop
@@ -155,7 +155,7 @@ def standard(
     environment: Environment,
     more: Sequence[Criterion] = (),
 ) -> Criteria:
-    """What ends every run, and after that ``more``."""
+    """The criteria for every run, followed by ``more``."""
     return Criteria(
         (
             ToolSays(),

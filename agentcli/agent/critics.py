@@ -1,7 +1,7 @@
-"""Critics review a step after it is done, and may ask for another step or for the end.
+"""Critics review each step after it is done and may ask for another step or end the run.
 
-All of them review every step. The first one, in order, that wants another step or the end decides;
-another step counts like any other step of the run.
+All critics review every step. The first, in order, that does not say "continue" decides. A step
+that a critic asks for counts like any other.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from agentcli.text import truncate
 from agentcli.tools.base import ToolContext
 
 _JUDGED_CHARS = 60_000
-"""Of a conversation that is shown to a critic; its head and its tail are kept."""
+"""How much of a conversation a critic is shown; the head and the tail are kept."""
 
 
 class Judgement(StrEnum):
@@ -34,9 +34,9 @@ class Judgement(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """A judgement and why; the reason of a retry is told to the model.
+    """A judgement and its reason. The model is told the reason for a retry.
 
-    ``usage`` is what asking the model ``asked`` took.
+    ``asked`` is the model that judged, if any, and ``usage`` what asking it took.
     """
 
     judgement: Judgement = Judgement.CONTINUE
@@ -49,12 +49,12 @@ class Critic(Protocol):
     """Judges the state after a step."""
 
     async def review(self, state: AgentState) -> Review:
-        """What should happen next."""
+        """Say what should happen next."""
         ...
 
 
 def decisive(reviews: Sequence[Review]) -> Review:
-    """The first that does not say continue, or a review that does."""
+    """The first review that does not say continue; without one, a review that does."""
     asking = (review for review in reviews if review.judgement is not Judgement.CONTINUE)
     return next(asking, Review())
 
@@ -66,9 +66,9 @@ def is_final(state: AgentState) -> bool:
 
 
 class ChecksPass:
-    """Wants commands to succeed whenever the model says that it is done.
+    """Requires commands to succeed whenever the model says it is done.
 
-    After ``rounds`` reports that did not help it ends the run.
+    After ``rounds`` reports of failures it ends the run.
     """
 
     def __init__(
@@ -100,8 +100,9 @@ class ChecksPass:
 class ModelCritic:
     """A model that judges whether a final answer does what the task asked for.
 
-    ``prompt`` tells it how, and to answer with one JSON object: judgement and reason. An answer
-    that is none lets the run go on: a critic that cannot be read must not hold up the work.
+    ``prompt`` tells it how to judge, and to answer with a JSON object of judgement and reason. If
+    its answer cannot be parsed, the run continues: a faulty critic must not hold up the work.
+    After ``retries`` retries of a task it no longer asks for one.
     """
 
     def __init__(self, client: LLMClient, prompt: str, *, retries: int = 2) -> None:
@@ -112,7 +113,7 @@ class ModelCritic:
         self._retried = 0
 
     async def review(self, state: AgentState) -> Review:
-        """See ``Critic``; raises ``ProviderError`` where the model cannot be asked."""
+        """See ``Critic``; raises ``ProviderError`` if the model cannot be asked."""
         if not is_final(state):
             return Review()
         if state.task != self._task:
@@ -141,7 +142,7 @@ def _verdict(text: str) -> tuple[Judgement, str]:
 
 
 def _transcript(messages: Sequence[Message]) -> str:
-    """What was said and done, as text for another model."""
+    """The conversation as text for another model."""
     lines = []
     for message in messages:
         match message.role:
