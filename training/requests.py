@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from agentcli.llm.compact import compact
 from training import repair_words, wording
+from training.complaints import complaint, fields
 from training.projects import Case
 from training.trajectories import Conversation
 
@@ -38,7 +39,11 @@ def request(
     if texts is not None:
         talk.user(wording.spoken(rng, wording.phrase(rng, texts, held), fix=True))
         return False
-    if draw < 0.42:
+    if rng.random() < 0.35:
+        words = fields(case, rng, _symptom(case))
+        exact += [value for name, value in words.items() if name in ("f", "call", "got", "want")]
+        text = complaint(rng, words, held)
+    elif draw < 0.42:
         text = wording.phrase(rng, repair_words.FIX, held)
     elif draw < 0.50:
         text = wording.phrase(rng, repair_words.FIX_FILE, held, path=path)
@@ -57,8 +62,10 @@ def request(
     elif draw < 0.80:
         symptom = _symptom(case)
         if symptom is None:
-            exact.append(run.message)
-            text = wording.phrase(rng, repair_words.FIX_ERROR, held, error=run.message)
+            error = run.message.strip()
+            exact.append(error)
+            lines = repair_words.FIX if error.startswith("File ") else repair_words.FIX_ERROR
+            text = wording.phrase(rng, lines, held, error=error)
         else:
             exact += list(symptom.values())
             text = wording.phrase(rng, SYMPTOM, held, **symptom)
