@@ -1,4 +1,4 @@
-"""The decisions of a step: act, end, wait, or choose one of several candidates."""
+"""What a step can decide: act, finish, wait, or choose among candidates."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from agentcli.messages import ToolCall
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """Run these calls; raises ValueError where there is none."""
+    """Run these calls; raises ``ValueError`` if there are none."""
 
     calls: tuple[ToolCall, ...]
 
@@ -21,7 +21,7 @@ class Act:
 
 @dataclass(frozen=True, slots=True)
 class Final:
-    """The work is done; raises ValueError for an empty answer."""
+    """The work is done; raises ``ValueError`` if the answer is empty."""
 
     answer: str
 
@@ -37,7 +37,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One way to go on, and how good it looks: the highest score is taken, of equals the first."""
+    """One way to continue and its score; the highest wins, and the first among equals."""
 
     decision: Act | Final
     score: float
@@ -45,7 +45,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """Several ways to go on, of which one is taken; raises ValueError where there is none."""
+    """Several ways to continue, of which one is taken; raises ``ValueError`` if there are none."""
 
     candidates: tuple[Candidate, ...]
 
@@ -55,7 +55,7 @@ class Branch:
 
     @property
     def best(self) -> int:
-        """The number of the candidate that is taken, from 0."""
+        """The index of the candidate that is taken."""
         scores = [candidate.score for candidate in self.candidates]
         return scores.index(max(scores))
 

@@ -1,7 +1,7 @@
-"""Calls that are edits: which files they touch, how much they change, and what they must not touch.
+"""Edit calls: the files they touch, the size of their changes, and the files they must not touch.
 
-Tests rarely distinguish a repair from one that changes more than needed. The smaller of two is more
-likely to be right; GenProg minimises its patches for the same reason (Le Goues et al. 2012).
+Tests rarely tell a minimal repair from one that changes more than needed. The smaller of two edits
+is more likely to be right; GenProg minimises patches for the same reason (Le Goues et al. 2012).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from agentcli.tools.base import ToolKind
 from agentcli.tools.registry import Registry
 
 SMALLEST = 2
-"""Tokens that change where one stands in the place of another."""
+"""The size of an edit that replaces one token with another."""
 
 _GUARDED = re.compile(
     r"(^|/)(tests?/|test_[^/]*$|conftest\.py$|(pytest|tox)\.ini$|setup\.cfg$|pyproject\.toml$)"
@@ -26,13 +26,13 @@ _GUARDED = re.compile(
 
 
 class EditCalls:
-    """Calls of the editing tools among ``tools``."""
+    """Inspects calls of the editing tools among ``tools``."""
 
     def __init__(self, tools: Registry) -> None:
         self._tools = tools
 
     def of(self, response: ChatResponse) -> ToolCall | None:
-        """The one edit that an answer consists of, or None."""
+        """The edit, if the answer consists of exactly one; otherwise None."""
         calls = response.message.calls
         if len(calls) != 1 or response.cut_calls:
             return None
@@ -40,17 +40,17 @@ class EditCalls:
         return calls[0] if spec is not None and spec.kind is ToolKind.EDIT else None
 
     def paths(self, call: ToolCall) -> tuple[str, ...]:
-        """The files that it touches."""
+        """The files that the call touches."""
         spec, arguments = self._tools.spec(call.name), _arguments(call)
         names = spec.path_arguments if spec else ()
         return tuple(arguments[name] for name in names if isinstance(arguments.get(name), str))
 
     def is_guarded(self, call: ToolCall) -> bool:
-        """Whether it would change what it is measured by."""
+        """Whether the call would change a file that its result is measured by."""
         return any(is_guarded(path) for path in self.paths(call))
 
     def size(self, call: ToolCall) -> int:
-        """How many tokens it changes; 0 where that cannot be seen."""
+        """How many tokens the call changes; 0 if its arguments do not show that."""
         spec, arguments = self._tools.spec(call.name), _arguments(call)
         pairs = spec.variant_of.items() if spec else ()
         texts = [(arguments.get(old), arguments.get(new)) for new, old in pairs]
@@ -58,7 +58,7 @@ class EditCalls:
 
 
 def is_guarded(path: str) -> bool:
-    """Whether a file is a test, or the configuration of tests."""
+    """Whether a file is a test or configures tests."""
     return _GUARDED.search(path) is not None
 
 

@@ -1,8 +1,8 @@
 """The events of a run: one stream that the screen, the journal and the traces all read.
 
 Durable events form the journal, and folding them gives the state (``agentcli.agent.folding``).
-Transient ones (deltas, progress, stages) only show what is going on: what they announce is repeated
-by a durable event once it is complete.
+Transient events (deltas, progress, stages) only show what is going on; a durable event follows when
+what they announce is complete.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from agentcli.tools.base import ASKED
 
 
 class Phase(StrEnum):
-    """Where the work is, as its user sees it."""
+    """The phase of the work, as the user sees it."""
 
     EXPLORE = "explore"
     DISCOVER = "discover"
@@ -28,7 +28,7 @@ class Phase(StrEnum):
 
 
 class Stage(StrEnum):
-    """Where the kernel is within one step."""
+    """The part of a step that the kernel is in."""
 
     OBSERVE = "observe"
     DECIDE = "decide"
@@ -39,7 +39,7 @@ class Stage(StrEnum):
 
 
 class Status(StrEnum):
-    """What a run came to."""
+    """The outcome of a run."""
 
     SOLVED = "solved"
     UNSOLVED = "unsolved"
@@ -81,10 +81,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class SessionStarted(Event):
-    """A session opens, or goes on in a new process. ``tools`` are ``name@version``.
+    """A session starts, or continues in a new process. ``tools`` are ``name@version``.
 
-    ``network`` is what commands reach: none, loopback, allow (listed domains) or full; ``config``
-    is a digest of all settings, ``seed`` that of the sampling.
+    ``network`` is what commands can reach: none, loopback, allow (listed domains) or full.
+    ``config`` is a digest of all settings; ``seed`` is the sampling seed.
     """
 
     session_id: str
@@ -101,10 +101,10 @@ class SessionStarted(Event):
 
 @dataclass(frozen=True, slots=True)
 class TaskGiven(Event):
-    """What the user wants; ``checks`` are shell commands that must succeed at the end.
+    """The user gave a task; ``checks`` are shell commands that must succeed at the end.
 
-    Without a text, the task stays and the checks are added to it. ``limits`` are the fields of
-    ``RunLimits`` that a later run of the session goes on with.
+    If ``text`` is empty, the checks are added to the current task. ``limits`` are the fields of
+    ``RunLimits`` that later runs of the session keep.
     """
 
     text: str
@@ -114,7 +114,7 @@ class TaskGiven(Event):
 
 @dataclass(frozen=True, slots=True)
 class MessageAdded(Event):
-    """A system or user message joins the history; ``mode`` is the mode that it tells of."""
+    """A system or user message was added to the history; ``mode`` is the mode it announces."""
 
     message: Message
     mode: str = ""
@@ -122,7 +122,7 @@ class MessageAdded(Event):
 
 @dataclass(frozen=True, slots=True)
 class PreflightIssue(Event):
-    """Something that stands in the way of a task, found before its first step."""
+    """A problem with the task, found before its first step."""
 
     code: str
     message: str
@@ -130,16 +130,16 @@ class PreflightIssue(Event):
 
 @dataclass(frozen=True, slots=True)
 class StepStarted(Event):
-    """A step begins; steps count from 1."""
+    """A step starts; steps are numbered from 1."""
 
     step: int
 
 
 @dataclass(frozen=True, slots=True)
 class ModelAnswered(Event):
-    """The model's whole answer, which joins the history. Times in seconds.
+    """The model's whole answer was added to the history. Times in seconds.
 
-    ``cost_usd`` in US dollars, here and elsewhere: None where it is not known.
+    ``cost_usd`` is in US dollars, here and elsewhere; None if it is not known.
     """
 
     step: int
@@ -153,7 +153,7 @@ class ModelAnswered(Event):
 
 @dataclass(frozen=True, slots=True)
 class Decided(Event):
-    """The agent's own code decided in place of the model; the message joins the history."""
+    """The agent's own code decided in place of the model; the message was added to the history."""
 
     step: int
     message: Message
@@ -161,7 +161,7 @@ class Decided(Event):
 
 @dataclass(frozen=True, slots=True)
 class BranchTaken(Event):
-    """Of several candidates one was taken: ``chosen`` is its number, from 0."""
+    """One of several candidates was taken; ``chosen`` is its index."""
 
     step: int
     chosen: int
@@ -170,7 +170,7 @@ class BranchTaken(Event):
 
 @dataclass(frozen=True, slots=True)
 class AnswerRejected(Event):
-    """An answer that cannot be used; it stays out of the history, its tokens count."""
+    """An unusable answer was left out of the history; its tokens count."""
 
     step: int
     reason: str
@@ -180,10 +180,10 @@ class AnswerRejected(Event):
 
 @dataclass(frozen=True, slots=True)
 class RetryScheduled(Event):
-    """An attempt failed and another follows after ``delay_s`` seconds. Attempts count from 1.
+    """An attempt failed and is retried after ``delay_s`` seconds. Attempts are numbered from 1.
 
-    ``tool`` and ``call_id`` name the call in the stage ACT; ``usage`` is what a model had counted
-    for the part of its answer that came.
+    ``tool`` and ``call_id`` name the call in the stage ACT; ``usage`` is what the model reported
+    for the part of its answer that arrived.
     """
 
     step: int
@@ -199,7 +199,7 @@ class RetryScheduled(Event):
 
 @dataclass(frozen=True, slots=True)
 class ModelChanged(Event):
-    """Another model answers from here on; ``reason`` is what ended the one before."""
+    """Another model answers from here on; ``reason`` says why the previous one was replaced."""
 
     step: int
     model: str
@@ -208,16 +208,16 @@ class ModelChanged(Event):
 
 @dataclass(frozen=True, slots=True)
 class ModeChanged(Event):
-    """From here on calls are permitted as another mode says."""
+    """From here on, calls are permitted by the rules of another mode."""
 
     mode: str
 
 
 @dataclass(frozen=True, slots=True)
 class ToolStarted(Event):
-    """A tool is about to run; durable before it does.
+    """A tool is about to run; the event is recorded before it does.
 
-    ``purpose`` is the kind of tool that would do the same, where a command line says so.
+    ``purpose`` is set for a command line that does the work of another kind of tool: that kind.
     """
 
     step: int
@@ -228,7 +228,7 @@ class ToolStarted(Event):
 
 @dataclass(frozen=True, slots=True)
 class ToolFinished(Event):
-    """A call has its result. Every call gets one."""
+    """A call has a result. Every call gets one."""
 
     step: int
     result: ToolResult
@@ -236,18 +236,20 @@ class ToolFinished(Event):
 
     @property
     def command_s(self) -> float:
-        """Seconds that a command itself took; of what is no command ``duration_s`` without those
-        in which the user was asked about it."""
+        """Seconds that the command itself took.
+
+        For other tools, ``duration_s`` without the time spent waiting for the user's approval.
+        """
         return _seconds(self.result.data.get("duration_s"), self.duration_s - self.asked_s)
 
     @property
     def asked_s(self) -> float:
-        """Seconds for which the user was asked about it."""
+        """Seconds spent waiting for the user's approval."""
         return _seconds(self.result.data.get(ASKED), 0.0)
 
 
 def _seconds(told: object, otherwise: float) -> float:
-    """What a tool told of itself, which may be anything."""
+    """Read a number of seconds from a tool's data, which may hold anything."""
     if isinstance(told, int | float) and 0 <= told < float("inf"):
         return float(told)
     return otherwise
@@ -264,9 +266,9 @@ class PhaseChanged(Event):
 
 @dataclass(frozen=True, slots=True)
 class CandidateTried(Event):
-    """An edit was made on a copy of the workspace and checked there.
+    """An edit was tried and checked on a copy of the workspace.
 
-    ``failures`` counts the tests that fail after it; None: it broke more than tests.
+    ``failures`` counts the tests that fail after it; None if it broke more than tests.
     """
 
     step: int
@@ -277,9 +279,9 @@ class CandidateTried(Event):
 
 @dataclass(frozen=True, slots=True)
 class WorkspaceTaken(Event):
-    """All files as they are before a run's first tool; ``tree`` is the digest of their list.
+    """All files were captured before a run's first tool; ``tree`` is the digest of their list.
 
-    ``left_out`` is not in it: what the project ignores, and caches.
+    ``left_out`` names what was not captured: files that the project ignores, and caches.
     """
 
     tree: str
@@ -288,10 +290,10 @@ class WorkspaceTaken(Event):
 
 @dataclass(frozen=True, slots=True)
 class WorkspaceChanged(Event):
-    """What tools did to files, commands included; ``outside``: what somebody else did meanwhile.
+    """Tools, commands included, changed files; with ``outside``, something else did meanwhile.
 
-    Both map paths to what stood and stands there (``environments/entries.py``); a path in only
-    one of them was made or removed.
+    ``before`` and ``after`` map paths to their entries (``environments/entries.py``); a path in
+    only one of them was created or removed.
     """
 
     step: int
@@ -302,9 +304,9 @@ class WorkspaceChanged(Event):
 
 @dataclass(frozen=True, slots=True)
 class Rewound(Event):
-    """The session goes back to a mark (``AgentState.marks``), or with ``redo`` forth again.
+    """The session went back to a mark (``AgentState.marks``), or with ``redo`` forward again.
 
-    ``before`` and ``after`` are what that did to files. Steps, usage and cost go on counting.
+    ``before`` and ``after`` are what that changed in files. Steps, usage and cost are not undone.
     """
 
     mark: int
@@ -316,7 +318,7 @@ class Rewound(Event):
 
 @dataclass(frozen=True, slots=True)
 class Reviewed(Event):
-    """What a critic said of a step, where it said anything."""
+    """A critic said something about a step."""
 
     step: int
     critic: str
@@ -326,7 +328,7 @@ class Reviewed(Event):
 
 @dataclass(frozen=True, slots=True)
 class Recovered(Event):
-    """A stage failed, and the step is begun anew; ``count`` is of this run, from 1."""
+    """A stage failed and the step starts over; ``count`` counts recoveries in this run from 1."""
 
     step: int
     stage: Stage
@@ -345,7 +347,7 @@ class StepFinished(Event):
 
 @dataclass(frozen=True, slots=True)
 class CheckFinished(Event):
-    """One of the task's checks ran after the model was done."""
+    """One of the task's checks has run, after the model said it was done."""
 
     command: str
     passed: bool
@@ -362,9 +364,9 @@ class Warned(Event):
 
 @dataclass(frozen=True, slots=True)
 class RunFinished(Event):
-    """The end, exactly once. ``detail`` says more where the reason alone does not.
+    """The run ended; emitted exactly once. ``detail`` explains the reason where needed.
 
-    ``error`` is the class of the error that ended it, ``place`` where that arose.
+    ``error`` is the class of the error that ended the run, and ``place`` where it arose.
     """
 
     reason: StopReason
@@ -378,9 +380,9 @@ class RunFinished(Event):
 
 @dataclass(frozen=True, slots=True)
 class Replaced:
-    """Messages of the history from ``first`` to before ``end``, and what is shown for them.
+    """The messages ``first`` to ``end`` (exclusive) of the history, and what is shown for them.
 
-    None shows nothing. Numbers count from 0.
+    If ``message`` is None, nothing is shown. Messages are numbered from 0.
     """
 
     first: int
@@ -390,11 +392,11 @@ class Replaced:
 
 @dataclass(frozen=True, slots=True)
 class Compacted(Event):
-    """From here on the model is shown less; the history itself stays whole.
+    """From here on the model is shown less; the history itself stays complete.
 
-    ``replaced`` is all that is not shown as it was said, in order; it takes the place of what an
-    earlier compaction replaced. ``passes`` names the processors that made it shorter. Tokens are
-    those of a whole request.
+    ``replaced`` lists, in order, everything that is no longer shown in full; it supersedes the list
+    of an earlier compaction. ``passes`` names the processors that made the conversation shorter.
+    Tokens are those of a whole request.
     """
 
     step: int
@@ -407,14 +409,14 @@ class Compacted(Event):
 
 @dataclass(frozen=True, slots=True)
 class CompactionUndone(Event):
-    """The model is shown again what it was shown before the last compaction."""
+    """The model is shown again what it saw before the last compaction."""
 
     step: int
 
 
 @dataclass(frozen=True, slots=True)
 class WindowLearnt(Event):
-    """The provider found a request too long: the model is sent no more ``tokens`` than these."""
+    """The provider refused a request as too long: from here on, at most ``tokens`` are sent."""
 
     step: int
     tokens: int
@@ -422,10 +424,10 @@ class WindowLearnt(Event):
 
 @dataclass(frozen=True, slots=True)
 class PrefixBroken(Event):
-    """A request does not begin as the one before: ``tokens_lost`` (about) are read anew.
+    """A request does not start like the previous one; about ``tokens_lost`` are processed again.
 
-    ``cause``: model, tools, prompt, compaction, history, or expired where nothing has changed and
-    the provider no longer held it. A local model's own cache tells its cause in words.
+    ``cause`` is model, tools, prompt, compaction or history; or expired, if nothing has changed but
+    the provider no longer had the prefix cached. A local model's cache gives its cause in words.
     """
 
     step: int
@@ -435,7 +437,7 @@ class PrefixBroken(Event):
 
 @dataclass(frozen=True, slots=True)
 class SoftCapReached(Event):
-    """Something was used so much that one should look; fires once a run for each ``cap``."""
+    """A soft cap was reached; emitted once per run for each ``cap``."""
 
     step: int
     cap: str
@@ -445,7 +447,7 @@ class SoftCapReached(Event):
 
 @dataclass(frozen=True, slots=True)
 class ModelUsed(Event):
-    """A model was asked for something beside the steps, such as a summary: its tokens count."""
+    """A model was asked for something outside the steps, such as a summary; its tokens count."""
 
     step: int
     purpose: str
@@ -464,7 +466,7 @@ class Delta(Event):
 
 @dataclass(frozen=True, slots=True)
 class StreamReset(Event):
-    """What was streamed in this step so far is void: it comes again from the start."""
+    """What was streamed in this step so far is void; the answer starts over."""
 
     durable: ClassVar[bool] = False
     step: int
@@ -473,7 +475,7 @@ class StreamReset(Event):
 
 @dataclass(frozen=True, slots=True)
 class CheckStarted(Event):
-    """One of the task's checks begins; ``round`` counts from 1 to ``rounds``."""
+    """One of the task's checks starts; ``round`` counts from 1 to ``rounds``."""
 
     durable: ClassVar[bool] = False
     command: str
@@ -501,7 +503,7 @@ class StageStarted(Event):
 
 
 def usage_of(event: Event) -> Usage:
-    """The tokens that an event tells of, whether its answer was used or not."""
+    """The tokens that an event reports, whether or not the answer was used."""
     match event:
         case ModelAnswered() | AnswerRejected() | RetryScheduled() | ModelUsed():
             return event.usage
@@ -509,12 +511,12 @@ def usage_of(event: Event) -> Usage:
 
 
 class EventLog(Protocol):
-    """Where durable events go before anything that follows from them happens."""
+    """Records durable events before anything acts on them."""
 
     async def append(self, event: Event, *, sync: bool = False) -> None:
-        """Record one event; with ``sync``, wait until a loss of power cannot undo it.
+        """Record one event; with ``sync``, wait until it would survive a power failure.
 
-        The event is recorded before this first gives up control, also when it is cancelled.
+        The event is recorded before the first suspension, so cancellation cannot lose it.
 
         Raises:
             JournalError: it could not be recorded.
@@ -529,5 +531,5 @@ class MemoryLog:
         self.events: list[Event] = []
 
     async def append(self, event: Event, *, sync: bool = False) -> None:
-        """Keep the event."""
+        """See ``EventLog.append``."""
         self.events.append(event)

@@ -47,11 +47,11 @@ from agentcli.messages import (
 from agentcli.tools.base import PLAN, ToolKind
 
 if TYPE_CHECKING:
-    from dataclasses import replace as _with  # what the fields are is checked as ever
+    from dataclasses import replace as _with  # keeps the names and types of fields checked
 else:
 
     def _with(state, **changes):
-        """``dataclasses.replace``, ten times as fast: a long session is folded when it opens."""
+        """Like ``dataclasses.replace`` but ten times as fast: opening a session folds all of it."""
         changed = object.__new__(AgentState)
         vars(changed).update(vars(state))
         vars(changed).update(changes)
@@ -59,7 +59,7 @@ else:
 
 
 def fold(state: AgentState, event: Event) -> AgentState:
-    """The state after one more durable event; transient events leave it as it is."""
+    """Apply one event to the state. Transient events do not change it."""
     match event:
         case SessionStarted():
             if state.model not in ("", event.model):
@@ -219,7 +219,7 @@ def fold(state: AgentState, event: Event) -> AgentState:
 
 
 def fold_all(events: Iterable[Event], state: AgentState | None = None) -> AgentState:
-    """The state after many events."""
+    """Apply many events, by default to an empty state."""
     state = state or AgentState()
     for event in events:
         state = fold(state, event)
@@ -238,12 +238,12 @@ def _said(state: AgentState, *messages: Message) -> AgentState:
 
 
 def _changed_model(state: AgentState) -> AgentState:
-    """What was said so far is read by another model from here on."""
+    """Drop the thinking that the previous model produced: the next cannot read it."""
     return _with(state, view=History(without_thinking(state.view)), foreign=len(state.history))
 
 
 def _viewed(state: AgentState, tokens: int) -> AgentState:
-    """The view made anew, after a compaction or its undoing."""
+    """Rebuild the view after a compaction was made or undone."""
     return _with(state, view=History(shown(state.said, state.replaced)), context_tokens=tokens)
 
 
@@ -263,7 +263,7 @@ def _changed(state: AgentState, event: WorkspaceChanged) -> AgentState:
 
 
 def _rewound(state: AgentState, event: Rewound) -> AgentState:
-    """Another state of the same session; what was used stays used."""
+    """Move to another state of the same session; usage and cost are not undone."""
     if event.redo:
         target, marks = state.undone[0].state, state.undone[0].state.marks
         undone = state.undone[1:]
@@ -298,7 +298,7 @@ _NEVER_UNDONE = (
 
 
 def _planned(told: object, before: tuple[str, ...]) -> tuple[str, ...]:
-    """The steps of a plan, where a tool told any: its data may be anything."""
+    """The steps of a plan if the tool reported any. Its data may hold anything."""
     return tuple(map(str, told)) if isinstance(told, list | tuple) else before
 
 
@@ -321,7 +321,7 @@ def _add_result(state: AgentState, result: ToolResult) -> AgentState:
     )
     if len(results) < len(state.pending):
         return state
-    # Calls may end in any order; the history has their results in the order of the calls.
+    # Calls may end in any order; the history holds their results in the order of the calls.
     by_id = {result.call_id: result for result in results}
     state = _said(state, *(tool(by_id[call.id]) for call in state.pending))
     return _with(state, pending=(), results=(), started={})

@@ -1,4 +1,4 @@
-"""The plan gate: no file is changed until the model has made a plan."""
+"""The plan gate: no file may be changed until the model has made a plan."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _CLOSED = "make a plan of 3 to 6 steps first; files can be changed after that"
 
 
 class PlanGate(Hook):
-    """Denies what would edit files until the task has a plan; ``purpose`` tells what calls do."""
+    """Denies edits until the task has a plan; ``purpose`` says what a call is for."""
 
     def __init__(self, purpose: Callable[[ToolCall], ToolKind | None]) -> None:
         self._purpose = purpose

@@ -1,4 +1,4 @@
-"""Hooks: readers of a run's events, and how they can respond.
+"""Hooks read a run's events, and can answer or deny tool calls.
 
 A hook gets frozen events and the read-only state, never the agent. A hook that fails is reported
 once and never stops a run.
@@ -18,7 +18,7 @@ from agentcli.messages import ToolCall, ToolResult
 
 @dataclass(frozen=True, slots=True)
 class Allow:
-    """Let the call go on."""
+    """Let the call proceed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +39,18 @@ Verdict: TypeAlias = Allow | Deny | Replace
 
 
 class Hook:
-    """Override what you need; both methods do nothing here."""
+    """Override the methods you need; by default they do nothing."""
 
     @property
     def name(self) -> str:
-        """What it is called where something is said of it."""
+        """The name used in messages about the hook."""
         return type(self).__name__
 
     async def on_event(self, event: Event, state: AgentState) -> None:
         """Called after each event, in order; the state already includes it."""
 
     async def before_tool(self, call: ToolCall, state: AgentState) -> Verdict:
-        """Called before a tool starts. The first answer other than Allow holds."""
+        """Called before a tool starts. The first verdict other than ``Allow`` decides."""
         return Allow()
 
 
@@ -62,7 +62,7 @@ class LoggerHook(Hook):
         self._level = level
 
     async def on_event(self, event: Event, state: AgentState) -> None:
-        """Log the event's kind and fields; long values are cut."""
+        """Log the event's kind and fields; long values are truncated."""
         if not event.durable or not self._logger.isEnabledFor(self._level):
             return
         record = to_record(event)

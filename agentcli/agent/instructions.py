@@ -1,8 +1,8 @@
 """A project's instructions to agents: AGENTS.md, or CLAUDE.md in a folder without AGENTS.md.
 
-The system prompt has the user's own file and those of the workspace's root and of the folders above
-it up to the repository's root. Files of folders further down are added when a tool first touches a
-file there. If two disagree, the one nearest to the file applies (agents.md).
+The system prompt includes the user's own file, the file of the workspace's root, and those of the
+folders above it up to the repository's root. The files of subfolders are added when a tool first
+touches a file there. If two disagree, the one nearest to the file applies (agents.md).
 
 Files in the workspace are read through the environment: a link in an untrusted repository must not
 send one of the user's secrets to the provider.
@@ -22,15 +22,15 @@ from agentcli.text import truncate
 
 NAMES = ("AGENTS.md", "CLAUDE.md")
 MOST_CHARS = 32_000
-"""Of one file that is told; the rest of a longer one is left out, and said to be."""
+"""The limit for one file. A longer one is truncated, and the text says so."""
 
 _HEADER = "Instructions of {path}"
 
 
 class Instructions:
-    """The instructions for one workspace. ``user_folder`` holds the user's own for all projects.
+    """The instructions for one workspace. ``user_folder`` holds the user's own, for all projects.
 
-    ``opening`` is what belongs to the system prompt, once ``load`` has read it.
+    ``opening`` is the part for the system prompt; ``load`` fills it.
     """
 
     def __init__(self, environment: Environment, user_folder: Path | None = None) -> None:
@@ -40,21 +40,21 @@ class Instructions:
         self.opening = ""
 
     async def load(self) -> None:
-        """Read what belongs to the system prompt, the farthest first."""
+        """Read the files for the system prompt, the outermost first."""
         found = list(_outside(self._user_folder, Path(self._environment.root)))
         if own := await self._of_folder(""):
             found.append(own)
         self.opening = "\n\n".join(_told(path, text) for path, text in found)
 
     def add(self, text: str) -> None:
-        """Something else that belongs to the system prompt."""
+        """Add a text to the system prompt's part."""
         self.opening = "\n\n".join(filter(None, (self.opening, text)))
 
     async def near(self, paths: Iterable[str], history: Iterable[str]) -> str:
-        """What folders below the root say of these files and was not told yet.
+        """The instructions of subfolders that apply to these files, except those already given.
 
-        ``paths`` are relative to the workspace, ``history`` the texts that the model has read:
-        a resumed session does not hear the same twice.
+        ``paths`` are relative to the workspace. ``history`` holds the texts that the model has
+        read, so that a resumed session does not repeat instructions.
         """
         folders = [folder for path in paths for folder in _folders(path)]
         new = [folder for folder in dict.fromkeys(folders) if folder not in self._looked_in]
@@ -75,14 +75,14 @@ class Instructions:
             try:
                 data = await self._environment.read(path, max_bytes=4 * MOST_CHARS)
             except AgentCLIError:
-                continue  # not there, not a file, or not to be read from inside
+                continue  # missing, not a file, or not readable from inside the sandbox
             if text := _readable(data):
                 return path, text
         return None
 
 
 def _outside(user_folder: Path | None, root: Path) -> Iterator[tuple[str, str]]:
-    """The user's own, then those above the workspace within its repository."""
+    """Yield the user's own file, then those above the workspace within its repository."""
     above = []
     if not (root / ".git").exists():
         for folder in root.parents:
@@ -90,7 +90,7 @@ def _outside(user_folder: Path | None, root: Path) -> Iterator[tuple[str, str]]:
             if (folder / ".git").exists():
                 break
         else:
-            above = []  # no repository: what lies above has nothing to do with this project
+            above = []  # not in a repository: the folders above are not part of the project
     for folder in [*([user_folder] if user_folder else []), *reversed(above)]:
         for name in NAMES:
             if text := _read_plain(folder / name):
@@ -99,7 +99,7 @@ def _outside(user_folder: Path | None, root: Path) -> Iterator[tuple[str, str]]:
 
 
 def _read_plain(path: Path) -> str:
-    """The text of a file that is no link; empty where there is none."""
+    """The text of a regular file; empty if there is none, or if the path is a link."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -121,7 +121,7 @@ def _told(path: str, text: str) -> str:
 
 
 def _folders(path: str) -> Iterator[str]:
-    """The folders below the root that hold a file, the outermost first."""
+    """Yield the folders between the root and a file, the outermost first."""
     if path.startswith(("/", "../")):
         return
     parts = posixpath.normpath(path).split("/")[:-1]

@@ -1,8 +1,8 @@
-"""The kernel: a step is observe, decide, act, reduce, critic, check_stop; a run is steps.
+"""The kernel: a run is a series of steps, each observe, decide, act, reduce, critic, check_stop.
 
 The kernel runs in its own task. Everything that happens is an event and goes through the one stream
 of ``agentcli.agent.stream``. An agent serves many runs, one after another: the turns of a chat are
-runs of one session, and each continues the history of those before.
+runs of one session, and each continues the history of the previous ones.
 """
 
 from __future__ import annotations
@@ -113,18 +113,18 @@ class Agent:
         rules: ContextRules | None = None,
         processors: Sequence[Processor] | None = None,
     ) -> None:
-        """A client is enough; without ``context`` there is no workspace, without ``log`` no file.
+        """Only ``client`` is required. Without ``context`` there is no workspace.
 
-        ``session`` is what the journal opens with; ``state`` where a resumed session stands;
-        ``criteria`` end a run beside those that every run has; ``preflight`` says what stands in
-        the way of the first one.
+        ``log`` records durable events (by default in memory), ``session`` is the first of them and
+        ``state`` the state of a session to resume. ``criteria`` end a run in addition to the
+        standard ones. ``preflight`` finds problems before the first step of the first run.
 
-        ``fallbacks`` make the clients to go on with, in this order, when a model fails for good;
-        ``connect`` makes the client of a model that is chosen by name; ``price_of`` and
-        ``window_of`` give a model's prices and context window, and may take a while; ``check``
-        runs a check of a task; ``rules`` and ``processors`` say when and how a long conversation
-        is made shorter, and ``memory`` what it is reminded of then; ``recorder`` notices what
-        becomes of files.
+        ``fallbacks`` make the clients to use, in order, when a model fails permanently; ``connect``
+        makes the client of a model chosen by name. ``price_of`` and ``window_of`` look up a model's
+        prices and context window, and may block. ``check`` runs a check of a task; ``copies`` opens
+        copies of the workspace to try edits on; ``recorder`` notices which files change. ``rules``
+        and ``processors`` say when and how a long conversation is compacted, and ``memory`` reminds
+        the model of what it no longer sees.
         """
         tools = tools if isinstance(tools, Registry) else Registry(tools)
         context = context or ToolContext(Nowhere())
@@ -136,7 +136,7 @@ class Agent:
         self.log = log
         self.stream = Stream(log, hooks, state or AgentState())
         self.notices: list[str] = []
-        """What the user should be told beside the events: a face shows it and takes it off."""
+        """Messages to the user outside the events; the user interface shows and removes them."""
         self._module = module or Behaviour()
         self._preflight = preflight
         self._recovery = recovery or RecoveryPolicy()
@@ -177,26 +177,26 @@ class Agent:
 
     @property
     def state(self) -> AgentState:
-        """Where the session stands."""
+        """The current state of the session."""
         return self.stream.state
 
     @property
     def client(self) -> LLMClient:
-        """The model that answers now."""
+        """The client of the current model."""
         return self._answering.client
 
     @property
     def context_window(self) -> int | None:
-        """Tokens that the model takes, as far as that is known by now."""
+        """The model's context window in tokens, if it is known by now."""
         return self._compacting.window(self.client)
 
     def start(
         self, task: str = "", *, checks: Sequence[str] = (), images: Sequence[Image] = ()
     ) -> Run:
-        """Begin to work on a task, or without one to go on where the state stands.
+        """Start to work on a task; without one, continue from the current state.
 
         Raises:
-            UsageError: the run before has not ended, or the model takes no images.
+            UsageError: the previous run has not ended, or the model does not accept images.
         """
         self.check_idle("start")
         self._answering.check_images(images)
@@ -204,7 +204,7 @@ class Agent:
             self.session = replace(self.session, model=self.state.model)
         before, run = self._run, Run()
         while before and (text := before.next_steered()) is not None:
-            run.steer(text)  # said when the run before had ended already
+            run.steer(text)  # it came after the previous run had ended
         self._run = self.stream.run = run
         self._checking.begin()
         self._began = time.monotonic()
@@ -214,7 +214,7 @@ class Agent:
         return run
 
     async def set_mode(self, mode: Mode) -> None:
-        """From the next call on, ask as ``mode`` says; the model is told where it matters to it."""
+        """Set the permission mode from the next call on; the model is told if it matters to it."""
         if isinstance(self.tools.permissions, ModePermissions):
             self.tools.permissions.mode = mode
         self.session = replace(self.session, mode=mode.value)
@@ -222,35 +222,35 @@ class Agent:
             await self.stream.emit(ModeChanged(mode.value))
 
     async def set_model(self, name: str) -> None:
-        """Let another model answer the turns that follow.
+        """Use another model for the turns that follow.
 
         Raises:
             UsageError: a run is in progress.
-            AgentCLIError: the model cannot be had; the one before stays.
+            AgentCLIError: the model is not available; the current one stays.
         """
         self.check_idle("change the model")
         if self._connect is None:
             raise ConfigError("models cannot be changed by name here")
-        client = await asyncio.to_thread(self._connect, name)  # it may have an SDK to import
+        client = await asyncio.to_thread(self._connect, name)  # may import an SDK
         self.session = replace(self.session, model=name)
         if self.state.session_id:
             await self.stream.emit(ModelChanged(self.state.step, name, ""))
         await self._answering.replace(client)
 
     async def compact(self, *, preview: bool = False, keep: Collection[int] = ()) -> Compaction:
-        """Show the model less of the conversation from here on; with ``preview`` only say what.
+        """Compact the conversation now; with ``preview``, only show what would be left out.
 
-        ``keep`` are numbers of messages of the history, from 0, that stay as they are.
+        ``keep`` are the numbers (from 0) of messages in the history that must stay as they are.
 
         Raises:
-            UsageError: a run is in progress, or no message has such a number.
+            UsageError: a run is in progress, or ``keep`` has a number that no message has.
         """
         self.check_idle("compact")
         await self.stream.resolve_calls()
         return await self._answering.compact(preview=preview, keep=keep)
 
     async def uncompact(self) -> Compaction:
-        """Show the model again what it was shown before the last compaction.
+        """Undo the last compaction.
 
         Raises:
             UsageError: a run is in progress, or nothing was compacted.
@@ -259,7 +259,7 @@ class Agent:
         return await self._compacting.undo()
 
     async def step(self) -> Stop | None:
-        """One step; the stop that it led to, or None to go on."""
+        """Make one step; return the stop that it led to, or None to go on."""
         number = self.state.step + 1
         started = time.monotonic()
         await self.stream.emit(StepStarted(number))
@@ -330,7 +330,7 @@ class Agent:
         return await self._criteria.met(Moment(self.state, decision, elapsed_s))
 
     async def _hear(self) -> None:
-        """Hand over what was steered, one by one: a cancellation in between loses nothing."""
+        """Record the user's steering messages one by one, so that a cancellation loses none."""
         while (text := self._current.next_steered()) is not None:
             await self.stream.emit(MessageAdded(user(text)))
 
@@ -339,7 +339,7 @@ class Agent:
         await self.stream.emit(StageStarted(step, stage))
 
     async def _before_tool(self, call: ToolCall) -> ToolResult | None:
-        """The answer to a call that does not run: the budget is used up, or a hook answers."""
+        """The result of a call that must not run: the budget is used up, or a hook answers."""
         if (why := calls_used_up(self.limits, self.state)) is not None:
             return ToolResult(call.id, call.name, f"not run: {why}", Outcome.SKIPPED)
         return await self.stream.verdict(call)
@@ -347,7 +347,7 @@ class Agent:
     # -- the run ----------------------------------------------------------------------------
 
     async def _work(self, task: str, checks: tuple[str, ...], images: tuple[Image, ...]) -> None:
-        """Steps until one leads to a stop; always ends by raising ``Stopped`` or an error."""
+        """Make steps until one leads to a stop; always ends by raising ``Stopped`` or an error."""
         try:
             async with asyncio.timeout(self.limits.time_s) as deadline:
                 await self._open(task, checks, images)
@@ -363,7 +363,7 @@ class Agent:
     async def _open(self, task: str, checks: tuple[str, ...], images: tuple[Image, ...]) -> None:
         emit = self.stream.emit
         await emit(self.session)
-        # A process that died left calls without results; nobody knows what they did.
+        # If the last process died, it may have left calls without results.
         await self.stream.resolve_calls()
         if not self.state.history:
             if prompt := self._module.build_system_prompt(self.state):
@@ -373,7 +373,7 @@ class Agent:
         await self._hear()
         if task or checks:
             await emit(TaskGiven(task, checks, self.limits.of_task()))
-        # A process that died right after the task was given never told the model of it.
+        # If the last process died right after the task was given, the model never saw it.
         was_told = any(said.text == self.state.task for said in self.state.history)
         if task or (self.state.task and not was_told):
             await emit(MessageAdded(user(self.state.task, *images)))
@@ -401,14 +401,14 @@ class Agent:
             return None
 
     async def _recover(self, error: Exception, count: int) -> None:
-        """Leave the step that failed as it is, and well-formed; the next one has its number."""
+        """Leave the failed step in a well-formed state; the next step reuses its number."""
         _log.warning("recovering from an error in %s", self._stage, exc_info=error)
         step, stage, limit = self.state.running_step, self._stage, self._recovery.limit
         await self.stream.resolve_calls()
         await self.stream.emit(Recovered(step, stage, repr(error), count, limit))
 
     async def _drive(self, run: Run, work: asyncio.Task[None]) -> RunResult:
-        """Wait for the work and end the run, in a task that cancelling it does not reach."""
+        """Wait for the work and end the run, in a task that ``cancel`` does not reach."""
         await asyncio.wait([work])
         await self._answering.end()
         stop = stop_of(error_of(work), self._place())
@@ -435,10 +435,10 @@ class Agent:
         return self._run
 
     def check_idle(self, doing: str) -> None:
-        """Make sure that no run is in progress; ``doing`` is what cannot be done beside one.
+        """Make sure that no run is in progress; ``doing`` names the action for the error message.
 
         Raises:
-            UsageError: the run before has not ended.
+            UsageError: a run is in progress.
         """
         if self._run is not None and not self._run.ended:
             raise UsageError(

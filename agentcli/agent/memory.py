@@ -1,8 +1,8 @@
-"""Memories remind a model of its steps that it no longer sees in full.
+"""Memories remind a model of steps that it no longer sees in full.
 
-There is nothing to remind of until a conversation is compacted. A reminder joins the history as a
-message, so that the journal has it and the cached prefix stays valid; when a session is resumed,
-the memory is rebuilt from the state's records.
+There is nothing to remind it of until the conversation is compacted. A reminder is added to the
+history as a message, so that the journal has it and the cached prefix stays valid. When a session
+is resumed, the memory is rebuilt from the state's records.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ _RESULT_CHARS = 600
 
 
 class Memory(Protocol):
-    """Records go in as the run goes; what they tell comes out before the model decides."""
+    """Collects the records of steps and is asked for a reminder before the model decides."""
 
     def append(self, record: StepRecord) -> None:
-        """One more step was made."""
+        """Add the record of a step."""
         ...
 
     async def retrieve(self, state: AgentState, observation: str) -> str:
-        """What the model should be told now; empty for nothing.
+        """The reminder to show the model now; empty for none.
 
-        ``observation`` is what it was not shown before: the user's words and results.
+        ``observation`` is what the model has not seen yet: the user's messages and tool results.
         """
         ...
 
 
 class _Reminding:
-    """Knows the records and which of them are out of sight; says something once a compaction."""
+    """Knows which records are out of the model's sight; reminds once after each compaction."""
 
     def __init__(self) -> None:
         self._records: list[StepRecord] = []
@@ -55,7 +55,7 @@ class _Reminding:
             return ""
         self._said_after = count
         if not count or any(_is_reminder(message) for message in state.view):
-            return ""  # said before the session was resumed
+            return ""  # already reminded before the session was resumed
         gone = self._out_of_sight(state)
         return self._told(gone) if gone else ""
 
@@ -76,7 +76,7 @@ class _Reminding:
 
 
 class WindowMemory(_Reminding):
-    """The last ``n`` steps that are out of sight, with the beginning and end of their results."""
+    """The last ``n`` steps out of sight, with the beginning and end of their results."""
 
     def __init__(self, n: int = 6) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class WindowMemory(_Reminding):
 
 
 class SummaryMemory(_Reminding):
-    """One line for each step that is out of sight; ``chars`` in all, the middle is left out."""
+    """One line for each step out of sight; beyond ``chars`` in all, the middle is left out."""
 
     def __init__(self, chars: int = 6000) -> None:
         super().__init__()
@@ -99,10 +99,11 @@ class SummaryMemory(_Reminding):
 
 
 class SearchMemory(_Reminding):
-    """The ``n`` steps out of sight that have most to do with what is at hand.
+    """The ``n`` steps out of sight that are most relevant to the current work.
 
-    It is asked after each compaction, and whenever the user says something; what is in sight, or
-    was told since the last compaction, is not told again. ``least`` is the least BM25 score.
+    It searches after each compaction and after each message of the user. Steps that are in sight,
+    or that it recalled since the last compaction, are not repeated. ``least`` is the minimum BM25
+    score.
     """
 
     def __init__(self, n: int = 3, least: float = 2.0) -> None:
@@ -147,7 +148,7 @@ class SearchMemory(_Reminding):
 
 
 class Recalling:
-    """Feeds a memory with the steps of a session, and the model with what it tells."""
+    """Feeds a session's steps to a memory, and the memory's reminders to the model."""
 
     def __init__(self, memory: Memory | None, stream: Stream) -> None:
         self._memory = memory
@@ -157,12 +158,12 @@ class Recalling:
                 memory.append(record)
 
     def note(self) -> None:
-        """The last record is new."""
+        """Add the state's last record to the memory."""
         if self._memory is not None:
             self._memory.append(self._stream.state.records[-1])
 
     async def remind(self) -> None:
-        """What the memory tells joins the history."""
+        """Add the memory's reminder, if any, to the history."""
         if self._memory is None:
             return
         state = self._stream.state
@@ -171,7 +172,7 @@ class Recalling:
 
 
 def _observation(state: AgentState) -> str:
-    """What the model was not shown when it last answered: the user's words, and results."""
+    """What came after the model's last answer: the user's messages and tool results."""
     texts: list[str] = []
     for place in range(len(state.history) - 1, -1, -1):
         message = state.history[place]
@@ -182,7 +183,7 @@ def _observation(state: AgentState) -> str:
 
 
 def memory_named(name: str) -> Memory | None:
-    """``window``, ``summary`` or ``search``; None for ``none``.
+    """Make the memory ``window``, ``summary`` or ``search``; None for ``none``.
 
     Raises:
         ConfigError: there is no such memory.
@@ -208,7 +209,7 @@ def _by_user(message: Message) -> bool:
 
 
 def _whole(record: StepRecord, chars: int = _RESULT_CHARS) -> str:
-    """A step with what came of it."""
+    """A step as text, with its results."""
     said = record.decision.text.strip() if record.decision else ""
     lines = [f"step {record.step}: {clip(said, 300)}".rstrip(": ")]
     calls = {call.id: call for call in record.decision.calls} if record.decision else {}

@@ -1,4 +1,4 @@
-"""``AgentModule``, which users of the library subclass, and our own ``CodingAgent``."""
+"""``AgentModule``, which library users subclass, and agentcli's own ``CodingAgent``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from agentcli.tools.base import Tool
 
 
 class AgentModule(Behaviour):
-    """What a library's user subclasses: a behaviour that can run itself."""
+    """The base class for library users: a behaviour that can run itself."""
 
     def run(
         self,
@@ -31,13 +31,14 @@ class AgentModule(Behaviour):
         return_state: bool = False,
         **options: Any,
     ) -> str | RunResult:
-        """Work on a task to its end: the final answer, or with ``return_state`` all of the result.
+        """Run a task to its end; return the answer, or with ``return_state`` the whole result.
 
-        ``options`` are further arguments of ``Agent``. For code that is not async; where a loop
-        runs already, ``await Agent(client, tools, module=self).start(task).result()``.
+        ``options`` are further arguments of ``Agent``. This is for synchronous code; in an event
+        loop, use ``await Agent(client, tools, module=self).start(task).result()``.
 
         Raises:
-            ConfigError: a tool is not sound. How a run ended is in its result, never raised.
+            ConfigError: a tool's definition is invalid. A failed run does not raise: its result
+                says how it ended.
         """
 
         async def work() -> RunResult:
@@ -60,7 +61,7 @@ class CodingAgent(AgentModule):
         instructions: Instructions | None = None,
         mentioned: Callable[[str], Sequence[ToolCall]] | None = None,
     ) -> None:
-        """``mentioned`` makes the calls that read what a task's text mentions."""
+        """``mentioned`` makes the calls that read the files a task's text mentions."""
         self._prompts = prompts or Prompts.standard()
         self._instructions = instructions
         self._mentioned = mentioned
@@ -81,20 +82,20 @@ class CodingAgent(AgentModule):
         return "\n\n".join(parts)
 
     def announce_mode(self, told: str, mode: str) -> str:
-        """Entering and leaving plan mode; the others differ in what the user is asked."""
+        """Announce entering and leaving plan mode; the other modes look the same to the model."""
         if mode == "plan" and told != "plan":
             return self._prompts.get("plan")
         return self._prompts.get("plan_over") if told == "plan" and mode != "plan" else ""
 
     async def decide(self, state: AgentState) -> Decision | None:
-        """Before the model is asked for the first time, read what the task mentions."""
+        """Before the model is asked for the first time, read the files that the task mentions."""
         if self._mentioned is None or not _is_new(state):
             return None
         calls = self._mentioned(state.task)
         return Act(tuple(calls)) if calls else None
 
     async def reduce(self, state: AgentState, results: Sequence[ToolResult]) -> str:
-        """The instructions of folders in which these results are the first."""
+        """The instructions of folders that these results touch for the first time."""
         if self._instructions is None:
             return ""
         paths = [path for result in results for path in result.paths]
@@ -102,7 +103,7 @@ class CodingAgent(AgentModule):
 
 
 def _is_new(state: AgentState) -> bool:
-    """Whether nothing was done yet about the task. Other notes may stand behind its words."""
+    """Whether no work on the task has started. Other notes may follow its text."""
     for place in range(len(state.history) - 1, -1, -1):
         message = state.history[place]
         if message.role is not Role.USER:

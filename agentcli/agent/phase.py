@@ -1,13 +1,13 @@
 """The workflow phase, derived from the purpose of calls and their outcomes.
 
     explore   looking around
-    discover  reading, planning, and running what is there before anything was changed
-    edit      changing files, and the few looks that belong to it
+    discover  reading, planning, and running the code as it is before any change
+    edit      changing files, with a few reads in between
     validate  checking what was changed
 
-A check counts as validation only after an edit. If it fails, reading its cause is discovery again
-and the next edit leads back to editing. If it passes, the round is closed and looking around starts
-another. Calls that were refused or never ran change nothing, nor do edits without effect.
+A check counts as validation only after an edit. If it fails, reading is discovery again and the
+next edit leads back to editing. If it passes, the round is complete and looking around starts the
+next one. Calls that were refused or never ran do not change the phase, nor do failed edits.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ from agentcli.messages import Outcome
 from agentcli.tools.base import ToolKind
 
 _GLANCES = 2
-"""Looks in a row that still belong to an edit or to a check that passed."""
+"""Reads and searches in a row that still belong to an edit or to a passed check."""
 _NOT_RUN = (Outcome.DENIED, Outcome.SKIPPED, Outcome.CANCELLED)
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """``unproven``: files have changed since the last check that passed.
+    """The phase, and what the next one depends on.
 
-    ``looks`` counts those since the last call of another kind.
+    ``unproven``: files have changed since the last check that passed. ``looks`` counts reads and
+    searches since the last call of another kind.
     """
 
     phase: Phase = Phase.EXPLORE
@@ -36,7 +37,7 @@ class Progress:
 
 
 def after(progress: Progress, kind: ToolKind, outcome: Outcome) -> Progress:
-    """Where the work is after a call that was for ``kind`` and ended with ``outcome``."""
+    """The progress after a call with the purpose ``kind`` that ended with ``outcome``."""
     if outcome in _NOT_RUN:
         return progress
     match kind:
@@ -59,7 +60,7 @@ def after(progress: Progress, kind: ToolKind, outcome: Outcome) -> Progress:
 
 
 def during(progress: Progress, kind: ToolKind) -> Phase:
-    """The phase while a call for ``kind`` runs, and its end is not known."""
+    """The phase while a call with the purpose ``kind`` is running."""
     return after(progress, kind, Outcome.OK).phase
 
 

@@ -13,15 +13,15 @@ from agentcli.environments.base import LinesRun
 from agentcli.llm.client import EditPlace
 
 MOST = 60
-"""Places that are given, the likeliest."""
+"""The most places returned; the likeliest are kept."""
 LONGEST = 6
-"""Lines that are joined to one that occurs more than once, until it is alone."""
+"""The most lines of a place: a line that occurs more than once is extended until it is unique."""
 SHARPNESS = 3.0
-"""How much a line's weight counts beside the model's own likelihoods."""
+"""How much a line's weight counts relative to the model's own likelihoods."""
 
 
 def likely_places(lines: LinesRun, texts: Mapping[str, str]) -> list[EditPlace]:
-    """Places in the files of ``texts``, the likeliest first; empty where no test failed."""
+    """Places in the files of ``texts``, the likeliest first; empty if no test failed."""
     weights = {
         (path, number): failed / math.sqrt(lines.failed * (failed + passed))
         for path, ran in lines.ran.items()
@@ -40,7 +40,7 @@ def likely_places(lines: LinesRun, texts: Mapping[str, str]) -> list[EditPlace]:
 
 
 def _alone(text: str, number: int) -> str | None:
-    """The line (from 1) and as many around it as make it occur once; None where that is many."""
+    """Line ``number`` (from 1), extended until it is unique; None if that takes too many lines."""
     lines = text.split("\n")
     first = last = number - 1
     if not 0 <= first < len(lines) or not lines[first].strip():

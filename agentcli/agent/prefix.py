@@ -1,7 +1,7 @@
-"""Watches whether a request begins like the previous one: what differs is paid for again.
+"""Watches whether a request starts like the previous one: what follows a difference is paid again.
 
-Providers and the local engine cache what they have read of a conversation. A change near its
-beginning makes them read it again; the event names the cause.
+Providers and the local engine cache the prefix of a conversation. A change near its start makes
+them process it again; the event names the cause.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from agentcli.llm.client import ChatRequest, LLMClient, TellsReuse
 from agentcli.messages import Message, Role, Usage
 
 _LEAST_LOST = 1024
-"""Tokens; providers cache nothing shorter, and not to the token."""
+"""In tokens. Providers cache no shorter prefixes, and not exactly to the token."""
 
 
 class Prefix:
-    """The last request as far as a cache could hold it."""
+    """The part of the last request that a cache could hold."""
 
     def __init__(self) -> None:
         self._model = ""
@@ -31,18 +31,18 @@ class Prefix:
     def broken(
         self, client: LLMClient, request: ChatRequest, state: AgentState
     ) -> PrefixBroken | None:
-        """What a request breaks, before it is sent; None where it goes on from the one before."""
+        """The event for a request that breaks the prefix; None if it extends the previous one."""
         found = self._broken(client, request, state)
         self._model, self._request = _name(client), request
         self._compactions = len(state.compactions)
         if found is not None:
-            self._tokens = 0  # it is told already: no cache is expected to hold this
+            self._tokens = 0  # already reported: no cache is expected to hold this request
         return found
 
     def answered(
         self, usage: Usage, state: AgentState, client: LLMClient | None = None
     ) -> PrefixBroken | None:
-        """What the answer says of the cache: one that was in use and holds next to nothing now."""
+        """The event for an answer whose usage shows that a cache in use was lost; else None."""
         held, self._tokens = self._tokens, usage.total_tokens
         used = self._cached
         self._cached = bool(usage.cached_tokens or usage.cache_write_tokens)
@@ -78,7 +78,7 @@ def _name(client: LLMClient) -> str:
 
 
 def _common(one: Sequence[Message], other: Sequence[Message]) -> int:
-    """How many messages both begin with; most often they are the very same objects."""
+    """The length of the common prefix. Usually the messages are the same objects."""
     if len(one) <= len(other) and all(map(operator.is_, one, other)):
         return len(one)
     for number, (mine, yours) in enumerate(zip(one, other, strict=False)):

@@ -1,7 +1,7 @@
 """Validates the task, its resources and the environment before the first step.
 
-All problems are found at once, so that they can be fixed at once. A run with a problem ends without
-a step.
+All problems are reported together, so that they can be fixed together. A run with a problem ends
+before its first step.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LOOKING = Limits(time_s=10.0)
 
 
 class Code(StrEnum):
-    """What can be wrong, by the names of the reference."""
+    """The codes of problems."""
 
     TASK_ID_INVALID = "TASK_ID_INVALID"
     TASK_OBJECTIVE_INVALID = "TASK_OBJECTIVE_INVALID"
@@ -50,7 +50,7 @@ class Code(StrEnum):
 
     @property
     def reason(self) -> StopReason:
-        """How a run ends that has such an issue."""
+        """The stop reason of a run with such an issue."""
         if self.startswith("TASK_"):
             return StopReason.TASK_VALIDATION_FAILED
         return StopReason.ENV_CAPABILITY_MISMATCH
@@ -58,7 +58,7 @@ class Code(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """One thing that stands in the way."""
+    """One problem that keeps a run from starting."""
 
     code: Code
     message: str
@@ -68,7 +68,7 @@ Preflight: TypeAlias = Callable[[], Awaitable[Sequence[Issue]]]
 
 
 def stop_by_issues(issues: Sequence[Issue]) -> Stop:
-    """The end of a run that cannot begin; what is wrong with the task goes before the rest."""
+    """The stop for a run with these issues; those of the task, if any, decide its reason."""
     reasons = {issue.code.reason for issue in issues}
     wrong_task = StopReason.TASK_VALIDATION_FAILED
     reason = wrong_task if wrong_task in reasons else StopReason.ENV_CAPABILITY_MISMATCH
@@ -77,10 +77,10 @@ def stop_by_issues(issues: Sequence[Issue]) -> Stop:
 
 
 async def hold_if_wrong(preflight: Preflight, stream: Stream) -> None:
-    """Go on where nothing stands in the way.
+    """Run the preflight and emit an event for each issue.
 
     Raises:
-        Stopped: something does; each issue is an event.
+        Stopped: there are issues.
     """
     if issues := await preflight():
         for issue in issues:
@@ -95,9 +95,9 @@ async def look(
     *,
     groups: Iterable[str] = (),
 ) -> list[Issue]:
-    """All issues of a task in an environment, none where it can begin. Raises nothing.
+    """All issues of a task in an environment; empty if the run can start. Raises nothing.
 
-    ``specs`` are the tools that it is given, ``groups`` the operations that it cannot do without.
+    ``specs`` are the task's tools; ``groups`` are the operations that the environment must have.
     """
     issues = list(_of_environment(environment, specs, groups))
     if "files" in environment.operations and not issues:
@@ -110,7 +110,7 @@ async def look(
             if healthy and _is_inside(resource.path):
                 issues += [issue async for issue in _there(task, resource, environment)]
     except Exception as error:
-        # A task that was made in code may be anything at all.
+        # A task that was built in code can hold values of any type.
         message = f"the task cannot be looked at: {error!r}"
         issues.append(Issue(Code.TASK_VALIDATION_EXCEPTION, message))
     return issues
@@ -149,13 +149,13 @@ def _of_resource(task: Task, resource: Resource) -> Iterable[Issue]:
 
 
 def _is_inside(path: str) -> bool:
-    """Whether a path is one below the root, by its words; what it leads to is the worker's."""
+    """Whether a path is lexically below the root; the worker guards where links lead."""
     plain = posixpath.normpath(path) if path.strip() else ".."
     return not plain.startswith(("/", "../")) and plain != ".." and "\0" not in path
 
 
 async def _there(task: Task, resource: Resource, environment: Environment) -> AsyncIterator[Issue]:
-    """Whether a resource is what the task says, and can be made where it may be missing."""
+    """Check that a resource matches the task, or can be created if it may be missing."""
     path = resource.path
     found = await environment.stat(path)
     if found is None or found.kind != _KINDS.get(resource.kind, found.kind):
@@ -173,7 +173,7 @@ async def _there(task: Task, resource: Resource, environment: Environment) -> As
 
 
 async def _writable(environment: Environment, path: str) -> bool:
-    """As the tools themselves would find it: by the rights of a command in the environment."""
+    """Whether a path is writable for a command in the environment, as it is for tools."""
     if "process" not in environment.operations:
         found = await environment.stat(path)
         return found is not None and bool(found.mode & 0o222)
@@ -196,7 +196,7 @@ def _of_environment(
 
 
 async def _health(environment: Environment) -> list[Issue]:
-    """Whether the environment answers at all, asked by the cheapest question there is."""
+    """Check that the environment responds to the cheapest operation."""
     try:
         found = await environment.stat(".")
     except Exception as error:

@@ -11,24 +11,27 @@ from agentcli.environments.base import Changes
 
 
 class Recorder(Protocol):
-    """Notices what changes in a workspace, and keeps what was there before."""
+    """Notices changes in a workspace and keeps the previous contents."""
 
     @property
     def problem(self) -> str:
-        """Why contents are not kept; empty while all is well."""
+        """Why contents are not kept; empty if they are."""
         ...
 
     def taken(self) -> tuple[str, tuple[str, ...]] | None:
-        """The list of all files as they were at the start, and what it leaves out; once."""
+        """The digest of the list of all files at the start, and what it leaves out.
+
+        Given only once; after that None.
+        """
         ...
 
     async def drain(self) -> Sequence[Changes]:
-        """What has changed since the last call, in order."""
+        """The changes since the last call, in order."""
         ...
 
 
 class Recording:
-    """Emits what a recorder has noticed; without one, nothing."""
+    """Emits the changes that a recorder has noticed; without a recorder, nothing."""
 
     def __init__(self, recorder: Recorder | None, stream: Stream) -> None:
         self._recorder = recorder
@@ -36,10 +39,10 @@ class Recording:
         self._told = ""
 
     async def note(self, step: int) -> None:
-        """Record what has changed since the last call as the doing of this step.
+        """Record the changes since the last call as made in this step.
 
         Raises:
-            JournalError: it could not be recorded.
+            JournalError: they could not be recorded.
         """
         recorder = self._recorder
         if recorder is None:

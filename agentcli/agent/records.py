@@ -1,4 +1,4 @@
-"""Converts events to plain JSON values and back, as journals and streams have them."""
+"""Converts events to and from plain JSON values, for journals and streams."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _kind(cls: type[Event]) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
 
 
-# A dataclass with slots replaces its class: the last one of a name is the one in use.
+# ``slots=True`` makes a second class of the same name: the last one is the one in use.
 _KINDS: dict[str, type[Event]] = {_kind(cls): cls for cls in Event.__subclasses__()}
 _HINTS: dict[type[Event], dict[str, Any]] = {cls: get_type_hints(cls) for cls in _KINDS.values()}
 _NAMES = {cls: tuple(each.name for each in fields(cls)) for cls in _KINDS.values()}
@@ -54,7 +54,7 @@ def from_record(record: Mapping[str, Any]) -> Event:
     """Inverse of ``to_record`` for durable events.
 
     Raises:
-        ValueError: an unknown kind, a missing field or a value of the wrong form.
+        ValueError: an unknown kind, a missing field or a value of the wrong type.
     """
     said = record.get("kind")
     if isinstance(said, str) and said not in _KINDS:
@@ -75,7 +75,7 @@ def from_record(record: Mapping[str, Any]) -> Event:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value is what its annotation says, all the way down."""
+    """Whether a value matches its annotation, checked recursively."""
     if hint is Any:
         return True
     if hint is str or hint is bool:
@@ -106,7 +106,7 @@ def _shape(hint: Any) -> tuple[Any, tuple[Any, ...]]:
 
 @cache
 def _inner(cls: type) -> tuple[tuple[str, Any], ...]:
-    """The fields of a dataclass and what they must be; nothing for any other class."""
+    """The fields of a dataclass with their types; empty for any other class."""
     if not is_dataclass(cls):
         return ()
     hints = get_type_hints(cls)

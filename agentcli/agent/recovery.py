@@ -1,8 +1,8 @@
 """Which failures are retried, and after how long.
 
-The class of an error decides, never its words. Rate limits, server errors and broken connections
-are retried; a missed deadline or a content filter may succeed the second time and gets two attempts
-in all; wrong keys, empty accounts and refused requests are never retried.
+The class of an error decides, never its message. Rate limits, server errors and broken connections
+are retried. A missed deadline may succeed the second time and gets two attempts in all. Wrong keys,
+empty accounts, content filters and refused requests are never retried.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ class RetryConfig:
 
 
 TOOL_RETRIES = RetryConfig(attempts=3, first_delay_s=0.1, max_delay_s=2.0)
-"""For idempotent tools whose worker died or whose machine was out of something for a moment."""
+"""For idempotent tools whose worker died or whose machine briefly lacked a resource."""
 
 TRANSIENT = frozenset({"EPIPE", "EAGAIN", "EINTR", "EBUSY", "ESTALE", "EMFILE", "ENFILE"})
-"""Codes of an environment's errors that may be gone at the next attempt."""
+"""Error codes of an environment that may be gone at the next attempt."""
 
 
 def chance(error: ProviderError) -> Chance:
-    """What kind of failure this is."""
+    """How likely another attempt is to help after this error."""
     match error:
         case RateLimitError() | ServerError() | ConnectError() | StreamBrokenError():
             return Chance.RETRY
@@ -64,7 +64,7 @@ def chance(error: ProviderError) -> Chance:
 
 
 def delay_s(config: RetryConfig, error: ProviderError, attempt: int) -> float | None:
-    """Seconds to wait after the failed attempt number ``attempt`` (from 1); None: give up."""
+    """Seconds to wait after the failed attempt number ``attempt`` (from 1); None to give up."""
     allowed = {
         Chance.RETRY: config.attempts,
         Chance.MAYBE: min(config.maybe_attempts, config.attempts),
@@ -87,10 +87,10 @@ def backoff_s(config: RetryConfig, attempt: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class RecoveryPolicy:
-    """Which errors of a stage a run survives, and how many of them: the step is begun anew.
+    """Which errors of a step a run survives, and how many: after one, the step starts over.
 
-    Tools are another matter: what they raise is the result of their call. Providers as well: they
-    have attempts and fallbacks. What is left are faults in code that users bring along.
+    Errors of tools become the result of their call, and providers have retries and fallbacks. What
+    is left are faults in code that library users supply.
     """
 
     limit: int = 3

@@ -1,4 +1,4 @@
-"""Asks the critics after a step, and records their reviews and what these cost."""
+"""Asks the critics after a step, and records their reviews and costs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from agentcli.errors import JournalError
 
 
 class Reviewing:
-    """A critic that fails is told of and counts as content: it must not hold up the work."""
+    """A failing critic causes a warning and counts as content: it must not hold up the work."""
 
     def __init__(self, critics: Sequence[Critic], stream: Stream, asking: Asking) -> None:
         self._critics = tuple(critics)
@@ -23,7 +23,7 @@ class Reviewing:
         return bool(self._critics)
 
     async def review(self, step: int) -> Review:
-        """What all critics come to; the first that wants the end or another step decides."""
+        """Ask all critics; the first that wants the end or another step decides."""
         return decisive([await self._hear(step, critic) for critic in self._critics])
 
     async def _hear(self, step: int, critic: Critic) -> Review:

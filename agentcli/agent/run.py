@@ -17,10 +17,10 @@ _MAX_PROGRESS = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a run came to. ``task_result`` is the final answer.
+    """The result of a run. ``task_result`` is the final answer.
 
-    ``records`` are the steps of the whole session; ``events`` what was recorded of this run, from
-    its ``SessionStarted`` to its ``RunFinished``.
+    ``records`` are the steps of the whole session. ``events`` are the recorded events of this run,
+    from its ``SessionStarted`` to its ``RunFinished``.
     """
 
     state: AgentState
@@ -34,8 +34,8 @@ class RunResult:
 class Run:
     """A run in progress.
 
-    Iterate it for its events, or just await ``result()``. A reader that falls behind holds the
-    kernel back; adjacent deltas are joined for it, nothing is dropped.
+    Iterate over it for its events, or just await ``result()``. A slow reader slows the kernel down;
+    adjacent deltas are joined for it, nothing is dropped.
     """
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class Run:
         """The durable events so far; for the kernel."""
 
     def attach(self, work: asyncio.Task[None], driver: asyncio.Task[RunResult]) -> None:
-        """Bind the kernel's tasks; the kernel does this once."""
+        """Bind the kernel's tasks; for the kernel, once."""
         self._work, self._driver = work, driver
 
     async def __aiter__(self) -> AsyncIterator[Event]:
@@ -72,7 +72,7 @@ class Run:
             self._readers -= 1
 
     async def result(self) -> RunResult:
-        """Wait for the end; without a reader the events are let go."""
+        """Wait for the end. Without a reader, the events are discarded."""
         assert self._driver is not None
         if self._readers == 0:
             self._discard = True
@@ -81,35 +81,35 @@ class Run:
         return await asyncio.shield(self._driver)
 
     def cancel(self) -> None:
-        """Stop at once. The history is left well-formed and no process behind."""
+        """Stop at once. The history stays well-formed, and no process is left behind."""
         if self._work is not None:
             self._work.cancel()
 
     def steer(self, text: str) -> None:
-        """Say something to the agent; it reads it at the start of its next step."""
+        """Send a message to the agent, which reads it at the start of its next step."""
         self._steered.append(text)
 
     def next_steered(self) -> str | None:
-        """The first thing that was said and is not read yet; for the kernel."""
+        """Take the first unread steering message; for the kernel."""
         return self._steered.popleft() if self._steered else None
 
     @property
     def has_steered(self) -> bool:
-        """Whether something was said that the agent has not read yet."""
+        """Whether there are steering messages that the agent has not read yet."""
         return bool(self._steered)
 
     @property
     def unread(self) -> int:
-        """How many things were said that the agent has not read yet."""
+        """How many steering messages the agent has not read yet."""
         return len(self._steered)
 
     @property
     def ended(self) -> bool:
-        """Whether the end has come; what is steered from here on is read by the next run."""
+        """Whether the run has ended; the next run reads what is steered from then on."""
         return self._ended
 
     async def put(self, event: Event) -> None:
-        """Hand an event to the reader, waiting while it is too far behind; for the kernel."""
+        """Pass an event to the reader, waiting while it is too far behind; for the kernel."""
         if self._ended or self._join(event):
             return
         while len(self._buffer) >= _MAX_BUFFERED and not self._discard:
@@ -120,7 +120,7 @@ class Run:
             self._ready.set()
 
     def end(self) -> None:
-        """No more events follow; for the kernel."""
+        """Signal that no more events follow; for the kernel."""
         self._ended = True
         self._ready.set()
 
@@ -137,7 +137,7 @@ class Run:
             case ToolProgress(call_id, stream, before), ToolProgress(same_id, same_stream, after):
                 if (call_id, stream) != (same_id, same_stream):
                     return False
-                # Progress is only for looking at; the whole output is in the result.
+                # Progress is only for display; the result has the whole output.
                 joined = ToolProgress(call_id, stream, (before + after)[-_MAX_PROGRESS:])
             case _:
                 return False

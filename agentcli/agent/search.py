@@ -1,10 +1,10 @@
-"""Search with verification: several edits are tried on a copy, and the first that passes is kept.
+"""Search with verification: tries several edits on a copy of the workspace and keeps the best.
 
-When the last check failed, or none was made yet and there is one that fails, and the model answers
-with an edit: that edit and others that it proposes, the likeliest first, are each made on a copy of
-the workspace, where the check runs again. An edit that passes becomes the model's answer, unless
-one of the next few passes too and changes less; where none does, one after which fewer tests fail.
-The others leave no trace in the workspace.
+A search starts when the model answers with an edit while a check fails. That edit and others that
+the model proposes, the likeliest first, are each applied to the copy, where the check runs again.
+The first edit that passes becomes the model's answer, unless one of the next few passes too and
+changes less. If none passes, one that leaves fewer tests failing is kept. The rejected edits never
+touch the workspace.
 """
 
 from __future__ import annotations
@@ -18,19 +18,29 @@ from agentcli.agent.edit_calls import SMALLEST, EditCalls
 from agentcli.agent.events import AnswerRejected, CandidateTried, Event, StopReason
 from agentcli.agent.state import AgentState
 from agentcli.agent.stop import Stopped, stop_for
-from agentcli.agent.trying import UNCOUNTED, Ahead, Copies, NoTryError, Trial, failures, read, trial
+from agentcli.agent.trying import (
+    UNCOUNTED,
+    Copies,
+    NoTryError,
+    PendingTrial,
+    Trial,
+    failures,
+    read,
+    trial,
+)
 from agentcli.llm.client import ChatRequest, ChatResponse, EditPlace, LLMClient, Proposes
 from agentcli.messages import Outcome, ToolCall, ToolResult
 from agentcli.tools.base import ToolContext, ToolKind
 from agentcli.tools.registry import Registry
 
 PATIENCE = 18
-"""Edits that are tried on for the right one, once there is one after which fewer tests fail."""
+"""Once an edit leaves fewer tests failing, no more than this many edits are tried."""
 
 LOOK_ON = 6
-"""Edits that are looked at for a smaller one, once one has passed."""
+"""Once an edit has passed, this many more are considered in search of a smaller one."""
 
 TRIES = 30
+"""Edits tried in one run."""
 
 
 @dataclass(frozen=True)
@@ -44,27 +54,27 @@ class _Kept:
 
 @dataclass
 class Search:
-    """``copies`` opens a copy of the workspace; ``tries`` bounds a whole run."""
+    """Searches for edits in one run after another. ``copies`` opens a copy of the workspace."""
 
     tools: Registry
     context: ToolContext
     copies: Copies
     emit: Callable[[Event], Awaitable[None]]
-    tries: int = TRIES
-    _before: dict[str, bytes] = field(default_factory=dict)
-    _unsolved: bool = False  # an edit was kept after which tests still fail
-    _ahead: tuple[list[ToolKind], Ahead] | None = None
+    _tries_left: int = field(default=TRIES, init=False)
+    _before: dict[str, bytes] = field(default_factory=dict, init=False)
+    _unsolved: bool = field(default=False, init=False)  # tests still fail after the kept edit
+    _pending: tuple[list[ToolKind], PendingTrial] | None = field(default=None, init=False)
     _edits: EditCalls = field(init=False)
 
     def __post_init__(self) -> None:
         self._edits = EditCalls(self.tools)
 
     async def end(self) -> None:
-        """The run is over; the next one has all its tries again."""
-        self.tries = TRIES
+        """End the run: reset the tries and drop what belongs to it."""
+        self._tries_left = TRIES
         self._before.clear()
         self._unsolved = False
-        await self._forget_ahead()
+        await self._discard_pending()
 
     async def better(
         self,
@@ -74,27 +84,27 @@ class Search:
         state: AgentState,
         response: ChatResponse,
     ) -> ChatResponse:
-        """The answer to go on with: ``response`` itself unless an edit is to be tried.
+        """The best answer found by a search; ``response`` itself if there is nothing to search for.
 
         Raises:
-            Stopped: all tries are used up; the workspace is as it was before the first edit.
+            Stopped: no edit helped; the workspace is as it was before the first edit.
         """
         if not isinstance(client, Proposes):
             return response
-        # An edit is to be tried; nor is it the end where one was kept and tests still fail.
+        # A final answer starts a search too, if tests still fail after the kept edit.
         ends = self._unsolved and not response.message.calls
         check, failed = self._last_check(state)
         if not (ends or self._edits.of(response)):
             if check is not None and failed and self._reads(response, state):
-                await self._look_ahead(state, check, failed)
+                await self._prepare_trial(state, check, failed)
             return response
-        # Between the edits of a renaming tests fail, which passed before the first of them.
+        # In the middle of a multi-file rename, tests fail that passed before its first edit.
         begun = failed is None and ToolKind.EDIT in self._changes(state) and not self._before
         if check is None or failed == 0 or begun:
             return response
         best: _Kept | None = None
         tried: set[str] = set()
-        after = 0  # looked at since one has passed
+        after = 0  # candidates considered since one has passed
         spent = response.usage
         async with await self._trial(state, check, failed) as on:
             if not on.failed:
@@ -107,7 +117,7 @@ class Search:
                     call = self._edits.of(candidate)
                     if call is None or call.arguments in tried or self._edits.is_guarded(call):
                         continue
-                    if self.tries <= 0 or (best is not None and len(tried) >= PATIENCE):
+                    if self._tries_left <= 0 or (best is not None and len(tried) >= PATIENCE):
                         break
                     size = self._edits.size(call)
                     if best is not None and not best.left:
@@ -127,47 +137,49 @@ class Search:
         if best is None:
             await self._restore()
             problem = f"none of {len(tried)} edits made the tests pass"
-            await self.emit(AnswerRejected(step, problem, spent, 0.0))  # it has been paid for
+            await self.emit(AnswerRejected(step, problem, spent, 0.0))  # its tokens count
             detail = f"{problem}; nothing was changed"
             raise Stopped(stop_for(StopReason.TRIES_USED_UP, detail=detail))
         await self._remember(best.answer)
         self._unsolved = best.left > 0
         return replace(best.answer, usage=spent)
 
-    async def _look_ahead(self, state: AgentState, check: ToolCall, failed: int) -> None:
-        """Begin the trial that an edit will need while the model reads on."""
+    async def _prepare_trial(self, state: AgentState, check: ToolCall, failed: int) -> None:
+        """Start to open the trial that an edit will need, while the model still reads."""
         changes = self._changes(state)
-        if self._ahead is None or self._ahead[0] != changes:
-            await self._forget_ahead()
-            self._ahead = changes, Ahead(self._opened(check, failed))
+        if self._pending is None or self._pending[0] != changes:
+            await self._discard_pending()
+            self._pending = changes, PendingTrial(self._open_trial(check, failed))
 
     async def _trial(
         self, state: AgentState, check: ToolCall, failed: int | None
     ) -> AbstractAsyncContextManager[Trial]:
-        """The one that was begun, unless the workspace may have changed since; or a new one."""
-        if self._ahead is not None and self._ahead[0] == self._changes(state):
-            (_, begun), self._ahead = self._ahead, None
-            return begun
-        await self._forget_ahead()
-        return self._opened(check, failed)
+        """The pending trial, unless the workspace may have changed since; otherwise a new one."""
+        if self._pending is not None and self._pending[0] == self._changes(state):
+            (_, pending), self._pending = self._pending, None
+            return pending
+        await self._discard_pending()
+        return self._open_trial(check, failed)
 
-    def _opened(self, check: ToolCall, failed: int | None) -> AbstractAsyncContextManager[Trial]:
+    def _open_trial(
+        self, check: ToolCall, failed: int | None
+    ) -> AbstractAsyncContextManager[Trial]:
         return trial(self.tools, self.context, self.copies, check, failed)
 
-    async def _forget_ahead(self) -> None:
-        if self._ahead is not None:
-            (_, begun), self._ahead = self._ahead, None
-            await begun.aclose()
+    async def _discard_pending(self) -> None:
+        if self._pending is not None:
+            (_, pending), self._pending = self._pending, None
+            await pending.aclose()
 
     def _reads(self, response: ChatResponse, state: AgentState) -> bool:
-        """Whether it looks at something, and nothing has changed since the last check."""
+        """Whether the answer only reads, and nothing has changed since the last check."""
         calls = response.message.calls
         if not calls or any(self._kind(call.name).changes_files for call in calls):
             return False
         return self._changes(state)[-1:] == [ToolKind.CHECK]
 
     def _changes(self, state: AgentState) -> list[ToolKind]:
-        """The calls so far that may have changed the workspace, by kind."""
+        """The kinds of the calls so far that may have changed the workspace, in order."""
         parts = [part for said in state.history for part in said.parts]
         kinds = [self._kind(part.name) for part in parts if isinstance(part, ToolResult)]
         return [kind for kind in kinds if kind.changes_files]
@@ -183,34 +195,35 @@ class Search:
         first: ChatResponse,
         places: Sequence[EditPlace],
     ) -> AsyncGenerator[ChatResponse, None]:
-        """The model's own answer, then others of edits alone."""
+        """Yield the model's own answer, then other edits that it proposes."""
         yield first
         edits = tuple(
             tool
             for tool in request.tools
             if (spec := self.tools.spec(tool.name)) and spec.kind is ToolKind.EDIT
         )
-        # Different tokens may say the same, so that more are asked for than are tried.
-        proposals = client.propose(replace(request, tools=edits), 4 * self.tries, places)
+        # Different token sequences can make the same edit, so ask for more than can be tried.
+        proposals = client.propose(replace(request, tools=edits), 4 * self._tries_left, places)
         async with aclosing(proposals) as others:  # type: ignore[type-var]
             async for proposal in others:
                 yield proposal
 
     async def _try(self, on: Trial, step: int, call: ToolCall) -> int | None:
-        """How many tests fail after the edit; None where that is not known."""
+        """How many tests fail after the edit; None if that is not known."""
         started = time.monotonic()
         try:
             left = await on.left(call)
         except NoTryError:
             return None
-        self.tries -= 1
+        self._tries_left -= 1
         await self.emit(CandidateTried(step, call, left, time.monotonic() - started))
         return left
 
     def _last_check(self, state: AgentState) -> tuple[ToolCall | None, int | None]:
-        """The last check and how many tests it said fail.
+        """The last check call and how many tests failed in it.
 
-        Where none was made yet: the one there is, and None. Where it is of no use: None and None.
+        If no check has run yet: a call of the only check tool, and None. If that cannot be called
+        without arguments, or is not the only one: None and None.
         """
         calls = {call.id: call for message in state.history for call in message.calls}
         for message in reversed(tuple(state.history)):

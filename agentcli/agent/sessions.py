@@ -13,7 +13,7 @@ from agentcli.tools.registry import Registry
 
 
 def session_of(client: LLMClient, tools: Registry, context: ToolContext) -> SessionStarted:
-    """What its log opens with: a fresh id, and the facts of its parts."""
+    """The first event of its log, with a new id and the facts about its parts."""
     return SessionStarted(
         secrets.token_hex(6),
         context.environment.root,

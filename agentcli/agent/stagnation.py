@@ -1,4 +1,4 @@
-"""Detects a run that goes in circles: the same calls fail with the same words repeatedly."""
+"""Detects a run that goes in circles: the same calls fail repeatedly with the same message."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ REPEATS = 3
 
 
 def stagnant(state: AgentState, repeats: int = REPEATS) -> bool:
-    """Whether this step and those before it made the same calls, and all of them were faulty.
+    """Whether the last ``repeats`` steps made the same calls and all of them ended in errors.
 
-    Only errors count: a command that fails or succeeds alike each time may be waiting for
-    something.
+    Only errors count: a command that gives the same result each time may be waiting for something.
     """
     before = repeats - 1
     if state.step_decision is None or state.used.steps < before:

@@ -1,4 +1,4 @@
-"""The state of a run: an immutable value, computed only from its durable events."""
+"""The state of a session: an immutable value, computed only from its durable events."""
 
 from __future__ import annotations
 
@@ -70,12 +70,12 @@ _EXIT_OF: Mapping[Status, int] = {
 
 
 def ending_words(status: Status, reason: StopReason) -> str:
-    """What a run came to, with the reason where the status alone does not tell it."""
+    """The status of a run, with the stop reason unless the status implies it."""
     return status.value if (status, reason) in _TOLD else f"{status.value} · {reason.value}"
 
 
 def exit_code(reason: StopReason, status: Status) -> int:
-    """The process exit code that a run's end stands for; termination by signal adds its own."""
+    """The process exit code for the end of a run. Termination by a signal has its own."""
     if status is Status.FAILED:
         return _EXIT_OF_FAILURE[reason]
     return _EXIT_OF[status]
@@ -84,8 +84,8 @@ def exit_code(reason: StopReason, status: Status) -> int:
 class History(Generic[T]):
     """An append-only sequence that shares its storage with the histories it grew from.
 
-    Appending to the newest one costs one list append; appending to an older one copies, so that
-    no history ever changes under its holder.
+    Appending to the newest history costs one list append. Appending to an older one copies the
+    list, so that no history ever changes after it was made.
     """
 
     __slots__ = ("_items", "_length")
@@ -95,7 +95,7 @@ class History(Generic[T]):
         self._length = len(self._items)
 
     def append(self, item: T) -> History[T]:
-        """A history with one more item."""
+        """Return a history with one more item."""
         grown: History[T] = History.__new__(History)
         grown._items = (
             self._items if len(self._items) == self._length else self._items[: self._length]
@@ -105,12 +105,12 @@ class History(Generic[T]):
         return grown
 
     def since(self, start: int) -> list[T]:
-        """The items from ``start`` on; a negative one counts from the end."""
+        """The items from ``start`` on; a negative ``start`` counts from the end."""
         first = start if start >= 0 else max(0, self._length + start)
         return self._items[first : self._length]
 
     def upto(self, length: int) -> History[T]:
-        """The history as it was when it had so many items; storage stays shared."""
+        """The history of the first ``length`` items; it shares the storage."""
         older: History[T] = History.__new__(History)
         older._items, older._length = self._items, min(length, self._length)
         return older
@@ -135,7 +135,7 @@ class History(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """One complete step: what was decided, what came of it, and what it cost."""
+    """One complete step: the decision, its results, and what they took."""
 
     step: int
     phase: Phase
@@ -148,7 +148,7 @@ class StepRecord:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What has been used; cost in US dollars, None where it is not known."""
+    """What has been used; cost in US dollars, None if it is not known."""
 
     steps: int = 0
     tool_calls: int = 0
@@ -156,28 +156,28 @@ class Totals:
     cost_usd: float | None = 0.0
 
 
-@dataclass(frozen=True)  # without slots: ``folding`` copies it at once
+@dataclass(frozen=True)  # without slots, so that ``folding`` can copy its ``__dict__``
 class AgentState:
-    """Everything known about a session. ``step`` is the last complete one, 0 before the first."""
+    """Everything known about a session. ``step`` is the last complete step, 0 before the first."""
 
     session_id: str = ""
     workspace: str = ""
     model: str = ""
     mode: str = ""
     told_mode: str = ""
-    """The mode that the model was last told of."""
+    """The mode that was last announced to the model."""
     sandbox: str = ""
     task: str = ""
     checks: tuple[str, ...] = ()
     limits: Mapping[str, float] = field(default_factory=dict)
     history: History[Message] = field(default_factory=History)
     view: History[Message] = field(default_factory=History)
-    """The history as the model is shown it: compacted, without the thoughts of other models."""
+    """The history as the model sees it: compacted, without the thinking of other models."""
     compactions: tuple[Compacted, ...] = ()
     foreign: int = 0
-    """So many messages of the history are from before the model changed."""
+    """How many messages of the history are older than the last change of model."""
     windows: Mapping[str, int] = field(default_factory=dict)
-    """Tokens that models take at most, by name, as far as a refusal told it."""
+    """The longest request in tokens, by model, for models that refused a longer one."""
     context_tokens: int = 0
     """What the last request and its answer took of the context window."""
     records: History[StepRecord] = field(default_factory=History)
@@ -185,39 +185,39 @@ class AgentState:
     running_step: int = 0
     phase: Phase = Phase.EXPLORE
     progress: Progress = field(default_factory=Progress)
-    """Where the calls that have ended lead; while others run, ``phase`` may be ahead of it."""
+    """The progress after all finished calls; while others run, ``phase`` may be ahead of it."""
     usage: Usage = field(default_factory=Usage)
     cost_usd: float | None = 0.0
-    """US dollars of all calls of this run; None once one of them has an unknown price."""
+    """US dollars spent in this run; None once the price of a request is not known."""
     before: Totals = field(default_factory=Totals)
-    """What the session had used when this run began; limits hold for a run."""
+    """What the session had used when this run began; limits apply to one run."""
     retries: int = 0
     rejected: int = 0
     """Unusable answers in a row."""
     recoveries: int = 0
-    """Of this run."""
+    """In this run."""
     tool_calls: int = 0
     plan: tuple[str, ...] = ()
-    """The steps of the last plan that was made for the task."""
+    """The steps of the last plan for the task."""
     pending: tuple[ToolCall, ...] = ()
-    """Calls of the last answer, as long as not all have a result."""
+    """Calls of the last answer, until all have a result."""
     results: tuple[ToolResult, ...] = ()
-    """Results of the pending calls, in the order they came."""
+    """Results of the pending calls, in the order they arrived."""
     started: Mapping[str, str] = field(default_factory=dict)
-    """Ids of pending calls whose tool has started, and what each is for (a tool's kind)."""
+    """Ids of pending calls whose tool has started, with the purpose of each (a tool kind)."""
     files_changed: tuple[str, ...] = ()
     changes: History[WorkspaceChanged] = field(default_factory=History)
-    """What happened to files, as far as it was not taken back."""
+    """Changes of files that were not undone."""
     trees: tuple[tuple[int, str], ...] = ()
     """Lists of all files, each with the number of changes before it."""
     left_out: tuple[str, ...] = ()
-    """What those lists do not hold."""
+    """What those lists leave out."""
     marks: History[AgentState] = field(default_factory=History, compare=False, repr=False)
-    """Where the session can go back to: the state before each task and after each step."""
+    """States the session can go back to: before each task and after each step."""
     turn: bool = False
-    """Of a mark: whether it stands before a task, and not after a step."""
+    """Of a mark: whether it is the state before a task, not after a step."""
     undone: tuple[Undone, ...] = field(default=(), compare=False, repr=False)
-    """What can be had again, the last undone first."""
+    """What can be redone, the last undone first."""
     check_results: tuple[CheckFinished, ...] = ()
     stop: StopReason | None = None
     status: Status | None = None
@@ -239,13 +239,13 @@ class AgentState:
 
     @property
     def said(self) -> tuple[Message, ...]:
-        """The whole history, without the thoughts of other models than the one that reads it."""
+        """The whole history, without the thinking of models other than the current one."""
         own = without_thinking(self.history.since(0)[: self.foreign])
         return (*own, *self.history.since(self.foreign))
 
     @property
     def replaced(self) -> tuple[Replaced, ...]:
-        """What of it the model is not shown as it was said."""
+        """The stretches of the history that the model does not see in full."""
         return self.compactions[-1].replaced if self.compactions else ()
 
     @property
@@ -266,7 +266,7 @@ class AgentState:
 
 @dataclass(frozen=True, slots=True)
 class Undone:
-    """A state that was left by going back, and what going back did to files."""
+    """A state that was left by going back, and what that changed in files."""
 
     state: AgentState
     event: Rewound

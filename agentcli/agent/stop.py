@@ -1,4 +1,4 @@
-"""A decision to end the run, and the exception that carries it to where runs end."""
+"""The decision to end a run, and the exception that carries it to the run's end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _log = logging.getLogger("agentcli.kernel")
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Why a run ends and what it came to; ``error`` and ``place`` as in ``RunFinished``."""
+    """Why a run ends and its outcome; ``error`` and ``place`` as in ``RunFinished``."""
 
     reason: StopReason
     status: Status
@@ -43,20 +43,19 @@ class Stopped(Exception):
 
 
 def stop_for(reason: StopReason, *, answer: str = "", detail: str = "") -> Stop:
-    """A stop with the status that its reason always has."""
+    """A stop with the status that its reason implies."""
     return Stop(reason, STATUS_OF[reason], answer, detail)
 
 
 def error_of(work: asyncio.Task[None]) -> BaseException:
-    """What a run's work ended with: it always ends by raising."""
+    """The exception that a run's work ended with: it always ends by raising."""
     if work.cancelled():
         return asyncio.CancelledError()
     return work.exception() or InternalError("the run ended without a reason")
 
 
 def stop_of(error: BaseException, place: Place) -> Stop:
-    """What an error that came out of a step means for the run; it arose in ``place`` unless it
-    says otherwise."""
+    """The stop for an error that escaped from a step; ``place`` is used if the error has none."""
     match error:
         case Stopped():
             return error.stop
@@ -76,7 +75,7 @@ def stop_of(error: BaseException, place: Place) -> Stop:
 
 
 def finished(stop: Stop) -> RunFinished:
-    """The event that a stop ends its run with."""
+    """The event that ends a run with this stop."""
     return RunFinished(
         stop.reason,
         stop.status,

@@ -31,7 +31,7 @@ from agentcli.tools.base import ToolKind
 
 
 class Stream:
-    """``state`` is the fold of all that was emitted; ``run`` is whose reader is shown it."""
+    """Emits events. ``state`` is the fold of the durable ones; ``run`` passes all to its reader."""
 
     def __init__(self, log: EventLog, hooks: Sequence[Hook], state: AgentState) -> None:
         self.state = state
@@ -52,7 +52,7 @@ class Stream:
                 try:
                     await self._log.append(event, sync=sync)
                 except asyncio.CancelledError:
-                    self._fold(event)  # it is recorded all the same
+                    self._fold(event)  # it was recorded nevertheless
                     raise
                 self._fold(event)
             await self._show(event)
@@ -62,12 +62,12 @@ class Stream:
                 await self._show(moved)
 
     async def tell(self, event: Event) -> None:
-        """Fold and show an event that the log can no longer take."""
+        """Fold and show an event that the log can no longer record."""
         self._fold(event)
         await self._show(event)
 
     async def verdict(self, call: ToolCall) -> ToolResult | None:
-        """The answer of the first hook that does not allow the call; None where all do."""
+        """The result given by the first hook that does not allow the call; None if all do."""
         for index, hook in enumerate(self._hooks):
             try:
                 verdict = await hook.before_tool(call, self.state)
@@ -85,7 +85,7 @@ class Stream:
         return None
 
     async def resolve_calls(self) -> None:
-        """Give every open call its result, so that the history is well-formed."""
+        """Give every call without a result one, so that the history is well-formed."""
         for call in self.state.unresolved:
             result = _interrupted(call, call.id in self.state.started)
             await self.emit(ToolFinished(self.state.running_step, result))
@@ -133,7 +133,7 @@ class Stream:
 
 
 def _interrupted(call: ToolCall, started: bool) -> ToolResult:
-    """The result of a call that a cancellation met."""
+    """The result of a call that was interrupted by a cancellation."""
     if started:
         text = "interrupted before its end; what it did so far is unknown"
         return ToolResult(call.id, call.name, text, Outcome.CANCELLED)

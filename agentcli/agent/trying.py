@@ -1,7 +1,7 @@
-"""A copy of the workspace on which edits are tried, and what the check says of it without any.
+"""Trials: a copy of the workspace on which edits are tried, and the check's result before any.
 
-Opening one takes a second or more, most of it the start of the tests: so it may be begun while
-the model is still reading (``Ahead``).
+Opening one takes a second or more, mostly for starting the tests, so it can be opened in the
+background while the model is still reading (``PendingTrial``).
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from agentcli.tools.registry import Registry
 _log = logging.getLogger(__name__)
 
 SPARE_S, SLOWER = 3.0, 2.0
-"""A try may take so many seconds, and so many times what the check took before all tries."""
+"""Time limit of a try: ``SPARE_S`` seconds plus ``SLOWER`` times the check's time without edits."""
 
 UNCOUNTED = 1_000_000
-"""Stands for the tests that fail where an error keeps all of them from running."""
+"""The count of failing tests if an error keeps all of them from running."""
 
 Copies = Callable[[], AbstractAsyncContextManager[Environment]]
 
 
 @dataclass(frozen=True)
 class Trial:
-    """``failed`` tests fail as it stands; ``narrow`` is the check of these alone."""
+    """An open trial. ``failed`` tests fail without an edit; ``narrow`` checks only these."""
 
     check: ToolCall
     failed: int | None
@@ -47,12 +47,12 @@ class Trial:
     context: ToolContext
 
     async def left(self, call: ToolCall) -> int | None:
-        """How many tests fail after the edit, which is undone; None where that is not known.
+        """Try an edit and undo it; return how many tests fail after it, or None if not known.
 
-        What passes the narrow check has to pass the whole one.
+        An edit that passes the narrow check has to pass the whole one too.
 
         Raises:
-            NoTryError: it changes nothing, or cannot be parsed any more.
+            NoTryError: the edit could not be made, or the file no longer parses after it.
         """
         copy = self.context.environment
         paths = EditCalls(self.tools).paths(call)
@@ -74,27 +74,27 @@ class Trial:
 
 
 class NoTryError(Exception):
-    """An edit of which nothing is to be learnt."""
+    """The edit is not worth trying."""
 
 
 @asynccontextmanager
 async def trial(
     tools: Registry, context: ToolContext, copies: Copies, check: ToolCall, failed: int | None
 ) -> AsyncIterator[Trial]:
-    """A copy on which ``check`` has run, with a look at which lines do.
+    """Open a copy and run ``check`` on it, tracing which lines run.
 
-    ``failed`` tests failed when it ran last, if it did.
+    ``failed`` is the number of tests that failed in the last run of the check, if there was one.
     """
     async with copies() as copy:
         context = replace(context, environment=copy, copies=None, on_copy=True, found_commands={})
         with copy.tracing() if isinstance(copy, TracesLines) else nullcontext(LinesRun()) as lines:
             started = time.monotonic()
             result = await tools.dispatch(check, context)
-        # An edit may make the tests loop for ever; the first run has had lines to look at, too.
+        # An edit can make the tests loop forever. The first run is slower, as it traces lines.
         bound_s = min(context.check.time_s, SPARE_S + SLOWER * (time.monotonic() - started))
         context = replace(context, check=replace(context.check, time_s=bound_s))
         now = failures(result)
-        # An error that keeps all tests from running is no count, but a fault.
+        # An error that keeps all tests from running gives no count, but is a failure.
         if now is None and result.outcome is Outcome.FAILED:
             now = failed or UNCOUNTED
         narrow = check
@@ -109,10 +109,10 @@ async def trial(
         yield Trial(check, now, narrow, likely_places(lines, texts), tools, context)
 
 
-class Ahead:
-    """A trial that is being opened by a task of its own; as a context manager, it waits for it.
+class PendingTrial:
+    """A trial that a background task is opening; entering it waits until it is open.
 
-    ``aclose`` gives up one that nobody entered.
+    ``aclose`` discards one that nobody entered.
     """
 
     def __init__(self, opened: AbstractAsyncContextManager[Trial]) -> None:
@@ -148,16 +148,16 @@ class Ahead:
         await self._task
 
     async def aclose(self) -> None:
-        """End it wherever it stands. What goes wrong with it concerns nobody any more."""
+        """Close it, whether it is open yet or not. Its errors are only logged."""
         self._task.cancel()
         await asyncio.wait([self._task])
         for future in (self._task, self._ready):
             if future.done() and not future.cancelled() and (error := future.exception()):
-                _log.warning("a copy that was not needed", exc_info=error)
+                _log.warning("closing an unused copy failed", exc_info=error)
 
 
 async def read(environment: Environment, path: str) -> bytes | None:
-    """The file's bytes; None where it cannot be read."""
+    """The file's bytes; None if it cannot be read."""
     try:
         return await environment.read(path)
     except EnvironmentOpError:
@@ -165,7 +165,7 @@ async def read(environment: Environment, path: str) -> bytes | None:
 
 
 def failures(result: ToolResult) -> int | None:
-    """0 for a check that passed; None where it is not known how many tests failed."""
+    """How many tests failed: 0 for a check that passed, None if not known."""
     if result.outcome is Outcome.OK:
         return 0
     failed = result.data.get(FAILED)

@@ -9,7 +9,7 @@ from agentcli.messages import Message
 
 
 def stretches(messages: Sequence[Message], replaced: Iterable[Replaced]) -> Iterator[Replaced]:
-    """The whole history as stretches: those replaced, and between them one for each message."""
+    """Yield the history as stretches: the replaced ones, and one for each message in between."""
     at = 0
     for stretch in replaced:
         for number in range(at, stretch.first):
@@ -21,7 +21,7 @@ def stretches(messages: Sequence[Message], replaced: Iterable[Replaced]) -> Iter
 
 
 def shown(messages: Sequence[Message], replaced: Iterable[Replaced]) -> Iterator[Message]:
-    """The messages that are shown of a history, in order."""
+    """Yield the messages of a history that the model sees, in order."""
     for stretch in stretches(messages, replaced):
         if stretch.message is not None:
             yield stretch.message

@@ -1,4 +1,4 @@
-"""A trial that is opened ahead: entered, given up, or failed."""
+"""A trial that is opened in the background: entered, discarded, or failed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from agentcli.agent.trying import Ahead, Trial
+from agentcli.agent.trying import PendingTrial, Trial
 from agentcli.environments.base import Nowhere
 from agentcli.messages import ToolCall
 from agentcli.tools.base import ToolContext
@@ -35,36 +35,36 @@ async def opened(seen: list[str], fails: str = "") -> AsyncIterator[Trial]:
 
 async def test_it_is_entered_once_it_is_open() -> None:
     seen: list[str] = []
-    async with Ahead(opened(seen)) as trial:
+    async with PendingTrial(opened(seen)) as trial:
         assert trial is TRIAL and seen == ["opened"]
     assert seen == ["opened", "closed"]
 
 
 async def test_it_is_opened_before_anybody_enters_and_closed_where_nobody_does() -> None:
     seen: list[str] = []
-    ahead = Ahead(opened(seen))
+    pending = PendingTrial(opened(seen))
     await asyncio.sleep(0)
     assert seen == ["opened"]
-    await ahead.aclose()
+    await pending.aclose()
     assert seen == ["opened", "closed"]
 
 
 @pytest.mark.parametrize("fails", ["opening", "closing"])
 async def test_what_fails_reaches_who_entered_and_nobody_else(fails: str) -> None:
     with pytest.raises(OSError, match="no room"):
-        async with Ahead(opened([], fails)):
+        async with PendingTrial(opened([], fails)):
             pass
-    ahead = Ahead(opened([], fails))
+    pending = PendingTrial(opened([], fails))
     await asyncio.sleep(0)
-    await ahead.aclose()
+    await pending.aclose()
 
 
 async def test_whoever_waits_for_it_may_be_cancelled() -> None:
     seen: list[str] = []
-    ahead = Ahead(opened(seen, "never"))
-    waiting = asyncio.create_task(ahead.__aenter__())
+    pending = PendingTrial(opened(seen, "never"))
+    waiting = asyncio.create_task(pending.__aenter__())
     await asyncio.sleep(0)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    assert seen == ["opened"] and ahead._task.cancelled()
+    assert seen == ["opened"] and pending._task.cancelled()

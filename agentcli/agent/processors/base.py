@@ -20,10 +20,7 @@ SUMMARY = "[summary of what was said before]\n"
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A message as it is shown, for those of the history from ``first`` to before ``end``.
-
-    ``tokens`` is what it takes.
-    """
+    """A message that is shown for the messages ``first`` to ``end`` (exclusive) of the history."""
 
     first: int
     end: int
@@ -46,9 +43,9 @@ class Item:
 class Conversation:
     """What a processor sees. ``target`` is the number of tokens at which it is short enough.
 
-    ``goal`` is what the user wants now, ``purpose`` tells what a call is for. ``summarize`` asks a
-    model to write down a text in short, and raises ``ProviderError``; ``scores`` shows what a
-    processor thought of the item that begins at a message.
+    ``goal`` is what the user wants now; ``purpose`` says what a call is for. ``summarize`` takes a
+    prompt and a text, asks a model for a summary, and raises ``ProviderError``. A processor can
+    put the scores it gave into ``scores``, by the number of an item's first message.
     """
 
     items: tuple[Item, ...]
@@ -61,16 +58,16 @@ class Conversation:
 
     @property
     def tokens(self) -> int:
-        """What all items take."""
+        """The tokens of all items."""
         return sum(item.tokens for item in self.items)
 
     def changed(self, item: Item, message: Message) -> Item:
-        """The item in another form, unless that takes as much."""
+        """The item with another message, if that is shorter; otherwise the item itself."""
         shorter = replace(item, message=message, tokens=self.size_of(message))
         return shorter if shorter.tokens < item.tokens else item
 
     def groups(self) -> list[tuple[int, ...]]:
-        """Numbers of items that stay or go together: an answer with the results of its calls."""
+        """Indices of items that must stay together: an answer with the results of its calls."""
         groups: list[tuple[int, ...]] = []
         for number, item in enumerate(self.items):
             if item.message.role is Role.TOOL and groups:
@@ -80,7 +77,7 @@ class Conversation:
         return groups
 
     def free_groups(self, kept: int = 0) -> list[tuple[int, ...]]:
-        """Groups without a pinned item, oldest first, but for the last ``kept`` of all groups."""
+        """Groups without pinned items, oldest first, except the last ``kept`` of all groups."""
         groups = self.groups()
         return [
             group
@@ -89,16 +86,16 @@ class Conversation:
         ]
 
     def results(self, kept: int) -> Iterator[tuple[int, Item]]:
-        """Items with a tool's result that may be shortened: all but the last ``kept``."""
+        """Yield items with a tool result that may be shortened: all but the last ``kept``."""
         numbers = [n for n, item in enumerate(self.items) if item.message.role is Role.TOOL]
         for number in numbers[: len(numbers) - kept if kept else None]:
             if not self.items[number].pinned:
                 yield number, self.items[number]
 
     def without(self, gone: Collection[int], told: str = "") -> tuple[Item, ...]:
-        """The items without some; in their place stands how many messages were left out.
+        """The items without those in ``gone``; notes say how many messages were left out.
 
-        ``told`` stands in the last such place instead. Notes beside it are taken in.
+        ``told``, if given, replaces the last note. Adjacent notes are merged.
         """
         parts: list[Item | list[Item]] = []
         for number, item in enumerate(self.items):
@@ -124,7 +121,7 @@ class Conversation:
 
 
 def words(message: Message) -> str:
-    """All that a message says, as one text."""
+    """The whole content of a message as one text."""
     if message.role is Role.TOOL:
         result = message.result
         return f"{result.name} {' '.join(result.paths)} {result.content}"
@@ -137,9 +134,9 @@ class Processor(Protocol):
 
     @property
     def name(self) -> str:
-        """How events and settings call it."""
+        """The name used in events and settings."""
         ...
 
     async def process(self, conversation: Conversation) -> tuple[Item, ...]:
-        """The items that are left, in order; those given where there is nothing to shorten."""
+        """Return the items to keep, in order; unchanged if there is nothing to shorten."""
         ...

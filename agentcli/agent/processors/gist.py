@@ -27,7 +27,7 @@ _DEFINITION = re.compile(
 
 
 def gist(kind: ToolKind | None, content: str) -> str:
-    """A shorter form of a result; the content itself where it is short already."""
+    """A shorter form of a result; the content itself if it is already short."""
     lines = content.split("\n")
     if len(lines) <= 4:
         return content
@@ -74,7 +74,7 @@ def _outline(lines: list[str]) -> str:
 
 
 def _end(lines: list[str]) -> str:
-    """The first line is the exit code."""
+    """Keep the first line, which is the exit code, and the last lines."""
     tail = [clip(line, _WIDTH) for line in lines[-12:]]
     if len(lines) <= len(tail) + 2:
         return "\n".join(lines)

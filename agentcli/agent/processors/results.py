@@ -12,12 +12,12 @@ from agentcli.text import clip, truncate
 
 LEFT_OUT = "[left out; call it again if you need this]"
 _ARGUMENT_CHARS = 200
-"""Of each text in the arguments of a call whose result is left out."""
+"""The limit for each text in the arguments of a call whose result is left out."""
 
 
 @dataclass(frozen=True)
 class TruncateLongTools:
-    """Keeps the head and the tail of each result but the last ``kept``. ``chars`` in all."""
+    """Truncates all results but the last ``kept`` to ``chars`` characters of head and tail."""
 
     chars: int = 2000
     kept: int = 4
@@ -34,7 +34,7 @@ class TruncateLongTools:
 
 @dataclass(frozen=True)
 class CondenseResults:
-    """Keeps of each result but the last ``kept`` what its kind is worth; see ``gist``."""
+    """Reduces all results but the last ``kept`` to their gist, by kind; see ``gist``."""
 
     kept: int = 4
     name: str = "condense_results"
@@ -53,7 +53,7 @@ class CondenseResults:
 
 @dataclass(frozen=True)
 class KeepRecentToolCalls:
-    """Leaves out the results of all but the last ``kept`` calls, and what is long in the calls."""
+    """Leaves out the results of all but the last ``kept`` calls, and shortens these calls."""
 
     kept: int = 8
     name: str = "keep_recent_tool_calls"
@@ -80,7 +80,7 @@ def _with_content(conversation: Conversation, item: Item, content: str) -> Item:
 
 
 def _shortened(message: Message) -> Message:
-    """An answer without its thoughts and with short arguments that are still valid JSON."""
+    """An answer without thinking and with short arguments that are still valid JSON."""
     parts: list[Part] = []
     for part in message.parts:
         if isinstance(part, ToolCall):

@@ -23,10 +23,10 @@ class KeepLastN:
 
 @dataclass(frozen=True)
 class KeepRelevant:
-    """Leaves out what has least to do with the goal, until the rest is short enough.
+    """Leaves out the messages least relevant to the goal until the rest is short enough.
 
-    What is asked for is the goal and the last answers, so that the work under way counts; the
-    last ``kept`` groups stay. Scores are those of BM25.
+    Relevance is the BM25 score for the goal and for the last ``kept`` items, so that the current
+    work counts. The last ``kept`` groups stay.
     """
 
     kept: int = 4
@@ -45,7 +45,7 @@ class KeepRelevant:
             conversation.scores[items[group[0]].first] = round(score, 3)
         excess = conversation.tokens - conversation.target
         gone: set[int] = set()
-        # Of equals the oldest goes first.
+        # Among equal scores, the oldest goes first.
         for place in sorted(range(len(groups)), key=lambda place: (scores[place], place)):
             if excess <= 0:
                 break
@@ -56,5 +56,5 @@ class KeepRelevant:
 
 
 def _told(conversation: Conversation) -> set[int]:
-    """Notes and summaries say what is gone already."""
+    """Indices of notes and summaries, which stand for what is already left out."""
     return {n for n, item in enumerate(conversation.items) if item.note or item.summary}

@@ -1,4 +1,4 @@
-"""The processors by their names in the settings, such as ``keep_last_n=20``."""
+"""Makes processors from their names in the settings, such as ``keep_last_n=20``."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ STANDARD = (
     "keep_last_n",
     "truncate_all",
 )
-"""First what costs little to lose, then a summary, then ever more."""
+"""In order: what is cheap to lose, then a summary, then more and more."""
 
 
 def processors_named(names: Sequence[str], prompts: Prompts | None = None) -> tuple[Processor, ...]:
-    """The processors of these names, in this order; ``=N`` sets the number that each one has.
+    """Make the processors with these names, in this order; ``=N`` sets the number of each.
 
     Raises:
-        ConfigError: an unknown name, or a number that is none.
+        ConfigError: a name is unknown, or what follows ``=`` is not a number.
     """
     prompts = prompts or Prompts.standard()
     makers: dict[str, Callable[..., Processor]] = {

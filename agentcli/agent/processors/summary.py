@@ -10,17 +10,17 @@ from agentcli.messages import Role
 from agentcli.text import truncate
 
 _MESSAGE_CHARS = 1500
-"""Of each message that is summarized."""
+"""The limit for each message that is summarized."""
 _LINE_CHARS = 200
-"""Of each message where no model can be asked."""
+"""The limit for each message if no model answers."""
 
 
 @dataclass(frozen=True)
 class SummarizeOlderThanN:
-    """Replaces what is older than the last ``n`` groups by one summary.
+    """Replaces everything older than the last ``n`` groups with one summary.
 
-    ``prompt`` says how it is to be written. Where no model answers, the beginning of each message
-    takes its place.
+    ``prompt`` tells the model how to write it. If no model answers, the start of each message is
+    used instead.
     """
 
     prompt: str
@@ -42,7 +42,7 @@ class SummarizeOlderThanN:
 
 
 def _transcript(items: list[Item], chars: int) -> str:
-    """What was said, by whom; an earlier summary stays whole."""
+    """The messages with their authors; an earlier summary stays whole."""
     lines: list[str] = []
     for item in items:
         message = item.message
