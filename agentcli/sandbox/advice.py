@@ -1,4 +1,4 @@
-"""How to get what the sandbox lacks here: read from the machine, one line each."""
+"""One-line advice on how to get the sandbox's full level on this machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from agentcli.sandbox import bwrap
 
 INSTALL = "install bubblewrap (apt install bubblewrap, dnf install bubblewrap)"
 
-# A kernel setting, the value that forbids namespaces to ordinary users, and what to do.
+# Kernel settings: the name, the value that denies namespaces to ordinary users, and the remedy.
 _SETTINGS = (
     ("user/max_user_namespaces", "0", "sysctl user.max_user_namespaces=15000"),
     ("kernel/unprivileged_userns_clone", "0", "sysctl kernel.unprivileged_userns_clone=1"),
@@ -23,7 +23,7 @@ _SETTINGS = (
 
 
 def for_full(root: str = "/") -> str:
-    """What to do for the full level; ``root`` is where the machine's files are."""
+    """What to do to get the full level. ``root`` is the folder with the machine's files."""
     if sys.platform != "linux":
         return "use Linux, there is none elsewhere"
     if bwrap.program() is None:

@@ -1,16 +1,17 @@
-"""A sandbox that is made ahead: a shell in it waits for one line, which becomes the command.
+"""Sandboxes that are prepared ahead of time, each with a shell that waits for its command.
 
-Namespaces and some forty mounts take about 10 ms, which a command need not wait for while the model
-is thinking. Everything but the line itself is settled in a template: a launch of the shell. The
-supervisor keeps two such shells waiting and makes one anew for each command; a command whose
-template is another one gets a sandbox made at once. Each serves one command and ends with it.
+Creating the namespaces and some forty mounts takes about 10 ms. Doing it while the model is
+thinking saves the command that wait. A template, which is a launch of the shell, fixes everything
+except the command line. The supervisor keeps two such shells waiting and replaces each one that is
+used. A command with a different template gets a newly made sandbox. Each sandbox serves one command
+and ends with it.
 
-Covers: that a waiting sandbox shows what a new one would show. What it was made of is compared
-    right before the line is sent: the arguments, which depend on what exists in the workspace, and
-    the files and folders themselves. Folders are held open meanwhile, so that none of their
-    numbers can be given to another; of a file, which can have several names, the change time
-    counts as well, since taking a name from it would take the mount away.
-Does not cover: what changes after that, as with a sandbox made at that moment.
+Covers: a waiting sandbox shows what a new one would show. Right before the line is sent, its
+    sources are compared with those it was made from: the arguments, which depend on what exists
+    in the workspace, and the files and folders themselves. Folders are held open in the meantime,
+    so that their inode numbers cannot be reused. For a file, which can have several names, the
+    change time counts too: removing one of its names would remove the mount.
+Does not cover: changes after that comparison, just as with a sandbox made at that moment.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ BASH_OR_SH = (
     'if [ -x /bin/bash ]; then exec /bin/bash -c "$1"; else exec /bin/sh -c "$1"; fi',
     "sh",
 )
-"""Before a command line: bash runs it where there is one. The waiting shell decides that itself."""
+"""Prefix of a command line: bash runs it if it is installed, else sh. The waiting shell decides."""
 LONGEST = 32768
-"""Bytes of a line, which must fit into a pipe that nobody has read from yet."""
+"""The most bytes of a line: it must fit into a pipe that nobody has read from yet."""
 
 _BINDS = frozenset({"--bind", "--bind-try", "--ro-bind", "--ro-bind-try"})
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# Variables that shells set themselves, or refuse to set.
+# Variables that shells set themselves or refuse to set.
 _OF_SHELLS = frozenset({"_", "EUID", "IFS", "OLDPWD", "PPID", "PWD", "SHELLOPTS", "SHLVL", "UID"})
 
 Identity = tuple[int, int, int] | None
@@ -44,7 +45,7 @@ _numbers = count(1)
 
 
 def line(argv: Sequence[str], cwd: str | None, env: Mapping[str, str]) -> bytes | None:
-    """The line that makes a shell become the command; None if it cannot be said to a shell."""
+    """The line that turns the shell into the command; None if no line can express it."""
     if argv[0].startswith("-") or not passes_on(env):
         return None
     words = [f"cd -P {shlex.quote(cwd)} && unset OLDPWD || exit;"] if cwd else []
@@ -58,12 +59,12 @@ def line(argv: Sequence[str], cwd: str | None, env: Mapping[str, str]) -> bytes 
 
 
 def passes_on(env: Mapping[str, str]) -> bool:
-    """Whether a shell hands these variables on as they are."""
+    """Whether a shell passes these variables on unchanged."""
     return not _OF_SHELLS & env.keys() and all(map(_NAME.fullmatch, env))
 
 
 class Sources:
-    """The files and folders that a waiting sandbox was made of, as they were then."""
+    """The files and folders that a waiting sandbox was made from, as they were at that time."""
 
     def __init__(self) -> None:
         self._held: list[int] = []
@@ -71,7 +72,7 @@ class Sources:
         self._number = 0
 
     def number(self, paths: Iterable[str]) -> int:
-        """The same number as last time if all is as it was then, else one never given before."""
+        """The same number as last time if nothing has changed since, else a new one."""
         now = {path: _identity(path) for path in paths}
         if now != self._known:
             self.close()
@@ -81,7 +82,7 @@ class Sources:
         return self._number
 
     def close(self) -> None:
-        """Let go of the folders."""
+        """Close the folders."""
         while self._held:
             os.close(self._held.pop())
         self._known = {}
@@ -91,7 +92,7 @@ class Sources:
             try:
                 self._held.append(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
             except OSError:
-                continue  # a file, or nothing
+                continue  # a file, or missing
 
 
 def _identity(path: str) -> Identity:
@@ -106,7 +107,7 @@ def _identity(path: str) -> Identity:
 def sources(
     argv: Sequence[str], namespaces: Mapping[str, Any] | None, landlock: Mapping[str, Any] | None
 ) -> set[str]:
-    """The paths on the host that a launch shows inside."""
+    """The host's paths that a launch makes visible inside."""
     found = {path for flag, path in pairwise(argv) if flag in _BINDS}
     if namespaces is not None:
         found.update(source for source, _ in namespaces["binds"].values())

@@ -1,8 +1,8 @@
-"""What the supervisor needs of modules that take longer to import than all of its own.
+"""Stand-ins for standard modules that take longer to import than all of the supervisor's own.
 
-``signal`` and ``socket`` turn some hundred constants into enumerations when they are imported: a
-quarter of the supervisor's start. What they wrap is CPython's own and has the same names.
-``contextlib`` is here for one class, and brings ``collections`` and ``functools`` along.
+``signal`` and ``socket`` turn about a hundred constants into enumerations when they are imported,
+which is a quarter of the supervisor's start. CPython's C modules below them have the same names.
+``contextlib`` is needed for one class only, and imports ``collections`` and ``functools``.
 
 Standard library only.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 from _socket import CMSG_LEN, SCM_RIGHTS, SOL_SOCKET, socket
 
-TYPE_CHECKING = False  # as type checkers know it; typing itself takes a tenth of the start
+TYPE_CHECKING = False  # type checkers know the name; importing typing takes a tenth of the start
 if TYPE_CHECKING:
     import signal
 else:
@@ -38,12 +38,12 @@ _INT = struct.calcsize("i")
 
 
 def send_fds(link: socket, data: memoryview, fds: list[int]) -> int:
-    """Send some of the bytes, with descriptors beside them; how many bytes. Raises OSError."""
+    """Send descriptors with some of the bytes; returns how many bytes. Raises OSError."""
     return link.sendmsg([data], [(SOL_SOCKET, SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))])
 
 
 def recv_fds(link: socket, size: int, most: int) -> tuple[bytes, list[int]]:
-    """Bytes, none at the end, and the descriptors that came beside them. Raises OSError."""
+    """Receive bytes, none at the end, and the descriptors sent with them. Raises OSError."""
     data, beside, _, _ = link.recvmsg(size, CMSG_LEN(most * _INT))
     fds: list[int] = []
     for level, kind, packed in beside:

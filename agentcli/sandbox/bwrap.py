@@ -1,16 +1,16 @@
-"""Layer A, level full: namespaces by the system's bubblewrap.
+"""Layer A, level full: namespaces made by the system's bubblewrap.
 
-Covers: every file outside the allowlist; every process outside (own process ids, own /proc), and
-    the first one inside, which is bubblewrap; what /proc shows of the kernel to root alone, and
-    names of keys; the network (an own one that holds only loopback);
-    System V IPC and abstract sockets; further user namespaces; capabilities, also root's; kernel
-    settings below /proc/sys and /proc/sysrq-trigger; the host's /tmp, /run, /dev/shm and home
-    folder; renaming or rewriting ``.git``'s configuration.
+Covers: every file outside the allowlist; every process outside (private process ids and /proc),
+    and the first one inside, which is bubblewrap; kernel data in /proc that only root may read,
+    and names of keys; the network (a private one with only loopback); System V IPC and abstract
+    sockets; further user namespaces; capabilities, including root's; kernel settings below
+    /proc/sys and /proc/sysrq-trigger; the host's /tmp, /run, /dev/shm and home folder; renaming
+    or rewriting ``.git``'s configuration.
 Does not cover: the workspace's own content; time and memory (limits); the kernel's system calls
     (seccomp); files that do not exist yet in the workspace but that the host would obey
     (``restore.py``).
 
-bubblewrap is run by absolute path only. As root it keeps its capabilities and a writable
+bubblewrap is run only by its absolute path. As root it keeps its capabilities and a writable
 /proc/sys unless told otherwise; both are closed here.
 """
 
@@ -27,12 +27,12 @@ PROGRAMS = ("/usr/bin/bwrap", "/usr/local/bin/bwrap", "/run/current-system/sw/bi
 SECCOMP_FD, GITCONFIG_FD = 11, 12
 
 PROTECTED = (".git/config", ".git/hooks", ".git/config.worktree", ".git/commondir", ".agentcli")
-"""Read-only for file tools too; commands may not write any of OBEYED."""
+"""Read-only for file tools as well; for commands, everything in OBEYED is read-only."""
 
 GIT_OBEYED = ("config", "hooks", "config.worktree", "commondir", "gitdir")
-"""Read-only in a repository's folder outside the workspace, where they exist."""
+"""Read-only in a repository's folder outside the workspace, if they exist."""
 
-# Statistics that the kernel keeps for root, who commands may be, and names of keys.
+# Statistics that the kernel shows to root only (a command may be root), and names of keys.
 _OF_KERNEL = (
     *("keys", "kpagecgroup", "kpagecount", "kpageflags", "latency_stats", "pagetypeinfo"),
     *("sched_debug", "slabinfo", "timer_list", "timer_stats", "vmallocinfo"),
@@ -43,7 +43,7 @@ SHM_BYTES = 512 << 20
 
 
 def program() -> str | None:
-    """bubblewrap's absolute path, or None; one that others could have replaced does not count."""
+    """bubblewrap's absolute path, or None. One that others could have replaced is ignored."""
     for path in PROGRAMS:
         try:
             info = os.stat(path)
@@ -67,7 +67,7 @@ def arguments(
     """The command line that runs ``argv`` inside; SECCOMP_FD and GITCONFIG_FD must be open.
 
     ``files_only`` makes everything but the workspace read-only, so that nothing is written where
-    it would be lost; ``old`` leaves out what bubblewrap before 0.8 does not know.
+    it would be lost. ``old`` leaves out options that bubblewrap before 0.8 does not have.
     """
     line = [executable, "--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-uts"]
     line += ["--unshare-cgroup-try", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
@@ -77,10 +77,10 @@ def arguments(
         line += ["--unshare-net"]
     line += _system(policy)
     line += ["--dev", "/dev", *_tmpfs("/dev/shm", SHM_BYTES, old), "--remount-ro", "/dev"]
-    # Kernel settings are root's files, and so may we be: without capabilities their mode would
-    # still let us write them. A read-only /proc closes them all.
+    # Kernel settings are files of root, and the command may be root: even without capabilities
+    # their mode would let it write them. A read-only /proc closes them all.
     line += ["--proc", "/proc", "--remount-ro", "/proc"]
-    # The first process is bubblewrap's, of the same user: nothing of it is there to be opened.
+    # The first process is bubblewrap, which has the same user: hide all that /proc shows of it.
     line += ["--tmpfs", "/proc/1", "--remount-ro", "/proc/1"]
     line += _tmpfs("/tmp", TMP_BYTES, old)
     line += ["--dir", "/var", "--symlink", "../tmp", "/var/tmp", "--dir", "/run"]
@@ -104,15 +104,15 @@ def arguments(
 
 
 def masked(policy: Policy) -> list[str]:
-    """What is closed within what can be seen, as far as it is there and this user could read it."""
+    """The paths to hide among the visible ones, if they exist and this user could read them."""
     kernel = [f"/proc/{name}" for name in _OF_KERNEL]
     return [*policy.hidden, *(path for path in kernel if os.access(path, os.R_OK))]
 
 
 def git_mounts(policy: Policy) -> dict[str, bool]:
-    """What of outside repositories is mounted once more, outer first; whether it can be written.
+    """Paths in repositories outside to mount again, outer ones first, and whether writable.
 
-    The folders among it are mount points only so that none can be renamed and replaced.
+    The writable folders are mount points only so that they cannot be renamed and replaced.
     """
     found: dict[str, bool] = {}
     for folder in policy.write:
@@ -126,6 +126,11 @@ def git_mounts(policy: Policy) -> dict[str, bool]:
                 found[f"{trees}/{tree}"] = True
                 found.update({f"{trees}/{tree}/{name}": False for name in GIT_OBEYED})
     return found
+
+
+def closed(policy: Policy, files_only: bool) -> tuple[str, ...]:
+    """The paths in the workspace to make read-only, for the file worker or for a command."""
+    return PROTECTED if files_only else (*OBEYED, *policy.obeyed)
 
 
 def _tmpfs(path: str, size: int, old: bool) -> list[str]:
@@ -157,12 +162,11 @@ def _workspace(policy: Policy, files_only: bool) -> list[str]:
     line: list[str] = []
     there, git = os.path.join(policy.place, ".git"), os.path.join(policy.workspace, ".git")
     if os.path.exists(there) and not os.path.islink(there) and not policy.copy:
-        # A mount point cannot be renamed or removed, so nobody can put another .git in its place.
+        # A mount point cannot be renamed or removed, so that no other .git can take its place.
         line += ["--bind" if os.path.isdir(there) else "--ro-bind", there, git]
     for path, writable in git_mounts(policy).items():
         line += ["--bind-try" if writable else "--ro-bind-try", path, path]
-    closed = PROTECTED if files_only else (*OBEYED, *policy.obeyed)
-    for name in present(policy.looked_at, closed):
+    for name in present(policy.looked_at, closed(policy, files_only)):
         path = os.path.join(policy.place, name)
         seen = policy.here(path)
         if os.path.exists(seen) and not os.path.islink(seen):

@@ -1,13 +1,14 @@
-"""Layer C in the kernel: a control group per command, where this user may make one.
+"""Layer C in the kernel: a control group for each command, if this user may create one.
 
-Covers: memory of the whole tree, with what only files in memory hold (memfd, /tmp, /dev/shm), and
-    the number of its tasks; both exactly, as the kernel itself refuses or ends what goes beyond.
-Does not cover: time, disk and output (the warden's); machines where the groups belong to someone
-    else: there the warden's samples alone hold the limits.
+Covers: the memory of the whole process tree, including files that exist only in memory (memfd,
+    /tmp, /dev/shm), and its number of tasks. Both limits are exact, as the kernel itself refuses
+    or kills what exceeds them.
+Does not cover: time, disk and output (see the warden); machines where the groups belong to someone
+    else. There only the warden's samples enforce the limits.
 
-Version 1 has a hierarchy for each resource: a group is made below this process's own in both. In
-version 2 a group with processes may have none below it that limits anything, so the new one is put
-beside this process's own, if the group above gives memory and pids on; nothing existing is changed.
+Version 1 has a hierarchy for each resource; in both, the new group is a child of this process's
+own. In version 2, a group that holds processes cannot have children with limits, so the new group
+is a sibling, if the parent delegates memory and pids. Existing groups are never changed.
 
 Standard library only.
 """
@@ -21,8 +22,8 @@ from agentcli.sandbox.bare import suppress
 _PREFIX = "agentcli-"
 
 
-class Place:  # no named tuple: collections takes a tenth of the supervisor's start
-    """The folders in which groups can be made; in version 2 they are the same one."""
+class Place:  # not a named tuple: importing collections takes a tenth of the supervisor's start
+    """The folders in which groups can be created; in version 2 both are the same."""
 
     def __init__(self, memory: str, tasks: str, version: int) -> None:
         self.memory = memory
@@ -31,7 +32,7 @@ class Place:  # no named tuple: collections takes a tenth of the supervisor's st
 
 
 def find(own: str = "/proc/self/cgroup", mounts: str = "/proc/self/mountinfo") -> Place | None:
-    """Where this process may make groups, or None."""
+    """Where this process may create groups, or None."""
     try:
         with open(own) as file:
             lines = [line.rstrip("\n").split(":", 2) for line in file]
@@ -55,7 +56,7 @@ def find(own: str = "/proc/self/cgroup", mounts: str = "/proc/self/mountinfo") -
 
 
 def _mounts(text: str) -> list[tuple[str, str, str]]:
-    """(what of the hierarchy is mounted, where, its options) of every mounted hierarchy."""
+    """(root within the hierarchy, mount point, options) of every mounted hierarchy."""
     found = []
     for line in text.splitlines():
         before, _, after = line.partition(" - ")
@@ -84,10 +85,10 @@ def _given_on(folder: str) -> set[str]:
 
 
 class Group:
-    """The group of one command; made empty, filled by ``enter`` in its first process."""
+    """The group of one command. It starts empty; the command's first process calls ``enter``."""
 
     def __init__(self, place: Place, name: str) -> None:
-        """Make it; raises OSError."""
+        """Create the group; raises OSError."""
         self.version = place.version
         self.memory = os.path.join(place.memory, name)
         self.tasks = os.path.join(place.tasks, name)
@@ -96,12 +97,12 @@ class Group:
             os.mkdir(folder)
 
     def enter(self) -> None:
-        """Put this process into it, and so all that it will start; raises OSError."""
+        """Move this process into the group, and with it all that it starts; raises OSError."""
         for folder in self._folders:
             _write(f"{folder}/cgroup.procs", "0")
 
     def limit(self, memory_bytes: int, tasks: int) -> bool:
-        """Hold the limits from now on; False if the kernel does not take them."""
+        """Enforce the limits from now on; False if the kernel does not accept them."""
         size = str(memory_bytes)
         name, swap = (
             ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes")
@@ -113,21 +114,21 @@ class Group:
             _write(f"{self.tasks}/pids.max", str(tasks))
         except OSError:
             return False
-        with suppress(OSError):  # kernels without accounting of swap have no such file
+        with suppress(OSError):  # kernels without swap accounting have no such file
             _write(f"{self.memory}/{swap}", size if self.version == 1 else "0")
         return True
 
     def out_of_memory(self) -> bool:
-        """Whether the kernel has ended a process of it for its memory."""
+        """Whether the kernel has killed a process of the group for lack of memory."""
         name = "memory.oom_control" if self.version == 1 else "memory.events"
         return _counter(f"{self.memory}/{name}", "oom_kill") > 0
 
     def out_of_tasks(self) -> bool:
-        """Whether the kernel has refused it another task."""
+        """Whether the kernel has refused the group another task."""
         return _counter(f"{self.tasks}/pids.events", "max") > 0
 
     def remove(self) -> None:
-        """Let go of it once no process is left in it."""
+        """Remove the group, once no process is left in it."""
         for folder in self._folders:
             with suppress(OSError):
                 os.rmdir(folder)
@@ -137,13 +138,13 @@ _found: list[Place | None] = []
 
 
 def look() -> None:
-    """Find where groups can be made, for this process and the copies that it will fork."""
+    """Find where groups can be created, for this process and those that it will fork."""
     if _found:
         return
     place = find()
     _found.append(place)
     for folder in {place.memory, place.tasks} if place else ():
-        # What a killed warden could not remove; a group that is in use cannot be removed.
+        # Groups that a killed warden left behind. The kernel removes none that is in use.
         for name in _names(folder):
             if name.startswith(_PREFIX) and not os.path.exists(f"/proc/{name[len(_PREFIX) :]}"):
                 with suppress(OSError):
@@ -151,7 +152,7 @@ def look() -> None:
 
 
 def create() -> Group | None:
-    """A group for a command of this process, or None where there can be none."""
+    """A group for a command of this process, or None if none can be created."""
     look()
     if _found[0] is None:
         return None

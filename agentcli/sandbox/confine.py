@@ -1,14 +1,14 @@
-"""The sandbox of one workspace: which level holds here, and commands wrapped for it.
+"""The sandbox of one workspace: chooses its level, and wraps commands for it.
 
 full      bubblewrap's namespaces + seccomp + limits
 reduced   Landlock + seccomp + limits (no bubblewrap, or no user namespaces); on macOS sandbox-exec
-none      limits only, and only when asked for
+none      limits only, and only on request
 
-A level is held to be there when a command has run in it, not because a file exists. The best one
-that works is taken unless one is asked for; that choice is the user's, never the model's.
+A level counts as available once a command has run in it, not because a file exists. The best
+available one is used unless one is requested. That choice is the user's, never the model's.
 
-Covers: the choice of a level, and that what it stands for is in every launch.
-Does not cover: what the mechanisms themselves leave open; each says so where it stands.
+Covers: the choice of a level, and that every launch has all of its mechanisms.
+Does not cover: what the mechanisms themselves leave open; the module of each says what.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from agentcli.sandbox.limits import COMMAND, Limits
 from agentcli.sandbox.policy import Policy
 from agentcli.sandbox.process import ExecResult, Launch, Supervisor
 from agentcli.sandbox.removal import remove
-from agentcli.sandbox.restore import OBEYED
 
 Level = Literal["full", "reduced", "none"]
 
@@ -38,7 +37,7 @@ _ASKED_FOR = "the reduced level was asked for"
 
 
 class Sandbox:
-    """A policy at the level that holds. ``reason`` says in one line why it is not full."""
+    """A policy and the level that enforces it. ``reason`` says in a line why it is not full."""
 
     def __init__(
         self, policy: Policy, level: Level, reason: str = "", *, old: bool = False
@@ -64,9 +63,9 @@ class Sandbox:
         files: Mapping[int, bytes] | None = None,
         files_only: bool = False,
     ) -> Launch:
-        """The command, wrapped; ``cwd`` is relative to the workspace or absolute.
+        """Wrap a command; ``cwd`` is relative to the workspace or absolute.
 
-        ``files_only`` is for the file worker: nothing but the workspace can be written.
+        ``files_only`` is for the file worker: nothing but the workspace is writable.
         """
         folder = os.path.normpath(os.path.join(self.policy.workspace, cwd or "."))
         variables = {**self.policy.env, **(env or {})}
@@ -130,7 +129,7 @@ class Sandbox:
         env: Mapping[str, str] | None = None,
         limits: Limits = COMMAND,
     ) -> tuple[Launch, bytes] | None:
-        """The same as a template and its line, for ``Supervisor.say``; None if it cannot be."""
+        """The same as a template and a line for ``Supervisor.say``; None if that cannot be."""
         folder = os.path.normpath(os.path.join(self.policy.workspace, cwd or "."))
         inside = None if folder == self.policy.workspace else folder
         line = ahead.line(argv, inside, env or {})
@@ -142,7 +141,7 @@ class Sandbox:
 
     @property
     def keeps_read_only(self) -> bool:
-        """Whether commands see what the host obeys (``restore.OBEYED``) read-only."""
+        """Whether what the host obeys (``restore.OBEYED``) is read-only for commands."""
         return self.level == "full" or self.own_namespaces
 
     def close(self) -> None:
@@ -164,7 +163,7 @@ class Sandbox:
 
 
 def _remove_abandoned() -> None:
-    """Remove private folders of processes that were killed before they could."""
+    """Remove the private folders of processes that were killed before they could do so."""
     with os.scandir(tempfile.gettempdir()) as entries:
         for entry in entries:
             owner = entry.name[len(_SCRATCH) :].partition("-")[0]
@@ -177,9 +176,9 @@ def _remove_abandoned() -> None:
 
 
 def likeliest(policy: Policy, wanted: Level | None = None) -> Sandbox | None:
-    """What ``prepare`` most probably finds, untried: what runs in it first tries it.
+    """What ``prepare`` will most probably find, untested: the first command in it is the test.
 
-    None: there is nothing to be had at once, or nothing to be tried.
+    None if no level looks available, or if there is nothing to test.
     """
     if sys.platform != "linux" or wanted == "none" or not seccomp.supported():
         return None
@@ -197,10 +196,10 @@ def _instead_of_full(reason: str) -> str:
 
 
 async def prepare(supervisor: Supervisor, policy: Policy, wanted: Level | None = None) -> Sandbox:
-    """The best level that works, or the one that is asked for.
+    """The best level that works, or the one that is ``wanted``.
 
     Raises:
-        SandboxError: ``wanted`` does not work here, or nothing but ``none`` does.
+        SandboxError: ``wanted`` does not work here, or no level except ``none`` does.
     """
     if wanted == "none":
         return Sandbox(policy, "none", "the sandbox is switched off")
@@ -226,7 +225,7 @@ async def prepare(supervisor: Supervisor, policy: Policy, wanted: Level | None =
 
 
 async def try_full(supervisor: Supervisor, policy: Policy) -> tuple[Sandbox | None, str]:
-    """The full level if a command runs in it; else None and why not."""
+    """The full level if a command runs in it, else None and the reason."""
     if sys.platform != "linux":
         return None, f"namespaces need Linux, this is {sys.platform}"
     if not seccomp.supported():
@@ -248,7 +247,7 @@ async def try_full(supervisor: Supervisor, policy: Policy) -> tuple[Sandbox | No
 async def try_reduced(
     supervisor: Supervisor, policy: Policy, reason: str
 ) -> tuple[Sandbox | None, str]:
-    """The reduced level, which then bears ``reason``, if a command runs in it; else why not."""
+    """The reduced level, with ``reason`` as its own, if a command runs in it; else why not."""
     if missing := _missing_for_reduced():
         return None, missing
     result: ExecResult | None = None
@@ -271,7 +270,7 @@ async def try_reduced(
 
 
 def _missing_for_reduced() -> str:
-    """What this machine lacks for it, before anything is tried; empty if nothing."""
+    """What this machine visibly lacks for the reduced level; empty if nothing."""
     if sys.platform == "darwin":
         return "" if os.access(macos.PROGRAM, os.X_OK) else f"there is no {macos.PROGRAM}"
     if sys.platform != "linux":
@@ -287,9 +286,10 @@ def _first_line(result: ExecResult) -> str:
 
 
 def _counted(argv: Sequence[str], limits: Limits, env: Mapping[str, str]) -> Sequence[str]:
-    """The command under a limit of tasks that is set inside, where the kernel counts them anew.
+    """Wrap the command in a limit of tasks that is set inside, where the kernel counts anew.
 
-    Outside it counts all of an ordinary user's, and root's never. Shells call it u or p.
+    Outside, it counts all tasks of an ordinary user, and never those of root. Depending on the
+    shell, the option of ``ulimit`` is u or p.
     """
     if os.getuid() == 0 or argv[0].startswith("-") or not ahead.passes_on(env):
         return argv
@@ -299,14 +299,14 @@ def _counted(argv: Sequence[str], limits: Limits, env: Mapping[str, str]) -> Seq
 
 
 def _filter(policy: Policy, level: Level, own_namespaces: bool) -> bytes:
-    """Socket families by level: whatever could reach outside is not to be had."""
+    """The system-call filter, which permits only socket families that cannot reach outside."""
     apart = level == "full" or own_namespaces
     unguarded = policy.network == "full" and landlock.version() < landlock.ABSTRACT_SOCKETS
     if apart and not unguarded:
         families = [seccomp.AF_UNIX, seccomp.AF_INET, seccomp.AF_INET6, seccomp.AF_NETLINK]
     elif policy.network == "full":
-        # Sockets of the host could be reached: abstract ones, whose names belong to the network,
-        # and without mounts of one's own those in the file system as well.
+        # AF_UNIX could reach sockets of the host: abstract ones, whose names belong to the network
+        # namespace, and without a private mount namespace those in the file system too.
         families = [seccomp.AF_INET, seccomp.AF_INET6, seccomp.AF_NETLINK]
     else:
         families = []
@@ -314,7 +314,10 @@ def _filter(policy: Policy, level: Level, own_namespaces: bool) -> bytes:
 
 
 def _shares_abstract_sockets(policy: Policy) -> bool:
-    """Whether only Landlock can keep them apart, as their names belong to the network."""
+    """Whether the host's abstract sockets are in reach, and Landlock is there to deny them.
+
+    Their names belong to the network namespace, which is the host's own here.
+    """
     return policy.network == "full" and landlock.version() >= landlock.ABSTRACT_SOCKETS
 
 
@@ -324,7 +327,7 @@ def _build(families: tuple[int, ...], attach: bool) -> bytes:
 
 
 def _namespaces(policy: Policy, scratch: str, files_only: bool) -> dict[str, object]:
-    """What the command gets to see, as far as it can be arranged without bubblewrap."""
+    """What the command can see, as ``namespaces.enter`` takes it."""
     system = [path for path in policy.system if os.path.isdir(path)]
     binds = {path: (path, False) for path in (*system, *policy.read, "/sys/devices/system")}
     binds["/etc"] = (policy.etc, False)
@@ -336,7 +339,7 @@ def _namespaces(policy: Policy, scratch: str, files_only: bool) -> dict[str, obj
         binds[target] = (target, False)
     links = {path: os.readlink(path) for path in policy.system if os.path.islink(path)}
     links["/var/tmp"] = "../tmp"
-    closed = [os.path.join(policy.workspace, name) for name in _closed(policy, files_only)]
+    closed = [os.path.join(policy.workspace, name) for name in bwrap.closed(policy, files_only)]
     return {
         "network": policy.network != "full",
         "base": f"{scratch}/base",
@@ -353,17 +356,13 @@ def _namespaces(policy: Policy, scratch: str, files_only: bool) -> dict[str, obj
     }
 
 
-def _closed(policy: Policy, files_only: bool) -> tuple[str, ...]:
-    return bwrap.PROTECTED if files_only else (*OBEYED, *policy.obeyed)
-
-
 def _rules(policy: Policy, private: list[str], own_namespaces: bool) -> dict[str, object]:
     """Landlock's allowlist for a policy."""
-    # Its copy, or the real one in parts.
+    # The copy of /etc, or parts of the real one.
     shown = ["/etc"] if own_namespaces else etc.shown(etc.survey())
     return {
         "read": [*policy.system, *policy.read, "/proc", "/sys/devices/system", *shown],
-        # A root folder of one's own holds nothing that could not be read anyway.
+        # A private root folder holds nothing that could not be read anyway.
         "list": ["/" if own_namespaces else "/etc"],
         "write": [policy.workspace, *policy.write, *private],
         "devices": [

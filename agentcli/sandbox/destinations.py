@@ -1,13 +1,13 @@
-"""Which hosts a command may reach when the network policy is ``allow``: a list, nothing else.
+"""The allowlist of hosts that a command may reach when the network policy is ``allow``.
 
 An entry is a host (``pypi.org``), all hosts below a domain (``*.example.com``, without the domain
-itself), an address or a range of addresses (``10.1.0.0/16``); each may name one port
-(``pypi.org:443``, ``[::1]:8000``), else every port counts.
+itself), an address or a range of addresses (``10.1.0.0/16``). Each may name one port
+(``pypi.org:443``, ``[::1]:8000``); without one, it permits every port.
 
-Covers: names and addresses outside the list; names in the list that lead to a private, loopback or
-    link-local address (DNS rebinding), unless that address is in the list too, or the name is
+Covers: names and addresses outside the list; listed names that resolve to a private, loopback or
+    link-local address (DNS rebinding), unless that address is listed too, or the name is
     ``localhost``.
-Does not cover: what an allowed host does with what it is sent, or whose it is behind its TLS.
+Does not cover: what an allowed host does with the data it gets; who really answers behind TLS.
 """
 
 from __future__ import annotations
@@ -41,32 +41,32 @@ class _Entry:
         if self.port not in (None, port):
             return False
         if self.addresses is None:
-            # No other name may lead there, even where localhost is in the list.
+            # No other name may resolve to loopback, even if localhost is listed.
             own = host == "localhost" or address_of(host) is not None
             return self.name == "localhost" and address.is_loopback and own
         return address.version == self.addresses.version and address in self.addresses
 
 
 class Destinations:
-    """The list, ready to be asked."""
+    """The parsed allowlist."""
 
     def __init__(self, entries: Sequence[str]) -> None:
-        """Read the entries.
+        """Parse the entries.
 
         Raises:
-            ValueError: one is none of the forms; the message names it.
+            ValueError: an entry is invalid; the message names it.
         """
         self._entries = [_parse(entry) for entry in entries]
 
     def permits(self, host: str, port: int) -> bool:
-        """Whether the list names the host, be it a name or an address."""
+        """Whether the list permits the host, given as a name or an address."""
         address = address_of(host)
         if address is not None:
             return any(entry.holds(address, port, host) for entry in self._entries)
         return any(entry.names(normal(host), port) for entry in self._entries)
 
     def permits_address(self, text: str, port: int, host: str) -> bool:
-        """Whether a host of the list may be at this address."""
+        """Whether a permitted host may resolve to this address."""
         address = address_of(text)
         if address is None:
             return False
@@ -76,7 +76,7 @@ class Destinations:
 
 
 def normal(host: str) -> str:
-    """The one spelling of a name: lower case, no dot at the end, IDNA."""
+    """The canonical spelling of a name: lower case, no dot at the end, IDNA."""
     host = host.rstrip(".").lower()
     if host.isascii():
         return host
@@ -87,9 +87,10 @@ def normal(host: str) -> str:
 
 
 def address_of(host: str) -> Address | None:
-    """The address that a host's text stands for, None for a name.
+    """Parse an address; None for a name.
 
-    An IPv4 address that an IPv6 one carries (mapped, 6to4, NAT64) is what is reached in the end.
+    An IPv6 address that embeds an IPv4 one (mapped, 6to4, NAT64) becomes that IPv4 address, which
+    is what a connection reaches in the end.
     """
     try:
         address = ipaddress.ip_address(host.partition("%")[0].strip("[]"))
@@ -103,7 +104,7 @@ def address_of(host: str) -> Address | None:
 
 
 def split_port(text: str) -> tuple[str, int | None]:
-    """Host and port of ``host``, ``host:port``, ``[v6]:port`` or a bare IPv6 address.
+    """Split ``host``, ``host:port``, ``[v6]:port`` or a bare IPv6 address into host and port.
 
     Raises:
         ValueError: the port is not a number from 1 to 65535.

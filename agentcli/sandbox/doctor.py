@@ -1,4 +1,4 @@
-"""What each layer of the sandbox says when it is tried, for ``agentcli doctor``."""
+"""Tests every layer of the sandbox on this machine, for ``agentcli doctor``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ raise SystemExit("eth" in names or "wl" in names or "enp" in names)
 
 
 class Layer(NamedTuple):
-    """One layer: its name, whether it holds here, and what holds or is missing."""
+    """One layer: its name, whether it works here, and what works or is missing."""
 
     name: str
     ok: bool
@@ -36,9 +36,9 @@ class Layer(NamedTuple):
 
 
 async def probe(supervisor: Supervisor | None = None, near: str | None = None) -> list[Layer]:
-    """Try every layer on an empty folder; nothing is judged by a file that exists.
+    """Try every layer on an empty folder; the existence of a file proves nothing.
 
-    ``near`` is a folder on the disk that workspaces are on.
+    ``near`` is a folder on the same disk as the workspaces.
     """
     own = supervisor is None
     supervisor = supervisor or Supervisor()
@@ -109,7 +109,7 @@ def _control_groups() -> Layer:
 
 
 async def _overlay(folder: str) -> Layer:
-    """Whether workspaces too large to be copied can be overlaid, as ``layered.py`` does it."""
+    """Whether overlays can stand in for copies of large workspaces (``layered.py``)."""
     lower, base = os.path.join(folder, "lower"), os.path.join(folder, "base")
     for path in (lower, base):
         os.mkdir(path)
@@ -124,7 +124,7 @@ async def _overlay(folder: str) -> Layer:
 
 
 def _reflink(near: str) -> Layer:
-    """Whether files can share their blocks on the disk that workspaces are on."""
+    """Whether the disk with the workspaces can share blocks between files."""
     try:
         with tempfile.TemporaryFile(dir=near) as old, tempfile.TemporaryFile(dir=near) as new:
             old.write(b"x" * 4096)

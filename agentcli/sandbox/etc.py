@@ -1,11 +1,11 @@
-"""A copy of the readable part of /etc, so that the sandbox shows no secret of the machine.
+"""A copy of the world-readable part of /etc, so that the sandbox shows no secret of the machine.
 
-Covers: shadow, sudoers, ssh keys and the like, and every file or folder below /etc that not
-    everybody may read (root and members of special groups could).
+Covers: shadow, sudoers, ssh keys and the like, and every file or folder below /etc that is not
+    world-readable (root and members of special groups could read those).
 Does not cover: secrets that the machine itself shows to everybody.
 
-One mount of a copy is cheaper than one mask for each secret, at every command. The copy is kept in
-the user's cache folder under a name made from what it holds, and so is made once per machine.
+Mounting one copy is cheaper for every command than masking each secret. The copy lies in the user's
+cache folder under a digest of its contents, so it is made once per machine.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ SECRETS = frozenset(
     )
 )
 
-_LARGEST = 8 << 20  # bytes of one file; nothing in /etc that programs read is larger
+_LARGEST = 8 << 20  # bytes of one file; programs read nothing larger from /etc
 _KEPT_S = 30 * 86400
 
 
 class Etc(NamedTuple):
-    """Below /etc: what everybody may see, and the topmost paths that are hidden."""
+    """The contents of /etc: what everybody may read, and the topmost paths that are hidden."""
 
     folders: list[str]
     files: list[str]
@@ -44,7 +44,7 @@ class Etc(NamedTuple):
 
 
 def survey(root: str = "/etc") -> Etc:
-    """Look through /etc; reads names and modes only."""
+    """Walk through /etc, reading names and modes only."""
     etc = Etc([], [], [], [], "")
     seen = [str(os.stat(root).st_mtime_ns)]
     pending = [root]
@@ -57,7 +57,7 @@ def survey(root: str = "/etc") -> Etc:
             etc.hidden.append(folder)
             continue
         for entry in entries:
-            if entry.is_symlink():  # to make it another is a change of its folder's time
+            if entry.is_symlink():  # replacing a link changes its folder's time
                 etc.links.append(entry.path)
                 seen.append(entry.path)
                 continue
@@ -83,7 +83,7 @@ def _open_to_all(mode: int) -> bool:
 
 
 def copy(etc: Etc, cache: str, root: str = "/etc") -> str:
-    """The folder that holds the copy, made now if it is not there yet; raises OSError."""
+    """The folder that holds the copy, which is made if it does not exist; raises OSError."""
     os.makedirs(cache, mode=0o700, exist_ok=True)
     target = os.path.join(cache, f"etc-{etc.digest}")
     if os.path.isdir(target):
@@ -102,7 +102,7 @@ def copy(etc: Etc, cache: str, root: str = "/etc") -> str:
             os.symlink(os.readlink(path), made + path[len(root) :])
     try:
         os.rename(made, target)
-    except OSError:  # another agentcli was quicker
+    except OSError:  # another agentcli was faster
         shutil.rmtree(made, ignore_errors=True)
     return target
 
@@ -116,7 +116,7 @@ def _prune(cache: str) -> None:
 
 
 def shown(etc: Etc, root: str = "/etc") -> list[str]:
-    """What can be seen as few paths: whole folders where nothing below them is hidden."""
+    """The visible paths in short: a folder stands for its contents if none of them is hidden."""
     closed = {root}
     for path in etc.hidden:
         while (path := os.path.dirname(path)) != root:

@@ -1,12 +1,12 @@
-"""Run a piece of Python that a model wrote, in a sandbox of its own.
+"""Runs a piece of Python that a model wrote, in a sandbox of its own.
 
-A fresh interpreter in a temporary folder, without stdin and with a minimal environment. What the
-reference guards against by patching builtins (processes, removal of files, changes of mode, exit)
-the system refuses or confines here: nothing outside the temporary folder can be touched, nothing
-outlives the call, and exit ends only the interpreter.
+The code gets a fresh interpreter in a temporary folder, no stdin and a minimal environment. Other
+implementations patch builtins against processes, removal of files, changes of mode and exit. Here
+the operating system refuses or confines these: nothing outside the temporary folder can be changed,
+nothing outlives the call, and exit ends only the interpreter.
 
 Covers: time, memory, tasks, output; files, processes and the network of the machine (as far as
-    the level that holds covers them).
+    the sandbox's level covers them).
 Does not cover: what the code does to its own folder and its own processes.
 """
 
@@ -25,7 +25,7 @@ from agentcli.sandbox.process import Supervisor
 
 _OUT_OF_MEMORY = 86
 
-# Reports an out-of-memory error by its exit code, as the text of a traceback proves nothing.
+# Reports an out-of-memory error by its exit code, since code can print any traceback itself.
 _DRIVER = f"""
 import os, sys
 source = open(9).read()
@@ -40,7 +40,7 @@ except MemoryError:
 
 @dataclass(frozen=True, slots=True)
 class CodeResult:
-    """What the code printed and how it ended; ``error`` is one line, None on success."""
+    """What the code printed and how it ended; ``error`` is one line, or None on success."""
 
     success: bool
     stdout: str
@@ -60,10 +60,10 @@ async def execute_code(
 ) -> CodeResult:
     """Run ``code`` as a program of its own.
 
-    ``supervisor`` is used if given, else one is started for the call; ``level`` asks for one.
+    Without ``supervisor`` one is started for this call. ``level`` demands that level.
 
     Raises:
-        SandboxError: no sandbox works here (or not the level asked for).
+        SandboxError: no sandbox works here, or not at the demanded level.
     """
     own = supervisor is None
     supervisor = supervisor or Supervisor()

@@ -1,10 +1,10 @@
-"""Inside the sandbox: hands connections to a port of its loopback out to agentcli's proxy.
+"""Runs inside the sandbox: passes connections to a loopback port out to agentcli's proxy.
 
-Run as ``python -I -S -c CODE FD PORT COMMAND...``: it listens, leaves a process behind that waits
-for connections, and becomes the command. The process passes each accepted connection through the
-socket FD and forgets it; it ends with the sandbox, or when the far end closes.
+Run as ``python -I -S -c CODE FD PORT COMMAND...``. It listens on the port, leaves a process behind
+that accepts connections, and becomes the command. That process sends each accepted connection
+through the socket FD and closes its own copy. It ends with the sandbox, or when the far end closes.
 
-Standard library only, as this file's text is all that is there of it inside.
+Standard library only, since inside there is nothing but the text of this file.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ def forward(link: socket.socket, listener: socket.socket) -> None:
 
 
 def main(descriptor: int, port: int, command: list[str]) -> None:
-    """Leave the forwarder behind and become the command."""
+    """Start the forwarder in the background and become the command."""
     link = socket.socket(fileno=descriptor)
     listener = socket.create_server(("127.0.0.1", port), backlog=128)
     child = os.fork()
     if child == 0:
-        # Twice, so that the command has no child that it did not start.
+        # Fork twice, so that the command has no child that it did not start.
         if os.fork() == 0:
             null = os.open(os.devnull, os.O_RDWR)
             for number in range(3):

@@ -1,7 +1,7 @@
-"""Our own calls of git on a repository that anyone may have written.
+"""Runs git for agentcli itself, on repositories that are not trusted.
 
 Covers: hooks, file-system monitors and pagers that a repository or a session may have planted do
-not run, a planted bare repository is not taken for one, and nothing is fetched.
+    not run; a planted bare repository is not used; nothing is fetched.
 Does not cover: filters that the user's own configuration defines; they run with the user's rights.
 """
 
@@ -29,10 +29,10 @@ def git(
     environ: Mapping[str, str],
     own: Mapping[str, str] | None = None,
 ) -> str:
-    """What a git command prints in a folder; ``own`` are variables for it, such as an index.
+    """What a git command prints in a folder. ``own`` adds variables, such as GIT_INDEX_FILE.
 
     Raises:
-        OSError: it cannot be started, failed or took too long; the message says why.
+        OSError: git cannot be started, failed or took too long; the message says why.
     """
     settings = [word for setting in _SETTINGS for word in ("-c", setting)]
     command = ["git", *settings, "-C", str(folder), *arguments]

@@ -1,7 +1,7 @@
-"""In which folders something happened, as Linux tells it (inotify(7)).
+"""Reports the folders in which something changed, by inotify(7).
 
-A change within 50,000 files is found without looking at them. Where the system has no inotify,
-or no room for more watches, or has lost track, the answer is that anything may have changed.
+It finds a change among 50,000 files without looking at them. If the system has no inotify, has no
+room for more watches or has lost events, the answer is that anything may have changed.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ _EVENT = struct.Struct("iIII")  # watch, mask, cookie, length of the name
 _MODIFY, _ATTRIB, _CLOSE_WRITE = 0x2, 0x4, 0x8
 _MOVED_FROM, _MOVED_TO, _CREATE, _DELETE = 0x40, 0x80, 0x100, 0x200
 NAMES = _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE
-"""A name that comes or goes."""
+"""A name appears or disappears."""
 CHANGES = NAMES | _MODIFY | _ATTRIB | _CLOSE_WRITE
-"""The same, and what happens to a file itself."""
+"""The same, and changes to a file itself."""
 _OVERFLOW, _IGNORED, _ONLY_FOLDERS = 0x4000, 0x8000, 0x01000000
 _NONBLOCK, _CLOEXEC = os.O_NONBLOCK, os.O_CLOEXEC
 
 
 class Watch:
-    """Watches folders that it is given; what lies below them is not watched by itself.
+    """Watches the folders it is given, but not those below them.
 
-    A folder that is gone counts as one in which something happened.
+    A watched folder that is removed counts as changed.
     """
 
     def __init__(self, events: int = CHANGES) -> None:
@@ -39,15 +39,15 @@ class Watch:
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._fd = self._libc.inotify_init1(_NONBLOCK | _CLOEXEC)
         self._lost = self._fd < 0
-        self._room = _watches_at_most() // 4  # others of this user need some too
+        self._room = _watches_at_most() // 4  # the user's other programs need some too
 
     @property
     def works(self) -> bool:
-        """Whether ``changed`` can be believed."""
+        """Whether ``changed`` is reliable."""
         return not self._lost
 
     def add(self, fd: int, folder: str) -> None:
-        """Watch the folder that is open as ``fd``, and call it ``folder``."""
+        """Watch the folder open as ``fd``, and report it as ``folder``."""
         if self._lost:
             return
         if len(self._folders) >= self._room:
@@ -58,10 +58,10 @@ class Watch:
         if watch < 0:
             self.close()
         else:
-            self._folders[watch] = folder  # a folder that was moved keeps its watch
+            self._folders[watch] = folder  # a folder keeps its watch when it is moved
 
     def changed(self) -> set[str] | None:
-        """Folders in which something happened since the last call; None: perhaps all."""
+        """The folders that changed since the last call; None if any may have changed."""
         found: set[str] = set()
         while not self._lost:
             try:
@@ -86,7 +86,7 @@ class Watch:
         return None if self._lost else found
 
     def close(self) -> None:
-        """Watch nothing any more; from here on anything may have changed."""
+        """Stop watching; from now on anything may have changed."""
         self._lost = True
         self._folders.clear()
         if self._fd >= 0:
@@ -94,7 +94,7 @@ class Watch:
             self._fd = -1
 
     def _forget_events(self) -> None:
-        # What is still queued is covered by the look at everything that follows.
+        # The caller now looks at everything, which covers whatever is still queued.
         with contextlib.suppress(OSError):
             while os.read(self._fd, 1 << 16):
                 pass

@@ -1,12 +1,12 @@
-"""Landlock: file access by allowlist where there are no mount namespaces (level reduced).
+"""Landlock: an allowlist of files, for the level reduced, without bubblewrap (landlock(7)).
 
 Covers: reading, writing, executing, creating and removing files outside the allowlist, for the
-    command and all it starts; tracing processes outside; by newer kernels also TCP (ABI 4), device
+    command and all it starts; tracing processes outside; on newer kernels also TCP (ABI 4), device
     ioctls (5), signals to and abstract sockets of processes outside (6).
-Does not cover: names and metadata (stat works everywhere), chmod and utime of own files anywhere
-    (a read-only file system would refuse them), sockets in the file system and UDP (seccomp refuses
-    the families instead), paths inside an allowed folder: ``.git`` cannot be read-only within a
-    writable workspace, so layer E compares it afterwards.
+Does not cover: names and metadata (stat works everywhere); chmod and utime of the user's files
+    anywhere (a read-only file system would refuse them); sockets in the file system and UDP
+    (seccomp refuses their families instead); paths inside an allowed folder: ``.git`` cannot be
+    read-only within a writable workspace, so layer E compares it afterwards.
 
 Standard library only.
 """
@@ -20,7 +20,7 @@ import stat
 from agentcli.sandbox import linux
 from agentcli.sandbox.bare import suppress
 
-TYPE_CHECKING = False  # as type checkers know it; typing itself takes a tenth of the start
+TYPE_CHECKING = False  # type checkers know the name; importing typing takes a tenth of the start
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
@@ -44,21 +44,21 @@ class _PathRule(ctypes.Structure):
 
 
 def version() -> int:
-    """The kernel's Landlock version (ABI); 0 when it has none or it is switched off."""
+    """The kernel's Landlock version (ABI); 0 if it has none or if it is switched off."""
     return max(int(linux.libc().syscall(_CREATE, None, 0, 1)), 0)
 
 
 ABSTRACT_SOCKETS = 6
-"""The version from which on ``restrict`` keeps abstract sockets apart."""
+"""The first version in which ``restrict`` denies abstract sockets of processes outside."""
 
 
 def restrict(rules: Mapping[str, Any]) -> None:
-    """Put this process under the rules for good; needs no new privileges set.
+    """Put this process under the rules for good; requires ``no_new_privs``.
 
-    ``rules``: ``read``, ``list`` (names only), ``write`` and ``devices`` are lists of paths, those
-    that do not exist are passed over; ``tcp`` permits TCP. ``scope`` alone keeps abstract sockets
-    of processes outside away and nothing else: for a network that is the host's own, beside mounts
-    of one's own. Raises OSError when the kernel refuses.
+    ``rules``: ``read``, ``list`` (names only), ``write`` and ``devices`` are lists of paths; those
+    that do not exist are skipped. ``tcp`` permits TCP. ``scope`` denies abstract sockets of
+    processes outside and nothing else: it is for private mounts on the host's own network. Raises
+    OSError if the kernel refuses.
     """
     level = version()
     if rules.get("scope"):

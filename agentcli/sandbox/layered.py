@@ -1,4 +1,4 @@
-"""The client of a supervisor that sees an overlay of a folder; see ``overlay.py``."""
+"""The client of a supervisor whose commands see an overlay of a folder; see ``overlay.py``."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ _PATIENCE_S = 30.0
 
 
 class LayerSupervisor(Supervisor):
-    """The supervisor whose commands see ``root`` at ``place``, as an overlay.
+    """A supervisor whose commands see an overlay of ``root`` at ``place``.
 
-    ``base`` is an empty folder outside the workspace. Unlike others it does not start anew.
+    ``base`` is an empty folder outside the workspace. Unlike other supervisors, this one cannot be
+    restarted.
     """
 
     module = "overlay"
 
     def __init__(self, root: str, base: str) -> None:
         self.upper = os.path.join(base, "upper")
-        """What was written."""
+        """The folder with everything that was written."""
         self.place = os.path.join(base, "workspace")
         super().__init__(root, self.upper, os.path.join(base, "work"), self.place)
         for folder in self._arguments[1:]:
@@ -31,14 +32,14 @@ class LayerSupervisor(Supervisor):
 
     @property
     def seen(self) -> str:
-        """Where this process finds the mount, once it is made."""
+        """Where this process finds the mount, once it exists."""
         return f"/proc/self/fd/{self._mount}"
 
     def start(self) -> None:
-        """Start it and wait for the mount; blocks.
+        """Start the supervisor and wait for the mount; blocks.
 
         Raises:
-            SandboxError: the kernel does not make the mount, or the process has ended.
+            SandboxError: the kernel refuses the mount, or the process has ended.
         """
         if self._mount >= 0:
             if self._link is None:
@@ -72,7 +73,7 @@ class LayerSupervisor(Supervisor):
 
 
 def _receive_mount(link: socket.socket) -> int:
-    """The descriptor that comes beside the first frame; of what follows nothing is read."""
+    """The descriptor sent with the first frame; leaves what follows unread."""
     head, fds, _, _ = socket.recv_fds(link, protocol.HEAD_BYTES, 1)
     size, kind, _ = protocol.head(head) if head else (0, 0, 0)
     if kind == protocol.MOUNTED and fds:

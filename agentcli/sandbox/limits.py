@@ -1,8 +1,9 @@
 """What one command may use: time, memory, tasks, disk and output.
 
-Covers: a command with all that it starts. The kernel holds the largest file, open files, core dumps
-    (none) and, by ``cgroup.py``, memory and tasks; ``warden.py`` holds the rest by samples.
-Does not cover: the processor, which a command shares with everyone; the number of files on a disk.
+Covers: a command with all that it starts. The kernel enforces the largest file, open files, core
+    dumps (none) and, by ``cgroup.py``, memory and tasks; ``warden.py`` enforces the rest by
+    sampling.
+Does not cover: CPU time, which a command shares with everyone; the number of files on a disk.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ MIB = 1024 * 1024
 
 
 def amount(count: int) -> str:
-    """A number of bytes for people, who set most limits in MiB."""
+    """Format a number of bytes for people, who set most limits in MiB."""
     return f"{count // MIB} MiB" if count >= MIB and count % MIB == 0 else f"{count} bytes"
 
 
@@ -25,11 +26,11 @@ def amount(count: int) -> str:
 class Limits:
     """Upper bounds for one command and all that it starts.
 
-    ``time_s`` in seconds of wall clock; ``memory_bytes`` per process and for the whole tree;
-    ``file_bytes`` the largest file written and
-    ``disk_bytes`` all growth of the disk; ``output_bytes`` kept per stream (start and end).
-    With ``hard_memory`` a process may not even reserve more than that: an allocation fails where
-    it is made, but sanitizers and some runtimes, which reserve far more than they use, cannot run.
+    ``time_s`` is wall-clock seconds; ``memory_bytes`` holds per process and for the whole tree.
+    ``file_bytes`` is the largest file written, ``disk_bytes`` the growth of the disk in total.
+    ``output_bytes`` are kept of each stream (its start and its end). With ``hard_memory`` a process
+    cannot even reserve more than ``memory_bytes``: the allocation itself fails. Sanitizers and
+    runtimes that reserve far more than they use cannot run then.
     """
 
     time_s: float = 120.0
@@ -50,7 +51,7 @@ IN_STREAM = Limits(
 
 
 def of_settings(chosen: LimitSettings) -> Limits:
-    """The limits of one command as the user has set them."""
+    """The limits of one command, from the user's settings."""
     return Limits(
         time_s=chosen.command_time_s,
         memory_bytes=chosen.memory_mib * MIB,

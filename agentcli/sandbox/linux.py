@@ -1,7 +1,7 @@
 """The few Linux calls that Python does not wrap, through ctypes: no dependency, no compiler.
 
-Everything here is used by the supervisor and the processes it forks, so this module imports
-nothing outside the standard library and starts nothing when it is imported.
+The supervisor and the processes it forks use this module. It therefore imports only the standard
+library, and importing it has no side effects.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def libc() -> ctypes.CDLL:
 
 
 def check(result: int, what: str) -> int:
-    """Raise OSError from errno when a C call returned -1."""
+    """Raise OSError from errno if a C call returned -1."""
     if result == -1:
         number = ctypes.get_errno()
         raise OSError(number, f"{what}: {os.strerror(number)}")
@@ -57,7 +57,7 @@ def unshare(flags: int) -> None:
 
 
 def map_user(uid: int, gid: int) -> None:
-    """Keep one's ids in a user namespace that was just entered; raises OSError."""
+    """Map this user's ids to themselves in the user namespace just entered; raises OSError."""
     for name, text in (
         ("setgroups", "deny"),
         ("uid_map", f"{uid} {uid} 1"),
@@ -77,7 +77,7 @@ def mount(source: str | None, target: str, kind: str | None, flags: int, data: s
 def make_read_only(path: str) -> None:
     """Make a mount and all mounts below it read-only (Linux 5.12); raises OSError.
 
-    Nor do its devices work or its programs run as their owner.
+    Device nodes and set-user-id bits there have no effect any more either.
     """
     attributes = (ctypes.c_uint64 * 4)(1 | 2 | 4, 0, 0, 0)  # MOUNT_ATTR_RDONLY, _NOSUID, _NODEV
     recursive = 0x8000
@@ -88,7 +88,7 @@ def make_read_only(path: str) -> None:
 
 
 def enter_root(path: str) -> None:
-    """Make ``path``, a mount, the root folder of this mount namespace and drop the old one."""
+    """Make ``path``, a mount, the root of this mount namespace and detach the old root."""
     numbers = {"x86_64": 155, "aarch64": 41}
     os.chdir(path)
     check(libc().syscall(numbers[os.uname().machine], b".", b"."), "pivot_root")
@@ -109,7 +109,7 @@ class _CapData(ctypes.Structure):
 
 
 def drop_capabilities() -> None:
-    """Give up every capability for good, also those that a later exec as root would regain.
+    """Drop every capability for good, including those that exec as root would regain.
 
     Raises OSError only if a capability that is held cannot be dropped.
     """
@@ -117,7 +117,7 @@ def drop_capabilities() -> None:
         try:
             prctl(PR_CAPBSET_DROP, number)
         except OSError:
-            break  # past the last capability, or not allowed to: then none is held either
+            break  # past the last capability, or not permitted, which means that none is held
     with suppress(OSError):  # kernels before 4.3 have no ambient set
         prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
     header = _CapHeader(0x20080522, 0)

@@ -1,13 +1,13 @@
-"""Level reduced on macOS: a profile for ``sandbox-exec``, in its own language (SBPL).
+"""Level reduced on macOS: a profile for ``sandbox-exec`` in its own language, SBPL.
 
 Covers: reading and writing files outside the allowlist; the network, all of it or none; signals to
-    and facts about processes outside; ``.git``'s configuration and whatever else the host obeys,
-    which later rules take out of the writable workspace again.
-Does not cover: a loopback of one's own (macOS has no network namespaces, so the networks
-    ``loopback`` and ``allow`` are not to be had); system calls; memory and tasks (limits). Nobody
-    but the tests of its text has tried it yet.
+    and information about processes outside; ``.git``'s configuration and whatever else the host
+    obeys, which later rules exclude from the writable workspace again.
+Does not cover: a private loopback (macOS has no network namespaces, so the networks ``loopback``
+    and ``allow`` are not available); system calls; memory and tasks (limits). So far only the
+    text of the profile is tested; it has never run on a Mac.
 
-The last rule that fits counts. Everything is refused that no rule permits.
+The last rule that matches decides. What no rule permits is refused.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ _BASE = """\
 
 
 def profile(policy: Policy, private: Sequence[str], *, files_only: bool = False) -> str:
-    """The profile of one command; ``private`` are its own HOME and folder for temporary files.
+    """The profile of one command; ``private`` are its HOME and its folder for temporary files.
 
     Raises:
-        SandboxError: the policy's network cannot be had on macOS.
+        SandboxError: the policy's network is not available on macOS.
     """
     if policy.network in ("loopback", "allow"):
         raise SandboxError(f"network {policy.network} is not available on macOS")
@@ -70,7 +70,7 @@ def profile(policy: Policy, private: Sequence[str], *, files_only: bool = False)
         _rule("allow", "file-read* file-write*", ['(regex #"^/dev/ttys[0-9]+$")']),
         _rule("allow", "file-write*", _subpaths(written)),
         _rule("deny", "file-write*", _subpaths(closed)),
-        # It could be renamed otherwise, and another one put in its place.
+        # Otherwise it could be renamed and replaced.
         _rule("deny", "file-write*", [f"(literal {_quoted(policy.workspace + '/.git')})"]),
     ]
     if policy.hidden:
@@ -96,10 +96,10 @@ def _subpaths(paths: Iterable[str]) -> list[str]:
 
 
 def _quoted(text: str) -> str:
-    """A string of SBPL.
+    """Quote a path as a string of SBPL.
 
     Raises:
-        SandboxError: the path holds a character that no rule can be trusted to mean.
+        SandboxError: the path has a control character, which no rule can be trusted to match.
     """
     if any(ord(letter) < 32 for letter in text):
         raise SandboxError(f"{text!r}: a path with control characters cannot be confined on macOS")

@@ -1,9 +1,9 @@
-"""Namespaces of our own making, for level reduced where the kernel allows them.
+"""Namespaces made without bubblewrap, for level reduced, if the kernel permits them.
 
-Covers: the network (an own one with only loopback), processes (own ids and /proc), System V IPC, a
-    private /tmp, /dev and home folder, everything outside the allowlist (sockets too), and
-    read-only places within the workspace, which Landlock cannot express.
-Does not cover: system calls and further namespaces: Landlock and seccomp come on top.
+Covers: the network (a private one with only loopback), processes (private ids and /proc), System V
+    IPC, a private /tmp, /dev and home folder, everything outside the allowlist (sockets too), and
+    read-only paths within the workspace, which Landlock cannot express.
+Does not cover: system calls and further namespaces: Landlock and seccomp are applied as well.
 
 Runs in the freshly forked child, which still holds capabilities; standard library only.
 """
@@ -18,7 +18,7 @@ from _socket import AF_INET, SOCK_DGRAM, socket
 from agentcli.sandbox import linux
 from agentcli.sandbox.bare import signal
 
-TYPE_CHECKING = False  # as type checkers know it; typing itself takes a tenth of the start
+TYPE_CHECKING = False  # type checkers know the name; importing typing takes a tenth of the start
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
@@ -29,16 +29,16 @@ _SIOCSIFFLAGS, _UP_AND_RUNNING = 0x8914, 0x1 | 0x40
 
 
 def enter(wanted: Mapping[str, Any]) -> bool:
-    """Leave the host's namespaces; raises OSError when the kernel refuses.
+    """Leave the host's namespaces; raises OSError if the kernel refuses.
 
-    Returns in a grandchild: the caller stays outside and ends as the command ends, and the first
-    process of the new process ids only reaps. True: it took a user namespace, in which the kernel
-    counts tasks anew.
+    Returns in a grandchild. The calling process stays outside and ends as the command ends; the
+    first process of the new pid namespace only reaps. The result is True if it took a user
+    namespace, in which the kernel counts tasks anew.
 
-    ``wanted``: ``network`` (bool: an own one), ``base`` and ``empty`` (two empty folders),
-    ``links`` (path → target), ``tmpfs`` (path → bytes), ``binds`` (path → where it is on the host
-    and whether it can be written), ``again`` (path within those → whether it can be written: bound
-    onto itself, so that it cannot be renamed) and ``hidden`` (paths that cannot be opened).
+    ``wanted``: ``network`` (bool: make a private one), ``base`` and ``empty`` (two empty folders),
+    ``links`` (path → target), ``tmpfs`` (path → bytes), ``binds`` (path → its path on the host and
+    whether it is writable), ``again`` (path within those → whether it is writable; bound onto
+    itself, so that it cannot be renamed) and ``hidden`` (paths that cannot be opened).
     """
     flags = linux.CLONE_NEWIPC | linux.CLONE_NEWNS | linux.CLONE_NEWPID
     if wanted["network"]:
@@ -57,7 +57,7 @@ def enter(wanted: Mapping[str, Any]) -> bool:
         _bring_up_loopback()
     _continue_in_child()
     linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != 0:  # the parent is outside, where ids are others
+    if os.getppid() != 0:  # the parent is outside this pid namespace
         os._exit(0)
     _mount(wanted)
     _continue_in_child()
@@ -66,7 +66,7 @@ def enter(wanted: Mapping[str, Any]) -> bool:
 
 
 def _continue_in_child() -> None:
-    """Fork; the parent waits for the child, whatever else it reaps, and ends as the child did."""
+    """Fork and return in the child; the parent reaps until the child ends, and ends like it."""
     child = os.fork()
     if child == 0:
         return
@@ -89,7 +89,7 @@ def _bring_up_loopback() -> None:
 
 
 def _mount(wanted: Mapping[str, Any]) -> None:
-    """Build a root folder that holds nothing but what is wanted, and enter it."""
+    """Build a root folder with only what is wanted, and enter it."""
     linux.mount(None, "/", None, _RECURSIVE | _SLAVE)
     base = wanted["base"]
     linux.mount("tmpfs", base, "tmpfs", _NOSUID | _NODEV, "size=16m,mode=755")
@@ -98,7 +98,7 @@ def _mount(wanted: Mapping[str, Any]) -> None:
         os.symlink(source, base + target)
     os.mkdir(f"{base}/proc")
     linux.mount("proc", f"{base}/proc", "proc", _NOSUID | _NODEV | _NOEXEC)
-    # Of the first process, which is ours, the command gets to see nothing.
+    # The first process is agentcli's own: hide all that /proc shows of it from the command.
     linux.mount("tmpfs", f"{base}/proc/1", "tmpfs", _READ_ONLY | _NOSUID | _NODEV | _NOEXEC)
     _make_devices(base)
     # Outer folders first: a mount hides what was mounted below it before.

@@ -1,14 +1,14 @@
-"""What the host would obey below the workspace's top: other repositories, editors' folders.
+"""Finds what the host would obey below the workspace's top: other repositories, editors' folders.
 
-The host's plain ``git status`` looks into every repository that it meets in the tree, and with it
-into that repository's configuration. A whole walk is too slow to be done before and after each
-command, so the kernel is asked in which folders names have come or gone (inotify). Where it does
-not say, every folder is asked for its change time, which nobody but the kernel sets.
+A plain ``git status`` on the host looks into every repository that it meets in the tree, and into
+its configuration. Walking the whole tree before and after each command would be too slow, so the
+kernel reports the folders in which names appeared or disappeared (inotify). If it cannot, every
+folder's change time is compared, which only the kernel sets.
 
 Covers: ``.git`` (folder, file, link) in every folder, ``.git/modules``, ``.git/worktrees``,
     folders that are a bare repository, and the names in ``NAMES``.
 Does not cover: what lies beyond the first ``MOST`` folders (``cut`` says so); ``NAMES`` in folders
-    of dependencies, which nobody opens as a project and which are full of them.
+    of dependencies, which are full of them and which nobody opens as a project.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ MOST = 50_000  # folders of one workspace
 _DEPENDENCIES = frozenset({"node_modules", ".venv", "venv", "site-packages", "vendor"})
 _OF_GIT = frozenset({"objects", "refs", "logs", "hooks", "info"})
 _ENTERED = frozenset({"modules", "worktrees"})  # of ``.git``
-_SETTLED_NS = 100_000_000  # clocks of file systems are coarse: younger changes may look alike
+_SETTLED_NS = 100_000_000  # file system clocks are coarse: more recent changes may look alike
 
-# What `git init`, `git clone` and ordinary work write; other keys can name programs for git to run.
+# What `git init`, `git clone` and ordinary work write. Other keys can name programs that git runs.
 _HARMLESS_SECTIONS = frozenset({"user", "remote", "branch", "submodule"})
 _HARMLESS_KEYS = frozenset(
     {
@@ -49,12 +49,12 @@ _HARMLESS_KEYS = frozenset(
         *("gc.auto", "init.defaultbranch", "pull.rebase", "push.default"),
     }
 )
-# "promisor" makes git fetch by itself, from wherever the file says.
+# "promisor" makes git fetch on its own, from wherever the file says.
 _NAMING_PROGRAMS = frozenset({"uploadpack", "receivepack", "vcs", "proxy", "update", "promisor"})
 
 
 class _Folder(NamedTuple):
-    """One folder as it was listed."""
+    """One folder as it was last listed."""
 
     inode: int
     changed: int
@@ -63,20 +63,20 @@ class _Folder(NamedTuple):
 
 
 class Nested:
-    """The watched paths of one workspace, found again quickly."""
+    """Finds the watched paths of one workspace, and finds them again quickly."""
 
     def __init__(self, root: str) -> None:
         self.root = root
         self.cut = False
         self._known: dict[str, _Folder] = {}
-        self._holding: set[str] = set()  # those of them with something to be watched
-        self._unread: set[str] = set()  # cannot be listed, yet
+        self._holding: set[str] = set()  # the known folders that hold something to watch
+        self._unread: set[str] = set()  # could not be listed so far
         self._watch = inotify.Watch(inotify.NAMES)
 
     def find(self) -> dict[str, Kind]:
-        """Paths relative to the workspace, whether or not they are there, and what each is.
+        """The watched paths, relative to the workspace, and the kind of each. Some may not exist.
 
-        The first call walks through the whole tree, later ones through what has changed.
+        The first call walks through the whole tree, later calls only through what has changed.
         """
         changed = self._watch.changed() if self._known else None
         if changed is None or self.cut:
@@ -95,13 +95,13 @@ class Nested:
         return found
 
     def close(self) -> None:
-        """Let the kernel watch nothing any more."""
+        """Stop the kernel's watch."""
         self._watch.close()
 
     def _walk(self, start: Iterable[str], before: dict[str, _Folder]) -> None:
-        """Get to know these folders and all below; ``before`` is what was known of any."""
+        """List these folders and all below them, reusing what ``before`` knows of any."""
         pending = deque(start)
-        while pending and len(self._known) < MOST:  # by level: near ones count more
+        while pending and len(self._known) < MOST:  # breadth first: the top matters most
             path = pending.popleft()
             folder = self._folder(path, before.get(path))
             if folder is not None:
@@ -110,12 +110,12 @@ class Nested:
         self.cut = bool(pending)
 
     def _renewed(self, changed: set[str]) -> list[str]:
-        """List changed folders again; returns folders in them that are others than before."""
+        """List changed folders again; returns the folders in them that are new or replaced."""
         fresh: list[str] = []
         for path in sorted(changed):
             old = self._known.get(path)
             if old is None:
-                continue  # it went together with a folder above
+                continue  # removed together with a folder above it
             folder = self._folder(path, None)
             if folder is None:
                 self._forget(path)
@@ -136,7 +136,7 @@ class Nested:
             self._holding.discard(path)
 
     def _forget(self, path: str) -> None:
-        """Forget a folder with all that was below it."""
+        """Forget a folder and all that was below it."""
         pending = [path]
         while pending:
             path = pending.pop()
@@ -153,7 +153,7 @@ class Nested:
             return 0
 
     def git_folder(self, path: str) -> str | None:
-        """The folder in the workspace that a ``.git`` file leads to (relative), or None."""
+        """The folder that a ``.git`` file points to, relative; None if not in the workspace."""
         full = os.path.join(self.root, path)
         try:
             with open(os.open(full, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW), "rb") as file:
@@ -168,7 +168,7 @@ class Nested:
         return None if below.startswith("..") or below == "." else below
 
     def _folder(self, path: str, known: _Folder | None) -> _Folder | None:
-        """The folder as it is; ``known`` itself if that has not changed."""
+        """The folder as it is now, which is ``known`` itself if it has not changed."""
         full = os.path.join(self.root, path)
         self._unread.discard(path)
         try:
@@ -187,7 +187,7 @@ class Nested:
             self._unread.add(path)
             return None
         try:
-            self._watch.add(fd, path)  # before the look: what comes after it is told then
+            self._watch.add(fd, path)  # before listing, so that no later change is missed
             below, watched = self._list(path, fd)
         except OSError:
             self._unread.add(path)
@@ -195,12 +195,12 @@ class Nested:
         finally:
             os.close(fd)
         settled = time.time_ns() - info.st_ctime_ns >= _SETTLED_NS
-        # A change time of 0 makes it be listed again next time.
+        # A change time of 0 has the folder listed again next time.
         changed = info.st_ctime_ns if settled else 0
         return _Folder(info.st_ino, changed, tuple(below), tuple(watched))
 
     def _list(self, path: str, fd: int) -> tuple[list[str], list[tuple[str, Kind]]]:
-        """Folders below that are entered, and what is watched."""
+        """The folders below to enter, and the paths to watch."""
         below: list[str] = []
         watched: list[tuple[str, Kind]] = []
         names = set()
@@ -217,7 +217,7 @@ class Nested:
                     if entry.is_dir(follow_symlinks=False):
                         watched += _git_paths(prefix + name)
                         below.append(prefix + name)
-                    elif path:  # at the top the guard itself looks
+                    elif path:  # the guard itself looks at the top
                         watched.append((prefix + name, _kind_of(entry)))
                 elif name in NAMES:
                     if plain and path:
@@ -228,7 +228,7 @@ class Nested:
                     below.append(prefix + name)
                 elif inside_git and entry.is_symlink():
                     watched.append((prefix + name, "other"))
-        if inside_git and "HEAD" in names:  # a submodule may bear one of these names, though
+        if inside_git and "HEAD" in names:  # elsewhere a submodule may have one of these names
             below = [one for one in below if os.path.basename(one) not in _OF_GIT]
         bare = "HEAD" in names and ("commondir" in names or {"objects", "refs"} <= names)
         if path and (bare or (inside_git and "HEAD" in names)):
@@ -243,9 +243,9 @@ def _kind_of(entry: os.DirEntry[str]) -> Kind:
 
 
 def _git_paths(folder: str) -> Iterator[tuple[str, Kind]]:
-    """What git obeys in its own folder, and links that could stand for a part of it."""
+    """The paths that git obeys in its own folder."""
     if folder == ".git":
-        return  # the guard itself looks
+        return  # the guard itself looks at this one
     yield f"{folder}/config", "config"
     yield f"{folder}/config.worktree", "config"
     yield f"{folder}/hooks", "hooks"
@@ -253,7 +253,7 @@ def _git_paths(folder: str) -> Iterator[tuple[str, Kind]]:
 
 
 def harmless_git_file(kind: Kind, path: str, data: bytes) -> bool:
-    """Whether a ``commondir`` is the one of a linked worktree."""
+    """Whether the file is the ``commondir`` of a linked worktree."""
     worktree = os.path.basename(os.path.dirname(os.path.dirname(path))) == "worktrees"
     return kind == "commondir" and worktree and data.strip() == b"../.."
 
@@ -261,13 +261,13 @@ def harmless_git_file(kind: Kind, path: str, data: bytes) -> bool:
 def naming_programs(data: bytes, inside: str = "", root: str = "") -> set[str] | None:
     """The lines of a git configuration that are not known to be harmless, each with its section.
 
-    None: written as nobody writes it, so that lines cannot be told apart. ``inside`` is the folder
-    it lies in: a working tree (``core.worktree``) counts as harmless if it lies in ``root``.
+    None if its syntax is so unusual that its lines cannot be told apart. ``inside`` is the folder
+    of the file: a working tree (``core.worktree``) counts as harmless if it lies in ``root``.
     """
     section = ""
     header = ""
     found = set()
-    for raw in data.decode("utf-8", "replace").split("\n"):  # git knows no other line end
+    for raw in data.decode("utf-8", "replace").split("\n"):  # git has no other line ending
         line = raw.strip(" \t\r")
         if not line or line[0] in "#;":
             continue
@@ -294,7 +294,7 @@ def naming_programs(data: bytes, inside: str = "", root: str = "") -> set[str] |
 
 
 def without_programs(data: bytes, inside: str, root: str) -> bytes:
-    """A configuration of ours with only those lines that are harmless; empty if not to be told."""
+    """A copy of the configuration with only its harmless lines; empty if it cannot be parsed."""
     bad = naming_programs(data, inside, root)
     if bad is None:
         return b""

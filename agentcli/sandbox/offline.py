@@ -1,10 +1,10 @@
-"""``--offline``: agentcli's own process reaches nothing beyond this machine either.
+"""``--offline``: agentcli's own process cannot reach anything beyond this machine.
 
-Covers: every connection, datagram and look-up of a name that Python code in this process makes,
-    whichever library makes it: an audit hook of the interpreter refuses it before the system is
-    asked. Loopback and sockets in the file system stay.
-Does not cover: other processes. Tools' commands have the sandbox's network policy, which offline
-    makes ``none`` where it would be ``allow`` or ``full``.
+Covers: every connection, datagram and name look-up of Python code in this process, whichever
+    library makes it: an audit hook of the interpreter refuses it before the system call. Loopback
+    and sockets in the file system still work.
+Does not cover: other processes. The commands of tools have the sandbox's network policy; offline
+    turns ``allow`` and ``full`` into ``none``.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _hooked = False
 
 
 class OfflineError(PermissionError):
-    """A connection that was refused; an OSError, as libraries expect of a network."""
+    """A connection was refused. It is an OSError, as libraries expect from a network."""
 
     def __init__(self, host: str) -> None:
         super().__init__(errno.EPERM, f"offline: {host} is not on this machine")
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine by its very name or address, without looking it up."""
+    """Whether the name or address itself says that a host is this machine; looks nothing up."""
     host = host.partition("%")[0].strip("[]").rstrip(".").lower()
     if host == "localhost" or host.endswith(".localhost"):
         return True
@@ -50,11 +50,11 @@ def active() -> bool:
 
 @contextmanager
 def enforced() -> Iterator[None]:
-    """While this lasts, the whole process is offline."""
+    """Keep the whole process offline inside the ``with`` block."""
     global _users, _hooked
     if not _hooked:
         _hooked = True
-        sys.addaudithook(_audit)  # for good, there is no way to take one off
+        sys.addaudithook(_audit)  # for good: an audit hook cannot be removed
     _users += 1
     try:
         yield
@@ -68,7 +68,7 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
     if event in _CONNECTING:
         address = arguments[1]
         if not isinstance(address, tuple) or not isinstance(address[0], str):
-            return  # a socket in the file system, or one that is connected already
+            return  # a socket in the file system, or already connected
         host = address[0]
     elif event in _LOOKING_UP:
         host = arguments[0]

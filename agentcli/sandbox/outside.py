@@ -1,6 +1,6 @@
 """The user's own programs, outside the sandbox: MCP servers, hooks, commands that print a key.
 
-Covers: no key or other secret of agentcli's environment reaches them unless the user names it.
+Covers: they get no key or other secret from agentcli's environment unless the user names it.
 Does not cover: what they do. They run with the user's rights, as the user has configured them.
 """
 
@@ -25,9 +25,9 @@ def output_of(
     time_s: float,
     own: Mapping[str, str] | None = None,
 ) -> str:
-    """What a program of the user's prints, waited for in this thread.
+    """Run a program of the user's and return what it prints; blocks.
 
-    ``own`` are variables for it alone. Bytes that are not UTF-8 come as surrogates.
+    ``own`` adds variables to its environment. Bytes that are not UTF-8 become surrogates.
 
     Raises:
         OSError: it cannot be started, failed, or took longer than ``time_s`` seconds.
@@ -54,10 +54,10 @@ def output_of(
 
 
 def without_network(argv: Sequence[str]) -> list[str]:
-    """The command line that runs a program with a loopback of its own and no other network.
+    """The command line that runs a program with a private loopback and no other network.
 
     Raises:
-        ConfigError: there is no bubblewrap, which is what cuts it off.
+        ConfigError: bubblewrap, which this takes, is not installed.
     """
     program = bwrap.program()
     if program is None:
@@ -66,7 +66,7 @@ def without_network(argv: Sequence[str]) -> list[str]:
 
 
 def environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Of ``environ``, what such a program gets."""
+    """The part of ``environ`` that such a program gets."""
     return {
         name: value for name, value in environ.items() if name in _PASSED or name.startswith("LC_")
     }

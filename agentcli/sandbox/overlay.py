@@ -1,14 +1,14 @@
-"""A supervisor that sees one overlay mount: a folder as it is, where writing changes nothing of it.
+"""A supervisor with an overlay mount: its commands see a folder, and cannot change it by writing.
 
-The kernel puts what is written into ``upper``, a folder beside, and marks there what is gone.
-Mounting takes a mount namespace, which an ordinary user gets with a user namespace; both are this
-supervisor's own, so that nobody else sees the mount and that it ends with the process (kill -9
-too).
+The kernel puts everything written into a separate folder, ``upper``, and marks removals there. A
+mount takes a mount namespace, which an ordinary user gets together with a user namespace. Both are
+private to this supervisor, so nobody else sees the mount, and it ends with the process (even by
+kill -9).
 
-Covers: ``lower`` is never written through the mount; what is in ``upper`` cannot be forged by what
-    runs on the mount (the kernel refuses whiteouts and its own attributes there).
-Does not cover: changes of ``lower`` meanwhile, which the mount may or may not show. Renaming a
-    folder that ``lower`` has fails with EXDEV, as between two disks, and programs copy it instead.
+Covers: ``lower`` is never written through the mount; programs on the mount cannot forge what is in
+    ``upper`` (the kernel refuses whiteouts and its own attributes there).
+Does not cover: changes of ``lower`` in the meantime, which the mount may or may not show. Renaming
+    a folder of ``lower`` fails with EXDEV, as between two disks, and programs copy it instead.
 
 Standard library only; run as ``python -I -S``, see ``layered.py``.
 """
@@ -25,10 +25,10 @@ _NOSUID, _NODEV, _RECURSIVE, _SLAVE = 2, 4, 1 << 14, 1 << 19
 
 
 def main(descriptor: int, parent: int, lower: str, upper: str, work: str, place: str) -> None:
-    """Mount, send a descriptor of the mount beside MOUNTED (or FAULT), then be a supervisor.
+    """Mount, send MOUNTED with a descriptor of the mount (or FAULT), then become a supervisor.
 
-    ``upper`` and ``work`` are empty folders on one file system, outside ``lower``; the mount is at
-    ``place``, an empty folder.
+    ``upper`` and ``work`` are empty folders on one file system, outside ``lower``. The mount point
+    is ``place``, an empty folder.
     """
     try:
         _enter()
@@ -47,7 +47,7 @@ def main(descriptor: int, parent: int, lower: str, upper: str, work: str, place:
 
 
 def _enter() -> None:
-    """A mount namespace of one's own, in a user namespace where it takes one."""
+    """Enter a private mount namespace, in a user namespace if it takes one."""
     uid, gid = os.getuid(), os.getgid()
     try:
         linux.unshare(linux.CLONE_NEWNS)
@@ -58,11 +58,11 @@ def _enter() -> None:
 
 
 def _options(lower: str, upper: str, work: str) -> str:
-    # Attributes of root's own kind ("trusted") are not to be had in a user namespace.
+    # The "trusted" attributes, overlayfs's default, are not available in a user namespace.
     folders = {"lowerdir": lower, "upperdir": upper, "workdir": work}
     return ",".join([*(f"{name}={_quoted(path)}" for name, path in folders.items()), "userxattr"])
 
 
 def _quoted(path: str) -> str:
-    """As overlayfs reads names: a comma ends an option, a colon a folder."""
+    """Escape a path for overlayfs: a comma would end the option, a colon the folder."""
     return "".join(f"\\{sign}" if sign in "\\,:" else sign for sign in path)

@@ -1,10 +1,10 @@
-"""What a command may read, write and reach, worked out before anything starts.
+"""Determines what a command may read, write and reach, before anything starts.
 
-Reads are an allowlist: system folders, toolchains (also those inside the home folder), the
-workspace. Nothing else of the home folder exists in there, and HOME is a private, empty one.
+Reads are an allowlist: system folders, toolchains (including those in the home folder) and the
+workspace. Nothing else of the home folder is visible inside, and HOME is a private, empty folder.
 
-Covers: keys and other secrets in the environment; the user's files beside toolchains; files below
-    the home folder that hold secrets, where the workspace is that folder.
+Covers: keys and other secrets in the environment; the user's files outside of toolchains; files
+    with secrets below the home folder, if the workspace is that folder.
 Does not cover: secrets in the workspace, or in a toolchain's own folder.
 """
 
@@ -23,13 +23,13 @@ from typing import Literal
 from agentcli.sandbox import etc, startup
 
 Network = Literal["none", "loopback", "allow", "full"]
-"""``none`` and ``loopback`` are a network of one's own that holds nothing but loopback. Where the
-level can make none, ``none`` means no socket at all, and ``loopback`` is not to be had. ``allow``
-adds a proxy on that loopback, for the domains of a list; ``full`` is the host's own network."""
+"""``none`` and ``loopback`` are a private network with only loopback. If the level cannot make one,
+``none`` means no sockets at all, and ``loopback`` is not available. ``allow`` adds a proxy on that
+loopback, for a list of domains. ``full`` is the host's own network."""
 
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/nix/store")
 
-# Inside the home folder; each holds programs, not data about the user.
+# In the home folder. Each holds programs, not data about the user.
 _TOOLCHAINS = (
     *(".pyenv", ".rbenv", ".nodenv", ".goenv", ".nvm", ".volta", ".asdf", ".sdkman", ".bun"),
     *(".cargo/bin", ".cargo/registry", ".cargo/git", ".rustup", ".deno/bin"),
@@ -40,7 +40,7 @@ _TOOLCHAINS = (
     *(".m2/repository", ".gradle/wrapper", ".ghcup", ".opam"),
 )
 
-# Masked when the workspace is the home folder itself, or lies around it.
+# Masked if the workspace is the home folder or contains it.
 _HOME_SECRETS = (
     *(".ssh", ".gnupg", ".aws", ".azure", ".kube", ".docker", ".config", ".netrc", ".npmrc"),
     *(".pypirc", ".git-credentials", ".password-store", ".mozilla", ".cargo/credentials.toml"),
@@ -69,11 +69,11 @@ _SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "
 class Policy:
     """One workspace's rules. All paths are absolute and resolved.
 
-    ``home`` is HOME inside; ``etc`` is the folder shown as /etc; ``hidden`` is masked, ``obeyed``
-    (relative to the workspace) read-only as well as what always is; ``quarantine`` takes what a
-    command planted. ``copy`` is a folder that stands in the workspace's place, where the level has
-    mounts of its own; ``seen`` is where this process finds that folder, should it be a mount that
-    only the supervisor has.
+    ``home`` is HOME inside; ``etc`` is the folder shown as /etc. ``hidden`` paths are masked;
+    ``obeyed`` paths (relative to the workspace) are read-only, in addition to those that always
+    are. ``quarantine`` is the folder for what a command planted. ``copy`` is a folder to mount in
+    place of the workspace, for levels with private mounts. ``seen`` is where this process finds
+    that folder if it is a mount that only the supervisor sees.
     """
 
     workspace: str
@@ -94,16 +94,16 @@ class Policy:
 
     @property
     def place(self) -> str:
-        """Where the workspace's content is for the supervisor."""
+        """Where the supervisor finds the workspace's content."""
         return self.copy or self.workspace
 
     @property
     def looked_at(self) -> str:
-        """Where it is for this process."""
+        """Where this process finds the workspace's content."""
         return self.seen or self.place
 
     def here(self, path: str) -> str:
-        """Where this process finds what the supervisor finds at ``path``."""
+        """Translate a path of the supervisor's into one of this process."""
         return (
             self.seen + path[len(self.copy) :] if self.seen and _within(path, self.copy) else path
         )
@@ -124,11 +124,11 @@ def build(
     pass_env: tuple[str, ...] = (),
     host_env: Mapping[str, str] | None = None,
 ) -> Policy:
-    """Work out the policy of a workspace.
+    """Determine the policy of a workspace.
 
-    ``domains`` counts for the network ``allow`` (``destinations.py`` says how they are written);
-    ``read`` and ``write`` are further folders, ``pass_env`` further variables; ``host_env`` stands
-    in for this process's environment.
+    ``domains`` apply to the network ``allow``; ``destinations.py`` has their syntax. ``read`` and
+    ``write`` add folders, ``pass_env`` adds variables. ``host_env`` replaces this process's
+    environment.
     """
     host = dict(os.environ if host_env is None else host_env)
     workspace = os.path.realpath(workspace)
@@ -171,7 +171,7 @@ def _within(path: str, folder: str) -> bool:
 def _environment(
     host: Mapping[str, str], home: str, path: str, pass_env: tuple[str, ...]
 ) -> dict[str, str]:
-    """The allowlist. A name that sounds like a secret is passed only when asked for by name."""
+    """The allowed variables. One whose name sounds like a secret must be in ``pass_env``."""
     env = {
         name: value
         for name, value in host.items()
@@ -186,7 +186,7 @@ def _environment(
 
 
 def _search_path(given: str, workspace: str, home: str, host: Mapping[str, str]) -> str:
-    """The host's PATH with the workspace's environment first and pyenv's real folders for shims."""
+    """The host's PATH, with the workspace's environment first and pyenv's folders before shims."""
     folders: list[str] = []
     for name in (".venv", "venv"):
         if os.path.isfile(os.path.join(workspace, name, "pyvenv.cfg")):
@@ -194,9 +194,9 @@ def _search_path(given: str, workspace: str, home: str, host: Mapping[str, str])
             break
     for folder in given.split(os.pathsep):
         if not os.path.isabs(folder):
-            continue  # a relative entry would run whatever the workspace holds
+            continue  # a relative entry would run programs of the workspace
         if folder.rstrip("/").endswith("/.pyenv/shims"):
-            # A shim is a shell script that costs 170 ms; the version it would choose is a folder.
+            # A shim is a shell script that takes 170 ms; the folder it would choose is known.
             folders += _pyenv_folders(os.path.dirname(folder.rstrip("/")), workspace, host)
         folders.append(folder)
     return os.pathsep.join(dict.fromkeys(folders))
@@ -222,9 +222,9 @@ def _pyenv_folders(root: str, workspace: str, host: Mapping[str, str]) -> list[s
 
 
 def _toolchains(home: str, path: str, workspace: str, activated: list[str]) -> list[str]:
-    """Folders with programs that are not in the system's own.
+    """The folders with programs outside the system's own folders.
 
-    ``activated`` are environments of Python that the user has switched on.
+    ``activated`` are the Python environments that the user has activated.
     """
     wanted = [os.path.join(home, name) for name in _TOOLCHAINS]
     wanted += [sys.prefix, sys.base_prefix, os.path.dirname(os.path.realpath(sys.executable))]
@@ -241,9 +241,9 @@ def _toolchains(home: str, path: str, workspace: str, activated: list[str]) -> l
         if any(_within(folder, above) for above in (*found, *SYSTEM)):
             continue
         if _within(folder, workspace) and folder != os.path.realpath(sys.prefix):
-            continue  # but agentcli's own installation stays read-only even there
+            continue  # agentcli's own installation, though, stays read-only even there
         if _within(home, folder) or folder == "/" or _within(workspace, folder):
-            continue  # never the home folder or the workspace, nor anything around them
+            continue  # never the home folder or the workspace, nor a folder that contains them
         found.append(folder)
     return found
 
@@ -253,9 +253,9 @@ def _is_toolchain(folder: str, home: str) -> bool:
 
 
 def _installation(folder: str, home: str) -> list[str]:
-    """``prefix`` of a ``prefix/bin`` with a ``lib`` beside it, as programs look there.
+    """``prefix`` of a ``prefix/bin`` that has a ``prefix/lib``, where its programs look.
 
-    Not of ``~/.local``: its ``share`` and ``state`` are the user's data.
+    Not for ``~/.local``, since its ``share`` and ``state`` are the user's data.
     """
     prefix, name = os.path.split(os.path.realpath(folder))
     if _within(os.path.join(home, ".local", "share"), prefix):
@@ -264,9 +264,9 @@ def _installation(folder: str, home: str) -> list[str]:
 
 
 def _environment_with_python(prefix: str) -> list[str]:
-    """A virtual or conda environment and the installation that its interpreter is a link to.
+    """A virtual or conda environment, and the installation that its interpreter links to.
 
-    Without the latter the link leads nowhere inside, and ``python`` would silently be another.
+    Without the installation the link would be broken inside, and ``python`` silently another one.
     """
     marks = ("pyvenv.cfg", "conda-meta")
     if not any(os.path.exists(os.path.join(prefix, mark)) for mark in marks):
@@ -277,8 +277,8 @@ def _environment_with_python(prefix: str) -> list[str]:
 def _python_of(environment: str) -> list[str]:
     """The installation behind a virtual environment, if it really is one.
 
-    The environment may belong to the workspace and claim anything, so that the folder it names
-    must look like an installation of Python before it is shown.
+    The environment may belong to the workspace and claim anything, so the folder it names must
+    look like an installation of Python before it becomes visible.
     """
     found = []
     for link in glob.glob(os.path.join(environment, "bin", "python*")):
@@ -299,7 +299,7 @@ def _cache_folder(host: Mapping[str, str], home: str) -> str:
 
 
 def _own_temporary_folder() -> str:
-    """Where the cache folder cannot be written: a folder that nobody else can have prepared."""
+    """A folder that nobody else can have prepared, for when the cache folder is not writable."""
     folder = os.path.join(tempfile.gettempdir(), f"agentcli-cache-{os.getuid()}")
     with contextlib.suppress(FileExistsError):
         os.mkdir(folder, 0o700)
@@ -315,7 +315,7 @@ def _data_folder(host: Mapping[str, str], home: str) -> str:
 
 
 def _git_folders(workspace: str) -> tuple[str, ...]:
-    """Where a linked worktree's real git folders are, if they point back to this workspace."""
+    """The real git folder of a linked worktree, if it points back to this workspace."""
     link = os.path.join(workspace, ".git")
     try:
         if not os.path.isfile(link) or os.path.islink(link):
@@ -329,17 +329,17 @@ def _git_folders(workspace: str) -> tuple[str, ...]:
             common = os.path.realpath(os.path.join(folder, file.read(4096).strip()))
     except (OSError, ValueError):
         return ()
-    # A .git file is the workspace's own claim; only the other side's answer makes it true.
+    # A .git file can claim anything; the link back proves it.
     genuine = kind == "gitdir" and back == link and _within(folder, common)
     return (common,) if genuine and os.path.isfile(os.path.join(common, "HEAD")) else ()
 
 
 def _hooks_folder(workspace: str, home: str) -> tuple[str, ...]:
-    """Where git finds its hooks if that is a folder of the working tree, relative to it."""
+    """git's hooks folder, relative to the workspace; empty if it is elsewhere or in ``.git``."""
     found = ""
     for file in (f"{home}/.gitconfig", f"{workspace}/.git/config"):
         found = dict(_git_settings(file)).get("core.hookspath", found)
-    if found.endswith("/_"):  # husky's: each hook in there runs the one beside the folder
+    if found.endswith("/_"):  # husky: each hook in there runs the one of that name in its parent
         found = os.path.dirname(found)
     folder = os.path.realpath(os.path.join(workspace, found))
     relative = os.path.relpath(folder, workspace)
@@ -348,7 +348,7 @@ def _hooks_folder(workspace: str, home: str) -> tuple[str, ...]:
 
 
 def _git_settings(file: str) -> Iterator[tuple[str, str]]:
-    """Lower-case names with their sections, and values, of a git configuration; in its order."""
+    """The settings of a git configuration in order: lower-case ``section.name``, and value."""
     section = ""
     try:
         with open(file, encoding="utf-8") as lines:
@@ -364,7 +364,7 @@ def _git_settings(file: str) -> Iterator[tuple[str, str]]:
 
 
 def _gitconfig(home: str) -> bytes:
-    """A git configuration for the private home: the user's name, and no credentials."""
+    """The git configuration for the private HOME: the user's name, but no credentials."""
     settings = {key: value for key, value in _git_settings(f"{home}/.gitconfig") if value}
     given = (
         settings.get("user.name", "agentcli"),

@@ -1,11 +1,11 @@
-"""The supervisor's client: start commands, stream their output, end whole trees.
+"""The supervisor's client: starts commands, streams their output, kills whole process trees.
 
     supervisor = Supervisor()
     supervisor.start()                       # returns at once; do it before any thread exists
     result = await supervisor.exec(Launch(("pytest", "-q"), env=..., cwd=...))
 
 Any number of commands may run at once. Cancelling the task that awaits ``exec`` kills the
-command's whole tree before the cancellation goes on.
+command's whole tree before the cancellation proceeds.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ _NAMES = {protocol.STDOUT: "stdout", protocol.STDERR: "stderr"}
 class ExecResult:
     """How a command ended.
 
-    ``exit_code`` is 128 + the signal's number after a death by signal, and None when the command
-    was ended by a limit or never ran; ``error`` then says why in one line. ``truncated`` means
-    that the middle of a long output was left out, where a line in the text says how much.
-    Bytes that are not UTF-8 are shown as U+FFFD. ``restored`` has one line for each path that the
-    command changed although the host would obey it, and that was put back. ``errno`` is the
-    system's error number where the command could not be started, else 0.
+    ``exit_code`` is 128 + the signal's number if a signal killed the command, and None if a limit
+    ended it or it never ran; ``error`` then says why in one line. ``truncated`` means that the
+    middle of a long output is missing; a line in the text says how much. Bytes that are not UTF-8
+    become U+FFFD. ``restored`` has one line for each path that the command changed, that the host
+    would obey, and that was put back. ``errno`` is the system's error number if the command could
+    not be started, else 0.
     """
 
     success: bool
@@ -65,17 +65,16 @@ class ExecResult:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """One command, ready to start: everything that the supervisor must know.
+    """One command, with everything the supervisor needs to start it.
 
-    ``fds`` maps descriptor numbers of the command to open descriptors here (still the caller's
-    to close); where 0 is missing, stdin is /dev/null or ``stdin``. ``files`` maps descriptor
-    numbers to bytes that the command can read there. The mechanisms: ``seccomp`` is a BPF
-    program, ``landlock`` its rules, ``namespaces`` what ``namespaces.enter`` takes, ``confine``
-    drops capabilities and forbids new privileges. ``disk_path`` is where growth of the disk is
-    watched; ``time_s`` of 0 in ``limits`` means no end. A reader of the output is also shown
-    samples of what is left out, unless ``exact``: then it gets what the result will hold.
-    ``made_of`` is a number that changes with the files and folders it shows (``ahead.Sources``);
-    ``worker``: it is agentcli's own file worker.
+    ``fds`` maps descriptor numbers of the command to open descriptors here, which the caller still
+    closes. Without 0, stdin is ``stdin`` or /dev/null. ``files`` maps descriptor numbers to bytes
+    that the command can read there. ``seccomp`` is a BPF program, ``landlock`` its rules,
+    ``namespaces`` what ``namespaces.enter`` takes; ``confine`` drops capabilities and forbids new
+    privileges. ``disk_path`` is where growth of the disk is measured. A ``time_s`` of 0 in
+    ``limits`` means no time limit. Readers of the output also get samples of what the result will
+    leave out, unless ``exact`` is set. ``made_of`` is a number that changes with the files and
+    folders that the launch shows (``ahead.Sources``). ``worker`` marks agentcli's own file worker.
     """
 
     argv: tuple[str, ...]
@@ -97,7 +96,7 @@ class Launch:
 
 
 class SandboxProcess:
-    """A running command. ``await wait()`` for its result; ``kill()`` ends its whole tree."""
+    """A running command. ``await wait()`` for its result; ``kill()`` kills its whole tree."""
 
     def __init__(self, supervisor: Supervisor, number: int, launch: Launch) -> None:
         loop = asyncio.get_running_loop()
@@ -110,11 +109,11 @@ class SandboxProcess:
 
     @property
     def done(self) -> bool:
-        """Whether it has ended."""
+        """Whether the command has ended."""
         return self._done.done()
 
     async def wait(self) -> ExecResult:
-        """The result; cancelling this kills the command first, then goes on."""
+        """Wait for the result. Cancelling this kills the command before it proceeds."""
         try:
             return await asyncio.shield(self._done)
         except asyncio.CancelledError:
@@ -122,7 +121,7 @@ class SandboxProcess:
             raise
 
     async def kill(self) -> None:
-        """End the whole tree; returns when no process of it is left. Cannot be cancelled."""
+        """Kill the whole tree; returns when no process is left. Cancelling takes effect then."""
         if not self._done.done():
             self._supervisor._send_kill(self._number)
         cancelled: asyncio.CancelledError | None = None
@@ -144,7 +143,7 @@ class SandboxProcess:
         if self._on_output is not None and not kind & unseen:
             try:
                 self._on_output(name, payload)
-            except Exception as error:  # a reader's fault must not stop the other commands
+            except Exception as error:  # a failing reader must not stop the other commands
                 self._on_output = None
                 context = {"message": "a reader of a command's output failed", "exception": error}
                 asyncio.get_running_loop().call_exception_handler(context)
@@ -193,17 +192,17 @@ class SandboxProcess:
     def _lost(self, reason: str) -> None:
         if not self._done.done():
             self._done.set_exception(EnvironmentOpError(reason, code="EPIPE"))
-            self._done.exception()  # read once, so that nobody need await it
+            self._done.exception()  # marks it as retrieved, since nobody may be awaiting it
 
 
 class Supervisor:
-    """Starts the supervisor process and speaks to it. Belongs to one event loop at a time."""
+    """Starts the supervisor process and talks to it. Belongs to one event loop at a time."""
 
     module = "supervisor"
-    """Of this package; its ``main`` is what the process runs."""
+    """The module of this package whose ``main`` the process runs."""
 
     def __init__(self, *arguments: str) -> None:
-        """``arguments`` are further ones for ``main``."""
+        """``arguments`` are passed on to ``main``."""
         self._arguments = arguments
         self._process: subprocess.Popen[bytes] | None = None
         self._link: socket.socket | None = None
@@ -216,7 +215,7 @@ class Supervisor:
         self._template: Launch | None = None
 
     def start(self) -> None:
-        """Start the process; returns at once. Calling it again while it runs does nothing.
+        """Start the process and return at once. Does nothing if the process is running.
 
         Raises:
             SandboxError: the process cannot be started at all.
@@ -251,7 +250,7 @@ class Supervisor:
         self._template = None
 
     async def exec(self, launch: Launch, on_output: Output | None = None) -> ExecResult:
-        """Run a command to its end.
+        """Run a command and wait for its end.
 
         Raises:
             EnvironmentOpError: the supervisor itself ended; the next call starts a new one.
@@ -268,10 +267,10 @@ class Supervisor:
     def say(
         self, template: Launch, line: bytes, limits: Limits, on_output: Output | None = None
     ) -> SandboxProcess:
-        """Start a command by its line in a shell that may wait for it already; see ``ahead.py``.
+        """Start a command by sending its line to a shell that may be waiting; see ``ahead.py``.
 
-        ``template`` is the shell's launch; ``limits`` are the command's own, and differ from the
-        template's in nothing but the time.
+        ``template`` is the launch of the shell. ``limits`` are the command's own; only their time
+        may differ from the template's.
         """
         process = self._new_process(replace(template, limits=limits), on_output)
         if template != self._template:
@@ -311,12 +310,12 @@ class Supervisor:
             "disk_path": launch.disk_path,
             "worker": launch.worker,
         }
-        # Duplicates, as the frame may leave only after the caller has closed its own.
+        # Duplicates, since the caller may close its own before the frame is sent.
         passed = [os.dup(descriptor) for descriptor in launch.fds.values()] + list(made.values())
         self._send(kind, number, marshal.dumps(request), passed)
 
     async def aclose(self) -> None:
-        """End all commands and the supervisor; returns when it is gone."""
+        """End all commands and the supervisor, and wait until it is gone."""
         process = self._process
         self._detach()
         if process is not None:
@@ -324,7 +323,7 @@ class Supervisor:
         self._process = None
 
     def close(self) -> None:
-        """The same without an event loop."""
+        """The same without an event loop; blocks."""
         process = self._process
         self._detach()
         if process is not None:
@@ -337,7 +336,7 @@ class Supervisor:
         return self._process.pid if self._process is not None else None
 
     def _attach(self) -> None:
-        """Let the running loop watch the socket; a loop that has ended is left behind."""
+        """Have the running loop watch the socket, instead of an earlier loop."""
         loop = asyncio.get_running_loop()
         if self._loop is loop or self._link is None:
             return
@@ -388,7 +387,7 @@ class Supervisor:
             loop.add_writer(link, self._writable)
             return
         except OSError:
-            pass  # the reader will see the end
+            pass  # the reader will notice the end
         loop.remove_writer(link)
 
     def _readable(self) -> None:
@@ -417,7 +416,7 @@ class Supervisor:
 
 
 def _memory_file(data: bytes) -> int:
-    """A descriptor that reads ``data`` from its start and has no name anywhere."""
+    """A descriptor of an unnamed file that holds ``data``, positioned at its start."""
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("agentcli", os.MFD_CLOEXEC)
         _write(descriptor, data)

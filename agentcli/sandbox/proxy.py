@@ -1,13 +1,13 @@
-"""A proxy of our own for the network policy ``allow``; it runs in agentcli, outside the sandbox.
+"""The proxy for the network policy ``allow``. It runs in agentcli, outside the sandbox.
 
-A command has no network but its own loopback. There a forwarder (``forwarder.py``) listens, and
-hands every connection that programs make to it out to this proxy, over a socket that was open
-before the command began; so nothing of the host need be visible inside. The proxy speaks HTTP:
-CONNECT for TLS and everything else, and plain requests with a whole URL. It looks names up itself
-and connects to the very address that it has checked.
+A command has no network except a private loopback. A forwarder (``forwarder.py``) listens there and
+passes every connection out to this proxy, over a socket that was open before the command began, so
+nothing of the host has to be visible inside. The proxy speaks HTTP: CONNECT for TLS and everything
+else, and plain requests with an absolute URL. It resolves names itself and connects to the very
+address that it has checked.
 
 Covers: hosts outside the list (403, with a line that says so); see ``destinations.py``.
-Does not cover: programs that do not use a proxy: they reach nothing; UDP; what is said through an
+Does not cover: programs that do not use a proxy, which reach nothing; UDP; the content of an
     allowed connection.
 """
 
@@ -25,7 +25,7 @@ from agentcli.sandbox.destinations import Destinations, normal, split_port
 
 LINK_FD = 10
 PORT = 3128
-"""On the command's own loopback, where nobody else can have taken it."""
+"""On the command's private loopback, where no other program can have taken it."""
 
 _URL = f"http://127.0.0.1:{PORT}"
 _VARIABLES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "all_proxy")
@@ -34,19 +34,19 @@ ENV = {
     **dict.fromkeys(("no_proxy", "NO_PROXY"), "localhost,127.0.0.1,::1"),
     "NODE_USE_ENV_PROXY": "1",
 }
-"""What a command is told of it."""
+"""The variables that tell a command about the proxy."""
 
 HEAD_BYTES = 65536
 HEAD_S = 30.0
 CONNECT_S = 15.0
 MOST = 256
-"""Connections at once; more wait in the forwarder's queue."""
+"""Connections at once; further ones are closed."""
 
 _HOP_BY_HOP = frozenset({"proxy-connection", "proxy-authorization", "connection", "keep-alive"})
 
 
 def through(argv: Sequence[str]) -> tuple[str, ...]:
-    """The command with the forwarder before it; LINK_FD must be a gate's far end."""
+    """The command line that starts the forwarder, then ``argv``; LINK_FD must be a gate's end."""
     path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "forwarder.py")
     with open(path, encoding="utf-8") as file:
         code = file.read()
@@ -55,24 +55,24 @@ def through(argv: Sequence[str]) -> tuple[str, ...]:
 
 
 class Refused(Exception):
-    """A request that is answered with a status and one line; ``args`` are both."""
+    """The request is refused; ``args`` are the HTTP status and one line of text."""
 
 
 class Proxy:
-    """Serves the connections of any number of commands. Belongs to the running event loop."""
+    """Serves the connections of any number of commands, in the running event loop."""
 
     def __init__(self, destinations: Destinations) -> None:
         self.destinations = destinations
         self._tasks: set[asyncio.Task[None]] = set()
 
     def open(self) -> tuple[Gate, socket.socket]:
-        """A gate, and the end of it that a command's forwarder gets (the caller closes it)."""
+        """A gate, and the socket for a command's forwarder, which the caller closes."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         return Gate(self, ours), theirs
 
     def serve(self, connection: socket.socket) -> bool:
-        """Take a connection over; False when there are too many already."""
+        """Take over a connection; False if there are too many already."""
         if len(self._tasks) >= MOST:
             return False
         task = asyncio.get_running_loop().create_task(self._serve(connection))
@@ -81,7 +81,7 @@ class Proxy:
         return True
 
     async def aclose(self) -> None:
-        """Cut all connections."""
+        """Close all connections."""
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -99,7 +99,7 @@ class Proxy:
                 writer.write(_refusal(status, text))
                 await writer.drain()
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            pass  # whoever asked is gone, or is not speaking HTTP
+            pass  # the client is gone, or does not speak HTTP
         finally:
             writer.close()
 
@@ -161,7 +161,7 @@ class Proxy:
 
 
 class Gate:
-    """Where the connections of one command come in, for as long as it runs."""
+    """Receives the connections of one command for as long as it runs."""
 
     def __init__(self, proxy: Proxy, link: socket.socket) -> None:
         self._proxy = proxy
@@ -170,7 +170,7 @@ class Gate:
         self._loop.add_reader(link, self._receive)
 
     def close(self) -> None:
-        """Let no more in."""
+        """Accept no more connections."""
         if self._link.fileno() >= 0:
             self._loop.remove_reader(self._link)
             self._link.close()
@@ -191,7 +191,7 @@ class Gate:
 
 
 def _as_connection(descriptor: int) -> socket.socket | None:
-    """What came from inside may be anything; only a TCP connection is taken."""
+    """Accept a TCP connection only: a descriptor from inside may be anything."""
     try:
         connection = socket.socket(fileno=descriptor)
     except OSError:
@@ -205,7 +205,7 @@ def _as_connection(descriptor: int) -> socket.socket | None:
 
 
 def _plain_request(method: str, target: str, fields: str) -> tuple[str, int, bytes]:
-    """Host, port and the head to send on, for one request with its whole URL."""
+    """Host, port and the head to send on, for a request with an absolute URL."""
     url = urlsplit(target)
     if url.scheme != "http" or not url.hostname:
         raise ValueError("a whole http:// URL is wanted")
@@ -221,13 +221,13 @@ def _plain_request(method: str, target: str, fields: str) -> tuple[str, int, byt
             kept.append(field)
     authority = url.netloc.rpartition("@")[2]
     lines = (f"{method} {path.partition('#')[0]} HTTP/1.1", f"Host: {authority}", *kept)
-    # One request a connection, so that each is checked.
+    # One request per connection, so that each is checked.
     head = "\r\n".join((*lines, "Connection: close", "", ""))
     return url.hostname, url.port or 80, head.encode("latin-1")
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Bytes from one side to the other until its end, which is passed on as well."""
+    """Copy bytes from one side to the other until end of file, and pass that on too."""
     with contextlib.suppress(OSError):
         while data := await reader.read(65536):
             writer.write(data)

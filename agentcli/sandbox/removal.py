@@ -1,8 +1,8 @@
-"""Removing a folder that a command has filled, whatever it has made of it.
+"""Removes a folder that a command has filled, whatever it contains.
 
-Covers: folders in folders beyond any path's length and any recursion's depth (``shutil.rmtree``
-    fails at a thousand), and those that are closed to their owner. Links are not followed.
-Does not cover: a folder that somebody still writes to, and what belongs to another user.
+Covers: folders nested too deep for any path or recursion (``shutil.rmtree`` fails at a thousand),
+    and folders that deny access to their owner. Links are not followed.
+Does not cover: a folder that somebody still writes to; files of another user.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 
 
 def remove(root: str) -> None:
-    """Take a folder away, as far as it can be; never raises OSError.
+    """Remove a folder as far as possible; never raises OSError.
 
     Every folder below is first moved up into ``root``, so that all paths stay short.
     """
@@ -26,7 +26,7 @@ def remove(root: str) -> None:
                 if not entry.is_dir(follow_symlinks=False):
                     os.unlink(entry.path)
                     continue
-                os.chmod(entry.path, 0o700)  # a closed one can be neither moved nor emptied
+                os.chmod(entry.path, 0o700)  # without access it can be neither moved nor emptied
                 path = f"{root}/{mark}-{moved}"
                 os.rename(entry.path, path)
                 moved += 1

@@ -1,18 +1,18 @@
-"""Layer E: what the host would later execute or obey is as it was when a command has ended.
+"""Layer E: after a command, restores the files that the host would later execute or obey.
 
-Covers: git's hooks, wherever its configuration has them in the workspace, and that configuration
+Covers: git's hooks, wherever its configuration puts them in the workspace, and that configuration
     (``config``, ``config.worktree``, ``commondir``), ``.envrc``, folders of editors and assistants,
-    ``.mcp.json``, ``.agentcli``, and a bare repository planted where git would find it; also what
-    was missing before the command; the same in every folder below (``nested.py``), where what git
-    itself writes may stay and removals are left alone.
-    A virtual environment that was there starts as before (``startup.py``).
-    Whatever is taken away goes to a quarantine folder outside the workspace, nothing is destroyed.
+    ``.mcp.json``, ``.agentcli``, and a bare repository planted where git would find it; also such
+    files that did not exist before the command; the same in every folder below (``nested.py``),
+    where what git itself writes may stay and removals are left alone.
+    A virtual environment that existed before starts as before (``startup.py``).
+    Whatever is removed goes to a quarantine folder outside the workspace; nothing is destroyed.
 Does not cover: the project's own sources, build files and test configuration, which are what the
     command is meant to change; what another command does while this one is being checked; what
     makes the host's git fail or wait without running anything, such as a pipe for an index.
 
-Changes that approved file tools make, or that happen while no command runs, stay: they are told
-apart by ``approve`` and by looking only between a command's start and its end. What the mount
+Changes by approved file tools stay, and so do changes made while no command runs: ``approve``
+reports the former, and the guard looks only between a command's start and end. What the mount
 namespace already keeps read-only is not compared at all.
 """
 
@@ -45,16 +45,16 @@ OBEYED = (
 )
 """Relative to the workspace; files or folders."""
 
-_LARGEST = 4 << 20  # bytes of one file that is kept for putting it back
+_LARGEST = 4 << 20  # bytes of one file; the content of larger ones is not kept for restoring
 _MOST = 2000  # files of one folder
-_MOST_LINES = 50  # of a report
+_MOST_LINES = 50  # of one report
 _TOO_MANY = "too many files"
 
 _T = TypeVar("_T")
 
 
 class _Entry(NamedTuple):
-    """One file, link or folder as it was; ``data`` is None where it is not kept."""
+    """One file, link or folder as it was; ``data`` is None if its content is not kept."""
 
     kind: int
     mode: int
@@ -66,7 +66,7 @@ class Guard:
     """Watches one workspace. ``begin`` before a command, ``end`` after it; calls may overlap."""
 
     def __init__(self, root: str, quarantine: str, more: tuple[str, ...] = ()) -> None:
-        """``more`` are further paths like those of OBEYED."""
+        """``more`` adds paths to OBEYED."""
         self.root = root
         self.quarantine = quarantine
         self._obeyed = (*OBEYED, *more)
@@ -79,16 +79,16 @@ class Guard:
         self._git_before: tuple[int, int] | None = None
 
     def survey(self) -> None:
-        """Look through all folders, once; takes a while, and may be done in a thread."""
+        """Walk through all folders once. It takes a while, and may run in a thread."""
         self._nested.find()
 
     @property
     def busy(self) -> bool:
-        """Whether a command has begun that has not ended."""
+        """Whether any command is running."""
         return self._running > 0
 
     def close(self) -> None:
-        """Let go of the workspace; takes 10 ms in the kernel, and may be done in a thread."""
+        """Stop watching the workspace. It takes 10 ms in the kernel, and may run in a thread."""
         self._nested.close()
 
     def begin(self) -> None:
@@ -101,7 +101,7 @@ class Guard:
         self._running += 1
 
     def approve(self, path: str, *, removed: bool = False) -> None:
-        """A file tool has just written this path, or removed it, with the user's consent."""
+        """Accept a change that a file tool has just made, with the user's consent."""
         if not self._running:
             return
         relative = os.path.relpath(os.path.join(self.root, path), self.root)
@@ -116,11 +116,11 @@ class Guard:
     def end(self, read_only: bool) -> list[str]:
         """A command has ended; returns one line for each path that was put back.
 
-        ``read_only``: the command saw what existed at its start read-only, so that only new
-        paths can be its work.
+        ``read_only`` means that what existed at its start was read-only for the command, so that
+        it can only have added paths.
         """
         self._running -= 1
-        said = self._check_git()  # first, as everything below .git depends on it
+        said = self._check_git()  # first, since everything below .git depends on it
         after = dict(self._look())
         for path in sorted(after.keys() - self._before.keys(), key=lambda p: (p.count("/"), p)):
             if os.path.lexists(self._full(path)) and not self._harmless(path, after[path]):
@@ -142,10 +142,10 @@ class Guard:
         return said
 
     def _check_below(self) -> list[str]:
-        """The same in the folders below; what is gone there cannot harm and stays gone."""
+        """The same in the folders below. Removals there are harmless and are left alone."""
         said = []
         after = self._look_below()
-        # A folder that was moved brings what was in it along.
+        # A moved folder takes its contents along.
         moved = {
             (entry.signature[0], entry.data)
             for path, (entry, _) in self._nested_before.items()
@@ -163,7 +163,7 @@ class Guard:
             if self._harmless_below(path, entry, kind, old):
                 continue
             if not os.path.lexists(self._full(path)):
-                continue  # went with its folder
+                continue  # removed with its folder
             if old is not None:
                 said.append(self._put_back(path, old))
             elif kind == "config" and isinstance(entry.data, bytes):
@@ -176,7 +176,7 @@ class Guard:
         return said
 
     def _check_venvs(self) -> list[str]:
-        """An environment that was there starts as before; a new one is what the command made."""
+        """Restore the start files of environments that existed before; new ones may stay."""
         said = []
         after = self._look_into_venvs()
         for venv, before in self._venvs_before.items():
@@ -186,7 +186,7 @@ class Guard:
             for path in sorted(before.keys() | now.keys()):
                 old, new = before.get(path), now.get(path)
                 if old is None and not os.path.lexists(self._full(path)):
-                    continue  # went with its folder
+                    continue  # removed with its folder
                 of_package = startup.comes_with_packages(path)
                 if old and new and (old.kind, old.data) == (new.kind, new.data):
                     if old.mode == new.mode or of_package:
@@ -197,7 +197,7 @@ class Guard:
         return said
 
     def _may_come(self, venv: str, path: str, new: _Entry | None) -> bool:
-        """Whether an installer has taken the file away, or brought it as it is."""
+        """Whether an installer may have removed the file, or has installed exactly this one."""
         if new is None:
             return True
         data = new.data
@@ -236,11 +236,11 @@ class Guard:
                 known = naming_programs(old.data, inside, self.root)
             return bad is not None and known is not None and bad <= known
         if kind == "gitfile":
-            return self._nested.git_folder(path) is not None  # which is watched, then
+            return self._nested.git_folder(path) is not None  # that folder is watched
         return harmless_git_file(kind, path, entry.data)
 
     def _clean(self, path: str, data: bytes) -> str:
-        """Let a new repository keep the harmless part of its configuration."""
+        """Reduce a new repository's configuration to its harmless lines."""
         said = self._remove(path)
         full = self._full(path)
         kept = without_programs(data, os.path.dirname(full), self.root)
@@ -252,7 +252,7 @@ class Guard:
         return said.replace("removed, as", "lines that name programs removed, as")
 
     def _check_git(self) -> list[str]:
-        """A repository that was moved away comes back; nothing else may stand in its place."""
+        """Move a repository back that was moved away, and remove whatever took its place."""
         full = self._full(".git")
         now = _identity(full)
         if now == self._git_before:
@@ -310,14 +310,14 @@ class Guard:
                 data = None
                 with contextlib.suppress(OSError):
                     names = os.listdir(full)
-                    if len(names) > _MOST:  # some would not be seen
+                    if len(names) > _MOST:  # the rest is not looked at
                         data = _TOO_MANY
                     pending += [f"{current}/{name}" for name in names[:_MOST]]
             kind, mode = stat.S_IFMT(info.st_mode), stat.S_IMODE(info.st_mode)
             yield current, _Entry(kind, mode, signature, data)
 
     def _harmless(self, path: str, entry: _Entry) -> bool:
-        """Whether a new path can stay: what git itself lays down in a new repository."""
+        """Whether a new path can stay: it is what git itself creates in a new repository."""
         if path == ".git/hooks":
             return stat.S_ISDIR(entry.kind) and entry.data is None
         if path.startswith(".git/hooks/"):
@@ -339,7 +339,7 @@ class Guard:
         kept = ""
         parent = os.path.dirname(full)
         if os.path.islink(parent):
-            return ""  # the parent itself is put back first, being sorted before
+            return ""  # the parent sorts before its contents, and has been put back already
         if os.path.lexists(full) and not (stat.S_ISDIR(entry.kind) and _can_stay(full)):
             target = self._set_aside(full, path)
             kept = f" (the changed one is kept as {target})" if target else ""
@@ -367,9 +367,9 @@ class Guard:
             os.makedirs(os.path.dirname(target), mode=0o700)
             shutil.move(full, target)
             return target
-        except (OSError, RecursionError):  # the latter for folders a thousand deep
+        except (OSError, RecursionError):  # RecursionError for folders a thousand deep
             pass
-        beside = f"{full}.{stamp}.agentcli"  # a pipe or the like cannot go to another disk
+        beside = f"{full}.{stamp}.agentcli"  # a pipe, for one, cannot move to another disk
         try:
             os.rename(full, beside)
         except OSError:
@@ -378,9 +378,9 @@ class Guard:
 
 
 def present(root: str, paths: Iterable[str]) -> list[str]:
-    """Those paths below a folder whose first part may be there; one look at the folder tells.
+    """The paths below ``root`` whose first part may exist; lists the folder only once.
 
-    Not every file system tells letters' cases apart.
+    The comparison ignores case, as some file systems do.
     """
     try:
         there = {name.casefold() for name in os.listdir(root)}
@@ -390,9 +390,9 @@ def present(root: str, paths: Iterable[str]) -> list[str]:
 
 
 def _renew(known: dict[str, _T], now: Mapping[str, _T], path: str, removed: bool) -> None:
-    """Take over what is at a path and the folders it is in, or that it is gone.
+    """Update what is known about one path and the folders above it.
 
-    Nothing else: what a command planted meanwhile stays unknown.
+    Nothing else is updated: what a command planted in the meantime stays unknown.
     """
     for found in [name for name in known if name == path or name.startswith(f"{path}/")]:
         del known[found]
@@ -402,7 +402,7 @@ def _renew(known: dict[str, _T], now: Mapping[str, _T], path: str, removed: bool
 
 
 def _identity(path: str) -> tuple[int, int] | None:
-    """Kind and inode of what is there, links not followed."""
+    """Kind and inode of a path, without following links; None if nothing is there."""
     try:
         info = os.lstat(path)
     except OSError:
@@ -411,5 +411,5 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 
 def _can_stay(folder: str) -> bool:
-    """Whether this is a folder whose every file was looked at."""
+    """Whether this is a folder of which every file has been looked at."""
     return os.path.isdir(folder) and len(os.listdir(folder)) <= _MOST

@@ -1,16 +1,16 @@
-"""Layer B: a system-call filter (seccomp BPF), built here for x86_64 and aarch64.
+"""Layer B: a system-call filter (seccomp BPF) for x86_64 and aarch64; see seccomp(2).
 
 Covers: calls of a foreign architecture (killed); new namespaces, mounts, chroot; bpf, perf,
-    io_uring, userfaultfd, keyrings; reading other processes' memory; attaching to them, unless
-    the command has process ids of its own, where debuggers and leak checkers need it (not to the
-    first one, which is the sandbox's); open_by_handle_at; kernel modules, kexec, reboot, swap,
+    io_uring, userfaultfd, keyrings; reading other processes' memory; attaching to them, except in
+    a private pid namespace, where debuggers and leak checkers need it (but never to its first
+    process, which belongs to the sandbox); open_by_handle_at; kernel modules, kexec, reboot, swap,
     clocks; set-user-id and set-group-id bits by chmod or at creation; device nodes; pushing input
-    into a terminal; socket families that the network policy does not name.
-Does not cover: which file or address a permitted call names (the filter cannot look behind
-    pointers), so it always stands beside namespaces or Landlock.
+    into a terminal; socket families that the network policy does not permit.
+Does not cover: which file or address a permitted call names, since the filter cannot follow
+    pointers. It is therefore always combined with namespaces or Landlock.
 
-clone3 and openat2 keep their flags behind a pointer: they answer ENOSYS, and the C library uses
-the older calls. Standard library only.
+clone3 and openat2 keep their flags behind a pointer: they fail with ENOSYS, and the C library falls
+back to the older calls. Standard library only.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import struct
 
 from agentcli.sandbox import linux
 
-TYPE_CHECKING = False  # as type checkers know it; typing itself takes a tenth of the start
+TYPE_CHECKING = False  # type checkers know the name; importing typing takes a tenth of the start
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -32,7 +32,7 @@ _LOAD, _JUMP_EQUAL, _JUMP_AT_LEAST, _JUMP_ANY, _AND, _RETURN = 0x20, 0x15, 0x35,
 
 _ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
-# name: (x86_64, aarch64); -1 where the architecture has no such call.
+# name: (x86_64, aarch64); -1 if the architecture has no such call.
 _NUMBERS: dict[str, tuple[int, int]] = {
     "_sysctl": (156, -1),
     "acct": (163, 89),
@@ -109,7 +109,7 @@ _NUMBERS: dict[str, tuple[int, int]] = {
 _ABSENT = ("clone3", "openat2", "io_uring_setup", "io_uring_enter", "io_uring_register")
 
 _NEW_NAMESPACES = 0x7E020080  # user, pid, net, ipc, uts, cgroup, mount, time
-_NEW_NAMESPACES_CLONE = 0x7E020000  # in clone's flags the time bit is part of a signal number
+_NEW_NAMESPACES_CLONE = 0x7E020000  # without time, whose bit in clone is part of a signal number
 _SET_ID = 0o6000
 _ATTACHING = (16, 0x4206)  # PTRACE_ATTACH, PTRACE_SEIZE
 _TERMINAL_REQUESTS = (0x5412, 0x541C, 0x541D, 0x5423)  # TIOCSTI, TIOCLINUX, TIOCCONS, TIOCSETD
@@ -118,12 +118,12 @@ AF_UNIX, AF_INET, AF_INET6, AF_NETLINK = 1, 2, 10, 16
 
 
 def supported() -> bool:
-    """Whether this machine's architecture has a table here and its kernel has seccomp."""
+    """Whether the filter knows this machine's architecture and the kernel has seccomp."""
     return os.uname().machine in _ARCHITECTURES and os.path.exists("/proc/sys/kernel/seccomp")
 
 
 class _Program:
-    """Instructions in order; each rule is a block that falls through when it does not apply."""
+    """BPF instructions in order. Each rule is a block that falls through if it does not apply."""
 
     def __init__(self) -> None:
         self.code: list[tuple[int, int, int, int]] = []
@@ -132,7 +132,7 @@ class _Program:
         self.code.append((code, if_true, if_false, value))
 
     def block(self, number: int, body: list[tuple[int, int, int, int]]) -> None:
-        """``body`` runs for one system call and must end in a return."""
+        """Add ``body`` for one system call; it must end in a return."""
         self.add(_JUMP_EQUAL, number, 0, len(body))
         self.code += body
 
@@ -141,7 +141,7 @@ class _Program:
 
 
 def _argument(index: int) -> tuple[int, int, int, int]:
-    return (_LOAD, 0, 0, 16 + 8 * index)  # the low half, as both machines are little-endian
+    return (_LOAD, 0, 0, 16 + 8 * index)  # the low half: both architectures are little-endian
 
 
 def _returning(value: int) -> tuple[int, int, int, int]:
@@ -149,7 +149,7 @@ def _returning(value: int) -> tuple[int, int, int, int]:
 
 
 def _refuse_if_any(index: int, bits: int) -> list[tuple[int, int, int, int]]:
-    """EPERM when the argument has any of the bits."""
+    """EPERM if the argument has any of the bits."""
     refuse = _returning(ERRNO | errno.EPERM)
     return [_argument(index), (_JUMP_ANY, 0, 1, bits), refuse, _returning(ALLOW)]
 
@@ -162,7 +162,7 @@ def _refuse_if_one_of(index: int, values: Iterable[int]) -> list[tuple[int, int,
 
 
 def _tracing() -> list[tuple[int, int, int, int]]:
-    """ptrace: attaching to anyone but the first process, which is the sandbox's own."""
+    """ptrace: EPERM for attaching to the first process, which is the sandbox's own."""
     return [
         _argument(1),
         (_JUMP_EQUAL, 1, 0, 1),
@@ -172,7 +172,7 @@ def _tracing() -> list[tuple[int, int, int, int]]:
 
 
 def _creation(flags: int, mode: int) -> list[tuple[int, int, int, int]]:
-    """open: the mode counts only when the call may create (O_CREAT or O_TMPFILE)."""
+    """open: the mode matters only if the call may create a file (O_CREAT or O_TMPFILE)."""
     return [
         _argument(flags),
         (_JUMP_ANY, 0, 3, 0o100 | 0o20000000),
@@ -203,7 +203,7 @@ def _sockets(families: Iterable[int]) -> list[tuple[int, int, int, int]]:
     body = [_argument(0)]
     for family in families:
         if family == AF_NETLINK:
-            # Only routing, which getifaddrs(3) asks; not audit, udev events or packet filters.
+            # Only NETLINK_ROUTE, for getifaddrs(3); no audit, udev events or packet filters.
             body += [
                 (_JUMP_EQUAL, 0, 4, family),
                 _argument(2),
@@ -219,8 +219,8 @@ def _sockets(families: Iterable[int]) -> list[tuple[int, int, int, int]]:
 def build(families: Iterable[int], machine: str | None = None, *, attach: bool = False) -> bytes:
     """The filter as ``struct sock_filter[]``; ``families`` are the permitted socket families.
 
-    ``attach`` permits ptrace of processes that run already: for a command that sees only its own,
-    the first of which is not its own.
+    ``attach`` permits attaching by ptrace to every process except the first. It is for a command
+    in a private pid namespace, whose first process belongs to the sandbox.
     """
     machine = machine or os.uname().machine
     column = list(_ARCHITECTURES).index(machine)
@@ -266,7 +266,7 @@ class _FilterProgram(ctypes.Structure):
 
 
 def install(program: bytes) -> None:
-    """Put this process and all that it becomes under the filter; needs no new privileges set."""
+    """Apply the filter to this process and whatever it executes; requires ``no_new_privs``."""
     buffer = ctypes.create_string_buffer(program, len(program))
     header = _FilterProgram(len(program) // 8, ctypes.addressof(buffer))
     linux.prctl(linux.PR_SET_SECCOMP, 2, ctypes.addressof(header))

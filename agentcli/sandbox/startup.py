@@ -1,14 +1,15 @@
-"""Files that the host runs first when it uses a workspace's virtual environment, or its own shell.
+"""The files that the host runs first when it uses a virtual environment, or its own shell.
 
 An environment's interpreter, its ``activate`` scripts and what every start of its Python imports
-are written once, when it is made. A command may make a new one, but not turn one that was there
-into something else: the user activates it without looking. Programs in ``bin`` and ``.pth`` files
-come and go with packages, whose installer records them with their digests: others may not come.
+are written once, when the environment is created. A command may create a new environment, but not
+change an existing one there: the user activates it without looking. Programs in ``bin`` and
+``.pth`` files come and go with packages, whose installer records them with their digests. Those
+without a record may not be added.
 
-Covers: environments of the workspace by the usual names (``VENVS``); start files of shells and of
-    git where the home folder lies in the workspace.
-Does not cover: packages installed into the environment, nor what they bring along: they are what a
-    command may be there to install.
+Covers: environments of the workspace with the usual names (``VENVS``); start files of shells and
+    of git if the home folder lies in the workspace.
+Does not cover: packages installed into the environment and their files, since installing packages
+    may be what a command is for.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ RC_FILES = (
     *(".cshrc", ".tcshrc", ".gitconfig", ".pdbrc", ".tmux.conf", ".xprofile", ".xinitrc"),
     *(".Xresources", ".pam_environment", ".local/bin", ".local/share/applications"),
 )
-"""In the home folder; files or folders."""
+"""Files or folders in the home folder."""
 
 _IMPORTED = ("sitecustomize", "usercustomize")  # modules or packages
 
 
 def of_venvs(root: str) -> dict[str, list[str]]:
-    """The start files of each environment there is, relative to the workspace ``root``.
+    """The start files of each existing environment, relative to the workspace ``root``.
 
-    All that packages brought is among them for which ``comes_with_packages`` is true.
+    They include files that packages installed, if ``comes_with_packages`` is true for them.
     """
     found = {}
     for venv in VENVS:
@@ -45,7 +46,7 @@ def of_venvs(root: str) -> dict[str, list[str]]:
 
 
 def comes_with_packages(path: str) -> bool:
-    """Whether a start file is one that packages may bring and take along."""
+    """Whether installing or removing packages may add or remove this start file."""
     name = os.path.basename(path)
     if path.endswith(".pth"):
         return True
@@ -54,7 +55,7 @@ def comes_with_packages(path: str) -> bool:
 
 
 def is_recorded(venv: str, path: str, data: bytes) -> bool:
-    """Whether a package in ``venv`` (its folder) says that it brought this file with this content.
+    """Whether a package in ``venv`` (a folder) records this file with exactly this content.
 
     ``path`` is relative to the environment's parent. Source of the format: PEP 376 and 427.
     """
@@ -91,6 +92,6 @@ def _names(folder: str) -> list[str]:
 
 
 def of_home(home: str, workspace: str) -> tuple[str, ...]:
-    """``RC_FILES`` relative to a workspace that holds the home folder."""
+    """``RC_FILES`` relative to a workspace that contains the home folder."""
     inside = os.path.relpath(home, workspace)
     return tuple(os.path.normpath(os.path.join(inside, name)) for name in RC_FILES)

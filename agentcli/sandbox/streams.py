@@ -1,4 +1,4 @@
-"""One output stream of a command, as the supervisor holds it.
+"""One output stream of a command, in the supervisor.
 
 Standard library only.
 """
@@ -12,7 +12,7 @@ SAMPLE_BYTES = 8192
 
 
 class Stream:
-    """One output stream: passes its beginning through and keeps its end."""
+    """One output stream: passes its start through and keeps its end."""
 
     def __init__(self, descriptor: int, kind: int, keep: int) -> None:
         self.descriptor = descriptor
@@ -24,14 +24,14 @@ class Stream:
         self.sampled_at = 0.0
 
     def take(self, data: bytes) -> tuple[bytes, bytes]:
-        """Split new bytes into what goes through at once and a sample of the rest to show."""
+        """Split new bytes into those to pass through now and a sample of the rest for display."""
         head, rest = data[: self.head_left], data[self.head_left :]
         self.head_left -= len(head)
         if not rest:
             return head, b""
         self.tail += rest
         excess = len(self.tail) - self.tail_size
-        if excess > self.tail_size:  # cut seldom: each cut moves the whole tail
+        if excess > self.tail_size:  # cut rarely: each cut moves the whole tail
             del self.tail[:excess]
             self.dropped += excess
         now = time.monotonic()
@@ -41,7 +41,7 @@ class Stream:
         return head, rest[-SAMPLE_BYTES:]
 
     def end(self) -> bytes:
-        """The kept end; ``dropped`` is final afterwards."""
+        """The end that was kept; ``dropped`` is final afterwards."""
         excess = len(self.tail) - self.tail_size
         if excess > 0:
             del self.tail[:excess]

@@ -1,18 +1,18 @@
-"""The supervisor: a single-threaded process that starts first and alone forks.
+"""The supervisor: a single-threaded process that starts first and is the only one that forks.
 
-agentcli speaks to it over a socket pair in frames; see ``protocol.py``. For each command it makes
-pipes, forks a warden (``warden.py``), forwards output while it arrives, and reports the end. The
-beginning of a long output goes through at once; of the rest only the end is kept, and a sample is
-shown now and then, so that a flood of output costs agentcli nothing. Between commands it makes the
-next sandbox ahead (``ahead.py``).
+agentcli talks to it in frames over a socket pair; see ``protocol.py``. For each command it creates
+pipes, forks a warden (``warden.py``), forwards output as it arrives, and reports the end. The start
+of a long output is forwarded at once. Of the rest only the end is kept, with an occasional sample
+for display, so that a flood of output costs agentcli nothing. Between commands it prepares the next
+sandbox (``ahead.py``).
 
-It ends, and its wardens with it, when the socket closes, when agentcli ends in any way (kill -9
-too), or on SIGTERM.
+It ends, together with its wardens, when the socket closes, when agentcli ends in any way (even by
+kill -9), or on SIGTERM.
 
-Covers: no fork beside other threads; no inherited descriptor or secret (its own environment is an
-    allowlist); nothing waits for a pipe once the main process is gone; orphans of a warden that
-    was killed are killed here.
-Does not cover: confinement, which is the launch's own (bwrap, Landlock, seccomp).
+Covers: no fork in a process with threads; no inherited descriptor or secret (its own environment
+    is an allowlist); nothing waits for a pipe once the main process is gone; orphans of a killed
+    warden are killed here.
+Does not cover: confinement, which is up to the launch (bwrap, Landlock, seccomp).
 
 Standard library only; run as ``python -I -S`` by ``process.py``.
 """
@@ -30,18 +30,18 @@ from agentcli.sandbox.bare import recv_fds, signal, suppress
 from agentcli.sandbox.streams import Stream
 from agentcli.sandbox.warden import Warden
 
-TYPE_CHECKING = False  # as type checkers know it; typing itself takes a tenth of the start
+TYPE_CHECKING = False  # type checkers know the name; importing typing takes a tenth of the start
 if TYPE_CHECKING:
     from typing import Any
 
 CHUNK = 65536
 BACKLOG = 4 * 1024 * 1024
-AHEAD = 2  # sandboxes that wait for a command: the next one may come before one can be made
-IDLE_MS = 5  # of quiet after a start, before what the next command needs is made ahead
+AHEAD = 2  # waiting sandboxes: two commands may follow each other faster than one can be made
+IDLE_MS = 5  # of quiet after a command's start, before the next one is prepared
 
 
 class _Command:
-    """A running command: its warden, its streams, and the warden's report so far."""
+    """A running command: its warden, its streams, and what the warden has reported so far."""
 
     def __init__(self, number: int, warden: int, report: int, streams: list[Stream]) -> None:
         self.number = number
@@ -52,7 +52,7 @@ class _Command:
 
 
 class _Waiting:
-    """A shell that has started and waits for its one line, with its warden and its streams."""
+    """A started shell that waits for its one line, with its warden and its streams."""
 
     def __init__(self, warden: Warden, line: int, streams: list[Stream]) -> None:
         self.warden = warden
@@ -60,7 +60,7 @@ class _Waiting:
         self._line = line
 
     def says(self, line: bytes) -> bool:
-        """Hand over the line, which fits into the pipe; False if nobody is there to read it."""
+        """Send the line, which fits into the pipe; False if the shell is gone."""
         try:
             os.write(self._line, line)
         except BrokenPipeError:
@@ -70,7 +70,7 @@ class _Waiting:
         return True
 
     def close(self) -> None:
-        """Let it end unused, unless ``says`` was called."""
+        """End a shell to which ``says`` was never called."""
         os.close(self._line)
         self.discard()
 
@@ -92,7 +92,7 @@ class _Supervisor:
         self.template: dict[str, Any] | None = None
         self.template_fds: list[int] = []
         self.waiting: list[_Waiting] = []
-        self.starting = False  # a command that has not ended meanwhile
+        self.starting = False  # the command that started last has not ended
         self.poll = select.poll()
         self.handlers: dict[int, Any] = {}
         self.running = True
@@ -111,7 +111,7 @@ class _Supervisor:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         self._watch(wake, select.POLLIN, lambda: self._on_child(wake))
-        # A pidfd sees the whole process end; a death signal would follow the starting thread.
+        # A pidfd reports the end of the whole process; PDEATHSIG that of the thread that forked.
         with suppress(OSError, AttributeError):
             self._watch(os.pidfd_open(self.parent), select.POLLIN, self._stop)
         self._send(protocol.READY, 0, b"")
@@ -201,7 +201,7 @@ class _Supervisor:
 
     def _new_waiting(self, template: dict[str, Any]) -> _Waiting:
         reader, writer = os.pipe()
-        # Opened anew, as each reader needs a place of its own in the file.
+        # Opened again, since each reader needs its own position in the file.
         files = [os.open(f"/proc/self/fd/{one}", os.O_RDONLY) for one in self.template_fds]
         fds = dict(zip(template["fds"], files, strict=True))
         warden, streams = self._start(template, {**fds, 0: reader})
@@ -213,15 +213,15 @@ class _Supervisor:
         return self.spare is not None and (self.template is None or len(self.waiting) == AHEAD)
 
     def _prepare(self) -> None:
-        """One thing at a time, as commands may be under way."""
+        """Prepare one thing at a time, as commands may be running."""
         if self.template is not None and len(self.waiting) < AHEAD:
             self.waiting.append(self._new_waiting(self.template))
         else:
-            cgroup.look()  # once for all wardens, which are copies
+            cgroup.look()  # once, for all wardens forked from now on
             self.spare = self._new_warden()
 
     def _start(self, launch: dict[str, Any], fds: dict[int, int]) -> tuple[Warden, list[Stream]]:
-        """Start a process that nobody watches yet; ``fds`` are the descriptors given to it."""
+        """Start a process without watching it yet; ``fds`` are the descriptors given to it."""
         streams = []
         opened = [os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)]
         given = dict(fds)
@@ -246,7 +246,7 @@ class _Supervisor:
     def _follow(
         self, number: int, warden: Warden, streams: list[Stream], launch: dict[str, Any]
     ) -> None:
-        """From now on it is a command, whose output is passed on and whose limits hold."""
+        """Make it a command: from now on its output is forwarded and its limits hold."""
         warden.watch(launch["limits"], launch.get("disk_path"))
         command = _Command(number, warden.pid, warden.report, streams)
         self.commands[number] = command
@@ -269,7 +269,7 @@ class _Supervisor:
                 os.kill(command.warden, signal.SIGTERM)
 
     def _read(self, command: _Command, stream: Stream) -> bool:
-        """Read once; False when there is nothing (more) to read."""
+        """Read once; False if there is nothing to read, for now or for good."""
         try:
             data = os.read(stream.descriptor, CHUNK)
         except BlockingIOError:
@@ -290,7 +290,7 @@ class _Supervisor:
         command.said += data
         if data and not protocol.is_whole(command.said):
             return
-        # No process of the command is left: the warden says so, or is gone itself.
+        # No process of the command is left: the warden has said so, or is gone itself.
         self._forget(command.report)
         counts = []
         for stream in command.streams:
@@ -326,7 +326,7 @@ class _Supervisor:
         self._kill_orphans()
 
     def _kill_orphans(self) -> None:
-        """Whoever is our child without being a warden lost its own: end it."""
+        """Kill our children that are not wardens: they have lost theirs."""
         try:
             with open(f"/proc/self/task/{os.getpid()}/children") as file:
                 mine = [int(word) for word in file.read().split()]
@@ -356,7 +356,7 @@ class _Supervisor:
         self._throttle(len(self.outbox) > BACKLOG)
 
     def _throttle(self, on: bool) -> None:
-        """While agentcli does not read, commands wait on their full pipes."""
+        """Stop reading output while agentcli does not, so that commands wait on full pipes."""
         if on == self.throttled:
             return
         self.throttled = on
@@ -383,11 +383,11 @@ class _Supervisor:
 
 
 def main(descriptor: int, parent: int) -> None:
-    """Serve the socket that was inherited as ``descriptor`` until it closes."""
+    """Serve the socket inherited as ``descriptor`` until it closes."""
     linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
     linux.prctl(linux.PR_SET_DUMPABLE, 0)
     os.chdir("/")
-    # Forked children would copy every page that a collection touches.
+    # A collection in a forked child would copy every page that it touches.
     gc.disable()
     gc.freeze()
     link = socket(fileno=descriptor)
@@ -400,4 +400,4 @@ def main(descriptor: int, parent: int) -> None:
             text = f"{type(error).__name__}: {error}".encode()
             link.sendall(protocol.encode(protocol.FAULT, 0, text))
         os._exit(1)
-    os._exit(0)  # its end is waited for, and taking the interpreter apart takes 3 ms
+    os._exit(0)  # agentcli waits for this, and tearing down the interpreter takes 3 ms

@@ -1,6 +1,6 @@
-"""The user's own programs on the user's own terminal, such as an editor: never confined.
+"""Runs the user's own programs, such as an editor, on the user's terminal: never confined.
 
-They get the environment of a login, but none of the keys that agentcli was given.
+They get the user's environment, but none of the keys that agentcli was given.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _USUAL = ("nano", "vim", "vi")
 
 
 def editor(environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
-    """The command of the user's editor: ``$VISUAL``, ``$EDITOR``, else one that is there.
+    """The command of the user's editor: ``$VISUAL``, ``$EDITOR``, else one that is installed.
 
     Raises:
-        UsageError: none is to be found.
+        UsageError: there is none.
     """
     environ = os.environ if environ is None else environ
     for name in ("VISUAL", "EDITOR"):
@@ -39,7 +39,7 @@ def editor(environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
 
 
 def run(argv: Sequence[str], *, cwd: Path) -> int:
-    """Run a program in the foreground; its exit code.
+    """Run a program in the foreground and return its exit code.
 
     Raises:
         UsageError: it cannot be started.

@@ -1,4 +1,4 @@
-"""Who descends from a process, what they use, and ending all of them.
+"""Finds the descendants of a process, measures what they use, and kills them all.
 
 Standard library only: this runs in the supervisor and its wardens.
 """
@@ -13,11 +13,11 @@ from agentcli.sandbox.bare import signal, suppress
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 SPARE_TASKS = 64
-"""Beyond a tree's limit before the kernel refuses it more, so that a sample sees it passed."""
+"""How far above a tree's limit the kernel's own limit lies, so that a sample can see the excess."""
 
 
 def is_running(pid: int) -> bool:
-    """Whether there is such a process, whoever it belongs to."""
+    """Whether there is a process with this id, whoever owns it."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -28,9 +28,9 @@ def is_running(pid: int) -> bool:
 
 
 def descendants(root: int, most: int | None = None) -> list[int]:
-    """All processes below ``root``, without it. Zombies are among them.
+    """All processes below ``root``, zombies included; ``root`` itself is not.
 
-    With ``most`` the search may end once it has found more than that.
+    With ``most``, the search may stop once it has found more than that.
     """
     try:
         return _walk_children(root, most)
@@ -39,7 +39,7 @@ def descendants(root: int, most: int | None = None) -> list[int]:
 
 
 def _walk_children(root: int, most: int | None) -> list[int]:
-    """Follow the kernel's own lists of children, which touches nobody else's processes."""
+    """Follow the kernel's own lists of children, without looking at unrelated processes."""
     found: list[int] = []
     pending = [root]
     while pending and (most is None or len(found) <= most):
@@ -47,7 +47,7 @@ def _walk_children(root: int, most: int | None) -> list[int]:
         try:
             threads = os.listdir(f"/proc/{pid}/task")
         except OSError:
-            continue  # it ended meanwhile
+            continue  # it has ended in the meantime
         for thread in threads:
             try:
                 with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
@@ -64,17 +64,17 @@ def _walk_children(root: int, most: int | None) -> list[int]:
 
 
 def _scan(root: int) -> list[int]:
-    """The same by reading the parent of every process that /proc shows."""
+    """The same, from the parent of every process in /proc."""
     table: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
         if not name.isdigit():
             continue
         try:
             with open(f"/proc/{name}/stat", "rb") as file:
-                # The command's name stands in parentheses and may itself hold spaces and ")".
+                # The command's name is in parentheses and may itself contain spaces and ")".
                 fields = file.read().rpartition(b")")[2].split()
         except OSError:
-            continue  # it ended meanwhile
+            continue  # it has ended in the meantime
         table.setdefault(int(fields[1]), []).append(int(name))
     found: list[int] = []
     pending = list(table.get(root, ()))
@@ -86,7 +86,7 @@ def _scan(root: int) -> list[int]:
 
 
 def first_inside(main: int) -> int | None:
-    """The first process of the namespace of process ids that a child holds; None if it has none."""
+    """The first process of the pid namespace that a child holds; None if it holds none."""
     for pid in descendants(main, 0):
         with suppress(OSError), open(f"/proc/{pid}/status", "rb") as file:
             ids = file.read().partition(b"\nNSpid:")[2].partition(b"\n")[0].split()
@@ -96,9 +96,9 @@ def first_inside(main: int) -> int | None:
 
 
 def processes_inside(main: int) -> int:
-    """How many live in the namespace of process ids that a child holds; 0 where it holds none.
+    """How many processes are in the pid namespace that a child holds; 0 if it holds none.
 
-    By one listing, which takes a fiftieth of a walk over as many.
+    Takes one listing of that namespace's /proc, fifty times faster than a walk over as many.
     """
     first = first_inside(main)
     for pid in descendants(first, 0) if first else ():
@@ -108,11 +108,11 @@ def processes_inside(main: int) -> int:
 
 
 class Usage:
-    """What a set of processes uses together.
+    """What a set of processes uses in total.
 
-    ``memory`` is resident bytes (shared file pages not counted), ``tasks`` counts threads,
-    ``written`` is bytes sent towards the disk by the living and by children they waited for;
-    ``hidden``: some process does not let that be read.
+    ``memory`` is resident bytes (without shared file pages), ``tasks`` counts threads, ``written``
+    is the bytes sent to the disk by these processes and by children they have waited for.
+    ``hidden`` means that some process does not let ``written`` be read.
     """
 
     def __init__(self, pids: list[int]) -> None:
@@ -129,7 +129,7 @@ class Usage:
             except OSError:
                 continue
             self.tasks += _field(status, b"Threads:")
-            # Anonymous and shared-memory pages cost memory; mapped files can be dropped again.
+            # Anonymous and shared-memory pages cost memory; pages of mapped files can be dropped.
             kib = sum(_field(status, name) for name in (b"RssAnon:", b"RssShmem:", b"VmSwap:"))
             self.memory += kib * 1024 if kib else (int(fields[1]) - int(fields[2])) * _PAGE
             try:
@@ -144,18 +144,18 @@ class Usage:
 
 
 def shared_bytes() -> int:
-    """Memory of the machine that files in memory take."""
+    """Bytes of the machine's memory that are taken by files in memory."""
     with open("/proc/meminfo", "rb") as file:
         return _field(file.read(), b"\nShmem:") * 1024
 
 
 def memfd_bytes(pids: list[int]) -> int:
-    """Memory of the open files that exist in memory only."""
+    """Bytes of the processes' open files that exist only in memory."""
     return _unnamed_bytes(pids, in_memory=True)
 
 
 def unnamed_bytes(pids: list[int]) -> int:
-    """Bytes on disk of files that are open and were removed, or never had a name."""
+    """Bytes on disk of the processes' open files that have no name, or none any more."""
     return _unnamed_bytes(pids, in_memory=False)
 
 
@@ -182,22 +182,22 @@ def _field(text: bytes, name: bytes) -> int:
 
 
 def kill_descendants(root: int) -> None:
-    """End everything below this process (``root`` is its own id) and reap it all.
+    """Kill everything below this process (``root`` is its own id) and reap it all.
 
-    The nearest go first with all of their groups, which the kernel ends in one go. Of the rest
-    everyone is stopped before anyone is killed, so that a fork bomb cannot outrun the sweep. As
-    the caller is a subreaper, "no child left to wait for" means that no descendant exists.
+    The direct children and their process groups go first; the kernel kills a group at once. Of the
+    rest, all are stopped before any is killed, so that a fork bomb cannot outrun the sweep. As the
+    caller is a subreaper, "no child left to wait for" means that no descendant exists.
     """
     _send(descendants(root, 0), signal.SIGKILL)
     while not reap_all():
         for number in (signal.SIGSTOP, signal.SIGKILL):
             _send(descendants(root), number)
-        # Blocked in the caller, so that this sleeps until the next one has ended.
+        # SIGCHLD is blocked in the caller, so that this sleeps until the next one has ended.
         signal.sigtimedwait({signal.SIGCHLD}, 0.01)
 
 
 def _send(pids: list[int], number: int) -> None:
-    """To processes, and to the groups that they lead."""
+    """Send a signal to processes and to the groups that they lead."""
     for pid in pids:
         for send in (os.killpg, os.kill):
             with suppress(ProcessLookupError, PermissionError):
@@ -205,10 +205,10 @@ def _send(pids: list[int], number: int) -> None:
 
 
 def give_way(main: int, pids: list[int]) -> None:
-    """Let processes, and the groups that they lead, have what time others leave to them.
+    """Give processes, and the groups that they lead, the lowest priority.
 
-    Those that they start inherit it. The two that hold a namespace are left out, as their death
-    ends all in it and must not wait.
+    What they start inherits it. The two processes that hold a namespace are excepted: killing them
+    ends everything in it, and must not wait.
     """
     first = first_inside(main)
     for pid in pids:
@@ -219,10 +219,10 @@ def give_way(main: int, pids: list[int]) -> None:
 
 
 def kill_namespace(main: int, patience_s: float = 5.0) -> None:
-    """End a child that holds a namespace of process ids, and with it all that lives in there.
+    """Kill a child that holds a pid namespace, and with it everything in that namespace.
 
-    With the namespace's first process the kernel kills the rest in one go, however fast they fork;
-    a walk over them could not keep up.
+    When the namespace's first process dies, the kernel kills the rest at once, however fast they
+    fork; a walk over them could not keep up.
     """
     first = first_inside(main)
     if first is None:
@@ -236,7 +236,7 @@ def kill_namespace(main: int, patience_s: float = 5.0) -> None:
 
 
 def reap_all() -> bool:
-    """Collect every child that has ended; True when there is no child at all any more."""
+    """Reap every child that has ended; True if no child is left at all."""
     while True:
         try:
             pid, _ = os.waitpid(-1, os.WNOHANG)

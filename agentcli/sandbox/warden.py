@@ -1,15 +1,16 @@
-"""One warden per command: a forked copy of the supervisor that watches over one tree.
+"""One warden per command: a forked copy of the supervisor that watches one process tree.
 
-It is the subreaper of the command, so whatever the command leaves behind falls to it and to no
-other command's warden. It holds the clock, watches memory, tasks and disk, and ends when nothing
-of the tree is left. It dies with the supervisor, and the command dies with it.
+It is the subreaper of the command, so that it inherits whatever the command leaves behind, and no
+other command's warden does. It enforces the time limit, watches memory, tasks and disk, and ends
+when nothing of the tree is left. It dies with the supervisor, and the command dies with it.
 
-Covers: time-outs; memory, tasks and disk growth of the whole tree (sampled; memory and tasks by the
-    kernel itself where ``cgroup.py`` can have it so, tasks of an ordinary user in any case: exactly
-    in a user namespace, which counts anew, else as that user's present tasks and the limit twice);
-    daemons that left the group or the session; the supervisor's own death.
+Covers: time-outs; memory, tasks and disk growth of the whole tree. All are sampled; the kernel
+    itself limits memory and tasks if ``cgroup.py`` is able to. It limits an ordinary user's tasks
+    in any case: exactly in a user namespace, which counts anew, else at the machine's present
+    tasks plus twice the limit. Also daemons that left the group or the session, and the
+    supervisor's own death.
 Does not cover: what happens between two samples (20 ms at first, then 50 ms) unless cgroups or
-    the per-process limits stop it. The kernel limits no tasks of root's but by cgroups.
+    the per-process limits stop it. For root, the kernel limits tasks only by cgroups.
 
 Standard library only.
 """
@@ -26,20 +27,20 @@ from _socket import MSG_DONTWAIT, MSG_PEEK, socket, socketpair
 from agentcli.sandbox import cgroup, landlock, linux, namespaces, protocol, seccomp, tree
 from agentcli.sandbox.bare import recv_fds, send_fds, signal, suppress
 
-TYPE_CHECKING = False  # as type checkers know it; typing itself takes a tenth of the start
+TYPE_CHECKING = False  # type checkers know the name; importing typing takes a tenth of the start
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 _WATCHED = frozenset({signal.SIGCHLD, signal.SIGTERM})
-_MANY = 128  # processes, from which on a tree gives way, or its warden would get no time
+_MANY = 128  # processes; a larger tree gets the lowest priority, or its warden would get no time
 
 
 class Warden:
-    """A warden that waits for its command, with the process that will become the command.
+    """A warden that waits for its command, and the process that will become the command.
 
-    Both are forked ahead of time, since forking an interpreter and touching its memory again is
-    the larger part of a command's start. ``report`` is read by the supervisor: one packed object,
-    when no process of the command is left.
+    Both are forked ahead of time, since most of a command's start is forking an interpreter and
+    touching its memory again. The supervisor reads ``report``: one packed object, sent when no
+    process of the command is left.
     """
 
     def __init__(self) -> None:
@@ -47,7 +48,7 @@ class Warden:
         self._launch, launch = socketpair()
         self.report, report = os.pipe()
         parent = os.getpid()
-        # An order to end may come at once; until the warden waits for it, it must not be lost.
+        # SIGTERM may come at once, and must not be lost before the warden waits for it.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
         self.pid = os.fork()
         if self.pid == 0:
@@ -68,19 +69,19 @@ class Warden:
             self._launch.close()
 
     def watch(self, limits: dict[str, Any], disk_path: str | None) -> None:
-        """From now on time counts, and every other limit."""
+        """Start the clock and enforce all limits from now on."""
         order = {"limits": limits, "disk_path": disk_path}
         _write_all(self._order, marshal.dumps(order))
         os.close(self._order)
 
     def close(self) -> None:
-        """Instead of ``watch``: it ends, and whatever it was given with it."""
+        """End the warden, and whatever it was given, instead of calling ``watch``."""
         self._launch.close()
         os.close(self._order)
 
 
 def _run(order: int, launch: socket, report: int, parent: int) -> NoReturn:
-    """The warden, from its fork to its end."""
+    """Be the warden, from its fork to its end."""
     try:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
@@ -106,17 +107,17 @@ def _serve(order: int, launch: socket, report: int, failure: int, child_failure:
         _become(launch, child_failure, me, group)
     os.close(child_failure)
     launch.close()
-    with suppress(OSError):  # only root can; a fork bomb takes the processor from others
+    with suppress(OSError):  # only root can; against fork bombs that take all CPU time
         os.setpriority(os.PRIO_PROCESS, 0, -10)
     text = os.read(order, 65536)  # small enough to come in one piece
-    if not text:  # never needed
+    if not text:  # closed without being used
         tree.kill_descendants(me)
         if group is not None:
             group.remove()
         return
     started = time.monotonic()
     verdict = _watch(marshal.loads(text), main, started, group)
-    if "status" not in verdict:  # else it is reaped, and its number may be another's
+    if "status" not in verdict:  # else it is reaped, and its pid may be reused
         tree.kill_namespace(main)
     tree.kill_descendants(me)
     fault = _read_all(failure)
@@ -163,7 +164,7 @@ def _watch(
             return {**verdict, "timed_out": True}
         if group is not None and (refused := _refused(group, limits)):
             return {**verdict, **refused}
-        # What is quick comes first: the more processes want time, the less of it is left here.
+        # The quickest test comes first: the more processes run, the less time is left here.
         grown = _all_tasks() - tasks_before > limits["tasks"]
         if grown and tree.processes_inside(main) > limits["tasks"]:
             return {**verdict, **too_many}
@@ -184,13 +185,13 @@ def _watch(
             return {**verdict, **too_many}
         if disk.exceeded(usage, pids):
             return {**verdict, "disk_exceeded": True}
-        # A tree that grows fast is looked at again soon: a fork bomb doubles within milliseconds.
+        # Look at a fast-growing tree again soon: a fork bomb doubles within milliseconds.
         pause = 0.01 if len(pids) > max(2 * seen, 32) else 0.05 if len(pids) < 200 else 0.1
         seen = len(pids)
 
 
 def _refused(group: cgroup.Group, limits: dict[str, Any]) -> dict[str, Any]:
-    """What the kernel has refused the tree, as a verdict; empty if nothing."""
+    """A verdict on what the kernel has refused to the tree; empty if nothing."""
     if group.out_of_memory():
         return {"memory_exceeded": True}
     if group.out_of_tasks():
@@ -199,11 +200,11 @@ def _refused(group: cgroup.Group, limits: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Shared:
-    """Files in memory, which no process need have mapped: what a control group would count.
+    """Limits files in memory, mapped or not, as a control group would.
 
-    The whole machine's growth is looked at first, as it costs next to nothing. What System V
-    segments hold cannot be told from outside, nor what a process hides: then the machine's growth
-    itself has a limit, which leaves room for the sandbox's own /tmp and the like.
+    It first looks at the growth of the whole machine, which costs next to nothing. System V
+    segments cannot be measured from outside, nor can what a process hides. The machine's growth
+    therefore has a limit of its own, with room for the sandbox's own /tmp and the like.
     """
 
     ROOM = 3 << 30
@@ -220,13 +221,13 @@ class _Shared:
 
 
 class _Disk:
-    """Growth of the disk: what went missing from free space, if it was this tree that took it."""
+    """Limits growth of the disk: the loss of free space, if this tree caused it."""
 
     def __init__(self, path: str | None, limit: int) -> None:
         self.path = path
         self.limit = limit
         self.free = self._free()
-        self.started = time.time() - 1  # file systems' clocks are coarse
+        self.started = time.time() - 1  # file system clocks are coarse
 
     def _free(self) -> int:
         if not self.path:
@@ -240,11 +241,11 @@ class _Disk:
     def exceeded(self, usage: tree.Usage, pids: list[int]) -> bool:
         if self.free - self._free() <= self.limit:
             return False
-        # Space can also be had without writing (fallocate), and a process can hide what it writes.
+        # Space can also be taken without writing (fallocate), and a process can hide its writes.
         return usage.hidden or max(usage.written, self._grown(pids)) > self.limit
 
     def _grown(self, pids: list[int]) -> int:
-        """Bytes of disk in files of the workspace that have changed since, or have no name."""
+        """Bytes on disk of workspace files changed since the start, and of unnamed open files."""
         size = tree.unnamed_bytes(pids)
         pending = [self.path] if self.path else []
         while pending and size <= self.limit:
@@ -261,7 +262,7 @@ class _Disk:
 
 
 def _reap_until(main: int) -> int | None:
-    """Reap all that has ended; the wait status of ``main`` if it is among them."""
+    """Reap every child that has ended; the wait status of ``main`` if it is one of them."""
     status = None
     while True:
         try:
@@ -275,7 +276,7 @@ def _reap_until(main: int) -> int | None:
 
 
 def _become(link: socket, failure: int, parent: int, group: cgroup.Group | None) -> NoReturn:
-    """Wait for the launch, then turn into the command; never returns."""
+    """Wait for the launch, then become the command; never returns."""
     step = "start"
     try:
         os.setsid()
@@ -283,9 +284,9 @@ def _become(link: socket, failure: int, parent: int, group: cgroup.Group | None)
         if os.getppid() != parent:
             os._exit(0)
         if group is not None and not _is_for_worker(link):
-            with suppress(OSError):  # the samples hold the limits then
+            with suppress(OSError):  # then the samples enforce the limits
                 group.enter()
-        # An exec resets handlers by itself, but what is ignored stays so.
+        # exec resets handlers, but ignored signals stay ignored.
         for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, set())
@@ -320,9 +321,9 @@ def _become(link: socket, failure: int, parent: int, group: cgroup.Group | None)
 
 
 def _is_for_worker(link: socket) -> bool:
-    """Whether a launch has come already, and is agentcli's own: only the first of a start.
+    """Whether the launch has already arrived and is that of agentcli's own file worker.
 
-    The kernel takes 10 ms to let a process into a group, for which the file worker need not wait.
+    The kernel takes 10 ms to move a process into a group; the file worker need not wait for that.
     """
     try:
         data = link.recv(65536, MSG_PEEK | MSG_DONTWAIT)
@@ -332,7 +333,7 @@ def _is_for_worker(link: socket) -> bool:
 
 
 def _receive(link: socket) -> tuple[dict[str, Any], dict[int, int]]:
-    """The launch and its descriptors; ends the process when there will be none."""
+    """The launch and its descriptors; ends the process if none will come."""
     data, passed = recv_fds(link, 65536, 64)
     if not data:
         os._exit(0)
@@ -347,9 +348,9 @@ def _receive(link: socket) -> tuple[dict[str, Any], dict[int, int]]:
 
 
 def _place(fds: dict[int, int], failure: int) -> int:
-    """Give the command exactly its descriptors; returns the failure pipe's new number."""
+    """Give the command exactly its descriptors; returns the new number of the failure pipe."""
     top = max([*fds, 63]) + 1
-    # First away from all targets, so that no placement overwrites a source still needed.
+    # First move all away from the targets, so that no dup2 overwrites a source still needed.
     moved = {}
     for target, source in fds.items():
         moved[target] = _dup_above(source, top)
@@ -366,22 +367,22 @@ def _dup_above(descriptor: int, lowest: int) -> int:
 
 
 def _keep_only(keep: set[int]) -> None:
-    """Close every descriptor that is not named."""
+    """Close every descriptor except these."""
     start = 0
     for number in [*sorted(keep), 1 << 20]:
-        if number > start:  # an empty range would close everything (CPython 3.11)
+        if number > start:  # in CPython 3.11 an empty range closes everything
             os.closerange(start, number)
         start = number + 1
 
 
 def _set_limits(limits: dict[str, Any]) -> None:
-    """Per-process limits; the hard limit too, so that they cannot be raised again."""
+    """Set per-process limits, hard limits included, so that they cannot be raised again."""
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_FSIZE, limits["file_bytes"])
     _limit(resource.RLIMIT_NOFILE, limits["open_files"])
-    if limits["hard_memory"]:  # not RLIMIT_AS, which counts what is shared and read-only as well
+    if limits["hard_memory"]:  # not RLIMIT_AS, which also counts shared and read-only mappings
         _limit(resource.RLIMIT_DATA, limits["memory_bytes"])
-    # All of the user's tasks are counted, and more of them may start elsewhere meanwhile.
+    # The kernel counts all of the user's tasks, and others may start elsewhere in the meantime.
     _limit(resource.RLIMIT_NPROC, _all_tasks() + 2 * limits["tasks"])
 
 
@@ -393,13 +394,13 @@ def _limit(kind: int, value: int) -> None:
 
 
 def _all_tasks() -> int:
-    """All tasks of the machine, hence not fewer than this user's."""
+    """The number of all tasks on the machine, which is an upper bound for this user's."""
     with open("/proc/loadavg", "rb") as file:
         return int(file.read().split()[3].partition(b"/")[2])
 
 
 def _say(report: int, value: dict[str, Any]) -> None:
-    # Its length lets the supervisor go on without waiting for the end of this process.
+    # The packed length lets the supervisor go on without waiting for this process to end.
     _write_all(report, protocol.pack(value))
 
 
@@ -421,4 +422,4 @@ def _read_all(descriptor: int) -> bytes:
 
 
 def _nothing(number: int, frame: object) -> None:
-    """A handler, so that SIGCHLD is not ignored."""
+    """Handle SIGCHLD by doing nothing, so that it is not ignored."""
