@@ -1,8 +1,8 @@
-"""Where tools act: files and processes behind one protocol.
+"""The protocol through which tools reach files and processes.
 
-Paths are relative to the workspace root or absolute; the environment itself, not a comparison of
-strings, refuses what lies outside. Every operation raises ``EnvironmentOpError`` with a symbolic
-errno when it fails, and ``exec`` never raises for a command that merely fails.
+Paths are relative to the workspace root or absolute. The environment itself refuses paths outside,
+not a comparison of strings. Operations that fail raise ``EnvironmentOpError`` with a symbolic
+errno. ``exec`` does not raise if the command merely fails.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Output = Callable[[str, bytes], None]
 
 @dataclass(frozen=True, slots=True)
 class FileStat:
-    """``kind`` is file, dir, link or other; ``size`` in bytes, ``mode`` the permission bits."""
+    """``kind`` is file, dir, link or other; ``size`` is in bytes, ``mode`` the permission bits."""
 
     path: str
     kind: str
@@ -67,9 +67,10 @@ class GrepMatch:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What became of some paths: a name in only one of the two was made or removed.
+    """Changes to some paths, with the entry of each before and after, as in ``entries.py``.
 
-    Entries are as ``environments/entries.py`` writes them. ``outside``: not a tool's doing.
+    A path that is only in one of the two was created or removed. ``outside`` means that no tool
+    made these changes.
     """
 
     before: Mapping[str, str] = field(default_factory=dict)
@@ -78,7 +79,7 @@ class Changes:
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """All of them, sorted."""
+        """All changed paths, sorted."""
         return tuple(sorted({*self.before, *self.after}))
 
 
@@ -89,7 +90,7 @@ class Environment(Protocol):
     level: str
     """How tools are confined: ``full``, ``reduced`` or ``none``."""
     operations: frozenset[str]
-    """Which of ``files`` and ``process`` exist here."""
+    """Which of ``files`` and ``process`` are available."""
 
     async def exec(
         self,
@@ -101,7 +102,7 @@ class Environment(Protocol):
         stdin: bytes | None = None,
         on_output: Output | None = None,
     ) -> ExecResult:
-        """Run a command, bounded by ``limits``; cancelling kills its whole tree."""
+        """Run a command within ``limits``. Cancelling kills its whole process tree."""
         ...
 
     async def read(self, path: str, *, max_bytes: int | None = None) -> bytes:
@@ -117,15 +118,15 @@ class Environment(Protocol):
         create_parents: bool = True,
         mode: int | None = None,
     ) -> None:
-        """Replace a file in one atomic step, keeping its mode and following links inside the root.
+        """Replace a file atomically, keeping its mode and following links inside the root.
 
-        With ``expect``, the file must still hold these bytes; else ``EnvironmentOpError`` with the
-        code ``CONFLICT`` and nothing is written. ``mode`` is that of a file that is new.
+        With ``expect``, the file must still hold these bytes; otherwise nothing is written, and
+        ``EnvironmentOpError`` has the code ``CONFLICT``. ``mode`` applies to a new file only.
         """
         ...
 
     async def remove(self, path: str, *, expect: bytes | None = None) -> None:
-        """Take a file or a link away, no folder. ``expect`` as in ``write``."""
+        """Remove a file or a link, but no folder. ``expect`` is as in ``write``."""
         ...
 
     async def stat(self, path: str) -> FileStat | None:
@@ -133,11 +134,11 @@ class Environment(Protocol):
         ...
 
     async def list_dir(self, path: str) -> list[DirEntry]:
-        """The names in a folder, sorted, folders and files alike."""
+        """The files and folders in a folder, sorted by name."""
         ...
 
     async def glob(self, pattern: str, path: str = ".", *, limit: int = 1000) -> list[str]:
-        """Paths (relative to the root, sorted) that match; ignored files are left out."""
+        """The paths that match, relative to the root and sorted, without ignored files."""
         ...
 
     async def grep(
@@ -149,24 +150,24 @@ class Environment(Protocol):
         ignore_case: bool = False,
         limit: int = 200,
     ) -> list[GrepMatch]:
-        """Lines that match a regular expression; ignored and binary files are left out."""
+        """The lines that match a regular expression, without ignored and binary files."""
         ...
 
     async def start(self) -> None:
-        """Make it ready; raises ``SandboxError`` when the level asked for is not to be had."""
+        """Prepare for use; raises ``SandboxError`` if the requested level is not available."""
         ...
 
     async def aclose(self) -> None:
-        """Kill what still runs and let go of everything."""
+        """Kill what still runs, and release everything."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What was changed on a copy: a unified diff for people, and the paths, relative and sorted.
+    """The changes on a copy: a unified diff for people, and the paths, relative and sorted.
 
-    Binary files, modes and kinds are told of in git's words. Paths that are not UTF-8 hold
-    surrogates, as Python's file names do.
+    The diff describes binary files, modes and kinds as git does. Paths that are not UTF-8 contain
+    surrogates, like Python's file names.
     """
 
     diff: str
@@ -174,23 +175,23 @@ class Effect:
 
 
 class WorkspaceCopy(Environment, Protocol):
-    """A copy of a workspace, as if it were the workspace itself."""
+    """A copy of a workspace that can be used like the workspace itself."""
 
     async def effect(self) -> Effect:
-        """What differs from the workspace as it was copied."""
+        """How the copy differs from the workspace as it was when it was copied."""
         ...
 
     async def commit(self) -> Effect:
-        """Bring the effect into the workspace: all of it, or nothing.
+        """Apply the effect to the workspace: all of it or nothing.
 
         Raises:
-            EnvironmentOpError: code ``CONFLICT``: a path that it touches has changed meanwhile.
+            EnvironmentOpError: code ``CONFLICT``, a path concerned has changed since the copy.
         """
         ...
 
 
 class Nowhere:
-    """No workspace at all: for agents whose tools need none."""
+    """No workspace, for agents whose tools need none."""
 
     root = ""
     level = "none"
@@ -206,7 +207,7 @@ class Nowhere:
         stdin: bytes | None = None,
         on_output: Output | None = None,
     ) -> ExecResult:
-        """Refused, as everything here; raises ``EnvironmentOpError``."""
+        """Refused, like everything here; raises ``EnvironmentOpError``."""
         raise _nowhere()
 
     async def read(self, path: str, *, max_bytes: int | None = None) -> bytes:
@@ -266,9 +267,9 @@ def _nowhere() -> EnvironmentOpError:
 
 @dataclass
 class LinesRun:
-    """Which lines ran in tests: for each path and line (from 1) in how many that failed or passed.
+    """The lines that tests ran: per path and line (from 1), in how many failed and passed tests.
 
-    ``failed`` and ``passed`` count all tests; both are 0 where nothing is known.
+    ``failed`` and ``passed`` count all tests; both are 0 if nothing is known.
     """
 
     failed: int = 0
@@ -278,24 +279,24 @@ class LinesRun:
 
 @runtime_checkable
 class TracesLines(Protocol):
-    """An environment that can look which lines tests run."""
+    """An environment that can trace which lines tests run."""
 
     def tracing(self) -> AbstractContextManager[LinesRun]:
-        """While it is open, test runs by ``exec`` are looked at; the last one counts."""
+        """Trace the test runs of ``exec`` inside the ``with`` block; the last one counts."""
         ...
 
 
 @runtime_checkable
 class Terminates(Protocol):
-    """An environment that can come to its end: a game that is over, a machine that is gone."""
+    """An environment that can end by itself: a game that is over, a machine that is gone."""
 
     terminal: str
-    """Why nothing more can be done in it; empty while something can."""
+    """Why nothing more can be done in it; empty until then."""
 
 
 @asynccontextmanager
 async def opened(environment: Environment) -> AsyncIterator[Environment]:
-    """Start an environment and close it at the end, whatever happens."""
+    """Start an environment, and close it on exit."""
     await environment.start()
     try:
         yield environment

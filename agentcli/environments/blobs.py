@@ -1,11 +1,11 @@
-"""File contents by digest, in a folder of append-only pack files.
+"""Stores file contents by digest, in a folder of append-only pack files.
 
-Each process writes a pack of its own, so that sessions that share a workspace never write to the
-same file. Beside ``NAME.pack`` is ``NAME.idx``: records of digest, offset and length, each written
-after the content itself. A torn record is ignored, so its content merely counts as missing.
+Each process writes its own pack, so that sessions that share a workspace never write to the same
+file. ``NAME.idx`` next to ``NAME.pack`` has records of digest, offset and length, each written
+after the content itself. A torn record is ignored; its content merely counts as missing.
 
 Nothing is compressed: for a repository of 50,000 files that is the difference between two seconds
-and eight (``bench/snapshots.py``), and the folder goes with the last session of its workspace.
+and eight (``bench/snapshots.py``), and the folder is removed with the workspace's last session.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ _RECORD = struct.Struct(">20sQQ")  # digest, offset, length
 
 
 def digest_of(data: bytes) -> str:
-    """40 hexadecimal digits: the first 160 bits of SHA-256, for which processors have a circuit."""
+    """The first 160 bits of SHA-256, which CPUs compute in hardware, as 40 hexadecimal digits."""
     return hashlib.sha256(data, usedforsecurity=False).hexdigest()[:40]
 
 
 class Blobs:
-    """The contents kept in one folder. Safe to use from several threads."""
+    """The contents stored in one folder. Safe to use from several threads."""
 
     def __init__(self, folder: Path, *, empty: bool = False) -> None:
-        """``empty``: know nothing of what is there already."""
+        """``empty`` ignores what the folder already holds."""
         self.folder = folder
         self._places: dict[str, tuple[str, int, int]] = {}
         self._lock = threading.Lock()
@@ -44,10 +44,10 @@ class Blobs:
         self._unwritten: list[bytes] = []
         self._known = empty
         self.kept_bytes = 0
-        """Of all packs together."""
+        """Size of all packs together."""
 
     def put(self, data: bytes) -> str:
-        """Keep some bytes; returns their digest. Call ``flush`` before relying on it.
+        """Store some bytes and return their digest. Call ``flush`` before relying on it.
 
         Raises:
             SnapshotError: they cannot be written.
@@ -68,10 +68,10 @@ class Blobs:
         return digest
 
     def get(self, digest: str) -> bytes:
-        """The bytes of that digest.
+        """The bytes with that digest.
 
         Raises:
-            SnapshotError: they are not here, or no longer what they were.
+            SnapshotError: they are missing, unreadable or damaged.
         """
         self.flush()
         with self._lock:
@@ -93,7 +93,7 @@ class Blobs:
         return digest in self.places()
 
     def places(self) -> Mapping[str, tuple[str, int, int]]:
-        """Digest to pack, offset and length; read from the folder when it is first asked for."""
+        """Digest to pack, offset and length; read from the folder on first use."""
         if not self._known:
             self._known = True
             for path in sorted(self.folder.glob("*.idx")):
@@ -101,16 +101,16 @@ class Blobs:
         return self._places
 
     def forget_index(self) -> None:
-        """Read the folder's lists again when they are next asked for: another has added to it."""
+        """Read the folder's indexes again on next use, as another process has added to them."""
         self.flush()
         with self._lock:
             self._known = False
 
     def flush(self) -> None:
-        """Hand everything to the system.
+        """Write everything out.
 
         Raises:
-            SnapshotError: it cannot be written; what was not flushed is not kept.
+            SnapshotError: it cannot be written; what was not flushed is lost.
         """
         with self._lock:
             if self._pack is None or not self._unwritten:
@@ -124,7 +124,7 @@ class Blobs:
             self._unwritten.clear()
 
     def close(self) -> None:
-        """Flush and let go of the pack."""
+        """Flush and close the pack."""
         try:
             self.flush()
         finally:
@@ -133,7 +133,7 @@ class Blobs:
                 self._pack = None
 
     def _broken(self, error: OSError) -> SnapshotError:
-        """Give the pack up: nobody knows what of it was written."""
+        """Abandon the pack, since it is unknown how much of it was written."""
         for record in self._unwritten:
             self._places.pop(record[:20].hex(), None)
         self._unwritten.clear()

@@ -1,4 +1,4 @@
-"""Which environment a name means: ``host``, ``docker:IMAGE`` or ``ssh:HOST[:FOLDER]``."""
+"""Creates environments by name: ``host``, ``docker:IMAGE`` or ``ssh:HOST[:FOLDER]``."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def choose(
     domains: Sequence[str] = (),
     ssh_config: str = "",
 ) -> HostEnvironment | SshEnvironment:
-    """The environment, not yet started.
+    """Create the named environment, without starting it.
 
     Raises:
-        CapabilityError: the name is none, or asks for what that kind of environment lacks.
-        WorkspaceError: the workspace is no folder.
-        ConfigError: the list of domains cannot be read.
+        CapabilityError: the name is unknown, or that kind of environment lacks what is wanted.
+        WorkspaceError: the workspace is not a folder.
+        ConfigError: the list of domains is invalid.
     """
     kind, _, rest = name.partition(":")
     if kind == "docker" and rest:

@@ -4,9 +4,10 @@ Inside the sandbox a copy has the path of the workspace, so that absolute paths 
 too; ignored folders and ``.git`` are read-only there. If the sandbox has no mounts (level none, or
 Landlock alone), a copy has another path, and only ``copied`` is available.
 
-Three ways, the first that works: files that share their blocks until one is written (FICLONE); a
-plain copy; and where there is too much for that (``tree.MOST_FILES``, ``tree.MOST_BYTES``) an
-overlay, for which the kernel must allow mounts (``sandbox/overlay.py``).
+There are three ways to copy, and the first that works is used: files that share their blocks until
+one is written (FICLONE); a plain copy; and, if the workspace is too large for that
+(``tree.MOST_FILES``, ``tree.MOST_BYTES``), an overlay, for which the kernel must permit mounts
+(``sandbox/overlay.py``).
 """
 
 from __future__ import annotations
@@ -36,25 +37,25 @@ from agentcli.sandbox.tree import is_running
 
 _PREFIX = "agentcli-copy-"
 _SHOWN = (".venv", "venv")
-"""Where a copy bears another name: not copied, but to be read where they are."""
+"""If a copy has another path: these are not copied, but readable in the original."""
 
 
 class _Made(Protocol):
-    """How a copy was made. ``kept`` is the folder where changed files are read."""
+    """A copy, however it was made. ``kept`` is the folder to read changed files from."""
 
     kept: str
 
     def changes(self) -> tuple[list[Change], list[str]]:
-        """What has changed, with names that are neither file nor folder."""
+        """What has changed, and the names of pipes, sockets and devices."""
         ...
 
     def accept(self, found: Sequence[Change]) -> None:
-        """These are in the workspace now."""
+        """Take note that these changes are in the workspace now."""
         ...
 
 
 class _Plain:
-    """A copy file by file."""
+    """A file-by-file copy."""
 
     def __init__(self, before: tree.Tree, folder: str) -> None:
         self.kept = folder
@@ -82,11 +83,11 @@ class _Layered:
         return upper.changes(self._before, self.kept)
 
     def accept(self, found: Sequence[Change]) -> None:
-        pass  # what was written is compared with the workspace, and now is the same
+        pass  # changes are relative to the workspace, which has them now
 
 
 class CopiedWorkspace(HostEnvironment):
-    """A copy at the workspace's place; see ``WorkspaceCopy``."""
+    """A copy at the workspace's path; see ``WorkspaceCopy``."""
 
     def __init__(
         self,
@@ -141,14 +142,14 @@ async def in_place(
     network: Network = "none",
     domains: Sequence[str] = (),
 ) -> AsyncIterator[CopiedWorkspace]:
-    """A copy of ``root`` that stands in its place and is gone afterwards, committed or not.
+    """A copy of ``root`` at the same path inside; it is removed on exit, committed or not.
 
     ``wanted``, ``network`` and ``domains`` are as in ``HostEnvironment``.
 
     Raises:
-        SandboxError: the level has no mounts of its own, or the workspace is too large to copy and
-            no overlay can be mounted.
-        OSError: it cannot be copied.
+        SandboxError: the level has no private mounts, or the workspace is too large to copy and no
+            overlay can be mounted.
+        OSError: the workspace cannot be copied.
     """
     root = os.path.realpath(root)
     policy = policies.build(root, network=network, domains=tuple(domains))
@@ -183,7 +184,7 @@ async def in_place(
 
 
 def _plain(root: str, before: tree.Tree, bases: list[str]) -> _Plain:
-    """A copy file by file; appends its base. Raises ``tree.TooLarge``."""
+    """Make a file-by-file copy; appends its base to ``bases``. Raises ``tree.TooLarge``."""
     bases.append(_base(root))
     folder = os.path.join(bases[-1], "workspace")
     os.mkdir(folder)
@@ -194,7 +195,10 @@ def _plain(root: str, before: tree.Tree, bases: list[str]) -> _Plain:
 
 
 def _overlay(root: str, bases: list[str], cause: tree.TooLarge) -> LayerSupervisor:
-    """An overlay whose upper folder is where the file system can hold one; appends its base."""
+    """Mount an overlay, with its upper folder where the file system permits one.
+
+    Appends each base that it makes to ``bases``.
+    """
     reasons = []
     for place in _places(root):
         bases.append(_new_base(place))
@@ -208,7 +212,7 @@ def _overlay(root: str, bases: list[str], cause: tree.TooLarge) -> LayerSupervis
 
 
 def _places(root: str) -> Iterator[str]:
-    """Folders outside the workspace that can hold what is written to an overlay."""
+    """Folders outside the workspace that could hold the upper folder of an overlay."""
     for folder in (str(cache_folder() / "copies"), tempfile.gettempdir()):
         with contextlib.suppress(OSError):
             os.makedirs(folder, mode=0o700, exist_ok=True)
@@ -224,11 +228,11 @@ async def copied(
     wanted: Level | None = None,
     kind: type[HostEnvironment] = HostEnvironment,
 ) -> AsyncIterator[HostEnvironment]:
-    """An environment in a copy of ``root`` that is gone afterwards, wherever it can be made.
+    """An environment in a copy of ``root`` at another path; the copy is removed on exit.
 
     Raises:
-        SandboxError: the level asked for is not to be had, or the workspace is too large to copy.
-        OSError: it cannot be copied.
+        SandboxError: the wanted level is not available, or the workspace is too large to copy.
+        OSError: the workspace cannot be copied.
     """
     root = os.path.realpath(root)
     base = await asyncio.to_thread(_base, root)
@@ -252,7 +256,7 @@ async def copied(
 
 
 def _base(root: str) -> str:
-    """A new folder for a copy: where it can share blocks with the workspace, if anywhere."""
+    """A new folder for a copy, preferably where it can share blocks with the workspace."""
     return _new_base(_shares_blocks(os.stat(root).st_dev, root) or tempfile.gettempdir())
 
 
@@ -263,7 +267,7 @@ def _new_base(place: str) -> str:
 
 @functools.cache
 def _shares_blocks(device: int, root: str) -> str | None:
-    """The cache folder, if files there can share blocks with the workspace's; else None: /tmp."""
+    """The cache folder, if files there can share blocks with the workspace's, else None."""
     folder = cache_folder() / "copies"
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -273,7 +277,7 @@ def _shares_blocks(device: int, root: str) -> str | None:
 
 
 def _remove_abandoned(folder: str) -> None:
-    """Remove copies of processes that were killed before they could."""
+    """Remove the copies of processes that were killed before they could do so."""
     with os.scandir(folder) as entries:
         for entry in entries:
             owner = entry.name.removeprefix(_PREFIX).partition("-")[0]
@@ -297,5 +301,5 @@ def _make_mount_points(root: str, folder: str, before: tree.Tree) -> None:
 
 def _policy(policy: Policy, before: tree.Tree) -> Policy:
     shown = tuple(os.path.join(policy.workspace, name) for name in before.apart)
-    # A linked worktree's real repository can be read, and not written either.
+    # The real repository of a linked worktree is readable, but not writable either.
     return replace(policy, read=policy.read + policy.write + shown, write=())

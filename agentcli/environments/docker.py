@@ -1,12 +1,14 @@
-"""The environment of a container: commands run in an image, by the CLI of Docker or Podman.
+"""Runs commands in containers of an image, by the CLI of Docker or Podman.
 
-Covers: the network (none, or the CLI's own), capabilities (none), gaining rights, the image's own
-    files (read-only), everything of this machine but the workspace, the kernel's other processes,
-    memory, tasks and open files; what a command left that the host would obey (``restore.py``).
-Does not cover: what whoever can reach the daemon can do anyway; the kernel, which is shared.
+Covers: the network (none, or the CLI's default), capabilities (none), gaining privileges, the
+    image's own files (read-only), everything on this machine except the workspace, other
+    processes, memory, tasks and open files; what a command left that the host would obey
+    (``restore.py``).
+Does not cover: what anyone who can reach the daemon can do anyway; the kernel, which is shared.
 
-Each command has a container of its own, so that ending it ends all it has started; its /tmp goes
-with it. File tools use the host's confined worker on the workspace, since images may lack Python.
+Each command gets its own container, so that removing it ends everything the command has started.
+Its /tmp is removed with it. File tools use the host's confined worker on the workspace, since
+images may lack Python.
 """
 
 from __future__ import annotations
@@ -38,15 +40,15 @@ _PASSED = re.compile(
 _CLI = Limits(time_s=60)
 _TMP_BYTES = 1 << 30
 _CHILD = '"$@"; exit $?'
-"""The shell stays: signals that are not handled do nothing to the first process of a container."""
+"""The shell remains pid 1 of the container, since the kernel drops signals that pid 1 ignores."""
 _DID_NOT_RUN = {125, 126, 127}
-"""Exit codes by which the CLI says that the command was never started."""
+"""Exit codes with which the CLI says that the command never started."""
 
 
 class DockerEnvironment(HostEnvironment):
-    """One workspace on this machine, seen from an image; without network unless it is asked for.
+    """One workspace on this machine, with commands in an image; no network by default.
 
-    ``program`` and its leading options stand in for the first of PROGRAMS that is there.
+    ``program``, a CLI with its leading options, replaces the first installed one of PROGRAMS.
     """
 
     def __init__(
@@ -66,11 +68,11 @@ class DockerEnvironment(HostEnvironment):
         self._watch: Guard | None = None
 
     async def start(self, *, worker: bool = True) -> None:
-        """Start the file worker, and see that a container of the image can run.
+        """Start the file worker, and check that a container of the image runs.
 
         Raises:
-            CapabilityError: no CLI, no daemon, no such image here, or no container can be made.
-            SandboxError: the file worker's level is not to be had.
+            CapabilityError: no CLI, no daemon, no such local image, or no container starts.
+            SandboxError: the file worker's level is not available.
         """
         found = self._cli or next(((p,) for name in PROGRAMS if (p := shutil.which(name))), ())
         if not found:
@@ -89,7 +91,7 @@ class DockerEnvironment(HostEnvironment):
 
     @property
     def mounts(self) -> bool:
-        """A copy cannot stand in the workspace's place here."""
+        """False: a copy cannot be mounted at the workspace's path here."""
         return False
 
     async def _check_image(self) -> None:
@@ -122,7 +124,7 @@ class DockerEnvironment(HostEnvironment):
             return ExecResult(False, None, error=f"{cwd or self.root}: no such folder")
         name = f"agentcli-{secrets.token_hex(8)}"
         line = (*self._cli, *self._options(name, argv, limits, folder, env, stdin is not None))
-        # The container has the limits; the CLI itself only its time.
+        # The limits are the container's; of them only the time applies to the CLI.
         launch = Launch(
             line,
             self._cli_env(),
@@ -139,7 +141,7 @@ class DockerEnvironment(HostEnvironment):
             result = await self._supervisor.exec(launch, on_output)
             ended = result.exit_code is not None and result.exit_code not in _DID_NOT_RUN
         finally:
-            if not ended:  # with a daemon the container outlives its client
+            if not ended:  # with a daemon, the container outlives the CLI
                 await asyncio.shield(self._run_cli("rm", "-f", name))
             restored = guard.end(read_only=False)
         result = _told(result, argv[0])
@@ -166,7 +168,7 @@ class DockerEnvironment(HostEnvironment):
         line += ["--memory", memory, "--memory-swap", memory, "--pids-limit", str(limits.tasks)]
         files = _at_most(resource.RLIMIT_NOFILE, limits.open_files)
         line += ["--ulimit", f"nofile={files}:{files}"]
-        # Podman's own default may be more than it may set; what bounds tasks is above.
+        # Podman's default may exceed the hard limit; --pids-limit is what bounds tasks.
         processes = _at_most(resource.RLIMIT_NPROC, 16384)
         line += ["--ulimit", f"nproc={processes}:{processes}"]
         line += ["--ulimit", "core=0:0", "--ulimit", f"fsize={limits.file_bytes}"]
@@ -192,13 +194,13 @@ class DockerEnvironment(HostEnvironment):
 
 
 def _at_most(what: int, wanted: int) -> int:
-    """``wanted``, within this process's own hard limit."""
+    """``wanted``, but at most this process's hard limit."""
     hard = resource.getrlimit(what)[1]
     return wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
 
 
 def _mount(path: str, *, read_only: bool = False) -> str:
-    """The CLI reads a line of CSV, so that no name of a folder can add an option."""
+    """The value of --mount, which is a line of CSV: quoted, so that no path can add an option."""
     line = io.StringIO()
     fields = ["type=bind", f"source={path}", f"target={path}"]
     csv.writer(line, lineterminator="").writerow(fields + (["readonly"] if read_only else []))
@@ -211,7 +213,7 @@ def _last_line(result: ExecResult) -> str:
 
 
 def _told(result: ExecResult, program: str) -> ExecResult:
-    """The CLI's own failures are told as those of a command that never started."""
+    """Turn a failure of the CLI itself into that of a command that never started."""
     if result.exit_code not in _DID_NOT_RUN:
         return result
     said = result.stderr.strip().splitlines()

@@ -23,12 +23,12 @@ from agentcli.environments.tree import CACHES, Stamp, stamp
 from agentcli.errors import EnvironmentOpError
 
 MOST_SHOWN = 4 << 20
-"""Bytes of a file above which a diff says only that it differs."""
+"""Bytes; of a larger file the diff says only that it differs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One path; None stands for nothing there. ``before`` is as it was in the workspace."""
+    """A change at one path; None means that nothing is there. ``before`` is in the workspace."""
 
     path: str
     before: Stamp | None
@@ -38,7 +38,7 @@ class Change:
 def changes(
     workspace: Mapping[str, Stamp], copied: Mapping[str, Stamp], after: Mapping[str, Stamp]
 ) -> list[Change]:
-    """Paths whose stamp on the copy is not what it was: ``copied`` then, ``after`` now."""
+    """The paths whose stamp on the copy has changed from ``copied`` to ``after``."""
     paths = sorted({*copied, *after})
     return [
         Change(path, workspace.get(path), after.get(path))
@@ -48,7 +48,7 @@ def changes(
 
 
 def real_changes(root: str, place: str, found: Sequence[Change]) -> list[Change]:
-    """Those among them that change content, kind or mode: a file that was only touched is none."""
+    """The changes of content, kind or mode, without files that were merely touched."""
     return [change for change in found if not _is_same(root, place, change)]
 
 
@@ -64,7 +64,7 @@ def _is_same(root: str, place: str, change: Change) -> bool:
         if stat.S_ISLNK(one.kind):
             return _content(root, change.path) == _content(place, change.path)
         return _has_same_bytes(os.path.join(root, change.path), os.path.join(place, change.path))
-    except OSError:  # gone meanwhile, which the commit will say
+    except OSError:  # gone in the meantime, which the commit will report
         return False
 
 
@@ -87,7 +87,7 @@ def _content(root: str, path: str) -> bytes:
 
 
 def describe(root: str, place: str, found: Sequence[Change]) -> Effect:
-    """The changes as git would show them."""
+    """The changes as a diff in git's format."""
     parts = [part for change in found for part in _shown(root, place, change)]
     return Effect("".join(parts), tuple(change.path for change in found))
 
@@ -104,7 +104,7 @@ def _shown(root: str, place: str, change: Change) -> Iterator[str]:
             yield f"folder {name_b}: old mode {one.mode:o}, new mode {other.mode:o}\n"
         if other is None or stat.S_ISDIR(other.kind):
             return
-        one = None  # a file in a folder's place
+        one = None  # a file replaces a folder
     yield f"diff --git {name_a} {name_b}\n"
     if one is None and other is not None:
         yield f"new file mode {_mode(other)}\n"
@@ -125,14 +125,14 @@ def _shown(root: str, place: str, change: Change) -> Iterator[str]:
 
 
 def _text(root: str, path: str, side: Stamp | None) -> str | Literal[False] | None:
-    """The text of a file or a link's target; None where there is none, False for binary data."""
+    """The text of a file or the target of a link; None if nothing is there, False for binary."""
     if side is None:
         return None
     if side.size > MOST_SHOWN:
         return False
     try:
         text = _content(root, path).decode()
-    except (OSError, UnicodeDecodeError):  # gone meanwhile, or not text
+    except (OSError, UnicodeDecodeError):  # gone in the meantime, or not text
         return False
     return False if "\0" in text else text
 
@@ -144,7 +144,7 @@ def _mode(side: Stamp) -> str:
 
 
 def _name(name: str) -> str:
-    """As git quotes names that are not plain."""
+    """Quote a name as git does, if it needs quoting."""
     raw = os.fsencode(name)
     if all(32 <= byte < 127 and byte not in b'"\\' for byte in raw):
         return name
@@ -159,12 +159,12 @@ _QUOTED |= {ord("\n"): "\\n", ord("\t"): "\\t", ord('"'): '\\"', ord("\\"): "\\\
 
 
 def conflicts(root: str, found: Sequence[Change]) -> list[str]:
-    """Paths that are no longer what they were when the copy was made."""
+    """The paths that have changed in the workspace since the copy was made."""
     return [change.path for change in found if now(root, change.path) != change.before]
 
 
 def now(root: str, path: str) -> Stamp | None:
-    """What is there; None for nothing."""
+    """The stamp of what is there, or None."""
     try:
         return stamp(os.lstat(os.path.join(root, path)))
     except (FileNotFoundError, NotADirectoryError):
@@ -172,11 +172,11 @@ def now(root: str, path: str) -> Stamp | None:
 
 
 def commit(root: str, place: str, found: Sequence[Change]) -> None:
-    """Bring the changes into the workspace.
+    """Apply the changes to the workspace.
 
     Raises:
-        EnvironmentOpError: code ``CONFLICT`` where a path has changed meanwhile, or the symbolic
-            errno of what failed; nothing is changed then.
+        EnvironmentOpError: code ``CONFLICT`` if a path has changed since the copy was made, else
+            the symbolic errno of what failed. The workspace is unchanged then.
     """
     if clashing := conflicts(root, found):
         shown = ", ".join(_name(path) for path in clashing[:5])
@@ -191,7 +191,7 @@ def commit(root: str, place: str, found: Sequence[Change]) -> None:
             for index, change in enumerate(found):
                 work.stage(index, change)
             for change in sorted(found, key=lambda change: change.path, reverse=True):
-                work.take_away(change)  # what is in a folder before the folder
+                work.take_away(change)  # a folder's contents before the folder
             for index, change in enumerate(found):
                 work.put(index, change)
         except OSError as error:
@@ -207,9 +207,9 @@ def commit(root: str, place: str, found: Sequence[Change]) -> None:
 
 
 class _Commit:
-    """New files are made in a folder of their own in the workspace, old ones are moved there.
+    """One commit: new files are created in a staging folder in the workspace, old ones moved there.
 
-    Should the process be killed meanwhile, all that was there before is found in that folder.
+    If the process is killed halfway, everything that was there before is in that folder.
     """
 
     def __init__(self, root: str, place: str) -> None:
@@ -230,7 +230,7 @@ class _Commit:
         os.close(self._root)
 
     def stage(self, index: int, change: Change) -> None:
-        """Make the new file or link, not yet in its place."""
+        """Create the new file or link in the staging folder."""
         after = change.after
         if after is None or stat.S_ISDIR(after.kind):
             return
@@ -247,12 +247,12 @@ class _Commit:
             if change.before is not None:
                 with self._folder(change.path) as (folder, base):
                     was = os.stat(base, dir_fd=folder, follow_symlinks=False)
-                with contextlib.suppress(OSError):  # only root can give files away
+                with contextlib.suppress(OSError):  # only root can change the owner
                     os.fchown(new.fileno(), was.st_uid, was.st_gid)
             os.fchmod(new.fileno(), after.mode & 0o777)
 
     def take_away(self, change: Change) -> None:
-        """Move aside what is replaced by something else or gone."""
+        """Move away what is removed or replaced."""
         one, other = change.before, change.after
         if one is None or (stat.S_ISDIR(one.kind) and other is not None and one[0] == other[0]):
             return
@@ -271,7 +271,7 @@ class _Commit:
         self._undoing.append(functools.partial(self._move, change.path, name, away=False))
 
     def put(self, index: int, change: Change) -> None:
-        """Put the new in its place; folders come before what is in them."""
+        """Put what is new in its place; folders come before their contents."""
         one, after = change.before, change.after
         if after is None:
             return
@@ -288,12 +288,12 @@ class _Commit:
             self._undoing.append(functools.partial(self._set_mode, change.path, one.mode))
 
     def undo(self) -> None:
-        """Take all steps back, the last one first."""
+        """Undo all steps, the last one first."""
         while self._undoing:
             self._undoing.pop()()
 
     def _move(self, path: str, name: str, *, away: bool) -> None:
-        """Between its place in the workspace and the folder that is aside."""
+        """Move between a path in the workspace and a name in the staging folder."""
         with self._folder(path) as (folder, base):
             if away:
                 os.rename(base, name, src_dir_fd=folder, dst_dir_fd=self._stage)
@@ -310,7 +310,7 @@ class _Commit:
 
     @contextlib.contextmanager
     def _folder(self, path: str) -> Iterator[tuple[int, str]]:
-        """The folder that a path is in, opened step by step without following links."""
+        """A path's parent folder, opened part by part without following links, and its name."""
         *steps, base = path.split("/")
         at = os.dup(self._root)
         try:

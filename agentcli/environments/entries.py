@@ -1,8 +1,8 @@
-"""A directory entry of a workspace as a short text, and restoring an entry from such a text.
+"""Describes a directory entry of a workspace by a short text, and restores it from that text.
 
-``file 644 DIGEST``, ``link 777 DIGEST`` (of its target), ``dir 755``; an entry that does not exist
-is the empty text. ``-`` instead of a digest: the content is not kept (too large, unreadable). No
-link in the path is ever followed, so a folder that was replaced by a link leads nowhere.
+``file 644 DIGEST``, ``link 777 DIGEST`` (of its target), ``dir 755``; the empty text stands for no
+entry. ``-`` instead of a digest means that the content is not kept (too large, unreadable). Links
+in the path are never followed, so a folder that was replaced by a link leads nowhere.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class Entry(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Entry:
-        """Read what ``str`` wrote.
+        """Parse what ``str`` returns.
 
         Raises:
-            SnapshotError: it is none of that.
+            SnapshotError: the text is invalid.
         """
         try:
             kind, mode, *digest = text.split(" ")
@@ -49,7 +49,7 @@ class Entry(NamedTuple):
 
     @property
     def kept(self) -> bool:
-        """Whether all of it can be put back."""
+        """Whether the whole entry can be restored."""
         return self.digest != UNKEPT
 
     def __str__(self) -> str:
@@ -57,15 +57,15 @@ class Entry(NamedTuple):
 
 
 def open_folder(name: str, parent: int | None = None) -> int:
-    """A descriptor of a folder; a link in its place is refused (OSError)."""
+    """Open a folder; a link in its place is refused (OSError)."""
     return os.open(name, _FOLDER, dir_fd=parent)
 
 
 def open_below(root: str, folder: str, *, make: bool = False) -> int:
-    """A descriptor of a folder below ``root``, part by part; ``make`` adds what is missing.
+    """Open a folder below ``root``, part by part; ``make`` creates what is missing.
 
     Raises:
-        OSError: it is not there, or a part of it is not a folder.
+        OSError: it does not exist, or a part of the path is not a folder.
     """
     fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     for name in [part for part in folder.split("/") if part]:
@@ -81,14 +81,14 @@ def open_below(root: str, folder: str, *, make: bool = False) -> int:
 
 
 def _placed(path: str) -> tuple[str, str]:
-    """Folder and name of a path. It comes from a journal, which may be damaged or another's.
+    """Split a path into folder and name. It comes from a journal, which may be damaged or foreign.
 
     Raises:
-        SnapshotError: it leads out of the workspace, or is no path at all.
+        SnapshotError: it leads out of the workspace, or is not a path.
     """
     try:
         parts = os.fsencode(path).split(b"/")
-    except UnicodeEncodeError:  # half of a character, which no name holds
+    except UnicodeEncodeError:  # a lone surrogate, which no file name contains
         parts = [b""]
     if "\0" in path or not {b"", b".", b".."}.isdisjoint(parts):
         raise SnapshotError(f"{path!r} is not a path in the workspace")
@@ -97,10 +97,10 @@ def _placed(path: str) -> tuple[str, str]:
 
 
 def read_file(fd: int, name: str, most: int) -> tuple[os.stat_result, bytes | None]:
-    """A regular file's state and content; None for one of more than ``most`` bytes, or unreadable.
+    """Stat and read a regular file; no content if unreadable or larger than ``most`` bytes.
 
     Raises:
-        OSError: it is gone, or something else by now.
+        OSError: it is gone, or no longer a regular file.
     """
     try:
         file = os.open(name, _FILE, dir_fd=fd)
@@ -124,13 +124,13 @@ def read_file(fd: int, name: str, most: int) -> tuple[os.stat_result, bytes | No
 def entry_of(
     fd: int, name: str, kind: int, blobs: Blobs, *, most: int = LARGEST
 ) -> tuple[str, os.stat_result]:
-    """What stands under a name and its state, asked for before it; empty for sockets and the like.
+    """The entry under a name (empty for sockets and the like), and a stat from before reading it.
 
-    ``kind`` is the type part of its mode. What has up to ``most`` bytes is kept in ``blobs``.
+    ``kind`` is the type part of its mode. Content of up to ``most`` bytes is stored in ``blobs``.
 
     Raises:
-        OSError: it is gone, or of another kind by now.
-        SnapshotError: it cannot be kept.
+        OSError: it is gone, or of another kind now.
+        SnapshotError: the content cannot be stored.
     """
     if kind == stat.S_IFREG:
         info, data = read_file(fd, name, most)
@@ -144,11 +144,11 @@ def entry_of(
 
 
 def capture(root: str, path: str, blobs: Blobs) -> str:
-    """What stands at a path below ``root``, its content kept; empty for nothing.
+    """The entry at a path below ``root``, with its content stored; empty if nothing is there.
 
     Raises:
-        SnapshotError: it cannot be kept, changes its kind whenever it is looked at, or is no path
-            below the root.
+        SnapshotError: the content cannot be stored, its kind changes all the time, or the path is
+            not below the root.
     """
     folder, name = _placed(path)
     try:
@@ -162,7 +162,7 @@ def capture(root: str, path: str, blobs: Blobs) -> str:
                 return entry_of(fd, name, kind, blobs)[0]
             except (FileNotFoundError, NotADirectoryError):
                 return ""
-            except OSError as error:  # a file that is a link by now, and the like
+            except OSError as error:  # a file has become a link, for example
                 if not left:
                     raise SnapshotError(f"cannot read {path}: {error.strerror}") from error
         return ""
@@ -171,10 +171,10 @@ def capture(root: str, path: str, blobs: Blobs) -> str:
 
 
 def put_back(root: str, path: str, text: str, blobs: Blobs) -> None:
-    """Make a path what ``text`` says. A folder that is not empty is not removed.
+    """Restore a path to what ``text`` says. A folder that is not empty is not removed.
 
     Raises:
-        SnapshotError: the content was not kept, cannot be put there, or the path is none below the
+        SnapshotError: the content was not kept or cannot be written, or the path is not below the
             root.
     """
     folder, name = _placed(path)
@@ -183,7 +183,7 @@ def put_back(root: str, path: str, text: str, blobs: Blobs) -> None:
     try:
         fd = open_below(root, folder, make=bool(text))
     except FileNotFoundError:
-        return  # the folder is gone, and what was in it with it
+        return  # the folder is gone with its contents
     except OSError as error:
         raise _cannot(path, error) from error
     try:
@@ -206,10 +206,10 @@ def _remove(fd: int, name: str) -> None:
         os.unlink(name, dir_fd=fd)
     except FileNotFoundError:
         return
-    except (IsADirectoryError, PermissionError):  # the latter is what POSIX says of a folder
+    except (IsADirectoryError, PermissionError):  # POSIX says EPERM for a folder, Linux EISDIR
         if not _is_folder(fd, name):
             raise
-        with contextlib.suppress(OSError):  # somebody else's files are in it
+        with contextlib.suppress(OSError):  # it contains files of somebody else
             os.rmdir(name, dir_fd=fd)
 
 

@@ -1,6 +1,6 @@
-"""The file operations of the Environment protocol, on top of a worker's link.
+"""The file operations of the Environment protocol, by requests to a file worker.
 
-Environments differ in how a worker is started and where; what it can do is the same everywhere.
+Environments differ in how and where they start the worker; its operations are the same everywhere.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from agentcli.environments.link import WorkerLink
 
 
 class WorkerFiles:
-    """Mixin: ``_worker()`` gives a live link, starting a worker when there is none."""
+    """A mixin. ``_worker()`` returns a live link, and starts a worker if there is none."""
 
     async def _worker(self) -> WorkerLink:
         raise NotImplementedError
@@ -35,7 +35,7 @@ class WorkerFiles:
         create_parents: bool = True,
         mode: int | None = None,
     ) -> None:
-        """Replace a file in one step; see ``Environment.write``."""
+        """Replace a file atomically; see ``Environment.write``."""
         length = None if expect is None else len(expect)
         body = data if expect is None else expect + data
         await self._call(
@@ -43,7 +43,7 @@ class WorkerFiles:
         )
 
     async def remove(self, path: str, *, expect: bytes | None = None) -> None:
-        """Take a file away; see ``Environment.remove``."""
+        """Remove a file; see ``Environment.remove``."""
         length = None if expect is None else len(expect)
         await self._call("remove", expect or b"", path=path, expect=length)
 
@@ -53,12 +53,12 @@ class WorkerFiles:
         return None if value is None else FileStat(path, *value)
 
     async def list_dir(self, path: str) -> list[DirEntry]:
-        """The names in a folder, sorted."""
+        """The files and folders in a folder, sorted by name."""
         value, _ = await self._call("list_dir", path=path)
         return [DirEntry(*entry) for entry in value]
 
     async def glob(self, pattern: str, path: str = ".", *, limit: int = 1000) -> list[str]:
-        """Paths that match, relative to the root and sorted."""
+        """The paths that match, relative to the root and sorted."""
         value, _ = await self._call("glob", pattern=pattern, path=path, limit=limit)
         return list(value)
 
@@ -71,7 +71,7 @@ class WorkerFiles:
         ignore_case: bool = False,
         limit: int = 200,
     ) -> list[GrepMatch]:
-        """Lines that match a regular expression."""
+        """The lines that match a regular expression."""
         value, _ = await self._call(
             "grep", pattern=pattern, path=path, glob=glob, ignore_case=ignore_case, limit=limit
         )

@@ -1,19 +1,20 @@
-"""Runs ``python -m MODULE`` again and again in forks of one interpreter that has it imported.
+"""Runs ``python -m MODULE`` repeatedly in forks of one interpreter that has already imported it.
 
 One file, standard library only, Python 3.8 or newer: it runs in the workspace's interpreter, inside
-a sandbox that holds for all of its children. Every run is a fresh process: the project's own
-modules are imported anew, and what a run leaves behind is killed before its answer goes out.
+a sandbox that applies to all of its children. Every run is a fresh process: the project's own
+modules are imported anew, and what a run leaves behind is killed before the answer is sent.
 
-Covers: the length of the output of each run, and its time: that in which it had the processor, and
-    ``SLACK`` times as much by the clock, since a busy machine makes a run no worse; elsewhere than
-    on Linux the clock alone. The rest is the sandbox's.
-Does not cover: a run that kills this process or speaks for it. Whoever asks must not take the
-    answer for the last word.
+Covers: the length of each run's output, and its time. A run may use ``time_s`` of CPU time, and
+    ``SLACK`` times as much wall-clock time, so that a busy machine does not fail it. Outside of
+    Linux only the wall clock counts. The sandbox covers the rest.
+Does not cover: a run that kills this process or forges its answers. Callers must not rely on an
+    answer alone.
 
-On the control socket: requests and answers are a length (big-endian u32) and JSON. In: ``argv`` of
-the module, ``time_s``, ``output_bytes`` of each stream, ``lines`` whether to look which lines run.
-Out: once ``{}`` when ready, then for each request ``code`` (None: time was up), ``duration_s``,
-``stdout``, ``stderr``, ``cut``, and ``lines`` (see ``Lines.found``) where they were asked for.
+Requests and answers on the control socket are a length (big-endian u32) and JSON. Requests have
+``argv`` of the module, ``time_s``, ``output_bytes`` of each stream, and ``lines``, whether to trace
+which lines run. The first answer is ``{}``, when ready. Each later one has ``code`` (None: out of
+time), ``duration_s``, ``stdout``, ``stderr``, ``cut``, and on request ``lines`` (see
+``Lines.found``).
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ HEAD = struct.Struct("!I")
 
 
 class Stream:
-    """One output stream: the beginning and the end are kept."""
+    """One output stream; keeps its start and its end."""
 
     def __init__(self, keep: int) -> None:
         self.reader, self.writer = os.pipe()
@@ -51,7 +52,7 @@ class Stream:
         self.cut = False
 
     def read(self) -> bool:
-        """Take what has come; False at the end."""
+        """Read what has arrived; False at the end."""
         data = os.read(self.reader, 1 << 16)
         room = self.keep // 2 - len(self.head)
         self.head += data[:room]
@@ -61,15 +62,15 @@ class Stream:
         return bool(data)
 
     def text(self) -> str:
-        """All that was kept."""
+        """What was kept."""
         gap = b"\n[... some output left out ...]\n" if self.cut else b""
         return (self.head + gap + self.tail).decode("utf-8", "replace")
 
 
 class Lines:
-    """Which lines of the working folder's files run in each test, and how many of these fail.
+    """Traces which lines of the working folder's files run in how many failed and passed tests.
 
-    Knows pytest's tests, as a plugin of it, and those of unittest.
+    Supports pytest, as a plugin, and unittest.
     """
 
     def __init__(self) -> None:
@@ -135,7 +136,7 @@ class Lines:
         return self.trace
 
     def found(self) -> dict:  # type: ignore[type-arg]
-        """``tests``: how many failed and passed; ``ran``: of how many each line was a part."""
+        """``tests``: how many failed and passed; ``ran``: the same for the tests of each line."""
         ran = {}  # type: dict[str, dict[str, list[int]]]
         for (path, line), counts in self.counts.items():
             ran.setdefault(path[len(self.root) :], {})[str(line)] = counts
@@ -155,9 +156,9 @@ def warm(module: str) -> None:
 
 
 def run(module: str, arguments: list[str], report: int) -> None:
-    """As ``python -m`` does it; ends by SystemExit, or as the module ends.
+    """Run the module like ``python -m``; ends by SystemExit, or as the module ends.
 
-    ``report`` is where the lines that ran are written, or -1.
+    ``report`` is the descriptor to write the traced lines to, or -1.
     """
     if not getattr(sys.flags, "safe_path", False):
         sys.path[0] = os.getcwd()
@@ -175,16 +176,16 @@ def run(module: str, arguments: list[str], report: int) -> None:
 
 
 def foreign_modules() -> list[str]:
-    """What has been imported, in that order, but for the working folder's own."""
+    """The imported modules, in order, except for those of the working folder."""
     root = os.getcwd() + os.sep
     files = [(name, getattr(module, "__file__", None)) for name, module in sys.modules.items()]
     return [name for name, file in files if file and not file.startswith(root)]
 
 
 def import_ahead(names: list[str]) -> None:
-    """Import what a run has imported, for those to come. Leaves if that has started threads.
+    """Import what a run has imported, for later runs. Exits if an import has started a thread.
 
-    pytest is told not to rewrite these modules, which it would complain of: it has come too late.
+    pytest would warn that it is too late to rewrite these modules, so they opt out of it.
     """
     before = set(sys.modules)
     for name in names:
@@ -195,13 +196,13 @@ def import_ahead(names: list[str]) -> None:
         with contextlib.suppress(AttributeError, TypeError):
             module = sys.modules[name]
             module.__doc__ = (module.__doc__ or "") + "\nPYTEST_DONT_REWRITE"
-    gc.freeze()  # a fork need not copy what nobody will collect
+    gc.freeze()  # collections in a fork then do not copy these objects' pages
     if sys.platform == "linux" and len(os.listdir("/proc/self/task")) > 1:
-        sys.exit(0)  # a fork would have locks that nobody holds
+        sys.exit(0)  # a fork could inherit locks of threads that it does not have
 
 
 def leave(module: str, arguments: list[str], report: int) -> None:
-    """Run in this fork and end it, without the second that clearing up all modules may take."""
+    """Run in this fork and end it, without tearing down all modules, which may take a second."""
     code = 0
     try:
         run(module, arguments, report)
@@ -223,7 +224,7 @@ def leave(module: str, arguments: list[str], report: int) -> None:
 
 
 def end_all(group: int) -> None:
-    """Kill whoever is left of a run."""
+    """Kill all processes that a run has left."""
     with contextlib.suppress(OSError):
         os.killpg(group, signal.SIGKILL)
     for _ in range(1000):
@@ -240,13 +241,13 @@ def end_all(group: int) -> None:
 
 
 def children() -> list[int]:
-    """Of this process; whoever loses its parent below comes here too."""
+    """The children of this process, which as a subreaper also inherits orphans."""
     with open("/proc/self/task/%d/children" % os.getpid()) as file:  # noqa: UP031
         return [int(pid) for pid in file.read().split()]
 
 
 def used_s(pid: int, begun: float) -> float:
-    """Seconds in which a run had the processor, with what it has waited for; else by the clock."""
+    """CPU seconds of a run, with the children it has waited for; without /proc, wall-clock time."""
     try:
         with open("/proc/%d/stat" % pid) as file:  # noqa: UP031
             ticks = file.read().rpartition(")")[2].split()[11:15]
@@ -258,7 +259,7 @@ def used_s(pid: int, begun: float) -> float:
 def watch(
     pid: int, streams: list[Stream], begun: float, time_s: float, control: socket.socket
 ) -> int | None:
-    """Until the run has ended or its time is up; its exit code. Leaves when nobody listens."""
+    """Wait for the run and return its exit code; None if out of time. Exits if agentcli is gone."""
     open_streams = list(streams)
     while True:
         done, status = os.waitpid(pid, os.WNOHANG)
@@ -266,7 +267,7 @@ def watch(
         if left <= 0 and not done:
             left = min(left + (SLACK - 1) * time_s, time_s - used_s(pid, begun))
         waiting = [control.fileno()] + [stream.reader for stream in open_streams]
-        # Once it has ended, only what is in the pipes still counts.
+        # Once the run has ended, only what is still in the pipes counts.
         pause = 0.0 if done else max(min(left, 0.02 if not open_streams else 0.2), 0.0)
         ready = select.select(waiting, [], [], pause)[0]
         if control.fileno() in ready:
@@ -284,7 +285,7 @@ def watch(
 
 
 def serve(control: socket.socket, module: str) -> None:
-    """One request after the other."""
+    """Serve one request after the other."""
     answer(control, {})
     while True:
         size = receive(control, HEAD.size)
@@ -343,7 +344,7 @@ def receive(control: socket.socket, size: int) -> bytes:
 
 
 def main() -> None:
-    """Arguments: the control socket's descriptor, the module."""
+    """Serve the control socket (first argument, a descriptor) for a module (second argument)."""
     control = socket.socket(fileno=int(sys.argv[1]))
     control.set_inheritable(False)
     if sys.platform == "linux":

@@ -1,4 +1,4 @@
-"""The environment of this machine: commands and the file worker in sandboxes of their own."""
+"""The environment of this machine: each command and the file worker run in separate sandboxes."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ from agentcli.sandbox.restore import Guard
 
 _CODE_FD = 9
 _TOO_LONG = "the command is longer than the system allows; put it into a file and run that"
-_LAUNCHERS_OWN = 128 * 1024  # bytes
+_LAUNCHERS_OWN = 128 * 1024  # bytes kept free for the command line of bubblewrap
 _BOOT = f"import marshal; exec(marshal.load(open({_CODE_FD}, 'rb')))"
 
 
 class HostEnvironment(WorkerFiles):
     """One workspace on this machine.
 
-    ``wanted`` asks for a level (None: the best that works); ``level`` and ``reason`` say which one
-    holds, and why it is not the full one. ``policy`` stands in for the default policy of ``root``
-    with this ``network`` and, where it is ``allow``, these ``domains``.
+    ``wanted`` demands a level (None: the best that works). ``level`` and ``reason`` say which one
+    is in effect, and why it is not the full one. ``policy`` replaces the default policy of
+    ``root``, which has this ``network`` and, if that is ``allow``, these ``domains``.
 
     Raises:
-        WorkspaceError: the root is no folder, or the whole file system.
-        ConfigError: the list of domains is empty or cannot be read.
+        WorkspaceError: the root is not a folder, or it is the whole file system.
+        ConfigError: the list of domains is empty or invalid.
     """
 
     operations = frozenset({"files", "process"})
@@ -82,19 +82,19 @@ class HostEnvironment(WorkerFiles):
         self._surveying: asyncio.Task[None] | None = None
 
     async def start(self, *, worker: bool = True) -> None:
-        """Find the level that holds and start the worker, unless only commands are to run.
+        """Find the best level and start the worker. ``worker=False`` is for commands only.
 
         Raises:
-            SandboxError: the level asked for is not to be had, or none is.
+            SandboxError: the wanted level is not available, or none is.
         """
         self._supervisor.start()
         policy = self._policy
-        if policy is None:  # beside: it looks at many folders, and a screen may wait
+        if policy is None:  # in a thread: it looks at many folders, and a screen may be waiting
             policy = await asyncio.to_thread(
                 policies.build, self.root, network=self._network, domains=self._domains
             )
         if worker and (untried := likeliest(policy, self._wanted)) is not None:
-            # A worker that answers proves the level, and costs one start less than a probe first.
+            # A worker that answers proves the level, which saves the start of a separate probe.
             self._sandbox = untried
             try:
                 await self._worker()
@@ -119,15 +119,15 @@ class HostEnvironment(WorkerFiles):
             await self._proxy.aclose()
         ending = asyncio.create_task(self._end_processes())
         if self._guard is not None and self._guard.busy:
-            await ending  # what its commands did is looked at before the guard goes
-        # Side by side, as the kernel takes 10 ms for each.
+            await ending  # the guard has to look at what the commands did
+        # Concurrently, as each takes the kernel 10 ms.
         await asyncio.gather(ending, self._stop_watching())
         if self._sandbox is not None:
             self._sandbox.close()
 
     async def _end_processes(self) -> None:
         if self._owns_supervisor:
-            await self._supervisor.aclose()  # and with it the worker
+            await self._supervisor.aclose()  # ends the worker too
         elif self._process is not None:
             await self._process.kill()
 
@@ -148,18 +148,18 @@ class HostEnvironment(WorkerFiles):
         on_output: Output | None = None,
         exact: bool = False,
     ) -> ExecResult:
-        """Run a command in the workspace; see ``Environment.exec``, for ``exact`` ``Launch``."""
+        """Run a command in the workspace; see ``Environment.exec`` (``Launch`` for ``exact``)."""
         sandbox = self._ready()
         problem = self._cannot_start(argv, cwd, env)
         if problem is not None:
             number, text = problem
             return ExecResult(success=False, exit_code=None, error=text, errno=number)
         if exact and not argv[0].startswith("-"):
-            # What cannot be started inside after all then ends as a shell says it: 126 or 127.
+            # If it cannot be started inside after all, it ends like in a shell, with 126 or 127.
             argv = (ahead.SHELL, "-c", 'exec "$0" "$@"', *argv)
         guard = self._guard
         assert guard is not None
-        if self._surveying is None:  # two seconds for 50,000 folders, and only now is it needed
+        if self._surveying is None:  # not earlier: 50,000 folders take two seconds
             self._surveying = asyncio.create_task(asyncio.to_thread(guard.survey))
         await asyncio.shield(self._surveying)
         guard.begin()
@@ -198,13 +198,13 @@ class HostEnvironment(WorkerFiles):
         create_parents: bool = True,
         mode: int | None = None,
     ) -> None:
-        """Replace a file in one step; see ``Environment.write``."""
+        """Replace a file atomically; see ``Environment.write``."""
         await super().write(path, data, expect=expect, create_parents=create_parents, mode=mode)
         if self._guard is not None:
             self._guard.approve(os.path.relpath(os.path.join(self.root, path), self.root))
 
     async def remove(self, path: str, *, expect: bytes | None = None) -> None:
-        """Take a file away; see ``Environment.remove``."""
+        """Remove a file; see ``Environment.remove``."""
         await super().remove(path, expect=expect)
         if self._guard is not None:
             relative = os.path.relpath(os.path.join(self.root, path), self.root)
@@ -212,7 +212,7 @@ class HostEnvironment(WorkerFiles):
 
     @contextlib.contextmanager
     def _reach(self) -> Iterator[tuple[Mapping[str, str], Mapping[int, int]]]:
-        """A way to the listed domains for as long as a command runs: its variables and its end."""
+        """Open a gate to the listed domains for one command; its variables and descriptors."""
         if self._proxy is None:
             yield {}, {}
             return
@@ -225,7 +225,7 @@ class HostEnvironment(WorkerFiles):
 
     @property
     def mounts(self) -> bool:
-        """Whether tools see file systems of their own, and so a copy in the workspace's place."""
+        """Whether tools have private mounts, so that a copy can be at the workspace's path."""
         return self._ready().keeps_read_only
 
     def _ready(self) -> Sandbox:
@@ -236,10 +236,10 @@ class HostEnvironment(WorkerFiles):
     def _cannot_start(
         self, argv: Sequence[str], cwd: str | None, env: Mapping[str, str] | None
     ) -> tuple[int, str] | None:
-        """Say what a launcher inside the sandbox could only say less clearly, with its errno."""
+        """The errno and message if the command cannot start; clearer than errors from inside."""
         folder = os.path.join(self.root, cwd or ".")
         if self._ready().policy.copy:
-            return None  # the copy and what is shown beside it are one folder only inside
+            return None  # only inside do the copy and the folders left out of it form one tree
         if not os.path.isdir(folder):
             named = cwd or f"{self.root} (the workspace)"
             return ENOENT, f"{named}: no such folder"
@@ -299,10 +299,11 @@ def _destinations(domains: Sequence[str]) -> Destinations:
 
 
 def _too_long(argv: Sequence[str], env: Mapping[str, str]) -> bool:
-    """Whether the system would refuse a command for its length alone.
+    """Whether the system would refuse a command just for its length.
 
-    Linux allows 32 pages for one argument, and a quarter of the stack for all of them with the
-    environment; some of that is left for the launcher's own line, which names every mount.
+    Linux allows 32 pages for one argument, and a quarter of the stack for all of them and the
+    environment (execve(2)). Part of that is reserved for bubblewrap's own command line, which
+    names every mount.
     """
     sizes = [len(os.fsencode(one)) + 1 for one in argv]
     all_sizes = sizes + [len(os.fsencode(f"{name}={value}")) + 1 for name, value in env.items()]
@@ -314,18 +315,18 @@ def _too_long(argv: Sequence[str], env: Mapping[str, str]) -> bool:
 
 
 def _interpreter() -> str:
-    """The real program behind this interpreter; a virtual environment's link is not needed."""
+    """The real program of this interpreter, instead of a virtual environment's link to it."""
     return os.path.realpath(sys.executable)
 
 
 def _ripgrep(path: str) -> str:
-    """ripgrep from the search path, or the one installed beside this Python, or nothing."""
+    """ripgrep from the search path, or the one installed with this Python; empty if none."""
     beside = os.path.dirname(sys.executable)
     return shutil.which("rg", path=f"{path}{os.pathsep}{beside}") or ""
 
 
 def _code() -> bytes:
-    """The worker's compiled code, from the cache where Python keeps it."""
+    """The worker's compiled code, from Python's bytecode cache if possible."""
     path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "worker.py")
     code = SourceFileLoader("__main__", path).get_code("__main__")
     assert code is not None

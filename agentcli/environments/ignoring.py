@@ -1,4 +1,4 @@
-"""What a checkpoint leaves out: ``.git``, what the project ignores, and known caches."""
+"""Decides what a checkpoint leaves out: ``.git``, what the project ignores, and known caches."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ CACHES = frozenset(
         *(".mypy_cache", ".ruff_cache", ".pytest_cache"),
     )
 )
-"""Names that are left out whether the project ignores them or not."""
+"""Names that are always left out, whether the project ignores them or not."""
 RULE_FILES = frozenset((".gitignore", ".ignore"))
 
-_ANYWHERE = "(?:(?:[^/]+/)*"  # how a compiled pattern without a slash begins
+_ANYWHERE = "(?:(?:[^/]+/)*"  # the start of a compiled pattern without a slash
 
 _Rules = list[tuple[Pattern[str], bool, bool, str]]
 
 
 class Ignoring:
-    """The rules that hold in one folder, with a quick answer for what no rule could mean."""
+    """The rules that apply in one folder, with a fast path for names that no rule could match."""
 
     def __init__(self, rules: _Rules) -> None:
         self._rules = rules
@@ -37,11 +37,11 @@ class Ignoring:
 
     @classmethod
     def at_root(cls, root: str) -> Ignoring:
-        """What holds in the whole workspace before any of its folders has a say."""
+        """The rules of ``.git/info/exclude``, which apply before those of any folder."""
         return cls(read_rules(os.path.join(root, ".git", "info", "exclude"), root))
 
     def within(self, folder: str) -> Ignoring:
-        """The same with the rules of a folder's own files; ``folder`` is absolute."""
+        """These rules and those in a folder's own files; ``folder`` is absolute."""
         return Ignoring(self._rules + rules_in(folder))
 
     def leaves_out(self, folder: str, name: str, is_folder: bool) -> bool:
@@ -59,7 +59,7 @@ class Ignoring:
 
 
 def _for_names(pattern: str) -> str:
-    """The expression for a bare name, where a rule is about names in any folder; else nothing."""
+    """The expression for a bare name if the rule matches names in any folder; else empty."""
     inner = pattern.removesuffix(r"\Z").removeprefix(_ANYWHERE)
     by_name = pattern.startswith(_ANYWHERE) and "/" not in inner.replace("[^/]", "")
     return f"(?:{inner}" if by_name else ""

@@ -1,4 +1,4 @@
-"""Talks to a file worker over a pair of streams; many requests can be in flight at once."""
+"""Talks to a file worker over a pair of streams, with any number of requests in flight."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _HEAD = struct.Struct("!II")
 
 
 class WorkerLink:
-    """The near end of a worker's pipe."""
+    """agentcli's end of a worker's pipe."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -30,15 +30,15 @@ class WorkerLink:
         return self._closed
 
     async def ready(self) -> None:
-        """Wait until the worker stands.
+        """Wait until the worker is ready.
 
         Raises:
-            EnvironmentOpError: code ``EPIPE``, it has ended before.
+            EnvironmentOpError: code ``EPIPE``, the worker ended before that.
         """
         await self._ready
 
     async def call(self, op: str, data: bytes = b"", **arguments: Any) -> tuple[Any, bytes]:
-        """Ask for one operation; returns its value and its bytes.
+        """Request one operation and return its value and its bytes.
 
         Raises:
             EnvironmentOpError: the operation failed, or (code ``EPIPE``) the worker died.
@@ -62,7 +62,7 @@ class WorkerLink:
             self._waiting.pop(number, None)
 
     async def aclose(self) -> None:
-        """Close the pipe; a worker ends by itself when it sees that."""
+        """Close the pipe, upon which the worker ends by itself."""
         self._closed = True
         self._task.cancel()
         await asyncio.wait([self._task])

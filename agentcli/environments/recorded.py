@@ -21,13 +21,13 @@ from agentcli.sandbox.limits import COMMAND, Limits
 
 
 class Recorded:
-    """Another environment, with a look at the workspace around all that may change it.
+    """Wraps an environment and scans the workspace before and after everything that may change it.
 
-    What had changed before a command or a write began was somebody else's doing.
+    Changes from before a command or a write began count as made from outside.
     """
 
     def __init__(self, inner: Environment, snapshots: Snapshots, *, now: bool = True) -> None:
-        """``now``: take the first look at the start, and not only before the first change."""
+        """``now`` takes the first scan at the start instead of before the first change."""
         self._now = now
         self._told = False
         self.inner = inner
@@ -39,11 +39,11 @@ class Recorded:
         self._found: list[Changes] = []
 
     async def drain(self, *, outside: bool = False) -> list[Changes]:
-        """What has changed since the last call, in order.
+        """The changes since the last call, in order.
 
-        A change that fell into no command and no write is taken for that of a tool with a way of
-        its own to the files, unless ``outside``, and only where it can be seen without looking at
-        all of them.
+        Changes during no command and no write are attributed to a tool that accesses the files by
+        itself, unless ``outside`` is set. They are included only if finding them does not take a
+        look at every file.
         """
         if self.snapshots.begun and self.snapshots.watches:
             await self._look(outside=outside)
@@ -51,7 +51,7 @@ class Recorded:
         return found
 
     async def start(self) -> None:
-        """Start the environment, and the first look at the workspace beside what follows."""
+        """Start the environment, and begin the first scan of the workspace in the background."""
         await self.inner.start()
         self.level = self.inner.level
         if self._now:
@@ -59,18 +59,18 @@ class Recorded:
 
     @property
     def problem(self) -> str:
-        """Why contents are not kept; empty while all is well."""
+        """Why contents are not stored; empty while all is well."""
         return self.snapshots.problem
 
     def taken(self) -> tuple[str, tuple[str, ...]] | None:
-        """The list of all files as they were at the start, and what it leaves out; once."""
+        """The digest of the list of all files at the start, and what it leaves out; only once."""
         if self._told or not self.snapshots.taken:
             return None
         self._told = True
         return self.snapshots.taken, self.snapshots.left_out
 
     async def aclose(self) -> None:
-        """Close both."""
+        """Close the environment and the snapshots."""
         await asyncio.gather(self.inner.aclose(), self.snapshots.aclose())
 
     async def exec(
@@ -84,7 +84,7 @@ class Recorded:
         on_output: Output | None = None,
     ) -> ExecResult:
         """Run a command; see ``Environment.exec``."""
-        # While another command runs, whatever changes is taken for its work.
+        # While another command runs, changes are attributed to it.
         await self._look(outside=not self._running)
         self._running += 1
         try:
@@ -97,7 +97,7 @@ class Recorded:
 
     @asynccontextmanager
     async def changing(self) -> AsyncIterator[None]:
-        """Around what changes the workspace by another way than a command or a write."""
+        """Record what the ``with`` block changes other than by a command or a write."""
         await self._look(outside=not self._running)
         self._running += 1
         try:
@@ -115,21 +115,21 @@ class Recorded:
         create_parents: bool = True,
         mode: int | None = None,
     ) -> None:
-        """Replace a file; see ``Environment.write``."""
+        """Replace a file atomically; see ``Environment.write``."""
         async with self._changing_one(os.path.realpath(os.path.join(self.root, path))):
             await self.inner.write(
                 path, data, expect=expect, create_parents=create_parents, mode=mode
             )
 
     async def remove(self, path: str, *, expect: bytes | None = None) -> None:
-        """Take a file away; see ``Environment.remove``."""
+        """Remove a file; see ``Environment.remove``."""
         folder, name = os.path.split(os.path.join(self.root, path))
         async with self._changing_one(os.path.join(os.path.realpath(folder), name)):
             await self.inner.remove(path, expect=expect)
 
     @asynccontextmanager
     async def _changing_one(self, full: str) -> AsyncIterator[None]:
-        """Around what changes one file, told of without links."""
+        """Record what the ``with`` block changes at one path, with its links resolved."""
         real = os.path.relpath(full, self.root)
         await self._look(outside=not self._running, near=real)
         below = real not in (".", "..") and not real.startswith("../")
@@ -172,7 +172,7 @@ class Recorded:
     async def _look(self, *, outside: bool, near: str | None = None) -> None:
         if self.snapshots.unchanged:
             return
-        # To its end even when cancelled: what it finds would be lost.
+        # Finish even if cancelled, or what it finds would be lost.
         await asyncio.shield(asyncio.ensure_future(self._looked(outside, near)))
 
     async def _looked(self, outside: bool, near: str | None) -> None:

@@ -1,14 +1,15 @@
-"""Runs one command at the far end of a connection, and ends all of it when the connection goes.
+"""Runs one command at the far end of a connection, and kills it when the connection closes.
 
-One file, standard library only, Python 3.8 or newer: it is sent over stdin, as the file worker is.
+One file, standard library only, Python 3.8 or newer: it is sent over stdin, like the file worker.
 
-Covers: time; the end of the whole tree, also of daemons (on Linux, where orphans come to whoever
-    asks for them; elsewhere of the process group); output that is too long; open files, file size.
+Covers: time; killing the whole process tree, including daemons (on Linux, by being a subreaper;
+    elsewhere only the process group); output that is too long; open files, file size.
 Does not cover: anything else. The command has the rights of the far end's user.
 
-On stdin: the length of a JSON request (big-endian u32), the request, its ``stdin``. When stdin
-ends, so does the command. On stdout frames: kind (u8), length (u32), payload. Kinds: STDOUT,
-STDERR, GAP (decimal: bytes of that stream, named by the first byte, were left out), EXIT (JSON).
+stdin has the length of a JSON request (big-endian u32), the request, and the command's stdin. When
+stdin closes, the command is killed. stdout has frames of kind (u8), length (u32) and payload. The
+kinds are STDOUT, STDERR, GAP (the kind of the stream as one byte, and how many of its bytes were
+left out, in decimal) and EXIT (JSON).
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ SUBREAPER = 36  # prctl's number
 
 
 class Stream:
-    """One output stream: its beginning goes out at once, of the rest the end is kept."""
+    """One output stream: its start is sent at once; of the rest, the end is kept."""
 
     def __init__(self, kind: int, descriptor: int, keep: int) -> None:
         self.kind, self.descriptor = kind, descriptor
@@ -48,7 +49,7 @@ class Stream:
         os.set_blocking(descriptor, False)
 
     def read(self) -> bool:
-        """Take what has come; False at the end."""
+        """Read what has arrived; False at the end."""
         try:
             data = os.read(self.descriptor, 1 << 16)
         except BlockingIOError:
@@ -96,20 +97,20 @@ def receive(size: int) -> bytes:
 
 
 def children() -> Iterator[int]:
-    """Of this process; whoever loses its parent below comes here too."""
+    """The children of this process, which as a subreaper also inherits orphans."""
     me = os.getpid()
     for name in filter(str.isdigit, os.listdir("/proc")):
         try:
             with open("/proc/" + name + "/stat", "rb") as file:
                 fields = file.read().rpartition(b")")[2].split()
         except OSError:
-            continue  # it has just ended
+            continue  # it has ended in the meantime
         if int(fields[1]) == me:
             yield int(name)
 
 
 def end_all(group: int) -> None:
-    """Kill until nobody is left."""
+    """Kill until no process is left."""
     with contextlib.suppress(OSError):
         os.killpg(group, signal.SIGKILL)
     for _ in range(1000):
@@ -126,7 +127,7 @@ def end_all(group: int) -> None:
 
 
 def started(request: dict[str, Any], given: bytes) -> subprocess.Popen[bytes]:
-    """Raises OSError when it cannot be started."""
+    """Start the command under its limits; raises OSError."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0)
     for what, most in (
@@ -152,7 +153,7 @@ def started(request: dict[str, Any], given: bytes) -> subprocess.Popen[bytes]:
 
 
 def watch(process: subprocess.Popen[bytes], streams: list[Stream], time_s: float) -> str:
-    """Until it ends by itself, its time is up or nobody listens any more; says which."""
+    """Wait for the end: returns "" if it ended by itself, "time", or "gone" for the connection."""
     end = time.monotonic() + time_s
     open_streams = list(streams)
     while True:
@@ -160,7 +161,7 @@ def watch(process: subprocess.Popen[bytes], streams: list[Stream], time_s: float
         if left <= 0:
             return "time"
         waiting = [0] + [stream.descriptor for stream in open_streams]
-        # No signal tells of the end in every Python; a short wait does.
+        # Poll, since the end of the command does not wake up select in every Python.
         ready = select.select(waiting, [], [], min(left, 0.02))[0]
         if 0 in ready and not os.read(0, 4096):
             return "gone"
@@ -193,7 +194,7 @@ def main() -> None:
         Stream(STDOUT, process.stdout.fileno(), request["output_bytes"]),
         Stream(STDERR, process.stderr.fileno(), request["output_bytes"]),
     ]
-    # Whoever closes the connection closes the command.
+    # A closed connection ends the command.
     signal.signal(signal.SIGHUP, lambda number, frame: end_all(process.pid))
     how = "gone"
     try:
@@ -205,7 +206,7 @@ def main() -> None:
         end_all(process.pid)
     with contextlib.suppress(BrokenPipeError):
         for stream in streams:
-            for _ in range(64):  # what is in the pipe still
+            for _ in range(64):  # what is still in the pipe
                 if not stream.read():
                     break
             stream.finish()

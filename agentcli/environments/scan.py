@@ -2,7 +2,7 @@
 
 A scan makes as few system calls as possible, since a project may have 50,000 files: one ``stat``
 for a known file; open, ``fstat``, read and close for a new one. Folders are opened by descriptor,
-so a folder that was replaced by a link meanwhile leads nowhere.
+so that a folder replaced by a link in the meantime leads nowhere.
 """
 
 from __future__ import annotations
@@ -21,40 +21,40 @@ from agentcli.environments.ignoring import RULE_FILES, Ignoring
 from agentcli.errors import SnapshotError
 from agentcli.sandbox.inotify import Watch
 
-DEEPEST = 200  # folders in folders; nobody's project, and Python's own stack ends at a thousand
-_RACY_NS = 50_000_000  # a file may change again within one tick of the clock that stamps it
+DEEPEST = 200  # nested folders: more than any project has; Python's own stack ends at a thousand
+_RACY_NS = 50_000_000  # a file may change again within one tick of the file system's clock
 
 Signature = tuple[int, int, int, int, int]  # size, mtime_ns, ctime_ns, inode, mode
 
 
 class TooMany(Exception):
-    """There are more files than were asked for."""
+    """There are more files than permitted."""
 
 
 class Node(NamedTuple):
-    """What is known of a name; without a signature, only reading tells whether it has changed."""
+    """What is known of a name. Without a signature, only reading it tells if it has changed."""
 
     entry: str
     signature: Signature | None
 
 
 class Scan:
-    """The files of ``root`` as they were last seen; ``own``, a path, is not a part of them.
+    """The files of ``root`` as last seen, without the path ``own``.
 
-    Nothing in it is safe to be called from two threads at a time.
+    Not thread-safe.
     """
 
     def __init__(self, root: str, own: str, blobs: Blobs, watch: Watch) -> None:
         self.index: dict[str, dict[str, Node]] = {}
-        """Of each folder, relative to the root, what is in it."""
+        """The contents of each folder; folders are relative to the root."""
         self.left_out: set[str] = set()
-        """What is ignored or too deep, folders with a slash at the end; not what is below them."""
+        """Ignored and too deep paths, folders with a trailing slash, without what is below them."""
         self.problem = ""
-        """Why contents are no longer kept; empty while all is well."""
+        """Why contents are no longer stored; empty while all is well."""
         self.limit = 0
-        """Bytes that may be kept in all."""
+        """How many bytes may be stored in total."""
         self.stopped = False
-        """Set from another thread to end a look at the next folder."""
+        """Set from another thread to stop a scan at the next folder."""
         self._root = root
         self._own = os.path.split(own)
         self._blobs = blobs
@@ -67,7 +67,7 @@ class Scan:
         self._most: int | None = None
 
     def first(self, most: int) -> None:
-        """Look at everything; what differs from the index is no news.
+        """Scan everything, without reporting differences from the index as changes.
 
         Raises:
             TooMany: there are more than ``most`` files.
@@ -78,9 +78,9 @@ class Scan:
         self._most = None
 
     def everything(self) -> None:
-        """Compare everything with what is known."""
+        """Scan everything for changes."""
         if self._watch.works:
-            self._watch.changed()  # all of it is seen now
+            self._watch.changed()  # discards events, as this scan sees everything
         self.left_out.clear()
         fd = open_below(self._root, "")
         try:
@@ -89,45 +89,45 @@ class Scan:
             os.close(fd)
 
     def one(self, folder: str) -> None:
-        """Compare what is in one folder, and in new ones below it, with what is known."""
+        """Scan one folder, and new folders in it, for changes."""
         try:
             fd = open_below(self._root, folder)
         except OSError:
-            return  # it is gone: the folder above tells
+            return  # it is gone, which the scan of its parent finds
         try:
             above = Ignoring.at_root(self._root)
             if folder:
                 above = self._rules.get(folder.rpartition("/")[0], above)
             if folder and folder not in self.index:
-                return  # ignored by now
+                return  # ignored now
             self._folder(folder, fd, above, deep=False)
         finally:
             os.close(fd)
 
     def news(self) -> Changes:
-        """What the looks since the last call found changed."""
+        """The changes that scans have found since the last call."""
         before, after = self._before, self._after
         self._before, self._after = {}, {}
         same = [path for path in before if before[path] == after.get(path)]
-        for path in same:  # made and unmade, or touched
+        for path in same:  # created and removed again, or only touched
             del before[path], after[path]
         return Changes(before, after)
 
     def covers(self, path: str) -> bool:
-        """Whether a look would notice a change of this path, relative to the root."""
+        """Whether a scan would notice a change of this path, relative to the root."""
         folder, _, name = path.rpartition("/")
         rules = self._rules.get(folder)
         return rules is not None and not rules.leaves_out(self._full(folder), name, False)
 
     def known_above(self, path: str) -> str:
-        """The nearest folder above a path of which something is known."""
+        """The nearest known folder above a path."""
         folder = path.rpartition("/")[0]
         while folder and folder not in self.index:
             folder = folder.rpartition("/")[0]
         return folder
 
     def forget(self) -> None:
-        """Know nothing of any folder, and so cover none."""
+        """Forget all folders, so that none is covered."""
         self.index.clear()
         self._rules.clear()
 
@@ -137,10 +137,10 @@ class Scan:
         return f"{self._root}/{folder}" if folder else self._root
 
     def _folder(self, folder: str, fd: int, above: Ignoring, *, deep: bool) -> None:
-        """Compare one folder with what is known; new folders in it, or all, likewise."""
+        """Scan one folder, and the new folders in it, or all of them if ``deep``."""
         if self.stopped:
             return
-        self._watch.add(fd, folder)  # first, so that nothing falls between
+        self._watch.add(fd, folder)  # before listing, so that no change is missed
         with os.scandir(fd) as listing:
             items = list(listing)
         self._count += len(items)
@@ -162,10 +162,10 @@ class Scan:
                     self.left_out.add(join(folder, name) + ("/" if is_folder else ""))
                 if name in nodes:
                     with self._quietly():
-                        self._gone(folder, name)  # ignored from now on: not deleted
+                        self._gone(folder, name)  # newly ignored, not deleted
                 continue
             seen.add(name)
-            # What was ignored so far is not new: to undo its making would be to delete it.
+            # A file that is no longer ignored is not new: undoing its creation would delete it.
             silent = before is not None and before is not rules and name not in nodes
             try:
                 if silent and before is not None and before.leaves_out(full, name, is_folder):
@@ -176,14 +176,14 @@ class Scan:
             except (FileNotFoundError, NotADirectoryError):
                 seen.discard(name)
             except OSError:
-                continue  # unreadable or in motion: as it was
+                continue  # unreadable, or changing right now: assume that it is as before
         for name in nodes.keys() - seen:
             self._gone(folder, name)
 
     def _rules_of(
         self, folder: str, items: list[os.DirEntry[str]], above: Ignoring, *, deep: bool
     ) -> tuple[Ignoring, Ignoring | None, bool]:
-        """What is ignored here now and was before, and whether a file that says so has changed."""
+        """The rules here now and before, and whether an ignore file here has changed."""
         nodes = self.index.get(folder, {})
         files = {item.name: item for item in items if item.name in RULE_FILES}
         before = self._rules.get(folder)
@@ -233,13 +233,13 @@ class Scan:
                 os.close(below)
 
     def _changed(self, fd: int, item: os.DirEntry[str], node: Node | None) -> Node | None:
-        """What stands under a name that is no folder, unless it is what was there."""
+        """The new node of a name that is not a folder, or None if it has not changed."""
         if node is not None or not item.is_file(follow_symlinks=False):
             info = item.stat(follow_symlinks=False)
             if node is not None and node.signature == _signature(info):
                 return None
             kind = stat.S_IFMT(info.st_mode)
-        else:  # it is opened in any case, and asked then
+        else:  # no stat yet: it is opened in any case
             kind = stat.S_IFREG
         room = -1 if self.problem else self.limit - self._blobs.kept_bytes
         try:
@@ -250,7 +250,7 @@ class Scan:
         if room < info.st_size and kind == stat.S_IFREG and not self.problem:
             self.problem = "checkpoints hold 2 GiB, or a quarter of what was free on the disk"
         newest = max(info.st_mtime_ns, info.st_ctime_ns)
-        racy = time.time_ns() - newest < _RACY_NS  # the next look reads it again
+        racy = time.time_ns() - newest < _RACY_NS  # if so, the next scan reads it again
         return Node(entry, None if racy else _signature(info)) if entry else None
 
     def _gone(self, folder: str, name: str) -> None:
@@ -266,7 +266,7 @@ class Scan:
         self.index.pop(folder, None)
         self._rules.pop(folder, None)
 
-    # -- what is told -----------------------------------------------------------------------
+    # -- changes ----------------------------------------------------------------------------
 
     def _note(self, path: str, before: str, after: str) -> None:
         if self._quiet or before == after:
@@ -280,7 +280,7 @@ class Scan:
 
     @contextlib.contextmanager
     def _quietly(self) -> Iterator[None]:
-        """What is found meanwhile is known from then on, and no news."""
+        """Record what is found inside the ``with`` block as known, not as a change."""
         before, self._quiet = self._quiet, True
         try:
             yield
@@ -289,14 +289,14 @@ class Scan:
 
 
 def join(folder: str, name: str) -> str:
-    """A name in a folder, both relative to the root."""
+    """Join a folder (relative to the root) and a name in it."""
     return f"{folder}/{name}" if folder else name
 
 
 def _is_as_known(item: os.DirEntry[str], node: Node) -> bool:
     try:
         return node.signature == _signature(item.stat(follow_symlinks=False))
-    except OSError:  # it is gone since the folder was listed
+    except OSError:  # gone since the folder was listed
         return False
 
 

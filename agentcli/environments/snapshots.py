@@ -1,17 +1,16 @@
-"""Checkpoints of a workspace, kept outside of it: what was there before a tool changed it.
+"""Checkpoints of a workspace, stored outside of it: its state before a tool changed it.
 
 Covers: files, their executable bits, links, deletions, renames and empty folders, whatever their
-    names and contents, also where a command changed them. No git is needed, and none is touched:
-    neither the project's index nor its hooks, filters or line endings have a say.
+    names and contents, including changes by commands. This neither needs nor touches git: the
+    project's index, hooks, filters and line endings play no part.
 Does not cover: what the project ignores, known caches and what lies deeper than ``scan.DEEPEST``
-    folders (``left_out`` names them), ``.git``, the content of files over 16 MiB and of those that
-    cannot be read, owners and extended attributes. An ignored file that a file tool writes is
-    covered all the same.
+    folders (``left_out`` names them), ``.git``, the content of files over 16 MiB and of unreadable
+    files, owners and extended attributes. An ignored file is covered if a file tool writes it.
 
-The first look (``take``) reads every file once, in a thread beside the model's first answer; the
-next session of the same workspace reads only what differs in size, times, inode or mode. After
-that a look costs what has changed: inotify says in which folders (else every file is asked for its
-state again). A project of 50,000 files: ``bench/snapshots.py``.
+The first scan (``take``) reads every file once, in a thread, during the model's first answer. The
+next session in the same workspace reads only files that differ in size, times, inode or mode. The
+cost of later scans depends on how much has changed, since inotify reports the folders concerned
+(without it, every file is stat'ed again). ``bench/snapshots.py`` has a project of 50,000 files.
 """
 
 from __future__ import annotations
@@ -34,24 +33,24 @@ from agentcli.errors import SnapshotError
 from agentcli.sandbox.inotify import Watch
 
 INDEX = "index.jsonl"
-_ROOM = 2 << 30  # bytes of one workspace that are kept at most, and a quarter of what is free
+_ROOM = 2 << 30  # bytes stored for one workspace, if a quarter of the free space is not less
 _MOST = 400_000  # files of one workspace
 
 
 def folder_of(data: Path, workspace: str) -> Path:
-    """Where the checkpoints of a workspace are, below the data folder."""
+    """The folder for the checkpoints of a workspace, below the data folder."""
     return data / "snapshots" / digest_of(os.fsencode(workspace))[:16]
 
 
 class Snapshots:
-    """What is known of one workspace. ``folder`` holds the contents and the last look."""
+    """The checkpoints of one workspace. ``folder`` holds file contents and the last scan."""
 
     def __init__(self, root: str, folder: Path) -> None:
         self.root = os.path.realpath(root)
         self.blobs = Blobs(folder)
         self._folder = folder
         self._watch = Watch()
-        # Where the data folder lies in the workspace, it is not a part of it.
+        # The data folder does not count as part of the workspace, even if it lies in it.
         own = os.path.realpath(folder.parent.parent)
         self._scan = Scan(self.root, own, self.blobs, self._watch)
         self._lock = threading.Lock()
@@ -61,59 +60,59 @@ class Snapshots:
         self._changed: set[str] | None = set()
         self._off = False
         self.taken = ""
-        """The digest of the list of all files as the first look found them."""
+        """The digest of the list of all files, as the first scan found them."""
 
     @property
     def problem(self) -> str:
-        """Why contents are no longer kept; empty while all is well."""
+        """Why contents are no longer stored; empty while all is well."""
         return self._scan.problem
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        """What the project ignores, folders with a slash at the end; not what is below them."""
+        """What the project ignores, folders with a trailing slash, without what is below them."""
         return tuple(sorted(self._scan.left_out))
 
     # -- for the event loop -----------------------------------------------------------------
 
     def begin(self) -> None:
-        """Take the first look in a thread; ``ready`` waits for it."""
+        """Start the first scan in a thread; ``ready`` waits for it."""
         if self._taking is None:
             self._taking = asyncio.ensure_future(asyncio.to_thread(self.take))
 
     async def ready(self) -> None:
-        """Wait until everything is known, and begin if nobody has."""
+        """Wait for the first scan, and start it if necessary."""
         self.begin()
         assert self._taking is not None
         await asyncio.shield(self._taking)
 
     @property
     def begun(self) -> bool:
-        """Whether there is anything to compare with."""
+        """Whether the first scan has been started."""
         return self._taking is not None
 
     @property
     def watches(self) -> bool:
-        """Whether a look costs only what has changed."""
+        """Whether a scan can be limited to what has changed."""
         return self._watch.works
 
     @property
     def unchanged(self) -> bool:
-        """Whether it is certain, without waiting for anything, that ``changes`` would find none."""
+        """Whether ``changes`` is certain to find none; answers without waiting for anything."""
         if not self._known or self._looking.locked():
             return False
         self._hear()
         return self._changed == set()
 
     def _hear(self) -> None:
-        """Add up in which folders something happened; None: perhaps in all."""
+        """Collect the folders that have changed; None if any may have."""
         now = self._watch.changed()
         self._changed = None if now is None or self._changed is None else self._changed | now
 
     async def changes(self, near: str | None = None) -> Changes:
-        """What has changed since the last look.
+        """The changes since the last scan.
 
-        ``near``, a path relative to the root, is all that is looked at where a look at everything
-        would cost more.
+        If it is not known which folders have changed, ``near``, a path relative to the root,
+        limits the scan to the folder of that path.
         """
         await self.ready()
         async with self._looking:
@@ -126,7 +125,7 @@ class Snapshots:
             return await asyncio.to_thread(self.look, folders)
 
     async def aclose(self) -> None:
-        """Keep what is known for the next session and let go of everything."""
+        """Save the last scan for the next session, and close everything."""
         self._scan.stopped = True
         if self._taking is not None:
             await asyncio.wait([self._taking])
@@ -135,9 +134,9 @@ class Snapshots:
     # -- the work itself --------------------------------------------------------------------
 
     def take(self) -> None:
-        """Look at everything once; afterwards ``look`` tells what changed."""
+        """Scan everything for the first time; from then on ``look`` finds changes."""
         with self._lock:
-            self.blobs.places()  # tells how much is kept already
+            self.blobs.places()  # finds out how much is stored already
             free = shutil.disk_usage(_existing(self._folder)).free
             self._scan.limit = min(_ROOM, self.blobs.kept_bytes + free // 4)
             self._load()
@@ -150,14 +149,14 @@ class Snapshots:
         self._known = True
 
     def _give_up(self) -> None:
-        """Keep only what file tools are about to change."""
+        """Store only what file tools are about to change."""
         self._off = True
         self._scan.problem = f"{self.root} holds more than {_MOST:,} files"
         self._watch.close()
         self._scan.forget()
 
     def look(self, folders: Iterable[str] | None = None) -> Changes:
-        """What differs from the last look; ``folders`` are the only ones where it can be."""
+        """The changes since the last scan, which can only be in ``folders``, if given."""
         with self._lock:
             if self._off:
                 return Changes()
@@ -171,17 +170,17 @@ class Snapshots:
             return self._scan.news()
 
     def covers(self, path: str) -> bool:
-        """Whether a look would notice a change of this path, relative to the root."""
+        """Whether a scan would notice a change of this path, relative to the root."""
         return self._scan.covers(path)
 
     def capture(self, path: str) -> str:
-        """What stands at a path now, its content kept, whether a look covers it or not."""
+        """The entry at a path now, with its content stored, even if scans do not cover it."""
         with self._keeping():
             return capture(self.root, path, self.blobs)
         return ""
 
     def tree(self) -> str:
-        """The digest of all that is known, for ``files_of``; its content is kept."""
+        """Store the list of all known files; returns its digest, for ``files_of``."""
         with self._lock, self._keeping():
             names = (
                 f"{join(folder, name)}\0{node.entry}\0"
@@ -195,7 +194,7 @@ class Snapshots:
         return ""
 
     def close(self) -> None:
-        """Keep the index and let go of everything."""
+        """Save the last scan, and close everything; blocks."""
         with self._lock:
             self._watch.close()
             with self._keeping():
@@ -205,16 +204,16 @@ class Snapshots:
 
     @contextlib.contextmanager
     def _keeping(self) -> Iterator[None]:
-        """A store that cannot be written is a reason to keep no more, not to stop working."""
+        """Stop storing contents if the store cannot be written, but go on working."""
         try:
             yield
         except SnapshotError as error:
             self._scan.problem = self.problem or error.message
 
-    # -- the last look, kept ----------------------------------------------------------------
+    # -- the saved scan ---------------------------------------------------------------------
 
     def _load(self) -> None:
-        """One line of JSON for each folder: its name, and what is in it."""
+        """Load the saved scan: one line of JSON for each folder, with its name and contents."""
         with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
             for line in (self._folder / INDEX).read_bytes().splitlines():
                 folder, nodes = json.loads(line)
@@ -227,20 +226,20 @@ class Snapshots:
     def _save(self) -> None:
         self.blobs.flush()
         temporary = self._folder / f"{INDEX}.{os.getpid()}"
-        with contextlib.suppress(OSError):  # the next session will look again
+        with contextlib.suppress(OSError):  # then the next session scans again
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             with open(temporary, "w", encoding="ascii") as file:
-                # In small pieces, as each holds the others up.
+                # In small pieces: each call of json.dumps keeps other threads waiting.
                 for item in self._scan.index.items():
                     file.write(json.dumps(item) + "\n")
             os.replace(temporary, self._folder / INDEX)
 
 
 def files_of(blobs: Blobs, tree: str) -> Mapping[str, str]:
-    """Path to entry of everything that a tree holds.
+    """Path to entry, of every file in a list that ``Snapshots.tree`` stored.
 
     Raises:
-        SnapshotError: it was not kept.
+        SnapshotError: the list was not stored, or is damaged.
     """
     try:
         text = zlib.decompress(blobs.get(tree)).decode("utf-8", "surrogateescape")

@@ -1,12 +1,12 @@
 """The environment of another machine, through the system's ssh.
 
-Covers: no forwarding (agent, X11, ports), no question (BatchMode), the host's key as ssh's own
-    configuration says; the end of a whole tree when its time is up or the connection goes.
+Covers: no forwarding (agent, X11, ports), no questions (BatchMode), host keys checked as ssh is
+    configured; a command's whole tree is killed when it is out of time or the connection closes.
 Does not cover: confinement. Commands and the file worker have the rights of the far end's user;
-    the worker keeps to the workspace by looking at resolved paths.
+    the worker stays in the workspace by checking resolved paths.
 
-The far end needs Python 3.8 and nothing else: ``worker.py``, and ``runner.py`` for each command,
-are sent over stdin. All share one connection, which a master holds open.
+The far end needs only Python 3.8: ``worker.py``, and ``runner.py`` for each command, are sent over
+stdin. All share one connection, which an ssh master process keeps open.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _ENDLESS = Limits(time_s=0, memory_bytes=1 << 40)
 _CONNECT_S, _GRACE_S = 30.0, 15.0
 _HOST = re.compile(r"[A-Za-z0-9_.@%\[\]:-]+")
 
-# Reads the program from stdin to the byte, as what follows is the program's own.
+# Reads exactly the program from stdin: what follows is the program's own input.
 _BOOT = """
 import os, shutil, sys
 if sys.version_info < (3, 8):
@@ -70,10 +70,10 @@ exec(compile(text, "agentcli", "exec"), {"__name__": "__main__"})
 
 
 def split_place(place: str) -> tuple[str, str]:
-    """``HOST`` and folder of ``HOST[:FOLDER]``; an address of IPv6 stands in brackets.
+    """Split ``HOST[:FOLDER]`` into host and folder; an IPv6 address must be in brackets.
 
     Raises:
-        CapabilityError: it names no host.
+        CapabilityError: there is no valid host.
     """
     found = re.fullmatch(r"((?:[^@:/\[\]]+@)?(?:\[[^\]]+\]|[^:/\[\]]+))(?::(.*))?", place, re.S)
     if found is None or found[1].startswith("-") or not _HOST.fullmatch(found[1]):
@@ -84,7 +84,7 @@ def split_place(place: str) -> tuple[str, str]:
 class SshEnvironment(WorkerFiles):
     """A folder on another machine; ``folder`` is relative to the home folder there, or absolute.
 
-    ``config`` is a file in place of ssh's own configuration. ``root`` is known after ``start``.
+    ``config`` is a file that replaces ssh's configuration. ``root`` is known after ``start``.
     """
 
     operations = frozenset({"files", "process"})
@@ -114,13 +114,13 @@ class SshEnvironment(WorkerFiles):
         """Connect and start the worker.
 
         Raises:
-            CapabilityError: no ssh here, no connection, or no Python or folder there.
+            CapabilityError: no ssh here, no connection, or no Python or no such folder there.
         """
         self._ssh = shutil.which("ssh") or ""
         if not self._ssh:
             raise CapabilityError(f'environment "{self.level}": ssh is not installed')
         self._supervisor.start()
-        self._control = tempfile.mkdtemp(prefix="agentcli-ssh-")  # sockets want short names
+        self._control = tempfile.mkdtemp(prefix="agentcli-ssh-")  # a socket's path must be short
         await self._connect()
         try:
             value, _ = await (await self._worker()).call("root")
@@ -129,7 +129,7 @@ class SshEnvironment(WorkerFiles):
         self.root = str(value)
 
     async def aclose(self) -> None:
-        """End what runs there and the connection."""
+        """End what runs there, and close the connection."""
         link, self._link = self._link, None
         if link is not None:
             await link.aclose()
@@ -190,7 +190,7 @@ class SshEnvironment(WorkerFiles):
         await process.kill()
 
     async def _connect(self) -> None:
-        """Start the master and wait until it listens."""
+        """Start the ssh master and wait until it listens."""
         options = ("-M", "-N", "-o", "ControlPersist=no", "-S", f"{self._control}/c")
         line = (self._ssh, *self._config, *_OPTIONS, *options, "--", self._host)
         master = self._supervisor.spawn(Launch(line, self._env(), "/", limits=_ENDLESS))
@@ -211,7 +211,7 @@ class SshEnvironment(WorkerFiles):
     async def _program(
         self, source: Path, *arguments: str
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, SandboxProcess]:
-        """Start a program of ours at the far end, and send it there."""
+        """Start ``source``, a file of this package, at the far end, by sending it there."""
         boot = base64.b64encode(_BOOT.encode()).decode()
         quoted = " ".join(shlex.quote(argument) for argument in arguments)
         command = f"exec python3 -I -c \"import base64;exec(base64.b64decode('{boot}'))\" {quoted}"
@@ -253,7 +253,7 @@ class SshEnvironment(WorkerFiles):
 
 
 class _Received:
-    """What has come back of one command."""
+    """What has been received from one command."""
 
     def __init__(self, limits: Limits, on_output: Output | None) -> None:
         self.verdict: dict[str, Any] | None = None

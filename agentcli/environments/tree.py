@@ -1,7 +1,7 @@
 """Copies a workspace's tree, and finds out later what has changed in the copy or the original.
 
 A tree is everything that is not ignored, plus small ignored files. Folders that are left out
-(ignored ones and ``.git``) are listed, so that they can be mounted read-only at their place.
+(ignored ones and ``.git``) are listed, so that they can be mounted read-only in the copy.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from agentcli.errors import SandboxError
 if TYPE_CHECKING:
     from agentcli.environments.worker import Rule
 
-FICLONE = 0x40049409  # linux/fs.h: share the data of two files until one of them is written
+FICLONE = 0x40049409  # linux/fs.h: two files share their data until one of them is written
 MOST_BYTES = 512 << 20
-"""Most that is copied byte by byte; where blocks are shared there is no such bound."""
+"""The most to copy byte by byte; shared blocks have no such limit."""
 MOST_FILES = 50_000
 SMALL_BYTES = 1 << 20
-"""Largest ignored file that is copied."""
+"""The largest ignored file that is copied."""
 
 KINDS = frozenset((stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK))
 """What is copied; pipes, sockets and devices are not."""
 
 CACHES = frozenset(("__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache"))
 _APART = frozenset((".git", "node_modules", ".venv", "venv"))
-"""Left out of a copy even where no rule ignores them."""
+"""Left out of a copy even if no rule ignores them."""
 
 
 class Stamp(NamedTuple):
-    """What tells a file that has changed from one that has not."""
+    """What shows whether a file has changed."""
 
     kind: int
     mode: int
@@ -50,9 +50,9 @@ class Stamp(NamedTuple):
 
 @dataclass
 class Tree:
-    """Relative names of files, links and folders, and what they were like; ``apart`` is left out.
+    """Relative names of files, links and folders, with their stamps. ``apart`` is left out.
 
-    ``others`` are pipes, sockets and devices, which are neither copied nor brought back.
+    ``others`` are pipes, sockets and devices, which are never copied, in either direction.
     """
 
     entries: dict[str, Stamp] = field(default_factory=dict)
@@ -66,7 +66,7 @@ class Tree:
 
 
 def stamp(info: os.stat_result) -> Stamp:
-    """From what ``lstat`` says; of a folder only kind and mode."""
+    """The stamp from ``lstat``; for a folder, only kind and mode count."""
     kind, mode = stat.S_IFMT(info.st_mode), stat.S_IMODE(info.st_mode)
     if stat.S_ISDIR(info.st_mode):
         return Stamp(kind, mode, 0, 0, 0)
@@ -74,7 +74,7 @@ def stamp(info: os.stat_result) -> Stamp:
 
 
 def survey(root: str, *, apart: tuple[str, ...] | None = None) -> Tree:
-    """Look at a tree. With ``apart``, those folders alone are left out, whatever is ignored.
+    """List a tree. With ``apart``, only those folders are left out, and ignore rules are not read.
 
     Raises:
         OSError: a folder cannot be read.
@@ -91,7 +91,7 @@ def survey(root: str, *, apart: tuple[str, ...] | None = None) -> Tree:
 def _walk(
     root: str, tree: Tree, apart: tuple[str, ...] | None
 ) -> Iterator[tuple[str, os.stat_result]]:
-    """Every entry but those left out, a folder before what is in it."""
+    """Every entry that is not left out, with folders before their contents."""
     pending: list[tuple[str, list[Rule]]] = [("", [])]
     while pending:
         folder, rules = pending.pop()
@@ -125,14 +125,14 @@ def _walk(
 
 
 class TooLarge(SandboxError):
-    """More than what is copied; an overlay costs the same whatever the size."""
+    """The workspace is too large to copy; an overlay costs the same for any size."""
 
 
 def copy(tree: Tree, root: str, target: str) -> None:
     """Copy a tree that was just surveyed into the empty folder ``target``.
 
     Raises:
-        TooLarge: as far as can be told, before anything is copied.
+        TooLarge: the tree is too large; raised before anything is copied, if that is foreseeable.
         OSError: something cannot be read or written.
     """
     shares = _Sharing()
@@ -154,7 +154,7 @@ def copy(tree: Tree, root: str, target: str) -> None:
             os.chmod(copied, known.mode)
             os.utime(copied, ns=(known.mtime_ns, known.mtime_ns))
     for name, known in reversed(tree.entries.items()):
-        if stat.S_ISDIR(known.kind):  # afterwards, as they may be read-only
+        if stat.S_ISDIR(known.kind):  # last, since a folder may be read-only
             os.chmod(os.path.join(target, name), known.mode | stat.S_IRWXU)
 
 
@@ -163,7 +163,7 @@ def _too_much() -> TooLarge:
 
 
 class _Sharing:
-    """Tries to share blocks until the file system says for good that it cannot."""
+    """Tries to share blocks, until the file system shows that it cannot."""
 
     def __init__(self) -> None:
         self.works = sys.platform == "linux"
@@ -188,7 +188,7 @@ def _copy_file(source: str, target: str) -> int:
 
 
 def can_share(root: str, folder: str) -> bool:
-    """Whether files of ``root`` can share their blocks with new ones in ``folder``."""
+    """Whether new files in ``folder`` can share blocks with files of ``root``."""
     if sys.platform != "linux" or os.stat(root).st_dev != os.stat(folder).st_dev:
         return False
     probe = os.path.join(folder, f".probe-{os.getpid()}")

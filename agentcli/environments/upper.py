@@ -1,7 +1,7 @@
-"""The changes on an overlay of a workspace, read from its upper folder.
+"""Reads the changes on an overlay of a workspace from its upper folder.
 
-Files and links are there as they are now; a character device 0/0 marks a removed entry, an
-attribute marks a folder that hides the one below (Documentation/filesystems/overlayfs.rst).
+Files and links are there in their present state. A character device 0/0 marks a removed entry; an
+attribute marks a folder that hides the one below (kernel: Documentation/filesystems/overlayfs.rst).
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ _OPAQUE = "user.overlay.opaque"
 
 
 def changes(before: Tree, upper: str) -> tuple[list[Change], list[str]]:
-    """What was done on an overlay of a tree, sorted; and names that are neither file nor folder.
+    """The changes on an overlay, sorted, and the names of pipes, sockets and devices.
 
-    ``before`` is the tree as it was, and what it leaves apart counts as nothing here.
+    ``before`` is the tree as it was; what it leaves out is ignored here too.
 
     Raises:
         OSError: a folder cannot be read.
@@ -62,13 +62,13 @@ def _is_whiteout(info: os.stat_result) -> bool:
 
 
 def _merges(entry: os.DirEntry[str]) -> bool:
-    """Whether a folder still shows what was in it before."""
+    """Whether a folder still shows the contents of the one below."""
     try:
         return os.getxattr(entry.path, _OPAQUE) != b"y"
-    except OSError:  # it has no such attribute
+    except OSError:  # there is no such attribute
         return True
 
 
 def _below(names: Sequence[str], folder: str) -> Sequence[str]:
-    """Those of the sorted names that are in the folder."""
+    """The part of the sorted names that is in the folder."""
     return names[bisect_left(names, f"{folder}/") : bisect_left(names, f"{folder}0")]

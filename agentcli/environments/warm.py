@@ -37,14 +37,14 @@ Key = tuple[str, str, str, tuple[tuple[str, str], ...]]
 
 @dataclass
 class _Warm:
-    """An interpreter that waits, for one run after the other."""
+    """A warm interpreter, which serves one run after the other."""
 
     process: SandboxProcess
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
 
     async def ask(self, request: Mapping[str, Any], patience_s: float) -> dict[str, Any] | None:
-        """The answer; None where it has died, or does not answer in time."""
+        """The answer; None if the interpreter has died or does not answer in time."""
         try:
             data = json.dumps(request).encode()
             self.writer.write(forking.HEAD.pack(len(data)) + data)
@@ -63,7 +63,7 @@ class _Warm:
 
 
 class WarmEnvironment(HostEnvironment):
-    """See the module; as any other environment in all else."""
+    """An environment that runs tests in a warm interpreter; see the module."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -80,7 +80,7 @@ class WarmEnvironment(HostEnvironment):
             self._lines = None
 
     async def aclose(self) -> None:
-        """End the interpreters that wait, then all else."""
+        """End the warm interpreters, then everything else."""
         warm, self._warm = self._warm, {}
         for one in warm.values():
             if one is not None:
@@ -120,7 +120,7 @@ class WarmEnvironment(HostEnvironment):
     async def _forked(
         self, key: Key, arguments: Sequence[str], limits: Limits
     ) -> ExecResult | None:
-        """The result of a fork; None where there is none to be had."""
+        """The result of a fork; None if there is no warm interpreter to fork."""
         if key not in self._warm:
             self._warm[key] = await self._interpreter(key, limits)
         warm = self._warm[key]
@@ -136,7 +136,7 @@ class WarmEnvironment(HostEnvironment):
         try:
             answer = await warm.ask(request, forking.SLACK * limits.time_s + _GRACE_S)
         finally:
-            if answer is None:  # it has died, or somebody no longer waits for its answer
+            if answer is None:  # it has died, or this call was cancelled
                 self._warm[key] = None
                 await warm.aclose()
         if answer is None:

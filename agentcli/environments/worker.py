@@ -1,13 +1,13 @@
-"""The file worker: file operations inside a sandbox, one at a time, asked for over a pipe.
+"""The file worker: performs file operations inside a sandbox, one at a time, requested over a pipe.
 
-One file, standard library only, Python 3.8 or newer, so that it can be sent to any machine. What it
-may touch is decided by what surrounds it (mount namespace, Landlock, the far end's user); with
-``contain`` it checks resolved paths itself as well, for where nothing surrounds it.
+One file, standard library only, Python 3.8 or newer, so that it can be sent to any machine. Its
+surroundings decide what it can reach (mount namespace, Landlock, the far end's user). Without any
+confinement, ``contain`` makes it check resolved paths itself.
 
 A request and its answer are ``length of JSON, length of data`` (big-endian u32 each), a JSON object
 and raw bytes. Requests: ``{"id", "op", ...}``. Answers: ``{"id", "ok": value}`` or
-``{"id", "error": [code, message]}``. The first answer, with id 0, is to no request: it says that
-the worker stands. What only requests need is imported after it, in the functions that use it.
+``{"id", "error": [code, message]}``. The first answer, with id 0, belongs to no request and says
+that the worker is ready. What only requests need is imported later, in the functions that use it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import stat
 import struct
 import sys
 
-TYPE_CHECKING = False  # as type checkers know it; to import typing takes 5 ms of the start
+TYPE_CHECKING = False  # type checkers know the name; importing typing takes 5 ms of the start
 if TYPE_CHECKING:  # names that Python 3.8 does not have when the program runs
     from collections.abc import Callable, Iterator
     from re import Pattern
@@ -29,14 +29,14 @@ if TYPE_CHECKING:  # names that Python 3.8 does not have when the program runs
     Rule = tuple[Pattern[str], bool, bool, str]
 
 HEAD = struct.Struct("!II")
-LARGEST = 256 * 1024 * 1024  # bytes of one file that are handed over
+LARGEST = 256 * 1024 * 1024  # bytes read from one file
 LONGEST_LINE = 1000  # characters of one matching line
 PATIENCE_S = 60  # for one operation
-SEARCH_S = 8  # for a search by expressions that may backtrack; other requests wait behind it
+SEARCH_S = 8  # for a search by expressions that may backtrack: other requests wait meanwhile
 
 
 class Refused(Exception):
-    """An operation that cannot be done; code is a symbolic errno."""
+    """An operation cannot be performed; ``code`` is a symbolic errno."""
 
     def __init__(self, code: str, message: str) -> None:
         Exception.__init__(self, message)
@@ -53,7 +53,7 @@ class Worker:
         os.chdir(self.root)
 
     def path(self, given: str) -> str:
-        """Where a path given by the caller leads."""
+        """The absolute form of a path from a request."""
         if "\0" in given:
             raise Refused("EINVAL", "a path cannot hold a zero byte")
         full = os.path.join(self.root, given)
@@ -83,7 +83,7 @@ class Worker:
     def do_write(self, request: Request, data: bytes) -> Answer:
         if request["path"].endswith("/"):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        # Links are followed by name first, as the new file replaces what they lead to.
+        # Resolve links first, since the new file replaces their target.
         target = os.path.realpath(self.path(request["path"]))
         expect = None
         if request.get("expect") is not None:
@@ -122,7 +122,7 @@ class Worker:
             full = self.path(request["path"])
             info = os.lstat(full)
             if stat.S_ISLNK(info.st_mode):
-                with contextlib.suppress(OSError):  # a link that leads nowhere is itself
+                with contextlib.suppress(OSError):  # a broken link is reported as a link
                     info = os.stat(full)
         except (FileNotFoundError, NotADirectoryError):
             return None, b""
@@ -138,7 +138,7 @@ class Worker:
                     try:
                         info = entry.stat(follow_symlinks=False)
                     except OSError:
-                        continue  # removed meanwhile
+                        continue  # removed in the meantime
                 found.append([entry.name, kind(info), info.st_size])
         found.sort()
         return found, b""
@@ -186,7 +186,7 @@ class Worker:
         return found, b""
 
     def ripgrep_search(self, program: str, start: str, request: Request) -> list[list[Any]] | None:
-        """Matches found by ripgrep; None when it does not understand the expression."""
+        """Matches found by ripgrep; None if it does not support the expression."""
         command = [program, "--no-config", "--color=never", "--line-number", "--no-heading"]
         command += ["--with-filename", "--null", "--hidden", "--no-require-git", "--sort=path"]
         command += ["--no-messages", "--glob=!.git", "--threads=2"]
@@ -195,7 +195,7 @@ class Worker:
         if request.get("glob"):
             command.append("--glob=" + request["glob"])
         command += ["--regexp=" + request["pattern"], "--", start]
-        import subprocess  # a sixth of the start, and not all sessions search
+        import subprocess  # takes a sixth of the start, and not all sessions search
 
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
@@ -207,7 +207,7 @@ class Worker:
             for line in process.stdout:
                 name, separator, rest = line.partition(b"\0")
                 number, _, text = rest.partition(b":")
-                if not separator:  # the beginning of a name that holds a line's end, or a message
+                if not separator:  # the start of a name that contains a line break, or a message
                     begun += line
                     continue
                 begun, whole = b"", begun + name
@@ -225,7 +225,7 @@ class Worker:
         return None if status == 2 and not found else found
 
     def files(self, start: str) -> Iterator[str]:
-        """Files below a folder that are not ignored, folder by folder in order of their names."""
+        """The files below a folder that are not ignored, folder by folder, sorted by name."""
         pending = [(os.path.abspath(start), self.rules_above(start))]
         while pending:
             folder, rules = pending.pop()
@@ -251,7 +251,7 @@ class Worker:
             pending.extend(reversed(below))
 
     def rules_above(self, start: str) -> list[Rule]:
-        """Ignore rules of the root and the folders between it and ``start``."""
+        """The ignore rules of the root and of the folders between it and ``start``."""
         rules: list[Rule] = []
         exclude = os.path.join(self.root, ".git", "info", "exclude")
         rules += read_rules(exclude, self.root)
@@ -301,9 +301,9 @@ def holds(path: str, expect: bytes) -> bool:
 def replace(
     target: str, folder: str, data: bytes, before: os.stat_result | None, mode: int | None
 ) -> None:
-    """Put the new content in place in one step; mode and owner stay as they were.
+    """Replace a file's content atomically, keeping its mode and owner.
 
-    ``mode`` is for a file that is new.
+    ``mode`` applies to a new file only.
     """
     import contextlib
 
@@ -314,7 +314,7 @@ def replace(
     except PermissionError:
         if before is None:
             raise
-        # The folder is closed but the file is open: overwrite it where it is.
+        # The folder is not writable but the file is: overwrite it in place.
         with open(target, "r+b") as file:
             file.write(data)
             file.truncate()
@@ -327,7 +327,7 @@ def replace(
             if before is not None:
                 now = os.fstat(descriptor)
                 if (now.st_uid, now.st_gid) != (before.st_uid, before.st_gid):
-                    with contextlib.suppress(OSError):  # only root can give files away
+                    with contextlib.suppress(OSError):  # only root can change the owner
                         os.fchown(descriptor, before.st_uid, before.st_gid)
                 os.fchmod(descriptor, stat.S_IMODE(before.st_mode) & 0o777)
             elif mode is not None:
@@ -370,11 +370,11 @@ def search_file(
                 return
 
 
-# Patterns. A glob is turned into a regular expression over a whole relative path.
+# Patterns: a glob becomes a regular expression for a whole relative path.
 
 
 def braces(pattern: str) -> list[str]:
-    """``a{b,c}`` → ``ab``, ``ac``; nested braces too, at most 1000 of them."""
+    """Expand ``a{b,c}`` to ``ab`` and ``ac``, nested braces too; at most 1000 results."""
     depth, start = 0, -1
     commas: list[int] = []
     for place, letter in enumerate(pattern):
@@ -398,7 +398,7 @@ def braces(pattern: str) -> list[str]:
 
 
 def translate(pattern: str) -> str:
-    """One glob (``**``, ``*``, ``?``, ``[...]``, backslash) as the text of an expression."""
+    """Translate a glob (``**``, ``*``, ``?``, ``[...]``, backslash) to a regular expression."""
     import re
 
     out: list[str] = []
@@ -453,13 +453,13 @@ def glob_matcher(pattern: str) -> Callable[[str], Any]:
 
 
 def filter_matcher(pattern: str) -> Callable[[str], Any]:
-    """As in ripgrep and git: without a slash it matches names in every folder."""
+    """Like ripgrep and git: a pattern without a slash matches names in every folder."""
     patterns = braces(pattern)
     patterns = [one[1:] if one.startswith("/") else one for one in patterns]
     return compiled([one if "/" in one else "**/" + one for one in patterns]).match
 
 
-# Ignore rules, as gitignore(5) says.
+# Ignore rules: see gitignore(5).
 
 
 def rules_in(folder: str) -> list[Rule]:
@@ -469,7 +469,7 @@ def rules_in(folder: str) -> list[Rule]:
 
 
 def read_rules(path: str, folder: str) -> list[Rule]:
-    """Rules of one file: (expression, negated, folders only, folder it stands in)."""
+    """The rules of one file: (expression, negated, folders only, folder of the file)."""
     try:
         with open_regular(path) as file:
             lines = file.read(1 << 20).decode("utf-8", "replace").splitlines()
@@ -508,11 +508,11 @@ def ignored(rules: list[Rule], path: str, is_folder: bool) -> bool:
 
 
 def serve(worker: Worker, source: BinaryIO, sink: BinaryIO) -> None:
-    """Say that it stands, then answer requests until the pipe closes."""
+    """Report that the worker is ready, then answer requests until the pipe closes."""
     greeting = b'{"id": 0, "ok": null}'
     sink.write(HEAD.pack(len(greeting), 0) + greeting)
     sink.flush()
-    import json  # more than all else of the start, so that it is not waited for
+    import json  # takes longer than the rest of the start, so it comes after the greeting
     import signal
 
     signal.signal(signal.SIGALRM, too_slow)
