@@ -1,4 +1,4 @@
-"""A commit's message, drafted by the model that made the changes."""
+"""Has the model that made the changes draft a commit message."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ async def drafted(
     paths: Collection[str],
     parts: Mapping[str, bytes] = NOTHING,
 ) -> tuple[str, str]:
-    """The message for a commit of these files, and a notice where it is only the task's text.
+    """A message for a commit of these files, and a notice if it is only the task's text.
 
-    ``parts`` are as in ``Changes.commit``. What the draft costs counts in the session.
+    ``parts`` are as in ``Changes.commit``. The cost of the draft counts towards the session.
 
     Raises:
         UsageError: git refuses.

@@ -19,7 +19,7 @@ _SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$")
 
 
 def run_limits(settings: Settings, task: Task, before: Mapping[str, float]) -> RunLimits:
-    """The task's limits, else those that its session began with, else those of the settings."""
+    """The limits of the task, else of its session (``before``), else of the settings."""
     budget = task.budget
     tokens, calls = before.get("tokens"), before.get("tool_calls")
     return RunLimits(
@@ -36,7 +36,7 @@ def run_limits(settings: Settings, task: Task, before: Mapping[str, float]) -> R
 def context_rules(
     chosen: ContextSettings, prompts: Prompts, *, small: bool
 ) -> tuple[ContextRules, tuple[Processor, ...]]:
-    """How conversations are shortened; a ``small`` model is not trusted to summarise."""
+    """How to shorten conversations; a ``small`` model is not trusted to summarise."""
     rules = ContextRules(**chosen.model_dump(exclude={"processors", "memory"}))
     if chosen.processors is not None:
         return rules, processors_named(chosen.processors, prompts)
@@ -45,7 +45,7 @@ def context_rules(
 
 
 def tool_limits(settings: Settings) -> tuple[Limits, Limits]:
-    """For commands and for checks."""
+    """The limits of commands, and those of checks."""
     command = of_settings(settings.limits)
     return command, replace(command, time_s=settings.limits.check_time_s)
 

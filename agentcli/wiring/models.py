@@ -1,4 +1,4 @@
-"""Connects models by name, and reads recorded answers to replay in place of one."""
+"""Connects models by name, and reads recorded answers to replay instead of a model's."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from agentcli.settings import Settings
 
 
 def connect(name: str, settings: Settings) -> LLMClient:
-    """The client of a model; raises as ``registry.connect``."""
+    """The client of a model; raises the same errors as ``registry.connect``."""
     return registry.connect(name, settings, read_recording=read_recording)
 
 
 def fallbacks(settings: Settings) -> list[Callable[[], LLMClient]]:
-    """Connects the fallback models, in order: tried when a model fails for good."""
+    """Functions that connect the fallback models, in the order in which they are tried."""
     return [functools.partial(connect, name, settings) for name in settings.fallback]
 
 
@@ -27,7 +27,7 @@ def read_recording(path: Path) -> list[ChatResponse]:
     """The model's answers in a session's journal, in order.
 
     Raises:
-        JournalError: it cannot be read.
+        JournalError: the journal cannot be read.
     """
     return [
         ChatResponse(event.message, event.finish_reason, event.usage)

@@ -1,4 +1,4 @@
-"""Where an agent's tools act: the environment, its checkpoints and its copies."""
+"""Chooses where an agent's tools act: the environment, its checkpoints and its copies."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ LEVELS: dict[str, Level | None] = {
     "reduced": "reduced",
     "none": "none",
 }
-"""The level that each setting demands; None takes the best that works."""
+"""The level that each setting demands; None means the best that works."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """An environment and what surrounds it.
+    """An environment with its parts.
 
-    ``host`` is the part of it on this machine, ``recorded`` what keeps checkpoints; ``borrowed``
-    is one that its owner has started and will close.
+    ``host`` is the environment if it is on this machine; ``recorded`` is the part that keeps
+    checkpoints. A ``borrowed`` environment is started and closed by its owner.
     """
 
     environment: Environment
@@ -45,15 +45,15 @@ class Place:
     recorded: Recorded | None
     borrowed: bool
     why: Callable[[], str]
-    """Why its level is not a better one, once it has started."""
+    """Says why the level is not a better one, once the environment has started."""
 
     async def start(self) -> None:
-        """Start it; raises ``SandboxError`` where that fails."""
+        """Start the environment; raises ``SandboxError`` if that fails."""
         if not self.borrowed:
             await self.environment.start()
 
     async def aclose(self) -> None:
-        """Close it."""
+        """Close the environment."""
         if not self.borrowed:
             await self.environment.aclose()
 
@@ -61,13 +61,13 @@ class Place:
 def place_of(
     name: str, root: Path, settings: Settings, *, looks_only: bool, copy: HostEnvironment | None
 ) -> Place:
-    """The place of that name: ``host``, ``docker:IMAGE`` or ``ssh:HOST``; or ``copy`` as it is.
+    """The place with this name, ``host``, ``docker:IMAGE`` or ``ssh:HOST``, or ``copy`` if given.
 
-    Checkpoints are kept of workspaces on this machine; with ``looks_only`` not before the first
-    change.
+    Workspaces on this machine get checkpoints. Their first scan is at the start or, with
+    ``looks_only``, before the first change.
 
     Raises:
-        ConfigError: the settings forbid it.
+        ConfigError: the settings forbid this place.
     """
     chosen = copy or _environment(name, root, settings)
     host = chosen if isinstance(chosen, HostEnvironment) else None
@@ -102,7 +102,7 @@ def _environment(place: str, root: Path, settings: Settings) -> HostEnvironment 
 def copies_of(
     settings: Settings, root: Path
 ) -> Callable[[], AbstractAsyncContextManager[CopiedWorkspace]]:
-    """Opens copies of a workspace that stand in its place, as ``in_place`` does."""
+    """Opens copies of a workspace at its path; see ``in_place``."""
     return functools.partial(
         in_place,
         root,
@@ -115,5 +115,5 @@ def copies_of(
 def tries_of(
     settings: Settings, root: Path
 ) -> Callable[[], AbstractAsyncContextManager[HostEnvironment]]:
-    """Opens copies on which candidates are tried, and of which nothing is kept."""
+    """Opens copies to try candidate edits on; nothing on them is kept."""
     return functools.partial(copied, root, wanted=LEVELS[settings.sandbox], kind=WarmEnvironment)

@@ -17,7 +17,7 @@ from agentcli.tools.soundness import check_sound
 class Added:
     """One entry point of an installed package: ``what`` it adds, or why it does not work.
 
-    ``kind`` is provider, tool or hook; ``package`` has its version.
+    ``kind`` is provider, tool or hook; ``package`` includes the version.
     """
 
     kind: str
@@ -28,7 +28,7 @@ class Added:
 
 
 def plugin_tools(taken: Collection[str], notices: list[str]) -> list[Tool]:
-    """The tools of all plugins; ``notices`` names those that are not valid or hide another."""
+    """The tools of all plugins; ``notices`` gets those that are invalid or whose name is taken."""
     names = set(taken)
     found: list[Tool] = []
     for name, value in plugins.load_all(plugins.TOOLS, notices):
@@ -40,7 +40,7 @@ def plugin_tools(taken: Collection[str], notices: list[str]) -> list[Tool]:
 
 
 def plugin_hooks(notices: list[str]) -> list[Hook]:
-    """The hooks of all plugins, a new one for each session."""
+    """The hooks of all plugins, created anew for each session."""
     found: list[Hook] = []
     for name, value in plugins.load_all(plugins.HOOKS, notices):
         try:
@@ -84,7 +84,7 @@ def _hook(value: Any) -> Hook:
 
 
 def _tools(value: Any, names: set[str]) -> Iterable[Tool]:
-    """The valid tools of a plugin; their names are added to ``names``."""
+    """The tools of a plugin, once each has been checked; adds their names to ``names``."""
     value = value() if callable(value) and not isinstance(value, Tool) else value
     for tool in [value] if isinstance(value, Tool) else list(value):
         if not isinstance(tool, Tool):

@@ -1,4 +1,4 @@
-"""The tools of a session: built in, from MCP servers, and those that need the wiring itself."""
+"""The tools of a session: built-in ones, those of MCP servers and plugins, sub-agents."""
 
 from __future__ import annotations
 
@@ -46,29 +46,29 @@ from agentcli.wiring.limits import secrets
 from agentcli.wiring.plugged import plugin_tools
 
 _LEARNT = ("grep", "list_dir", "read_file", "run_tests", "search_replace")
-"""The tools that the embedded model was trained with, apart from calculator and decline."""
+"""The tools that the embedded model was trained with, besides calculator and decline."""
 
 
 def learnt_tools(command: Limits, check: Limits) -> list[Tool]:
-    """The tools of a small model, which knows them from training and needs no description."""
+    """The tools of a small model, which knows them from training and needs no descriptions."""
     builtin = builtin_tools(command=command, check=check)
     learnt = [tool for tool in builtin if tool.spec.name in _LEARNT]
     return [*learnt, calculator_tool(), decline_tool()]
 
 
 _OPTIONAL = frozenset({"apply_patch"})
-"""Only offered where a task or the settings name them."""
+"""Offered only if a task or the settings name them."""
 
 
 class Toolbox:
-    """Collects the tools of a session and binds those that need its agent."""
+    """Collects the tools of a session, and connects those that need the agent with it."""
 
     def __init__(self, settings: Settings, root: Path, prompts: Prompts, folder: Path) -> None:
         """``folder`` is the session's folder, which holds the journals of its sub-agents."""
         self.jobs: Jobs | None = None
-        """Commands in the background, where the model has the tools for them."""
+        """Background commands, if the model has the tools for them."""
         self.servers: McpServers | None = None
-        """MCP servers, where some are configured."""
+        """The MCP servers, if any are configured."""
         self.instructions = ""
         """What the tools add to the system prompt."""
         self._agent: Agent | None = None
@@ -81,7 +81,7 @@ class Toolbox:
     async def gather(
         self, command: Limits, check: Limits, stack: AsyncExitStack, notices: list[str]
     ) -> list[Tool]:
-        """All tools; MCP servers are closed with ``stack``, their failures go to ``notices``."""
+        """All tools. ``stack`` closes MCP servers; their failures go to ``notices``."""
         settings, prompts = self._settings, self._prompts
         tools = builtin_tools(prompts, command=command, check=check)
         if configured := mcp_settings(settings, self._root, notices):
@@ -120,7 +120,7 @@ class Toolbox:
         return [*tools, *plugin_tools(taken, notices)]
 
     def _found_skills(self, notices: list[str]) -> list[Skill]:
-        """The user's skills, and the project's where it is trusted."""
+        """The user's skills, and the project's if it is trusted."""
         own = user_folder() / "skills"
         folders = [own] if own.is_dir() else []
         brought = [path for name in PROJECT_FOLDERS if (path := self._root / name).is_dir()]
@@ -132,7 +132,7 @@ class Toolbox:
         return found_in(folders, notices)
 
     def mentioned(self, text: str) -> list[ToolCall]:
-        """Calls that read what a task mentions, as far as the agent has the tool for it."""
+        """Calls that read the resources a task mentions, if the agent has the tool for that."""
         if self.servers is None or self._agent is None:
             return []
         if all(spec.name != RESOURCE_TOOL for spec in self._agent.tools.specs):
@@ -140,7 +140,7 @@ class Toolbox:
         return self.servers.mentioned(text)
 
     def bind(self, agent: Agent) -> None:
-        """Bind the tools to this agent: sub-agents work for it, under its rules."""
+        """Connect the tools with this agent: sub-agents work for it, under its rules."""
         self._agent = agent
         if self._delegation is not None:
             self._delegation.agent = agent
@@ -162,7 +162,7 @@ def register(
     """The registry of a session.
 
     Raises:
-        ConfigError: a tool or a rule is not sound.
+        ConfigError: a tool or a rule is invalid.
     """
     return Registry(
         tools,
@@ -173,10 +173,10 @@ def register(
 
 
 def chosen(tools: list[Tool], wanted: Collection[str], extra: Collection[str] = ()) -> list[Tool]:
-    """The wanted ones, where none is named all but optional ones, and the ``extra`` ones.
+    """The ``wanted`` tools (if none is, all but the optional ones) and the ``extra`` ones.
 
     Raises:
-        TaskError: there is none of that name.
+        TaskError: there is no tool with a wanted name.
     """
     known = {tool.spec.name for tool in tools}
     if unknown := sorted(set(wanted) - known):
@@ -190,7 +190,7 @@ def chosen(tools: list[Tool], wanted: Collection[str], extra: Collection[str] = 
 def mcp_settings(
     settings: Settings, root: Path, notices: list[str]
 ) -> dict[str, McpServerSettings]:
-    """The MCP servers of the settings, and of the project where it is trusted."""
+    """The MCP servers of the settings, and of the project if it is trusted."""
     servers = dict(settings.mcp.servers)
     if (root / PROJECT_SERVERS).exists():
         if is_trusted(root):
@@ -204,7 +204,7 @@ def mcp_settings(
 def _permissions(
     settings: Settings, mode: Mode, ask: Ask | None, root: Path, tools: Sequence[Tool]
 ) -> ModePermissions:
-    """Rules of all layers and those saved for this project; ConfigError: one is not sound."""
+    """The rules of the settings and those saved for this project; raises ConfigError."""
     listed = settings.permissions
     saved = RuleFile(user_folder(), str(root))
     rules = parse_rules(listed.allow, listed.ask, listed.deny) + saved.read()
@@ -213,6 +213,6 @@ def _permissions(
 
 
 def _middleware(settings: Settings) -> list[Middleware]:
-    """A cached answer takes no turn of a rate."""
+    # The cache comes first, so that cached results do not count towards a rate limit.
     cache: list[Middleware] = [Cache()] if settings.tool_cache else []
     return [*cache, *(RateLimit([name], rate) for name, rate in settings.tool_rates.items())]
