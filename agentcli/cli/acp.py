@@ -51,6 +51,6 @@ def command(
     if any(stat.S_ISREG(os.fstat(stream).st_mode) for stream in (0, 1)):
         raise UsageError("acp talks over pipes, not files", hint="An editor starts this command")
     log_to_file()
-    load(Path.cwd())  # wrong settings are said at once, on stderr
+    load(Path.cwd())  # reports invalid settings at once, on stderr
     asyncio.run(serve())
     return 0

@@ -146,7 +146,7 @@ def agent_flags(
     budget_tokens: int | None,
     max_cost: float | None,
 ) -> dict[str, Any]:
-    """The flags as settings; None where one was not given."""
+    """The flags as settings; None if a flag was not given."""
     return {
         "model": model,
         "mode": mode.value if mode else None,

@@ -116,7 +116,7 @@ def call(arguments: list[str] | None) -> int:
         AgentCLIError, Exception: whatever the subcommand raises.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if COMPLETE in os.environ:  # a shell asks, with the Tab key
+    if COMPLETE in os.environ:  # a shell asks for completions
         from typer._completion_classes import completion_init
 
         completion_init()
@@ -139,7 +139,7 @@ def call(arguments: list[str] | None) -> int:
 
 
 def _with_command(words: list[str]) -> list[str]:
-    """Add ``chat`` where no command is named: at a terminal, or before options of the chat.
+    """Add ``chat`` if no command is named: at a terminal, or before options of the chat.
 
     Bare words get no such default, since they could be a misspelt command.
     """
@@ -183,7 +183,7 @@ _WORDING = [
         ("must be less than or equal to ", "must be at most "),
     )
 ]
-"""Messages of the libraries below Typer, and what they are replaced with."""
+"""Phrases in the messages of Typer and its libraries, and their replacements."""
 
 
 def _usage(error: ClickUsageError) -> str:

@@ -38,7 +38,7 @@ def on_terminal(paused: Callable[[], AbstractContextManager[None]]) -> Ask:
 
 
 async def _key(approval: Approval) -> Answer:
-    """The first key that is an answer. The terminal is always restored."""
+    """Wait for the first key that is an answer; always restores the terminal."""
     loop = asyncio.get_running_loop()
     answered: asyncio.Future[Answer] = loop.create_future()
     descriptor = sys.stdin.fileno()
@@ -46,12 +46,12 @@ async def _key(approval: Approval) -> Answer:
 
     def read() -> None:
         data = os.read(descriptor, 64)
-        if not data:  # the terminal has gone
+        if not data:  # the terminal is gone
             loop.remove_reader(descriptor)
             if not answered.done():
                 answered.set_result(Answer.NO)
             return
-        # An arrow key begins with Escape, but is not it.
+        # An arrow key only begins with Escape.
         key = data.decode("utf-8", "replace").lower()
         answer = answered_by("n" if key == "\x1b" else key, approval)
         if answer is None or loop.time() - since < GUARD_S or answered.done():

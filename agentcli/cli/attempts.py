@@ -51,6 +51,6 @@ async def best_of(
                 await copy.commit()
                 return result, number
         if result.state.status not in (Status.UNSOLVED, Status.STOPPED):
-            return result, number  # another would end the same way
+            return result, number  # another attempt would end the same way
     tell(f"none of {attempts} attempts passed; nothing was changed")
     return result, attempts

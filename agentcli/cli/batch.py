@@ -1,8 +1,8 @@
 """A batch: a folder of tasks, each run in its own copy of the workspace.
 
-A batch has a folder in the data directory. ``batch.jsonl`` records in which session each task began
-and how it ended; beside it are the copies and one patch per task. After a crash the same command
-resumes the batch: finished tasks keep their results, started ones resume their sessions.
+A batch has a folder in the data directory. Its ``batch.jsonl`` records in which session each task
+began and how it ended; next to it are the copies and one patch per task. After a crash the same
+command resumes the batch: finished tasks keep their results, started ones resume their sessions.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Batch:
         if made.exists():
             if made.read_text() == digest:
                 return place
-            # Of the task as it was before it was edited; what was done then is kept.
+            # The task has been edited since. The copy with the earlier work is kept, renamed.
             with contextlib.suppress(FileNotFoundError):
                 place.rename(place.with_name(f"{name}.{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"))
             made.unlink()
@@ -74,9 +74,9 @@ class Batch:
         place.parent.mkdir(parents=True, exist_ok=True)
         try:
             if is_repository(self.workspace):
-                # Forced twice: git still knows of one that a crash left, and may have locked it.
+                # Forced twice: git may still know a worktree that a crash left, even locked.
                 add = ("worktree", "add", "--force", "--force", "--quiet", "--detach")
-                with FileLock(self.folder.parent / "worktrees.lock"):  # two at once: git fails
+                with FileLock(self.folder.parent / "worktrees.lock"):  # git fails on two at once
                     git(self.workspace, *add, str(place), "HEAD", environ=os.environ)
             else:
                 output_of(["cp", "-a", f"{self.workspace}/.", str(place)], os.environ, time_s=600)
@@ -86,7 +86,7 @@ class Batch:
         return place
 
     def arrival_of(self, name: str) -> Path:
-        """The file that keeps what another machine returned until it has been unpacked."""
+        """The file for what another machine has returned, until it is unpacked."""
         return self.folder / f"{name}.{_digest(self.tasks[name])[:12]}.arrived"
 
     def patch_of(self, name: str) -> Path | None:
@@ -131,8 +131,8 @@ def opened(tasks_folder: Path, workspace: Path) -> Iterator[Batch]:
     """The unfinished batch of these tasks over this workspace, else a new one.
 
     Raises:
-        TaskError: the folder holds no tasks.
-        UsageError: another process works on it.
+        TaskError: the folder contains no tasks.
+        UsageError: another process is working on it.
     """
     found = find_tasks(tasks_folder)
     key = hashlib.sha256(f"{tasks_folder.resolve()}\0{workspace}".encode()).hexdigest()[:12]
@@ -174,12 +174,12 @@ def _load(folder: Path, workspace: Path, found: dict[str, Path]) -> Batch:
 
 
 def begin(batch: Batch, name: str, session: str) -> None:
-    """Record the session in which a task runs, so that it can be resumed after a crash."""
+    """Record a task's session, so that it can be resumed after a crash."""
     batch.record({"task": name, "digest": _digest(batch.tasks[name]), "session": session})
 
 
 def interrupted(batch: Batch, name: str, why: str) -> None:
-    """Record that the work on a task was lost and starts again."""
+    """Record that the work on a task was lost, and that it starts again."""
     batch.record({"task": name, "digest": _digest(batch.tasks[name]), "interrupted": why})
 
 

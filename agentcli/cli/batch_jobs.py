@@ -57,7 +57,7 @@ async def run_job(
     on_begin: Callable[[str], None] = lambda session: None,
     on_event: OnEvent = lambda name, event: None,
 ) -> dict[str, Any]:
-    """Run one task to its end; returns what ``--output json`` prints of it.
+    """Run one task to its end; returns its result as ``--output json`` prints it.
 
     Raises:
         AgentCLIError: the run cannot begin.
@@ -139,7 +139,7 @@ class How:
     attempts: int = 1
 
     def check(self, batch: Batch) -> None:
-        """Raises UsageError if several attempts are wanted and a task does not allow them."""
+        """Raise UsageError if several attempts are wanted and a task does not allow them."""
         for path in batch.tasks.values() if self.attempts > 1 else ():
             task = tasks.overridden(tasks.read(path), self.given, self.checks)
             check_attempts(task, self.settings, self.mode)

@@ -1,11 +1,11 @@
 """``--executor ray``: the tasks of a batch on the machines of a Ray cluster.
 
-The task's copy of the workspace is sent to the machine that runs it; its changes and its session
-come back. So the machines need no shared disk, only agentcli and the environment of the command
-(keys). Ray itself never retries a task: if its machine is lost, it is marked as interrupted in
-the batch's journal and starts again elsewhere from the same copy. What a task returns is saved on
-this machine's disk first: it never runs twice, even if this process dies before the files and the
-session have been unpacked.
+A task's copy of the workspace is sent to the machine that runs it, which returns the changes and
+the session. The machines need no shared disk, only agentcli and the environment variables of the
+command (keys). Ray itself never retries a task: if its machine is lost, the task is marked as
+interrupted in the batch's journal and starts again elsewhere from the same copy. What a task
+returns is first saved on this machine's disk, so that the task never runs twice, even if this
+process dies before the files and the session have been unpacked.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _PATIENCE_S = 20.0
 
 @dataclass(frozen=True)
 class Sent:
-    """A task to be sent to a machine; ``text`` is the content of its file."""
+    """A task to send to a machine; ``text`` is the content of its file."""
 
     job: Job
     text: str
@@ -49,7 +49,7 @@ class Sent:
 
 @dataclass(frozen=True)
 class Done:
-    """What comes back: the result, changed files, names of deleted ones, and the session."""
+    """What a machine returns: the result, changed files, names of deleted ones, the session."""
 
     result: dict[str, Any]
     archive: bytes = b""
@@ -57,7 +57,7 @@ class Done:
     session: bytes = b""
 
     def save(self, file: Path) -> None:
-        """Write it to a file, whole or not at all.
+        """Write this to a file, atomically.
 
         Raises:
             OSError: the file cannot be written.
@@ -150,7 +150,7 @@ async def run_ray(
 
 
 def settled(batch: Batch) -> Iterator[str]:
-    """Tasks whose results were saved by a process that then died; they are recorded now."""
+    """Record the results that a process saved before it died; yields their tasks."""
     for name in batch.open:
         if batch.arrival_of(name).exists():
             _settle(batch, name)
@@ -159,7 +159,7 @@ def settled(batch: Batch) -> Iterator[str]:
 
 
 def _settle(batch: Batch, name: str) -> None:
-    """Unpack what came back and record the result; doing it twice is harmless."""
+    """Unpack what a machine returned and record the result; idempotent."""
     arrived = batch.arrival_of(name)
     done = Done.load(arrived)
     if done.session:
@@ -202,13 +202,13 @@ def _commit_all(place: Path) -> None:
 
 
 def _connected() -> Any:
-    # Without this Ray reports its usage to its developers.
+    # Without this, Ray reports usage to its developers.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
     except ImportError as error:
         raise ConfigError("--executor ray needs Ray", hint=extras.install("ray")) from error
-    logging.getLogger("ray").setLevel(logging.ERROR)  # its import has set another
+    logging.getLogger("ray").setLevel(logging.ERROR)  # the import has set another level
     address = os.environ.get("RAY_ADDRESS", "")
     try:
         _answers(address)
@@ -223,7 +223,7 @@ def _answers(address: str) -> None:
     """Check that a host and port can be reached; Ray itself would try for many minutes.
 
     Raises:
-        OSError: they cannot.
+        OSError: they cannot be reached.
     """
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if port.isdigit():

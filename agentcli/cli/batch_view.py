@@ -75,7 +75,7 @@ async def _run(batch: Batch, how: How, jobs: int | None, executor: str) -> int:
             for name in settled(batch):
                 progress.ended(name, batch.ended[name])
             if executor == "ray":
-                with redirect_stdout(sys.stderr):  # Ray's own words; results go past it
+                with redirect_stdout(sys.stderr):  # for Ray's own output; results bypass it
                     await run_ray(batch, how, jobs, progress.begun, progress.ended)
             else:
                 await run_local(batch, how, jobs or 1, progress.event, progress.ended)
@@ -96,7 +96,7 @@ class _Row:
 
 @dataclass
 class Progress:
-    """The table; without a terminal one line for each task that ends."""
+    """The live table; without a terminal, one line for each task that ends."""
 
     names: list[str]
     _rows: dict[str, _Row] = field(default_factory=dict)
@@ -112,7 +112,7 @@ class Progress:
         return self._live if self._console.is_terminal else nullcontext()
 
     def begun(self, name: str) -> None:
-        """A task has begun on another machine."""
+        """A task has begun."""
         row = self._rows[name]
         row.state, row.since = "works", row.since or time.monotonic()
 

@@ -58,7 +58,7 @@ class ChatCommand(Command):
     """Lets ``--resume`` be given without a value: a session is then chosen on the screen."""
 
     def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
-        """Give ``--resume`` its value where it has none; ids begin with a digit."""
+        """Insert a value for ``--resume`` if it has none; ids begin with a digit."""
         given: list[str] = []
         for at, word in enumerate(args):
             given.append(word)
@@ -162,7 +162,7 @@ def chat(
 
 @dataclass(frozen=True)
 class Asked:
-    """What the command line asks for apart from settings."""
+    """What the command line asks for, besides settings."""
 
     prompt: str
     model: str | None
@@ -220,7 +220,7 @@ def _end_with_terminal() -> None:
     if not sys.stdin.isatty():
         return
     terminal = select.poll()
-    terminal.register(sys.stdin.fileno(), 0)  # hang-ups and errors are reported without being asked
+    terminal.register(sys.stdin.fileno(), 0)  # hang-ups and errors are always reported
 
     def wait() -> None:
         if any(event & select.POLLHUP for _, event in terminal.poll()):
@@ -230,7 +230,7 @@ def _end_with_terminal() -> None:
 
 
 def _full(options: Options, settings: Settings) -> int:
-    """Run the full screen. Slow imports happen behind it, when the user can already type."""
+    """Run the full screen. Slow imports come later, when the user can already type."""
     import asyncio
 
     from agentcli.tui.app import ChatApp
@@ -272,7 +272,7 @@ def _serve(port: int) -> int:
             "the page needs the extra 'web'", hint=extras.install("web")
         ) from error
     words = iter(sys.argv[1:])
-    rest = ["chat"]  # which may have been left out
+    rest = ["chat"]  # the user may have left it out
     for word in words:
         if word == "--port":
             next(words, None)
@@ -293,7 +293,7 @@ def _announce(address: str) -> None:
 
 
 def _can_draw() -> bool:
-    """Whether there is a terminal to draw on, or a web page in place of one."""
+    """Whether there is a terminal to draw on, or a web page instead."""
     if os.environ.get("TEXTUAL_DRIVER"):
         return True
     streams = (sys.stdin, sys.stdout, sys.stderr)

@@ -12,11 +12,11 @@ from agentcli.wiring.drafting import drafted
 async def commit_run(agent: Agent, changes: Changes, before: set[str]) -> None:
     """Commit the files that the run has changed, with a message that its model drafts.
 
-    ``before`` are the files that differed from the last commit when the run began. What the draft
-    costs counts in the session.
+    ``before`` are the files that differed from the last commit when the run began. The cost of the
+    draft counts towards the session.
 
     Raises:
-        UsageError: one of the files was among them, or git refuses.
+        UsageError: the run has changed one of those files, or git refuses.
     """
     changed = set(agent.state.files_changed)
     if mixed := sorted(changed & before):
@@ -24,7 +24,7 @@ async def commit_run(agent: Agent, changes: Changes, before: set[str]) -> None:
             f"nothing was committed: {', '.join(mixed)} had changes of yours before the run",
             hint="Look through git diff, and commit by hand",
         )
-    # What git ignores, or what is as it was, is no part of a commit.
+    # Leaves out what git ignores and what is unchanged in the end.
     paths = sorted(changed & changes.uncommitted())
     if not paths:
         show_note("nothing to commit")

@@ -43,7 +43,7 @@ def compact(
 async def _compact(
     session_id: str, state: AgentState, *, preview: bool, undo: bool, keep: Sequence[int]
 ) -> Compaction:
-    from agentcli.wiring import open_agent  # starts a sandbox, which no other command here does
+    from agentcli.wiring import open_agent  # slow, and no other command of the group needs it
 
     folder = Path(state.workspace)
     settings = config.load(folder, trusted=is_trusted(folder))

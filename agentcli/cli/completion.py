@@ -1,4 +1,4 @@
-"""``agentcli completion``: what a shell must read to complete our commands and options."""
+"""``agentcli completion``: prints the script with which a shell completes commands and options."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PREPARED = "(( $+functions[compdef] )) || { autoload -Uz compinit && compinit }
 
 
 class Shell(StrEnum):
-    """The shells that there are scripts for."""
+    """The supported shells."""
 
     BASH = "bash"
     ZSH = "zsh"
@@ -34,6 +34,6 @@ def completion(shell: Annotated[Shell, typer.Argument(help="The shell.")]) -> No
     from typer._completion_shared import get_completion_script
 
     script = get_completion_script(prog_name="agentcli", complete_var=COMPLETE, shell=shell.value)
-    if shell is Shell.ZSH:  # which a bare .zshrc has not prepared for completion
+    if shell is Shell.ZSH:  # a bare .zshrc does not set up completion
         script = script.replace("\ncompdef ", f"\n{_PREPARED}\ncompdef ")
     print(script)

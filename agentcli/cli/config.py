@@ -1,4 +1,4 @@
-"""``agentcli config``: what is set, by which layer, and how to set it."""
+"""``agentcli config``: shows every setting and where it is set, and changes settings."""
 
 from __future__ import annotations
 
@@ -67,10 +67,10 @@ def set_(
 
 
 def set_value(file: Path, key: str, value: str) -> None:
-    """Set one value in a file of settings, which need not exist.
+    """Set one value in a settings file, which may not exist yet.
 
     Raises:
-        ConfigError: the file cannot be read or written, or the value is not one of this key's.
+        ConfigError: the file cannot be read or written, or the value is not valid for this key.
     """
     document = _read(file)
     *path, last = key.split(".")
@@ -134,7 +134,7 @@ def _file(project: bool, workspace: Path) -> Path:
 
 
 def user_file() -> Path:
-    """The user's own settings."""
+    """The user's settings file."""
     return config.user_folder() / "config.toml"
 
 
@@ -154,7 +154,7 @@ def _read(file: Path) -> Any:
 
 
 def _write(file: Path, document: Any) -> None:
-    """Replace the file in one step, once what it would say has been found sound."""
+    """Replace the file atomically, after checking the new content."""
     text = _toml().dumps(document)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -167,7 +167,7 @@ def _write(file: Path, document: Any) -> None:
             _check(candidate, file)
             if file.exists():
                 candidate.chmod(file.stat().st_mode & 0o777)
-            os.replace(candidate, file.resolve())  # a link, as dotfiles often are, stays one
+            os.replace(candidate, file.resolve())  # keeps a link, which dotfiles often are
         finally:
             candidate.unlink(missing_ok=True)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Asks for confirmation before something that cannot easily be undone."""
+"""Asks for confirmation before actions that cannot easily be undone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from agentcli.errors import UsageError
 
 
 def agreed(question: str, *, yes: bool) -> bool:
-    """Whether to go on: ``yes``, or the answer given on the terminal.
+    """Whether to go on: because of ``yes``, or of the answer on the terminal.
 
     Raises:
         UsageError: there is no terminal to ask on.

@@ -1,4 +1,4 @@
-"""``agentcli doctor``: what works on this machine, tried out rather than guessed."""
+"""``agentcli doctor``: tests what works on this machine."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ app = App()
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was tried. ``needed``: agentcli cannot work without it."""
+    """The outcome of one test. ``needed`` means that agentcli cannot work without it."""
 
     what: str
     works: bool
@@ -51,7 +51,7 @@ def doctor() -> int:
 
 
 def _wrapped(line: str) -> str:
-    """The line in the width of the terminal, if it goes to one; paths stay whole."""
+    """Wrap a line to the width of the terminal, if there is one; paths stay whole."""
     width = shutil.get_terminal_size((0, 0)).columns
     if not 0 < width < len(line):
         return line
@@ -67,7 +67,7 @@ def _python() -> Finding:
 
 
 async def _sandbox() -> list[Finding]:
-    """Each layer of the sandbox; the level that comes of them is needed."""
+    """Each layer of the sandbox, and the resulting level, which is needed."""
     try:
         layers = await probe(near=os.getcwd())
     except AgentCLIError as error:
@@ -84,7 +84,7 @@ async def _sandbox() -> list[Finding]:
 
 
 def _settings() -> Finding:
-    """What the settings of this folder let commands reach, if they can be read at all."""
+    """What commands can reach by this folder's settings, if these can be read at all."""
     try:
         settings = config.load(Path.cwd())
     except AgentCLIError as error:
@@ -107,7 +107,7 @@ def _programs() -> list[Finding]:
 
 
 def _which(name: str) -> str:
-    # A program installed beside Python, such as ripgrep's package, counts without activation.
+    # A program in Python's own folder, such as a packaged ripgrep, counts without activation.
     beside = os.path.join(os.path.dirname(sys.executable), name)
     return shutil.which(name) or (beside if os.access(beside, os.X_OK) else "")
 
@@ -126,7 +126,7 @@ def _sessions() -> Finding:
 def _models() -> list[Finding]:
     try:
         providers = config.load(Path.cwd()).providers
-    except AgentCLIError:  # which was said above
+    except AgentCLIError:  # reported by _settings
         providers = {}
     keys = [_key(name, providers.get(name, ProviderSettings())) for name in DEFAULT_MODELS]
     torch = importlib.util.find_spec("torch") is not None
@@ -135,7 +135,7 @@ def _models() -> list[Finding]:
 
 
 def _key(provider: str, chosen: ProviderSettings) -> Finding:
-    """Where a key would come from; no command is run and no keyring opened for it."""
+    """Where a key would come from; runs no command and opens no keyring."""
     variable = chosen.api_key_env or PROVIDERS[provider].api_key_env
     if os.environ.get(variable):
         return Finding(variable, True, "set")

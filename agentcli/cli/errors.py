@@ -39,7 +39,7 @@ def state_folder() -> Path:
 
 
 def log_to_file() -> None:
-    """Send warnings of all libraries to a file; stderr belongs to the run."""
+    """Log warnings of all libraries to a file, since stderr belongs to the run."""
     folder = state_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)

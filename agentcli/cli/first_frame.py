@@ -1,7 +1,7 @@
-"""The first frame of the chat, painted while the rest is still being imported.
+"""Paints the first frame of the chat while the rest is still being imported.
 
-It shows the prompt where it will be. What the user types meanwhile stays in the terminal's buffer
-until the application reads it.
+It shows the prompt at its final place. What the user types in the meantime stays in the terminal's
+buffer until the application reads it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _MARK = "\N{HEAVY RIGHT-POINTING ANGLE QUOTATION MARK ORNAMENT}"
 
 @contextmanager
 def first_frame(theme: str, mode: str) -> Iterator[None]:
-    """Paint the frame; the terminal's settings are restored at the end."""
-    out = sys.__stderr__  # as the application will, so that both write in one order
+    """Paint the frame, and restore the terminal's settings on exit."""
+    out = sys.__stderr__  # the same stream as the application, to keep the order of writes
     if out is None or os.environ.get("TEXTUAL_DRIVER"):
         yield
         return
@@ -30,7 +30,7 @@ def first_frame(theme: str, mode: str) -> Iterator[None]:
         columns, rows = os.get_terminal_size(out.fileno())
         before = termios.tcgetattr(sys.stdin.fileno())
         quiet = [*before]
-        quiet[0] &= ~termios.ICRNL  # else Enter would arrive as the key for a new line
+        quiet[0] &= ~termios.ICRNL  # or Enter would arrive as Ctrl+J, the key for a new line
         quiet[3] &= ~(termios.ECHO | termios.ICANON)
         termios.tcsetattr(sys.stdin.fileno(), termios.TCSANOW, quiet)
         out.write(_frame(columns, rows, theme, mode))

@@ -49,7 +49,7 @@ class Format(StrEnum):
 
 @dataclass(frozen=True)
 class _Job:
-    """The command line and the settings combined; ``wishes`` are those of a completion."""
+    """The command line and the settings combined; ``wishes`` are arguments of ``Wishes``."""
 
     model: str
     prompt: str
@@ -167,7 +167,7 @@ def generate(
         "schema": _schema(json_schema) if json_schema else None,
     }
     name = model or _configured(settings)
-    registry.local_folder(name)  # what is wrong with it is said before stdin is waited for
+    registry.local_folder(name)  # reports a wrong name before waiting for stdin
     job = _Job(name, _prompt(prompt), chat, output, settings, wishes)
     return asyncio.run(_run(job))
 
@@ -278,7 +278,7 @@ def _print_json(job: _Job, ready: dict[str, Any], texts: list[str], ended: Any) 
 
 
 def _python(settings: Settings) -> Callable[[str], Awaitable[str | None]]:
-    """Run an in-stream block: plain arithmetic directly, all else as a program in the sandbox."""
+    """Runs in-stream blocks: plain arithmetic directly, others as programs in the sandbox."""
     level = None if settings.sandbox == "auto" else settings.sandbox
 
     async def run(source: str) -> str | None:

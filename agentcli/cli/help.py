@@ -1,4 +1,4 @@
-"""Formats the help of commands: options in sections, values with telling names.
+"""Formats the help of commands: options in sections, values with descriptive names.
 
 Typer's own plain help names values ``<int range>`` and puts all options in one list.
 """
@@ -71,7 +71,7 @@ class Group(TyperGroup):
 
 
 class App(typer.Typer):
-    """A module's command, or with ``help`` a group of commands."""
+    """A module's command or, with ``help``, a group of commands."""
 
     def __init__(self, help: str | None = None) -> None:
         options: dict[str, Any] = {"add_completion": False, "rich_markup_mode": None}
@@ -80,7 +80,7 @@ class App(typer.Typer):
         super().__init__(**options)
 
     def command(self, name: str | None = None, **options: Any) -> Callable[[F], F]:
-        """As in Typer, with ``Command`` as the class."""
+        """Like Typer's, with ``Command`` as the class."""
         return super().command(name, **{"cls": Command, **options})
 
 

@@ -34,7 +34,7 @@ def init(
 ) -> None:
     """Write a commented settings file, unless there is one, with a model that is available here."""
     file = config.user_folder() / "config.toml"
-    if file.exists() and file.stat().st_size:  # "config unset" may have left nothing in it
+    if file.exists() and file.stat().st_size:  # "config unset" may have left it empty
         raise ConfigError(
             f"{file} already exists", hint="Change it with: agentcli config set KEY VALUE"
         )
@@ -44,7 +44,7 @@ def init(
     lines += [line for line in as_toml() if line != "# model ="]
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with file.open("a", encoding="utf-8") as new:  # never over what somebody has written
+        with file.open("a", encoding="utf-8") as new:  # never overwrites anything
             new.write("\n".join(lines) + "\n")
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror or error}") from error
@@ -72,7 +72,7 @@ def _look() -> str:
         if names:
             print(f"found {provider} at {PROVIDERS[provider].base_url} with {', '.join(names[:5])}")
             return f"{provider}:{names[0]}"
-    for provider, known in PROVIDERS.items():  # no name of a model of theirs is known here
+    for provider, known in PROVIDERS.items():  # those without a default model
         if os.environ.get(known.api_key_env):
             print(f"found {known.api_key_env}: agentcli config set model {provider}:NAME")
     if importlib.util.find_spec("torch") is None:

@@ -1,4 +1,4 @@
-"""One task of ``agentcli run`` with all options, and running it."""
+"""Runs one task of ``agentcli run``, with all options."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from agentcli.task import Task
 from agentcli.wiring import copies_of, open_agent
 
 PROMPT = "-p"
-"""The source of a task that is given on the command line."""
+"""The source of a task that was given on the command line."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Job:
 
 
 async def work_on(job: Job) -> int:
-    """Run the task, show its events and its result; returns the exit code.
+    """Run the task, and show its events and its result; returns the exit code.
 
     Raises:
         AgentCLIError: the run cannot begin.

@@ -15,18 +15,20 @@ _MOST = 1000
 
 @contextmanager
 def line_editing(history: PromptHistory) -> Iterator[None]:
-    """Give ``input`` the earlier lines within, and leave the terminal as it was found: whoever
-    waits for a line is left waiting at the end."""
+    """Let ``input`` recall earlier lines inside the ``with`` block, and restore the terminal.
+
+    ``input`` itself may not do so, since a thread that still waits for a line is abandoned.
+    """
     try:
         import readline
-    except ImportError:  # a Python without it reads plain lines
+    except ImportError:  # without readline, ``input`` reads plain lines
         yield
         return
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         yield
         return
     before = termios.tcgetattr(sys.stdin.fileno())
-    readline.set_auto_history(False)  # what is a message is for the chat to say
+    readline.set_auto_history(False)  # the chat decides which lines are messages
     readline.clear_history()
     for text in history.texts[-_MOST:]:
         remember(text)
@@ -36,11 +38,11 @@ def line_editing(history: PromptHistory) -> Iterator[None]:
         with suppress(OSError, termios.error):
             termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, before)
             if os.environ.get("TERM") != "dumb":
-                print(end="\x1b[?2004l", flush=True)  # pasting is as before
+                print(end="\x1b[?2004l", flush=True)  # bracketed paste off
 
 
 def remember(text: str) -> None:
-    """Up leads to this line from now on; of several lines none does."""
+    """Make a line available to the Up key; texts of several lines are not."""
     with suppress(ImportError):
         import readline
 

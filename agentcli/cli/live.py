@@ -114,8 +114,8 @@ class LiveRenderer:
         self._model = ""
         self._started = time.monotonic()
         self._spinner = Spinner("line" if self._console.options.ascii_only else "dots")
-        # Rich's own ticking thread can print between another thread's look at the screen and its
-        # print; the event loop ticks instead.
+        # The event loop refreshes, not Rich's thread, which could print in the middle of output
+        # from another thread.
         self._live = Live(
             console=self._console,
             get_renderable=self._below,
@@ -128,7 +128,7 @@ class LiveRenderer:
         self._held = False
 
     def event(self, event: Event) -> None:
-        """Show one event; within an event loop the bottom refreshes by itself."""
+        """Show one event; in an event loop the bottom refreshes by itself."""
         if not self._live.is_started and not self._held:
             self._begin()
         self._show(event)
@@ -156,7 +156,7 @@ class LiveRenderer:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Hide the bottom while the user is asked."""
+        """Hide the bottom while the user is being asked."""
         self._held, started = True, self._live.is_started
         self.close()
         try:
@@ -300,7 +300,7 @@ class LiveRenderer:
         now = self._now
         parts: list[RenderableType] = []
         if now.text:
-            # Only the end of a long text, to keep a refresh cheap.
+            # Only the end of a long text, to keep refreshes cheap.
             lines = escape("".join(now.text))[-8000:].split("\n")
             parts.append(Text("\n".join(lines[-max(4, self._console.height - 8) :])))
         for running in list(now.running.values())[:4]:

@@ -1,6 +1,6 @@
 """The command ``agentcli``: turns every outcome into an exit code and at most one error line.
 
-Little is imported before ``main`` is entered, so that Ctrl+C is handled from the start.
+This module imports little, so that ``main`` handles Ctrl+C from the start.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code of the table in docs/command-line.md."""
     # Imports leave hardly any garbage; looking for it costs a tenth of the start-up time.
     gc.set_threshold(50_000, 20, 50)
-    # Our models need no pydantic plugins, and looking for them takes 15 ms.
+    # agentcli needs no pydantic plugins, and looking for them takes 15 ms.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         _fill_closed()
@@ -24,12 +24,12 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         code = INTERRUPTED
     except BrokenPipeError:
-        code = 1  # the reader of our output has gone
+        code = 1  # the reader of the output is gone
     finally:
         _drain()
     if arguments is None:
-        # Everything that must be closed has been closed by its owner. An ordinary exit would spend
-        # a tenth of a second on tearing down the imported SDKs.
+        # Everything has been closed by its owner. An ordinary exit would spend a tenth of a second
+        # tearing down the imported SDKs.
         import logging
 
         logging.shutdown()
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def unsupported(platform: str) -> str:
-    """Why agentcli cannot run on a platform (``sys.platform``); empty where it can."""
+    """Why agentcli cannot run on a platform (``sys.platform``); empty if it can."""
     if platform.startswith("win"):
         return (
             "Windows itself is not supported: it lacks the sandbox that tools run in. "
@@ -80,18 +80,18 @@ def _guarded(arguments: list[str] | None) -> int:
 
 
 def _fill_closed() -> None:
-    """Open closed standard streams, lest the next opened file (a journal) take their number."""
+    """Open closed standard streams, lest the next file opened (a journal) get their number."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
 def _cannot_write() -> bool:
-    """Whether writing the output failed: then it is still in the buffer."""
+    """Whether the output cannot be written: if so, it is still in the buffer."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -48,7 +48,7 @@ def command(
 
 
 def _print(name: str, kind: str, description: str) -> None:
-    """One line; what a server says of itself may hold anything."""
+    """Print one line, escaped: a server's texts may contain anything."""
     print(escape(f"{name:<43} {kind:<8}{one_line(description.split('. ')[0])}").rstrip())
 
 

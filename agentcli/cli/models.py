@@ -156,7 +156,7 @@ def _tell(what: str, works: bool, detail: str) -> None:
 
 
 def _open(name: str, context: int | None) -> Any:
-    """Open a model by its name as in ``--model``, or by its path."""
+    """Open a model by its name, as in ``--model``, or by its path."""
     named = name == registry.EMBEDDED or name.startswith(f"{registry.LOCAL}:")
     if not named and not Path(name).exists():
         raise ConfigError(

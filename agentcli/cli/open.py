@@ -1,4 +1,4 @@
-"""Chooses the renderer by the output format and by where stdout and stderr lead."""
+"""Chooses the renderer by the output format and by what stdout and stderr are."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def open_renderer(output: Output) -> Renderer:
     if output is Output.STREAM_JSON:
         return StreamRenderer(sys.stdout)
     if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
-        from agentcli.cli.live import LiveRenderer  # Rich takes 0.1 s that pipes need not wait for
+        from agentcli.cli.live import LiveRenderer  # imports Rich: 0.1 s that pipes can do without
 
         return LiveRenderer(sys.stderr, answer=None if sys.stdout.isatty() else sys.stdout)
     return PlainRenderer(sys.stderr, sys.stdout)

@@ -1,8 +1,8 @@
-"""A session as one page of HTML: no script, nothing from elsewhere, every text escaped.
+"""Renders a session as one page of HTML: no scripts, no external resources, every text escaped.
 
-Each step has a row with what took its time (waiting for the first token, the answer, the user
-who was asked, the tools) on the scale of the whole session, its numbers, and below that, folded,
-what was said and changed.
+Each step has a row with its numbers and with what took its time (waiting for the first token, the
+answer, the user who was asked, the tools), on the scale of the whole session. Below that, folded,
+is what was said and changed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from agentcli.text import encodable, truncate
 from agentcli.wording import describe_call, dollars, duration
 
 _MOST = 20_000
-"""Characters of one text; the middle of a longer one is left out."""
+"""The most characters of one text; the middle of a longer one is left out."""
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: light-dark(#1c1e21, #e4e6ea);
@@ -175,7 +175,7 @@ def _body(step: Mapping[str, Any]) -> str:
     parts = [
         _block(f"Seen: {seen.get('name') or seen['role']}", seen["text"])
         for seen in step["observation"]
-        if seen["role"] != "tool"  # it stands with its call, in the step before
+        if seen["role"] != "tool"  # shown with its call, in the step before
     ]
     if step["decision"]:
         parts.append(_block("Said", step["decision"]["text"]))

@@ -1,7 +1,8 @@
 """``agentcli chat --plain``: the same conversation line by line.
 
-For dumb terminals, screen readers and pipes: no line is redrawn. Answers go to stdout, all else
-to stderr. Each input line is a message; a backslash at its end continues it on the next line.
+It is for dumb terminals, screen readers and pipes: no line is redrawn. Answers go to stdout,
+everything else to stderr. Each input line is a message; a trailing backslash continues it on the
+next line.
 """
 
 from __future__ import annotations
@@ -64,10 +65,10 @@ class PlainChat:
         self._earlier = PromptHistory(options.history)
 
     async def run(self) -> int:
-        """Talk until the input ends; the exit code.
+        """Talk until the input ends; returns the exit code.
 
         Raises:
-            UsageError: a session was to be chosen, and none was.
+            UsageError: the user was to choose a session, and chose none.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -163,7 +164,7 @@ class PlainChat:
             self._renderer.finish(Summary(state, event.exit_code, took))
 
     def _interrupted(self, number: int) -> None:
-        """Ctrl+C ends the turn; without one it ends the conversation."""
+        """End the turn on Ctrl+C; if none is in progress, end the conversation."""
         interrupted = self.conversation is not None and self.conversation.interrupt()
         if number != signal.SIGINT or not interrupted:
             _unread()
@@ -294,7 +295,7 @@ _waiting: set[asyncio.Future[str | None]] = set()
 
 
 async def _read(mark: str) -> str | None:
-    """One line from stdin, read in a daemon thread, so that it never delays the exit."""
+    """Read one line from stdin, in a daemon thread, so that it never delays the exit."""
     loop = asyncio.get_running_loop()
     line: asyncio.Future[str | None] = loop.create_future()
 

@@ -154,11 +154,11 @@ class PlainRenderer:
         self._lines(*summary_lines(summary))
 
     def paused(self) -> AbstractContextManager[None]:
-        """Nothing is ever drawn over."""
+        """Do nothing: lines are never redrawn."""
         return nullcontext()
 
     def close(self) -> None:
-        """Nothing to put in order."""
+        """Do nothing."""
 
     def _tool(self, event: ToolFinished) -> None:
         result = event.result
@@ -189,34 +189,34 @@ class PlainRenderer:
 
 
 class JsonRenderer:
-    """One JSON object as the last line."""
+    """Writes one JSON object at the end."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
 
     def event(self, event: Event) -> None:
-        """Nothing is shown before the end."""
+        """Do nothing: only the result is written."""
 
     def finish(self, summary: Summary) -> None:
         """Write the result."""
         _write_json(self._out, result_object(summary))
 
     def paused(self) -> AbstractContextManager[None]:
-        """Nothing is ever drawn over."""
+        """Do nothing: lines are never redrawn."""
         return nullcontext()
 
     def close(self) -> None:
-        """Nothing to put in order."""
+        """Do nothing."""
 
 
 class StreamRenderer:
-    """One JSON object per line for each event: ``session`` first, ``result`` last."""
+    """Writes one JSON object per line for each event: ``session`` first, ``result`` last."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
 
     def event(self, event: Event) -> None:
-        """Write the event; the end of the run gets its line from ``finish``."""
+        """Write the event; ``finish`` writes the line for the end of the run."""
         if isinstance(event, RunFinished):
             return
         record = to_record(event)
@@ -230,15 +230,15 @@ class StreamRenderer:
         _write_json(self._out, {"type": "result", **result_object(summary)})
 
     def paused(self) -> AbstractContextManager[None]:
-        """Nothing is ever drawn over."""
+        """Do nothing: lines are never redrawn."""
         return nullcontext()
 
     def close(self) -> None:
-        """Nothing to put in order."""
+        """Do nothing."""
 
 
 def result_object(summary: Summary) -> dict[str, Any]:
-    """What ``--output json`` prints; steps, usage and cost are this run's, not its session's."""
+    """The object that ``--output json`` prints; steps, usage and cost are of this run only."""
     state = summary.state
     used = state.used
     return {
@@ -261,7 +261,7 @@ def result_object(summary: Summary) -> dict[str, Any]:
 
 
 def _error(state: AgentState) -> dict[str, Any] | None:
-    """The class of the error that ended the run and where it arose; None without one."""
+    """The class of the error that ended the run, and where it arose; None if there was none."""
     if not state.error:
         return None
     place = state.place or Place()
@@ -269,12 +269,12 @@ def _error(state: AgentState) -> dict[str, Any] | None:
 
 
 def steps_of(state: AgentState) -> int:
-    """How many steps this run took, including one that was cut short."""
+    """The number of this run's steps, including one that was cut short."""
     return state.used.steps + (state.running_step > state.step)
 
 
 def summary_lines(summary: Summary) -> list[str]:
-    """The result of a run in lines for people, without what has been shown already."""
+    """The result of a run in lines for people, without what has already been shown."""
     state = summary.state
     used = state.used
     facts = [ending_words(state.status, state.stop)] if state.status and state.stop else []

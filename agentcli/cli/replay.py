@@ -1,4 +1,4 @@
-"""Runs a session again, with its recorded answers or another model, in a copy of its files."""
+"""Runs a session again in a copy of its files, with its recorded answers or another model."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from agentcli.session.timetravel import mark_of
 from agentcli.text import escape
 from agentcli.wiring import open_agent
 
-_TIMES = re.compile(r"\d+(\.\d+)? ?m?s\b")  # what differs from run to run
+_TIMES = re.compile(r"\d+(\.\d+)? ?m?s\b")  # these differ from run to run
 
 
 async def replayed(session_id: str, step: int, model: str | None, workspace: Path | None) -> int:
@@ -72,7 +72,7 @@ async def replayed(session_id: str, step: int, model: str | None, workspace: Pat
                 cost = None if cost is None or spent is None else cost + spent
         finally:
             renderer.close()
-        # The total of all turns: each is a separate run.
+        # Sum up all turns, as each is a separate run.
         used = Totals(before.step, before.tool_calls, before.usage)
         whole = replace(agent.state, before=used, cost_usd=cost)
         renderer.finish(Summary(whole, code, time.monotonic() - started))
@@ -86,7 +86,7 @@ async def replayed(session_id: str, step: int, model: str | None, workspace: Pat
 def _turns(state: AgentState, mark: int) -> list[tuple[str, tuple[str, ...]]]:
     """The tasks to run, with their checks; the text "" continues the task in progress at ``mark``.
 
-    A task that was undone leaves a mark without answers after it; it is skipped.
+    A task that was undone leaves a mark without answers after it, and is skipped.
     """
     marks = [*state.marks.since(mark), state]
     turns = [
@@ -104,7 +104,7 @@ def _answered(before: AgentState, after: AgentState) -> bool:
 
 
 def _compared(before: AgentState, after: AgentState, mark: int) -> int:
-    """Print which tools gave other results than recorded; returns 1 if one did, else 0."""
+    """Print which tools gave results other than the recorded ones; returns 1 if any, else 0."""
     start = len(before.marks[mark].history)
     pairs = zip(_results(before, start), _results(after, start), strict=False)
     others = [one for one, other in pairs if _plain(one) != _plain(other)]

@@ -267,7 +267,7 @@ def _task(path: str | None, prompt: str | None, before: AgentState | None, works
 
 
 def _of_prompt(text: str) -> Task:
-    """A task from a prompt; unlike a file it has no front matter, even if it looks so."""
+    """A task from a prompt; unlike a file, it has no front matter, even if it looks like it."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -1,4 +1,4 @@
-"""Shows the text of samples: side by side on a terminal, else one after another."""
+"""Shows the text of samples: side by side on a terminal, otherwise one after another."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Samples(Protocol):
 
 
 def open_samples(count: int) -> Samples:
-    """The kind that suits stdout and the number of samples."""
+    """Choose by stdout and by the number of samples."""
     terminal = sys.stdout.isatty()
     if count == 1:
         return OneSample(sys.stdout, terminal=terminal)
@@ -30,7 +30,7 @@ def open_samples(count: int) -> Samples:
 
 
 class OneSample:
-    """One sample's text as it comes; on a terminal control characters are escaped."""
+    """One sample's text as it arrives; on a terminal, control characters are escaped."""
 
     def __init__(self, out: IO[str], *, terminal: bool) -> None:
         self._out = out
@@ -49,7 +49,7 @@ class OneSample:
 
 
 class Labelled:
-    """The first sample as it comes, then the others, each below a line with its number."""
+    """The first sample as it arrives, then the others, each below a line with its number."""
 
     def __init__(self, count: int, out: IO[str]) -> None:
         self._out = out
@@ -78,7 +78,7 @@ class Labelled:
 
 
 class Columns:
-    """One column per sample; until the end only as many of the last lines as fit."""
+    """One column per sample; until the end, only as many of the last lines as fit."""
 
     def __init__(self, count: int) -> None:
         from rich.console import Console

@@ -1,8 +1,8 @@
-"""``agentcli sandbox exec``: runs one command, confined as the tools' commands are.
+"""``agentcli sandbox exec``: runs one command, confined like the commands of tools.
 
 Exit codes: the command's own, 128 + n if signal n killed it; 124 it timed out, 126 it cannot be
 run, 127 it was not found, 137 a limit ended it; 2 wrong usage, 4 the level is not available; 130
-and 143 agentcli itself was interrupted or terminated.
+or 143 if agentcli itself was interrupted or terminated.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ async def _run(command: Sequence[str], workspace: Path, settings: Settings) -> i
 
 def _exit_code(result: ExecResult) -> int:
     if result.exit_code is not None:
-        if result.memory_exceeded:  # the exit status does not tell who killed it
+        if result.memory_exceeded:  # the exit status does not show what killed it
             show_error(result.error or "used too much memory")
         return result.exit_code
     show_error(result.error or "the command was killed")
@@ -131,7 +131,7 @@ def _exit_code(result: ExecResult) -> int:
 
 
 def _unwritten(error: OSError) -> int:
-    """The exit code when our own output cannot be written; a reader who left is no error here."""
+    """The exit code if agentcli's own output cannot be written; a reader that left is no error."""
     if isinstance(error, BrokenPipeError):
         raise error
     show_error(f"cannot write the output: {error.strerror}")
@@ -139,7 +139,7 @@ def _unwritten(error: OSError) -> int:
 
 
 class _Passing:
-    """Passes output on as it comes, unchanged unless it goes to a terminal: there it is escaped."""
+    """Passes output on as it arrives; on a terminal it is escaped, elsewhere unchanged."""
 
     def __init__(self) -> None:
         self.error: OSError | None = None

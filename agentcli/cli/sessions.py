@@ -1,4 +1,4 @@
-"""``agentcli sessions``: commands about recorded sessions."""
+"""``agentcli sessions``: commands for recorded sessions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Aligned columns; the titles are shown on a terminal only, so that programs get plain rows."""
+"""Aligned columns. Only a terminal gets titles, so that programs get plain rows."""
 
 from __future__ import annotations
 

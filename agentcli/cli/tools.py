@@ -1,4 +1,4 @@
-"""``agentcli tools``: the tools as a model is told of them, those of MCP servers as well."""
+"""``agentcli tools``: lists the tools that a model is given, including those of MCP servers."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def tools(
 
 
 def _print_packages() -> None:
-    """What installed packages add by entry points, tools and others; one that fails is said."""
+    """Print what installed packages add by entry points, including those that fail."""
     if found := plugged.added():
         print("\nadded by installed packages:")
     for one in found:
@@ -55,13 +55,13 @@ def _print_packages() -> None:
 
 
 async def _offered() -> list[Tool]:
-    """What a session in this folder would be given."""
+    """The tools of a session in this folder."""
     root = Path.cwd()
     settings = load(root, trusted=is_trusted(root))
     prompts = Prompts.standard(user=user_folder() / "prompts")
     notices: list[str] = []
     async with AsyncExitStack() as stack:
-        # No session is opened: what the folder is for, the journals of sub-agents, does not arise.
+        # Any folder will do for the journals of sub-agents: no session is opened.
         toolbox = Toolbox(settings, root, prompts, root)
         gathered = await toolbox.gather(COMMAND, CHECK, stack, notices)
     for notice in notices:

@@ -134,7 +134,7 @@ def replay(
     The recorded answers are played back, or another model answers. Exit code 1: a tool's result
     differed from the recorded one.
     """
-    from agentcli.cli.replay import replayed  # it needs all that a run needs
+    from agentcli.cli.replay import replayed  # imports everything that a run needs
 
     return asyncio.run(replayed(find_session(session_id), from_, model, workspace))
 
@@ -169,7 +169,7 @@ def _agreed(
     count = counted(len(seen.paths) if files else 0, "file")
     to.flush()
     if files and seen.conflicts and not force:
-        return True  # it will be refused, with the reason
+        return True  # the operation itself then fails, and says why
     return agreed(f"Go to the end of step {seen.step} ({count})?", yes=yes)
 
 

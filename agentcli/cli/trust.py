@@ -1,4 +1,4 @@
-"""``agentcli trust``: chooses the folders whose project files are used."""
+"""``agentcli trust``: manages the folders whose project files are used."""
 
 from __future__ import annotations
 
