@@ -21,6 +21,13 @@ SYMPTOM = [
     "expected {want} from {call}, got {got}. fix",
     "I call {call} and get {got}. It must be {want}.",
     "{call} == {got}?? must be {want}",
+    "{call} [should give|must return|has to be] {want}, [but gives|not|and not] {got}",
+    "[why is|how can] {call} [{got}|be {got}]? [it should be|must be] {want}",
+    "[I get|we get|it gives] {got} for {call}, [expected|should be] {want} [, fix|, please fix|]",
+    "{call} [->|=>] {got} [(wrong)|(should be {want})|but {want} is right]",
+    "{got} is [wrong|not right] for {call}, [make it|it should be] {want}",
+    "[got|actual] {got}, [want|expected] {want}: {call} [, fix|]",
+    "with {call} [I'd expect|the result should be] {want}. [It is|I get] {got}. [Fix it.|]",
 ]
 
 
