@@ -14,7 +14,7 @@ from agentcli.tools.schema import takes_context
 
 
 def adapted(function: Callable[..., Any]) -> ToolFunction:
-    """The function, async and with the context as its first argument, whichever it lacks."""
+    """Make a function async and give it the context as its first argument, where it lacks that."""
     is_object = not inspect.isroutine(function) and callable(function)
     called = type(function).__call__ if is_object else function
     is_async = inspect.iscoroutinefunction(called)
@@ -33,7 +33,7 @@ def adapted(function: Callable[..., Any]) -> ToolFunction:
             return output
         return json.dumps(output, ensure_ascii=False, default=str)
 
-    # What the wrapper takes is what the function takes: its checks go by the signature.
+    # Argument checks read the wrapper's signature, so it must be that of the function.
     parameters = list(inspect.signature(function).parameters.values())
     context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_ONLY)
     named = parameters[1:] if with_context else parameters

@@ -3,9 +3,9 @@
     fetch(docs.python.org)     this host          fetch(*.python.org)   all hosts below it
     fetch(localhost:8000)      with this port     fetch(10.0.0.0/8)     a range of addresses
 
-Covers: a host that no rule allows; a name that leads to a private, loopback or link-local address
+Covers: hosts that no rule allows; names that resolve to a private, loopback or link-local address
     (DNS rebinding), unless a rule names that address or its range.
-Does not cover: what an allowed host does with what an address tells it.
+Does not cover: what an allowed host does with the data in a URL.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ _PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a URL leads: ``host`` in its one spelling, without brackets."""
+    """Where a URL leads. ``host`` is normalized and without brackets."""
 
     scheme: str
     host: str
     port: int
 
     def __str__(self) -> str:
-        """As a rule names it: the port only where it is not that of the scheme."""
+        """As written in rules: with the port only if it is not the scheme's default."""
         if self.port == _PORTS[self.scheme]:
             return self.host
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
     def is_near(self) -> bool:
-        """Whether it is this machine or its network by its very name."""
+        """Whether the name alone says that it is this machine or its network."""
         address = address_of(self.host)
         if address is not None:
             return not address.is_global or address.is_multicast
@@ -46,10 +46,10 @@ class Place:
 
 
 def place_of(url: str) -> Place:
-    """Where a URL leads.
+    """Parse a URL.
 
     Raises:
-        ToolInputError: it is not a complete address on the web, or holds a name or a password.
+        ToolInputError: it is not a complete web address, or contains a user name or password.
     """
     try:
         parts = urlsplit(url.strip())
@@ -66,7 +66,7 @@ def place_of(url: str) -> Place:
 
 
 def names_host(rule: Rule, place: Place) -> bool:
-    """Whether a rule's pattern is about a host, be it a name or an address."""
+    """Whether a rule's pattern matches a host, given by name or address."""
     if rule.pattern is None:
         return True
     listed = _destinations(rule.pattern)
@@ -74,7 +74,7 @@ def names_host(rule: Rule, place: Place) -> bool:
 
 
 def why_not(rules: Rules, tool: str, place: Place, address: str) -> str:
-    """Why a host may not be reached at an address that it has; empty where it may."""
+    """Why a host may not be reached at one of its addresses; empty if it may."""
     for rule in _about(rules.deny, tool):
         listed = _destinations(rule.pattern or "")
         if listed is not None and listed.permits(address, place.port):
@@ -89,7 +89,7 @@ def why_not(rules: Rules, tool: str, place: Place, address: str) -> str:
 
 
 def near_refusal(rules: Rules, tool: str, place: Place) -> str:
-    """Why a host that is near by its very name may not be reached; empty where it may."""
+    """Why a host that is near by its name may not be reached; empty if it may."""
     if not place.is_near or any(names_host(rule, place) for rule in _about(rules.allow, tool)):
         return ""
     return f"{place} is this machine or its network: {_needs(tool, str(place))}"
@@ -105,7 +105,7 @@ def _about(listed: Iterable[Rule], tool: str) -> list[Rule]:
 
 @functools.lru_cache(maxsize=512)
 def _destinations(pattern: str) -> Destinations | None:
-    """None for the patterns of other tools, as in ``*(src/**)``."""
+    """Parse a pattern; None for patterns meant for other tools, as in ``*(src/**)``."""
     try:
         return Destinations((pattern,))
     except ValueError:

@@ -1,4 +1,4 @@
-"""apply_patch: several files changed by one patch, all of them or none."""
+"""apply_patch: changes several files by one patch, either all of them or none."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAME = "apply_patch"
 
 
 def apply_patch_tool(prompts: Prompts) -> Tool:
-    """The tool; raises ``ConfigError`` where its prompt is missing."""
+    """Make the tool; raises ``ConfigError`` if its prompt is missing."""
     return tool(
         apply_patch,
         ToolKind.EDIT,
@@ -55,7 +55,7 @@ async def apply_patch(context: ToolContext, patch: str) -> ToolOutput:
 
 @dataclass(frozen=True, slots=True)
 class _Write:
-    """One file: its bytes before and after, None where there is none."""
+    """A change of one file: its bytes before and after, None if there is no such file."""
 
     path: str
     before: bytes | None
@@ -72,14 +72,14 @@ class _Write:
 
 
 async def _writes(context: ToolContext, change: FileChange) -> list[_Write]:
-    """What a change makes of its file, and of the one that it moves to."""
+    """Compute the writes of a change: to its file, and to the file that it moves to."""
     environment, path = context.environment, meant_name(change.path)
     if change.kind == "add":
         await _must_be_free(environment, path)
         return [_Write(path, None, change.text.encode(), None, change.text)]
     before = await load(context, path)
     if change.kind == "delete":
-        with suppress(ToolError):  # what is not text is deleted without a diff
+        with suppress(ToolError):  # a file that is not text is deleted without a diff
             return [_Write(path, before, None, decode(before, path).shown, None)]
         return [_Write(path, before, None, "", None)]
     if change.move_to and not change.hunks:
@@ -105,13 +105,13 @@ async def _must_be_free(environment: Environment, path: str) -> None:
 
 
 def _edited(text: str, edits: list[Edit]) -> str:
-    """The text with lines put in other lines' place; those that are new end as most do.
+    """Apply edits of lines to a text. New lines get the text's dominant line ending.
 
-    A text whose last line has no end keeps it so.
+    If the last line has no line ending, the result has none either.
     """
     newline = dominant_newline(text)
     lines = text.split(newline[-1])
-    last = lines.pop()  # what stands after the last line end
+    last = lines.pop()  # the text after the last line ending
     whole = [line + newline[-1] for line in lines] + ([last] if last else [])
     for edit in reversed(edits):
         if edit.new and edit.start == len(whole) and whole and last:
@@ -122,7 +122,7 @@ def _edited(text: str, edits: list[Edit]) -> str:
 
 
 async def _carry_out(environment: Environment, writes: list[_Write]) -> None:
-    """All of them; where one fails, those before it are taken back."""
+    """Write all files; if one fails, the previous ones are rolled back."""
     done: list[_Write] = []
     try:
         for one in writes:
@@ -132,12 +132,12 @@ async def _carry_out(environment: Environment, writes: list[_Write]) -> None:
                 await environment.write(one.path, one.after, expect=one.before, mode=one.mode)
             done.append(one)
     except EnvironmentOpError as error:
-        left = [one.path for one in reversed(done) if not await _taken_back(environment, one)]
+        left = [one.path for one in reversed(done) if not await _rolled_back(environment, one)]
         state = f"; {', '.join(left)} could not be put back" if left else "; nothing was changed"
         raise EnvironmentOpError(f"{error.message}{state}", code=error.code) from error
 
 
-async def _taken_back(environment: Environment, one: _Write) -> bool:
+async def _rolled_back(environment: Environment, one: _Write) -> bool:
     try:
         if one.before is None:
             await environment.remove(one.path, expect=one.after)

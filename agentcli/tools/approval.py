@@ -1,7 +1,7 @@
 """The question to the user before a call runs, and the possible answers.
 
-deciding → Ask(Approval) → Reply
-COPY     → the call runs on a copy of the workspace → Ask(Approval with its effect) → Reply
+a call needs approval → Ask(Approval) → Reply
+the reply is COPY     → the call runs on a copy → Ask(Approval with its effect) → Reply
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from agentcli.tools.rules import Rule
 
 
 class Answer(StrEnum):
-    """What can be said to an approval."""
+    """The possible answers to an approval."""
 
     ONCE = "once"
     SESSION = "session"
-    """Also for the like of it until the session ends: ``Approval.rule``, or the same call."""
+    """Allow it and similar calls for the session: ``Approval.rule``, or else the same call."""
     PREFIX = "prefix"
-    """Also for the like of it from now on: ``Approval.rule`` is saved. Only where there is one."""
+    """Allow it and similar calls from now on: ``Approval.rule`` is saved. Only if there is one."""
     NO = "no"
     COPY = "copy"
-    """Run it on a copy first and show what it changes. Only where ``Approval.can_copy``."""
+    """Run it on a copy first and show what it changes. Only if ``Approval.can_copy``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """One call that waits for the user.
+    """One call that waits for the user's approval.
 
-    ``segments`` are the commands that a command line consists of, those first that nothing allows
-    yet. ``rule`` is what ``SESSION`` holds and ``PREFIX`` saves. ``diff`` is what an edit would
-    change in the files as they are, empty where that is not known. ``effect`` is None until the
-    call has run on a copy; then it is a unified diff of what it changed there (empty: nothing),
-    and ``output`` what the tool answered. ``ONCE`` then brings the effect into the workspace,
-    without running anything again, and ``NO`` drops it.
+    ``segments`` are the commands of a command line, starting with those that no rule allows yet.
+    ``rule`` is what ``SESSION`` keeps and ``PREFIX`` saves. ``diff`` is what an edit would change;
+    empty if that is not known. ``effect`` is None until the call has run on a copy; then it is a
+    unified diff of what it changed there (empty for nothing), and ``output`` is the tool's answer.
+    ``ONCE`` then applies the effect to the workspace without running the call again, and ``NO``
+    discards it.
     """
 
     spec: ToolSpec
@@ -54,18 +54,18 @@ class Approval:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """``reason`` goes to the model with a NO."""
+    """The user's answer. The model is told the ``reason`` for a NO."""
 
     answer: Answer
     reason: str = ""
 
 
 Look = Callable[[], Awaitable[str]]
-"""What an edit would change, as a unified diff; empty where that is not known."""
+"""Computes what an edit would change, as a unified diff; empty if that is not known."""
 
 
 async def unknown() -> str:
-    """A ``Look`` for what cannot be known."""
+    """A ``Look`` for calls whose effect is not known."""
     return ""
 
 
@@ -74,28 +74,28 @@ Ask = Callable[[Approval], Awaitable[Reply]]
 
 
 Waited = Callable[[float], None]
-"""Told, once or more, how many seconds a call waited for the user."""
+"""Called, once or more, with the seconds that a call waited for the user."""
 
 
 def unheeded(seconds: float) -> None:
-    """A ``Waited`` for whom it does not matter."""
+    """A ``Waited`` that does nothing."""
 
 
 class Trial(Protocol):
     """A call that can be run on a copy of the workspace before it is allowed."""
 
     async def run(self) -> tuple[str, str]:
-        """Run it there; returns its effect (see ``Approval``) and what the tool answered.
+        """Run it on the copy; return its effect (see ``Approval``) and the tool's answer.
 
         Raises:
-            AgentCLIError: there can be no copy.
+            AgentCLIError: the copy could not be made.
         """
         ...
 
     async def commit(self) -> None:
-        """Bring the effect into the workspace.
+        """Apply the effect to the workspace.
 
         Raises:
-            EnvironmentOpError: code ``CONFLICT``: the workspace has changed meanwhile.
+            EnvironmentOpError: code ``CONFLICT``: the workspace has changed in the meantime.
         """
         ...

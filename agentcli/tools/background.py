@@ -1,7 +1,7 @@
 """Background commands: started by the tool ``shell``, managed by the tool ``jobs``.
 
-Each runs in the sandbox like every command, with the same limits except for its time, and all of
-them end with the session.
+Each runs in the sandbox like any other command, with the same limits except for time. All of them
+end with the session.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from agentcli.text import plain_output
 TIME_S = 12 * 3600.0
 MOST_RUNNING = 8
 OUTPUT_BYTES = 16 * MIB
-"""Of one stream; half of it comes whole while it runs, then samples of what is newest."""
+"""Per stream. The first half is delivered in full, after that samples of the newest output."""
 MOST_TAIL = 64 * 1024
-"""Characters of the end that a user can look at."""
+"""Characters at the end of the output that the user can look at."""
 MOST_UNREAD = 256 * 1024
-"""Characters that are kept of what nobody has read yet; the oldest go."""
+"""Characters of unread output that are kept; the oldest are dropped."""
 
 
 class Job:
-    """One command in the background; ``id`` counts from 1 within a session."""
+    """One background command; ids count from 1 within a session."""
 
     def __init__(self, id: str, command: str) -> None:
         self.id = id
@@ -41,14 +41,14 @@ class Job:
             name: codecs.getincrementaldecoder("utf-8")("replace") for name in ("stdout", "stderr")
         }
         self.tail = ""
-        """The end of what it has printed, read or not."""
+        """The end of its output, read or not."""
         self._unread = ""
         self._dropped = 0
         self._news = asyncio.Event()
 
     @property
     def running(self) -> bool:
-        """Whether it has not come to its end."""
+        """Whether it was started and has not ended."""
         return self._task is not None and not self._task.done()
 
     def start(
@@ -58,7 +58,7 @@ class Job:
         limits: Limits,
         env: Mapping[str, str] | None = None,
     ) -> None:
-        """Begin; what comes of it is ``result``, None where it was killed."""
+        """Start the command. ``result`` is set when it ends, unless it was killed."""
         limits = replace(limits, time_s=TIME_S, output_bytes=OUTPUT_BYTES)
         self._task = asyncio.create_task(self._run(environment, argv, limits, env))
 
@@ -86,12 +86,12 @@ class Job:
         self._news.set()
 
     async def settled(self, wait_s: float) -> None:
-        """Wait until it ends, ``wait_s`` seconds at most."""
+        """Wait until it ends, at most ``wait_s`` seconds."""
         if self._task is not None and self.running:
             await asyncio.wait([self._task], timeout=wait_s)
 
     async def news(self, wait_s: float) -> None:
-        """Wait until there is something to read or it ends, ``wait_s`` seconds at most."""
+        """Wait until there is something to read or it ends, at most ``wait_s`` seconds."""
         try:
             async with asyncio.timeout(wait_s):
                 while self.running and not self._unread:
@@ -101,7 +101,7 @@ class Job:
             pass
 
     def read(self, most: int) -> str:
-        """What it has printed since it was last read, the last ``most`` characters of it."""
+        """Return the output since the last read, limited to its last ``most`` characters."""
         text, dropped = self._unread, self._dropped
         self._unread, self._dropped = "", 0
         text = plain_output(text)
@@ -110,7 +110,7 @@ class Job:
         return note + text[-most:]
 
     async def kill(self) -> None:
-        """End it with all that it started."""
+        """Kill it and everything it started."""
         if self._task is None:
             return
         self._task.cancel()
@@ -135,10 +135,10 @@ class Jobs:
         limits: Limits,
         env: Mapping[str, str] | None = None,
     ) -> Job:
-        """Start a command; ``command`` is how it is shown.
+        """Start a command; ``command`` is the text shown for it.
 
         Raises:
-            ToolError: too many of them are running.
+            ToolError: too many background commands are running.
         """
         if sum(job.running for job in self) >= MOST_RUNNING:
             raise ToolError(f"{MOST_RUNNING} background commands are running: kill one first")
@@ -148,10 +148,10 @@ class Jobs:
         return job
 
     def get(self, id: str) -> Job:
-        """The job of that id.
+        """Return the job with this id.
 
         Raises:
-            ToolInputError: there is none.
+            ToolInputError: there is no such job.
         """
         job = self._jobs.get(id)
         if job is None:
@@ -160,5 +160,5 @@ class Jobs:
         return job
 
     async def aclose(self) -> None:
-        """End all that still run."""
+        """Kill all that are still running."""
         await asyncio.gather(*(job.kill() for job in self))

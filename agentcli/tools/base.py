@@ -17,32 +17,26 @@ if TYPE_CHECKING:
     from agentcli.tools.mcp.references import Referable
 
 STOP = "stop"
-"""Key of a result's ``data``: the reason to end the run with; its content is then the answer."""
-
+"""Key of a result's ``data``: the reason to end the run, with the result's content as answer."""
 
 FAILED = "failed"
-"""Key of a check's ``data``: how many tests failed, where that is known."""
-
+"""Key of a check's ``data``: how many tests failed, if known."""
 
 BROKEN = "broken"
-"""Key of an edit's ``data``: True where a Python file that could be parsed no longer can, or now
-uses names that nothing in it binds."""
-
+"""Key of an edit's ``data``: True if a Python file no longer parses, or uses new unbound names."""
 
 NARROWER = "narrower"
-"""Key of a check's ``data``: arguments with which the same check looks at what failed alone."""
-
+"""Key of a check's ``data``: arguments that limit the same check to what failed."""
 
 ASKED = "asked_s"
-"""Key of a result's ``data``: for how many seconds the user was asked, where that was so."""
-
+"""Key of a result's ``data``: seconds spent waiting for the user's approval, if any."""
 
 PLAN = "plan"
-"""Key of a result's ``data``: the steps of a plan that was made."""
+"""Key of a result's ``data``: the steps of the model's plan."""
 
 
 class ToolKind(StrEnum):
-    """What a tool does to the world; phases, caps and parallelism read this, never a name."""
+    """What a tool does. Phases, caps and parallelism depend on this, never on a tool's name."""
 
     READ = "read"
     SEARCH = "search"
@@ -59,21 +53,26 @@ class ToolKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ToolSpec:
-    """Everything about a tool but its code.
+    """Everything about a tool except its code.
 
-    ``requires`` names environment operations; ``depends_on`` tools whose calls in the same answer
-    go before; ``replaced_by`` the tool (``name`` or ``name@version``) to use instead, which keeps
-    this one out of the offer; ``retryable`` is for idempotent tools only;
-    ``text_of`` maps an argument to the path argument of whose file it must be a piece, or to
-    nothing where it must itself be the path of a file that is there; ``variant_of`` a new text to
-    the argument whose text it takes the place of, mostly with little changed;
-    ``path_arguments`` name the files that a call touches, so that edits of one file wait for each
-    other; ``command_argument`` holds a command line, which rules are then about;
-    ``patch_argument`` a patch (``patch.py``) whose paths count as those of arguments;
-    ``address_argument`` a URL beyond the workspace, to which a call is never free by mode alone:
-    rules are about its host; ``only_writes`` says that all it does are writes and removals of
-    files through the environment, so that it can be looked at with those left out; ``timeout_s``
-    bounds one call in seconds.
+    Attributes:
+        requires: environment operations that the tool needs.
+        depends_on: tools whose calls in the same answer run first.
+        replaced_by: the tool (``name`` or ``name@version``) to use instead; this one is then no
+            longer offered to the model.
+        retryable: whether failed calls may be retried; only for idempotent tools.
+        text_of: maps an argument to the path argument of the file it must be an excerpt of, or to
+            ``""`` if it must itself be the path of an existing file.
+        variant_of: maps an argument with a new text to the argument with the text it replaces,
+            usually with little changed.
+        path_arguments: the files that a call touches; edits of the same file wait for each other.
+        command_argument: holds a command line; permission rules then match its commands.
+        patch_argument: holds a patch (``patch.py``), whose paths count like ``path_arguments``.
+        address_argument: holds a URL. Permission rules match its host, and no mode alone allows
+            such a call.
+        only_writes: the tool's only effect is to write and remove files through the environment,
+            so that a call can be previewed by leaving these out.
+        timeout_s: the time limit of one call in seconds.
     """
 
     name: str
@@ -95,7 +94,7 @@ class ToolSpec:
     timeout_s: float = 120.0
 
     def definition(self) -> ToolDefinition:
-        """The tool as a model sees it."""
+        """The tool as the model sees it."""
         return ToolDefinition(
             self.name, self.description, self.parameters, self.text_of, self.variant_of
         )
@@ -103,7 +102,7 @@ class ToolSpec:
 
 @dataclass(frozen=True, slots=True)
 class ToolOutput:
-    """What a tool's function returns; a plain string means ``ToolOutput(text)``."""
+    """What a tool's function returns. A plain string is short for ``ToolOutput(text)``."""
 
     content: str
     outcome: Outcome = Outcome.OK
@@ -126,30 +125,30 @@ Copies = Callable[[], AbstractAsyncContextManager[WorkspaceCopy]]
 
 @dataclass(frozen=True, slots=True)
 class ToolContext:
-    """What a call may use. ``progress`` shows output while it arrives (``stdout``/``stderr``)."""
+    """What a call may use. ``progress`` shows output (``stdout``/``stderr``) as it arrives."""
 
     environment: Environment
     call_id: str = ""
     progress: Callable[[str, bytes], None] | None = None
     checks: Checks = field(default_factory=Checks)
     command: Limits = COMMAND
-    """What a command may use,"""
+    """Limits of a command."""
     check: Limits = CHECK
-    """and what run_tests, run_build, run_lint and the task's checks may."""
+    """Limits of run_tests, run_build, run_lint and the task's checks."""
     copies: Copies | None = None
-    """Opens a copy of the workspace, where the environment has copies."""
+    """Opens a copy of the workspace, if the environment supports copies."""
     found_commands: dict[str, Any] | None = None
-    """Where what decides how tests are run does not change: what was found, by path."""
+    """Cache of detected test commands by path, for workspaces whose configuration is fixed."""
     on_copy: bool = False
-    """The environment is a copy that is thrown away: edits there need nobody's leave."""
+    """Whether the environment is a temporary copy; edits there need no approval."""
     jobs: Jobs | None = None
-    """Commands in the background, where they can be had."""
+    """Background commands, if they are available."""
     servers: Referable | None = None
-    """MCP servers, where some are configured."""
+    """MCP servers, if any are configured."""
     changing: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
-    """Around bringing a copy's effect into the workspace."""
+    """Entered while a copy's effect is applied to the workspace."""
     output_chars: int = 30_000
-    """Most characters of one result that the model is shown."""
+    """The most characters of one result that the model is shown."""
 
 
 ToolFunction = Callable[..., Awaitable[ToolOutput | str]]

@@ -20,7 +20,7 @@ _FILES = frozenset({"files"})
 _PROCESS = frozenset({"process"})
 _BOTH = _FILES | _PROCESS
 
-# A tool that bounds its command itself gets some time on top, so that its own answer, with the
+# A tool that limits its command's time gets this much on top, so that its own answer, with the
 # output so far, comes before the deadline of dispatch.
 _GRACE_S = 30.0
 _FILE_TIME_S = 120.0
@@ -57,7 +57,7 @@ def builtin_tools(
 ) -> list[Tool]:
     """All built-in tools, described by ``prompts/tools/NAME.md``.
 
-    ``command`` and ``check`` are the limits that ``ToolContext`` has: deadlines follow from them.
+    ``command`` and ``check`` are the limits in ``ToolContext``; deadlines are derived from them.
 
     Raises:
         ConfigError: a description is missing or empty.

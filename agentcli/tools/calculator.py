@@ -1,4 +1,4 @@
-"""calculator: plain arithmetic and counting, on a syntax tree; nothing else is evaluated."""
+"""calculator: evaluates plain arithmetic and counting on a syntax tree, and nothing else."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _UNARY: Mapping[type[ast.unaryop], Callable[[Any], Any]] = {
 
 
 def calculate(expression: str) -> str:
-    """The value of numbers with + - * / and brackets, or of ``"text".count("t")``.
+    """Evaluate numbers with + - * / and brackets, or ``"text".count("t")``.
 
     Raises:
-        ToolInputError: anything else, or a division by zero.
+        ToolInputError: the expression is anything else, or divides by zero.
     """
     text = expression.strip()
     if len(text) > _LONGEST:
@@ -80,5 +80,5 @@ async def calculator(context: ToolContext, expression: str) -> str:
 
 
 def calculator_tool() -> Tool:
-    """The tool, for models that calculate within their answers."""
+    """Make the tool, for models that calculate within their answers."""
     return tool(calculator, ToolKind.PLAN)

@@ -17,7 +17,7 @@ from agentcli.tools.commands import Command, command_to_build, command_to_lint, 
 from agentcli.tools.report import QUIET, ending, shown_command, told
 
 _NOTHING_RAN = re.compile(
-    # unittest's report; tests that are all skipped are another matter.
+    # unittest's report. If all tests were skipped, it reads differently and counts as passed.
     r"^Ran 0 tests in [\d.]+s\s+(?:OK|NO TESTS RAN)$"
     # pytest's
     r"|^(?:=+ )?(?:no tests ran|no tests collected)\b",
@@ -110,7 +110,7 @@ async def _run(context: ToolContext, what: str, command: Command) -> ToolOutput:
 
 
 def _failed(result: ExecResult) -> int | None:
-    """How many tests failed, by the last line of counts; None where they did not all run."""
+    """How many tests failed, by the last line with counts; None if not all of them ran."""
     if result.exit_code != 1:
         return None
     for line in reversed(f"{result.stdout}\n{result.stderr}".splitlines()):
@@ -120,7 +120,7 @@ def _failed(result: ExecResult) -> int | None:
 
 
 def _narrower(printed: str) -> str:
-    """The one test that failed, or the one file of all that did, as pytest names them."""
+    """The only failed test, or the only file with failed tests, as pytest names them."""
     names = set(_NAMED.findall(printed))
     files = {file for file, _ in names}
     if len(files) != 1:
@@ -131,7 +131,7 @@ def _narrower(printed: str) -> str:
 
 
 def _nothing_ran(command: Command, result: ExecResult) -> bool:
-    """Whether a run that ended as if all were well, or as for none found, tested nothing."""
+    """Whether no test ran, although the exit code may report success."""
     if result.exit_code == _PYTEST_FOUND_NONE and "pytest" in command.argv:
         return True
     if result.exit_code not in (0, _PYTEST_FOUND_NONE):
@@ -141,7 +141,10 @@ def _nothing_ran(command: Command, result: ExecResult) -> bool:
 
 
 async def _checked(environment: Environment, path: str | None) -> str | None:
-    """A path that exists and that no program takes for an option; None for the whole project."""
+    """Check that a path exists, and keep it from being taken for an option.
+
+    None stands for the whole project.
+    """
     if path in (None, "", ".", "./"):
         return None
     assert path is not None

@@ -1,12 +1,12 @@
-"""Parses a command line: every command in it, and whether it was understood for certain.
+"""Parses a command line into its commands, and says whether it was fully understood.
 
 Covers: pipelines, lists, subshells, groups, loops, conditions, command and process substitution,
     here-documents, assignments before a command, redirections, ``bash -c``, and commands that run
     another one (``env``, ``xargs``, ``find -exec``, ``timeout``, ...).
-Does not cover: what programs do themselves. ``python -c`` or ``make`` can run anything; the sandbox
-    confines them, not this.
+Does not cover: what programs do themselves. ``python -c`` or ``make`` can run anything; only the
+    sandbox confines them.
 
-What is not understood is reported with a reason; nothing is guessed.
+What is not understood is reported with a reason, never guessed.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from tree_sitter import Node, Parser
 
 Words = tuple[str | None, ...]
-"""Words after quotes are taken off; None is one (or several, or none) that only bash can know."""
+"""Words without their quotes. None stands for any number of words that only bash can determine."""
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One command. ``shown`` is its text; ``words`` begin with the program.
+    """One command. ``shown`` is its text; ``words`` start with the program.
 
-    ``writes`` and ``reads`` are files of redirections; None among them is one not known.
-    ``after_cd``: the folder has changed before, so that a relative program may be another.
+    ``writes`` and ``reads`` are the files of redirections; None stands for one that is not known.
+    ``after_cd``: the folder may have changed before, so a relative path may name another program.
     """
 
     shown: str
@@ -38,14 +38,14 @@ class Segment:
 
     @property
     def program(self) -> str | None:
-        """The program's name without its folder, or None where it is not known."""
+        """The program's name without its folder, or None if it is not known."""
         first = self.words[0] if self.words else None
         return None if first is None else first.rpartition("/")[2]
 
 
 @dataclass(frozen=True, slots=True)
 class CommandLine:
-    """``unclear`` says why it may do other things than its segments say; empty: it does not.
+    """A parsed command line. ``unclear`` says why it may do more than its segments show, if so.
 
     ``hidden``: it may even run commands that are not among the segments.
     """
@@ -55,7 +55,7 @@ class CommandLine:
     hidden: bool = False
 
 
-# Grammar nodes that hold others and add nothing of their own.
+# Grammar nodes that only contain others and have no effect of their own.
 _FRAMES = frozenset(
     (
         *("program", "list", "pipeline", "subshell", "compound_statement", "comment"),
@@ -72,16 +72,16 @@ _FRAMES = frozenset(
         *("variable_name", "special_variable_name"),
     )
 )
-# Where bash evaluates a value as arithmetic, and so runs a command that stands in its subscript.
+# Where bash evaluates a value as arithmetic, which runs command substitutions in subscripts.
 _EVALUATES = re.compile(r"\(\(|\$\[|\w\[|\[\[.*\s-(eq|ne|lt|le|gt|ge|v)\b|\b(let|test)\b.*\[", re.S)
 _BRINGS_TEXT = re.compile(r"`|\$\([^(]|\b(read|mapfile|readarray)\b|\$'|\\[$`]")
 
-# Variables that lead no program elsewhere.
+# Variables that cannot make a program run something else.
 _HARMLESS_VARIABLES = re.compile(
     r"LANG|LC_[A-Z]+|TZ|TERM|NO_COLOR|FORCE_COLOR|COLUMNS|LINES|CI|DEBUG|VERBOSE|RUST_BACKTRACE"
     r"|RUST_LOG|NODE_ENV|PYTHONUNBUFFERED|PYTHONDONTWRITEBYTECODE|PYTHONHASHSEED|PYTHONUTF8"
 )
-# Unquoted, these become other words, or several.
+# Unquoted, these expand to other words, or to several.
 _EXPANDS = re.compile(r"[*?\[\]]|^~|=~|\{.*(,|\.\.).*\}", re.S)
 _NO_TARGET = frozenset(("/dev/null", "/dev/stdout", "/dev/stderr"))
 _WRITING = frozenset((">", ">>", ">|", "&>", "&>>", "<>"))
@@ -89,7 +89,7 @@ _DEPTH, _NESTING = 8, 150
 _LONGEST = 20_000
 
 SHELLS = frozenset(("sh", "bash", "dash", "zsh", "ksh", "ash", "fish"))
-# How many words of options each takes: those with a value, and those without.
+# The options of each: those that take a value, and those that do not.
 _WRAPPERS: dict[str, tuple[str, str]] = {
     "command": ("", ""),
     "builtin": ("", ""),
@@ -111,13 +111,13 @@ _WRAPPERS: dict[str, tuple[str, str]] = {
 }
 _MOVES = frozenset(("cd", "pushd", "popd"))
 _UNSEEN = frozenset(("eval", "trap", "coproc", "parallel", "watch", "script"))
-"""Run text that is put together elsewhere."""
+"""Programs that run text which is not visible in the command line."""
 _FIND_RUNS = frozenset(("-exec", "-execdir", "-ok", "-okdir"))
 _FIND_CHANGES = frozenset(("-delete", "-fls", "-fprint", "-fprint0", "-fprintf"))
 
 
 def parse(line: str) -> CommandLine:
-    """Take a command line of bash apart."""
+    """Parse a bash command line."""
     reading = _Reading()
     reading.line(line, 0)
     found = reading.segments
@@ -130,7 +130,7 @@ _parser: Parser | None = None
 
 
 def _tree(text: str) -> Any:
-    # Both cost 30 ms, and most sessions never ask about a command.
+    # Importing both takes 30 ms, and most sessions never ask about a command.
     import tree_sitter
     import tree_sitter_bash
 
@@ -142,7 +142,7 @@ def _tree(text: str) -> Any:
 
 @dataclass
 class _Reading:
-    """What has been read so far. ``unclear`` keeps the first reason, hidden commands before all."""
+    """The state of parsing. ``unclear`` keeps the first reason; hidden commands take precedence."""
 
     segments: list[Segment] = field(default_factory=list)
     unclear: str = ""
@@ -159,10 +159,10 @@ class _Reading:
     def line(self, text: str, depth: int) -> None:
         if re.search(r"[\ud800-\udfff]", text):
             return self.doubt("it is not UTF-8")
-        # The grammar takes any white space for a gap between words, bash only these three.
+        # The grammar splits words at any white space, bash only at these three characters.
         if re.search(r"[^\S \t\n]|[\x00-\x08\x0e-\x1f\x7f\x85\u180e\u200b\ufeff]", text):
             return self.doubt("it holds unusual white space or control characters")
-        if re.search(r"\S\\\n\S", text):  # to the grammar a gap, to bash nothing at all
+        if re.search(r"\S\\\n\S", text):  # the grammar splits the word here, bash joins it
             return self.doubt("a word goes on in the next line")
         if depth > _DEPTH or len(text) > _LONGEST:
             return self.doubt("it is nested too deep or too long")
@@ -187,7 +187,7 @@ class _Reading:
         elif kind == "variable_assignment":
             self.assigned(node.child_by_field_name("name"))
         elif kind == "file_redirect":
-            # Of a compound command; those of simple ones belong to their segment.
+            # This one belongs to a compound command; those of simple commands are in segments.
             writes, reads = _files(node)
             if writes or reads:
                 self.segments.append(Segment(_text(node), (), writes, reads))
@@ -207,14 +207,14 @@ class _Reading:
         self.visit_all(node, depth)
 
     def assigned(self, name: Node | None) -> None:
-        """Small names are a script's own: no program reads them."""
+        """Doubt assignments to variables that a program may read; lower-case names are local."""
         text = _text(name) if name is not None else ""
         if not re.fullmatch(r"[a-z_][a-z0-9_]*", text) and not _harmless(text):
             self.doubt(f"it sets {text or 'a variable'}", hidden=False)
 
     def visit_all(self, node: Node, depth: int) -> None:
         self.nesting += 1
-        if self.nesting > _NESTING:  # a list of many commands nests as well
+        if self.nesting > _NESTING:  # a long list of commands nests too
             self.doubt("it is nested too deep or too long")
         else:
             for child in node.named_children:
@@ -228,13 +228,13 @@ class _Reading:
             for child in node.named_children:
                 if child.type == "file_redirect":
                     self.visit_all(child, depth)
-                elif child != body:  # a here-document may hold commands
+                elif child != body:  # a here-document may contain commands
                     self.visit(child, depth)
             return
         self.visit_all(node, depth)
 
     def command(self, node: Node, whole: Node, depth: int) -> None:
-        """One simple command: ``whole`` is it with its redirections."""
+        """Add a simple command; ``whole`` is the command with its redirections."""
         words: list[str | None] = []
         for child in node.children:
             if not child.is_named:  # a lone dash, an equals sign
@@ -263,7 +263,7 @@ class _Reading:
         self.add(Segment(text, tuple(words), tuple(writes), tuple(reads), self.moved), depth)
 
     def add(self, segment: Segment, depth: int) -> None:
-        """A command, or what it leads to where it only runs another."""
+        """Add a command, or the command that it runs if it is a wrapper."""
         words, program = segment.words, segment.program
         if program is None:
             self.segments.append(segment)
@@ -303,7 +303,7 @@ class _Reading:
             elif word in with_value:
                 del words[:2]
             elif word.startswith("-"):
-                # A value joined on: -n5, -oL, --signal=KILL.
+                # An option joined with its value: -n5, -oL, --signal=KILL.
                 name = word.partition("=")[0] if word.startswith("--") else word[:2]
                 if name not in with_value and not (program == "nice" and word[1:].isdigit()):
                     self.segments.append(segment)
@@ -314,7 +314,7 @@ class _Reading:
         if program == "timeout" and words:
             words.pop(0)
         if program == "xargs":
-            words.append(None)  # what it reads
+            words.append(None)  # the words that it reads
             if len(words) == 1:
                 words = ["echo", None]
         if not words:  # ``env`` alone shows variables, ``exec > file`` only redirects
@@ -382,7 +382,7 @@ def _harmless(name: str) -> bool:
 
 
 def _own_text(node: Node) -> str:
-    """What none of its parts covers: the grammar overlooks some substitutions."""
+    """The text outside the node's children: the grammar overlooks some substitutions there."""
     text, at, own = node.text or b"", node.start_byte, []
     for child in node.children:
         own.append(text[at - node.start_byte : child.start_byte - node.start_byte])
@@ -396,10 +396,10 @@ def _text(node: Node) -> str:
 
 
 def _literal(node: Node) -> str | None:
-    """A word's value, or None where it depends on what bash makes of it."""
+    """A word's value, or None if it depends on an expansion."""
     text = _text(node)
     if node.type == "concatenation":
-        # A leading tilde and braces are seen only in the whole.
+        # A leading tilde and braces show only in the whole word.
         parts = [_literal(child) for child in node.children]
         if None in parts or re.search(r"\{.*(,|\.\.).*\}", text, re.S):
             return None
@@ -418,13 +418,13 @@ def _literal(node: Node) -> str | None:
 
 
 def _expands(heredoc: Node) -> bool:
-    """Whether its body is subject to expansion: not so where a part of its mark is quoted."""
+    """Whether bash expands the body: it does not if any part of the delimiter is quoted."""
     starts = [child for child in heredoc.children if child.type == "heredoc_start"]
     return not starts or re.search(r"['\"\\]", _text(starts[0])) is None
 
 
 def _files(redirect: Node) -> tuple[tuple[str | None, ...], tuple[str | None, ...]]:
-    """Files that a redirection writes, and those that it reads."""
+    """The files that a redirection writes, and those that it reads."""
     operator = next((child.type for child in redirect.children if not child.is_named), "")
     targets = [
         _literal(child) for child in redirect.named_children if child.type != "file_descriptor"

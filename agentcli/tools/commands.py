@@ -22,12 +22,12 @@ from agentcli.tools.python import find_python, own_venv, shown_python
 from agentcli.tools.report import QUIET, shown_command
 from agentcli.tools.unittests import discoveries
 
-# One run of several; Python 3.12's code for "no tests" counts only when all runs have none.
+# One of several runs. Python 3.12 exits with 5 for "no tests", which alone is not a failure.
 _EACH = "{} || {{ code=$?; [ $code -eq 5 ] || status=$code; }}"
 _PYTEST = ("-m", "pytest", "-q", "--tb=short", "--no-header", "-p", "no:cacheprovider")
 # Leaves out hidden folders.
 _COMPILE = ("-m", "compileall", "-q", "-f", "-x", r"/\.|/node_modules/", ".")
-# Bytecode goes into a folder that is thrown away.
+# Bytecode goes into a temporary folder.
 _COMPILE_ASIDE = """
 PYTHONPYCACHEPREFIX=$(mktemp -d) || exit
 export PYTHONPYCACHEPREFIX
@@ -38,9 +38,9 @@ trap 'rm -rf "$PYTHONPYCACHEPREFIX"' EXIT
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command and how it is shown to the model, where that differs.
+    """A command, and how it is shown to the model if that differs.
 
-    ``notes`` are what the model should know of the choice.
+    ``notes`` tell the model about the choice of the command.
     """
 
     argv: tuple[str, ...]
@@ -50,10 +50,10 @@ class Command:
 
 
 async def command_to_test(environment: Environment, path: str | None = None) -> Command | None:
-    """How the project's tests are run, all or those in ``path``; None if there are none.
+    """The command for all of the project's tests, or those in ``path``; None if there are none.
 
     Raises:
-        ToolError: its tests cannot be limited to a path, or there is no Python to run them.
+        ToolError: the tests cannot be limited to a path, or no Python was found to run them.
     """
     project = await look_at(environment)
     files = await python_test_files(environment)
@@ -69,7 +69,7 @@ async def command_to_test(environment: Environment, path: str | None = None) -> 
 
 
 def _other_tests(project: Project, path: str | None) -> Command | None:
-    """How tests in other languages than Python are run."""
+    """The command for tests in languages other than Python."""
     if "Cargo.toml" in project.names:
         return _whole(Command(("cargo", "test")), path)
     if "go.mod" in project.names:
@@ -82,7 +82,7 @@ def _other_tests(project: Project, path: str | None) -> Command | None:
 
 
 def _also_found(command: Command, other: Command) -> Command:
-    if other.argv[0] == "make":  # which mostly runs these very tests
+    if other.argv[0] == "make":  # it usually runs these same tests
         return command
     note = f"also found: {shown_command(other.argv)} (not run)"
     return replace(command, notes=(*command.notes, note))
@@ -125,7 +125,7 @@ async def _python_tests(
 
 
 def _is_in(venv: str, interpreter: str | None) -> bool:
-    """Whether it is the virtual environment's own; without one, whatever there is will do."""
+    """Whether the interpreter is that of the virtual environment; true if there is no venv."""
     return not venv or (interpreter or "").startswith(f"{venv}/")
 
 
@@ -152,7 +152,7 @@ async def _unittest(
 
 
 async def command_to_build(environment: Environment) -> Command | None:
-    """How the project is built, or None."""
+    """The command that builds the project, or None."""
     project = await look_at(environment)
     if "Cargo.toml" in project.names:
         return Command(("cargo", "build"))
@@ -174,10 +174,10 @@ async def command_to_build(environment: Environment) -> Command | None:
 
 
 async def command_to_lint(environment: Environment, path: str | None = None) -> Command | None:
-    """How the project is linted, or None.
+    """The command that lints the project, or None.
 
     Raises:
-        ToolError: the linter that it configures is not installed, or takes no path.
+        ToolError: the configured linter is not installed, or cannot be limited to ``path``.
     """
     project = await look_at(environment)
     ruff = project.has("ruff.toml", ".ruff.toml") or project.configures("ruff")
@@ -232,7 +232,7 @@ def _go_packages(path: str | None) -> str:
 
 
 def _whole(command: Command, path: str | None) -> Command:
-    """For programs that can only check everything."""
+    """The command, for programs that cannot be limited to a path; raises ``ToolError`` if asked."""
     if path is not None:
         raise ToolError(
             f"{shown_command(command.argv)} cannot be limited to {path}; leave path out"
@@ -247,6 +247,6 @@ def _python_command(
     passed_over: str = "",
     notes: Sequence[str] = (),
 ) -> Command:
-    """``passed_over`` is the workspace's virtual environment if the interpreter is not its own."""
+    """``passed_over`` is the workspace's virtual environment if the interpreter is another."""
     shown = shown_command((shown_python(interpreter, passed_over), *arguments), env)
     return Command((interpreter, *arguments), env or {}, shown, tuple(notes))

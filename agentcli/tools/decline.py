@@ -1,4 +1,4 @@
-"""decline: the model states that a task is beyond it, and the run ends."""
+"""decline: the model states that it cannot do the task, and the run ends."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ async def decline(context: ToolContext, reason: str) -> ToolOutput:
 
 
 def decline_tool() -> Tool:
-    """The tool, for models that were taught to decline."""
+    """Make the tool, for models that were trained to decline."""
     return tool(decline, ToolKind.PLAN)

@@ -1,4 +1,4 @@
-"""delegate: a question for a sub-agent, which only reads and answers once."""
+"""delegate: asks a sub-agent, which can only read, and returns its answer."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from agentcli.tools.base import Tool, ToolContext, ToolKind, ToolOutput, ToolSpe
 TIME_S = 900.0
 
 Spawn = Callable[[str, ToolContext], Awaitable[ToolOutput]]
-"""Runs a sub-agent on a question. Wiring hands it to the tool, which knows of no agents."""
+"""Runs a sub-agent on a question. Wiring passes it in, as tools do not depend on agents."""
 
 
 def delegate_tool(prompts: Prompts, spawn: Spawn) -> Tool:
-    """The tool; raises ``ConfigError`` where its prompt is missing."""
+    """Make the tool; raises ``ConfigError`` if its prompt is missing."""
 
     async def delegate(context: ToolContext, question: str) -> ToolOutput:
         if not question.strip():
@@ -36,7 +36,7 @@ def delegate_tool(prompts: Prompts, spawn: Spawn) -> Tool:
             "required": ["question"],
             "additionalProperties": False,
         },
-        # It changes nothing, so that several of them and other searches run side by side.
+        # It changes nothing, so several of these calls and other searches can run in parallel.
         kind=ToolKind.SEARCH,
         requires=frozenset({"files"}),
         timeout_s=TIME_S,

@@ -17,9 +17,9 @@ from agentcli.tools.textfile import decode, dominant_newline
 from agentcli.tools.undefined import undefined_names
 
 MAX_PARSED = 200_000
-"""Most characters of a file whose syntax is looked at."""
+"""Longest text, in characters, whose syntax is checked."""
 MAX_PLACES = 20
-"""Most line numbers that an answer lists."""
+"""The most line numbers that an answer lists."""
 
 
 async def search_replace(
@@ -43,7 +43,7 @@ async def search_replace(
     wanted, replacement = _plain(old), _plain(new)
     places = text.find(wanted)
     if not places:
-        # In a thread, as are diffs: in a large file it may take a second.
+        # In a thread, like diffs: it can take a second in a large file.
         answer = await asyncio.to_thread(explain_miss, text.plain, wanted, path)
         return ToolOutput(answer, Outcome.ERROR, paths=(path,), data={"error": "NotFound"})
     lines = text.line_numbers(places)
@@ -70,10 +70,7 @@ async def search_replace(
 
 
 def _breaks(path: str, before: str, after: str) -> bool:
-    """Whether a Python file had valid syntax before an edit and no longer has.
-
-    Or whether it reads names now that nothing in it binds, and did not before.
-    """
+    """Whether an edit breaks a Python file: it no longer parses, or uses new unbound names."""
     if not path.endswith(".py") or len(after) > MAX_PARSED:
         return False
     old = _parsed(before)
@@ -86,7 +83,7 @@ def _breaks(path: str, before: str, after: str) -> bool:
 def _parsed(text: str) -> ast.Module | None:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of escapes and comparisons, in code that is not ours
+            warnings.simplefilter("ignore")  # SyntaxWarnings about the user's code
             return ast.parse(text)
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         return None
@@ -97,7 +94,7 @@ def _plain(text: str) -> str:
 
 
 def _shared(one: str, other: str) -> int:
-    """How many characters both begin with."""
+    """The length of the common prefix."""
     return next(
         (n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b),
         min(len(one), len(other)),
@@ -112,17 +109,17 @@ def _listed(lines: list[int]) -> str:
 
 
 class Newlines:
-    r"""A text seen with ``\n`` for every line end, and changed with its own line ends kept.
+    r"""A text with ``\n`` for every line ending, for edits that keep the original line endings.
 
-    Models write ``\n``; ``plain`` is what they see. A change made there is carried over to the
-    original place by place: only characters that differ are touched, and what is put in takes the
-    line ends around it.
+    Models write ``\n``; ``plain`` is the text as they see it. An edit of it is transferred to the
+    original: only characters that differ are replaced, and new text gets the line endings around
+    it.
     """
 
     def __init__(self, text: str) -> None:
         self.original = text
         self._default = dominant_newline(text)
-        # A file of the old Mac kind has lone carriage returns only.
+        # Files in the classic Mac OS format have only lone carriage returns.
         self._mac = self._default == "\r"
         self.plain = text.replace("\r", "\n") if self._mac else _plain(text)
         self._crlf: list[int] = []  # places in ``plain`` where the original has two characters
@@ -132,7 +129,7 @@ class Newlines:
             at = text.find("\r\n", at + 2)
 
     def find(self, wanted: str) -> list[int]:
-        """Where ``wanted`` begins in ``plain``; occurrences do not overlap."""
+        """The offsets of the non-overlapping occurrences of ``wanted`` in ``plain``."""
         places = []
         at = self.plain.find(wanted)
         while at != -1:
@@ -141,11 +138,11 @@ class Newlines:
         return places
 
     def overlaps(self, wanted: str, place: int) -> bool:
-        """Whether another occurrence begins inside the one at ``place``."""
+        """Whether another occurrence starts inside the one at ``place``."""
         return self.plain.find(wanted, place + 1) != -1
 
     def line_numbers(self, places: list[int]) -> list[int]:
-        """The lines, counted from 1, in which the places lie; places must ascend."""
+        """The line numbers, from 1, of offsets in ascending order."""
         lines, line, done = [], 1, 0
         for place in places:
             line += self.plain.count("\n", done, place)
@@ -155,7 +152,7 @@ class Newlines:
 
     def replaced(self, places: list[int], wanted: str, replacement: str) -> str:
         """The original text with ``wanted`` replaced at these places."""
-        # Shared beginnings and ends stay as they are, whatever line ends they have.
+        # The common prefix and suffix are kept with whatever line endings they have.
         head = _shared(wanted, replacement)
         tail = _shared(wanted[head:][::-1], replacement[head:][::-1])
         middle = replacement[head : len(replacement) - tail]
@@ -172,7 +169,7 @@ class Newlines:
         return place + bisect_left(self._crlf, place)
 
     def _newline_near(self, start: int, end: int) -> str:
-        """The line end of the replaced piece, else of the line it is in, else of the file."""
+        """The line ending of the replaced piece, else of the line it is in, else of the file."""
         if self._mac:
             return "\r"
         at = self.plain.find("\n", start, end)
