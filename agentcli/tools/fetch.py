@@ -1,8 +1,8 @@
-"""fetch: a page of the web as text, asked for by agentcli's own process.
+"""fetch: reads a web page as text, from agentcli's own process.
 
-Where it may go is the rules' to say (``addresses.py``); every redirect to another host is told to
-the model, whose next call is then judged by itself. The address that a name has is looked up once,
-checked, and is the one that is connected to.
+Rules say which hosts it may reach (``addresses.py``). A redirect to another host is reported to the
+model, whose next call is then judged on its own. A name is resolved once, and the connection is
+made to the very address that was checked.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 NAME = "fetch"
 MOST_BYTES = 2 * 1024 * 1024
 MOST_CHARS = 20_000
-"""Of one result; ``start`` goes on."""
+"""The limit for one result; the argument ``start`` continues from there."""
 TIME_S = 30.0
 _REDIRECTS = 5
 _ACCEPT = "text/markdown, text/html;q=0.9, text/plain;q=0.8, application/json;q=0.8, */*;q=0.1"
@@ -41,7 +41,7 @@ _TEXT = ("json", "xml", "yaml", "javascript", "toml", "x-sh", "x-www-form-urlenc
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What an address answered, as text; ``url`` is where the last redirect led."""
+    """A page as text; ``url`` is where the last redirect led."""
 
     url: str
     kind: str
@@ -53,7 +53,7 @@ class _Elsewhere(Exception):
 
 
 def fetch_tool(prompts: Prompts, rules: Callable[[], Rules]) -> Tool:
-    """The tool; ``rules`` says which hold at the time of a call.
+    """Make the tool; ``rules`` gives the rules that are in effect at the time of a call.
 
     Raises:
         ConfigError: its prompt is missing.
@@ -118,7 +118,7 @@ async def _page(url: str, rules: Callable[[], Rules]) -> Page:
 
 
 async def _answer(url: str, place: Place, rules: Rules) -> tuple[httpx2.Response, bytes]:
-    # 0.6 s, which most sessions without a remote model never need
+    # Imported here: it takes 0.6 s, and most sessions without a remote model never need it.
     from urllib.request import getproxies, proxy_bypass
 
     import httpx2
@@ -128,7 +128,7 @@ async def _answer(url: str, place: Place, rules: Rules) -> tuple[httpx2.Response
         asked = httpx2.URL(url)
         if normal(asked.host) != place.host:
             raise ToolError(f"{url}: it is not clear which host is meant")
-        # A proxy looks the name up itself.
+        # A proxy resolves the name itself.
         addresses = [place.host] if proxy else await _addresses(place, rules)
         secure = place.scheme == "https"
         async with httpx2.AsyncClient(
@@ -165,7 +165,7 @@ async def _answer(url: str, place: Place, rules: Rules) -> tuple[httpx2.Response
 
 
 async def _addresses(place: Place, rules: Rules) -> list[str]:
-    """Where the host is, as far as the rules let it be there."""
+    """The host's addresses that the rules allow."""
     loop = asyncio.get_running_loop()
     try:
         found = await loop.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
@@ -181,7 +181,7 @@ async def _addresses(place: Place, rules: Rules) -> list[str]:
 
 
 async def _body(response: httpx2.Response, url: str) -> bytes:
-    """What it says, unless that would be thrown away."""
+    """Read the body, unless it is of no use."""
     if response.is_redirect:
         return b""
     if response.is_error:
@@ -212,6 +212,6 @@ def _read(url: str, response: httpx2.Response, body: bytes) -> Page:
         return Page(url, "HTML as Markdown", markdown_of(body, response.charset_encoding, url))
     try:
         text = body.decode(response.charset_encoding or "utf-8-sig", "replace")
-    except LookupError:  # an encoding that nobody knows
+    except LookupError:  # an unknown encoding
         text = body.decode("utf-8", "replace")
     return Page(url, kind or "text", text.replace("\r\n", "\n"))

@@ -14,10 +14,10 @@ from agentcli.tools.names import meant_name, obeyed_note, shown_name
 from agentcli.tools.textfile import TextFile, decode, dominant_newline, split_lines
 
 MAX_FILE_BYTES = 32 * 1024 * 1024
-"""Files larger than this are not loaded; grep and the shell can look into them."""
+"""Larger files are not loaded; grep and the shell can look into them."""
 
 LINE_CHARS = 2000
-"""Most characters that are shown of one line."""
+"""The most characters shown of one line."""
 
 
 async def read_file(
@@ -43,7 +43,7 @@ async def read_file(
         text = f"start={start} is past the end: {path} has {counted(total, 'line')}"
         return ToolOutput(text, Outcome.ERROR, paths=(path,), data=_lines(0, total))
     notes = _encoding_notes(file)
-    # What does not fit is left for the next call: a hole in the middle would deceive.
+    # What does not fit is left for the next call: a gap in the middle would be misleading.
     room = context.output_chars - sum(len(note) + 1 for note in notes) - 100
     shown: list[str] = []
     for number, line in enumerate(lines[start - 1 : start - 1 + limit], start):
@@ -111,7 +111,7 @@ async def write_file(context: ToolContext, path: str, content: str) -> ToolOutpu
     try:
         data = file.encode(after, path)
     except ToolError:
-        # The new text needs characters that the old encoding lacks: nothing of the old is left.
+        # The new text has characters that the old encoding lacks. Nothing of the old text is left.
         data = after.encode("utf-8")
     await context.environment.write(path, data, expect=before)
     diff = await asyncio.to_thread(unified_diff, file.shown, after, path)
@@ -120,7 +120,7 @@ async def write_file(context: ToolContext, path: str, content: str) -> ToolOutpu
 
 
 def like(file: TextFile, content: str) -> str:
-    """``content`` with the line ends of a file that had only one kind of them."""
+    """``content`` with the line endings of the file, if these were all of one kind."""
     newline = dominant_newline(file.text)
     mixed = newline == "\r\n" and file.text.count("\n") > file.text.count("\r\n")
     if newline == "\n" or mixed or "\r" in content:
@@ -129,11 +129,11 @@ def like(file: TextFile, content: str) -> str:
 
 
 async def load(context: ToolContext, path: str) -> bytes:
-    """A file's bytes, for tools that need all of it.
+    """Read a whole file.
 
     Raises:
-        ToolError: it is a folder, a device, or too large.
-        EnvironmentOpError: it does not exist or cannot be read.
+        ToolError: it is not a regular file, or too large.
+        EnvironmentOpError: it does not exist, is a folder, or cannot be read.
     """
     stat = await context.environment.stat(path)
     if stat is None:

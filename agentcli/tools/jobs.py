@@ -17,7 +17,7 @@ MAX_WAIT_S = 300
 
 
 def jobs_tool(prompts: Prompts, running: Jobs) -> Tool:
-    """The tool; raises ``ConfigError`` where its prompt is missing."""
+    """Make the tool; raises ``ConfigError`` if its prompt is missing."""
 
     async def jobs(
         context: ToolContext,
@@ -46,7 +46,7 @@ def jobs_tool(prompts: Prompts, running: Jobs) -> Tool:
 
     return tool(
         jobs,
-        # It changes nothing but what shell has begun.
+        # It changes nothing except what the tool shell has started.
         ToolKind.READ,
         description=prompts.get("tools/jobs"),
         requires=frozenset({"process"}),
@@ -62,6 +62,6 @@ def state_of(job: Job) -> str:
 
 
 def told_job(job: Job, limit: int) -> str:
-    """Its state, and what it has printed since it was last read."""
+    """The job's state, and its output since the last read."""
     text = job.read(limit - 200).rstrip("\n")
     return f"[{job.id}: {state_of(job)}]\n{text or '[nothing new]'}"

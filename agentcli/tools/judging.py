@@ -18,11 +18,11 @@ from agentcli.tools.patch import paths_of
 from agentcli.tools.rules import PREFIX, Rule, Rules, begins, matches_path, may_mean
 
 READS, WRITES = "read_file", "write_file"
-"""Tools whose rules hold for redirections as well."""
+"""Tools whose rules also apply to redirections."""
 
-# They do nothing of themselves; a folder of their own changes what relative names mean.
+# Harmless by themselves. ``cd`` changes what relative names mean; see ``Segment.after_cd``.
 _NEUTRAL = frozenset(("cd", "true", "false", ":", "echo", "pwd", "test", "[", "exit", "sleep"))
-# The word after these says what they do.
+# For these, the next word says what they do.
 _TWO_WORDS = frozenset(
     (
         *("git", "gh", "npm", "pnpm", "yarn", "bun", "cargo", "rustup", "go", "dotnet", "gradle"),
@@ -32,7 +32,7 @@ _TWO_WORDS = frozenset(
 )
 _THREE_WORDS = frozenset((("npm", "run"), ("pnpm", "run"), ("yarn", "run"), ("uv", "run")))
 _INTERPRETERS = frozenset(("python", "python3", "node", "ruby", "perl", "php", "deno", "Rscript"))
-# Here the arguments are what matters, so that only the whole command is proposed.
+# For these, the arguments matter most, so only the whole command is proposed.
 _NO_PREFIX = frozenset(
     (
         *("rm", "rmdir", "mv", "dd", "chmod", "chown", "kill", "pkill", "killall", "ssh", "scp"),
@@ -42,7 +42,7 @@ _NO_PREFIX = frozenset(
 
 
 class Verdict(StrEnum):
-    """What rules say of a call."""
+    """What the rules say about a call."""
 
     ALLOW = "allow"
     ASK = "ask"
@@ -51,10 +51,10 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """``verdict`` is None where no rule says anything; ``reason`` says why, for model and user.
+    """The verdict about a call, None if no rule applies, and the reason for model and user.
 
-    ``segments`` are a command line's commands, those first that nothing allows; ``proposal`` is
-    the rule that would allow the like of it.
+    ``segments`` are the commands of a command line, starting with those that no rule allows.
+    ``proposal`` is a rule that would allow this call and similar ones.
     """
 
     verdict: Verdict | None
@@ -66,7 +66,7 @@ class Judgement:
 def judge(
     rules: Rules, spec: ToolSpec, arguments: Mapping[str, Any], root: str, *, free_edits: bool
 ) -> Judgement:
-    """What the rules say of a call. ``free_edits``: files may be written without asking."""
+    """Apply the rules to a call. ``free_edits``: files may be written without asking."""
     command = arguments.get(spec.command_argument) if spec.command_argument else None
     if isinstance(command, str):
         return _judge_command(rules, spec.name, command, root, free_edits)
@@ -88,8 +88,8 @@ def judge(
 
 def _touches(rule: Rule, paths: list[str], root: str) -> bool:
     if not paths:
-        # A pattern for a tool that names no path cannot be judged, and so holds; one for many
-        # tools is about those that do.
+        # A pattern cannot be checked if the tool names no path. To be safe, it applies if the
+        # rule names this tool; a rule for many tools is meant for those that name paths.
         return rule.pattern is None or "*" not in rule.tool
     return any(matches_path(rule, path, root, surely=False) for path in paths)
 
@@ -170,7 +170,7 @@ def _judge_command(rules: Rules, tool: str, command: str, root: str, free_edits:
 def _forbidden(
     rules: Rules, about: Rules, line: CommandLine, root: str
 ) -> tuple[Verdict, str] | None:
-    """Deny, else ask, where a rule is about one of the segments or a file that it redirects to."""
+    """Deny, or else ask, if a rule matches a segment or a file of its redirections."""
     asked: tuple[Verdict, str] | None = None
     for verdict, listed, every in (
         (Verdict.DENY, about.deny, rules.deny),
@@ -199,7 +199,7 @@ def _forbidden(
 
 
 def _place(file: str | None, segment: Segment) -> str | None:
-    """The file, if it is known which one it is."""
+    """The file's path, or None if it is not known which file is meant."""
     if file is None or (segment.after_cd and not file.startswith("/")):
         return None
     return file
@@ -226,13 +226,13 @@ def _written(path: str, rules: Rules, root: str) -> bool:
 def _proposal(
     tool: str, segment: Segment, about: Rules, root: str, free_edits: bool, rules: Rules
 ) -> Rule | None:
-    """A rule wide enough to be of use again, and no wider."""
+    """Propose a rule that is broad enough to be useful again, and no broader."""
     words = segment.words
     program = words[0] if words else None
     if segment.writes and not all(_place(file, segment) for file in segment.writes):
         return None
     if segment.writes and not free_edits:
-        # The command and the file each need a rule; one at a time.
+        # The command and the file each need a rule. Propose one at a time.
         alone = Segment(segment.shown, words, (), segment.reads, segment.after_cd)
         fine = _allowed(alone, rules, about, root, free_edits)
         files = [file for file in segment.writes if file and not _written(file, rules, root)]

@@ -1,7 +1,7 @@
-"""Middleware around the execution of all tools, on the one dispatch path.
+"""Middleware around the execution of every tool call.
 
-A call arrives with valid arguments and a permission. Each middleware gets the call and a function
-that executes it; it can delay the call, answer instead of it, or inspect its result.
+A call arrives validated and permitted. Each middleware gets the call and a function that executes
+it; it can delay the call, answer instead of it, or inspect its result.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Execution:
 
     @property
     def paths(self) -> frozenset[str]:
-        """The files that its arguments name, each in one spelling."""
+        """The files that its arguments name, normalized."""
         root = self.context.environment.root
         given = (self.arguments.get(name) for name in self.spec.path_arguments)
         return frozenset(
@@ -44,17 +44,17 @@ class Execution:
 
 
 class Middleware(Protocol):
-    """See the module."""
+    """Wraps the execution of calls; see the module."""
 
     async def around(self, execution: Execution, carry_out: CarryOut) -> ToolOutput:
-        """The call's output. An ``AgentCLIError`` is told to the model as the call's error."""
+        """Return the call's output. An ``AgentCLIError`` is reported to the model."""
         ...
 
 
 class BeforeAfter:
-    """Looks at each call before and after it runs.
+    """Calls functions before and after each call.
 
-    ``before`` may answer in the tool's place; ``after`` may give another output.
+    ``before`` may answer in the tool's place; ``after`` may replace the output.
     """
 
     def __init__(
@@ -74,10 +74,10 @@ class BeforeAfter:
 
 
 class RateLimit:
-    """At most ``calls`` of the named tools begin within ``seconds``; others wait for their turn."""
+    """Starts at most ``calls`` calls of the named tools in ``seconds``; others wait their turn."""
 
     def __init__(self, names: Iterable[str], calls: int, seconds: float = 1.0) -> None:
-        """Raises ValueError where no call would ever begin."""
+        """Raises ``ValueError`` if no call could ever start."""
         if calls < 1 or seconds <= 0:
             raise ValueError("a rate is at least one call in more than no time")
         self._names = frozenset(names)
@@ -105,11 +105,11 @@ class _Kept:
 
 
 class Cache:
-    """Answers a call of an idempotent tool as the same call was answered before.
+    """Answers a repeated call from memory.
 
-    For tools that are ``retryable``, only read, and name their files. An edit of one of those
-    forgets the answer; a command or a check, which may change anything, forgets all. What others do
-    to a file meanwhile is seen by its size and time.
+    It applies to tools that are ``retryable``, only read, and name their files. An edit of such a
+    file drops its answers; a command or a check, which may change anything, drops all. Changes made
+    by other programs are detected by a file's size and time.
     """
 
     def __init__(self, size: int = 256) -> None:
@@ -125,7 +125,7 @@ class Cache:
             try:
                 return await carry_out()
             finally:
-                self._forget(execution)  # what was read while it ran
+                self._forget(execution)  # drops what was read while it ran
         if not (spec.retryable and spec.kind is ToolKind.READ and execution.paths):
             return await carry_out()
         arguments = json.dumps(dict(execution.arguments), sort_keys=True)

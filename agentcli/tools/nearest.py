@@ -1,4 +1,4 @@
-"""Explains why a text was not found: the most similar lines, and what differs."""
+"""Explains why a text was not found: the most similar lines and the difference."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ AROUND = 2
 """Lines shown before and after the nearest ones."""
 MAX_LINES = 30
 _COMPARED = 4000
-"""Most lines of a file that are compared letter by letter."""
+"""The most lines of a file that are compared character by character."""
 
 
 def explain_miss(text: str, old: str, path: str) -> str:
-    """An answer for the model: the lines nearest to ``old``, numbered, and what differs."""
+    """A message for the model: the numbered lines nearest to ``old``, and the difference."""
     lines, wanted = split_lines(text), old.split("\n")
     if slip := _slip(text, old):
         return f"error: old text not found in {path}. {slip}"
-    # Line ends at the borders of old say nothing about its place.
+    # Empty lines at the start and end of ``old`` say nothing about its place.
     while len(wanted) > 1 and not wanted[-1].strip():
         wanted.pop()
     while len(wanted) > 1 and not wanted[0].strip():
@@ -41,7 +41,7 @@ def explain_miss(text: str, old: str, path: str) -> str:
 
 
 def _slip(text: str, old: str) -> str:
-    """Mistakes in how ``old`` was written down, which no line of the file can show."""
+    """Find mistakes in how ``old`` is written that comparing lines would not show."""
     numbered = re.compile(r"^\s*\d+\t", re.MULTILINE)
     if len(numbered.findall(old)) == old.strip("\n").count("\n") + 1:
         bare = numbered.sub("", old)
@@ -54,7 +54,7 @@ def _slip(text: str, old: str) -> str:
 
 
 def _nearest(lines: list[str], wanted: list[str]) -> int | None:
-    """Where the lines begin that are most like ``wanted``, or None. May lie outside the file."""
+    """The index of the lines most similar to ``wanted``, or None. It may be out of range."""
     votes: Counter[int] = Counter()
     places: dict[str, list[int]] = {}
     for number, line in enumerate(lines):
@@ -62,7 +62,7 @@ def _nearest(lines: list[str], wanted: list[str]) -> int | None:
     for offset, line in enumerate(wanted):
         key = _bare(line)
         found = places.get(key, [])
-        # A rare line says more than a brace that stands everywhere.
+        # A rare line says more than a brace that occurs everywhere.
         for number in found[:1000] if key else ():
             votes[number - offset] += 1 + 100 * len(key) // len(found)
     if votes:
@@ -87,7 +87,7 @@ def _most_alike(lines: list[str], wanted: list[str]) -> int | None:
 
 
 def _bare(line: str) -> str:
-    """A line without what is easily got wrong: white space, case, and kinds of quotes."""
+    """A line without what is easily mistaken: white space, case, and kinds of quotes."""
     if line.isascii():
         return "".join(line.split()).replace("`", "'").lower()
     return "".join(unicodedata.normalize("NFKC", line).translate(_QUOTES).split()).casefold()
@@ -97,7 +97,7 @@ _QUOTES = str.maketrans("\u2018\u2019\u201c\u201d\u2013\u2014\u2212`", "''\"\"--
 
 
 def _difference(window: list[str], wanted: list[str], first: int) -> str:
-    """One sentence: the first thing in which the file's lines and ``wanted`` differ."""
+    """Describe in one sentence the first difference between the file's lines and ``wanted``."""
     pairs = list(zip(_ends_cut(window, wanted), wanted, strict=False))
     unlike = [(first + n, have, want) for n, (have, want) in enumerate(pairs) if have != want]
     if not unlike:
@@ -119,7 +119,7 @@ def _difference(window: list[str], wanted: list[str], first: int) -> str:
 
 
 def _ends_cut(window: list[str], wanted: list[str]) -> list[str]:
-    """The file's lines without what ``wanted`` need not have: it may begin and end within lines."""
+    """Cut the outer lines to what ``wanted`` covers, as it may start and end within a line."""
     lines = list(window)
     for place in {0, len(wanted) - 1}:
         if place < len(lines):
@@ -129,7 +129,7 @@ def _ends_cut(window: list[str], wanted: list[str]) -> list[str]:
 
 
 def _cut(have: str, want: str, *, start: bool, end: bool) -> str:
-    """The part of a line that ``want`` means; ``start`` and ``end`` say where it may be cut."""
+    """The part of a line that ``want`` covers; ``start`` and ``end`` say where it may be cut."""
     spelled = [(bare, n) for n, char in enumerate(have) for bare in _bare(char)]
     key, whole = _bare(want), "".join(bare for bare, _ in spelled)
     at = whole.find(key) if start else 0
@@ -203,7 +203,7 @@ def _letters(number: int, have: str, want: str) -> str:
 
 
 def _changes(have: str, want: str) -> Iterator[tuple[str, int, int, int, int]]:
-    """What differs within a line, letters before white space."""
+    """The differences within a line, with those of white space last."""
     matcher = difflib.SequenceMatcher(None, have[:500], want[:500], autojunk=False)
     if matcher.ratio() < 0.5:
         return

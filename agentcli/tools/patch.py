@@ -28,7 +28,7 @@ _MOVE = "*** Move to: "
 
 @dataclass
 class Hunk:
-    """``old`` is what stands there now, ``new`` what shall; ``above`` lines that come before."""
+    """``old`` lines are replaced by ``new`` ones; ``above`` are lines that come before."""
 
     above: list[str] = field(default_factory=list)
     old: list[str] = field(default_factory=list)
@@ -38,7 +38,7 @@ class Hunk:
 
 @dataclass
 class FileChange:
-    """``kind`` is add, delete or update; ``text`` all of an added file."""
+    """``kind`` is add, delete or update; ``text`` is the content of an added file."""
 
     kind: str
     path: str
@@ -48,10 +48,10 @@ class FileChange:
 
 
 def parse_patch(patch: str) -> list[FileChange]:
-    """What a patch says.
+    """Parse a patch.
 
     Raises:
-        ToolInputError: it is not written as above; the message names the line.
+        ToolInputError: it is not in the format above; the message names the line.
     """
     lines = patch.replace("\r\n", "\n").strip().split("\n")
     if lines[0].strip() != BEGIN or lines[-1].strip() != END:
@@ -77,7 +77,7 @@ def parse_patch(patch: str) -> list[FileChange]:
 
 
 def paths_of(patch: str) -> list[str]:
-    """All files that a patch names, be the rest of it sound or not."""
+    """All files that a patch names, even if the rest of it is invalid."""
     starts = (_ADD, _DELETE, _UPDATE, _MOVE)
     return [
         line.removeprefix(start).strip()
@@ -95,7 +95,7 @@ def _header(line: str) -> FileChange | None:
 
 
 def _take(change: FileChange, line: str) -> bool:
-    """Add a line to a change; whether it may stand there."""
+    """Add a line to a change; return whether it is allowed there."""
     if change.kind == "add" and line.startswith("+"):
         change.text += line[1:] + "\n"
         return True
@@ -109,7 +109,7 @@ def _take(change: FileChange, line: str) -> bool:
         return True
     if line.startswith("@@"):
         above = line[2:].strip()
-        # Several @@ lines one below the other narrow the place down.
+        # Several consecutive @@ lines narrow the place down.
         last = change.hunks[-1] if change.hunks else None
         if last is None or last.old or last.new:
             last = Hunk()
@@ -130,7 +130,7 @@ def _take(change: FileChange, line: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """Lines ``start`` to ``end`` (not with it) of a file become ``new``; counted from 0."""
+    """Lines ``start`` to ``end`` (exclusive, from 0) of a file become ``new``."""
 
     start: int
     end: int
@@ -138,13 +138,13 @@ class Edit:
 
 
 def place_hunks(change: FileChange, lines: Sequence[str]) -> list[Edit]:
-    """Where each hunk of an update goes, from the top of the file to its end.
+    """Find the place of each hunk of an update, from the top of the file to its end.
 
-    A hunk's lines are looked for as they are, then without white space at their ends, then without
-    any at their borders. Lines that it keeps are not touched, so that they stay as they were.
+    A hunk's lines are searched for as they are, then without trailing white space, then without
+    leading and trailing white space. Lines that the hunk keeps are not touched.
 
     Raises:
-        ToolError: a hunk is not found, or nothing says where it goes.
+        ToolError: a hunk was not found.
     """
     edits: list[Edit] = []
     at = 0
@@ -155,7 +155,7 @@ def place_hunks(change: FileChange, lines: Sequence[str]) -> list[Edit]:
                 raise ToolError(f"{change.path} has no line {above!r} below line {at}")
             at = found + 1
         if not hunk.old:
-            # Only new lines: below the line that @@ names, else at the end of the file.
+            # Only new lines: they go below the line that @@ names, or to the end of the file.
             start = at if hunk.above and not hunk.at_end else len(lines)
             edits.append(Edit(start, start, tuple(hunk.new)))
             continue
@@ -170,7 +170,7 @@ def place_hunks(change: FileChange, lines: Sequence[str]) -> list[Edit]:
 
 
 def _find(lines: Sequence[str], wanted: Sequence[str], at: int, *, at_end: bool) -> int | None:
-    """The first place from ``at`` on, the nearest to being alike first."""
+    """The first match from ``at`` on, by the strictest comparison that finds one."""
     last = len(lines) - len(wanted)
     places = [last] if at_end else range(at, last + 1)
     for form in (str, str.rstrip, str.strip):
@@ -182,7 +182,7 @@ def _find(lines: Sequence[str], wanted: Sequence[str], at: int, *, at_end: bool)
 
 
 def _narrowed(hunk: Hunk, place: int) -> Iterator[Edit]:
-    """The hunk's own edits: lines that it keeps are left out."""
+    """Yield the hunk's edits without the lines that it keeps."""
     matcher = difflib.SequenceMatcher(None, hunk.old, hunk.new, autojunk=False)
     for tag, start, end, new_start, new_end in matcher.get_opcodes():
         if tag != "equal":

@@ -1,6 +1,6 @@
-"""Decides which calls may run: rules first, then the mode, which depends on a tool's kind only.
+"""Decides which calls may run: first by rules, then by the mode and the tool's kind.
 
-deny rule → refused     ask rule → asked     allow rule → runs     none → as the mode says
+deny rule → refused     ask rule → asked     allow rule → runs     none → the mode decides
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 
 class Permissions(Protocol):
-    """Decides about each call, after its arguments were found valid and before it runs."""
+    """Decides about each call after its arguments were validated and before it runs."""
 
     async def permit(
         self,
@@ -45,17 +45,17 @@ class Permissions(Protocol):
         look: Look = unknown,
         waited: Waited = unheeded,
     ) -> str | None:
-        """None to let the call run, or the reason for refusing it, which the model reads.
+        """Return None to let the call run, or the reason for refusing it, for the model.
 
-        ``trial``, where the call can be run on a copy first. One that was committed stands for
-        the call, which then does not run again. ``look`` tells what an edit would change, and
-        ``waited`` is told how long the user took.
+        ``trial`` is given if the call can be run on a copy first; if it was committed, the call
+        does not run again. ``look`` computes what an edit would change. ``waited`` is called with
+        the seconds spent waiting for the user.
         """
         ...
 
 
 class Mode(StrEnum):
-    """How much may happen without asking; ``next`` is the order of Shift+Tab."""
+    """How much may happen without asking."""
 
     ASK = "ask"
     EDITS = "edits"
@@ -64,7 +64,7 @@ class Mode(StrEnum):
 
     @property
     def next(self) -> Mode:
-        """The mode that follows in the cycle."""
+        """The next mode in the order of Shift+Tab."""
         modes = list(Mode)
         return modes[(modes.index(self) + 1) % len(modes)]
 
@@ -75,18 +75,17 @@ _FREE: Mapping[Mode, frozenset[ToolKind]] = {
     Mode.ASK: _LOOKING,
     Mode.EDITS: _LOOKING | {ToolKind.EDIT},
     Mode.AUTO: frozenset(ToolKind),
-    # Checks are refused as well: they change nothing by intent, but they run the project's code,
-    # and that may do anything.
+    # Checks are refused too: they run the project's code, which may do anything.
     Mode.PLAN: _LOOKING,
 }
 
 
 class ModePermissions:
-    """Permissions by rules and mode. ``mode`` may be set at any time; calls permitted go on.
+    """Permissions by rules and mode. ``mode`` may be set at any time, for the calls that follow.
 
-    What neither rule nor mode allows is asked of ``ask``, one question at a time; where nobody can
-    be asked it is refused. ``root`` is the workspace that paths of rules are relative to; ``save``
-    keeps a rule that the user wants to hold from now on.
+    ``ask`` is called, one question at a time, for calls that neither a rule nor the mode allows;
+    without it they are refused. ``root`` is the workspace, to which paths in rules are relative.
+    ``save`` stores a rule permanently.
     """
 
     def __init__(
@@ -124,8 +123,8 @@ class ModePermissions:
             return f"{spec.name} needs approval in {self.mode} mode, and nobody can be asked{why}"
         began = time.monotonic()
         async with self._asking:
-            waited(time.monotonic() - began)  # for the answer to another question
-            # The answer to another question may have settled this one.
+            waited(time.monotonic() - began)  # while another question was open
+            # The answer to that question may have settled this one.
             asks, reason, judgement = self._decide(spec, arguments)
             if not asks:
                 return reason
@@ -144,10 +143,10 @@ class ModePermissions:
     def _decide(
         self, spec: ToolSpec, arguments: Mapping[str, Any]
     ) -> tuple[bool, str | None, Judgement]:
-        """(whether to ask, else None to run or why not, what the rules say)."""
+        """Return whether to ask, the reason (None: the call may run), and the rules' judgement."""
         judgement = Judgement(None)
         looks = spec.kind in _FREE[self.mode]
-        # What leaves the machine may carry anything out: no mode gives leave for that.
+        # A request to the network can leak anything, so no mode alone allows it.
         free = looks and not spec.address_argument
         if self.rules or not free:
             free_edits = ToolKind.EDIT in _FREE[self.mode]
@@ -198,12 +197,12 @@ class ModePermissions:
             try:
                 self._save(rule)
             except AgentCLIError as error:
-                # The call itself is allowed; a full disk must not take that back.
+                # The user allowed the call; a full disk must not revoke that.
                 _log.warning("the rule %s holds for this session only: %s", rule, error.line())
 
 
 class AllowAll:
-    """Permits everything: for library users and tests that need no questions."""
+    """Permits everything; for library users and tests."""
 
     async def permit(
         self,
@@ -219,7 +218,7 @@ class AllowAll:
 
 
 async def _on_a_copy(approval: Approval, trial: Trial) -> Approval:
-    """The same question with what the call does, or without the choice where there is no copy."""
+    """The question again, with the effect on the copy or with why the copy failed."""
     effect: str | None = None
     try:
         effect, output = await trial.run()

@@ -28,5 +28,5 @@ async def plan(
 
 
 def plan_tool(prompts: Prompts) -> Tool:
-    """The tool; raises ``ConfigError`` where its prompt is missing."""
+    """Make the tool; raises ``ConfigError`` if its prompt is missing."""
     return tool(plan, ToolKind.PLAN, description=prompts.get("tools/plan"))

@@ -21,7 +21,7 @@ _RULE = re.compile(rf"^({_NAME}(?:[ \t]+{_NAME})*)[ \t]*::?(?![:=])", re.MULTILI
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """Facts about a workspace; what is missing or damaged is empty."""
+    """Facts about a workspace. Missing or damaged files count as empty."""
 
     names: frozenset[str]
     """Names in the root; folders end in a slash."""
@@ -44,12 +44,12 @@ class Project:
 
     @property
     def is_python(self) -> bool:
-        """Whether it calls itself a Python project."""
+        """Whether the root has a file that is typical of Python projects."""
         return self.has("pyproject.toml", "setup.py", "setup.cfg", "requirements.txt", "tox.ini")
 
     @property
     def configures_pytest(self) -> bool:
-        """Whether pytest is set up here."""
+        """Whether the root configures pytest."""
         return (
             self.has("pytest.ini", ".pytest.ini", "conftest.py")
             or self.configures("pytest")
@@ -58,7 +58,7 @@ class Project:
 
     @property
     def package_manager(self) -> str:
-        """npm, or whichever one's lock file is there."""
+        """The package manager whose lock file exists; npm by default."""
         for lock, manager in (("pnpm-lock.yaml", "pnpm"), ("yarn.lock", "yarn")):
             if lock in self.names:
                 return manager
@@ -66,7 +66,7 @@ class Project:
 
 
 async def look_at(environment: Environment) -> Project:
-    """Read the files that say what a project is."""
+    """Read the files that describe the project."""
     entries = await environment.list_dir(".")
     names = frozenset(f"{e.name}/" if e.kind == "dir" else e.name for e in entries)
 
@@ -97,7 +97,7 @@ def _toml(text: str) -> dict[str, Any]:
 
 
 def _targets(makefile: str) -> frozenset[str]:
-    """A rule may name several targets, also over several lines."""
+    """The targets of all rules. A rule may name several, also over several lines."""
     rules: list[str] = _RULE.findall(re.sub(r"\\\r?\n", " ", makefile))
     return frozenset(name for rule in rules for name in rule.split())
 
@@ -116,7 +116,7 @@ async def python_test_files(environment: Environment) -> list[str]:
 
 
 async def only_unittest(environment: Environment) -> bool:
-    """Whether the Python tests use unittest and nothing of pytest's."""
+    """Whether the Python tests use unittest and nothing of pytest."""
     names = TEST_FILES.removeprefix("**/")
     unittest = r"^\s*(import unittest|from unittest)"
     pytest = r"^(\s*(import pytest|from pytest)|(async )?def test_)"
@@ -126,7 +126,7 @@ async def only_unittest(environment: Environment) -> bool:
 
 
 async def has_sources_in_src(environment: Environment, project: Project) -> bool:
-    """Whether Python code is in ``src``, where an interpreter does not look by itself."""
+    """Whether Python code is in ``src``, which is not on the import path by default."""
     if "src/" not in project.names:
         return False
     return bool(await environment.glob("{*,*/*}.py", "src", limit=1))

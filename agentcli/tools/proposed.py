@@ -1,4 +1,4 @@
-"""The diff of an edit before it runs, found by executing it without its writes."""
+"""Previews an edit: computes its diff by executing it without the writes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from agentcli.errors import AgentCLIError
 from agentcli.tools.base import Tool, ToolContext
 
 
-class _Unwritten:
-    """An environment as it is, in which nothing is written or removed."""
+class _ReadOnly:
+    """An environment in which writing and removing do nothing."""
 
     def __init__(self, inner: Environment) -> None:
         self._inner = inner
@@ -21,22 +21,22 @@ class _Unwritten:
         return getattr(self._inner, name)
 
     async def write(self, path: str, data: bytes, **how: Any) -> None:
-        """Nothing is written."""
+        """Do nothing."""
 
     async def remove(self, path: str, **how: Any) -> None:
-        """Nothing is removed."""
+        """Do nothing."""
 
 
 async def proposed(tool: Tool, context: ToolContext, arguments: Mapping[str, Any]) -> str:
-    """The diff of a call of a tool that only writes; empty where there is none to be had.
+    """The diff of a call of an ``only_writes`` tool; empty for other tools and failing calls.
 
-    What is wrong with the call is told when it runs.
+    Errors of the call are reported when it runs.
     """
     if not tool.spec.only_writes:
         return ""
-    unwritten = cast(Environment, _Unwritten(context.environment))
+    environment = cast(Environment, _ReadOnly(context.environment))
     try:
-        output = await tool.function(replace(context, environment=unwritten), **arguments)
+        output = await tool.function(replace(context, environment=environment), **arguments)
     except AgentCLIError:
         return ""
     return "" if isinstance(output, str) else output.diff

@@ -1,7 +1,7 @@
 """Guesses the purpose of a command line from its programs: checking, reading, editing, or other.
 
-Only the workflow phase depends on it, no permission, so a quick look at the words is enough and a
-wrong guess does no harm.
+Only the workflow phase depends on it, not permissions. So a quick look at the words is enough, and
+a wrong guess does no harm.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _CHECKING_WORDS: Mapping[str, str] = {
     "prettier": r".*(--check|-c)\b.*",
     "python": r"(\S*/)?(test_\w+|\w+_test|run_?tests?)\.py|(\S*/)?manage\.py test",
 }
-"""What must follow the program, options aside where they stand first."""
+"""What must follow the program, with or without its options."""
 
 _SAME: Mapping[str, str] = {
     **dict.fromkeys(("pnpm", "yarn", "bun", "deno"), "npm"),
@@ -77,7 +77,7 @@ _GIT_EDITS = frozenset(
     )
 )
 _NOTHING = frozenset(("cd", "echo", "printf", "export", "set", "source", ".", "true", ":", "test"))
-"""Says nothing about what a line is for."""
+"""Programs that say nothing about the purpose of a line."""
 
 _WRAPPERS = frozenset(
     ("sudo", "time", "env", "nice", "nohup", "exec", "command", "timeout", "stdbuf", "xargs")
@@ -90,7 +90,7 @@ _PYTHON = re.compile(r"python(\d(\.\d+)?)?$")
 
 
 def purpose_of(line: str) -> ToolKind:
-    """What a command line is for; the strongest of its commands decides."""
+    """The purpose of a command line; the strongest of its commands decides."""
     kinds = {kind for command in _commands(line) if (kind := _kind(command)) is not None}
     for kind in (ToolKind.CHECK, ToolKind.EDIT, ToolKind.RUN):
         if kind in kinds:
@@ -99,7 +99,7 @@ def purpose_of(line: str) -> ToolKind:
 
 
 def _commands(line: str) -> Iterator[list[str]]:
-    """The words of each simple command; a line that is no shell's has none."""
+    """Yield the words of each simple command, up to the first syntax error."""
     lexer = shlex.shlex(line[:_LONGEST].replace("\n", " ; "), posix=True, punctuation_chars=True)
     lexer.commenters = ""
     command: list[str] = []
@@ -116,7 +116,7 @@ def _commands(line: str) -> Iterator[list[str]]:
 
 
 def _kind(words: Sequence[str]) -> ToolKind | None:
-    """What one command is for; None where it says nothing."""
+    """The purpose of one command, or None if it has none of its own."""
     words = list(words)
     while words and (words[0] in _WRAPPERS or re.match(r"\w+=", words[0])):
         words.pop(0)

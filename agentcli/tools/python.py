@@ -1,4 +1,4 @@
-"""python: a short program with the workspace's interpreter; and which interpreter that is."""
+"""python: runs a short program with the workspace's interpreter, and finds that interpreter."""
 
 from __future__ import annotations
 
@@ -27,10 +27,9 @@ exit 1
 
 
 async def find_python(environment: Environment, module: str = "") -> str | None:
-    """The interpreter for the workspace's code, one that has ``module`` if that is given.
+    """Find an interpreter for the workspace's code, one that has ``module`` if that is given.
 
-    The workspace's own virtual environment goes before what is on PATH, and that before the
-    interpreter that agentcli itself runs on.
+    The order is: the workspace's virtual environment, PATH, agentcli's own interpreter.
     """
     candidates = (*_VENVS, *_OTHERS)
     argv = ("/bin/sh", "-c", _PROBE, "sh", module, *candidates)
@@ -39,18 +38,18 @@ async def find_python(environment: Environment, module: str = "") -> str | None:
 
 
 def shown_python(interpreter: str, venv: str = "") -> str:
-    """The interpreter as it is named to the model.
+    """How the interpreter is named to the model.
 
-    One of the workspace by its path, and so is one that was taken although the workspace has a
-    virtual environment, ``venv``; else just ``python``.
+    It is its path if it belongs to the workspace, or if it was chosen although the workspace has a
+    virtual environment ``venv``; otherwise just ``python``.
     """
     return interpreter if venv or interpreter in _VENVS else "python"
 
 
 async def own_venv(environment: Environment) -> str:
-    """The workspace's virtual environment, ``.venv`` or ``venv``, or nothing."""
+    """The workspace's virtual environment, ``.venv`` or ``venv``; empty if there is none."""
     for program in _VENVS:
-        # A link that leads nowhere counts: that the environment is broken is to be said.
+        # A dangling link counts: the model should learn that the environment is broken.
         if await environment.stat(program) is not None:
             return program.split("/")[0]
     return ""

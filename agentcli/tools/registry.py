@@ -1,9 +1,9 @@
-"""All tools of a session, and the one path on which a call becomes a result.
+"""All tools of a session, and the dispatch path from a call to its result.
 
     parse → validate → permit → middleware (cache, rate limit, ...) → execute → truncate
 
-Every tool takes this path, wherever its code comes from, and every call gets a ``ToolResult``: the
-failure of a tool is reported to the model, never raised. Only cancellation passes through.
+Every tool takes this path, wherever its code comes from, and every call gets a ``ToolResult``: a
+failing tool is reported to the model, never raised. Only cancellation passes through.
 """
 
 from __future__ import annotations
@@ -64,12 +64,12 @@ def tool(
     description: str = "",
     **details: Any,
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
-    """A tool from a typed function: ``tool(f)``, ``@tool``, or ``@tool(kind=ToolKind.READ)``.
+    """Make a tool from a typed function: ``tool(f)``, ``@tool`` or ``@tool(kind=ToolKind.READ)``.
 
-    Its schema comes from the signature, its description from the docstring's first paragraph
-    unless one is given; ``details`` are further fields of ``ToolSpec``. A first parameter that is
-    annotated as ``ToolContext`` is given the context. A function that is not async runs in a thread
-    of its own; what it returns is told as text, and as JSON where it is not text.
+    The schema comes from the signature, and the description from the docstring's first paragraph
+    unless one is given; ``details`` are further fields of ``ToolSpec``. If the first parameter is
+    annotated as ``ToolContext``, it receives the context. A function that is not async runs in a
+    thread. Return values other than text are converted to JSON.
 
     Raises:
         ConfigError: the signature cannot be expressed in JSON Schema.
@@ -93,7 +93,7 @@ class _Entry:
 
 
 class Registry:
-    """Tools by name, and the dispatch path that they share."""
+    """Tools by name, with the dispatch path that they share."""
 
     def __init__(
         self,
@@ -104,13 +104,13 @@ class Registry:
         rollouts: Iterable[Rollout] = (),
         seed: str = "",
     ) -> None:
-        """Registers ``tools`` in an order that satisfies their dependencies.
+        """Register ``tools`` in an order that satisfies their dependencies.
 
-        ``middleware`` stands around every execution, the first outermost. ``rollouts`` choose
-        among versions by ``seed``, such as a session's id.
+        ``middleware`` wraps every execution, the first outermost. ``rollouts`` choose among
+        versions by ``seed``, such as a session's id.
 
         Raises:
-            ConfigError: a tool is not sound, depends on one that is not there, or in a circle.
+            ConfigError: a tool is invalid, depends on a missing one, or dependencies are circular.
         """
         self.permissions: Permissions = permissions or AllowAll()
         self.middleware = tuple(middleware)
@@ -129,11 +129,11 @@ class Registry:
             self._roll_out(rollout, seed)
 
     def register(self, tool: Tool) -> None:
-        """Add a tool. Another version of a tool takes its place under its plain name.
+        """Add a tool. A new version of a tool becomes the one meant by its plain name.
 
         Raises:
-            ConfigError: name, schema or function are not sound, the same name and version is
-                there already, or a tool it depends on or is replaced by is not.
+            ConfigError: its name, schema or function is invalid, the same name and version is
+                already registered, or a tool that it depends on or is replaced by is not.
         """
         self._check_replacement(tool.spec)
         self._put(tool)
@@ -166,27 +166,27 @@ class Registry:
         self._definitions = None
 
     def _find(self, name: str) -> _Entry | None:
-        """The tool of a name, or of a ``name@version``."""
+        """Look up a ``name`` or ``name@version``."""
         plain, version = split_version(name)
         versions = self._shelf.get(plain)
         return versions.get(version or self._current[plain]) if versions else None
 
     def get(self, name: str) -> Tool | None:
-        """The tool of that name, or None; ``name@version`` asks for one version."""
+        """The tool with this ``name`` or ``name@version``, or None."""
         found = self._find(name)
         return found.tool if found else None
 
     def spec(self, name: str) -> ToolSpec | None:
-        """What is known of the tool of that name, or None; names as in ``get``."""
+        """The specification of a tool, or None; names as in ``get``."""
         found = self._find(name)
         return found.tool.spec if found else None
 
     def wave(self, name: str) -> int:
-        """How many tools stand before this one in the longest line of dependencies."""
+        """The number of tools before this one in its longest chain of dependencies."""
         return self._wave.get(split_version(name)[0], 0)
 
     def purpose(self, call: ToolCall) -> ToolKind | None:
-        """What a call is for: its tool's kind, or what the command line says that it runs."""
+        """The purpose of a call: its tool's kind, or for a command line what its programs do."""
         spec = self.spec(call.name)
         if spec is None or not spec.command_argument:
             return spec.kind if spec else None
@@ -195,19 +195,19 @@ class Registry:
         except ToolInputError:
             return spec.kind
         line = arguments.get(spec.command_argument)
-        if arguments.get("background"):  # that it has begun says nothing of what it found
+        if arguments.get("background"):  # its start says nothing about its result
             return spec.kind
         return purpose_of(line) if isinstance(line, str) else spec.kind
 
     @property
     def specs(self) -> tuple[ToolSpec, ...]:
-        """All specifications, sorted by name, so that a prompt's prefix stays the same."""
+        """All specifications, sorted by name, which keeps the prompt's prefix stable."""
         return tuple(
             self._shelf[name][self._current[name]].tool.spec for name in sorted(self._shelf)
         )
 
     def definitions(self) -> tuple[ToolDefinition, ...]:
-        """All tools that a model is offered, sorted by name; the same value until that changes."""
+        """The tools offered to the model, sorted by name; the same object until they change."""
         if self._definitions is None:
             specs = self.specs
             self._definitions = tuple(one.definition() for one in specs if not one.replaced_by)
@@ -216,10 +216,10 @@ class Registry:
     async def text_of(
         self, name: str, arguments: Mapping[str, Any], context: ToolContext
     ) -> str | None:
-        """The file that arguments of this tool are pieces of, as far as ``arguments`` name it.
+        """The text that the next argument of this tool must be an excerpt of.
 
-        With plain line ends; None where any text may be written. Before a path is named: the paths
-        of all files, one a line. See ``ToolSpec.text_of``.
+        It is the file named by ``arguments``, with ``\\n`` line endings, or before a path is named,
+        the paths of all files, one a line. None if any text is allowed. See ``ToolSpec.text_of``.
         """
         spec = self.spec(name)
         text_of = spec.text_of if spec else {}
@@ -232,14 +232,14 @@ class Registry:
         try:
             file = decode(await load(context, path), path)
         except AgentCLIError:
-            return None  # the call itself will say what is wrong
+            return None  # the call itself will report the error
         return None if file.stray_bytes else file.text.replace("\r\n", "\n")
 
     def arguments(self, call: ToolCall) -> dict[str, Any]:
-        """The checked arguments of a call.
+        """Parse and validate the arguments of a call.
 
         Raises:
-            ToolInputError: the tool is not known, or its arguments are not what it takes.
+            ToolInputError: the tool is not known, or the arguments do not fit its schema.
         """
         return self._entry(call).validator.check(parse_arguments(call.arguments))
 
@@ -251,10 +251,10 @@ class Registry:
         return found
 
     async def dispatch(self, call: ToolCall, context: ToolContext) -> ToolResult:
-        """Carry out one call and say what came of it.
+        """Execute one call and return its result.
 
         Raises:
-            asyncio.CancelledError: the caller was cancelled; nothing else is raised.
+            asyncio.CancelledError: the caller was cancelled. Nothing else is raised.
         """
         asked: list[float] = []
         try:
@@ -262,8 +262,8 @@ class Registry:
         except AgentCLIError as error:
             output = _failure(error.line(), error)
         except Exception as error:
-            # A tool's own bug. The model can do nothing with a traceback, but must know that the
-            # call came to nothing.
+            # A bug in the tool. A traceback is of no use to the model, but it must know that the
+            # call failed.
             output = _failure(f"{call.name} broke: {type(error).__name__}: {error}", error)
         content = str(truncate(encodable(output.content), context.output_chars))
         diff = encodable(output.diff)
@@ -327,14 +327,14 @@ async def _execute(tool: Tool, context: ToolContext, arguments: Mapping[str, Any
 
 
 def _in_workspace(path: str, root: str) -> str:
-    """One name for one file, however the model spelt it: relative, if it is in the workspace."""
+    """Normalize a path: relative if it is in the workspace, otherwise absolute."""
     full = os.path.normpath(os.path.join(root, path))
     inside = full == root or full.startswith(root.rstrip("/") + "/")
     return os.path.relpath(full, root) if inside else full
 
 
 def _failure(message: str, error: Exception) -> ToolOutput:
-    # ``data`` lets critics and the trace tell faults apart without reading prose.
+    # ``data`` lets critics and the trace tell errors apart without parsing messages.
     data = {"error": type(error).__name__}
     if code := getattr(error, "code", None):
         data["code"] = str(code)
@@ -342,11 +342,11 @@ def _failure(message: str, error: Exception) -> ToolOutput:
 
 
 MOST_LISTED = 5000
-"""Files of a workspace up to which a path is held to be one of them."""
+"""In workspaces with fewer files, a path argument is limited to the existing paths."""
 
 
 async def _files(context: ToolContext) -> str | None:
-    """The paths of the workspace's files; None where there are more than can be listed."""
+    """The paths of the workspace's files; None if there are too many to list."""
     try:
         paths = await context.environment.glob("**/*", limit=MOST_LISTED)
     except AgentCLIError:

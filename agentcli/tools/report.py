@@ -1,4 +1,4 @@
-"""Reports the end of a command to the model."""
+"""Reports the result of a command to the model."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from agentcli.text import plain_output, truncate
 from agentcli.tools.base import ToolOutput
 
 QUIET: Mapping[str, str] = {
-    # No pagers, questions or colours; and no bytecode files: they litter the workspace, and one
-    # written in the same second as an edit may be taken for current.
+    # No pagers, prompts or colours, and no bytecode files: they litter the workspace, and one
+    # written in the same second as an edit may be taken for up to date.
     "PAGER": "cat",
     "GIT_PAGER": "cat",
     "GIT_TERMINAL_PROMPT": "0",
@@ -28,7 +28,7 @@ QUIET: Mapping[str, str] = {
 
 
 def ending(result: ExecResult, time_s: float) -> str:
-    """``exit code 1``, ``timed out after 120 s``, or why it was ended."""
+    """``exit code 1``, ``timed out after 120 s``, or why the command was ended."""
     if result.timed_out:
         return f"timed out after {time_s:g} s"
     if result.exit_code is None:
@@ -37,9 +37,9 @@ def ending(result: ExecResult, time_s: float) -> str:
 
 
 def output_of(stdout: str, stderr: str, limit: int) -> str:
-    """Both streams as text of at most about ``limit`` characters; stderr after its own line.
+    """Both streams as text of about ``limit`` characters at most; stderr follows a marker line.
 
-    Each stream is cut on its own, so that neither pushes the other out.
+    Each stream is truncated on its own, so that neither displaces the other.
     """
     for_stderr = min(len(stderr), max(limit // 3, limit - len(stdout)))
     parts = [str(truncate(stdout, limit - for_stderr)).rstrip("\n")] if stdout.strip() else []
@@ -60,10 +60,10 @@ def told(
     *,
     notes: Sequence[str] = (),
 ) -> ToolOutput:
-    """A command's end as a tool's output: the first line, the command if named, what it printed.
+    """A command's result as a tool's output: ``first_line``, ``command`` if given, and its output.
 
-    ``notes`` stand before what it printed, each in brackets. ``lines`` of the data counts what it
-    printed before anything is cut.
+    ``notes`` come before the output, each in brackets. ``lines`` in the data counts the lines of
+    output before truncation.
 
     Raises:
         ToolError: the command was never started.
@@ -91,6 +91,6 @@ def told(
 
 
 def shown_command(argv: Sequence[str], env: Mapping[str, str] | None = None) -> str:
-    """A command as one would type it."""
+    """A command as it would be typed into a shell."""
     variables = [f"{name}={shlex.quote(value)}" for name, value in (env or {}).items()]
     return " ".join([*variables, shlex.join(argv)])

@@ -1,7 +1,7 @@
 """The rules that a user has saved permanently, one file per project.
 
-They are in the user's configuration folder, where no project and no tool can write. Only this
-module writes the file; users may read it, delete lines, or delete the file.
+The files are in the user's configuration folder, where no project and no tool can write. Only this
+module writes them; users may read them, delete lines, or delete a file.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class RuleFile:
         self._workspace = workspace
 
     def read(self) -> Rules:
-        """What is saved; nothing where there is no file.
+        """The saved rules; empty if there is no file.
 
         Raises:
             ConfigError: the file cannot be read.
@@ -54,10 +54,10 @@ class RuleFile:
         return Rules(allow=tuple(parse_rule(rule) for rule in allow))
 
     def add(self, rule: Rule) -> None:
-        """Save one more; the file is replaced in one step, and sessions do not lose each other's.
+        """Save one more rule. The file is replaced atomically, under a lock against other sessions.
 
         Raises:
-            ConfigError: it cannot be read or written.
+            ConfigError: the file cannot be read or written.
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -86,5 +86,5 @@ class RuleFile:
 
 
 def _quoted(text: str) -> str:
-    """A basic string of TOML, which is one of JSON but for DEL."""
+    """A TOML basic string; it is a JSON string except that DEL must be escaped."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -2,11 +2,11 @@
 
     TOOL                  every call of it; the name may hold *
     read_file(src/**)     paths in the workspace, written as in .gitignore
-    shell(git status:*)   commands that begin with these words
-    shell(npm test)       this command alone
+    shell(git status:*)   commands that start with these words
+    shell(npm test)       only this command
     fetch(*.python.org)   addresses on these hosts; see addresses.py
 
-Deny wins over ask, and ask over allow, wherever a rule stands.
+Deny wins over ask, and ask over allow, wherever the rules come from.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PREFIX = ":*"
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """``pattern`` of None means every call of the tool."""
+    """One rule. A ``pattern`` of None matches every call of the tool."""
 
     tool: str
     pattern: str | None = None
@@ -39,13 +39,13 @@ class Rule:
         return self.tool if self.pattern is None else f"{self.tool}({self.pattern})"
 
     def names(self, tool: str) -> bool:
-        """Whether it is about a tool."""
+        """Whether the rule applies to a tool."""
         return fnmatchcase(tool, self.tool)
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """All rules of one place, or of all places together."""
+    """The rules of one source, or of all sources combined."""
 
     allow: tuple[Rule, ...] = ()
     ask: tuple[Rule, ...] = ()
@@ -59,10 +59,10 @@ class Rules:
 
 
 def parse_rule(text: str) -> Rule:
-    """One rule as it is written in TOML.
+    """Parse a rule.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: it is not a valid rule.
     """
     found = re.fullmatch(r"\s*([\w*-]+)\s*(?:\((.*)\))?\s*", text, re.DOTALL)
     if found is None:
@@ -80,12 +80,12 @@ def parse_rule(text: str) -> Rule:
 def parse_rules(
     allow: Sequence[str] = (), ask: Sequence[str] = (), deny: Sequence[str] = ()
 ) -> Rules:
-    """Rules as they stand in a file; raises as ``parse_rule``."""
+    """Parse lists of rules; raises like ``parse_rule``."""
     return Rules(*(tuple(parse_rule(text) for text in texts) for texts in (allow, ask, deny)))
 
 
 def check_rules(rules: Rules, specs: Iterable[ToolSpec]) -> None:
-    """Raises ConfigError where a pattern is none for the tools that it is about."""
+    """Raise ``ConfigError`` if a pattern is invalid for the tools that its rule names."""
     for rule in (*rules.allow, *rules.ask, *rules.deny):
         for spec in specs:
             if rule.pattern is None or not rule.names(spec.name):
@@ -105,10 +105,10 @@ def check_rules(rules: Rules, specs: Iterable[ToolSpec]) -> None:
 
 
 def matches_path(rule: Rule, path: str, root: str, *, surely: bool) -> bool:
-    """Whether a rule's pattern is about a path of the workspace.
+    """Whether a rule's pattern matches a path of the workspace.
 
-    ``surely`` holds only where the path lies inside and both it and what it is a link to match;
-    without, either is enough.
+    With ``surely``, both the path and the target it links to must be inside the workspace and
+    match; without, a match of either is enough.
     """
     if rule.pattern is None:
         return True
@@ -117,7 +117,7 @@ def matches_path(rule: Rule, path: str, root: str, *, surely: bool) -> bool:
     try:
         real = os.path.realpath(full)
         named = [os.path.relpath(full, root), os.path.relpath(real, os.path.realpath(root))]
-    except ValueError:  # a zero byte; no such file can be
+    except ValueError:  # a null byte: no such file can exist
         return not surely
     if surely:
         return all(not one.startswith("..") and matches(one) for one in named)
@@ -125,22 +125,22 @@ def matches_path(rule: Rule, path: str, root: str, *, surely: bool) -> bool:
 
 
 def begins(rule: Rule, segment: Segment) -> bool:
-    """Whether a segment is, word for word, what a rule's pattern says."""
+    """Whether a segment matches a rule's pattern word for word."""
     if rule.pattern is None:
         return True
     wanted, is_prefix = _words(rule.pattern)
     words = segment.words
     program = (words[0] if words else None) or ""
     if segment.after_cd and "/" in program and not program.startswith("/"):
-        return False  # a relative name means another program now
+        return False  # after cd, a relative path names another program
     return words[: len(wanted)] == wanted if is_prefix else words == wanted
 
 
 def may_mean(rule: Rule, segment: Segment) -> tuple[bool, bool]:
-    """(surely, perhaps) a rule's pattern is about a segment, whatever folder the program is in.
+    """Return whether a rule's pattern (surely, perhaps) matches a segment.
 
-    Perhaps: words that are not known stand where the pattern has some, or others, such as options,
-    between them.
+    The program's folder does not matter. It is a "perhaps" if words are not known, or if the
+    pattern's words occur with others, such as options, in between.
     """
     if rule.pattern is None:
         return True, True
@@ -161,7 +161,7 @@ def may_mean(rule: Rule, segment: Segment) -> tuple[bool, bool]:
 
 @functools.lru_cache(maxsize=512)
 def _words(pattern: str) -> tuple[Words, bool]:
-    """A command's pattern: its words, and whether more may follow; ValueError: open quotes."""
+    """A pattern's words, and whether more may follow; ``ValueError`` if a quote is not closed."""
     return tuple(shlex.split(pattern.removesuffix(PREFIX))), pattern.endswith(PREFIX)
 
 

@@ -1,7 +1,7 @@
-"""From a Python function to JSON Schema, and from a model's JSON to checked arguments.
+"""Makes JSON Schema from Python functions, and validates a model's JSON arguments.
 
-The signature gives names, types and defaults, the docstring's ``Args:`` section the
-descriptions. ``Annotated[int, {"minimum": 1}]`` adds keywords of JSON Schema to a type, and
+The signature gives names, types and defaults; the docstring's ``Args:`` section gives descriptions.
+``Annotated[int, {"minimum": 1}]`` adds JSON Schema keywords to a type, and
 ``Annotated[int, "seconds"]`` a description.
 """
 
@@ -40,10 +40,10 @@ _SPOKEN = {
 
 
 def schema_of(function: Callable[..., Any]) -> dict[str, Any]:
-    """JSON Schema of a tool function's arguments; a first parameter for the context is skipped.
+    """The JSON Schema of a tool function's arguments, without the context parameter.
 
     Raises:
-        ConfigError: a parameter has no type, one that JSON cannot express, or is variadic.
+        ConfigError: a parameter is variadic, or its type is missing or cannot be expressed in JSON.
     """
     hints = get_type_hints(function, include_extras=True)
     described = argument_descriptions(inspect.getdoc(function) or "")
@@ -74,7 +74,7 @@ def schema_of(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def takes_context(function: Callable[..., Any]) -> bool:
-    """Whether the first parameter is the context of the call, and no argument of the model's."""
+    """Whether the first parameter is the call's context, not an argument from the model."""
     first = next(iter(inspect.signature(function).parameters.values()), None)
     if first is None:
         return False
@@ -85,10 +85,10 @@ def takes_context(function: Callable[..., Any]) -> bool:
 
 
 def type_schema(hint: Any, place: str = "") -> dict[str, Any]:
-    """JSON Schema of one Python type; ``place`` names it in errors.
+    """The JSON Schema of a Python type; ``place`` names it in errors.
 
     Raises:
-        ConfigError: JSON cannot express the type.
+        ConfigError: the type cannot be expressed in JSON.
     """
     origin, args = get_origin(hint), get_args(hint)
     if hint is Any:
@@ -122,7 +122,7 @@ def _union(choices: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def argument_descriptions(docstring: str) -> dict[str, str]:
-    """What a docstring's ``Args:`` section (Google style) says of each argument."""
+    """The descriptions of arguments in a docstring's ``Args:`` section (Google style)."""
     section = re.search(r"^Args:\n((?:[ \t]+.*\n?|\n)+)", docstring, re.MULTILINE)
     if not section:
         return {}
@@ -139,12 +139,12 @@ def argument_descriptions(docstring: str) -> dict[str, str]:
 
 
 def parse_arguments(text: str) -> dict[str, Any]:
-    """The arguments that a model wrote as JSON text; no text at all means none.
+    """Parse the arguments that a model wrote as JSON; an empty text means no arguments.
 
-    Line breaks inside strings are accepted as they are: their meaning is plain.
+    Unescaped line breaks inside strings are accepted, as their meaning is clear.
 
     Raises:
-        ToolInputError: not one JSON object, or a name is given twice.
+        ToolInputError: it is not a single JSON object, or a name is given twice.
     """
     if not text.strip():
         return {}
@@ -184,10 +184,10 @@ def _no_constant(name: str) -> None:
 
 
 class Validator:
-    """Checks arguments against one schema and says in a sentence what is wrong with them."""
+    """Checks arguments against a schema and describes errors in sentences."""
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
-        """Raises ``ConfigError`` when this is not the JSON Schema of an object."""
+        """Raises ``ConfigError`` if this is not the JSON Schema of an object."""
         if schema.get("type") != "object":
             raise ConfigError("a tool's parameters must be an object")
         try:
@@ -199,13 +199,13 @@ class Validator:
         self._required = frozenset(schema.get("required", ()))
 
     def check(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments, with harmless slips of type mended.
+        """Validate arguments and return them with harmless type errors corrected.
 
-        Mended are: an integer, number or boolean that was written as a string, and null for an
-        argument that may be left out.
+        These are integers, numbers and booleans written as strings, whole numbers written as
+        floats, and null for optional arguments.
 
         Raises:
-            ToolInputError: what is wrong and where; up to three faults.
+            ToolInputError: what is wrong and where, for up to three errors.
         """
         mended = {
             name: self._mend(name, value)
@@ -275,7 +275,7 @@ def _no_retrieval(uri: str) -> Any:
 
 
 def _path(steps: Iterable[str | int]) -> str:
-    """``edits[1].old``: as Python and JavaScript would write it."""
+    """Format a path as ``edits[1].old``, like Python and JavaScript."""
     path = ""
     for step in steps:
         if isinstance(step, int):

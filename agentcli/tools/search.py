@@ -11,7 +11,7 @@ from agentcli.tools.names import meant_name, shown_name
 MAX_PATHS = 500
 MAX_MATCHES = 200
 LINE_CHARS = 400
-"""Most characters that are shown of a matching line."""
+"""The most characters shown of a matching line."""
 
 
 async def glob(context: ToolContext, pattern: str, path: str = ".") -> ToolOutput:
@@ -23,7 +23,7 @@ async def glob(context: ToolContext, pattern: str, path: str = ".") -> ToolOutpu
     """
     if not pattern:
         raise ToolInputError('"pattern" is empty', path="pattern")
-    # One more than is shown: that is how to know that something is left out.
+    # Ask for one more than is shown, to know whether something is left out.
     found = await context.environment.glob(pattern, meant_name(path), limit=MAX_PATHS + 1)
     rows = [shown_name(name) for name in found[:MAX_PATHS]]
     data = {"entries": len(rows), "more": len(found) > MAX_PATHS}

@@ -1,4 +1,4 @@
-"""shell: one command line in the workspace."""
+"""shell: runs a command line in the workspace."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from agentcli.tools.report import QUIET, ending, told
 
 MAX_TIME_S = 600
 _AT_ONCE_S = 1.0
-"""A command in the background that fails in this time is told of at once."""
+"""A background command that ends within this time is reported at once."""
 
 
 def shell_argv(command: str) -> tuple[str, ...]:
-    """How a command line is run: by bash where there is one, else by sh."""
+    """The argv that runs a command line with bash, or with sh if there is no bash."""
     return (*BASH_OR_SH, command)
 
 
 def _allowed_s(configured_s: float, asked_s: int) -> float:
-    """The model may ask for more than the default, unless the user has set a limit."""
+    """The time limit. The model may raise the default, but not a limit set by the user."""
     if configured_s == COMMAND.time_s:
         return float(asked_s)
     return configured_s if asked_s == COMMAND.time_s else min(configured_s, asked_s)

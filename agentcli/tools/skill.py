@@ -1,4 +1,4 @@
-"""skill: the instructions of a skill, and its other files, when the model wants them."""
+"""skill: gives the model the instructions of a skill, or one of its other files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from agentcli.tools.registry import tool
 
 
 def skill_tool(prompts: Prompts, skills: Sequence[Skill]) -> Tool:
-    """The tool for these skills.
+    """Make the tool for these skills.
 
     Raises:
         ConfigError: its prompt is missing.
@@ -40,5 +40,5 @@ def skill_tool(prompts: Prompts, skills: Sequence[Skill]) -> Tool:
 
 
 def listed(skills: Sequence[Skill]) -> str:
-    """Names and descriptions, one a line, for the system prompt."""
+    """The names and descriptions, one line each, for the system prompt."""
     return "\n".join(f"- {skill.name}: {skill.description}" for skill in skills)

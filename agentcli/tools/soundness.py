@@ -16,10 +16,10 @@ _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,31}")
 
 
 def check_sound(tool: Tool) -> Validator:
-    """The validator of the tool's arguments.
+    """Validate a tool and return the validator of its arguments.
 
     Raises:
-        ConfigError: names, schema or function are not sound, or do not fit each other.
+        ConfigError: names, schema or function are invalid, or do not fit each other.
     """
     spec = tool.spec
     if not _NAME.fullmatch(spec.name):

@@ -1,4 +1,4 @@
-"""Files as text: their encoding and line endings, or the kind of a binary file.
+"""Reads files as text: detects encodings, line endings, and the kind of binary files.
 
 A ``TextFile`` encodes back to exactly the bytes it was read from, so that an edit changes nothing
 else.
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from agentcli.errors import ToolError
 
 _BOMS = (
-    # UTF-32 first: its little-endian mark begins with that of UTF-16.
+    # UTF-32 first: its little-endian mark starts with that of UTF-16.
     (codecs.BOM_UTF32_LE, "utf-32-le"),
     (codecs.BOM_UTF32_BE, "utf-32-be"),
     (codecs.BOM_UTF8, "utf-8"),
@@ -68,10 +68,10 @@ class BinaryFileError(ToolError):
 
 @dataclass(frozen=True, slots=True)
 class TextFile:
-    """A decoded file. ``text`` has the line endings of the file and no byte order mark.
+    """A decoded file. ``text`` has the file's line endings and no byte order mark.
 
-    ``errors`` is ``surrogateescape`` for a file that is almost UTF-8: its stray bytes stand in
-    the text as lone surrogates and are written back as they were.
+    ``errors`` is ``surrogateescape`` for a file that is almost UTF-8: its stray bytes are lone
+    surrogates in the text and are written back unchanged.
     """
 
     text: str
@@ -88,16 +88,16 @@ class TextFile:
 
     @property
     def shown(self) -> str:
-        """The text for reading: stray bytes are replacement characters."""
+        """The text with replacement characters for stray bytes."""
         if self.errors == "strict":
             return self.text
         return re.sub("[\udc80-\udcff]", "\ufffd", self.text)
 
     def encode(self, text: str, path: str = "the file") -> bytes:
-        """``text`` as bytes in this file's encoding, with its byte order mark.
+        """Encode ``text`` in this file's encoding, with its byte order mark.
 
         Raises:
-            ToolError: the encoding has no form for one of the characters.
+            ToolError: the encoding lacks one of the characters.
         """
         try:
             return self.bom + text.encode(self.encoding, self.errors)
@@ -110,11 +110,11 @@ class TextFile:
 
 
 def decode(data: bytes, path: str = "the file") -> TextFile:
-    """Find a file's encoding and decode it.
+    """Detect a file's encoding and decode it.
 
-    Byte order marks decide; then UTF-8 where it fits; UTF-16 is known by its zero bytes. What is
-    left is Windows-1252 (or its part Latin-1), or UTF-8 with stray bytes if it has well-formed
-    characters beyond ASCII, at least half as many as faults.
+    A byte order mark decides. Without one, zero bytes indicate UTF-16, and text that is valid UTF-8
+    is UTF-8. The rest is UTF-8 with stray bytes if it has more than half as many well-formed
+    non-ASCII characters as stray bytes, and otherwise Windows-1252 (or its subset Latin-1).
 
     Raises:
         BinaryFileError: it is not text.
@@ -137,7 +137,7 @@ def decode(data: bytes, path: str = "the file") -> TextFile:
 
 
 def _utf16_without_mark(data: bytes, path: str) -> TextFile:
-    # ASCII in UTF-16 has a zero in every other byte, and no text has one in both.
+    # ASCII in UTF-16 has a zero in every other byte; no text has zeros in both positions.
     sample = data[:4096]
     even, odd = sample[0::2].count(0), sample[1::2].count(0)
     half = len(sample) // 2
@@ -159,7 +159,7 @@ def _eight_bit(data: bytes, path: str) -> TextFile:
     sound = sum(1 for char in damaged if char > "\x7f") - stray
     if not _reads_as_text(damaged):
         raise BinaryFileError(path, magic(data), len(data))
-    # Bytes of another encoding hardly ever make well-formed UTF-8 by chance.
+    # Bytes of another encoding are hardly ever well-formed UTF-8 by chance.
     if sound * 2 > stray:
         return TextFile(damaged, "utf-8", errors="surrogateescape")
     try:
@@ -175,7 +175,7 @@ def _reads_as_text(text: str) -> bool:
 
 
 def magic(data: bytes) -> str:
-    """What a binary file seems to be by its first bytes, or an empty string."""
+    """The kind of a binary file by its first bytes; empty if not recognized."""
     if data[:4] == b"RIFF":
         return {b"WEBP": "WebP image", b"WAVE": "WAV audio", b"AVI ": "AVI video"}.get(
             data[8:12], ""
@@ -188,10 +188,10 @@ def magic(data: bytes) -> str:
 
 
 def split_lines(text: str) -> list[str]:
-    """The lines of a text without their ends, as compilers and grep count them.
+    """Split a text into lines without their endings, as compilers and grep count them.
 
     Lines end in ``\\n`` or ``\\r\\n``, or in ``\\r`` alone if the text has no ``\\n`` at all. Form
-    feeds and Unicode separators end no line. A last line end opens no further line.
+    feeds and Unicode separators do not end a line. A final line ending starts no further line.
     """
     end = "\r" if "\r" in text and "\n" not in text else "\n"
     lines = text.split(end)
@@ -201,7 +201,7 @@ def split_lines(text: str) -> list[str]:
 
 
 def dominant_newline(text: str) -> str:
-    r"""The line end that occurs most: ``\n``, ``\r\n`` or ``\r``; with none at all ``\n``."""
+    r"""The most frequent line ending: ``\n``, ``\r\n`` or ``\r``; ``\n`` if there is none."""
     crlf = text.count("\r\n")
     lone = text.count("\n") - crlf
     if crlf > lone:

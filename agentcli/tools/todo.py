@@ -1,4 +1,4 @@
-"""todo: a to-do list that the model keeps and the user sees."""
+"""todo: a to-do list that the model maintains and the user sees."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _PARAMETERS = {
 
 
 async def todo(context: ToolContext, items: list[dict[str, Any]]) -> ToolOutput:
-    """Replace the list; one as long as a plan is a plan as well."""
+    """Replace the list. One with enough items for a plan counts as a plan too."""
     if sum(item["state"] == "in_progress" for item in items) > 1:
         raise ToolInputError("more than one item is in progress", path="items")
     if not all(item["text"].strip() for item in items):
@@ -52,6 +52,6 @@ async def todo(context: ToolContext, items: list[dict[str, Any]]) -> ToolOutput:
 
 
 def todo_tool(prompts: Prompts) -> Tool:
-    """The tool; raises ``ConfigError`` where its prompt is missing."""
+    """Make the tool; raises ``ConfigError`` if its prompt is missing."""
     spec = ToolSpec(TODO, prompts.get("tools/todo"), _PARAMETERS, ToolKind.PLAN)
     return Tool(spec, todo)

@@ -13,10 +13,10 @@ from agentcli.tools.base import ToolContext, ToolOutput
 
 
 class CopyTrial:
-    """See ``approval.Trial``. ``answer`` is the result that stands for the call once committed.
+    """See ``approval.Trial``. Once committed, ``answer`` is the result of the call.
 
-    ``work`` carries the call out in a context. Use it as an async context manager: the copy is
-    gone at the end, committed or not.
+    ``work`` executes the call in a given context. Use it as an async context manager: the copy is
+    removed at the end, committed or not.
     """
 
     def __init__(

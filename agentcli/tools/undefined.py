@@ -1,6 +1,7 @@
-"""Names that a Python file uses and nothing in it binds: running into one raises an error.
+"""Finds names that a Python file uses but nothing in it binds.
 
-NameError for a plain name, AttributeError for ``self.name`` in a class that inherits nothing.
+Using one raises ``NameError`` for a plain name, or ``AttributeError`` for ``self.name`` in a class
+without base classes.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ _MODULE = {"__file__", "__name__", "__doc__", "__path__", "__spec__", "__builtin
 
 
 def undefined_names(tree: ast.Module) -> frozenset[str]:
-    """Names that are read but bound in no scope of the file; none where all may come by ``*``.
+    """Names that are read but bound in no scope of the file; attributes appear as ``self.name``.
 
-    Attributes of ``self`` among them are written with it.
+    Empty if the file has a ``*`` import, which could bind any of them.
     """
     read: set[str] = set()
     own: set[str] = set()  # attributes of self that are read
@@ -24,7 +25,7 @@ def undefined_names(tree: ast.Module) -> frozenset[str]:
         match node:
             case ast.Attribute(attr=name, ctx=ast.Store()):
                 attributes.add(name)
-            case ast.Constant(value=str(name)):  # of setattr, of __slots__
+            case ast.Constant(value=str(name)):  # e.g. for setattr or in __slots__
                 attributes.add(name)
             case ast.Name(id=name, ctx=ast.Load()):
                 read.add(name)
@@ -52,7 +53,7 @@ def undefined_names(tree: ast.Module) -> frozenset[str]:
 
 
 def _own_reads(node: ast.ClassDef) -> set[str]:
-    """Attributes of ``self`` that a class reads; none where they may come from elsewhere."""
+    """Attributes of ``self`` that a class reads; empty if they may come from elsewhere."""
     members = {member.name for member in node.body if isinstance(member, ast.FunctionDef)}
     if node.bases or node.keywords or node.decorator_list or "__getattr__" in members:
         return set()

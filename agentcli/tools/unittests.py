@@ -1,7 +1,7 @@
 """The folders from which unittest's discovery must start to find all test files.
 
-``discover`` descends only into folders with an ``__init__.py``; if it finds no tests, older Pythons
-report a success.
+``discover`` descends only into folders with an ``__init__.py``, and older Pythons report success if
+it finds no tests.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ _DEFAULT, _SUFFIX = "test*.py", "*_test.py"
 def discoveries(
     files: Sequence[str], packages: Collection[str], folder: str | None = None
 ) -> list[tuple[str, ...]]:
-    """Arguments of ``python -m unittest``, once for each start that is needed.
+    """Arguments for ``python -m unittest``, one tuple for each run that is needed.
 
-    ``files`` are the test files, ``packages`` the folders with an ``__init__.py``, ``folder`` the
-    one to keep to, all relative to the workspace. One start is enough for most projects.
+    ``files`` are the test files, ``packages`` the folders with an ``__init__.py``, and ``folder``
+    limits the search to one folder; all are relative to the workspace. Most projects need one run.
     """
     if folder is None:
         tops = {file.split("/")[0] if "/" in file else "" for file in files}
@@ -29,7 +29,7 @@ def discoveries(
     if all(_finds(folder, pattern, file, packages) for file in inside):
         return [_arguments(folder, "." if folder in packages else "", pattern)]
     starts = {(*_start_of(file, packages), _pattern_of(file)) for file in inside}
-    # A package is found from the folder around it, if that is a start.
+    # A package is found by the run that starts in the folder around it, if there is one.
     return [
         _arguments(start, top, pattern)
         for start, top, pattern in sorted(starts)
@@ -38,7 +38,7 @@ def discoveries(
 
 
 def _finds(start: str, pattern: str, file: str, packages: Collection[str]) -> bool:
-    """Whether discovery goes down from ``start``, a folder above the file, to the file."""
+    """Whether discovery from ``start``, a folder above the file, reaches the file."""
     if not fnmatch(file.rpartition("/")[2], pattern):
         return False
     folder = _above(file)
@@ -50,7 +50,10 @@ def _finds(start: str, pattern: str, file: str, packages: Collection[str]) -> bo
 
 
 def _start_of(file: str, packages: Collection[str]) -> tuple[str, str]:
-    """The outermost package around a file and the folder it is imported from, or its folder."""
+    """The outermost package around a file and the folder that it is imported from.
+
+    If the file is not in a package: its folder and an empty string.
+    """
     folder = _above(file)
     if folder not in packages:
         return folder, ""

@@ -1,4 +1,4 @@
-"""A task's checks: command lines that must succeed, run as the tool ``shell`` would run them."""
+"""Runs a task's checks: command lines that must succeed, run like those of the tool ``shell``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from agentcli.tools.shell import shell_argv
 
 
 async def verify(context: ToolContext, command: str) -> ToolOutput:
-    """Run one check; its output opens with the way it ended. One that cannot start has failed."""
+    """Run one check. The output starts with how it ended; a check that cannot start has failed."""
     result = await context.environment.exec(
         shell_argv(command), limits=context.check, env=QUIET, on_output=context.progress
     )

@@ -1,4 +1,4 @@
-"""Versions of tools: chooses those that a session uses, and orders tools by their dependencies."""
+"""Chooses the versions of tools that a session uses, and orders tools by their dependencies."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from agentcli.tools.base import ToolSpec
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """Versions of one tool and the share of sessions that use each; shares are relative."""
+    """Versions of one tool with the relative share of sessions that use each."""
 
     name: str
     shares: Mapping[str, float]
 
     def version(self, seed: str) -> str:
-        """The version for a session: always the same for a seed, by the shares over many seeds.
+        """Choose the version for a session, deterministically by ``seed``.
 
         Raises:
-            ConfigError: a share is less than 0, or none is more.
+            ConfigError: a share is negative, or all are 0.
         """
         total = sum(self.shares.values())
         if total <= 0 or any(share < 0 for share in self.shares.values()):
@@ -39,13 +39,13 @@ class Rollout:
 
 
 def split_version(name: str) -> tuple[str, str]:
-    """(name, version) of ``name@version``; the version is empty where none is said."""
+    """Split ``name@version`` into name and version; the version is empty if there is none."""
     plain, _, version = name.partition("@")
     return plain, version
 
 
 def waves(specs: Iterable[ToolSpec]) -> list[list[str]]:
-    """Names of tools in waves: each depends on tools of earlier waves only, or on others' tools.
+    """Group tools into waves, each depending only on earlier waves or on tools not in ``specs``.
 
     Raises:
         ConfigError: tools depend on each other in a circle.
@@ -68,7 +68,7 @@ def waves(specs: Iterable[ToolSpec]) -> list[list[str]]:
 
 
 def _circle(needs: Mapping[str, set[str]]) -> list[str]:
-    """One circle among tools of which each needs another, its first tool at both ends."""
+    """A circle among tools of which each needs another; its first tool is at both ends."""
     path = [min(needs)]
     while True:
         following = min(needs[path[-1]] & needs.keys())

@@ -1,4 +1,4 @@
-"""A web page as Markdown."""
+"""Converts a web page to Markdown."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _LINKS = (("a", "href"), ("img", "src"))
 
 
 def markdown_of(html: bytes, charset: str | None, url: str) -> str:
-    """The main part of a page, under its title; links are whole addresses.
+    """The main part of a page under its title, with absolute links.
 
-    ``charset`` is what the server says; without it the page itself does. A page that is nested too
-    deeply comes as its bare text.
+    ``charset`` is the encoding given by the server; without it, the page's own declaration counts.
+    A page that is nested too deeply becomes plain text.
     """
-    from bs4 import BeautifulSoup  # with markdownify 0.7 s, which most sessions never need
+    from bs4 import BeautifulSoup  # takes 0.7 s with markdownify; most sessions never need it
     from markdownify import MarkdownConverter
 
     soup = BeautifulSoup(html, "html.parser", from_encoding=charset)
@@ -40,7 +40,7 @@ def markdown_of(html: bytes, charset: str | None, url: str) -> str:
 
 def _whole(origin: str, link: str) -> str:
     if link.startswith("data:"):
-        return ""  # a picture within the page
+        return ""  # an embedded image
     try:
         return urljoin(origin, link)
     except ValueError:
