@@ -1,4 +1,4 @@
-"""Deletes a session, and the checkpoints of its workspace that no other session needs."""
+"""Deletes a session and the checkpoints of its workspace that no other session needs."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _TREE = re.compile(rb'"tree":"([0-9a-f]{40})"')
 
 
 def delete_session(session_id: str) -> None:
-    """Delete a session's folder for good.
+    """Delete a session permanently.
 
     Raises:
         JournalError: it is open in another process, or cannot be deleted.
     """
     path = journal_path(session_id)
     workspaces = {each.workspace for each in list_sessions() if each.id == session_id}
-    journal = Journal(path)  # nobody else may be writing it
+    journal = Journal(path)  # fails if another process is writing it
     try:
         shutil.rmtree(path.parent)
     except OSError as error:
@@ -38,13 +38,13 @@ def delete_session(session_id: str) -> None:
     finally:
         journal.close()
     for workspace in workspaces:
-        _make_room(workspace)
+        _drop_unused(workspace)
 
 
-def _make_room(workspace: str) -> None:
-    """Let go of contents that no session of a workspace speaks of, unless one is running.
+def _drop_unused(workspace: str) -> None:
+    """Drop contents that no session of a workspace refers to, unless one is running.
 
-    One that cannot be read may be of this workspace as well.
+    Sessions that cannot be read count too, as they may belong to this workspace.
     """
     folder = folder_of(data_dir(), workspace)
     left = [each for each in list_sessions() if each.workspace == workspace]
@@ -56,7 +56,7 @@ def _make_room(workspace: str) -> None:
 
 
 def keep_only(folder: Path, journals: list[Path]) -> None:
-    """Write the contents that the journals and the last look speak of anew, and drop the rest."""
+    """Rewrite the packs with only the contents that the journals and the index refer to."""
     blobs = Blobs(folder)
     texts = [path.read_bytes() for path in (*journals, folder / INDEX) if path.exists()]
     trees = {match.decode() for text in texts for match in _TREE.findall(text)}
@@ -65,7 +65,7 @@ def keep_only(folder: Path, journals: list[Path]) -> None:
         wanted |= {entry.rsplit(" ", 1)[-1] for entry in files_of(blobs, tree).values()}
     there = {digest: place for digest, place in blobs.places().items() if digest in wanted}
     if 2 * sum(length for _, _, length in there.values()) > blobs.kept_bytes:
-        return  # little would be won
+        return  # not worth the effort
     old = [*folder.glob("*.pack"), *folder.glob("*.idx")]
     new = Blobs(folder, empty=True)
     try:
@@ -73,6 +73,6 @@ def keep_only(folder: Path, journals: list[Path]) -> None:
             new.put(blobs.get(digest))
         new.close()
     except SnapshotError:
-        return  # no room for that; nothing was lost
+        return  # no space for the new packs; nothing was lost
     for path in old:
         path.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from agentcli.session.store import journal_path, load_state
 
 
 class Format(StrEnum):
-    """What ``sessions export`` can write."""
+    """The formats of ``sessions export``."""
 
     MARKDOWN = "markdown"
     JSON = "json"
@@ -22,7 +22,7 @@ class Format(StrEnum):
 
 
 def exported(session_id: str, form: Format) -> str:
-    """The whole session in that form.
+    """The whole session in the given format.
 
     Raises:
         UsageError: there is no such session.
@@ -78,7 +78,7 @@ def _message(message: Message) -> str:
 
 
 def _fenced(text: str) -> str:
-    """A code block whose fence is longer than any that stands in it."""
+    """A code block whose fence is longer than any fence inside it."""
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}\n{text.rstrip()}\n{fence}"

@@ -1,4 +1,4 @@
-"""Full-text search in all journals; raw lines are filtered first, so few are ever parsed."""
+"""Full-text search in all journals. Raw lines are filtered first, so that few are parsed."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from agentcli.session.store import list_sessions
 
 _AROUND = 40
 _MOST = 5
-"""Hits of one session."""
+"""The most hits per session."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One place. ``step`` is 0 before the first; ``who`` is a role or a tool's name."""
+    """One occurrence. ``step`` is 0 before the first step; ``who`` is a role or a tool's name."""
 
     session: str
     step: int
@@ -28,7 +28,7 @@ class Hit:
 
 
 def find_text(text: str, workspace: Path | None = None) -> list[Hit]:
-    """Where a text was said, in any case; newest sessions first, at most 5 places of each."""
+    """Find a text, ignoring case; newest sessions first, at most 5 hits in each."""
     needle = json.dumps(text.lower(), ensure_ascii=False)[1:-1]
     found: list[Hit] = []
     for session in list_sessions(workspace):

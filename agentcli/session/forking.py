@@ -1,4 +1,4 @@
-"""Forks a session: a second one with the same past, in the same workspace or in a copy of it."""
+"""Forks a session: makes a second one with the same past, in the same workspace or in a copy."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ async def fork(
     workspace: Path | None = None,
     force: bool = False,
 ) -> str:
-    """A new session that goes on from the end of ``step``, or from now; returns its id.
+    """Make a new session that continues from the end of ``step``, or from now; return its id.
 
-    With ``workspace``, a folder that is not there yet, it works in a copy of the workspace as it
-    then was, without what the project ignores; else in the same one, whose files go back.
+    If ``workspace``, a folder that must not exist yet, is given, the new session works there in a
+    copy of the workspace as it was at that point, without ignored files. Otherwise it works in the
+    same workspace, whose files are moved back.
 
     Raises:
         UsageError: there is no such session or step, or the folder already exists.
@@ -59,7 +60,7 @@ async def fork(
 
 
 def fork_into(state: AgentState, mark: int | None, workspace: Path) -> str:
-    """``fork`` with a copy of the workspace as it was at a mark, or now."""
+    """Fork into a copy of the workspace as it was at a mark, or is now; see ``fork``."""
     source = folder_of(data_dir(), state.workspace)
     workspace = workspace.absolute()
     blobs = Blobs(source)
@@ -84,10 +85,10 @@ def fork_into(state: AgentState, mark: int | None, workspace: Path) -> str:
 
 
 def files_at(state: AgentState, mark: int | None, blobs: Blobs) -> Mapping[str, str]:
-    """Path to entry of all files as they were at a mark of the session, or are recorded to be now.
+    """Map paths to entries for all files as they were at a mark, or as now recorded.
 
     Raises:
-        SnapshotError: their list was not kept.
+        SnapshotError: the list of files was not kept.
     """
     changes = state.changes.since(0)
     here = len(changes) if mark is None else len(state.marks[mark].changes)
@@ -98,7 +99,7 @@ def files_at(state: AgentState, mark: int | None, blobs: Blobs) -> Mapping[str, 
         return _applied(files_of(blobs, tree), changes[at:here])
     if later:
         at, tree = later[0]
-    else:  # no tool that changes files has run: what is there now is what was there
+    else:  # no tool that changes files has run, so the present files are those of the past
         snapshots = Snapshots(state.workspace, blobs.folder)
         snapshots.take()
         at, tree = len(changes), snapshots.taken
@@ -122,7 +123,7 @@ def _applied(
 
 
 def answers_after(state: AgentState, mark: int) -> list[ChatResponse]:
-    """The model's answers that followed a mark, as far as they were not taken back."""
+    """The model's answers after a mark that were not undone."""
     said = state.history.since(len(state.marks[mark].history))
     return [
         ChatResponse(
@@ -134,7 +135,7 @@ def answers_after(state: AgentState, mark: int) -> list[ChatResponse]:
 
 
 def _copy_journal(state: AgentState, new_id: str, workspace: str, mark: int | None = None) -> None:
-    """The same lines with their times, up to a mark, under another name."""
+    """Copy a journal's lines up to a mark, with their times, under another session id."""
     source, target = journal_path(state.session_id), journal_path(new_id)
     end = None if mark is None else _lines_to(source, mark)
     try:
@@ -153,12 +154,12 @@ def _copy_journal(state: AgentState, new_id: str, workspace: str, mark: int | No
 
 
 def _lines_to(journal: Path, mark: int) -> int:
-    """How many lines of a journal it takes to make one of its marks."""
+    """How many lines of a journal lead to one of its marks."""
     state = AgentState()
     lines: dict[int, int] = {}
     for number, event in enumerate(read_events(journal), start=1):
         known, state = len(state.marks), fold(state, event)
-        if len(state.marks) > known and not isinstance(event, Rewound):  # a redo's were met before
+        if len(state.marks) > known and not isinstance(event, Rewound):  # a redo repeats marks
             lines[id(state.marks[-1])] = number
     return lines[id(state.marks[mark])]
 
@@ -172,7 +173,7 @@ async def _append(session_id: str, event: Rewound) -> None:
 
 
 def _share(source: Path, target: Path) -> None:
-    """Let another workspace's checkpoints hold the same contents, where possible without room."""
+    """Add the contents to another workspace's checkpoints, by hard links where possible."""
     target.mkdir(parents=True, exist_ok=True, mode=0o700)
     for path in [*source.glob("*.pack"), *source.glob("*.idx")]:
         try:

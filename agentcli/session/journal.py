@@ -1,11 +1,11 @@
-"""The event log on disk: one append-only file of JSON lines, and the truth about a session.
+"""The event log on disk: one append-only file of JSON lines, from which all state is computed.
 
-A line is written with one system call and is in the system's hands when ``append`` returns: a
-killed process loses nothing and leaves at most one torn line, the last. What must outlast a loss of
-power (the start of a tool that may change files, and the end) is waited for on the disk. The file
+A line is written with one system call, and the operating system has it when ``append`` returns: a
+killed process loses nothing and leaves at most one torn line, the last. Events that must survive a
+power failure (the start of a tool that may change files, and the end) are synced to disk. The file
 is locked while its process lives. Lines carry a schema version, a number and the time (seconds
-since 1970). Values of known keys never reach it: they are taken out of whatever was said, not out
-of what gives a line its form.
+since 1970). Known secrets never reach the file: they are redacted from all content, but not from
+the fields that give a line its structure.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FILE_NAME = "events.jsonl"
 
 _REDACTED = "[redacted]"
 _TIME = re.compile(rb'\{"v":\d+,"n":\d+,"t":([\d.]+),')
-# What a session is found and folded by. A value that happens to be one of these is no secret.
+# Fields needed to find and fold a session. A value that occurs in them is not redacted there.
 _STRUCTURE = {
     *("kind", "role", "name", "id", "call_id", "session_id", "workspace", "model", "mode"),
     *("sandbox", "tools", "version", "tool", "tool_kind", "outcome", "finish_reason", "status"),
@@ -41,9 +41,9 @@ _STRUCTURE = {
 class Journal:
     """An ``EventLog`` that appends to one file.
 
-    ``secrets`` are values to be redacted. Opening an existing file continues it: a torn last line
-    is moved to a file beside it. ``follower`` is called with the time and the event of each line
-    once it is written, as they would be read.
+    ``secrets`` are values to redact. Opening an existing file continues it: a torn last line is
+    moved to a file next to it. ``follower`` is called with the time and the event of each written
+    line, as they would be read back.
 
     Raises:
         JournalError: the file cannot be created, is locked by another process, or is damaged.
@@ -75,7 +75,7 @@ class Journal:
         self._count, self._size = self._recover()
 
     async def append(self, event: Event, *, sync: bool = False) -> None:
-        """Write one event; it is in the file before this first gives up control."""
+        """Write one event; it is in the file before the first suspension."""
         when = round(time.time(), 3)
         line, event = self._line(when, event)
         try:
@@ -98,18 +98,18 @@ class Journal:
             ) from error
 
     def close(self) -> None:
-        """Let go of the file and its lock."""
-        # A sync that was cancelled may still be under way, and would hold the lock with it.
+        """Unlock and close the file."""
+        # Unlock explicitly: the thread of a cancelled sync may still be using the file.
         fcntl.flock(self._fd, fcntl.LOCK_UN)
         os.close(self._fd)
 
     @property
     def size(self) -> int:
-        """Bytes of the file."""
+        """The file's size in bytes."""
         return self._size
 
     def _line(self, when: float, event: Event) -> tuple[bytes, Event]:
-        """An event as a line, and the event that the line holds."""
+        """An event as a line, and the event as it reads back from that line."""
         said = to_record(event)
         text = self._text(when, said)
         if any(mark in text for mark in self._marks):
@@ -123,7 +123,7 @@ class Journal:
         return json.dumps(record, ensure_ascii=False, separators=(",", ":"))
 
     def _redacted(self, value: Any, *, free: bool = False) -> Any:
-        """The value without secrets; ``free``: inside a tool's own data no key is ours."""
+        """The value without secrets. ``free``: inside a tool's data, no key is structure."""
         match value:
             case str():
                 for secret in self._secrets:
@@ -143,7 +143,7 @@ class Journal:
         return value
 
     def _arguments(self, text: str) -> str:
-        """A call's JSON text: its values are redacted, its keys are not."""
+        """Redact the values in a call's JSON arguments, not the keys."""
         if not any(secret in text for secret in self._secrets):
             return text
         try:
@@ -152,7 +152,7 @@ class Journal:
             return str(self._redacted(text))
 
     def _recover(self) -> tuple[int, int]:
-        """Lines and bytes of the complete part; whatever is torn is set aside."""
+        """Set a torn last line aside; return the lines and bytes of the complete part."""
         data = _read(self.path)
         end = data.rfind(b"\n") + 1
         if end < len(data):
@@ -163,7 +163,7 @@ class Journal:
 
 
 def _forms(secrets: Iterable[str]) -> list[str]:
-    """The secrets, the longest first, each also as it stands inside a JSON text."""
+    """The secrets and their forms inside JSON text, the longest first."""
     forms = {
         form
         for secret in secrets
@@ -173,12 +173,12 @@ def _forms(secrets: Iterable[str]) -> list[str]:
 
 
 def _is_structure(key: str, record: Mapping[str, Any]) -> bool:
-    # Two events have a reason: of one it is a name, of the others words.
+    # ``reason`` is an identifier in one kind of event, and free text in the others.
     return key in _STRUCTURE or (key == "reason" and record.get("kind") == "run_finished")
 
 
 def _lock(fd: int, patience_s: float = 0.2) -> bool:
-    """Whether the file is ours alone now. Whoever lists sessions holds it too, for a moment."""
+    """Try to lock the file. Listing sessions also locks it for a moment, hence the retries."""
     end = time.monotonic() + patience_s
     while True:
         try:
@@ -191,10 +191,10 @@ def _lock(fd: int, patience_s: float = 0.2) -> bool:
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a file for reading, and nothing that could block or never end.
+    """Open a regular file for reading, but nothing that could block or never end.
 
     Raises:
-        OSError: it cannot be opened, or is no regular file.
+        OSError: it cannot be opened, or is not a regular file.
     """
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
@@ -213,13 +213,16 @@ def read_events(path: Path) -> Iterator[Event]:
     """The events of a journal, up to its last complete line.
 
     Raises:
-        JournalError: no such file, a newer schema, or a line that is no event.
+        JournalError: there is no such file, its schema is newer, or a line is not an event.
     """
     return (event for _, event in read_timed(path))
 
 
 def read_timed(path: Path, start: int = 0, end: int | None = None) -> Iterator[tuple[float, Event]]:
-    """The same with the time of each (seconds since 1970), from one byte of the file to another."""
+    """The events from byte ``start`` to ``end``, each with its time in seconds since 1970.
+
+    Raises as ``read_events``.
+    """
     try:
         data = _read(path, start, end)
     except OSError as error:
@@ -236,7 +239,7 @@ def _refuse(constant: str) -> None:
 
 
 def parse_line(line: bytes, where: str) -> Event:
-    """One journal line as an event; ``where`` names it in errors.
+    """Parse one line of a journal; ``where`` names it in errors.
 
     Raises:
         JournalError: it is not an event of a known schema.

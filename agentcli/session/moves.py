@@ -16,12 +16,12 @@ from agentcli.errors import SnapshotError, UsageError
 from agentcli.text import encodable
 
 _SHOWN = 1 << 20
-"""Bytes of a file above which a diff says only that it differs."""
+"""Files of more bytes are shown in a diff only as differing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """One path: what stands there, and what is to. ``conflict`` says why that is not safe."""
+    """A path with its current and its target entry. ``conflict`` says why moving is not safe."""
 
     path: str
     now: str
@@ -30,15 +30,18 @@ class Move:
 
     @property
     def possible(self) -> bool:
-        """Whether nothing is lost by it: contents that are not kept are left alone."""
+        """Whether both contents are kept, so that the move loses nothing."""
         return all(not text or Entry.parse(text).kept for text in (self.now, self.target))
 
 
 def summed(
     changes: Sequence[WorkspaceChanged],
 ) -> tuple[dict[str, str], dict[str, str], set[str]]:
-    """What stood before tools first changed a path, what after they last did, and the paths that
-    somebody else changed in between."""
+    """Sum up changes by tools.
+
+    Return each path's entry before its first change, its entry after its last one, and the paths
+    that were changed by something else in between.
+    """
     first: dict[str, str] = {}
     last: dict[str, str] = {}
     torn: set[str] = set()
@@ -55,7 +58,7 @@ def summed(
 
 
 def going_back(root: str, changes: Sequence[WorkspaceChanged], blobs: Blobs) -> list[Move]:
-    """The moves that take changes back, given in the order in which they happened."""
+    """The moves that undo ``changes``, which are in chronological order."""
     first, last, torn = summed(changes)
     return _moves(root, first, last, blobs, torn)
 
@@ -63,7 +66,7 @@ def going_back(root: str, changes: Sequence[WorkspaceChanged], blobs: Blobs) -> 
 def going_forth(
     root: str, before: Mapping[str, str], after: Mapping[str, str], blobs: Blobs
 ) -> list[Move]:
-    """The moves that bring back what going back took away: from ``after`` to ``before``."""
+    """The moves that redo what was undone: from ``after`` to ``before``."""
     paths = {*before, *after}
     return _moves(
         root,
@@ -101,7 +104,7 @@ def _moves(
 
 
 def diff_of(moves: Iterable[Move], blobs: Blobs) -> str:
-    """What the moves would change, as a unified diff with git's words for the rest."""
+    """What the moves would change, as a unified diff in git's format."""
     return "".join(_diff(move, blobs) for move in moves if move.possible)
 
 
@@ -140,13 +143,13 @@ def _text(entry: Entry | None, blobs: Blobs) -> str | None:
 
 
 def carry_out(root: str, moves: Sequence[Move], blobs: Blobs) -> list[Move]:
-    """Make the moves that are possible, all or none; returns them.
+    """Make the possible moves, all or none, and return them.
 
     Raises:
-        SnapshotError: one of them cannot be made; those before it were taken back.
+        SnapshotError: one of them failed; the previous ones were rolled back.
     """
     possible = [move for move in moves if move.possible]
-    gone = [move for move in reversed(possible) if not move.target]  # what is in a folder first
+    gone = [move for move in reversed(possible) if not move.target]  # contents before their folder
     made = [move for move in possible if move.target]
     done: list[Move] = []
     try:
@@ -161,10 +164,10 @@ def carry_out(root: str, moves: Sequence[Move], blobs: Blobs) -> list[Move]:
 
 
 def set_aside(moves: Sequence[Move], folder: Path, blobs: Blobs) -> Path:
-    """Copies of what is about to be overwritten, in a new folder below ``folder``.
+    """Copy what is about to be overwritten into a new folder below ``folder``.
 
     Raises:
-        SnapshotError: they cannot be written.
+        SnapshotError: a copy cannot be written.
     """
     place = folder / datetime.now().strftime("%Y%m%d-%H%M%S-%f")
     try:
@@ -178,10 +181,10 @@ def set_aside(moves: Sequence[Move], folder: Path, blobs: Blobs) -> Path:
 
 
 def write_files(files: Mapping[str, str], folder: Path, blobs: Blobs) -> tuple[str, ...]:
-    """Fill an empty folder with files; returns those whose content was not kept.
+    """Fill an empty folder with files; return those whose content was not kept.
 
     Raises:
-        SnapshotError: one cannot be written.
+        SnapshotError: a file cannot be written.
     """
     missing = []
     modes = []
@@ -194,6 +197,6 @@ def write_files(files: Mapping[str, str], folder: Path, blobs: Blobs) -> tuple[s
             modes.append((path, entry.mode))
         else:
             put_back(str(folder), path, files[path], blobs)
-    for path, mode in reversed(modes):  # a folder that nobody may write is closed when it is full
+    for path, mode in reversed(modes):  # after its files, as the mode may forbid writing
         os.chmod(folder / path, mode)
     return tuple(missing)

@@ -1,8 +1,8 @@
-"""A session as OpenTelemetry spans, by the semantic conventions for generative AI.
+"""Exports a session as OpenTelemetry spans, by the semantic conventions for generative AI.
 
-One span for each run (``invoke_agent``), below it one for each answer (``chat``) and each call
-(``execute_tool``). What was said stays out of them. Needs the extra ``otel``; where the spans go is
-said by the standard variables, such as ``OTEL_EXPORTER_OTLP_ENDPOINT``.
+There is one span for each run (``invoke_agent``), with a child for each answer (``chat``) and each
+call (``execute_tool``). Spans contain no messages. This needs the extra ``otel``; the standard
+variables, such as ``OTEL_EXPORTER_OTLP_ENDPOINT``, say where the spans go.
 Source: opentelemetry.io/docs/specs/semconv/gen-ai (spans, agent spans), version 1.41.
 """
 
@@ -37,7 +37,7 @@ AGENT = "agentcli"
 
 
 def exporting() -> TracerProvider:
-    """A provider that sends its spans where the environment says."""
+    """A provider that sends its spans where the environment variables say."""
     provider = TracerProvider(
         resource=Resource.create({"service.name": AGENT, "service.version": __version__})
     )
@@ -46,13 +46,13 @@ def exporting() -> TracerProvider:
 
 
 class Spans(Hook):
-    """Follows the events of runs. ``close`` sends what has not been sent yet."""
+    """Turns the events of runs into spans. ``close`` sends what has not been sent yet."""
 
     def __init__(self, provider: TracerProvider) -> None:
         self._provider = provider
         self._tracer = provider.get_tracer(AGENT, __version__)
         self._run: Span | None = None
-        self._calls: dict[str, tuple[str, int]] = {}  # by id: the name, and when it began
+        self._calls: dict[str, tuple[str, int]] = {}  # by id: tool name, start in ns
 
     async def on_event(self, event: Event, state: AgentState) -> None:
         """Open, close and describe spans."""
@@ -85,7 +85,7 @@ class Spans(Hook):
                 self._end(event, state)
 
     def close(self) -> None:
-        """Send what is left; at most for some seconds."""
+        """Send what is left, for at most some seconds."""
         self._provider.shutdown()
 
     def _open(
@@ -126,7 +126,7 @@ class Spans(Hook):
         span.end(now)
 
     def _called(self, call_id: str, state: AgentState, asked_s: float = 0.0) -> Span:
-        """The span of a call, from where the user had been asked about it."""
+        """The span of a call, without the time spent waiting for the user's approval."""
         name, began = self._calls.pop(call_id)
         about = self._about("execute_tool", state) | {
             "gen_ai.tool.name": name,
@@ -137,7 +137,7 @@ class Spans(Hook):
         return self._open(f"execute_tool {name}", SpanKind.INTERNAL, about, start)
 
     def _end(self, event: RunFinished, state: AgentState) -> None:
-        for call_id in list(self._calls):  # a run that could not be recorded left them open
+        for call_id in list(self._calls):  # left open if the run could not be recorded
             self._called(call_id, state).end()
         run, self._run = self._run, None
         if run is None:

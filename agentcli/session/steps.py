@@ -1,7 +1,7 @@
-"""A session's events as steps: what was seen, decided and done in each, and what that took.
+"""Turns a session's events into steps: what was seen, decided and done in each, and what it took.
 
-Times are seconds since 1970, durations seconds, cost US dollars (None: not known). A step that
-was cut short is there as well, with ``complete`` false.
+Times are in seconds since 1970, durations in seconds, cost in US dollars (None: not known). Steps
+that were cut short are included, with ``complete`` false.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ SCHEMA = 1
 
 
 class Steps:
-    """Takes events one by one, in their order, and gives each step when it is over."""
+    """Takes events one by one, in order, and returns each step when it is over."""
 
     def __init__(self) -> None:
         self.state = AgentState()
@@ -58,7 +58,7 @@ class Steps:
         """SHA-256 of the system prompt."""
         self.session: SessionStarted | None = None
         self.rewound = False
-        """Whether the session has gone back since its last run."""
+        """Whether the session was rewound after its last run."""
         self._step: dict[str, Any] | None = None
         self._seen: list[dict[str, Any]] = []
         self._before = self.state
@@ -67,10 +67,10 @@ class Steps:
 
     @classmethod
     def after(cls, manifest: Mapping[str, Any], state: AgentState) -> Steps:
-        """As they were ``at_rest`` when this manifest was made, and the state this one.
+        """Restore an object that was ``at_rest`` from its manifest and state.
 
         Raises:
-            LookupError, TypeError, ValueError: it is no manifest of this schema.
+            LookupError, TypeError, ValueError: it is not a manifest of this schema.
         """
         if manifest["schema_version"] != SCHEMA or manifest["run_id"] != state.session_id:
             raise ValueError("a manifest of another schema or session")
@@ -85,17 +85,17 @@ class Steps:
 
     @property
     def at_rest(self) -> bool:
-        """Whether no step is open, and nothing was seen that belongs to the next one."""
+        """Whether no step is open and nothing was seen that belongs to the next one."""
         return self._step is None and not self._seen
 
     def add(self, event: Event, when: float) -> list[dict[str, Any]]:
-        """Steps that this event ends: none or one, each as one line of ``steps.jsonl``."""
+        """Add an event; return the step that it ends, if any, as a line of ``steps.jsonl``."""
         self.events += 1
         self.started = self.started or when
         self.updated = when
         ended: list[dict[str, Any]] = []
         if isinstance(event, StepStarted | SessionStarted | RunFinished):
-            ended = self._close(when)  # what was cut short
+            ended = self._close(when)  # a step that was cut short
         self.state = fold(self.state, _slim(event))
         match event:
             case SessionStarted():
@@ -224,7 +224,7 @@ class Steps:
         return [step]
 
     def manifest(self, *, running: bool = False) -> dict[str, Any]:
-        """What the session came to so far: without an end it was interrupted, or is ``running``."""
+        """A summary of the session so far. Without an end it was interrupted, or is ``running``."""
         state, session = self.state, self.session
         open_ended = "running" if running else "rewound" if self.rewound else "interrupted"
         status = str(state.status or open_ended)
@@ -263,10 +263,10 @@ class Steps:
 
 
 def steps_of(timed: Iterable[tuple[float, Event]]) -> tuple[Steps, list[dict[str, Any]]]:
-    """All steps of a journal, and what else is known at its end.
+    """All steps of a journal, and the ``Steps`` object at its end.
 
     Raises:
-        JournalError: its events do not fit together.
+        JournalError: the events are inconsistent.
     """
     steps, found = Steps(), []
     for when, event in timed:
@@ -279,7 +279,7 @@ def steps_of(timed: Iterable[tuple[float, Event]]) -> tuple[Steps, list[dict[str
 
 
 def _slim(event: Event) -> Event:
-    """The event without its texts: the state's form is wanted here, not a second copy of it all."""
+    """The event without its texts: the fold is only needed for its structure."""
     match event:
         case MessageAdded() | ModelAnswered() | Decided():
             return replace(event, message=Message(event.message.role, event.message.calls))

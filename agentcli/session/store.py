@@ -1,4 +1,4 @@
-"""The sessions on this machine: where they are, which have ended, which can be resumed."""
+"""The sessions on this machine: where they are, which have ended, and which can be resumed."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from agentcli.text import clip
 _TAIL_BYTES = 64 * 1024
 
 BETWEEN_RUNS = (Compacted, CompactionUndone, ModelUsed)
-"""What may follow the end of a run, or a rewinding, and leaves the session as it ended."""
+"""Events that may follow the end of a run, or a rewind, without reopening the session."""
 
 
 class Condition(StrEnum):
-    """What can be done with a session."""
+    """Whether a session is running, has finished, or was interrupted."""
 
     RUNNING = "running"
     FINISHED = "finished"
@@ -47,10 +47,10 @@ class Condition(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SessionInfo:
-    """A session at a glance; ``updated`` is the journal's time of change.
+    """A session at a glance; ``updated`` is the journal's modification time.
 
-    ``status`` is that of its last run (``Status``), ``rewound`` where it has gone back since, else
-    its condition; ``stop_reason`` says why that run ended.
+    ``status`` is that of the last run (``Status``), or ``rewound`` if the session was rewound
+    since, or else its condition. ``stop_reason`` says why the last run ended.
     """
 
     id: str
@@ -65,33 +65,33 @@ class SessionInfo:
 
     @property
     def ended(self) -> str:
-        """How it stands, in as few words as tell it."""
+        """The status in a few words, with the stop reason if needed."""
         if not self.stop_reason:
             return self.status
         return ending_words(Status(self.status), StopReason(self.stop_reason))
 
 
 def data_dir() -> Path:
-    """``$AGENTCLI_DATA_DIR``, else the platform's data folder."""
+    """``$AGENTCLI_DATA_DIR``, or else the platform's data folder."""
     root = os.environ.get("AGENTCLI_DATA_DIR")
     return Path(root) if root else platformdirs.user_data_path("agentcli", appauthor=False)
 
 
 def sessions_dir() -> Path:
-    """Where each session has a folder of its own."""
+    """The folder with one subfolder for each session."""
     return data_dir() / "sessions"
 
 
 def new_session_id() -> str:
-    """A fresh id that sorts by time."""
+    """A new id; ids sort by time."""
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
 
 
 def journal_path(session_id: str) -> Path:
-    """Where the session's journal is or will be.
+    """The path of a session's journal, whether it exists or not.
 
     Raises:
-        UsageError: the id could not be a session's.
+        UsageError: this cannot be a session's id.
     """
     wrong = not session_id or "/" in session_id or session_id.startswith(".")
     if wrong or len(os.fsencode(session_id)) > 255 or "\0" in session_id:
@@ -101,10 +101,10 @@ def journal_path(session_id: str) -> Path:
 
 
 def find_session(given: str) -> str:
-    """The id of a session that is named by its id or by a beginning that only it has.
+    """Find a session by its id or by a unique prefix of it.
 
     Raises:
-        UsageError: there is none, or more than one.
+        UsageError: there is no such session, or more than one.
     """
     if journal_path(given).exists():
         return given
@@ -116,7 +116,7 @@ def find_session(given: str) -> str:
 
 
 def load_state(session_id: str) -> AgentState:
-    """The state at the session's last complete event.
+    """The state after the session's last complete event.
 
     Raises:
         UsageError: there is no such session.
@@ -133,13 +133,13 @@ def load_state(session_id: str) -> AgentState:
 
 
 def list_sessions(workspace: Path | None = None) -> list[SessionInfo]:
-    """Sessions, newest first; without those of ``unreadable_sessions``."""
+    """Sessions, newest first, without those in ``unreadable_sessions``."""
     found = [info for info in _all() if workspace is None or info.workspace == str(workspace)]
     return sorted(found, key=lambda info: info.updated, reverse=True)
 
 
 def unreadable_sessions() -> dict[str, str]:
-    """Ids of sessions whose journals cannot be read, such as a newer agentcli's, and why."""
+    """Ids of sessions whose journals cannot be read (e.g. of a newer agentcli), with the reason."""
     found: dict[str, str] = {}
     for path in _journals():
         try:
@@ -150,7 +150,7 @@ def unreadable_sessions() -> dict[str, str]:
 
 
 def interrupted(workspace: Path) -> list[SessionInfo]:
-    """Sessions of a workspace that ended without their end."""
+    """Sessions of a workspace that were interrupted."""
     return [i for i in list_sessions(workspace) if i.condition is Condition.INTERRUPTED]
 
 
@@ -162,20 +162,20 @@ def _all() -> Iterator[SessionInfo]:
     for path in _journals():
         try:
             info = _info(path)
-        except Exception:  # whatever is wrong with one session must not stand in another's way
+        except Exception:  # a broken session must not hide the others
             continue
         if info is not None:
             yield info
 
 
 def _info(path: Path) -> SessionInfo | None:
-    """Read only the head and the tail: journals can be long."""
+    """Summarize a session from the head and the tail of its journal, as journals can be long."""
     with open_regular(path) as file:
         head = _complete_lines(file.read(_TAIL_BYTES))
         size = file.seek(0, os.SEEK_END)
         tail: list[bytes] = []
         back = 0
-        while len(tail) < 2 and back < size:  # a last line can be long
+        while len(tail) < 2 and back < size:  # the last line can be long
             back = back * 8 or _TAIL_BYTES
             file.seek(max(0, size - back))
             tail = _complete_lines(file.read())
@@ -198,7 +198,7 @@ def _info(path: Path) -> SessionInfo | None:
     elif isinstance(ending, RunFinished):
         condition, status = Condition.FINISHED, ending.status.value
         reason = ending.reason.value
-    elif isinstance(ending, Rewound):  # somebody looked at it since, and went back
+    elif isinstance(ending, Rewound):  # rewound after its last run
         condition, status = Condition.FINISHED, "rewound"
     updated = datetime.fromtimestamp(path.stat().st_mtime, UTC)
     return SessionInfo(
@@ -215,7 +215,7 @@ def _info(path: Path) -> SessionInfo | None:
 
 
 def _ending(tail: list[bytes], where: str) -> Event | None:
-    """The last event of a run; a session may have been compacted since."""
+    """The last event of a run or a rewind; the session may have been compacted since."""
     for line in reversed(tail):
         if not line.startswith(b"{"):
             return None

@@ -4,8 +4,8 @@ A session is given by its id, or as its live ``Agent`` between two runs. The jou
 append-only: going back is an event like any other, and can be redone until something new is done.
 The local model's cache follows automatically, by the longest common prefix.
 
-Files that others have changed meanwhile are never silently overwritten: such paths are refused by
-name, or with ``force`` moved to a quarantine folder first.
+Files changed by someone else in the meantime are never silently overwritten: such paths are refused
+by name, or with ``force`` moved to a quarantine folder first.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Session: TypeAlias = "Agent | str"
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Where a session can go back to: the end of a step, or with ``turn`` before a task.
+    """A point that a session can go back to: the end of a step, or with ``turn``, before a task.
 
     ``text`` is that task, or what the model said or called; ``files`` were changed in the step.
     """
@@ -50,7 +50,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """A path that is not as the session left it."""
+    """A path that was changed by someone else."""
 
     path: str
     why: str
@@ -58,7 +58,7 @@ class Conflict:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What going there would do. ``not_covered`` is left alone: ignored, or not kept."""
+    """What a move would do. Paths in ``not_covered`` stay as they are: ignored, or not kept."""
 
     step: int
     dropped: tuple[Message, ...]
@@ -71,7 +71,7 @@ class Preview:
 
 @dataclass(frozen=True, slots=True)
 class Travelled:
-    """What was done. ``quarantine`` holds what others had written, where that gave way."""
+    """What was done. ``quarantine`` holds the overwritten changes of others, if any."""
 
     step: int
     paths: tuple[str, ...]
@@ -79,7 +79,7 @@ class Travelled:
 
 
 def points(session: Session) -> list[Point]:
-    """Where the session can go back to, oldest first.
+    """The points that a session can go back to, oldest first.
 
     Raises:
         UsageError: there is no such session.
@@ -101,7 +101,7 @@ def points(session: Session) -> list[Point]:
 
 
 async def preview(session: Session, step: int | None = None, *, redo: bool = False) -> Preview:
-    """What ``rewind`` to the end of ``step`` would do, or ``undo`` without one, or ``redo``.
+    """What ``rewind`` to ``step`` would do, or without a step ``undo``, or ``redo``.
 
     Raises:
         UsageError: there is no such session or step, or nothing to undo or redo.
@@ -111,7 +111,7 @@ async def preview(session: Session, step: int | None = None, *, redo: bool = Fal
 
 
 async def changed(session: Session) -> str:
-    """What tools have changed since the session began, as it stands now: a unified diff.
+    """What tools have changed since the session started, as a unified diff.
 
     Raises:
         UsageError: there is no such session.
@@ -127,14 +127,14 @@ async def changed(session: Session) -> str:
 
 
 def changed_paths(session: Session) -> set[str]:
-    """Paths that tools have changed since the session began."""
+    """The paths that tools have changed since the session started."""
     return set(_paths(state_of(session).changes.since(0)))
 
 
 async def undo(
     session: Session, *, messages: bool = True, files: bool = True, force: bool = False
 ) -> Travelled:
-    """Take back the last task and all that followed from it; see ``rewind``."""
+    """Undo the last task and everything that followed from it; see ``rewind``."""
     return await _travel(session, None, messages=messages, files=files, force=force)
 
 
@@ -146,25 +146,25 @@ async def rewind(
     files: bool = True,
     force: bool = False,
 ) -> Travelled:
-    """Go back to the end of a step, 0 being the start.
+    """Go back to the end of a step; 0 is the start of the session.
 
     Raises:
         UsageError: there is no such session or step, or a run is in progress.
-        ConflictError: files were changed by somebody else since; nothing was done.
-        SnapshotError: a file cannot be put back; nothing was done.
+        ConflictError: files were changed by someone else since; nothing was done.
+        SnapshotError: a file cannot be restored; nothing was done.
         JournalError: it cannot be recorded, or another process has the session open.
     """
     return await _travel(session, step, messages=messages, files=files, force=force)
 
 
 async def redo(session: Session, *, force: bool = False) -> Travelled:
-    """Take the last undo or rewind back, as long as nothing new was done; see ``rewind``."""
+    """Revert the last undo or rewind, if nothing new was done since; see ``rewind``."""
     return await _travel(session, None, redo=True, force=force)
 
 
 @dataclass
 class Place:
-    """One session, opened to be moved."""
+    """A session that is open for going back or forth."""
 
     state: AgentState
     blobs: Blobs
@@ -174,13 +174,13 @@ class Place:
 
 
 def state_of(session: Session) -> AgentState:
-    """Where a session stands; see ``points``."""
+    """The current state of a session; raises as ``load_state``."""
     return load_state(find_session(session)) if isinstance(session, str) else session.state
 
 
 @contextlib.asynccontextmanager
 async def opened_place(session: Session, *, only_look: bool = False) -> AsyncIterator[Place]:
-    """A session, closed or live, so that nobody else can move it meanwhile.
+    """Open a session, closed or live, so that no other process can move it in the meantime.
 
     Raises:
         UsageError: there is no such session, or a run is in progress.
@@ -210,7 +210,7 @@ async def opened_place(session: Session, *, only_look: bool = False) -> AsyncIte
         return
     session = find_session(session)
     path = journal_path(session)
-    # Locked before it is read: what another process does in between would not be seen.
+    # Lock before reading, so as not to miss what another process does in between.
     journal = None if only_look else Journal(path)
 
     async def emit(event: Event) -> None:
@@ -265,10 +265,10 @@ def destination(
 
 
 def mark_of(state: AgentState, step: int | None) -> int:
-    """The number of the mark at the end of a step; without one, that before the last task.
+    """The index of the mark at the end of a step, or without a step, before the last task.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no such mark.
     """
     marks = list(state.marks)
     if not marks:
@@ -302,7 +302,7 @@ async def _travel(
             await place.emit(change)
         target, moves = await asyncio.to_thread(destination, place, step, redo, files)
         quarantine, done = await make(place, moves, force=force)
-        await place.settle()  # what was just written is nobody else's
+        await place.settle()  # so that these writes do not count as changes by someone else
         await place.emit(
             Rewound(
                 0 if redo else mark_of(place.state, step),
@@ -316,11 +316,11 @@ async def _travel(
 
 
 async def make(place: Place, moves: list[Move], *, force: bool) -> tuple[Path | None, list[Move]]:
-    """Make the moves, all or none; what others wrote gives way only by ``force``, set aside.
+    """Make the moves, all or none; with ``force``, changes by others are set aside first.
 
     Raises:
-        ConflictError: files were changed by somebody else since.
-        SnapshotError: a file cannot be put back.
+        ConflictError: files were changed by someone else since.
+        SnapshotError: a file cannot be restored.
     """
     contested = [move for move in moves if move.conflict]
     if contested and not force:

@@ -1,11 +1,12 @@
-"""The trace of a session, beside its journal: ``manifest.json`` and ``steps.jsonl``.
+"""The trace of a session, next to its journal: ``manifest.json`` and ``steps.jsonl``.
 
-Both are readings of ``events.jsonl``, written as the run goes for programs that follow it. A run
-that was killed leaves a manifest that says ``running``; whoever sees the session next (``sessions
-list``, a resume, ``trace``) reads the journal again and writes what is true.
+Both are derived from ``events.jsonl`` and updated during a run, for programs that follow it. A
+killed run leaves a manifest that says ``running``; the next command that sees the session
+(``sessions list``, a resume, ``trace``) reads the journal again and corrects it.
 
-The manifest also says how many bytes of the journal and of ``steps.jsonl`` it is about. Where both
-are as long as that, a session that is resumed goes on from there; else all of it is read again.
+The manifest also records how many bytes of the journal and of ``steps.jsonl`` it covers. If both
+files still have these sizes, a resumed session continues from there; otherwise the whole journal is
+read again.
 """
 
 from __future__ import annotations
@@ -31,22 +32,23 @@ from agentcli.session.store import Condition, SessionInfo
 MANIFEST = "manifest.json"
 STEPS = "steps.jsonl"
 EVERY_S = 0.25
-"""Not more often than this while a run goes, and often enough that little is left for its end."""
+"""The shortest interval between updates; short enough that little is left for the end of a run."""
 
 _ABOUT = "about_bytes"
-"""Bytes of the journal and of the steps that a manifest is about; left out in mid-step."""
+"""Key for the bytes of the journal and of the steps that a manifest covers; absent in mid-step."""
 
 _log = logging.getLogger("agentcli.trace")
 
 
 class Trace(Hook):
-    """Writes the trace of a session as it goes, from what is written to its journal.
+    """Writes the trace of a session while it runs, from what is written to its journal.
 
-    It does so beside the run, which a busy disk must not hold up; ``aclose`` waits for the end.
+    It writes in the background, so that a busy disk does not slow the run down; ``aclose`` waits
+    until everything is written.
     """
 
     def __init__(self, journal: Journal, state: AgentState) -> None:
-        """``state`` is what the journal comes to so far."""
+        """``state`` is the fold of the journal so far."""
         self._folder = journal.path.parent
         self._state = state
         self._read = journal.size
@@ -60,7 +62,7 @@ class Trace(Hook):
         journal.follower = lambda when, event: self._new.append((when, event, journal.size))
 
     async def on_event(self, event: Event, state: AgentState) -> None:
-        """Catch up with the journal where a run begins or ends, and soon after each step."""
+        """Catch up with the journal when a run starts or ends, and soon after each step."""
         failed = self._failure()
         match event:
             case SessionStarted() | RunFinished():
@@ -73,7 +75,7 @@ class Trace(Hook):
             raise failed
 
     async def aclose(self) -> None:
-        """Wait until all that has happened is written."""
+        """Wait until everything so far is written."""
         if self._later is not None:
             self._catch_up()
         if self._work is not None:
@@ -93,13 +95,13 @@ class Trace(Hook):
         await asyncio.to_thread(self._write)
 
     def _failure(self) -> BaseException | None:
-        """Why the last writing failed, where it is over and did."""
+        """The error of the last write, if it has ended and failed."""
         return self._work.exception() if self._work is not None and self._work.done() else None
 
     def _write(self) -> None:
         if self._steps is None:
             self._steps = self._known() or self._past()
-        # Without a buffer: each step that is written lets the loop go on, where a key may wait.
+        # Unbuffered: each write releases the GIL, so that the event loop can handle a key press.
         with open(self._folder / STEPS, "ab", buffering=0) as file:
             while self._new or self._ended:
                 if self._ended:
@@ -108,11 +110,11 @@ class Trace(Hook):
                 if self._new:
                     when, event, self._read = self._new.popleft()
                     self._ended += self._steps.add(event, when)
-        # An end that the journal could not take is one all the same: "interrupted".
+        # A run whose end could not be journalled has ended too: it is "interrupted".
         _write_manifest(self._folder, self._steps, self._read, running=self._running)
 
     def _known(self) -> Steps | None:
-        """The steps so far by what the manifest says of them; None where it may not be true."""
+        """The steps so far according to the manifest; None if it may be out of date."""
         try:
             manifest = json.loads((self._folder / MANIFEST).read_bytes())
             size = (self._folder / STEPS).stat().st_size
@@ -125,17 +127,17 @@ class Trace(Hook):
     def _past(self) -> Steps:
         """The steps so far, read from the journal."""
         steps = Steps()
-        _new(self._folder / STEPS, b"")
+        _replace_file(self._folder / STEPS, b"")
         for when, event in read_timed(self._folder / FILE_NAME, 0, self._read):
             self._ended += steps.add(event, when)
         return steps
 
 
 def rewrite(folder: Path) -> tuple[Steps, list[dict[str, Any]]]:
-    """Make the trace of a session that is not open anew from its journal.
+    """Rewrite the trace of a closed session from its journal.
 
     Raises:
-        JournalError: it cannot be read.
+        JournalError: the journal cannot be read.
         OSError: the trace cannot be written.
     """
     try:
@@ -143,13 +145,13 @@ def rewrite(folder: Path) -> tuple[Steps, list[dict[str, Any]]]:
     except OSError as error:
         raise JournalError(f"cannot read {folder / FILE_NAME}: {error.strerror}") from error
     steps, ended = steps_of(read_timed(folder / FILE_NAME, 0, size))
-    _new(folder / STEPS, b"".join(map(_line, ended)))
+    _replace_file(folder / STEPS, b"".join(map(_line, ended)))
     _write_manifest(folder, steps, size)
     return steps, ended
 
 
 def close_interrupted(sessions: Iterable[SessionInfo]) -> None:
-    """Write what is true where a manifest still says that a run goes on that does not."""
+    """Rewrite the traces whose manifest says ``running`` although the session is not."""
     for session in sessions:
         if session.condition is Condition.RUNNING or _status(session.path.parent) != "running":
             continue
@@ -165,18 +167,18 @@ def _status(folder: Path) -> str:
 
 
 def _write_manifest(folder: Path, steps: Steps, read: int, *, running: bool = False) -> None:
-    """``read``: how many bytes of the journal the steps are made of."""
+    """``read`` is how many bytes of the journal the steps cover."""
     manifest = steps.manifest(running=running)
     if steps.at_rest:
         manifest[_ABOUT] = [read, (folder / STEPS).stat().st_size]
-    _new(folder / MANIFEST, json.dumps(manifest, indent=2).encode() + b"\n")
+    _replace_file(folder / MANIFEST, json.dumps(manifest, indent=2).encode() + b"\n")
 
 
 def _line(record: dict[str, Any]) -> bytes:
     return json.dumps(record, separators=(",", ":")).encode() + b"\n"
 
 
-def _new(path: Path, data: bytes) -> None:
+def _replace_file(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         file.write(data)
