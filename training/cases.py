@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from training import questions, repairs
+from training import questions, repairs, sums
 from training.faults import HELD_OUT_KINDS
 from training.projects import Project, checked
 from training.tasks import DATA, Sources, Worker
@@ -93,7 +93,7 @@ def _make(kind: str, worker: Worker, rng: random.Random) -> Task:
             return _task(kind, talk, gone=json.loads(grep.arguments)["pattern"])
         case "question":
             if rng.random() < 0.3:
-                return _task(kind, questions.arithmetic(rng, True))
+                return _task(kind, sums.arithmetic(rng, True))
             talk = questions.question(_seed(worker), rng, runner, True)
             if sum(message.role == "user" for message in talk.messages) > 1:
                 raise Unusable("more than one question")

@@ -6,11 +6,13 @@ import ast
 import random
 import re
 
-from training import beyond, decline_words, wording
+from training import beyond, decline_words, repair_words, wording
+from training.names import NEW_NAMES
 from training.projects import Project, definitions
 from training.quick_tests import QuickTests
 from training.repairs import break_project, one_fault
 from training.trajectories import Conversation, Unusable, Workspace, plural
+from training.wording import QUESTIONS, TALK
 
 
 def question(
@@ -37,7 +39,16 @@ def _ask(
     talk: Conversation, rng: random.Random, texts: list[str], held: bool, **fields: object
 ) -> None:
     text = wording.phrase(rng, texts, held, **fields)
-    talk.user(wording.spoken(rng, text, exact=[str(value) for value in fields.values()]))
+    exact = [str(value) for value in fields.values()]
+    if rng.random() < 0.25 and not text.startswith(tuple(exact)):
+        text = text[:1].upper() + text[1:]
+    if talk.workspace.files and rng.random() < 0.12:
+        if rng.random() < 0.5:
+            text = f"{wording.phrase(rng, QUESTIONS['context_before'], held)} {text}"
+        else:
+            after = wording.phrase(rng, QUESTIONS["context_after"], held)
+            text = f"{text}{'' if text[-1:] in '.?!' else '.'} {after}"
+    talk.user(wording.spoken(rng, text, exact=exact))
 
 
 def _where(talk: Conversation, project: Project, rng: random.Random, held: bool) -> None:
@@ -47,7 +58,8 @@ def _where(talk: Conversation, project: Project, rng: random.Random, held: bool)
         raise Unusable("no names")
     name = rng.choice(names)
     _, _, kind = defined[name]
-    _ask(talk, rng, wording.WHERE, held, f=name, kind=kind)
+    shown = f"{name}()" if kind in ("function", "method") and rng.random() < 0.1 else name
+    _ask(talk, rng, QUESTIONS["where"], held, f=shown, kind=rng.choice(_SAID_FOR[kind]))
     word = {"class": "class ", "constant": ""}.get(kind, "def ")
     # people ask "where is foo" without saying what it is: look for either
     if kind == "constant":
@@ -74,16 +86,44 @@ def _where(talk: Conversation, project: Project, rng: random.Random, held: bool)
 
 
 def _absent(talk: Conversation, project: Project, rng: random.Random, held: bool) -> None:
-    text = "\n".join(project.files.values())
-    name = rng.choice(
-        ["frobnicate", "load_user", "Manager", "parse_config", "get_total", "to_xml", "sync"]
-    )
-    if name in text:
+    name, kind = _unknown_name(rng)
+    if name in "\n".join(project.files.values()):
         raise Unusable("it exists")
-    _ask(talk, rng, wording.WHERE, held, f=name, kind="function")
-    talk.call("grep", pattern=f"class {name}" if name[:1].isupper() else f"def {name}")
+    if kind == "constant" and rng.random() < 0.6:
+        _ask(talk, rng, QUESTIONS["constant"], held, name=name)
+    else:
+        _ask(talk, rng, QUESTIONS["where"], held, f=name, kind=rng.choice(_SAID_FOR[kind]))
+    first = {"class": f"class {name}", "constant": f"{name} =", "function": f"def {name}"}
+    talk.call("grep", pattern=first[kind])
     talk.call("grep", pattern=name)
     talk.say(f"There is no `{name}` in this repository.")
+
+
+def _unknown_name(rng: random.Random) -> tuple[str, str]:
+    """A name that hardly any repository has, and its kind."""
+    if rng.random() < 0.1:
+        return rng.choice(["frobnicate", "get_total", "to_xml", "sync"]), "function"
+    words = [rng.choice(_ACTIONS), *rng.sample(NEW_NAMES, rng.choice([1, 1, 2]))]
+    match rng.randrange(4):
+        case 0:
+            return "".join(word.capitalize() for word in words[1:]) + rng.choice(_ROLES), "class"
+        case 1:
+            return rng.choice(["MAX_", "MIN_", "DEFAULT_", ""]) + words[-1].upper(), "constant"
+        case _:
+            return "_".join(words), "function"
+
+
+_PARTS = """
+get set load save parse read write find build make create update delete sync fetch send check
+Manager Handler Builder Factory Error Parser Service Client Store Config Reader Runner Cache
+"""
+_ACTIONS, _ROLES = (line.split() for line in _PARTS.strip().split("\n"))
+_SAID_FOR = {
+    "function": ["function", "function", "func", "def", "helper", "routine"],
+    "method": ["method", "method", "function", "func", "def"],
+    "class": ["class", "class", "class", "type"],
+    "constant": ["constant", "constant", "const", "variable", "var", "setting", "value"],
+}
 
 
 def _constant(talk: Conversation, project: Project, rng: random.Random, held: bool) -> None:
@@ -98,7 +138,7 @@ def _constant(talk: Conversation, project: Project, rng: random.Random, held: bo
     if not found:
         raise Unusable("no constants")
     name, value, path, line = rng.choice(found)
-    _ask(talk, rng, wording.CONSTANT, held, name=name)
+    _ask(talk, rng, QUESTIONS["constant"], held, name=name)
     result = talk.call("grep", pattern=f"{name} =")
     if len(result.split("\n")) > 4:
         raise Unusable("several places")
@@ -125,7 +165,7 @@ def _default(talk: Conversation, project: Project, rng: random.Random, held: boo
     if not found:
         raise Unusable("no defaults")
     f, name, value, path, line = rng.choice(found)
-    _ask(talk, rng, wording.DEFAULT, held, name=name, f=f)
+    _ask(talk, rng, QUESTIONS["default"], held, name=name, f=f)
     result = talk.call("grep", pattern=f"def {f}")
     if "\n" in result or f"{name}" not in result.split(":", 2)[2]:
         raise Unusable("not in one line")
@@ -140,7 +180,7 @@ def _default(talk: Conversation, project: Project, rng: random.Random, held: boo
 
 
 def _count_tests(talk: Conversation, project: Project, rng: random.Random, held: bool) -> None:
-    _ask(talk, rng, wording.COUNT_TESTS, held)
+    _ask(talk, rng, QUESTIONS["count_tests"], held)
     talk.call("run_tests")
     count = project.baseline.passed
     talk.say(
@@ -166,14 +206,14 @@ def _failing(project: Project, rng: random.Random, runner: QuickTests, held: boo
     if not run.failed:
         raise Unusable("no failed test")
     if rng.random() < 0.25 and run.passed and not run.errors:
-        _ask(talk, rng, wording.COUNT_TESTS, held)
+        _ask(talk, rng, QUESTIONS["count_tests"], held)
         talk.call("run_tests")
         failed = len(run.failed)
         talk.compute(f"{failed}+{run.passed}", str(failed + run.passed))
         total = plural(failed + run.passed, "test")
         talk.say(f"There are {total}: {failed} failed, {run.passed} passed.")
         return talk
-    _ask(talk, rng, wording.WHICH_FAILS, held)
+    _ask(talk, rng, QUESTIONS["which_fails"], held)
     talk.call("run_tests")
     names = [name for _, name in run.failed]
     file = run.failed[0][0]
@@ -206,7 +246,7 @@ def _failing(project: Project, rng: random.Random, runner: QuickTests, held: boo
 
 
 def _which_fails(talk: Conversation, project: Project, rng: random.Random, held: bool) -> None:
-    _ask(talk, rng, wording.WHICH_FAILS, held)
+    _ask(talk, rng, QUESTIONS["which_fails"], held)
     talk.call("run_tests")
     count = project.baseline.passed
     talk.say(
@@ -221,14 +261,14 @@ def _which_fails(talk: Conversation, project: Project, rng: random.Random, held:
 
 
 def _nothing_to_fix(talk: Conversation, project: Project, rng: random.Random, held: bool) -> None:
-    _ask(talk, rng, wording.FIX, held)
+    _ask(talk, rng, repair_words.FIX, held)
     talk.call("run_tests")
     talk.say(f"All {project.baseline.passed} tests pass already; I changed nothing.")
 
 
 def _functions(talk: Conversation, project: Project, rng: random.Random, held: bool) -> None:
     path = rng.choice(project.sources)
-    _ask(talk, rng, wording.COUNT_FUNCTIONS, held, path=path)
+    _ask(talk, rng, QUESTIONS["count_functions"], held, path=path)
     result = talk.call("grep", pattern="def ", path=path)
     rows = result.split("\n")
     names = [m[1] for row in rows if (m := re.search(r"\bdef (\w+)", row))]
@@ -248,7 +288,7 @@ def _line_of(talk: Conversation, project: Project, rng: random.Random, held: boo
     if not numbers:
         raise Unusable("empty")
     n = rng.choice(numbers)
-    _ask(talk, rng, wording.LINE, held, path=path, n=n)
+    _ask(talk, rng, QUESTIONS["line"], held, path=path, n=n)
     talk.call("read_file", path=path, start=n, limit=1)
     talk.say(
         rng.choice(
@@ -262,13 +302,13 @@ def _length(talk: Conversation, project: Project, rng: random.Random, held: bool
     total = project.files[path].count("\n")
     if total < 2:
         raise Unusable("empty")
-    _ask(talk, rng, wording.LENGTH, held, path=path)
+    _ask(talk, rng, QUESTIONS["length"], held, path=path)
     talk.call("read_file", path=path, start=1, limit=1)
     talk.say(f"{path} has {plural(total, 'line')}.")
 
 
 def _files(talk: Conversation, project: Project, rng: random.Random, held: bool) -> None:
-    _ask(talk, rng, wording.FILES, held)
+    _ask(talk, rng, QUESTIONS["files"], held)
     result = talk.call("list_dir")
     names = result.split("\n")
     if len(names) > 12:
@@ -282,7 +322,7 @@ def _uses(talk: Conversation, project: Project, rng: random.Random, held: bool) 
     if not names:
         raise Unusable("no names")
     name = rng.choice(names)
-    _ask(talk, rng, wording.USES, held, f=name)
+    _ask(talk, rng, QUESTIONS["uses"], held, f=name)
     rows = talk.call("grep", pattern=name).split("\n")
     if len(rows) > 14:
         raise Unusable("too many uses")
@@ -298,13 +338,13 @@ def _uses(talk: Conversation, project: Project, rng: random.Random, held: bool) 
 
 
 def _thanks(talk: Conversation, rng: random.Random, held: bool) -> None:
-    _ask(talk, rng, wording.THANKS, held)
-    talk.say(rng.choice(wording.WELCOME))
+    _ask(talk, rng, TALK["thanks"], held)
+    talk.say(rng.choice(WELCOME))
 
 
 _KINDS = {
     _where: 3.0,
-    _absent: 0.4,
+    _absent: 0.8,
     _constant: 2.5,
     _default: 1.0,
     _count_tests: 1.5,
@@ -318,106 +358,30 @@ _KINDS = {
 }
 
 
-# without a repository
-
-
-def arithmetic(rng: random.Random, held: bool = False) -> Conversation:
-    """A calculation or a count, made in the stream."""
-    talk = Conversation(Workspace({}))
-    if rng.random() < 0.2:
-        word = rng.choice(_WORDS)
-        letter = rng.choice(word if rng.random() < 0.85 else "xqzjk")
-        _ask(talk, rng, wording.COUNT_LETTERS, held, c=letter, w=word)
-        count = word.count(letter)
-        talk.compute(f"'{word}'.count('{letter}')", str(count))
-        talk.say(
-            f'The letter "{letter}" occurs {count} time{"" if count == 1 else "s"} in "{word}".'
-        )
-        return talk
-    shown, expression, value = _sum(rng)
-    _ask(talk, rng, wording.ARITHMETIC, held, e=shown)
-    talk.compute(expression, value)
-    talk.say(
-        rng.choice(
-            [f"{value}", f"{shown} = {value}", f"That is {value}.", f"The result is {value}."]
-        )
-    )
-    return talk
-
-
-def _sum(rng: random.Random) -> tuple[str, str, str]:
-    """(as a person writes it, as an expression, its value)"""
-    size = rng.choice([10, 100, 1000, 100_000])
-    a, b, c = (rng.randint(2, size) for _ in range(3))
-    match rng.randrange(9):
-        case 0:
-            shown, expression = f"{a} + {b}", f"{a}+{b}"
-        case 1:
-            shown, expression = f"{a} * {b}", f"{a}*{b}"
-        case 2:
-            shown, expression = f"{a} - {b}", f"{a}-{b}"
-        case 3:
-            shown, expression = rng.choice(
-                [(f"{a * b} / {b}", f"{a * b}/{b}"), (f"{a} / 4", f"{a}/4")]
-            )
-        case 4:
-            shown, expression = f"({a} + {b}) * {c}", f"({a}+{b})*{c}"
-        case 5:
-            shown, expression = f"{a} * {b} + {c}", f"{a}*{b}+{c}"
-        case 6:
-            percent = rng.choice([5, 10, 12, 15, 19, 20, 25, 40, 75])
-            shown, expression = f"{percent}% of {a}", f"{a}*{percent}/100"
-        case 7:
-            names = rng.choice([("plus", "+"), ("times", "*"), ("minus", "-")])
-            shown, expression = f"{a} {names[0]} {b}", f"{a}{names[1]}{b}"
-        case _:
-            shown, expression = f"{a}x{b}", f"{a}*{b}"
-    value = eval(expression, {"__builtins__": {}})
-    if isinstance(value, float) and len(repr(value)) > 12:
-        return _sum(rng)
-    return shown, expression, repr(value)
-
-
-_WORDS = [
-    "strawberry",
-    "banana",
-    "mississippi",
-    "refactoring",
-    "repository",
-    "parentheses",
-    "bookkeeper",
-    "committee",
-    "python",
-    "assessment",
-    "programming",
-    "algorithm",
-    "balloon",
-    "coffee",
-    "engineering",
-    "successful",
-    "university",
-    "letter",
-    "television",
-    "occurrence",
-    "accommodation",
-    "exception",
-    "function",
-    "variable",
-    "parallel",
-    "terminal",
-    "keyboard",
+HELLO = [
+    "Hello! I am agentcli's small built-in model. I can fix small faults that tests show, rename "
+    "things and answer simple questions about this repository.",
+    "Hi! Ask me to fix a failing test, to rename something, or where something is defined.",
 ]
+ABOUT = [
+    "I am agentcli's embedded model: small, offline, trained on Python. I run tests, fix faults of "
+    "a line or two, rename things and answer simple questions. For more, set ANTHROPIC_API_KEY or "
+    "OPENAI_API_KEY, or use --model local:PATH.",
+    "I am a small model that runs on your machine without a network. I can find and fix small "
+    "faults in Python code, rename across files and look things up in the repository.",
+]
+WELCOME = ["You're welcome.", "Glad to help.", "You're welcome!"]
 
 
 def small_talk(rng: random.Random, held: bool = False) -> Conversation:
     """A greeting or a question about the model itself."""
     talk = Conversation(Workspace({}))
     if rng.random() < 0.5:
-        _ask(talk, rng, wording.GREETING, held)
-        talk.say(rng.choice(wording.HELLO))
+        _ask(talk, rng, TALK["greeting"], held)
+        talk.say(rng.choice(HELLO))
     else:
-        _ask(talk, rng, wording.WHO, held)
-        talk.say(rng.choice(wording.ABOUT))
+        _ask(talk, rng, TALK["who"], held)
+        talk.say(rng.choice(ABOUT))
     if rng.random() < 0.2:
         _thanks(talk, rng, held)
     return talk
@@ -435,11 +399,7 @@ _VERBS = frozenset(
 def decline(rng: random.Random, project: Project | None = None, held: bool = False) -> Conversation:
     """Something out of reach: one honest sentence and what to do instead."""
     talk = Conversation(Workspace({}))
-    if rng.random() < 0.65:
-        asked, what = beyond.request(rng, held)
-    else:
-        line = rng.choice(wording.phrases(decline_words.DECLINES, held))
-        asked, what = (part.strip() for part in line.split("|"))
+    asked, what = beyond.request(rng, held)
     if asked.split()[0].lower() in _VERBS and rng.random() < 0.25:
         asked = rng.choice(
             ["can you {}", "could you {}", "please {}", "I want you to {}", "I need you to {}"]

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from agentcli.llm.nanochat_format import NanochatFormat
-from training import denoise, questions, repairs
+from training import denoise, questions, repairs, sums
 from training.compose import compose
 from training.functions import mine_aside
 from training.projects import Project, checked, vary
@@ -96,7 +96,7 @@ class Worker:
             "two_faults": lambda: repairs.two_faults(self.either(), *self.tools()),
             "rename": lambda: repairs.rename(self.either(), *self.tools()),
             "question": lambda: questions.question(self.either(), *self.tools()),
-            "arithmetic": lambda: questions.arithmetic(self.rng, self.sources.held),
+            "arithmetic": lambda: sums.arithmetic(self.rng, self.sources.held),
             "decline": lambda: questions.decline(self.rng, self.either(), self.sources.held),
             "small_talk": lambda: questions.small_talk(self.rng, self.sources.held),
         }

@@ -1,8 +1,9 @@
-"""What people type: hundreds of phrasings, combined with greetings, hurry, slips of the keys.
+"""What people type: thousands of phrasings, combined with greetings, hurry, slips of the keys.
 
 Every list is split by a stable hash of the phrase: about one in seven is kept for the evaluation
 (``held=True``) and never seen in training. Fields in braces are filled from the task. Square
-brackets hold alternatives, as in ``[how many|what number of] tests [are there|exist|]``.
+brackets hold alternatives, as in ``[how many|what number of] tests [are there|exist|]``. In the
+files of ``wordings/``, words in angle brackets stand for frequent alternatives (``_FREQUENT``).
 """
 
 from __future__ import annotations
@@ -12,216 +13,40 @@ import random
 import re
 import zlib
 from collections.abc import Sequence
+from pathlib import Path
 
+FOLDER = Path(__file__).parent / "wordings"
 _CHOICE = re.compile(r"\[([^\[\]]*\|[^\[\]]*)\]")
 _BLANKS = re.compile(r" {2,}")
-_WORDS = re.compile(r"[\w{}]+")
+_BEFORE_MARK = re.compile(r" (?=[,.?!](?: |$))")
+_LOOKS = re.compile(r"[^\w{}\[\]|]+")
+_FREQUENT = {
+    "<ask>": "[tell me|please tell me|just tell me|can you tell me|could you tell me|do you know|"
+    "I'd like to know|I want to know|I need to know|I would like to know|I wonder|any idea|"
+    "let me know|could you say|can you find out|may I ask|please find out]",
+    "<want>": "[tell me|please tell me|just tell me|can you tell me|could you tell me|do you know|"
+    "I'd like to know|I want to know|I need to know|I would like to have|I want|I need|give me|"
+    "let me know|could you say|can you find out|may I ask|please find out]",
+    "<do>": "[|||please |pls |can you |could you |would you |just |I want you to |I need you to |"
+    "kindly |now |hey, |can you please |could you please |would you mind to ]",
+    "<repo>": "[this|the|our] [repo|repository|project|codebase|code base|package|code]",
+    "<word>": '[{w}|{w}|"{w}"|\'{w}\'|`{w}`|the word {w}|the word "{w}"|the string {w}|'
+    "the name {w}|the term '{w}']",
+    "<q>": "[?|?| ?|]",
+}
 
-WHERE = """
-where is {f} defined?
-where is {f}
-Where is the {kind} `{f}` defined?
-which file defines {f}?
-in which file is {f}?
-find {f}
-find the definition of {f}
-show me where {f} is
-Where can I find {f}?
-what file is {f} in
-locate {f}
-In which line and file is {f} defined?
-I'm looking for {f}
-where does {f} live?
-which module contains the {kind} {f}?
-{f} - where?
-""".strip().split("\n")
 
-CONSTANT = """
-what is the value of {name}?
-What's the value of `{name}`?
-what is {name}
-what is {name} set to?
-value of {name}?
-{name}?
-which value does {name} have?
-how big is {name}?
-what does {name} equal
-What is the constant {name} set to in this project?
-look up {name}
-tell me the value of {name}
-""".strip().split("\n")
+def lists(name: str) -> dict[str, list[str]]:
+    """The lists of a file in ``wordings/``: phrases under headings such as ``== where``."""
+    text = (FOLDER / name).read_text(encoding="utf-8")
+    for short, alternatives in _FREQUENT.items():
+        text = text.replace(short, alternatives)
+    _, *sections = text.split("\n== ")
+    return {lines[0]: lines[1:] for lines in (part.strip().split("\n") for part in sections)}
 
-DEFAULT = """
-what is the default of {name} in {f}?
-What is the default value of `{name}` in `{f}`?
-which default does the parameter {name} of {f} have?
-default for {name} in {f}?
-if I don't pass {name} to {f}, what is it?
-""".strip().split("\n")
 
-COUNT_TESTS = """
-how many tests are there?
-how many tests
-How many tests does this project have?
-count the tests
-number of tests?
-how many test cases are in this repo?
-how many tests do we have here
-What is the number of tests in this project?
-tell me how many tests there are
-""".strip().split("\n")
-
-WHICH_FAILS = """
-which test fails?
-which tests fail
-Which tests are failing?
-what fails
-do the tests pass?
-do all tests pass?
-are the tests green?
-run the tests
-run the tests and tell me the result
-run pytest
-Is everything green? Don't change anything.
-what's the state of the tests
-show me the failing test, don't fix it
-which test is red right now? just tell me
-test status?
-are there failing tests?
-check whether the tests pass
-do a test run
-""".strip().split("\n")
-
-COUNT_FUNCTIONS = """
-how many functions are in {path}?
-how many functions does {path} define?
-which functions does {path} have?
-list the functions in {path}
-what functions are defined in {path}
-Count the functions of {path}.
-number of functions in {path}?
-which functions and methods are in {path}
-""".strip().split("\n")
-
-LINE = """
-what is in line {n} of {path}?
-what does line {n} of {path} say
-show line {n} of {path}
-show me {path} line {n}
-print line {n} of {path}
-{path}:{n}?
-What stands in {path} at line {n}?
-""".strip().split("\n")
-
-LENGTH = """
-how many lines does {path} have?
-how long is {path}?
-line count of {path}
-number of lines in {path}?
-wc -l {path}
-""".strip().split("\n")
-
-FILES = """
-what files are here?
-list the files
-ls
-which files are in this project?
-show me the files
-what is in this folder
-What's in this repository?
-list all files please
-""".strip().split("\n")
-
-USES = """
-where is {f} used?
-who calls {f}?
-which files use {f}?
-where do we use {f}
-find all usages of {f}
-show the uses of {f}
-is {f} used anywhere?
-""".strip().split("\n")
-
-ARITHMETIC = """
-what is {e}?
-what's {e}
-{e}
-{e} = ?
-calculate {e}
-compute {e}
-how much is {e}?
-please calculate {e}
-Can you compute {e} for me?
-quick: {e}
-what does {e} give
-{e}?
-tell me {e}
-""".strip().split("\n")
-
-COUNT_LETTERS = """
-how many {c}s are in {w}?
-how many times does {c} occur in {w}
-count the letter {c} in {w}
-How often does the letter "{c}" occur in "{w}"?
-number of {c} in {w}?
-how many "{c}" in "{w}"
-""".strip().split("\n")
-
-GREETING = """
-hi
-hello
-hey
-good morning
-hi there
-Hello!
-yo
-moin
-hallo
-hey you
-""".strip().split("\n")
-
-WHO = """
-who are you?
-what can you do?
-what are you
-help
-what is this
-which model are you?
-are you chatgpt?
-what model is this
-how do you work
-what can I ask you?
-are you claude
-tell me about yourself
-""".strip().split("\n")
-
-THANKS = """
-thanks
-thank you
-great, thanks!
-perfect
-nice
-thx
-ok
-cool
-awesome, thank you
-good job
-""".strip().split("\n")
-
-# (what was asked, what the answer says it is)
-HELLO = [
-    "Hello! I am agentcli's small built-in model. I can fix small faults that tests show, rename "
-    "things and answer simple questions about this repository.",
-    "Hi! Ask me to fix a failing test, to rename something, or where something is defined.",
-]
-ABOUT = [
-    "I am agentcli's embedded model: small, offline, trained on Python. I run tests, fix faults of "
-    "a line or two, rename things and answer simple questions. For more, set ANTHROPIC_API_KEY or "
-    "OPENAI_API_KEY, or use --model local:PATH.",
-    "I am a small model that runs on your machine without a network. I can find and fix small "
-    "faults in Python code, rename across files and look things up in the repository.",
-]
-WELCOME = ["You're welcome.", "Glad to help.", "You're welcome!"]
+QUESTIONS = lists("questions.txt")
+TALK = lists("talk.txt")
 
 BEFORE = [
     "hi, ",
@@ -277,9 +102,30 @@ def phrases(texts: Sequence[str], held: bool = False) -> list[str]:
     return chosen or list(texts[:1])
 
 
-def plain(text: str) -> str:
-    """The words alone, in lower case: what is left to tell two phrases apart."""
-    return " ".join(_WORDS.findall(text.lower()))
+def bare(text: str) -> str:
+    """Letters, digits and fields alone, in lower case: what is left to tell two phrases apart."""
+    return _LOOKS.sub("", text.lower())
+
+
+def _pattern(line: str) -> str:
+    """A regular expression for all that a line stands for, bare."""
+    if not _CHOICE.search(line):
+        return re.escape(bare(line))
+    text = bare(line).replace("{", r"\{").replace("}", r"\}")
+    return text.replace("[", "(?:").replace("]", ")")
+
+
+@functools.lru_cache(maxsize=256)
+def _sides(texts: tuple[str, ...]) -> tuple[list[str], list[str], re.Pattern[str]]:
+    """The lines of training, those of the evaluation, and a pattern of what the latter say.
+
+    Lines with alternatives are drawn four times as often as the others.
+    """
+    sides = phrases(texts), phrases(texts, held=True)
+    train, held = (
+        [line for line in lines for _ in range(4 if _CHOICE.search(line) else 1)] for lines in sides
+    )
+    return train, held, re.compile("|".join(_pattern(line) for line in sides[1] if is_held(line)))
 
 
 def expanded(rng: random.Random, text: str) -> str:
@@ -287,33 +133,22 @@ def expanded(rng: random.Random, text: str) -> str:
     chosen = text
     while found := _CHOICE.search(chosen):
         chosen = chosen[: found.start()] + rng.choice(found[1].split("|")) + chosen[found.end() :]
-    return text if chosen == text else _BLANKS.sub(" ", chosen).strip(" ")
-
-
-@functools.lru_cache(maxsize=256)
-def _sides(texts: tuple[str, ...], held: bool) -> tuple[list[str], frozenset[str]]:
-    """The lines of one side, and the plain forms of the other side's lines without alternatives."""
-    ours = phrases(texts, held)
-    others = (text for text in texts if text not in ours and not _CHOICE.search(text))
-    return ours, frozenset(map(plain, others))
+    if chosen == text:
+        return text
+    return _BEFORE_MARK.sub("", _BLANKS.sub(" ", chosen)).strip(" ")
 
 
 def chosen(rng: random.Random, texts: Sequence[str], held: bool = False) -> str:
     """One phrase with its fields still in braces.
 
-    What a line with alternatives stands for is split as well, by its words alone, so training and
-    evaluation share no phrase, not even one with other capitals or punctuation.
+    What a line of the evaluation can say is never said in training, not even with other capitals,
+    blanks or punctuation.
     """
-    ours, theirs = _sides(tuple(texts), held)
+    train, apart, said = _sides(tuple(texts))
     while True:
-        line = rng.choice(ours)
-        for _ in range(40):
-            text = expanded(rng, line)
-            if text == line:
-                return text
-            words = plain(text)
-            if is_held(words) == held and words not in theirs:
-                return text
+        text = expanded(rng, rng.choice(apart if held else train))
+        if held or not said.fullmatch(bare(text)):
+            return text
 
 
 def phrase(rng: random.Random, texts: Sequence[str], held: bool = False, **fields: object) -> str:

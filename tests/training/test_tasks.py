@@ -10,7 +10,7 @@ import pytest
 
 from agentcli.llm.nanochat_format import DECLINE_TOOL, NanochatFormat
 from agentcli.messages import Role, validate_history
-from training import questions, repair_words, repairs, wording
+from training import questions, repair_words, repairs, sums, wording
 from training.candidates import candidates
 from training.compose import compose
 from training.denoise import denoise, excerpts
@@ -86,7 +86,7 @@ def test_questions(projects: list[Project], runner: QuickTests) -> None:
 def test_without_a_repository(projects: list[Project]) -> None:
     rng = random.Random(3)
     for _ in range(20):
-        sound(questions.arithmetic(rng))
+        sound(sums.arithmetic(rng))
         sound(questions.small_talk(rng))
         sound(questions.decline(rng, projects[0]))
 

@@ -1,0 +1,283 @@
+"""Trajectories of arithmetic and of counting letters, done by the calculator in the stream."""
+
+from __future__ import annotations
+
+import builtins
+import keyword
+import random
+import sys
+from dataclasses import dataclass
+
+from agentcli.errors import ToolInputError
+from agentcli.tools.calculator import calculate
+from training import wording
+from training.names import MODULE_WORDS, NEW_NAMES
+from training.trajectories import Conversation, Workspace
+from training.wording import TALK
+
+_LONGEST = 14  # characters of a value that is worth saying
+
+
+@dataclass(frozen=True)
+class Sum:
+    """A calculation as people put it: ``shown`` is a noun phrase, or an order if ``verb``.
+
+    ``symbols``: it is written as a formula, which an answer may repeat.
+    """
+
+    shown: str
+    expression: str
+    symbols: bool = False
+    verb: bool = False
+
+
+def arithmetic(rng: random.Random, held: bool = False) -> Conversation:
+    """A calculation or a count, made in the stream."""
+    talk = Conversation(Workspace({}))
+    if rng.random() < 0.35:
+        count_letters(talk, rng, held)
+        return talk
+    while True:
+        sum_ = rng.choice([_formula, _formula, _percent, _in_words, _in_words, _order, _average])(
+            rng
+        )
+        try:
+            value = calculate(sum_.expression)
+        except ToolInputError:
+            continue
+        if len(value) <= _LONGEST:
+            break
+    texts = TALK["arithmetic_do" if sum_.verb else "arithmetic"]
+    text = wording.phrase(rng, texts, held, e=sum_.shown, d=sum_.shown)
+    talk.user(wording.spoken(rng, text, exact=[sum_.shown]))
+    talk.compute(sum_.expression, value)
+    answers = [value, f"That is {value}.", f"The result is {value}."]
+    if sum_.symbols:
+        answers.append(f"{sum_.shown} = {value}")
+    talk.say(rng.choice(answers))
+    return talk
+
+
+def _number(rng: random.Random, size: int | None = None) -> int:
+    return rng.randint(2, size or rng.choice([10, 20, 100, 100, 1000, 10_000, 100_000]))
+
+
+def _formula(rng: random.Random) -> Sum:
+    """Signs and numbers, in the ways they are written."""
+    size = rng.choice([10, 100, 1000, 100_000])
+    a, b, c, d = (rng.randint(2, size) for _ in range(4))
+    sign = rng.choice(["+", "-", "*", "*", "/"])
+    if sign == "/":
+        a *= b
+    match rng.randrange(12):
+        case 0 | 1:
+            text = f"{a} {sign} {b}"
+        case 2:
+            text = f"{a}{sign}{b}"
+        case 3:
+            text = f"({a} + {b}) * {c}"
+        case 4:
+            text = f"{a} {rng.choice('+-')} {b} {rng.choice('+-*')} {c}"
+        case 5:
+            text = f"{a} * ({b} - {c})"
+        case 6:
+            text = f"({a} {rng.choice('+-')} {b}) / {rng.choice([2, 4, 5, 8, 10])}"
+        case 7:
+            text = " + ".join(
+                map(str, [a, b, c, d, *rng.sample(range(2, 99), 2)][: rng.randint(3, 6)])
+            )
+        case 8:
+            text = f"{a / 10} {rng.choice('+-*')} {b}"
+        case 9:
+            text = f"-{a} + {b}"
+        case 10:
+            shown = rng.choice([f"{a}x{b}", f"{a} x {b}", f"{a} × {b}", f"{a} · {b}"])  # noqa: RUF001
+            return Sum(shown, f"{a}*{b}", symbols=True)
+        case _:
+            e, f = rng.randint(1000, 99_999), rng.randint(1000, 99_999)
+            sign = rng.choice("+-")
+            return Sum(f"{e:,} {sign} {f:,}", f"{e}{sign}{f}", symbols=True)
+    return Sum(text, text.replace(" ", ""), symbols=True)
+
+
+def _percent(rng: random.Random) -> Sum:
+    percent = rng.choice([1, 2, 3, 5, 7, 8, 10, 12, 15, 19, 20, 25, 30, 33, 40, 50, 60, 75, 90])
+    whole = _number(rng)
+    sign = rng.choice(["%", "%", " %", " percent", " per cent", "pct"])
+    return Sum(f"{percent}{sign} of {whole}", f"{whole}*{percent}/100", symbols="%" in sign)
+
+
+def _said(rng: random.Random, number: int) -> str:
+    """A number in digits, small ones at times in words."""
+    if number >= 100 or rng.random() < 0.75:
+        return str(number)
+    if number < 20:
+        return _SMALL[number]
+    tens, ones = _TENS[number // 10], number % 10
+    return f"{tens}{rng.choice('- ')}{_SMALL[ones]}" if ones else tens
+
+
+def _in_words(rng: random.Random) -> Sum:
+    """A noun phrase, such as ``the product of 17 and 23``."""
+    a, b, c = _number(rng), _number(rng), _number(rng, 20)
+    small = rng.randint(2, 12)
+    power = rng.randint(2, 4) if small > 2 else rng.randint(2, 10)
+    x, y, z = _said(rng, a), _said(rng, b), _said(rng, c)
+    the = rng.choice(["the ", ""])
+    sums = [
+        (f"{x} plus {y}", f"{a}+{b}"),
+        (f"{x} and {y} together", f"{a}+{b}"),
+        (f"{the}sum of {x} and {y}", f"{a}+{b}"),
+        (f"{the}sum of {x}, {y} and {z}", f"{a}+{b}+{c}"),
+        (f"{x} plus {y} plus {z}", f"{a}+{b}+{c}"),
+        (f"{x} minus {y}", f"{a}-{b}"),
+        (f"{x} less {y}", f"{a}-{b}"),
+        (f"{the}difference between {max(a, b)} and {min(a, b)}", f"{max(a, b)}-{min(a, b)}"),
+        (f"{x} times {y}", f"{a}*{b}"),
+        (f"{x} multiplied {rng.choice(['by', 'with'])} {y}", f"{a}*{b}"),
+        (f"{the}product of {x} and {y}", f"{a}*{b}"),
+        (f"{x} times {y} {rng.choice(['plus', 'minus'])} {z}", ""),
+        (f"{a * c} divided by {z}", f"{a * c}/{c}"),
+        (f"{a * c} over {c}", f"{a * c}/{c}"),
+        (f"{the}quotient of {a * c} and {c}", f"{a * c}/{c}"),
+        (f"half of {x}", f"{a}/2"),
+        (f"{rng.choice(['a quarter', 'one fourth', 'a fourth'])} of {a * 4}", f"{a * 4}/4"),
+        (f"a third of {a * 3}", f"{a * 3}/3"),
+        (f"a tenth of {x}", f"{a}/10"),
+        (f"{rng.choice(['twice', 'double', 'two times'])} {x}", f"2*{a}"),
+        (f"{rng.choice(['triple', 'three times'])} {x}", f"3*{a}"),
+        (f"{x} squared", f"{a}*{a}"),
+        (f"{the}square of {x}", f"{a}*{a}"),
+        (f"{z} cubed", f"{c}*{c}*{c}"),
+        (f"{small} to the power of {power}", "*".join([str(small)] * power)),
+        (f"{small}{rng.choice(['^', '**', ' ^ ', ' ** '])}{power}", "*".join([str(small)] * power)),
+        (f"{small} to the {_ORDINALS[power]} power", "*".join([str(small)] * power)),
+        (f"{x} increased by {y}", f"{a}+{b}"),
+        (f"{x} reduced by {y}", f"{a}-{b}"),
+    ]
+    shown, expression = rng.choice(sums)
+    if not expression:
+        expression = f"{a}*{b}{'+' if ' plus ' in shown else '-'}{c}"
+    return Sum(shown, expression)
+
+
+def _order(rng: random.Random) -> Sum:
+    """An order, such as ``multiply 17 by 23``."""
+    a, b, c = _number(rng), _number(rng), _number(rng, 20)
+    x, y, z = _said(rng, a), _said(rng, b), _said(rng, c)
+    percent = rng.choice([5, 10, 15, 20, 25, 50])
+    sums = [
+        (f"multiply {x} {rng.choice(['by', 'with', 'and'])} {y}", f"{a}*{b}"),
+        (f"add {x} {rng.choice(['and', 'to', 'plus'])} {y}", f"{a}+{b}"),
+        (f"add up {x}, {y} and {z}", f"{a}+{b}+{c}"),
+        (f"sum up {x}, {y} and {z}", f"{a}+{b}+{c}"),
+        (f"sum {x} and {y}", f"{a}+{b}"),
+        (f"subtract {x} from {y}", f"{b}-{a}"),
+        (f"take {x} away from {y}", f"{b}-{a}"),
+        (f"deduct {x} from {y}", f"{b}-{a}"),
+        (f"divide {a * c} by {z}", f"{a * c}/{c}"),
+        (f"split {a * c} into {z} equal parts", f"{a * c}/{c}"),
+        (f"take {percent}% of {a}", f"{a}*{percent}/100"),
+        (f"double {x}", f"2*{a}"),
+        (f"halve {x}", f"{a}/2"),
+        (f"square {x}", f"{a}*{a}"),
+        (f"triple {x}", f"3*{a}"),
+        (f"take {x} and add {y}", f"{a}+{b}"),
+        (f"take {x} and subtract {y}", f"{a}-{b}"),
+        (f"start with {x} and multiply it by {y}", f"{a}*{b}"),
+        (f"add {x} and {y} and multiply the result by {z}", f"({a}+{b})*{c}"),
+        (f"average {x}, {y} and {z}", f"({a}+{b}+{c})/3"),
+    ]
+    shown, expression = rng.choice(sums)
+    return Sum(shown, expression, verb=True)
+
+
+def _average(rng: random.Random) -> Sum:
+    size = rng.choice([10, 20, 100, 1000])
+    numbers = [rng.randint(1, size) for _ in range(rng.randint(2, 5))]
+    if rng.random() < 0.5:  # a whole number
+        numbers[-1] += -sum(numbers) % len(numbers)
+    name = rng.choice(["average", "mean", "arithmetic mean", "mean value", "average value"])
+    *most, last = map(str, numbers)
+    listed = f"{', '.join(most)}{rng.choice([' and ', ', '])}{last}"
+    if rng.random() < 0.15:
+        listed = f"[{', '.join(map(str, numbers))}]"
+    the = rng.choice(["the ", "the ", ""])
+    return Sum(f"{the}{name} of {listed}", f"({'+'.join(map(str, numbers))})/{len(numbers)}")
+
+
+_MAKERS = [_formula, _formula, _percent, _in_words, _in_words, _order, _average]
+
+
+def count_letters(talk: Conversation, rng: random.Random, held: bool = False) -> None:
+    """How often a letter occurs in a word. People care little about its case: the word decides."""
+    word = _word(rng)
+    if rng.random() < 0.85:
+        letter = rng.choice([sign for sign in word if sign.isalpha()])
+    else:
+        letter = rng.choice("abcdefghijklmnopqrstuvwxyz")
+        letter = letter.upper() if word.isupper() else letter
+    if letter.swapcase() in word:  # both cases occur: it would not be clear what is asked
+        letter, word = letter.lower(), word.lower()
+    asked = letter.swapcase() if rng.random() < 0.15 else letter
+    text = wording.phrase(rng, TALK["count_letters"], held, c=asked, w=word)
+    talk.user(wording.spoken(rng, text, exact=[word]))
+    count = calculate(f"'{word}'.count('{letter}')")
+    talk.compute(f"'{word}'.count('{letter}')", count)
+    talk.say(f'The letter "{letter}" occurs {count} time{"" if count == "1" else "s"} in "{word}".')
+
+
+def _word(rng: random.Random) -> str:
+    """A word, a name as in code, or something that could be a word."""
+    match rng.randrange(8):
+        case 0 | 1:
+            word = rng.choice(WORDS)
+        case 2:
+            word = rng.choice(_IDENTIFIERS)
+        case 3:
+            word = "_".join(rng.sample(NEW_NAMES, rng.choice([1, 2, 2, 3])))
+        case 4:
+            word = "".join(name.capitalize() for name in rng.sample(NEW_NAMES, 2))
+        case _:
+            word = _made_up(rng)
+    chance = rng.random()
+    if chance < 0.08:
+        return word.upper()
+    return word.capitalize() if chance < 0.16 else word
+
+
+def _made_up(rng: random.Random) -> str:
+    middle = "".join(
+        rng.choice(_ONSETS) + rng.choice(_VOWELS) for _ in range(rng.choice([1, 1, 2, 2, 3]))
+    )
+    return (
+        rng.choice(["", "", "", *_PREFIXES]) + middle + rng.choice(_ONSETS) + rng.choice(_SUFFIXES)
+    )
+
+
+_NUMBERS = """
+zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
+sixteen seventeen eighteen nineteen
+"""
+_SMALL = _NUMBERS.split()
+_SERIES = """
+zero ten twenty thirty forty fifty sixty seventy eighty ninety
+zeroth first second third fourth fifth sixth seventh eighth ninth tenth
+"""
+_TENS, _ORDINALS = (line.split() for line in _SERIES.strip().split("\n"))
+
+_SYLLABLES = """
+un re inter over pre dis mis under super anti trans micro multi sub con ex
+b bl br c ch cr d dr f fl g gl gr h j k l ll m mm n nn p pl pp qu r rr s sc sh ss st str sw t th v
+a a e e i i o o u ea ee ai oo ou io ie
+ation ing ness able ible ment er ism ist ity ous ful less ly ed al ic ence ship ward a e o et y age
+"""
+_PREFIXES, _ONSETS, _VOWELS, _SUFFIXES = (line.split() for line in _SYLLABLES.strip().split("\n"))
+
+_IDENTIFIERS = sorted(
+    name
+    for name in {*keyword.kwlist, *dir(builtins), *sys.stdlib_module_names, *MODULE_WORDS}
+    if len(name) > 3 and not name.startswith("_") and all(c.isalpha() or c == "_" for c in name)
+)
+
+WORDS = (wording.FOLDER / "words.txt").read_text(encoding="utf-8").split()
