@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import random
 
-from training.wording import phrases
+from training import decline_words
+from training.wording import chosen, lists, phrases
 
 _FEATURES = """
 OAuth
@@ -287,17 +288,27 @@ what is love | answer general questions
 """.strip().split("\n")
 
 
+_LINES = [
+    *(f"{asked} | {what}" for what, lines in lists("declines.txt").items() for asked in lines),
+    *decline_words.DECLINES,
+    *_OPEN,
+]
+
+
 def request(rng: random.Random, held: bool = False) -> tuple[str, str]:
-    """(what the user says, what the model says that it cannot do)"""
+    """(what the user says, what the model says that it cannot do)
+
+    The model would garble objects that it copies, so the answer names the kind of request.
+    """
     draw = rng.random()
-    if draw < 0.42:
+    if draw < 0.16:
         x = rng.choice(phrases(_FEATURES, held))
-        return rng.choice(phrases(_ADD, held)).replace("{x}", x), f"add {x}"
-    if draw < 0.57:
+        return rng.choice(phrases(_ADD, held)).replace("{x}", x), "add features"
+    if draw < 0.22:
         x = rng.choice(phrases(_SYSTEMS, held))
-        return rng.choice(phrases(_MOVE, held)).replace("{x}", x), f"move a project to {x}"
-    if draw < 0.74:
+        return rng.choice(phrases(_MOVE, held)).replace("{x}", x), "move a project"
+    if draw < 0.29:
         x = rng.choice(phrases(_TOPICS, held))
-        return rng.choice(phrases(_EXPLAIN, held)).replace("{x}", x), f"help with {x}"
-    asked, what = rng.choice(phrases(_OPEN, held)).split("|")
+        return rng.choice(phrases(_EXPLAIN, held)).replace("{x}", x), "answer general questions"
+    asked, _, what = chosen(rng, _LINES, held).rpartition("|")
     return asked.strip(), what.strip()

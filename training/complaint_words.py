@@ -24,8 +24,7 @@ SAID = """
 {thing} [changes|touches|uses|takes|looks at] the wrong {other}
 {thing} [does nothing|has no effect|doesn't do anything|seems to do nothing]
 {thing} got broken [by the last commit|in the last release|by my refactoring|somehow|last week]
-{thing} [must|should] [be right|work] for {others} [too|as well] but [it isn't|it doesn't|no]
-{thing} = [broken|wrong|bug]
+{thing} [must|should] work for {others} [too|as well] but [it doesn't|it fails]
 {thing}: [broken|wrong|wrong result|off by one|not what the tests want|nope]
 {value} is [one too high|one too low|off by one|too big|too small|too high|too low|always zero|always the same|negative|empty|doubled|twice as big as it should be|half of what it should be]
 {value} is [not what it should be|not what I expect|wrong for some {others}|wrong for the last {other}|wrong if there are no {others}]

@@ -132,7 +132,7 @@ code not [work|working|correct], [please fix|fix|need fix]
 [repair|fix] [everything that is broken|what is broken|the broken thing|the broken code]
 [bug fix|bugfix|hotfix] [please|needed|]
 [please|] [correct|fix] the [implementation|source|code], [the tests are right|not the tests|leave the tests alone]
-[fix|repair] [without|but don't] [touching|touch] the tests
+[fix|repair|correct] [it|this|the code] [without touching|but don't touch|but leave] the tests
 the spec is in the tests, the code [doesn't follow it|is wrong] [, fix it|]
 make [pytest|the test suite|CI|the build] [green|pass|happy] [again|please|]
 [off by one|wrong operator|wrong variable|typo] somewhere, [find it|fix it|please fix]
@@ -185,10 +185,10 @@ spot the bug in {f} and fix it
 [tests of|tests for|the tests of] [{f}|`{f}`] [are red|fail|don't pass] [, fix it|, repair the function|]
 [somebody|I|my colleague] [broke|messed up|changed] {f} [, fix it|, please repair|and now tests fail]
 [find|spot|locate] the [bug|mistake|error|wrong line] in [{f}|`{f}`|{f} ({path})] [and fix it|and correct it|]
-[why|how come] [is {f} wrong|does {f} give wrong results|is {f} broken]? [fix it|please repair it|]
+why [is {f} wrong|does {f} give wrong results|is {f} broken]? [fix it|please repair it|]
 what's wrong with {f}? [please fix|fix it|repair it]
 [make|get] {f} [work|right|correct] [again|please|]
-{f} [has to|must|should] [work|be right] but [it doesn't|it isn't|the tests say no] [, fix|]
+{f} [has to|must|should] work but [it doesn't|it fails|the tests say no] [, fix|]
 [I suspect|I think|maybe|probably] [the bug is in {f}|{f} is the culprit|{f} is to blame] [, fix it|, please check|]
 [have a look at|look at|look into|check|take care of] {f} [, it's broken|, tests fail|, it is wrong|, something is off]
 {f} [broken|wrong|buggy|kaputt] [!|, fix|, pls fix|]
@@ -227,7 +227,7 @@ the [tests|unit tests] [say|show] that {path} is [wrong|broken] [, fix|]
 [have a look at|look at|check] {path}, [it's broken|something is wrong|the tests fail|there's a bug in it]
 [the code in|what's in] {path} [doesn't do what the tests want|gives wrong results|does not work]
 make {path} [work|right] [again|]
-[why|what] is {path} [broken|failing]? fix it
+why is {path} [broken|failing|wrong]? [please|] fix it
 the [culprit|cause|error] is [probably|] in {path} [, fix it|]
 """.strip().split("\n")
 
@@ -254,7 +254,7 @@ look into {test}
 [please|could you|can you|] [fix|repair|solve] [{test}|`{test}`|the test {test}|{testfile}::{test}] [please|pls|for me|]
 [{test}|`{test}`|{testfile}::{test}] [fails|is red|is failing|doesn't pass|does not pass|broke|is broken] [, fix|, please fix it|, why? fix|. Fix the code.|. Please repair the code.|]
 [make|get] [{test}|`{test}`] [pass|green|work] [again|please|]
-[why|how come] [does|is] {test} [failing|red|fail]? [fix it|please fix the code|]
+why is {test} [failing|red|broken]? [fix it|please fix the code|]
 the test {test} [in {testfile}|] [fails|is red|breaks] [since today|after the merge|for me|] [, fix|, please look|]
 [everything passes|all tests pass|all green] [except|but] {test} [, fix|, please fix|]
 only {test} [fails|is red] [, fix it|]
