@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 
 from training import decline_words
-from training.wording import chosen, lists, phrases
+from training.wording import bare, chosen, lists, phrases
 
 _FEATURES = """
 OAuth
@@ -294,6 +294,9 @@ _LINES = [
     *_OPEN,
 ]
 
+# Under another heading, another line may say the same.
+_HELD = frozenset(bare(line.rpartition("|")[0]) for line in phrases(_LINES, held=True))
+
 
 def request(rng: random.Random, held: bool = False) -> tuple[str, str]:
     """(what the user says, what the model says that it cannot do)
@@ -310,5 +313,7 @@ def request(rng: random.Random, held: bool = False) -> tuple[str, str]:
     if draw < 0.29:
         x = rng.choice(phrases(_TOPICS, held))
         return rng.choice(phrases(_EXPLAIN, held)).replace("{x}", x), "answer general questions"
-    asked, _, what = chosen(rng, _LINES, held).rpartition("|")
-    return asked.strip(), what.strip()
+    while True:
+        asked, _, what = chosen(rng, _LINES, held).rpartition("|")
+        if held or bare(asked) not in _HELD:
+            return asked.strip(), what.strip()

@@ -343,7 +343,7 @@ at least two things are broken here
 [two|several|some|many|a few|multiple] tests [fail|are failing|are red|don't pass|broke] [, fix them all|, please fix all|, fix both|. Fix everything.|]
 [there are|we have|I found] [two|several|some|a few|at least two] [bugs|mistakes|faults|problems] [in here|in the code|] [, fix them|, fix all of them|, please repair|. Find and fix them.]
 [find|find and fix|repair|correct] [all|both|the two|the] [bugs|mistakes|faults|errors] [in this repo|in the code|please|]
-[make|get] all [the|] tests [pass|green] [again|please|]
+[make|get] all [the|] tests [pass|green], [not just one|there is more than one bug|each of them]
 [everything|half of it|a lot|more than one thing] is [broken|red|wrong] [, fix it all|, please repair|]
 [two|both] [things|functions] are [broken|wrong], [fix both|repair them|please fix]
 [all|the|my|our] tests [are red|fail|broke], [fix all of them|don't stop after the first|one after the other please|there's more than one bug]
