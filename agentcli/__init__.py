@@ -28,7 +28,7 @@ def __getattr__(name: str) -> object:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib  # not at the top, as the supervisor loads this as well: 1 ms of its start
+    import importlib  # here, because the supervisor imports this package too and it takes 1 ms
 
     value = getattr(importlib.import_module(home), name)
     globals()[name] = value

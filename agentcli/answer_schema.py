@@ -1,7 +1,7 @@
-"""Holds the final answer to a JSON Schema: ``agentcli run --output-schema FILE``.
+"""Validates the final answer against a JSON Schema: ``agentcli run --output-schema FILE``.
 
-The model gets the schema with the task. An answer that does not fit goes back to it with the
-reason; after a few of these the run ends unsolved.
+The model gets the schema with the task. An invalid answer goes back to it with the reason; after a
+few of these the run ends unsolved.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ _FENCED = re.compile(r"```(?:json)?[ \t]*\n(.*)\n```", re.DOTALL)
 
 
 class AnswerSchema:
-    """A critic that holds final answers to a JSON Schema."""
+    """A critic that validates final answers against a JSON Schema."""
 
     def __init__(self, schema: dict[str, Any] | bool) -> None:
-        """Raises ValueError where this is no JSON Schema; a reference must stay inside it."""
+        """Raises ``ValueError`` if this is not a JSON Schema, or has references to the outside."""
         self._schema = schema
         self._validator = jsonschema_rs.validator_for(schema, retriever=_retrieve_nothing)
         self._failed = 0
 
     @classmethod
     def read(cls, file: Path) -> AnswerSchema:
-        """The schema in a file.
+        """Read a schema from a file.
 
         Raises:
-            UsageError: it cannot be read, or is no JSON Schema.
+            UsageError: it cannot be read, or is not a JSON Schema.
         """
         try:
             schema = json.loads(file.read_text(encoding="utf-8"))
@@ -51,7 +51,7 @@ class AnswerSchema:
 
     @property
     def instruction(self) -> str:
-        """What the model is told with the task."""
+        """The text that the model gets with the task."""
         schema = json.dumps(self._schema, ensure_ascii=False)
         return (
             "When you are done, your final answer must be one JSON value and nothing else, "
@@ -59,10 +59,10 @@ class AnswerSchema:
         )
 
     def value(self, answer: str) -> Any:
-        """The value that an answer gives.
+        """Parse and validate an answer.
 
         Raises:
-            ValueError: what is wrong with it, in a sentence.
+            ValueError: the answer is invalid; the message is a sentence for the model.
         """
         text = answer.strip()
         if (fenced := _FENCED.fullmatch(text)) is not None:
@@ -77,14 +77,14 @@ class AnswerSchema:
         return value
 
     def canonical(self, answer: str) -> str:
-        """The answer as JSON in one line; as it is where it does not fit the schema."""
+        """The answer as JSON in one line; unchanged if it does not fit the schema."""
         try:
             return json.dumps(self.value(answer), ensure_ascii=False)
         except ValueError:
             return answer
 
     async def review(self, state: AgentState) -> Review:
-        """Send back a final answer that does not fit."""
+        """Send an invalid final answer back to the model."""
         if not is_final(state):
             return Review()
         try:

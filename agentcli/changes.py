@@ -1,8 +1,9 @@
-"""A session's changes as git sees them, to show and to commit.
+"""Shows and commits a session's changes with git.
 
-A commit takes exactly the named files, through an index of its own; in the user's index only the
-entries of these files are updated. No hooks run: a hook could be, or call, a file that the session
-has just written, and nothing would confine it here. Commits are signed as the user has configured.
+A commit contains exactly the named files. It is made through a temporary index; in the user's index
+only the entries of these files are updated. Hooks do not run: a hook could be, or call, a file that
+the session has just written, and here it would not be sandboxed. Commits are signed if the user has
+configured that.
 """
 
 from __future__ import annotations
@@ -22,17 +23,17 @@ from agentcli.text import truncate
 _DRAFTED_CHARS = 40_000
 _SUBJECT_CHARS = 100
 _PASSED = ("GIT_AUTHOR_", "GIT_COMMITTER_", "GNUPGHOME", "SSH_AUTH_SOCK")
-"""Who commits, and what signs."""
+"""Prefixes of variables passed on to git: the author, and what signing needs."""
 
 NOTHING: Mapping[str, bytes] = MappingProxyType({})
-"""No file of which only a part is committed."""
+"""The default for ``parts``: all files are committed as a whole."""
 
 
 class Changes:
-    """The git repository that a workspace lies in; paths are relative to the workspace."""
+    """The git repository that contains a workspace. Paths are relative to the workspace."""
 
     def __init__(self, workspace: Path, environ: Mapping[str, str]) -> None:
-        """Raises UsageError: git is missing, or the workspace is in no repository."""
+        """Raises ``UsageError`` if git is missing or the workspace is not in a repository."""
         self._folder = workspace
         self._environ = environ
         self._own = {"GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0"}
@@ -46,18 +47,21 @@ class Changes:
             raise UsageError(f"{workspace}: {said}", hint="Make one: git init") from error
 
     def uncommitted(self, paths: Iterable[str] = ()) -> set[str]:
-        """Files that differ from the last commit, staged or not, also those it does not know."""
+        """Files that differ from the last commit, staged or not, including untracked ones."""
         prefix = self._git("rev-parse", "--show-prefix").rstrip("\n")
         given = ["--", *(f":(top,literal){prefix}{path}" for path in paths)]
         status = self._git(
             *("status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all"), *given
         )
-        # Names are relative to the repository; what lies outside the workspace starts with ../
+        # Names are relative to the repository; those outside the workspace become ../...
         found = [entry[3:] for entry in status.split("\0") if entry]
         return {os.path.relpath(path, prefix or ".") for path in found}
 
     def written_to(self, folder: Path, paths: Collection[str]) -> Path:
-        """Write what the last commit has of these files, as a checkout would; where they lie."""
+        """Write these files as of the last commit into ``folder``, like a checkout.
+
+        Return the folder there that corresponds to the workspace.
+        """
         prefix = self._git("rev-parse", "--show-prefix").rstrip("\n")
         with self._own_index(()) as index:
             known = self._git("ls-files", "-z", "--", *self._literal(paths), own=index)
@@ -66,7 +70,7 @@ class Changes:
         return folder / prefix
 
     def merged(self, now: bytes, before: bytes, after: bytes) -> bytes | None:
-        """``now`` with the change from ``before`` to ``after`` made; None where they overlap."""
+        """Apply the change from ``before`` to ``after`` to ``now``; None if they conflict."""
         with tempfile.TemporaryDirectory(prefix="agentcli-merge-") as folder:
             files = [Path(folder, name) for name in ("now", "before", "after")]
             for file, content in zip(files, (now, before, after), strict=True):
@@ -78,19 +82,19 @@ class Changes:
             return files[0].read_bytes()
 
     def diff(self, paths: Collection[str], parts: Mapping[str, bytes] = NOTHING) -> str:
-        """What a commit of these files would hold, as a unified diff; binary files by name."""
+        """What a commit of these files would contain, as a unified diff; binary files by name."""
         with self._own_index(paths, parts) as index:
             return self._git("diff", "--cached", "--no-ext-diff", "--no-textconv", own=index)
 
     def commit(
         self, paths: Collection[str], message: str, parts: Mapping[str, bytes] = NOTHING
     ) -> str:
-        """Commit these files, and nothing else; returns the new commit's short name.
+        """Commit these files and nothing else; return the new commit's short hash.
 
-        Those in ``parts`` are committed with that content; on disk they stay as they are.
+        Files in ``parts`` are committed with that content; on disk they stay as they are.
 
         Raises:
-            UsageError: git refuses, for example because it knows no author; nothing has changed.
+            UsageError: git refuses, for example because no author is set; nothing has changed.
         """
         with self._own_index(paths, parts) as index:
             self._git("commit", "-q", "-m", message, "--cleanup=strip", own=index)
@@ -108,7 +112,7 @@ class Changes:
         return index
 
     def _add_part(self, path: str, content: bytes, index: _OwnIndex) -> None:
-        """Put a content of our own in the place of a file that the last commit has."""
+        """Put a given content into the index for a file that is in the last commit."""
         listed = self._git(
             "ls-files", "-s", "-z", "--full-name", "--", *self._literal([path]), own=index.variables
         )
@@ -138,7 +142,7 @@ class Changes:
 
 
 class _OwnIndex:
-    """A file for GIT_INDEX_FILE, gone at the end of a with block that is given its variables."""
+    """A temporary index. As a context manager it yields its variables and is removed at the end."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="agentcli-index-")
@@ -154,12 +158,12 @@ class _OwnIndex:
 async def draft_message(
     client: LLMClient, prompt: str, task: str, diff: str
 ) -> tuple[str, ChatResponse]:
-    """A commit's message by the model, and its whole answer, which has cost something.
+    """Let the model write a commit message; also return its whole answer, for the costs.
 
-    ``prompt`` says how to write one. A model that says nothing gets the task's first line.
+    ``prompt`` says how to write one. If the answer is empty, the task's first line is used.
 
     Raises:
-        ProviderError: it cannot be asked.
+        ProviderError: the model cannot be asked.
     """
     told = user(f"# Task\n\n{task}\n\n# Diff\n\n{truncate(diff, _DRAFTED_CHARS)}")
     response = await chat(client, ChatRequest((system(prompt), told)))
@@ -167,13 +171,13 @@ async def draft_message(
 
 
 def first_line(task: str) -> str:
-    """A subject made of a task."""
+    """A commit subject from the first line of a task."""
     lines = [line.strip("# ").strip() for line in task.splitlines() if line.strip("# ").strip()]
     return (lines or ["Changes by agentcli"])[0][:_SUBJECT_CHARS]
 
 
 def _bare(text: str) -> str:
-    """Without the fence that models put around a message."""
+    """Remove the code fence that models put around a message."""
     lines: Sequence[str] = text.strip().splitlines()
     if len(lines) > 2 and lines[0].startswith("```") and lines[-1].strip() == "```":
         lines = lines[1:-1]

@@ -1,8 +1,8 @@
-"""Settings: defaults < the user's TOML < its profile < the project's TOML < environment < flags.
+"""Loads settings: defaults < user's TOML < its profile < project's TOML < environment < flags.
 
-Every value remembers which layer set it. An unknown key is an error, never a guess. A project's
-file may come from anyone: until the folder is trusted, only its harmless keys are used, and
-``notices`` names the others.
+Every value remembers which layer set it. An unknown key is an error. A project's file may come from
+anyone: until the folder is trusted, only its harmless keys are used, and ``notices`` names the
+others.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PROJECT_KEYS = ("checks", "max_steps", "timeout_s", "permissions.ask", "permissi
 """What a project's file may set without trust: nothing that spends, sends or unlocks."""
 
 _PREFIX = "AGENTCLI_"
-# Where files live and which profile holds: not settings themselves.
+# These say where files are and which profile applies; they are not settings.
 _NO_SETTINGS = {"CONFIG_DIR", "DATA_DIR", "STATE_DIR", "CACHE_DIR", "PROFILE"}
 
 
@@ -35,7 +35,7 @@ _NAMED_SECTIONS: dict[str, type[BaseModel]] = {
     "providers": ProviderSettings,
     "servers": McpServerSettings,
 }
-"""Keys whose values are sections under names of the user's own."""
+"""Keys whose values are sections with names chosen by the user."""
 
 
 _ADDED_UP = ("hooks", "permissions.allow", "permissions.ask", "permissions.deny")
@@ -51,12 +51,12 @@ def load(
     trusted: bool = False,
     profile: str | None = None,
 ) -> Settings:
-    """Read all layers. ``flags`` maps keys to values; None values are flags that were not given.
+    """Read all layers. ``flags`` maps keys to values; None stands for a flag that was not given.
 
-    ``profile`` names a ``[profiles.NAME]`` of the user's file; without, AGENTCLI_PROFILE does.
+    ``profile`` names a ``[profiles.NAME]`` of the user's file; the default is AGENTCLI_PROFILE.
 
     Raises:
-        ConfigError: a file that cannot be read, an unknown key or a value of the wrong type.
+        ConfigError: a file cannot be read, a key is unknown, or a value has the wrong type.
     """
     environ = os.environ if environ is None else environ
     user_file = user_file or user_folder(environ) / "config.toml"
@@ -74,7 +74,7 @@ def load(
             for other in _replaced(values, key):
                 sources.pop(other, None)
             if key in _ADDED_UP and isinstance(before := _get(values, key), list):
-                # A layer above must not silence what one below forbids.
+                # A higher layer must not drop what a lower one forbids.
                 value = before + value if isinstance(value, list) else value
                 name = f"{sources.get(key)}, {name}"
             _set(values, key, value)
@@ -113,7 +113,7 @@ def load(
 
 
 def _profiles(layer: dict[str, Any], file: Path) -> dict[str, Mapping[str, Any]]:
-    """Take the profiles out of the user's file; each is a layer of its own."""
+    """Remove the profiles from the user's file and return them; each is a layer of its own."""
     found = layer.pop("profiles", {})
     if not isinstance(found, dict) or not all(isinstance(one, dict) for one in found.values()):
         raise ConfigError(f"{file}: profiles should be sections, such as [profiles.work]")
@@ -123,7 +123,7 @@ def _profiles(layer: dict[str, Any], file: Path) -> dict[str, Mapping[str, Any]]
 
 
 def _tops(layer: Mapping[str, Any]) -> list[str]:
-    """Its keys as trust speaks of them: by the top one, but for permissions."""
+    """The keys as ``PROJECT_KEYS`` names them: top-level ones, except inside permissions."""
     found: list[str] = []
     for key, value in layer.items():
         inner = value if key == "permissions" and isinstance(value, Mapping) else None
@@ -132,7 +132,7 @@ def _tops(layer: Mapping[str, Any]) -> list[str]:
 
 
 def _harmless(layer: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a project's file holds without trust."""
+    """The part of a project's file that applies without trust."""
     kept: dict[str, Any] = {key: value for key, value in layer.items() if key in PROJECT_KEYS}
     rules = layer.get("permissions")
     if isinstance(rules, Mapping):
@@ -143,19 +143,19 @@ def _harmless(layer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def cache_folder(environ: Mapping[str, str] | None = None) -> Path:
-    """Where what can be made again lives; ``AGENTCLI_CACHE_DIR`` overrides the platform's."""
+    """The folder for caches; ``AGENTCLI_CACHE_DIR`` overrides the platform's."""
     root = (os.environ if environ is None else environ).get(f"{_PREFIX}CACHE_DIR")
     return Path(root) if root else platformdirs.user_cache_path("agentcli", appauthor=False)
 
 
 def user_folder(environ: Mapping[str, str] | None = None) -> Path:
-    """Where the user's configuration lives; ``AGENTCLI_CONFIG_DIR`` overrides the platform's."""
+    """The user's configuration folder; ``AGENTCLI_CONFIG_DIR`` overrides the platform's."""
     root = (os.environ if environ is None else environ).get(f"{_PREFIX}CONFIG_DIR")
     return Path(root) if root else platformdirs.user_config_path("agentcli", appauthor=False)
 
 
 def nearest(key: str, known: Sequence[str]) -> str:
-    """A hint for a wrong key."""
+    """A hint for an unknown key."""
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     return f'Did you mean "{close[0]}"?' if close else f"There are: {', '.join(known)}"
 
@@ -199,7 +199,7 @@ def _check_keys(
 
 
 def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, str, Any]]:
-    """(variable, key, value); ``__`` stands for the dot, as in AGENTCLI_CHECKS__TEST."""
+    """Yield (variable, key, value); ``__`` stands for a dot, as in AGENTCLI_CHECKS__TEST."""
     for variable, text in sorted(environ.items()):
         name = variable.removeprefix(_PREFIX)
         if name == variable or name in _NO_SETTINGS:
@@ -209,8 +209,11 @@ def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, str, An
 
 
 def from_text(key: str, text: str) -> Any:
-    """A text as the type of its key: TOML for numbers, switches and what begins with a bracket,
-    words between commas for lists, one rule for permissions."""
+    """Convert a text to the type of its key.
+
+    Numbers, booleans and texts that start with a bracket are read as TOML, lists as comma-separated
+    words, and permissions as one rule.
+    """
     kinds = _kinds(_annotation(key))
     takes_list = tuple in kinds
     in_brackets = takes_list and text.lstrip().startswith("[")
@@ -228,12 +231,12 @@ def from_text(key: str, text: str) -> Any:
 
 
 def _is_command(key: str) -> bool:
-    """Whether a line is split into words by the settings themselves."""
+    """Whether ``settings.Command`` itself splits the key's text into words."""
     return key.rpartition(".")[2] in ("command", "api_key_command")
 
 
 def _annotation(key: str) -> Any:
-    """The type of a key's values, with or without its profile; None where there is no such key."""
+    """The type of a key, also of one inside a profile; None if there is no such key."""
     path = key.split(".")
     at: Any = Settings
     for step in path[2:] if path[0] == "profiles" else path:
@@ -246,7 +249,7 @@ def _annotation(key: str) -> Any:
 
 
 def _kinds(annotation: Any) -> set[Any]:
-    """What values of a type may be: str, tuple, dict and so on."""
+    """The Python types that values of an annotation can have: str, tuple, dict and so on."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _kinds(arguments[0])
@@ -293,7 +296,7 @@ def _get(values: Mapping[str, Any], key: str) -> Any:
 
 
 def _replaced(values: Mapping[str, Any], key: str) -> Iterator[str]:
-    """Keys whose values give way to this one: a section where a value is set, or the reverse."""
+    """Yield keys that setting this one replaces: a section by a value, or a value by a section."""
     at: Any = values
     path = key.split(".")
     for depth, step in enumerate(path, start=1):

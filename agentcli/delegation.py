@@ -1,7 +1,7 @@
 """Sub-agents: each has its own history, journal and limits, and reads the same workspace.
 
 A sub-agent has only tools that read, and cannot delegate further. Its requests count towards the
-usage and cost of the session that it works for.
+usage and cost of the parent session.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from agentcli.wording import describe_call
 
 _STEPS = 30
 _SHARE = 0.5
-"""Of what the session may still use, for one sub-agent."""
+"""The share of the session's remaining budget that one sub-agent may use."""
 
 
 class SubAgent(Behaviour):
@@ -39,12 +39,12 @@ class SubAgent(Behaviour):
         self._prompts = prompts
 
     def build_system_prompt(self, state: AgentState) -> str:
-        """The prompt ``subagent`` with the workspace's place."""
+        """The prompt ``subagent`` with the workspace's path."""
         return self._prompts.render("subagent", {"workspace": state.workspace})
 
 
 class Delegation:
-    """The sub-agents of one session; ``agent`` is set to the one they work for."""
+    """The sub-agents of one session. ``agent`` must be set to their parent."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Delegation:
         self._numbers = itertools.count(1)
 
     async def spawn(self, question: str, context: ToolContext) -> ToolOutput:
-        """Run a sub-agent to its end; its answer, or why there is none."""
+        """Run a sub-agent to its end; return its answer, or why there is none."""
         parent = self.agent
         assert parent is not None
         name = self._next_name()
@@ -112,7 +112,7 @@ class Delegation:
         return ToolOutput(f"error: the sub-agent came to no answer: {why}", Outcome.ERROR)
 
     def _next_name(self) -> str:
-        """A resumed session has sub-agents of before."""
+        """The next unused name: a resumed session has sub-agents from before."""
         return next(
             name
             for number in self._numbers
@@ -133,6 +133,6 @@ class Delegation:
 
 
 def _rules(parent: Agent) -> Rules:
-    """What the user has forbidden holds for sub-agents as well."""
+    """The parent's rules: what the user forbids applies to sub-agents too."""
     permissions = parent.tools.permissions
     return permissions.rules if isinstance(permissions, ModePermissions) else Rules()

@@ -1,4 +1,4 @@
-"""Unified diffs for people: what an edit changed, fast for large files as well."""
+"""Unified diffs of edits, fast for large files too."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 
 CONTEXT = 3
 _MAX_CHARS = 200_000
-# Lines of one side times lines of the other: up to the first the best comparison, up to the second
-# difflib's shortcut, each well under a second.
+# Lines of one side times lines of the other. Up to ``_EXACT`` the comparison is exact, up to
+# ``_ROUGH`` difflib's heuristic is used; each takes well under a second.
 _EXACT, _ROUGH = 1_000_000, 50_000_000
 
 _Opcode = tuple[str, int, int, int, int]
@@ -18,10 +18,10 @@ _TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
 def unified_diff(before: str | None, after: str, path: str) -> str:
-    r"""The change of one file in git's form; ``before`` of None means that it was created.
+    r"""The change of one file in git's format; a ``before`` of None means that it was created.
 
-    Lines end where ``\n`` stands, so that a changed line ending shows as a change. A huge change
-    is cut, at a line of a hunk if need be, and stays a diff that can be read by programs.
+    Lines end only at ``\n``, so that a changed line ending shows as a change. A huge diff is
+    truncated, within a hunk if need be, but stays valid.
     """
     if before == after:
         return ""
@@ -42,7 +42,7 @@ def _lines(text: str) -> list[str]:
 
 
 def _hunks(old: list[str], new: list[str], room: int) -> Iterator[str]:
-    # Most edits leave most of a file alone: compare only what lies between, and its context.
+    # Most edits change little: compare only the part between the common start and end.
     shorter = min(len(old), len(new))
     first = next((n for n in range(shorter) if old[n] != new[n]), shorter)
     rest = shorter - first
@@ -54,7 +54,7 @@ def _hunks(old: list[str], new: list[str], room: int) -> Iterator[str]:
 
 
 def _opcodes(old: list[str], new: list[str], head: int, tail: int) -> Iterator[_Opcode]:
-    """What differs, where the first ``head`` and the last ``tail`` lines are known to be equal."""
+    """Compare lines of which the first ``head`` and the last ``tail`` are known to be equal."""
     end_old, end_new = len(old) - tail, len(new) - tail
     yield "equal", 0, head, 0, head
     a, b = old[head:end_old], new[head:end_new]
@@ -69,7 +69,7 @@ def _opcodes(old: list[str], new: list[str], head: int, tail: int) -> Iterator[_
 
 
 def _groups(opcodes: Iterable[_Opcode]) -> Iterator[list[_Opcode]]:
-    """Changes that share their context belong into one hunk."""
+    """Group changes into hunks; those whose contexts overlap share one."""
     group: list[_Opcode] = []
     for tag, i, i_end, j, j_end in opcodes:
         if tag == "equal" and i_end - i > 2 * CONTEXT:
@@ -114,6 +114,6 @@ def _row(sign: str, line: str) -> str:
 
 
 def changed_tokens(old: str, new: str) -> tuple[int, int]:
-    """How many words and signs of ``old`` go and of ``new`` come; those that move count as none."""
+    """Count the tokens removed from ``old`` and added in ``new``; moved tokens do not count."""
     before, after = Counter(_TOKEN.findall(old)), Counter(_TOKEN.findall(new))
     return (before - after).total(), (after - before).total()

@@ -16,26 +16,26 @@
     │   ├── RateLimitError                429
     │   ├── ServerError                   5xx
     │   │   └── OverloadedError           503, 529
-    │   ├── ConnectError                  unreachable: nothing was answered
-    │   ├── StreamBrokenError             the answer broke off, or was not the protocol
+    │   ├── ConnectError                  unreachable, or no answer at all
+    │   ├── StreamBrokenError             the answer broke off or violated the protocol
     │   ├── DeadlineError                 no answer within the time allowed
     │   └── RetryExhaustedError           attempts, last
     ├── SandboxError                  4   the requested level is not available
     │   └── CapabilityError           4   the environment lacks an operation
     ├── EnvironmentOpError                a file or process operation failed
-    ├── ToolError                         told to the model, never ends a run
+    ├── ToolError                         reported to the model, never ends a run
     │   └── ToolInputError                arguments that do not fit the schema; path
     ├── ModelError                    2   a local model: files, shapes, settings
     │   ├── CheckpointError           2   missing, damaged or unsafe files
     │   └── ContextLengthError        2   more tokens than the context holds
     ├── BudgetError                   1   required, hard, attempts
     ├── SnapshotError                 1   earlier content is missing or cannot be restored
-    │   └── ConflictError             1   files have been changed by others meanwhile
+    │   └── ConflictError             1   files were changed by someone else
     ├── JournalError                  5   the journal cannot be written or read
-    └── InternalError                 5   a broken promise inside agentcli
+    └── InternalError                 5   a bug in agentcli
 
-Classes are chosen from status codes, exception types and structured body codes, never
-from the words of a message.
+Classes are chosen by status codes, exception types and structured body codes, never by the words
+of a message.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ class Place:
 
 
 class AgentCLIError(Exception):
-    """Root of all errors that agentcli raises on purpose.
+    """The base class of all errors that agentcli raises on purpose.
 
-    ``str(error)`` is one line that says what was wrong and where; ``hint`` says what to do;
-    ``place`` is where in a run it arose, None outside of one.
+    ``str(error)`` is one line that says what was wrong and where; ``hint`` says what to do.
+    ``place`` is where in a run the error arose; None outside a run.
     """
 
     exit_code = 1
@@ -76,17 +76,17 @@ class AgentCLIError(Exception):
 
 
 class UsageError(AgentCLIError):
-    """The command line cannot be carried out as written."""
+    """The command line is wrong or cannot be executed."""
 
     exit_code = 2
 
 
 class ConfigError(UsageError):
-    """A setting is unknown, of the wrong type or contradicts another."""
+    """A setting is unknown, has the wrong type or contradicts another."""
 
 
 class TaskError(UsageError):
-    """The task file is missing, empty, unreadable or its front matter is wrong."""
+    """The task file is missing, empty or unreadable, or its front matter is wrong."""
 
 
 class WorkspaceError(UsageError):
@@ -96,8 +96,8 @@ class WorkspaceError(UsageError):
 class ProviderError(AgentCLIError):
     """A model provider did not give a usable answer.
 
-    ``status`` is the HTTP status, ``code`` the structured code of the body, both where the
-    provider sent one; ``retry_after_s`` is its own wish in seconds.
+    ``status`` is the HTTP status and ``code`` the structured code of the body, if the provider sent
+    them; ``retry_after_s`` is the delay that it asked for, in seconds.
     """
 
     exit_code = 3
@@ -124,15 +124,15 @@ class AuthenticationError(ProviderError):
 
 
 class AccessDeniedError(ProviderError):
-    """The key is known but may not do this (403)."""
+    """The key is valid but lacks permission (403)."""
 
 
 class QuotaError(ProviderError):
-    """Credit or quota is used up (402, or 429 with the code insufficient_quota)."""
+    """The credit or quota is used up (402, or 429 with the code insufficient_quota)."""
 
 
 class ModelNotFoundError(ProviderError):
-    """The provider knows no model of that name (404)."""
+    """The provider has no model of that name (404)."""
 
 
 class BadRequestError(ProviderError):
@@ -140,7 +140,7 @@ class BadRequestError(ProviderError):
 
 
 class ContextWindowError(BadRequestError):
-    """The request holds more tokens than the model's context window."""
+    """The request has more tokens than the model's context window."""
 
 
 class ContentFilterError(ProviderError):
@@ -148,7 +148,7 @@ class ContentFilterError(ProviderError):
 
 
 class RateLimitError(ProviderError):
-    """Too many requests or tokens for now (429)."""
+    """Too many requests or tokens in a period (429)."""
 
 
 class ServerError(ProviderError):
@@ -160,15 +160,15 @@ class OverloadedError(ServerError):
 
 
 class ConnectError(ProviderError):
-    """No connection, or none that answered."""
+    """The provider could not be reached or did not answer."""
 
 
 class StreamBrokenError(ProviderError):
-    """The answer ended before its end mark, or was not what the protocol says."""
+    """The answer broke off before its end mark, or violated the protocol."""
 
 
 class DeadlineError(ProviderError):
-    """No answer within the time allowed."""
+    """There was no answer within the time limit."""
 
 
 class RetryExhaustedError(ProviderError):
@@ -187,7 +187,7 @@ class RetryExhaustedError(ProviderError):
 
 
 class SandboxError(AgentCLIError):
-    """The sandbox that was asked for is not available here."""
+    """The requested sandbox is not available here."""
 
     exit_code = 4
 
@@ -199,8 +199,8 @@ class CapabilityError(SandboxError):
 class EnvironmentOpError(AgentCLIError):
     """A file or process operation of the environment failed.
 
-    ``code`` is the symbolic errno (``ENOENT``, ``EACCES``, ``EISDIR``, ...) or ``CONFLICT``
-    when a file has changed since it was read.
+    ``code`` is the symbolic errno (``ENOENT``, ``EACCES``, ``EISDIR``, ...), or ``CONFLICT`` if a
+    file has changed since it was read.
     """
 
     def __init__(self, message: str, *, code: str = "EIO", hint: str | None = None) -> None:
@@ -209,11 +209,11 @@ class EnvironmentOpError(AgentCLIError):
 
 
 class ToolError(AgentCLIError):
-    """A tool could not do what was asked; the message goes back to the model."""
+    """A tool failed; the message goes to the model."""
 
 
 class ToolInputError(ToolError):
-    """Arguments that do not fit the tool's schema. ``path`` is the place of the fault."""
+    """The arguments do not fit the tool's schema. ``path`` names the wrong one."""
 
     def __init__(self, message: str, *, path: str = "", hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -221,21 +221,24 @@ class ToolInputError(ToolError):
 
 
 class ModelError(AgentCLIError):
-    """A local model cannot be built or run as asked."""
+    """A local model cannot be built or run as requested."""
 
     exit_code = 2
 
 
 class CheckpointError(ModelError):
-    """Model files that are missing, damaged, of the wrong shape or unsafe to load."""
+    """Model files are missing, damaged, of the wrong shape or unsafe to load."""
 
 
 class ContextLengthError(ModelError):
-    """More tokens than the model's context holds."""
+    """There are more tokens than the model's context can hold."""
 
 
 class BudgetError(AgentCLIError):
-    """The conversation cannot be made to fit. Units: tokens; ``attempts`` are the passes tried."""
+    """The conversation cannot be made to fit.
+
+    ``required`` and ``hard`` are in tokens; ``attempts`` is the number of processors tried.
+    """
 
     def __init__(self, required: int, hard: int, attempts: int) -> None:
         super().__init__(
@@ -248,11 +251,11 @@ class BudgetError(AgentCLIError):
 
 
 class SnapshotError(AgentCLIError):
-    """What a file held cannot be read back, or cannot be put back in its place."""
+    """The earlier content of a file cannot be read or restored."""
 
 
 class ConflictError(SnapshotError):
-    """Files are not as the session left them. ``paths`` says which, in order."""
+    """Files were changed by someone else. ``paths`` says which, in order."""
 
     def __init__(self, message: str, paths: tuple[str, ...], *, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -266,6 +269,6 @@ class JournalError(AgentCLIError):
 
 
 class InternalError(AgentCLIError):
-    """A promise inside agentcli was broken: a bug to report."""
+    """An internal invariant was violated: a bug to report."""
 
     exit_code = 5

@@ -1,4 +1,4 @@
-"""The extras of this installation: how one that is missing is added."""
+"""How to install a missing extra of agentcli."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import sys
 
 
 def install(extra: str) -> str:
-    """The command that adds an extra.
+    """The command that installs an extra.
 
-    Wherever agentcli was installed from (a clone, an address, an index), pip keeps the one that is
-    there and adds what it lacks; so it must be the pip of this very Python, not another's.
+    pip keeps the installed agentcli, wherever it came from (a clone, a URL, an index), and adds
+    what is missing. It must be the pip of the running Python.
     """
     beside = os.path.join(os.path.dirname(sys.executable), "pip")
     pip = "pip" if shutil.which("pip") == beside else f"{shlex.quote(sys.executable)} -m pip"

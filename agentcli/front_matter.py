@@ -1,7 +1,7 @@
 """Reads and validates the YAML front matter of a task file.
 
-A separate module, since YAML and the models of the fields take 20 ms to import and a task given by
-``-p`` needs neither.
+It is a separate module because YAML and the models of the fields take 20 ms to import, and a task
+given by ``-p`` needs neither.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from agentcli.settings import FORMS
 
 
 def _list(value: object) -> object:
-    """A single value stands for a list of one."""
+    """Accept a single value as a list of one."""
     return (value,) if isinstance(value, str | Mapping) else _tuple(value)
 
 
@@ -70,7 +70,7 @@ class _Front(_Strict):
 
 
 def read_fields(text: str, source: str) -> dict[str, Any]:
-    """The fields that are there, checked; line numbers count from the top of the file.
+    """Parse and validate the given fields. Line numbers in errors count from the top of the file.
 
     Raises:
         TaskError: it is not YAML, or a field is unknown or wrong.
@@ -88,7 +88,7 @@ def read_fields(text: str, source: str) -> dict[str, Any]:
     except RecursionError as error:
         raise TaskError(f"{source}:2: the front matter is nested too deep") from error
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-        # PyYAML passes on what int() and date() say of a number or a date that is none.
+        # PyYAML does not catch what int() and date() raise for invalid numbers and dates.
         raise TaskError(f"{source}:2: a value of the front matter is wrong: {error}") from error
     if values is None:
         return {}
@@ -114,7 +114,7 @@ def read_fields(text: str, source: str) -> dict[str, Any]:
 
 
 def _refuse_duplicates(top: yaml.Node, source: str) -> None:
-    """YAML itself would take the last one, and say nothing."""
+    """Reject duplicate keys: YAML would silently take the last one."""
     nodes, seen = [top], set()
     while nodes:
         node = nodes.pop()

@@ -1,4 +1,4 @@
-"""Reads the images that go to a model with the user's message; the content decides their type."""
+"""Reads the images that are sent with the user's message; their content decides the type."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from agentcli.task import Task
 from agentcli.text import clip
 
 MAX_BYTES = 3_900_000
-"""Of one image: in base64 that is what the strictest provider takes (5 MiB)."""
+"""Per image. In base64 this is the limit of the strictest provider (5 MiB)."""
 MAX_IMAGES = 20
 
 _LINK = re.compile(r"!\[[^\]\n]*\]\(\s*(?:<([^>\n]+)>|([^)\s]+))(?:\s+[\"'(][^)\n]*)?\s*\)")
@@ -20,7 +20,7 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:|//|#")
 
 
 def media_type(data: bytes) -> str | None:
-    """What kind of image the bytes are, by how they begin; None for what no provider takes."""
+    """The media type of an image by its first bytes; None if no provider accepts it."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return "image/png"
     if data.startswith(b"\xff\xd8\xff"):
@@ -33,10 +33,10 @@ def media_type(data: bytes) -> str | None:
 
 
 def read_image(path: Path, where: str = "") -> Image:
-    """The image in a file; ``where`` stands before the path in messages.
+    """Read an image from a file; ``where`` precedes the path in messages.
 
     Raises:
-        TaskError: it cannot be read, is none that providers take, or is too large.
+        TaskError: it cannot be read, is not of a type that providers accept, or is too large.
     """
     name = f"{where}{clip(str(path), 200)}"
     try:
@@ -59,13 +59,13 @@ def read_image(path: Path, where: str = "") -> Image:
 
 
 def task_images(task: Task, workspace: Path) -> tuple[tuple[Image, ...], tuple[str, ...]]:
-    """The images of a task, and notes on links to such that are not there.
+    """The images of a task, and notes about links that do not lead to an image.
 
-    They are its resources of kind ``image`` and the Markdown images of its text, whose paths begin
-    at the task's own file or at the workspace. Links inside code and to the web stay text.
+    The images are the task's resources of kind ``image`` and the Markdown images in its text, with
+    paths relative to the task's file or to the workspace. Links in code and to the web stay text.
 
     Raises:
-        TaskError: as ``read_image``, or there are too many.
+        TaskError: as ``read_image``, or there are too many images.
     """
     where = f"{task.source}: " if task.source else ""
     images: dict[Path, Image] = {}
@@ -92,6 +92,6 @@ def task_images(task: Task, workspace: Path) -> tuple[tuple[Image, ...], tuple[s
 
 
 def _links(text: str) -> list[str]:
-    """The targets of Markdown images that are files."""
+    """The targets of Markdown images that are local files."""
     found = (match[1] or match[2] for match in _LINK.finditer(_CODE.sub("", text)))
     return [target for target in dict.fromkeys(found) if not _SCHEME.match(target)]

@@ -1,7 +1,7 @@
 """Messages and their parts, in one form for every model.
 
 All values are frozen, so that histories can be shared without copies. ``to_json`` and ``from_json``
-convert to and from the journal's form: plain dictionaries, each part with its kind.
+convert to and from the journal's format: plain dictionaries, each part with its kind.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class FinishReason(StrEnum):
 
 
 class Outcome(StrEnum):
-    """How a tool call ended, apart from what it printed."""
+    """How a tool call ended."""
 
-    OK = "ok"  # did what was asked; for a check: it passed
-    FAILED = "failed"  # ran, and the check or command did not succeed
-    ERROR = "error"  # could not be run: bad arguments, missing file, time-out
+    OK = "ok"  # succeeded; for a check: it passed
+    FAILED = "failed"  # ran, but the check or command did not succeed
+    ERROR = "error"  # could not run: bad arguments, missing file, time-out
     DENIED = "denied"  # not permitted
     CANCELLED = "cancelled"  # stopped before its end, effect unknown
     SKIPPED = "skipped"  # never started
@@ -53,7 +53,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Thinking:
-    """The model's own reasoning. ``signature`` and ``data`` go back to the provider unread."""
+    """The model's reasoning. ``signature`` and ``data`` are returned to the provider unread."""
 
     text: str
     signature: str = ""
@@ -62,7 +62,7 @@ class Thinking:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image as bytes; ``media_type`` such as ``image/png``."""
+    """An image as bytes; ``media_type`` is, for example, ``image/png``."""
 
     data: bytes
     media_type: str
@@ -71,7 +71,7 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call as the model wrote it: ``arguments`` is its raw JSON text, perhaps invalid."""
+    """A call as the model wrote it. ``arguments`` is raw JSON text and may be invalid."""
 
     id: str
     name: str
@@ -80,10 +80,10 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """What came back for one call.
+    """The result of one call.
 
-    ``content`` is what the model reads. ``diff`` (unified) and ``paths`` (relative to the
-    workspace) are for people and bookkeeping; ``data`` is structured detail such as an exit code.
+    The model reads ``content``. ``diff`` (unified) and ``paths`` (relative to the workspace) are
+    for people and bookkeeping; ``data`` holds structured details such as an exit code.
     """
 
     call_id: str
@@ -107,14 +107,14 @@ _ALLOWED: dict[Role, tuple[type, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of one speaker; parts stand in the order in which they were said."""
+    """One message; its parts are in the order in which they were written."""
 
     role: Role
     parts: tuple[Part, ...] = ()
 
     @property
     def text(self) -> str:
-        """All text parts, joined. A tool message has none."""
+        """All text parts, joined; empty for a tool message."""
         return "".join(part.text for part in self.parts if isinstance(part, Text))
 
     @property
@@ -129,7 +129,7 @@ class Message:
 
     @property
     def result(self) -> ToolResult:
-        """The one result of a tool message."""
+        """The result of a tool message."""
         for part in self.parts:
             if isinstance(part, ToolResult):
                 return part
@@ -139,8 +139,8 @@ class Message:
         """Check that the parts fit the role.
 
         Raises:
-            InternalError: a part that this role cannot have, a tool message without exactly one
-                result, or two calls with one id.
+            InternalError: a part is not allowed for this role, a tool message does not have exactly
+                one result, or two calls have the same id.
         """
         for part in self.parts:
             if not isinstance(part, _ALLOWED[self.role]):
@@ -163,7 +163,7 @@ def user(text: str, *images: Image) -> Message:
 
 
 def assistant(text: str = "", *calls: ToolCall) -> Message:
-    """An assistant message: text if there is any, then the calls."""
+    """An assistant message: the text, if any, then the calls."""
     return Message(Role.ASSISTANT, ((Text(text),) if text else ()) + calls)
 
 
@@ -173,10 +173,10 @@ def tool(result: ToolResult) -> Message:
 
 
 def validate_history(messages: Sequence[Message]) -> None:
-    """Check that every call is followed by its results, and every result has its call.
+    """Check that every call is followed by its result, and every result has its call.
 
     Raises:
-        InternalError: the history could not be sent to any provider as it is.
+        InternalError: the history is not well-formed; no provider would accept it.
     """
     pending: list[str] = []
     for index, message in enumerate(messages):
@@ -195,7 +195,7 @@ def validate_history(messages: Sequence[Message]) -> None:
 
 
 def without_thinking(messages: Iterable[Message]) -> tuple[Message, ...]:
-    """The messages as another model may read them: reasoning is its own model's alone."""
+    """The messages without reasoning, which only the model that wrote it can read."""
     return tuple(
         Message(m.role, tuple(part for part in m.parts if not isinstance(part, Thinking)))
         if any(isinstance(part, Thinking) for part in m.parts)
@@ -206,10 +206,10 @@ def without_thinking(messages: Iterable[Message]) -> tuple[Message, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one model call, or of many added up.
+    """Tokens of one request to a model, or the sum of many.
 
-    ``input_tokens`` counts all of the prompt; ``cached_tokens`` of them were read from a cache
-    and ``cache_write_tokens`` written to one. ``reasoning_tokens`` are part of ``output_tokens``.
+    ``input_tokens`` counts the whole prompt; ``cached_tokens`` of it were read from a cache and
+    ``cache_write_tokens`` written to one. ``reasoning_tokens`` are part of ``output_tokens``.
     """
 
     input_tokens: int = 0
@@ -220,12 +220,12 @@ class Usage:
 
     @property
     def fresh_tokens(self) -> int:
-        """Prompt tokens that no cache held."""
+        """Prompt tokens that were not read from a cache."""
         return self.input_tokens - self.cached_tokens
 
     @property
     def total_tokens(self) -> int:
-        """Input and output."""
+        """Input and output tokens together."""
         return self.input_tokens + self.output_tokens
 
     def __sub__(self, other: Usage) -> Usage:
@@ -249,11 +249,11 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class ToolDefinition:
-    """A tool as a model sees it.
+    """A tool as the model sees it.
 
-    ``text_of`` maps an argument to the path argument of whose file it must be an exact piece (to
-    nothing: it is itself the path of a file); a local model is held to that while it writes.
-    ``variant_of`` maps a new text to the argument whose text it takes the place of.
+    ``text_of`` maps an argument to the path argument of the file it must be an exact excerpt of, or
+    to ``""`` if it is itself a file's path; a local model's output is constrained to that.
+    ``variant_of`` maps an argument with a new text to the argument with the text it replaces.
     """
 
     name: str
@@ -264,17 +264,17 @@ class ToolDefinition:
 
 
 def to_json(message: Message) -> dict[str, Any]:
-    """The journal's form of a message."""
+    """Convert a message to the journal's format."""
     return {"role": message.role.value, "parts": [_part_to_json(part) for part in message.parts]}
 
 
 def from_json(value: Mapping[str, Any]) -> Message:
-    """Inverse of ``to_json``; raises KeyError or ValueError on anything else."""
+    """Inverse of ``to_json``; raises ``KeyError`` or ``ValueError`` for anything else."""
     return Message(Role(value["role"]), tuple(_part_from_json(part) for part in value["parts"]))
 
 
 def result_to_json(result: ToolResult) -> dict[str, Any]:
-    """The journal's form of a tool result; empty fields are left out."""
+    """Convert a tool result to the journal's format; empty fields are left out."""
     value: dict[str, Any] = {
         "call_id": result.call_id,
         "name": result.name,

@@ -1,12 +1,11 @@
-"""What installed packages add to agentcli, by entry points.
+"""Plugins: what installed packages add to agentcli through entry points.
 
     agentcli.providers    NAME = "package:connect"    (model, settings) → LLMClient
     agentcli.tools        NAME = "package:tool"       a Tool, several, or () → those
     agentcli.hooks        NAME = "package:MyHook"     () → Hook, for each session
 
-They are looked up when they are needed, which takes 1 ms if no package has any; a plugin that
-cannot be loaded is reported in one line. Installing one is the user's choice: it runs with the
-user's rights.
+They are looked up when needed, which takes 1 ms if no package has any. A plugin that cannot be
+loaded is reported in one line. Plugins run with the user's rights, outside the sandbox.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _MARK = b"[agentcli."
 
 
 def points(group: str) -> list[EntryPoint]:
-    """What there is in a group, sorted by name; nothing is loaded."""
+    """The entry points of a group, sorted by name; nothing is loaded."""
     if not _any_there(tuple(sys.path)):
         return []
     from importlib.metadata import entry_points
@@ -45,17 +44,17 @@ def names(group: str) -> list[str]:
 
 
 def load(group: str, name: str) -> Any:
-    """What a plugin's entry point stands for; None where there is none of that name.
+    """Load a plugin by name; None if there is no such plugin.
 
     Raises:
-        ConfigError: it cannot be loaded; one line that says which package it is of.
+        ConfigError: it cannot be loaded; the message names its package.
     """
     point = next((point for point in points(group) if point.name == name), None)
     return None if point is None else _loaded(point)
 
 
 def load_all(group: str, notices: list[str]) -> Iterator[tuple[str, Any]]:
-    """All of a group by name; ``notices`` tells of those that cannot be loaded."""
+    """Load all plugins of a group by name; failures are added to ``notices``."""
     for point in points(group):
         try:
             found = _loaded(point)
@@ -66,7 +65,7 @@ def load_all(group: str, notices: list[str]) -> Iterator[tuple[str, Any]]:
 
 
 def failure(group: str, name: str, error: Exception) -> str:
-    """A line on what is wrong with a plugin."""
+    """A line that says what is wrong with a plugin."""
     return f"the {kind(group)} {name} of an installed package is left out: {reason(error)}"
 
 
@@ -76,7 +75,7 @@ def kind(group: str) -> str:
 
 
 def reason(error: Exception) -> str:
-    """What is wrong, in a line."""
+    """An exception in one line."""
     return one_line(f"{type(error).__name__}: {error}", 300)
 
 
@@ -92,7 +91,7 @@ def _loaded(point: EntryPoint) -> Any:
 
 @functools.cache
 def _any_there(places: tuple[str, ...]) -> bool:
-    """Whether some package has entry points of ours: far quicker than asking for them."""
+    """Whether any package has entry points for agentcli; much faster than asking for them."""
     for folder in map(Path, dict.fromkeys(places)):
         with contextlib.suppress(OSError), os.scandir(folder) as entries:
             for entry in entries:

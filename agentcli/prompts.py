@@ -1,4 +1,4 @@
-"""The prompts: Markdown files that a user can replace.
+"""Prompts: Markdown files that users can replace.
 
 A prompt's name is its path without the suffix, such as ``system`` or ``tools/grep``. It is looked
 up in the project's folder, then in the user's, then in the package; the first file found is used
@@ -18,13 +18,13 @@ _NAME = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
 
 
 def packaged_folder() -> Path:
-    """Where the prompts shipped with agentcli are.
+    """The folder of the prompts shipped with agentcli.
 
-    A wheel carries them beside this file in ``_prompts``; an editable install does not show
-    files that were force-included, so there they are the repository's own ``prompts``.
+    A wheel has them next to this file in ``_prompts``. An editable install does not include
+    force-included files, so there they are in the repository's ``prompts``.
 
     Raises:
-        ConfigError: neither exists: the installation is damaged.
+        ConfigError: neither exists; the installation is damaged.
     """
     package = Path(__file__).resolve().parent
     for folder in (package / "_prompts", package.parent / "prompts"):
@@ -37,22 +37,22 @@ def packaged_folder() -> Path:
 
 
 class Prompts:
-    """Prompts from several folders; a later folder goes before an earlier one."""
+    """Prompts from several folders; later folders take precedence."""
 
     def __init__(self, *folders: Path) -> None:
-        """``folders`` from the weakest to the strongest; those that do not exist are empty."""
+        """``folders`` are in ascending precedence; missing folders count as empty."""
         self.folders = folders
 
     @classmethod
     def standard(cls, *, user: Path | None = None, project: Path | None = None) -> Prompts:
-        """The packaged prompts under the user's folder under the project's."""
+        """The packaged prompts, overridden by the user's folder, then by the project's."""
         return cls(*(folder for folder in (packaged_folder(), user, project) if folder))
 
     def find(self, name: str) -> Path | None:
-        """The file that holds a prompt, or None.
+        """The file of a prompt, or None.
 
         Raises:
-            ConfigError: the name could lead out of the folders.
+            ConfigError: the name is invalid, as it could lead out of the folders.
         """
         if not _NAME.fullmatch(name):
             raise ConfigError(f"{name!r} cannot be the name of a prompt")
@@ -63,7 +63,7 @@ class Prompts:
         return None
 
     def get(self, name: str) -> str:
-        """A prompt's text as it stands in its file, without the white space around it.
+        """A prompt's text, stripped of surrounding white space.
 
         Raises:
             ConfigError: there is no such prompt, or its file is empty or cannot be read.
@@ -81,10 +81,10 @@ class Prompts:
         return text
 
     def render(self, name: str, values: Mapping[str, str]) -> str:
-        """A prompt with its places filled; text that is filled in is not searched for places.
+        """Fill a prompt's placeholders; inserted values are not searched for placeholders.
 
         Raises:
-            ConfigError: as ``get``, or the prompt has a place that ``values`` does not name.
+            ConfigError: as ``get``, or ``values`` lacks one of the placeholders.
         """
         text = self.get(name)
         unknown = sorted({place for place in _PLACE.findall(text) if place not in values})
@@ -96,7 +96,7 @@ class Prompts:
         return _PLACE.sub(lambda match: values[match[1]], text)
 
     def names(self) -> tuple[str, ...]:
-        """All prompts there are, sorted."""
+        """The names of all prompts, sorted."""
         found = {
             path.relative_to(folder).with_suffix("").as_posix()
             for folder in self.folders

@@ -1,6 +1,6 @@
-"""The question before a call runs: its text and its keys, for every front end.
+"""The approval question before a call runs: its text and its keys, for every front end.
 
-All that is returned here is safe to print (``agentcli.text.escape``).
+Everything returned here is safe to print (``agentcli.text.escape``).
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from agentcli.tools.approval import Answer, Approval
 from agentcli.tools.base import ToolKind
 
 GUARD_S = 0.3
-"""A key that comes sooner was pressed before the question could be read, and answers nothing."""
+"""Earlier key presses are ignored: the user cannot have read the question yet."""
 _RULE_WIDTH = 60
 
 
 class Choice(NamedTuple):
-    """A key, what it answers, and what it is called."""
+    """A key, the answer it gives, and its label."""
 
     key: str
     answer: Answer
@@ -25,7 +25,7 @@ class Choice(NamedTuple):
 
 
 def choices(approval: Approval) -> list[Choice]:
-    """What can be answered; Escape is as good as ``n``."""
+    """The possible answers. Escape counts as ``n``."""
     if approval.effect is not None:
         return [Choice("y", Answer.ONCE, "bring it over"), Choice("n", Answer.NO, "drop it")]
     found = [Choice("y", Answer.ONCE, "once"), Choice("a", Answer.SESSION, "for this session")]
@@ -39,7 +39,7 @@ def choices(approval: Approval) -> list[Choice]:
 
 
 def answered_by(key: str, approval: Approval) -> Answer | None:
-    """What a key answers; None: nothing."""
+    """The answer that a key gives, or None."""
     return next((choice.answer for choice in choices(approval) if choice.key == key), None)
 
 
@@ -57,5 +57,5 @@ def asked(approval: Approval) -> str:
 
 
 def diff_of(approval: Approval) -> str:
-    """What it changed on a copy, or what an edit would change; empty: nothing, or not known."""
+    """What the call changed on a copy, or would change; empty if nothing or not known."""
     return approval.diff if approval.effect is None else approval.effect

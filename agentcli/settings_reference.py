@@ -1,6 +1,6 @@
-"""The reference of the settings, read from ``settings.py``, for ``agentcli init`` and the docs.
+"""Generates the settings reference from ``settings.py``, for ``agentcli init`` and the docs.
 
-Docstrings of fields do not exist at run time; they are read from the module's syntax tree.
+Docstrings of fields do not exist at run time, so they are read from the module's syntax tree.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from agentcli import settings
 
 @dataclass(frozen=True)
 class Entry:
-    """One key: ``NAME`` in it stands for a name of the user's own."""
+    """One key with its default and its description."""
 
     key: str
     default: Any
@@ -29,7 +29,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Section:
-    """A table of TOML with its keys; the first one has no name."""
+    """A TOML table with its keys. The top level has no name; ``NAME`` is chosen by the user."""
 
     name: str
     about: str
@@ -37,13 +37,13 @@ class Section:
 
 
 def sections() -> Iterator[Section]:
-    """All sections in the order in which they stand in the source."""
+    """All sections, in the order of the source."""
     documented = _docstrings()
     yield from _section("", settings.Settings, documented)
 
 
 def as_toml() -> Iterator[str]:
-    """A file in which every key is named, explained and commented out."""
+    """The lines of a TOML file with every key, explained and commented out."""
     for section in sections():
         if section.name:
             yield ""
@@ -55,7 +55,7 @@ def as_toml() -> Iterator[str]:
 
 
 def as_markdown() -> Iterator[str]:
-    """The reference as it stands in the documentation."""
+    """The lines of the reference in the documentation."""
     for section in sections():
         yield f"## `[{section.name}]`" if section.name else "## At the top"
         yield ""
@@ -98,7 +98,7 @@ _NAMED: dict[str, type[BaseModel]] = {
 
 
 def _docstrings() -> dict[str, str]:
-    """``Class`` and ``Class.field`` to their docstrings."""
+    """Map ``Class`` and ``Class.field`` to their docstrings."""
     found = {}
     for node in ast.parse(inspect.getsource(settings)).body:
         if not isinstance(node, ast.ClassDef):
@@ -118,7 +118,7 @@ def _docstrings() -> dict[str, str]:
 
 
 def _options(annotation: Any) -> list[str]:
-    """The words that a key may be set to, where only some may stand there."""
+    """The allowed values of a key that takes only certain words."""
     found: list[str] = []
     for one in get_args(annotation):
         found += [f"`{one}`"] if isinstance(one, str) else _options(one)

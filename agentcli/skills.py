@@ -1,9 +1,9 @@
 """Skills (agentskills.io): folders of instructions that a model reads when it needs them.
 
-A skill is ``skills/NAME/SKILL.md`` in the configuration folder or, where the project is trusted,
-in one of its ``PROJECT_FOLDERS``: front matter with ``name`` and ``description``, below it what to
-do. Further files of the folder are read when the instructions name them. A project's skill goes
-before the user's of the same name.
+A skill is ``skills/NAME/SKILL.md`` in the configuration folder or, if the project is trusted, in
+one of its ``PROJECT_FOLDERS``. It has front matter with ``name`` and ``description``, followed by
+instructions. The model reads further files of the folder when the instructions name them. A
+project's skill overrides the user's skill of the same name.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from agentcli.text import one_line
 
 FILE = "SKILL.md"
 SKILLS = "skills"
-"""Name of the folders that hold them."""
+"""The name of the folders with skills."""
 PROJECT_FOLDERS = (".claude/skills", ".agents/skills", ".agentcli/skills")
-"""Where other assistants look as well; a later one goes before an earlier one."""
+"""Folders that other assistants use too; later ones take precedence."""
 MAX_BYTES = 200_000
-"""Of one file."""
+"""The limit for one file."""
 _MOST_DESCRIPTION = 1024
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _FRONT = re.compile(r"---\r?\n(.*?)^---[ \t]*\r?\n?(.*)", re.DOTALL | re.MULTILINE)
@@ -30,14 +30,14 @@ _FRONT = re.compile(r"---\r?\n(.*?)^---[ \t]*\r?\n?(.*)", re.DOTALL | re.MULTILI
 
 @dataclass(frozen=True, slots=True)
 class Skill:
-    """``description`` says what it is for and when to use it."""
+    """A skill. ``description`` says what it is for and when to use it."""
 
     name: str
     description: str
     folder: Path
 
     def instructions(self) -> str:
-        """What stands below the front matter.
+        """The text below the front matter.
 
         Raises:
             ConfigError: the file can no longer be read.
@@ -45,7 +45,7 @@ class Skill:
         return _parts(self.folder / FILE)[1]
 
     def told(self, root: Path | None = None) -> str:
-        """The instructions, and which further files there are; ``root`` is the workspace.
+        """The instructions, with a list of the skill's other files; ``root`` is the workspace.
 
         Raises:
             ConfigError: the file can no longer be read.
@@ -57,7 +57,7 @@ class Skill:
         return f"{self.instructions()}{more}"
 
     def files(self) -> list[str]:
-        """Its other files, relative to its folder, sorted; links that lead out are left out."""
+        """The skill's other files, relative to its folder, sorted; links to outside are skipped."""
         root = self.folder.resolve()
         found = (path for path in self.folder.rglob("*") if path.is_file())
         inside = (path for path in found if path.resolve().is_relative_to(root))
@@ -65,10 +65,10 @@ class Skill:
         return sorted(name for name in names if name != FILE)
 
     def file(self, name: str) -> str:
-        """The text of one of its files.
+        """The text of one of the skill's files.
 
         Raises:
-            ConfigError: there is no such file in its folder, or it is not text.
+            ConfigError: there is no such file in the folder, or it is not text.
         """
         if name not in self.files():
             there = ", ".join(self.files()) or "none"
@@ -77,7 +77,7 @@ class Skill:
 
 
 def found_in(folders: Iterable[Path], notices: list[str]) -> list[Skill]:
-    """The skills of these folders by name; ``notices`` tells of those that are not sound."""
+    """The skills in these folders, sorted by name; invalid ones are reported in ``notices``."""
     found: dict[str, Skill] = {}
     for folder in folders:
         for file in sorted(folder.glob(f"*/{FILE}")):
@@ -106,7 +106,7 @@ def _skill(file: Path) -> Skill:
 
 
 def _parts(file: Path) -> tuple[dict[str, object], str]:
-    import yaml  # 20 ms, which sessions without skills need not wait for
+    import yaml  # takes 20 ms, which sessions without skills should not pay
 
     match = _FRONT.fullmatch(_read(file))
     if match is None:

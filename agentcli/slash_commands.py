@@ -1,9 +1,9 @@
-"""A user's own commands behind ``/``: texts in Markdown files, for chat, editors and ``run -p``.
+"""A user's own slash commands: texts in Markdown files, for chat, editors and ``run -p``.
 
-One is ``commands/NAME.md`` in the configuration folder or, where the project is trusted, in its
-``.agentcli``; its text is sent with ``$ARGUMENTS`` replaced by what was typed after the name, or
-with that below it. Front matter may hold a ``description``. A skill is a command as well, unless
-there is one of its name.
+A command is ``commands/NAME.md`` in the configuration folder or, if the project is trusted, in its
+``.agentcli``. ``$ARGUMENTS`` in the text is replaced by what was typed after the name; without it,
+the arguments are appended. Front matter may have a ``description``. A skill is a command too,
+unless there is a command of the same name.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _PLACE = "$ARGUMENTS"
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """``argument`` says what may follow the name; ``text`` is what a user's own command sends."""
+    """A command. ``argument`` says what may follow the name; ``text`` is what it sends."""
 
     name: str
     summary: str
@@ -44,32 +44,32 @@ class Command:
 
 
 def split(line: str) -> tuple[str, str]:
-    """(name, argument) of a line that begins with a slash."""
+    """Split a line that starts with a slash into name and argument."""
     name, _, argument = line[1:].strip().partition(" ")
     return name, argument.strip()
 
 
 def is_command(text: str) -> bool:
-    """Whether a text is meant as a command or an MCP server's prompt and not, say, as a path."""
+    """Whether a text is meant as a command or an MCP server's prompt, not for example a path."""
     begins = text.startswith("/") and not text[1:2].isspace()
     return begins and _CALL.fullmatch(split(text.split("\n")[0])[0]) is not None
 
 
 def command_folders(workspace: Path) -> tuple[Path, ...]:
-    """Where commands and skills for a workspace are; a project's own only where it is trusted."""
+    """The folders of commands and skills; the project's own only if it is trusted."""
     user, project = user_folder(), workspace / ".agentcli"
     skills: tuple[Path, ...] = (user / SKILLS,)
     commands: tuple[Path, ...] = (user / "commands",)
-    if is_trusted(workspace):  # else they are texts that somebody else may have written
+    if is_trusted(workspace):  # otherwise someone else may have written them
         skills = (*skills, *(workspace / name for name in PROJECT_FOLDERS))
         commands = (*commands, project / "commands")
     return *skills, *commands
 
 
 def own_commands(folders: Iterable[Path], taken: Iterable[str] = ()) -> list[Command]:
-    """Commands in folders that may not exist; a later folder goes before an earlier one.
+    """The commands in these folders, which may be missing; later folders take precedence.
 
-    Those that cannot be read, or whose name is ``taken``, are left out.
+    Commands that cannot be read, or whose name is ``taken``, are left out.
     """
     found: dict[str, Command] = {}
     for folder in folders:
@@ -79,10 +79,10 @@ def own_commands(folders: Iterable[Path], taken: Iterable[str] = ()) -> list[Com
 
 
 def expanded(text: str, folders: Iterable[Path]) -> str:
-    """The text that ``/name arguments`` stands for; what is no command stays as it is.
+    """Expand ``/name arguments`` to the command's text; other texts are returned unchanged.
 
     Raises:
-        UsageError: it looks like a command, and there is none of that name.
+        UsageError: it looks like a command, but there is none of that name.
     """
     if not is_command(text):
         return text
@@ -99,8 +99,8 @@ def expanded(text: str, folders: Iterable[Path]) -> str:
 
 
 def _skills(folder: Path) -> Iterator[Command]:
-    for skill in found_in([folder], []):  # what is wrong with others is told with the session
-        with contextlib.suppress(ConfigError):  # it went just now
+    for skill in found_in([folder], []):  # opening a session reports invalid skills
+        with contextlib.suppress(ConfigError):  # deleted in the meantime
             yield Command(skill.name, one_line(skill.description, 60), "[TEXT]", skill.told())
 
 

@@ -1,4 +1,4 @@
-"""The task file: Markdown, the instruction, below optional YAML front matter.
+"""The task file: a Markdown instruction below optional YAML front matter.
 
 ---
 model: openai:gpt-6.2-sol
@@ -30,13 +30,13 @@ from agentcli.text import clip
 
 MAX_BYTES = 4 * 1024 * 1024
 
-# A shell's <(...) is a pipe with a writer; any other pipe may never get one.
+# Where a shell's <(...) appears. Other pipes are refused: they may never get a writer.
 _STREAMS = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Tokens in and out, US dollars, seconds and tool calls that may be used; None: unlimited."""
+    """Limits of tokens (in and out), US dollars, seconds and tool calls; None means unlimited."""
 
     tokens: int | None = None
     cost: float | None = None
@@ -46,7 +46,7 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """Something the task needs; ``path`` is relative to the workspace.
+    """A file or folder that the task needs; ``path`` is relative to the workspace.
 
     ``kind`` is file, folder, or image: a file that is shown to the model.
     """
@@ -60,10 +60,10 @@ class Resource:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What is to be done. None and empty values leave the choice to the settings.
+    """A task. None and empty values leave the choice to the settings.
 
-    ``checks`` are shell commands that must succeed for the task to count as solved; ``source`` is
-    where the task was read, as shown in messages; ``id`` is what a set of tasks calls it.
+    ``checks`` are shell commands that must succeed for the task to count as solved. ``source`` is
+    where the task was read from, as shown in messages. ``id`` identifies it in a set of tasks.
     """
 
     instruction: str
@@ -82,7 +82,7 @@ _STDIN = "standard input"
 
 
 def overridden(task: Task, flags: Mapping[str, Any], checks: Sequence[str] = ()) -> Task:
-    """The task with what the command line says before it; flags of None or absent say nothing."""
+    """The task with values from the command line; flags that are None or absent change nothing."""
     budget = task.budget
     return replace(
         task,
@@ -103,7 +103,7 @@ def read(path: Path) -> Task:
     """Read a task file.
 
     Raises:
-        TaskError: it is missing, no file, empty, not UTF-8, or its front matter is wrong.
+        TaskError: it is missing, not a file, empty or not UTF-8, or its front matter is wrong.
     """
     try:
         kind = path.stat().st_mode
@@ -121,12 +121,12 @@ def read(path: Path) -> Task:
 
 
 def read_stdin() -> Task:
-    """Read a task from standard input; raises as ``read``."""
+    """Read a task from standard input; raises like ``read``."""
     return parse(_stdin(), _STDIN)
 
 
 def read_stdin_text() -> str:
-    """All of standard input, as material for a task given otherwise; raises as ``read``."""
+    """Read standard input as material for a task given otherwise; raises like ``read``."""
     return _text(_stdin(), _STDIN)
 
 
@@ -150,7 +150,7 @@ def _text(raw: bytes, source: str) -> str:
 
 
 def parse(raw: bytes, source: str) -> Task:
-    """Make a task of a file's bytes; raises as ``read``."""
+    """Parse the bytes of a task file; raises like ``read``."""
     front, body = _split(_text(raw, source), source)
     fields = _fields(front, source) if front is not None else {}
     if not body.strip():
@@ -170,7 +170,7 @@ def _fields(front: str, source: str) -> dict[str, Any]:
 
 
 def _split(text: str, source: str) -> tuple[str | None, str]:
-    """The front matter, None without one, and the body."""
+    """Split a text into front matter (None if there is none) and body."""
     lines = text.split("\n")
     if lines[0].rstrip() != "---":
         return None, text

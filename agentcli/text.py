@@ -1,6 +1,6 @@
 """Prepares text for a model or a terminal: truncation, cleaning and escaping.
 
-Nothing here depends on what the text means. Lengths are in characters.
+All lengths are in characters.
 """
 
 from __future__ import annotations
@@ -9,19 +9,19 @@ import re
 from dataclasses import dataclass
 
 HEAD_SHARE = 0.6
-"""How much of a cut text is its beginning: the rest, its end, is where errors tend to stand."""
+"""The share of a truncated text that its head gets; the tail is kept as errors tend to be there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Truncated:
-    """A text of which the middle may be missing. ``omitted`` characters were left out."""
+    """A text whose middle may be missing. ``omitted`` characters were left out."""
 
     head: str
     tail: str = ""
     omitted: int = 0
 
     def __str__(self) -> str:
-        """Head, one line that says how much is missing, and tail."""
+        """The head, a line that says how much is missing, and the tail."""
         if not self.omitted:
             return self.head
         before = "" if self.head.endswith("\n") or not self.head else "\n"
@@ -33,9 +33,9 @@ def _notice(omitted: int) -> str:
 
 
 def truncate(text: str, limit: int) -> Truncated:
-    """Keep the head and the tail of a text, cut at line ends where one is near.
+    """Keep the head and the tail of a text, cut at line ends if these are near.
 
-    ``str()`` of the result is no longer than ``limit``, as long as the limit leaves room for the
+    ``str()`` of the result is no longer than ``limit``, unless the limit is too small for the
     notice itself (about 50 characters).
     """
     if len(text) <= limit:
@@ -43,7 +43,7 @@ def truncate(text: str, limit: int) -> Truncated:
     room = max(0, limit - len(_notice(len(text))) - 2)
     head = int(room * HEAD_SHARE)
     tail = len(text) - (room - head)
-    # A line cut in two helps nobody; but one long line must not push everything out.
+    # Avoid cutting a line in two, but do not let one long line displace everything else.
     line_end = text.rfind("\n", head - head // 4, head)
     if line_end != -1:
         head = line_end + 1
@@ -54,22 +54,22 @@ def truncate(text: str, limit: int) -> Truncated:
 
 
 def clip(text: str, limit: int, mark: str = "…") -> str:
-    """The beginning of a text, with a mark at the end where something is missing."""
+    """Shorten a text to ``limit`` characters; ``mark`` shows that something is missing."""
     if len(text) <= limit:
         return text
     return text[: max(0, limit - len(mark))] + mark
 
 
 def clip_line(line: str, limit: int) -> str:
-    """A line of at most ``limit`` characters; a longer one says how much is missing."""
+    """Cut a line to ``limit`` characters and say how much is missing."""
     if len(line) <= limit:
         return line
     return f"{line[:limit]} {_notice(len(line) - limit)}"
 
 
 def one_line(text: str, limit: int = 80) -> str:
-    """The text with every run of white space made one space, clipped: for titles and logs."""
-    # Four times the limit is plenty for one line, and keeps long texts cheap.
+    """Collapse white space into single spaces and clip the text; for titles and logs."""
+    # Looking at four times the limit is enough, and keeps long texts cheap.
     return clip(" ".join(text[: limit * 4].split()), limit)
 
 
@@ -79,9 +79,9 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number:,} {word}"
 
 
-# ESC (or its C1 twin) and what belongs to it: CSI, then the strings that end in ST or BEL (none of
-# them crosses a line here, so that a sequence without an end cannot swallow the rest), then
-# charset and two-character forms. Every branch is linear.
+# ESC (or its C1 equivalent) and what belongs to it: CSI sequences; strings that end in ST or BEL
+# (limited to one line here, so that an unterminated sequence cannot swallow the rest); charset and
+# two-character forms. Every branch is linear.
 _ANSI = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
     r"|(?:\x1b\]|\x9d)[^\x07\x1b\x9c\n]*(?:\x07|\x1b\\|\x9c)?"
@@ -91,26 +91,26 @@ _ANSI = re.compile(
 
 _UNSAFE = re.compile(
     "["
-    "\x00-\x08\x0b-\x1f\x7f-\x9f"  # controls but tab and newline
-    "\u00ad\u061c\u180e\u200b\u200e\u200f"  # soft hyphen, marks without width or that turn text
+    "\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters except tab and newline
+    "\u00ad\u061c\u180e\u200b\u200e\u200f"  # soft hyphen, zero-width and directional marks
     "\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"  # separators, bidi embeddings and isolates
-    "\ud800-\udfff"  # halves of surrogate pairs: no terminal encodes them
-    "\U000e0000-\U000e007f"  # tags: text that nobody sees
+    "\ud800-\udfff"  # surrogates: terminals cannot encode them
+    "\U000e0000-\U000e007f"  # tags: invisible text
     "]"
 )
 
 
 def strip_ansi(text: str) -> str:
-    """The text without colours, cursor movements, titles and hyperlinks."""
+    """Remove colours, cursor movements, titles and hyperlinks."""
     return _ANSI.sub("", text) if "\x1b" in text or re.search("[\x80-\x9f]", text) else text
 
 
 def escape(text: str) -> str:
-    r"""Make visible what could act on a terminal or deceive its reader.
+    r"""Make characters visible that could control a terminal or deceive its reader.
 
     Control characters, ANSI sequences, bidirectional overrides and invisible characters become
-    ``\x1b``, ``\u202e`` and so on; tabs and newlines stay, CRLF becomes a newline. The result can
-    be printed anywhere, and two texts that differ look different.
+    ``\x1b``, ``\u202e`` and so on; tabs and newlines stay, and CRLF becomes a newline. The result
+    can be printed anywhere, and different texts look different.
     """
     return _UNSAFE.sub(_escaped, text.replace("\r\n", "\n"))
 
@@ -125,10 +125,10 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 def plain_output(text: str) -> str:
-    """What a command printed, as a reader would see it in the end.
+    """The output of a command as it finally looks on a screen.
 
-    ANSI sequences are gone, CRLF is a newline, and of a line that was drawn over and over with
-    carriage returns (a progress bar) the last state stays.
+    ANSI sequences are removed, CRLF becomes a newline, and a line that was redrawn with carriage
+    returns (a progress bar) keeps only its last state.
     """
     text = strip_ansi(text).replace("\r\n", "\n")
     if "\r" not in text:
@@ -141,7 +141,7 @@ def _last_state(line: str) -> str:
 
 
 def encodable(text: str) -> str:
-    """The text with every half of a surrogate pair replaced, so that UTF-8 can hold it."""
+    """Replace lone surrogates, so that the text can be encoded in UTF-8."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

@@ -1,8 +1,8 @@
-"""The folders that the user trusts: their project files may do more than set harmless keys.
+"""The folders that the user trusts, where project files may set more than harmless keys.
 
-A project's `.agentcli/config.toml`, `.mcp.json`, commands and hooks may come from anyone. They are
-used only below a folder that the user has trusted; the list of these is in the user's configuration
-folder, out of reach of any project.
+A project's ``.agentcli/config.toml``, ``.mcp.json``, commands and hooks may come from anyone. They
+are used only in a folder that the user trusts, or below one. The list of trusted folders is in the
+user's configuration folder, out of reach of any project.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from agentcli.errors import ConfigError
 
 
 def trust_file(environ: Mapping[str, str] | None = None) -> Path:
-    """The file that holds the trusted folders, a JSON list."""
+    """The file with the trusted folders, a JSON list."""
     return user_folder(environ) / "trusted.json"
 
 
 def trusted_folders(environ: Mapping[str, str] | None = None) -> tuple[Path, ...]:
-    """All of them, sorted.
+    """All trusted folders, sorted.
 
     Raises:
         ConfigError: the file cannot be read, or is not a list of absolute paths.
@@ -44,16 +44,16 @@ def trusted_folders(environ: Mapping[str, str] | None = None) -> tuple[Path, ...
 
 
 def is_trusted(folder: Path, environ: Mapping[str, str] | None = None) -> bool:
-    """Whether the folder is a trusted one or lies below one; links are followed first."""
+    """Whether the folder is trusted or below a trusted one; links are resolved first."""
     real = folder.resolve()
     return any(real.is_relative_to(known) for known in trusted_folders(environ))
 
 
 def trust(folder: Path, environ: Mapping[str, str] | None = None) -> bool:
-    """Trust a folder and all below it; False where it was trusted already.
+    """Trust a folder and everything below it; return False if it was already trusted.
 
     Raises:
-        ConfigError: it is no folder, or is the root of the file system, or it cannot be saved.
+        ConfigError: it is not a folder, is the root of the file system, or cannot be saved.
     """
     real = folder.resolve()
     if not real.is_dir():
@@ -67,10 +67,10 @@ def trust(folder: Path, environ: Mapping[str, str] | None = None) -> bool:
 
 
 def distrust(folder: Path, environ: Mapping[str, str] | None = None) -> bool:
-    """Forget a folder; False where it was not among the trusted ones.
+    """Remove a folder from the list; return False if it was not in it.
 
     Raises:
-        ConfigError: it cannot be saved.
+        ConfigError: the list cannot be saved.
     """
     real = folder.resolve()
     known = trusted_folders(environ)

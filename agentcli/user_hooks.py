@@ -1,12 +1,12 @@
-"""The user's own commands at fixed moments of a session: ``[[hooks]]`` in the settings.
+"""The user's own commands at fixed points of a session: ``[[hooks]]`` in the settings.
 
-A command reads one JSON object from stdin. Exit code 0 lets things go on; 2 objects, with stderr
-as the reason: before a tool the call is denied, after a tool the model is told, at the end of a
-turn the model must go on. Any other failure is reported and stops nothing. What a command prints
-at the start of a session joins the system prompt.
+A command reads one JSON object from stdin. Exit code 0 means no objection; 2 is an objection, with
+stderr as its reason: before a tool the call is denied, after a tool the model is told, and at the
+end of a turn the model must continue. Any other failure is reported and stops nothing. What a
+command prints at the start of a session is added to the system prompt.
 
 Hooks are the user's programs: they run in the workspace with the user's rights, outside the
-sandbox, with the same environment as tools.
+sandbox, with the same environment variables as tools.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _MOST_CHARS = 10_000
 
 
 class UserHooks:
-    """All of the user's hooks: ``each`` is a reader of events, together they are a critic."""
+    """All of the user's hooks. ``each`` reads events; together they act as a critic."""
 
     def __init__(
         self, hooks: Sequence[HookSettings], workspace: str, environ: Mapping[str, str]
@@ -48,14 +48,14 @@ class UserHooks:
         self._objections = 0
 
     async def aclose(self) -> None:
-        """Kill what still runs."""
+        """Kill commands that are still running."""
         await self._supervisor.aclose()
 
     async def at_start(self, session_id: str) -> str:
-        """What the commands for the start of a session print.
+        """Run the commands for the start of a session and return what they print.
 
         Raises:
-            ToolError: one of them objects.
+            ToolError: a command objects.
         """
         printed = []
         for hook in self._of("session_start"):
@@ -66,7 +66,7 @@ class UserHooks:
         return "\n\n".join(filter(None, printed))
 
     async def review(self, state: AgentState) -> Review:
-        """Tell the model what was objected; at the end of a turn ask the commands for that."""
+        """Report objections to the model; at the end of a turn, first run the ``stop`` commands."""
         found = [said for hook in self._of("after_tool") for said in hook.objections()]
         last = state.history[-1] if state.history else None
         if last is not None and last.role is Role.ASSISTANT and not last.calls:
@@ -89,7 +89,7 @@ class UserHooks:
 
 
 class UserHook(Hook):
-    """One of them. That it failed is told with the next event, and holds up no other."""
+    """One hook. A failure is reported at the next event and does not block other hooks."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class UserHook(Hook):
 
     @property
     def name(self) -> str:
-        """Its command in one line."""
+        """The command in one line."""
         words = self.settings.command
         return one_line(words[-1] if words[:-1] == SHELL else " ".join(words), 100)
 
@@ -120,10 +120,10 @@ class UserHook(Hook):
         return Allow()
 
     async def on_event(self, event: Event, state: AgentState) -> None:
-        """Run the command after a tool; what it objects is kept for ``objections``.
+        """Run the command after a tool; objections are kept for ``objections``.
 
         Raises:
-            ToolError: the command failed, now or before.
+            ToolError: the command failed, now or earlier.
         """
         if isinstance(event, ToolFinished) and self._is_for("after_tool", event.result.name):
             told = {
@@ -141,12 +141,12 @@ class UserHook(Hook):
             raise ToolError(failure)
 
     def objections(self) -> list[str]:
-        """What it had to say of results, and forget it."""
+        """Return the objections to results so far, and clear them."""
         found, self._objections = self._objections, []
         return found
 
     async def told(self, about: Mapping[str, Any]) -> ExecResult | None:
-        """How the command ends that is told this; None where it fails."""
+        """Run the command with ``about`` as its input; None if it fails."""
         told = {"event": self.settings.event, "workspace": self._workspace, **about}
         launch = Launch(
             self.settings.command,

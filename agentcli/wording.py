@@ -1,6 +1,6 @@
-"""Describes a run's events in words, for the terminal and for plain lines alike.
+"""Describes a run's events in words, for the terminal and for plain output.
 
-Pure functions; everything they return is safe to print (``agentcli.text.escape``).
+These are pure functions; everything they return is safe to print (``agentcli.text.escape``).
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ _LEVELS = {
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """A result made short: a headline, some lines of it, and how many lines are left out.
+    """A shortened result: a headline, some of its lines, and how many lines are left out.
 
-    ``tail``: what is left out stands before the lines, else after them.
+    ``tail``: the omitted lines come before the shown ones, otherwise after them.
     """
 
     headline: str
@@ -62,7 +62,7 @@ class Folded:
 
 
 def describe_call(call: ToolCall, width: int = 100) -> str:
-    """A call in one line: its name and the arguments that tell most."""
+    """A call in one line: its name and its most informative arguments."""
     arguments = _arguments(call)
     if arguments is None:
         return one_line(escape(f"{call.name} {call.arguments[: width * 4]}"), width)
@@ -70,7 +70,7 @@ def describe_call(call: ToolCall, width: int = 100) -> str:
 
 
 def call_lines(call: ToolCall, width: int = 100) -> list[str]:
-    """A call with the first lines of its command or code as they are, indented."""
+    """A call with the first lines of its command or code, indented."""
     arguments = _arguments(call) or {}
     for name in _VERBATIM:
         text = arguments.get(name)
@@ -111,13 +111,13 @@ def _value(name: str, value: Any, width: int) -> str:
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     except RecursionError:
         text = "…"
-    if name in _VERBATIM:  # blanks may matter here, and be where something hides
+    if name in _VERBATIM:  # white space may matter here, or hide something
         return escape(text[: width * 4]).replace("\n", r"\n")
     return one_line(escape(text[: width * 4]), width)
 
 
 def fold_result(result: ToolResult, kind: str) -> Folded:
-    """What of a result is worth a look: edits their headline, commands the end of their output."""
+    """Shorten a result to what is of interest, such as the end of a command's output."""
     lines = escape(plain_output(result.content)).rstrip("\n").split("\n")
     if result.outcome is Outcome.OK and kind in _READ_KINDS:
         first = clip(lines[0].replace("\t", "  "), 100)
@@ -128,13 +128,13 @@ def fold_result(result: ToolResult, kind: str) -> Folded:
         shown = rest[:MAX_ERROR_LINES]
         return Folded(headline, tuple(shown), len(rest) - len(shown))
     shown = rest[-MAX_OUTPUT_LINES:] if kind not in ("edit", *_READ_KINDS) else []
-    # What the tool cut from the middle was printed all the same.
+    # ``data`` also counts the lines that the tool removed from the middle.
     omitted = max(len(rest), _number(result.data, "lines") or 0) - len(shown)
     return Folded(headline, tuple(shown), omitted, tail=bool(shown))
 
 
 def _count(data: Mapping[str, Any], lines: int) -> str:
-    """How much was read or found: the tool knows better than a count of what it told."""
+    """How much was read or found, by the tool's own count if it gives one."""
     more = ", and there are more" if data.get("more") is True else ""
     if (matches := _number(data, "matches")) is not None:
         return counted(matches, "match", "matches") + more
@@ -153,14 +153,14 @@ def _number(data: Mapping[str, Any], key: str) -> int | None:
 
 
 def _is_head(lines: Sequence[str]) -> bool:
-    """Whether a file begins: a line ``-- x`` that goes away looks like the half of it."""
+    """Whether a file's header starts here. A removed line ``-- x`` looks like half of one."""
     old, new, *hunk = lines
     is_pair = old.startswith("--- ") and new.startswith("+++ ")
     return is_pair and (not hunk or hunk[0].startswith("@@ "))
 
 
 def diff_lines(diff: str) -> Folded:
-    """A unified diff cut to a length that fits a screen; files are named where it has several."""
+    """A unified diff, shortened to fit a screen; files are named if there are several."""
     lines = [line.rstrip("\r") for line in diff.rstrip("\n").split("\n")]
     heads = [n for n in range(len(lines) - 1) if _is_head(lines[n : n + 3])]
     body: list[str] = []
@@ -181,7 +181,7 @@ _REACH = (
 
 
 def session_lines(session: SessionStarted) -> list[str]:
-    """What a run begins with."""
+    """The lines shown at the start of a run."""
     return [
         escape(f"agentcli {session.version} · {session.model} · mode {session.mode}"),
         *([_REACH] if session.model == "embedded" else []),
@@ -198,7 +198,7 @@ def usage_line(usage: Usage) -> str:
 
 
 def step_line(step: int, usage: Usage, seconds: float) -> str:
-    """What a step took: the prompt as read from a cache and anew, and the answer."""
+    """The tokens of a step, cached and fresh, and its duration."""
     parts = f"{usage.cached_tokens:,} cached, {usage.fresh_tokens:,} fresh"
     tokens = f"{usage.input_tokens:,} tokens in ({parts}), {usage.output_tokens:,} out"
     return f"step {step} · {tokens} · {duration(seconds)}"
@@ -215,7 +215,7 @@ _CAUSES = {
 
 
 def context_note(event: Event) -> str | None:
-    """What happened to the conversation as the model reads it; None for other events."""
+    """Describe a change of the model's context or a soft cap; None for other events."""
     match event:
         case Compacted():
             return (
@@ -255,7 +255,7 @@ def duration(seconds: float) -> str:
 
 
 def dollars(cost: float | None) -> str:
-    """``$0.0123``; None is a cost that nobody knows."""
+    """``$0.0123``; ``unknown`` for None."""
     return "unknown" if cost is None else f"${cost:.4f}"
 
 
@@ -267,7 +267,7 @@ def check_line(check: CheckFinished) -> str:
 
 
 def candidate_line(tried: CandidateTried) -> str:
-    """An edit that was tried on a copy of the workspace, and what came of it."""
+    """An edit that was tried on a copy of the workspace, and its result."""
     match tried.failures:
         case None:
             came = "breaks more than tests"
@@ -287,6 +287,6 @@ def check_output(check: CheckFinished) -> list[str]:
 
 
 def model_changed(before: str, change: ModelChanged) -> str:
-    """Which model gave up, why, and which one takes its place."""
+    """Which model failed, why, and which one replaces it."""
     reason = one_line(change.reason, _MAX_WIDTH)
     return escape(f"model {before} failed: {reason}; going on with {change.model}")

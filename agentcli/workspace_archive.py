@@ -10,14 +10,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 Listing = Mapping[str, tuple[int, int, int, int]]
-"""Of each file and link: mode, size, time of change in ns and inode."""
+"""Maps each path to its mode, size, modification time in ns and inode."""
 
 _OURS = ".git"
-"""At the top: the copy's own link to its repository, which stays where it is."""
+"""In the root: the copy's own link to its repository, which stays in place."""
 
 
 def pack(root: Path, paths: Iterable[Path] | None = None) -> bytes:
-    """What is at these paths below ``root``, or all but its ``.git``, as a compressed tar."""
+    """Pack these paths below ``root``, or all except its ``.git``, into a compressed tar."""
     if paths is None:
         paths = [path for path in sorted(root.iterdir()) if path.name != _OURS]
     written = io.BytesIO()
@@ -28,7 +28,7 @@ def pack(root: Path, paths: Iterable[Path] | None = None) -> bytes:
 
 
 def unpack(archive: bytes, root: Path, gone: Iterable[str] = ()) -> None:
-    """Put files back below ``root`` and take away those that are gone; nothing leads out of it.
+    """Unpack files below ``root`` and remove those that are ``gone``.
 
     Raises:
         OSError: a file cannot be written.
@@ -42,7 +42,7 @@ def unpack(archive: bytes, root: Path, gone: Iterable[str] = ()) -> None:
     with tarfile.open(fileobj=io.BytesIO(archive)) as opened:
         for member in opened:
             name = _checked(member.name)
-            for above in list(name.parents)[-2::-1]:  # a link or a file that is a folder by now
+            for above in list(name.parents)[-2::-1]:  # a link or file where a folder is needed
                 if (root / above).is_symlink() or (root / above).is_file():
                     (root / above).unlink()
             place = root / name
@@ -52,7 +52,7 @@ def unpack(archive: bytes, root: Path, gone: Iterable[str] = ()) -> None:
 
 
 def listing(root: Path) -> Listing:
-    """All files, links and folders below ``root``, without its ``.git``."""
+    """List all files, links and folders below ``root``, without its ``.git``."""
     found = {}
     for folder, folders, files in os.walk(root):
         if Path(folder) == root:
@@ -68,7 +68,7 @@ def listing(root: Path) -> Listing:
 
 
 def changed(root: Path, before: Listing) -> tuple[list[Path], tuple[str, ...]]:
-    """What is new or other than ``before``, and the names of what is gone."""
+    """The paths that are new or differ from ``before``, and the names of those that are gone."""
     now = listing(root)
     files = [root / name for name, told in now.items() if before.get(name) != told]
     apart = [path for path in files if not path.is_dir() or path.is_symlink()]
@@ -91,6 +91,6 @@ def _remove(path: Path) -> None:
 
 
 def _inside(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
-    """A file with its mode, and ours; what leads out of the folder is refused."""
+    """Keep a member's mode but make us its owner; refuse names that lead out of the folder."""
     checked = tarfile.tar_filter(member, path)
     return checked.replace(uid=os.getuid(), gid=os.getgid(), uname="", gname="", deep=False)
