@@ -1,9 +1,9 @@
-"""Separates a session's own changes from the user's in files that both have changed.
+"""Separates a session's changes from the user's in files that both have changed.
 
-A file may have uncommitted changes of the user's, made before or during the session. Each change of
-the session is recorded with the content before and after it; applying these changes to the last
-commit gives the file without the user's. Texts such as ``file 644 DIGEST`` describe an entry, see
-``environments/entries.py``.
+A file may have uncommitted changes by the user, made before or during the session. Each change by
+the session is recorded with the content before and after it; applying only these changes to the
+last commit gives the file without the user's. Strings such as ``file 644 DIGEST`` describe entries;
+see ``environments/entries.py``.
 """
 
 from __future__ import annotations
@@ -20,16 +20,15 @@ from agentcli.environments.entries import Entry, capture
 
 Step = tuple[str, str]
 Merge = Callable[[bytes, bytes, bytes], bytes | None]
-"""What is there, what stood before a change and after it: to what is there with the change made;
-None where both touch the same lines."""
+"""(current, before, after) → the current content with the change applied; None on a conflict."""
 
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """Files as a commit of the session's own changes holds them.
+    """The files for a commit of the session's own changes.
 
-    ``whole`` are committed as they stand, ``parts`` with the content given here. In ``mixed``
-    ones the session's changes and others cannot be told apart.
+    ``whole`` files are committed as they are, ``parts`` with the given content. In ``mixed`` files
+    the session's changes cannot be separated from others.
     """
 
     whole: list[str] = field(default_factory=list)
@@ -38,7 +37,7 @@ class Own:
 
     @property
     def paths(self) -> list[str]:
-        """What can be committed."""
+        """The files that can be committed."""
         return sorted([*self.whole, *self.parts])
 
 
@@ -49,11 +48,11 @@ def own_changes(
     changes: Changes,
     blobs: Blobs,
 ) -> Own:
-    """Sort ``paths``; ``events`` are all changes of the session so far.
+    """Classify ``paths``; ``events`` are all changes of the session so far.
 
     Raises:
-        UsageError: git refuses.
-        SnapshotError: a content was not kept, or cannot be.
+        UsageError: git failed.
+        SnapshotError: a content was not kept or cannot be stored.
     """
     steps: dict[str, list[Step]] = {path: [] for path in sorted(paths)}
     for event in events:
@@ -76,14 +75,14 @@ def own_changes(
 
 
 class _Replay:
-    """Makes changes on what a commit holds; a change is what stood before it and after it."""
+    """Applies changes to a commit's content. A change is a pair of entries, before and after."""
 
     def __init__(self, blobs: Blobs, merge: Merge) -> None:
         self._blobs = blobs
         self._merge = merge
 
     def made(self, base: str, steps: Sequence[Step]) -> str | None:
-        """``base`` with the changes made that it has not yet; None where that cannot be."""
+        """Apply the changes that ``base`` does not have yet; None if that is not possible."""
         held = [
             place
             for place, (before, _) in enumerate(steps)
@@ -91,8 +90,8 @@ class _Replay:
         ]
         if (all_made := self._all(base, steps[held[-1] if held else 0 :])) is not None:
             return all_made
-        # An earlier commit of a part holds what later changes build on, and nothing that the
-        # session has ever seen: those are done whose lines have become something else since.
+        # An earlier partial commit has a content that the session never saw. Count those changes
+        # as done that leave ``base`` unchanged when applied.
         alone = [self._one(base, step) for step in steps]
         for count in range(len(steps), 0, -1):
             missing = [one for one in alone[: count - 1] if one is not None and one != base]
@@ -107,7 +106,7 @@ class _Replay:
         return made
 
     def _one(self, base: str, step: Step) -> str | None:
-        """With one change made; ``base`` itself where it has it already."""
+        """Apply one change; return ``base`` itself if it already contains it."""
         before, after = step
         if _same(base, after):
             return base
@@ -122,7 +121,7 @@ class _Replay:
 
 
 def _same(one: str, other: str) -> bool:
-    """Whether the same content stands there, whatever its permissions."""
+    """Whether two entries have the same content, whatever their permissions."""
     first, second = (Entry.parse(text) if text else None for text in (one, other))
     if first is None or second is None:
         return first is second
@@ -130,7 +129,7 @@ def _same(one: str, other: str) -> bool:
 
 
 def _text(text: str, blobs: Blobs) -> bytes | None:
-    """The content of a regular file."""
+    """The content of a regular file; None for anything else."""
     if not text.startswith("file ") or not (entry := Entry.parse(text)).kept:
         return None
     return blobs.get(entry.digest)
