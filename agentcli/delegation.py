@@ -109,7 +109,7 @@ class Delegation:
         if state.status is Status.SOLVED:
             return ToolOutput(state.answer)
         why = state.detail or str(state.stop)
-        return ToolOutput(f"error: the sub-agent came to no answer: {why}", Outcome.ERROR)
+        return ToolOutput(f"error: the sub-agent gave no answer: {why}", Outcome.ERROR)
 
     def _next_name(self) -> str:
         """The next unused name: a resumed session has sub-agents from before."""

@@ -1,6 +1,6 @@
-"""All settings: one class per section; the docstrings of the fields are the reference.
+"""All settings: one class per section. The docstrings of the fields are the reference.
 
-``agentcli.config`` reads the layers that fill these in.
+``agentcli.config`` reads the layers that set them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _as_tuple(value: object) -> object:
 
 
 Command = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), BeforeValidator(_command)]
-"""A command as a list of words, or as one line that is split as a shell would."""
+"""A command as a list of words, or as one line that is split like in a shell."""
 Positive = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -38,45 +38,45 @@ class _Section(BaseModel):
 
 
 class ProviderSettings(_Section):
-    """A server that answers models named ``NAME:model``; each field overrides a known one."""
+    """A provider for models named ``NAME:model``. For a known provider, fields override its own."""
 
     base_url: str | None = Field(default=None, pattern=r"^https?://[^/\s]")
-    """Where its API is, up to and with ``/v1``."""
+    """The URL of its API, including ``/v1``."""
     api_key_env: str | None = None
-    """The variable that holds the key; empty for servers without keys."""
+    """The variable with the API key; empty for servers without keys."""
     api_key_command: Command = ()
-    """A command that prints the key, used where the variable is not set: ``pass show openai``."""
+    """A command that prints the key, used if the variable is not set: ``pass show openai``."""
     api_key_keyring: bool = False
-    """Whether the system's keyring holds the key; see ``agentcli config key``."""
+    """Whether the key is in the system's keyring; see ``agentcli config key``."""
     api: Literal["chat", "responses", "messages"] | None = None
-    """The wire: OpenAI Chat Completions, OpenAI Responses or Anthropic Messages."""
+    """The protocol: OpenAI Chat Completions, OpenAI Responses or Anthropic Messages."""
     headers: dict[str, str] = Field(default_factory=dict)
     """Sent with every request."""
     streaming: bool = True
     """Off for servers that cannot stream tool calls."""
     tools: Literal["native", "react", "json", "xml", "function"] = "native"
-    """How its models call tools; all but native are text, for models that cannot do otherwise."""
+    """How its models call tools; all but native use text, for models without tool calling."""
     context_window: Positive | None = None
-    """Tokens that its models take, where it cannot be known otherwise."""
+    """The context window of its models in tokens, if agentcli does not know it."""
     images: bool | None = None
-    """Whether its models can be shown images."""
+    """Whether its models accept images."""
 
 
 class McpServerSettings(_Section):
-    """A server of tools: a program (``command``, ``args``, ``env``) or an address (``url``).
+    """An MCP server: a program (``command``, ``args``, ``env``) or an address (``url``).
 
-    ``${NAME}`` and ``${NAME:-default}`` in its texts are filled from the environment.
+    ``${NAME}`` and ``${NAME:-default}`` in values are replaced from the environment.
     """
 
     command: Command = ()
     args: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
     env: dict[str, str] = Field(default_factory=dict)
-    """Variables that it gets beside HOME, PATH and the like; it sees no others."""
+    """Variables that it gets in addition to HOME, PATH and the like; it sees no others."""
     url: str | None = None
-    """Of a streamable HTTP endpoint."""
+    """The URL of a streamable HTTP endpoint."""
     headers: dict[str, str] = Field(default_factory=dict)
     tools: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
-    """Only these of its tools; without it: all."""
+    """Offer only these of its tools; empty for all."""
     enabled: bool = True
     startup_timeout_s: Seconds = 20.0
     timeout_s: Seconds = 60.0
@@ -96,13 +96,13 @@ class McpSettings(_Section):
 
 
 class HookSettings(_Section):
-    """A command of the user's own at a moment of a session; see docs/protocols.md."""
+    """A command of yours at a fixed point of a session; see docs/protocols.md."""
 
     event: Literal["session_start", "before_tool", "after_tool", "stop"]
     command: Annotated[tuple[str, ...], BeforeValidator(_as_tuple), BeforeValidator(_for_shell)]
-    """A line for the shell, or a program and its arguments as a list."""
+    """A shell command line, or a list of a program and its arguments."""
     match: str = "*"
-    """Names of tools, as a shell pattern."""
+    """A pattern for the names of tools, as in a shell."""
     timeout_s: Seconds = 60.0
 
     @model_validator(mode="after")
@@ -113,7 +113,7 @@ class HookSettings(_Section):
 
 
 class CheckSettings(_Section):
-    """Commands of run_tests, run_build and run_lint in place of those that are detected."""
+    """Commands for run_tests, run_build and run_lint that replace the detected ones."""
 
     test: Command = ()
     build: Command = ()
@@ -124,7 +124,7 @@ Texts = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 
 
 class PermissionSettings(_Section):
-    """Rules such as ``shell(git status:*)``; those of all layers hold together.
+    """Rules such as ``shell(git status:*)``; the rules of all layers are combined.
 
     Deny wins over ask, and ask over allow.
     """
@@ -135,120 +135,121 @@ class PermissionSettings(_Section):
 
 
 class LocalSettings(_Section):
-    """How models on this machine are loaded; None leaves the choice to what is fast here."""
+    """How models on this machine are loaded; unset keys are chosen for speed on this machine."""
 
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")] | None = None
     """cpu, cuda or cuda:1."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     quantize: Literal["int8", "int4"] | None = None
-    """Matrices in 8 or 4 bits."""
+    """Quantize weights to 8 or 4 bits."""
     context: Positive | None = None
-    """Tokens of the context window, where it is not to be the model's own."""
+    """The context window in tokens; by default the model's own."""
     threads: Positive | None = None
-    """Threads that compute; measured if left out."""
+    """Threads for computation; by default the best number is measured."""
 
 
 class ChatSettings(_Section):
     """The screen of ``agentcli chat``."""
 
     theme: Literal["dark", "light", "contrast"] = "dark"
-    """Colours; ``/theme`` sets it."""
+    """The colour theme; ``/theme`` sets it."""
     keys: Literal["plain", "vim"] = "plain"
-    """Of the prompt: every key writes, or vim's modes and keys."""
+    """The key bindings of the prompt: plain, or vim's modes and keys."""
     mouse: bool = True
-    """Whether the mouse is agentcli's; off leaves it to the terminal."""
+    """Whether agentcli handles the mouse; if off, the terminal does."""
     notify: bool = True
-    """Ring, and tell the desktop where the terminal can, when something waits for you."""
+    """Ring the bell, and notify the desktop if the terminal can, when something waits for you."""
 
 
 class LimitSettings(_Section):
-    """What tools may use. Times in seconds, memory and disk in MiB, output in characters."""
+    """Limits for tools. Times in seconds, memory, disk and ``output_mib`` in MiB."""
 
     command_time_s: Seconds = 120.0
     check_time_s: Seconds = 600.0
     memory_mib: Positive = 2048
-    """Of each process, and of all that one command starts."""
+    """For each process, and for all processes of one command together."""
     tasks: Positive = 1024
     disk_mib: Positive = 2048
-    """Growth of the disk by one command; no single file can be larger either."""
+    """How much one command may grow disk usage; also the limit for a single file."""
     open_files: Positive = 4096
     output_mib: Positive = 1
-    """Kept of each stream, its start and its end."""
+    """How much of each output stream is kept: its start and its end."""
     output_chars: Positive = 30_000
-    """What the model is shown of it."""
+    """How many characters of a result the model is shown."""
 
 
 class ContextSettings(_Section):
-    """How long conversations are kept within the model's context window. In tokens of a request."""
+    """How conversations are kept within the model's context window. Sizes in tokens per request."""
 
     soft_tokens: Positive | None = None
-    """From here on a conversation is compacted; None: ``compact_at`` of the hard limit."""
+    """Longer conversations are compacted. Default: ``compact_at`` of the hard limit."""
     hard_tokens: Positive | None = None
-    """More is never sent; None: the model's window less the reserve."""
+    """Longer requests are never sent. Default: the model's window minus the reserve."""
     reserve_tokens: Positive | None = None
-    """Kept for the answer; None: the longest answer, and at most a quarter of the window."""
+    """Kept for the answer. Default: the longest answer, but at most a quarter of the window."""
     compact_at: Annotated[float, Field(gt=0, le=1)] = 0.8
+    """Default of ``soft_tokens``, as a fraction of the hard limit."""
     compact_to: Annotated[float, Field(gt=0, lt=1)] = 0.4
-    """Shares of the hard limit."""
+    """How far to compact, as a fraction of the hard limit."""
     processors: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] | None = None
-    """What makes a conversation shorter, in this order, until it is short enough."""
+    """What shortens a conversation: applied in this order until it is short enough."""
     memory: Literal["none", "window", "summary", "search"] = "none"
-    """What the model is reminded of when it is no longer shown it."""
+    """How the model is reminded of steps that it no longer sees."""
 
 
 class Settings(_Section):
-    """All that can be configured; the docstrings of the fields are its reference."""
+    """Everything that can be configured; the docstrings of the fields are its reference."""
 
     model: str | None = None
     """``PROVIDER:NAME``, ``local:PATH`` or ``embedded``."""
     fallback: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
-    """Models to try in turn when one fails for good."""
+    """Models to try in turn when one fails permanently."""
     providers: dict[str, ProviderSettings] = Field(default_factory=dict)
     mode: Literal["ask", "edits", "auto", "plan"] | None = None
-    """Who is asked before tools act; None: ask in chat, auto in run."""
+    """What needs your approval. Default: ask in chat, auto in run."""
     max_steps: Positive = 100
     timeout_s: Seconds | None = None
     """Seconds for a whole run."""
     step_timeout_s: Seconds | None = None
-    """Seconds for one step: the model's answer with its retries, and the tools."""
+    """Seconds for one step: the model's answer, including retries, and the tools."""
     request_timeout_s: Seconds = 600.0
-    """Seconds without a piece of a model's answer before it is given up."""
+    """Seconds to wait for the next piece of a model's answer before giving up."""
     retries: Annotated[int, Field(ge=0)] = 3
-    """Further attempts after a provider's failure."""
+    """How often a failed request to a provider is retried."""
     budget_tokens: Positive | None = None
     max_cost: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """US dollars."""
     max_output_tokens: Positive | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     sandbox: Literal["auto", "full", "reduced", "none"] = "auto"
-    """The level that must hold; auto takes the best that works."""
+    """The required level; auto uses the best one that works."""
     network: Literal["none", "loopback", "allow", "full"] = "none"
-    """What commands reach: nothing, a loopback of their own, ``domains``, or what you reach."""
+    """What commands can reach: nothing, their own loopback, ``domains``, or whatever you can."""
     domains: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
     """Hosts for the network ``allow``: example.com, *.example.com, 10.0.0.0/8, localhost:8000."""
     offline: bool = False
-    """agentcli reaches this machine only, and so do commands."""
+    """Restrict agentcli itself and commands to this machine."""
     output: Literal["text", "json", "stream-json"] = "text"
     env: Annotated[str, Field(pattern=r"^(host|docker:\S+|ssh:\S+)$")] = "host"
     """Where tools act: ``host``, ``docker:IMAGE`` or ``ssh:HOST[:FOLDER]``."""
     ssh_config: str | None = None
-    """A file for ssh in place of its own configuration."""
+    """A configuration file for ssh to use instead of its default ones."""
     permissions: PermissionSettings = Field(default_factory=PermissionSettings)
     hooks: Annotated[tuple[HookSettings, ...], BeforeValidator(_as_tuple)] = ()
-    """The user's commands, then the project's where it is trusted."""
+    """Your commands, then the project's if it is trusted."""
     mcp: McpSettings = Field(default_factory=McpSettings)
     extra_tools: Annotated[tuple[Literal["apply_patch"], ...], BeforeValidator(_as_tuple)] = ()
-    """Tools to offer beside the usual ones."""
+    """Tools to offer in addition to the standard ones."""
     snapshots: bool = True
-    """Keep what tools change, outside the workspace, so that it can be undone."""
+    """Keep copies of what tools change, outside the workspace, so that it can be undone."""
     plan_gate: bool = False
-    """No file is changed before the model has made a plan of 3 to 6 steps."""
+    """Allow no changes to files before the model has made a plan of 3 to 6 steps."""
     critic: str | None = None
     """A model that judges each final answer before it counts."""
     tool_rates: dict[str, Annotated[int, Field(gt=0)]] = Field(default_factory=dict)
-    """Most calls a second of a tool, by its name; others wait for their turn."""
+    """The most calls per second, by tool name; further calls wait."""
     tool_cache: bool = False
-    """The same reading of a file that has not changed is answered as before."""
+    """Answer repeated reads of an unchanged file from memory."""
     checks: CheckSettings = Field(default_factory=CheckSettings)
     local: LocalSettings = Field(default_factory=LocalSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
@@ -260,21 +261,21 @@ class Settings(_Section):
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """Lines to show: keys of an untrusted project file that were left out."""
+        """Lines to show to the user, about ignored keys of an untrusted project file."""
         return self._notices
 
     @property
     def commands_network(self) -> Literal["none", "loopback", "allow", "full"]:
-        """``network``, unless ``offline`` forbids it."""
+        """``network``, or ``none`` if ``offline`` forbids it."""
         beyond = self.network in ("allow", "full")
         return "none" if self.offline and beyond else self.network
 
     def source(self, key: str) -> str:
-        """Which layer set a key such as ``checks.test``."""
+        """The layer that set a key such as ``checks.test``."""
         return self._sources.get(key, "default")
 
     def rows(self) -> Iterator[tuple[str, Any, str]]:
-        """(key, value, source) of every value, in order."""
+        """Yield (key, value, source) of every value, in order."""
         for key, value in leaves(self.model_dump()):
             yield key, value, self.source(key)
 
@@ -284,11 +285,11 @@ FORMS = {
     "base_url": "an address that begins with http:// or https://",
     "device": "cpu, cuda or cuda:N",
 }
-"""How texts that must match a pattern look, by the last part of their key."""
+"""What values that must match a pattern look like, by the last part of their key."""
 
 
 def leaves(layer: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted key, value) of all that is no section."""
+    """Yield (dotted key, value) of everything that is not a section."""
     for key, value in layer.items():
         if isinstance(value, Mapping) and value:
             yield from leaves(value, f"{at}{key}.")

@@ -57,7 +57,7 @@ def as_toml() -> Iterator[str]:
 def as_markdown() -> Iterator[str]:
     """The lines of the reference in the documentation."""
     for section in sections():
-        yield f"## `[{section.name}]`" if section.name else "## At the top"
+        yield f"## `[{section.name}]`" if section.name else "## Top level"
         yield ""
         if section.about:
             yield f"{' '.join(section.about.split())}"

@@ -175,8 +175,8 @@ def diff_lines(diff: str) -> Folded:
 
 
 _REACH = (
-    "this small model mends single faults that a test shows, and answers simple questions; "
-    "for more set ANTHROPIC_API_KEY or OPENAI_API_KEY, or name another with --model"
+    "this small model fixes single bugs that a test shows, and answers simple questions; "
+    "for more, set ANTHROPIC_API_KEY or OPENAI_API_KEY, or choose another model with --model"
 )
 
 
@@ -228,7 +228,7 @@ def context_note(event: Event) -> str | None:
             why = _CAUSES.get(event.cause, event.cause)
             return f"about {counted(event.tokens_lost, 'token')} must be read again: {why}"
         case SoftCapReached():
-            return f"look twice: {_used(event)} (soft cap {event.limit:g})"
+            return f"soft cap reached: {_used(event)} (cap {event.limit:g})"
     return None
 
 
@@ -289,4 +289,4 @@ def check_output(check: CheckFinished) -> list[str]:
 def model_changed(before: str, change: ModelChanged) -> str:
     """Which model failed, why, and which one replaces it."""
     reason = one_line(change.reason, _MAX_WIDTH)
-    return escape(f"model {before} failed: {reason}; going on with {change.model}")
+    return escape(f"model {before} failed: {reason}; continuing with {change.model}")

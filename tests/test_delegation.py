@@ -80,7 +80,7 @@ def test_one_that_changes_files_or_comes_to_no_end_is_an_error(
     ended = run()
     assert ended.code == 0, ended.err
     (result,) = results(ended.events).values()
-    assert result["outcome"] == "error" and "came to no answer" in result["content"]
+    assert result["outcome"] == "error" and "gave no answer" in result["content"]
     assert not (workspace / "x").exists()
 
 

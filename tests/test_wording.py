@@ -98,7 +98,7 @@ def test_long_lines_of_a_diff_are_cut() -> None:
 
 def test_another_model_and_a_failed_check() -> None:
     change = ModelChanged(1, "b:2", "no\ncredit")
-    assert model_changed("a:1", change) == "model a:1 failed: no credit; going on with b:2"
+    assert model_changed("a:1", change) == "model a:1 failed: no credit; continuing with b:2"
     output = "".join(f"{n}\n\n" for n in range(9))
     assert check_output(CheckFinished("c", False, 1, output)) == [f"  {n}" for n in range(3, 9)]
     assert check_output(CheckFinished("c", True, 0, output)) == []

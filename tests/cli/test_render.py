@@ -85,9 +85,9 @@ def test_what_becomes_of_the_conversation_is_told() -> None:
         "conversation compacted (near the limit): about 134,000 tokens are 61,000 now",
         "about 61,000 tokens must be read again: the conversation was compacted",
         "the last compaction is undone",
-        "look twice: 40 tool calls (soft cap 40)",
-        "look twice: 3 failed edits of a b.py (soft cap 3)",
-        "look twice: 0.81 US dollars (soft cap 0.8)",
+        "soft cap reached: 40 tool calls (cap 40)",
+        "soft cap reached: 3 failed edits of a b.py (cap 3)",
+        "soft cap reached: 0.81 US dollars (cap 0.8)",
         "",
     ]
 
@@ -130,7 +130,7 @@ def test_checks_and_a_change_of_the_model_are_told() -> None:
     ):
         renderer.event(event)
     assert log.getvalue().endswith(
-        "model fake:m failed: no credit; going on with b:2\n> check: pytest -q\n"
+        "model fake:m failed: no credit; continuing with b:2\n> check: pytest -q\n"
         "check failed (exit code 1): pytest -q\n  E  assert 1\n  1 failed\n"
     )
 
