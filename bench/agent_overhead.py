@@ -1,16 +1,16 @@
-"""What a step of `agentcli run` costs beyond its tool, next to a minimal loop.
+"""Measures the overhead of a step of `agentcli run`, compared with a minimal loop.
 
     python bench/agent_overhead.py [--steps 30 300] [--rounds 5] [--wire chat|responses|messages]
 
-A server process of its own answers every request at once: as many calls of the tool `shell` with
-the command `true` as there are steps, then the end. Three kinds of whole processes take turns, so
-that a busy machine disturbs all of them alike: `agentcli run`, a minimal loop of the standard
-library (one connection, no sandbox, the whole body encoded anew for each request), and a bare
-request of the SDK. Times are medians over the rounds; the goals are those of the project.
+A separate server process answers every request at once: with a call of the tool `shell` that runs
+`true` for each step, then with a final answer. Three kinds of processes take turns, so that other
+load on the machine affects all of them alike: `agentcli run`, a minimal loop with the standard
+library (one connection, no sandbox, the whole body encoded again for each request), and a single
+request with the SDK. Times are medians over the rounds; the goals are those of the project.
 
     step        from the last byte of an answer to the next whole request, as the server sees it
-    beyond      the step less what the tool took by itself (as recorded in the session's journal)
-    growth      median step of the last tenth / median step of the first
+    beyond      the step minus the tool's own time (as recorded in the session's journal)
+    growth      median step of the last tenth / median step of the first tenth
     first       from the start of the process to its first whole request
     exit        from the last byte of the last answer to the end of the process
 """
@@ -85,7 +85,7 @@ client.messages.create(model="bench", max_tokens=99, messages=asked)
 
 
 def events(wire: str, number: int, last: bool) -> bytes:
-    """One answer: a call of the tool, or the end."""
+    """One answer: a call of the tool, or the final answer."""
     if wire == "chat":
         return b"".join(_sse("", event) for event in _chat(number, last)) + b"data: [DONE]\n\n"
     answer = _responses if wire == "responses" else _messages
@@ -157,7 +157,7 @@ def _messages(number: int, last: bool) -> Iterator[dict[str, Any]]:
 
 @dataclass
 class Seen:
-    """What the server saw of one run; times of the system's monotonic clock in seconds."""
+    """What the server saw of one run; times in seconds of the system's monotonic clock."""
 
     asked: list[float] = field(default_factory=list)
     answered: list[float] = field(default_factory=list)
@@ -166,9 +166,9 @@ class Seen:
 
 
 def serve(wire: str) -> None:
-    """Answer until killed. The path is /RUN/STEPS/..., and /RUN/STEPS/report tells what was seen.
+    """Answer until killed. Paths are /RUN/STEPS/...; /RUN/STEPS/report returns what was seen.
 
-    Request bodies are received, not parsed: the server's time must not grow with them.
+    Request bodies are received but not parsed, so that the server's time does not grow with them.
     """
     runs: dict[str, Seen] = {}
     listener = socket.create_server(("127.0.0.1", 0))
@@ -238,7 +238,7 @@ class Bench:
         self._count = 0
 
     def agentcli(self, steps: int, *options: str) -> Ran:
-        """`agentcli run` with so many steps."""
+        """Run `agentcli run` with this many steps."""
         home = self._folder / "home"
         shutil.rmtree(home / "data", ignore_errors=True)
         workspace = home / "workspace"
@@ -257,11 +257,11 @@ class Bench:
         return ran
 
     def minimal(self, steps: int) -> Ran:
-        """The minimal loop."""
+        """Run the minimal loop."""
         return self._run(steps, ["-I", "-c", MINIMAL, "URL"], self._folder)
 
     def bare(self) -> Ran:
-        """The SDK's import and one request."""
+        """Import the SDK and send one request."""
         return self._run(0, ["-c", BARE[self._wire], "URL"], self._folder)
 
     def _run(self, steps: int, arguments: list[str], home: Path) -> Ran:
@@ -305,18 +305,18 @@ class Bench:
 
 
 def growth(times: list[float]) -> float:
-    """Median of the last tenth / median of the first."""
+    """Median of the last tenth / median of the first tenth."""
     tenth = max(1, len(times) // 10)
     return statistics.median(times[-tenth:]) / statistics.median(times[:tenth])
 
 
 def median(values: Iterator[float]) -> float:
-    """Of the rounds."""
+    """The median over the rounds."""
     return statistics.median(list(values))
 
 
 def report(steps: int, agent: list[Ran], bare: list[Ran], minimal: list[Ran]) -> None:
-    """One table; the goals stand beside the figures."""
+    """Print one table, with the goals next to the figures."""
     step = median(statistics.median(ran.steps) for ran in agent)
     tool = median(statistics.median(ran.tools) for ran in agent)
     own = [[s - t for s, t in zip(ran.steps, ran.tools, strict=True)] for ran in agent]

@@ -1,12 +1,12 @@
-"""What a step costs the kernel: counting, compacting, folding, journalling, building requests.
+"""Measures the kernel's own work per step: counting, compacting, folding, journalling, requests.
 
     python bench/kernel.py [--steps 10 100 1000 5000] [--window 200000] [--result 1000]
 
-The model is scripted inside the process, behind the real wire of Chat Completions: requests are
-encoded and answers decoded as always, only nothing is sent. Each step makes one call of a tool that
-returns ``--result`` characters at once. For each number of steps: milliseconds of the processor for
-a step, as the median of the first ten and of the last tenth, messages of the history and those that
-are shown, compactions, and how much the process and its journal grew.
+The model is scripted in the process, behind the real Chat Completions client: requests are encoded
+and answers decoded as usual, but nothing is sent. Each step makes one call of a tool that returns
+``--result`` characters at once. For each number of steps it prints CPU milliseconds per step (the
+median of the first ten and of the last tenth), the messages in the history and those shown to the
+model, compactions, and how much the process and its journal grew.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from agentcli.tools.registry import tool
 
 
 class Scripted(OpenAIChat):
-    """A model that calls one tool as often as it is told to, and then is done."""
+    """A model that calls one tool in each step, and then gives its final answer."""
 
     def __init__(self, steps: int, window: int | None) -> None:
         info = ModelInfo("scripted", "bench", context_window=window)
@@ -78,14 +78,14 @@ class _Stream(httpx2.AsyncByteStream):
 
 
 class Clock(Hook):
-    """Notes how much of the processor each step took."""
+    """Records the CPU time of each step."""
 
     def __init__(self) -> None:
         self.steps: list[float] = []
         self._last = time.process_time()
 
     async def on_event(self, event: Event, state: AgentState) -> None:
-        """Only the ends of steps."""
+        """Record the end of a step."""
         if isinstance(event, StepFinished):
             now = time.process_time()
             self.steps.append(now - self._last)
@@ -93,7 +93,7 @@ class Clock(Hook):
 
 
 async def measure(steps: int, window: int | None, chars: int) -> str:
-    """One run; a line of the table."""
+    """Make one run and return its line of the table."""
 
     async def look(context: ToolContext, at: str) -> str:
         """Look at something."""
@@ -101,7 +101,7 @@ async def measure(steps: int, window: int | None, chars: int) -> str:
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     clock, client = Clock(), Scripted(steps, window)
-    # A summary would be asked of the script.
+    # Without summaries: the scripted model cannot write one.
     names = [name for name in STANDARD if not name.startswith("summarize")]
     with tempfile.TemporaryDirectory() as folder:
         journal = Journal(Path(folder) / "events.jsonl")
@@ -130,7 +130,7 @@ async def measure(steps: int, window: int | None, chars: int) -> str:
 
 
 def main() -> None:
-    """Read the command line, and print the table."""
+    """Parse the command line and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, nargs="+", default=[10, 100, 1000, 5000])
     parser.add_argument("--window", type=int, default=200_000, help="tokens; 0: none")

@@ -1,4 +1,4 @@
-"""The models that are measured: random weights in known shapes, prepared as users' models are."""
+"""The models to measure: random weights in known shapes, prepared like users' models."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SHAPES = {
     "nanochat-d20": ModelConfig.nanochat(
         vocab_size=65_536, sequence_len=2048, n_layer=20, n_head=10, n_embd=1280
     ),
-    # So small that only the calls cost.
+    # So small that only the overhead of calls counts.
     "calls": ModelConfig(
         family="qwen2", vocab_size=256, sequence_len=1024, n_layer=24, n_head=8, n_kv_head=8,
         n_embd=64, head_dim=8, n_hidden=64, rope=RopeConfig(1e4, 8),
@@ -40,7 +40,7 @@ PROMPT = 128
 
 
 def kernels() -> str | None:
-    """Where the library is: built at first, then kept, as for users."""
+    """The path of the kernel library, which is built on first use and then kept, as for users."""
 
     async def find() -> str | None:
         supervisor = Supervisor()
@@ -54,12 +54,12 @@ def kernels() -> str | None:
 
 
 def use_kernels() -> bool:
-    """Whether there are any."""
+    """Load the native kernels; return whether there are any."""
     return native.use(kernels())
 
 
 def build(shape: str, device: str, dtype: torch.dtype, scheme: Scheme | None = None) -> GPT:
-    """Random weights, as ``load_model`` leaves a checkpoint's."""
+    """Build a model with random weights, prepared like ``load_model`` prepares a checkpoint."""
     with torch.device("meta"):
         model = GPT(SHAPES[shape], fused=True)
     model = model.to(dtype).to_empty(device=device).eval().requires_grad_(False)
@@ -75,12 +75,12 @@ def build(shape: str, device: str, dtype: torch.dtype, scheme: Scheme | None = N
 
 
 def bytes_tokenizer() -> TiktokenTokenizer:
-    """Enough for an engine that never decodes text; it has no end token, so rows run on."""
+    """A tokenizer for engines that never decode text. It has no end token, so rows do not stop."""
     return TiktokenTokenizer({bytes([i]): i for i in range(256)}, r"[\s\S]", {})
 
 
 def read_bytes(model: GPT) -> int:
-    """Bytes of weights that one step reads: all but embeddings, of which it reads one row."""
+    """Bytes of weights read per step: all except embeddings, of which it reads only one row."""
     tensors = [*model.parameters(), *model.buffers()]
     looked_up = [m.weight for m in model.modules() if isinstance(m, torch.nn.Embedding)]
     total = sum(t.nbytes for t in tensors) - sum(t.nbytes for t in looked_up)
@@ -88,7 +88,7 @@ def read_bytes(model: GPT) -> int:
 
 
 def prefill_flops(config: ModelConfig, length: int) -> int:
-    """Matrices of the layers for every token, the head for the last, attention for half of T²."""
+    """FLOPs of a prefill: all layers for every token, and attention over half of T²."""
     mlp = (3 if config.gated else 2) * config.n_embd * config.n_hidden
     q_dim = config.n_head * config.head_dim
     attention = config.n_embd * (2 * q_dim + 2 * config.kv_dim)
@@ -97,7 +97,7 @@ def prefill_flops(config: ModelConfig, length: int) -> int:
 
 
 def hf_config(config: ModelConfig) -> Any:
-    """The same shape for transformers. Raises ImportError where it is not installed."""
+    """The same shape for transformers; raises ``ImportError`` if that is not installed."""
     import transformers
 
     kinds = {"llama": transformers.LlamaConfig, "qwen2": transformers.Qwen2Config}

@@ -1,4 +1,4 @@
-"""Make the pictures of README.md: the real application with a scripted model, drawn by itself.
+"""Makes the pictures for README.md: screenshots of the real application with a scripted model.
 
 python bench/pictures.py [FOLDER]      # default: docs/pictures
 """
@@ -78,7 +78,7 @@ SCRIPT = [
 
 
 def save(chat: Chat, folder: Path, name: str) -> None:
-    """Write the screen as SVG, without fonts from elsewhere; without a name, nothing."""
+    """Write the screen as SVG without external fonts; without a name, do nothing."""
     if not name:
         return
     svg = chat.app.export_screenshot(title="agentcli chat")
@@ -88,7 +88,7 @@ def save(chat: Chat, folder: Path, name: str) -> None:
 
 
 async def draw(folder: Path, home: Path, theme: str, names: tuple[str, str]) -> None:
-    """A conversation; a picture at its question and one at its end."""
+    """Hold a conversation and take a picture at its question and one at its end."""
     workspace = home / "stats"
     workspace.mkdir(parents=True)
     (workspace / "stats.py").write_text(BEFORE)

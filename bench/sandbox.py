@@ -1,12 +1,13 @@
-"""How long `true` takes: bare, in bubblewrap alone, and in the sandbox at each level.
+"""Measures how long `true` takes: bare, in bubblewrap alone, and in the sandbox at each level.
 
     python bench/sandbox.py [ROUNDS]
 
-The ways take turns, so that a busy machine disturbs all of them alike. Medians in milliseconds,
-with the difference from the bare process and the ratio to it; the goal at level full is 15 ms.
+The ways take turns, so that other load on the machine affects all of them alike. It prints medians
+in milliseconds, with the difference from the bare process and the ratio to it; the goal at level
+full is 15 ms.
 
-Between two commands a model thinks, while the next sandbox is made ahead; each command here comes
-30 ms after the one before. `at once` is the other extreme: many commands without a pause.
+Between two commands a model thinks, and the next sandbox is prepared in the meantime; here each
+command starts 30 ms after the previous one. `at once` is the other extreme: no pauses at all.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ BARE = "bare process"
 
 
 async def measure(rounds: int, folder: str) -> dict[str, list[float]]:
-    """Seconds of each round, by way."""
+    """The seconds of each round, by way."""
     environments: dict[str, HostEnvironment] = {}
     times: dict[str, list[float]] = {}
     for level in _LEVELS:

@@ -1,9 +1,9 @@
-"""What checkpoints cost in a large project: python -m bench.snapshots [FILES]
+"""Measures the cost of checkpoints in a large project: python -m bench.snapshots [FILES]
 
-Makes a project of that many files (50,000 unless said otherwise; 6 kB each on average, 25 in a
-folder) in a temporary folder, takes it for the first time, as a second session would, and looks at
-it after a command and after an edit. For comparison: git, where it is installed, adding the same
-files to a repository of its own without compression.
+It makes a project of that many files (default 50,000; 6 kB each on average, 25 per folder) in a
+temporary folder. Then it measures the first snapshot, the snapshot of a second session, and the
+look after a command and after an edit. For comparison it also measures git, if installed, adding
+the same files to a separate repository without compression.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MEAN_BYTES = 6000
 
 
 def make(root: Path, count: int) -> int:
-    """A project of ``count`` files, always the same; returns its bytes."""
+    """Make a project of ``count`` files, always the same; return its size in bytes."""
     chance = random.Random(1)
     block, total = chance.randbytes(1 << 20), 0
     for folder in range(count // IN_A_FOLDER):
@@ -46,7 +46,7 @@ def make(root: Path, count: int) -> int:
 
 
 def timed(what: str, work: Callable[[], object]) -> float:
-    """Print and return the seconds that the work takes; of the processor as well."""
+    """Run ``work``, print its wall time and CPU time, and return the wall time in seconds."""
     before, started = os.times(), time.perf_counter()
     work()
     wall, after = time.perf_counter() - started, os.times()
@@ -56,7 +56,7 @@ def timed(what: str, work: Callable[[], object]) -> float:
 
 
 def steps(snapshots: Snapshots, root: Path) -> None:
-    """A hundred edits and a hundred commands, each looked at."""
+    """Make a hundred edits and a hundred commands, and look at the changes after each."""
     edits, commands = [], []
     for number in range(100):
         folder = root / f"p{number % 40}" / f"q{number // 40}"

@@ -1,17 +1,17 @@
-"""How quick the chat's screen is, measured through a real terminal (a pty).
+"""Measures how fast the chat's screen is, through a real terminal (a pty).
 
     python bench/tui.py [--messages 5000] [--keys 200]
 
 - first paint: from the start of the command to the prompt on the screen
 - resumed: the same for a session of many messages, to its last answer on the screen
-- keys: from a key written to the terminal to its character read back; each key is another
-  character and comes at a random moment. At rest, while 200 deltas a second stream in above, and
-  while the embedded model works in its own process; the session is long in the first two
-- idle: processor time of the process when nothing happens
+- keys: from a key written to the terminal to its character read back, with a different character
+  each time and at random moments. Measured at rest, while 200 deltas a second stream in above, and
+  while the embedded model works in its own process; in the first two cases the session is long
+- idle: CPU time of the process when nothing happens
 
-Run it on a machine that does nothing else, or the numbers are those of the others; or, as root,
-with --real-time: the chat goes before all others then, but for what it starts itself (its
-sandboxes, the model's process), and this program too.
+Run it on an idle machine, as other load distorts the figures. Or run it as root with --real-time:
+then the chat and this program take precedence over everything else, including what the chat starts
+itself (its sandboxes, the model's process).
 """
 
 from __future__ import annotations
@@ -71,12 +71,12 @@ PROMPT = "\N{HEAVY RIGHT-POINTING ANGLE QUOTATION MARK ORNAMENT}".encode()
 KEYS = [chr(code) for code in range(0x0410, 0x0430)]  # no two the same within one prompt
 PAUSE_S = (0.02, 0.06)
 BEFORE: list[str] = []
-"""What starts the chat."""
+"""A command prefix that starts the chat."""
 DELTA_BYTES = 205  # about one event of the wire with a few words in it
 
 
 class Terminal:
-    """A chat in a pty of its own."""
+    """A chat in its own pty."""
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class Terminal:
         os.close(child)
 
     def read(self, timeout_s: float) -> bytes:
-        """What has come, waiting at most so long for the first of it."""
+        """Read what is available, waiting at most ``timeout_s`` for it."""
         ready, _, _ = select.select([self.fd], [], [], timeout_s)
         if not ready:
             return b""
@@ -129,7 +129,7 @@ class Terminal:
         return data
 
     def until(self, wanted: bytes, patience_s: float = 60.0) -> float:
-        """Seconds since the start of the process until this was written."""
+        """Wait for this output; return the seconds since the start of the process."""
         end = time.perf_counter() + patience_s
         while wanted not in self.output:
             if time.perf_counter() > end or self.process.poll() is not None:
@@ -138,12 +138,12 @@ class Terminal:
         return time.perf_counter() - self.started
 
     def settle(self, quiet_s: float = 1.0) -> None:
-        """Read until nothing comes for a while."""
+        """Read until there is no output for ``quiet_s`` seconds."""
         while self.read(quiet_s):
             pass
 
     def key(self, text: str, patience_s: float = 5.0) -> float:
-        """Seconds from a key to its character on the screen."""
+        """Press a key; return the seconds until its character is on the screen."""
         self.output = b""
         wanted = text.encode()
         start = time.perf_counter()
@@ -155,12 +155,12 @@ class Terminal:
         return time.perf_counter() - start
 
     def keys(self, count: int, going_on: Callable[[], bool] = lambda: True) -> list[float]:
-        """So many keys at random moments; fewer, where what was going on ends before."""
+        """Press ``count`` keys at random moments, or fewer if ``going_on`` turns false."""
         chance = random.Random(0)
         times: list[float] = []
         while len(times) < count and going_on():
             times += [self._after_a_while(chance, text) for text in KEYS[: count - len(times)]]
-            os.write(self.fd, b"\x03")  # an empty prompt
+            os.write(self.fd, b"\x03")  # clears the prompt
             self._read_for(0.3)
         return times
 
@@ -174,7 +174,7 @@ class Terminal:
             self.read(left)
 
     def end(self) -> None:
-        """End the process."""
+        """Terminate the process."""
         self.process.send_signal(signal.SIGTERM)
         try:
             self.process.wait(10)
@@ -185,7 +185,7 @@ class Terminal:
 
 
 def journal(home: Path, workspace: Path, messages: int) -> str:
-    """Write a session of so many messages; its id."""
+    """Write a session with this many messages; return its id."""
     session = "20260101-000000-abcdef"
     path = home / "data" / "sessions" / session / "events.jsonl"
     path.parent.mkdir(parents=True)
@@ -225,7 +225,7 @@ def _events(session: str, workspace: Path, messages: int) -> Iterator[Event]:
 
 
 def percentile(values: list[float], share: float) -> float:
-    """The value that this share of all does not exceed."""
+    """The value that this share of the values does not exceed."""
     return sorted(values)[min(len(values) - 1, int(share * len(values)))]
 
 
@@ -285,7 +285,7 @@ def main() -> None:
 
 
 def decoding(folder: Path, count: int) -> None:
-    """Keys while the embedded model mends a fault."""
+    """Measure keys while the embedded model fixes a bug."""
     home, workspace = folder / "home", folder / "work"
     home.mkdir()
     shutil.copytree(ROOT / "examples" / "fix-share" / "repo", workspace)
@@ -299,7 +299,7 @@ def decoding(folder: Path, count: int) -> None:
 
 
 def report(name: str, times: list[float]) -> None:
-    """One line of the table."""
+    """Print one line of the table."""
     print(
         f"{name:<18}{len(times):4} keys,{percentile(times, 0.5) * 1e3:7.1f} ms median,"
         f" {percentile(times, 0.95) * 1e3:.1f} ms p95, {max(times) * 1e3:.1f} ms most"
