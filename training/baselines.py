@@ -1,10 +1,10 @@
-"""What the same search solves without the model's judgement: its way up to the edit, other edits.
+"""Baselines: what the same search solves if the edits do not come from the model's judgement.
 
     random    the edits are written and ranked by the same network with its weights shuffled
     shuffled  the model's first ``POOL`` edits in random order
-    prior     changes of tokens by how often they mend a fault of training, whatever stands around
+    prior     changes of tokens by how often they fix a training fault, regardless of the context
 
-In each the model itself goes the way up to its first edit; that edit too is another's.
+In each, the model itself does everything up to its first edit; all edits are the baseline's.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ from training.seeds import load_seeds
 NAMES = ("random", "shuffled", "prior")
 POOL = 90
 EDIT = "search_replace"
-DRAWS = 12  # faults of each file of training from which the prior is counted
+DRAWS = 12  # faults drawn from each training file to count the prior
 _TOKEN = re.compile(r"\w+|\s+|[^\w\s]")
 
 
 class Baseline:
-    """The model, but for its edits: these are ``_edits``'. See ``LLMClient`` and ``Proposes``."""
+    """The model with its edits replaced by ``_edits``. See ``LLMClient`` and ``Proposes``."""
 
     def __init__(self, client: LocalClient, seed: int = 0) -> None:
         self.info = client.info
@@ -56,7 +56,7 @@ class Baseline:
         self._random = random.Random(seed)
 
     async def stream(self, request: ChatRequest) -> AsyncIterator[StreamEvent]:
-        """The model's answer; one that is an edit changes nothing, and so is no try."""
+        """The model's answer; an edit is replaced by one that cannot apply, so it is no try."""
         fold = StreamFold()
         async for event in self._client.stream(request):
             fold.add(event)
@@ -85,13 +85,13 @@ class Baseline:
         return self._client.size_of(message)
 
     async def aclose(self) -> None:
-        """The clients are their makers' to close."""
+        """Do nothing: whoever made the clients closes them."""
 
     async def _edits(
         self, request: ChatRequest, count: int, places: Sequence[EditPlace]
     ) -> AsyncGenerator[ChatResponse, None]:
         raise NotImplementedError
-        yield edit("", "", "")  # so that it is a generator
+        yield edit("", "", "")  # makes this a generator
 
 
 class Shuffled(Baseline):
@@ -121,7 +121,7 @@ class Elsewhere(Baseline):
 
 
 class Prior(Baseline):
-    """Changes of tokens by how often they mend a fault, in the places given."""
+    """Changes of tokens in the given places, by how often they fix a fault."""
 
     def __init__(self, client: LocalClient, changes: Counter[tuple[str, str]], seed: int = 0):
         super().__init__(client, seed)
@@ -139,7 +139,7 @@ class Prior(Baseline):
 
 
 def edit(path: str, old: str, new: str) -> ChatResponse:
-    """The answer that is this edit."""
+    """An answer that consists of this edit."""
     call = ToolCall("call_0", EDIT, arguments_text(path=path, old=old, new=new))
     return ChatResponse(assistant("", call), FinishReason.TOOL_CALLS, Usage())
 
@@ -159,7 +159,7 @@ def variants(old: str, changes: Counter[tuple[str, str]]) -> list[tuple[str, int
 
 
 def changes_of_training(seed: int = 0) -> Counter[tuple[str, str]]:
-    """(faulty tokens, right tokens) of faults in the projects of training, by how often."""
+    """Count (faulty tokens, right tokens) over faults in the training projects."""
     rng = random.Random(seed)
     counts: Counter[tuple[str, str]] = Counter()
     for project in load_seeds("train"):
@@ -177,7 +177,7 @@ def changes_of_training(seed: int = 0) -> Counter[tuple[str, str]]:
 
 
 def _change(faulty: str, right: str) -> tuple[str, str]:
-    """The tokens that differ, without those that both begin or end with."""
+    """The tokens that differ, without the common prefix and suffix."""
     a, b = _TOKEN.findall(faulty), _TOKEN.findall(right)
     while a and b and a[0] == b[0]:
         del a[0], b[0]
@@ -187,7 +187,7 @@ def _change(faulty: str, right: str) -> tuple[str, str]:
 
 
 def shuffled_weights(folder: Path, seed: int = 0) -> Path:
-    """A copy of the embedded model in which the numbers of each tensor have changed places."""
+    """Make a copy of the embedded model with the elements of each tensor shuffled."""
     generator = torch.Generator().manual_seed(seed)
     for file in EMBEDDED.iterdir():
         if file.suffix == ".safetensors":
@@ -207,9 +207,9 @@ def shuffled_weights(folder: Path, seed: int = 0) -> Path:
 def baseline(
     name: str, client: LocalClient, settings: Settings, scratch: Path, stack: AsyncExitStack
 ) -> LLMClient:
-    """The baseline of this name around a client of the embedded model.
+    """Make the baseline of this name around a client of the embedded model.
 
-    Another model that it needs is written to ``scratch`` and ended by ``stack``.
+    If it needs another model, that is written to ``scratch`` and closed by ``stack``.
     """
     match name:
         case "shuffled":

@@ -1,4 +1,4 @@
-"""Finds self-contained functions in a file of code: what they use comes along or is harmless."""
+"""Finds self-contained functions in a file: what they use is included with them or harmless."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MAX_LINES = 60
 
 
 class Candidate:
-    """A function whose names all resolve."""
+    """A function all of whose names resolve."""
 
     def __init__(
         self, name: str, source: str, imports: list[str], needs: list[str], node: ast.FunctionDef
@@ -40,7 +40,7 @@ class Candidate:
 
 
 def candidates(text: str) -> Iterator[Candidate]:
-    """Self-contained functions of one file."""
+    """Yield the self-contained functions of a file."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         tree = ast.parse(text)
@@ -128,7 +128,7 @@ def _resolve(
     depth: int,
 ) -> bool:
     nodes = list(ast.walk(node))
-    # Annotations are not evaluated: what they name need not exist.
+    # Annotations are not evaluated, so what they name need not exist.
     annotations = [n.annotation for n in nodes if isinstance(n, ast.arg | ast.AnnAssign)]
     annotations += [n.returns for n in nodes if isinstance(n, ast.FunctionDef)]
     spoken = {id(n) for part in annotations if part is not None for n in ast.walk(part)}

@@ -1,8 +1,8 @@
-"""Which files of a package are worth training on, and what is left of them.
+"""Selects and cleans the files of a package that are worth training on.
 
-Dropped: vendored, generated, tabular and minified code, files that Python 3 cannot parse, and
-near duplicates. Near duplicates are found by shingles: the hashes of every five consecutive
-non-blank lines. A file of which more than a given share was seen before is a copy.
+It drops vendored, generated, tabular and minified code, files that Python 3 cannot parse, and near
+duplicates. Near duplicates are found by shingles: the hashes of every five consecutive non-blank
+lines. A file counts as a copy if more than a given share of its shingles was seen before.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def clean(path: str, data: bytes) -> str | None:
 
 
 def _without_licence_note(lines: list[str]) -> list[str]:
-    """Licence headers repeat word for word; they would be learnt by heart and nothing else."""
+    """Remove licence headers, which repeat word for word and would only be memorized."""
     start = 0
     while start < len(lines) and (not lines[start] or lines[start].startswith("#")):
         start += 1
@@ -64,7 +64,7 @@ def _without_licence_note(lines: list[str]) -> list[str]:
 
 
 def _is_table(text: str) -> bool:
-    """Mostly numbers or mostly not ASCII: data in the clothes of code."""
+    """Whether a text is data rather than code: many digits, or much that is not ASCII."""
     letters = sum(map(str.isalpha, text))
     digits = sum(map(str.isdigit, text))
     foreign = 0 if text.isascii() else sum(char > "\x7f" for char in text)
@@ -92,13 +92,13 @@ def _shingles(lines: list[str]) -> Iterator[int]:
 
 
 class Seen:
-    """What was kept so far."""
+    """The shingles of the files kept so far."""
 
     def __init__(self) -> None:
         self._shingles: set[int] = set()
 
     def share(self, marks: set[int]) -> float:
-        """How much of a file was seen before: 0 to 1."""
+        """The share of a file that was seen before, 0 to 1."""
         return len(marks & self._shingles) / max(1, len(marks))
 
     def add(self, marks: set[int]) -> None:

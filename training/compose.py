@@ -1,5 +1,7 @@
-"""Projects composed of real functions with recorded behaviour (functions.py), with tests in one of
-several styles."""
+"""Composes projects of real functions with recorded behaviour (functions.py).
+
+Their tests are in one of several styles.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ from training.quick_tests import QuickTests
 def compose(
     records: Sequence[Mapping[str, Any]], rng: random.Random, runner: QuickTests
 ) -> Project | None:
-    """One or two modules made of a few records of one package, with tests."""
+    """Compose one or two modules from a few records of one package, with tests."""
     names: set[str] = set()
     chosen: list[Mapping[str, Any]] = []
     for record in records:
@@ -77,7 +79,7 @@ def _public(text: str, name: str) -> str:
 
 
 def _documented(source: str, docs: str) -> str:
-    """The source with its docstrings kept, cut to the first line, or taken out."""
+    """The source with its docstrings kept, cut to the first line, or removed."""
     if docs == "all" and source.count("\n") < 25:
         return source
     lines = source.split("\n")

@@ -3,8 +3,8 @@
     python -m training.corpus fetch --cache DIR     # with pip, which must reach a package index
     python -m training.corpus build --cache DIR     # writes DIR/{train,held}.jsonl, sources.tsv
 
-Nothing of it belongs into the repository but the list of packages (packages.txt) and the table
-of what was used (sources.tsv: name, version, licence, part, files, bytes, or why it was refused).
+Only the list of packages (packages.txt) and the table of what was used belong in the repository
+(sources.tsv: name, version, licence, part, files, bytes, or why it was refused).
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from training.licences import licence_of
 HERE = Path(__file__).parent
 # Copies from held-out code are refused more strictly than copies within the training part.
 MAX_SEEN, MAX_SEEN_HELD = 0.5, 0.15
-# No single package may set the style of the whole (bytes of text kept from one).
+# Bytes of text kept from one package, so that no package dominates the style.
 MAX_PACKAGE_BYTES = 14_000_000
-# Standard-library modules that are held out beside the packages.
+# Standard-library modules that are held out in addition to packages.
 HELD_STDLIB = {"statistics", "textwrap", "shlex", "fractions", "heapq", "difflib", "graphlib"}
 
 
@@ -63,14 +63,14 @@ def read_packages(path: Path = HERE / "packages.txt") -> list[Package]:
 
 
 def fetch(package: Package, cache: Path) -> bool:
-    """Download one package's archive, the sdist if it can be had; False if neither can."""
+    """Download a package's sdist or else its wheel; return False if neither is available."""
     folder = cache / "dl" / package.name
     if package.form in ("stdlib", "installed") or any(folder.glob("*")):
         return True
     folder.mkdir(parents=True, exist_ok=True)
     pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(folder)]
     binary = [*pip, "--only-binary", ":all:", package.name]
-    # Without isolation pip need not install a build system only to read a name and a version.
+    # Without isolation, pip does not install a build system just to read a name and a version.
     source = [*pip, "--no-build-isolation", "--no-binary", ":all:", package.name]
     commands = [source, binary] if package.form == "sdist" else [binary]
     return any(_succeeds(command) for command in commands)
@@ -104,7 +104,7 @@ def load(package: Package, cache: Path) -> Source:
     if not source.refused:
         cleaned = ((path, clean(path, data)) for path, data in pairs)
         kept = [(path, text) for path, text in cleaned if text]
-        # In a random but fixed order, so that a limit keeps a sample and not the first folders.
+        # A random but fixed order, so that a limit keeps a sample, not just the first folders.
         source.files = sorted(kept, key=lambda file: zlib.crc32(file[0].encode()))
     return source
 

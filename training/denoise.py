@@ -1,7 +1,7 @@
-"""Repairs of real code without running it: one to three faults in a file of the corpus, with what
-a person says about them (the function, or the error that Python gives for such a line).
+"""Repairs of real code without running it: one to three faults in a file of the corpus.
 
-Nothing here is checked by tests; it teaches to read, to find what does not fit, and to write edits.
+The user names the function or the error that Python gives for such a line. Tests do not check these
+examples; they teach the model to read, to find what does not fit, and to write edits.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ REVIEW = [
 
 
 def excerpts(text: str, rng: random.Random) -> Iterator[str]:
-    """Pieces of a file that stand for themselves: some imports, then whole definitions."""
+    """Yield self-contained pieces of a file: some imports, then whole definitions."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -76,7 +76,7 @@ def excerpts(text: str, rng: random.Random) -> Iterator[str]:
 
 
 def denoise(path: str, source: str, rng: random.Random, held: bool = False) -> Conversation:
-    """One conversation about one excerpt."""
+    """Make one conversation about one excerpt."""
     if not 300 < len(source) < 6500:
         raise Unusable("size")
     faults = Faults(source)
@@ -88,7 +88,7 @@ def denoise(path: str, source: str, rng: random.Random, held: bool = False) -> C
         if fault is None or any(abs(fault.line - other.line) < 8 for other in chosen):
             continue
         if fault.kind in ("wrong_string", "wrong_key", "wrong_number") and rng.random() < 0.7:
-            continue  # mostly nobody could tell
+            continue  # usually impossible to tell
         edit = repair_edit(source, fault.source)
         if edit is None or text.count(edit[0]) != 1:
             continue
@@ -124,7 +124,7 @@ def denoise(path: str, source: str, rng: random.Random, held: bool = False) -> C
 
 
 def _undone(now: str, source: str, fault: Fault) -> str:
-    """The text with this one fault taken out."""
+    """The text without this one fault."""
     back = repair_edit(fault.source, source)
     if back is None or now.count(back[0]) != 1:
         raise Unusable("faults touch")
@@ -168,7 +168,7 @@ def _traceback(fault: Fault, path: str, function: str, error: str) -> str:
 
 
 def _error(fault: Fault, path: str) -> str | None:
-    """What Python says of such a line, where that is certain."""
+    """The error that Python gives for such a line, if that is certain."""
     before, after = "\n".join(fault.before), "\n".join(fault.after)
     words_before = set(re.findall(r"[A-Za-z_]\w*", before))
     new = [word for word in re.findall(r"[A-Za-z_]\w*", after) if word not in words_before]

@@ -4,12 +4,12 @@
     python -m training.evaluate DIR [--kinds repair question] [--limit 50] [--out F]
         [--baselines random shuffled prior]
 
-Each task gets a copy of its files; a few are under way at a time, each with its engine process. A
-repair counts as solved when, at the end, all tests pass in the sandbox and no test file has
-changed; ``first`` when the first edit made the next test run pass; ``same`` when every source is
-then as it was before the fault. Each task is run by the model and at once by all ``--baselines``,
-so that an evaluation that was broken off compares what it has on the same tasks; begun again with
-the same ``--out`` it does the rest. Intervals are Wilson's at 95 %.
+Each task gets a copy of its files; a few run at a time, each with its own engine process. A repair
+counts as solved if all tests pass in the sandbox at the end and no test file has changed; as
+``first`` if the first edit made the next test run pass; as ``same`` if every source is then as it
+was before the fault. Each task is run by the model and right after it by all ``--baselines``, so
+that an interrupted evaluation compares them on the same tasks; started again with the same
+``--out``, it does the rest. Intervals are Wilson's at 95 %.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ from training.quick_session import is_test_file
 
 MODEL = "model"
 MAX_STEPS = 24
-TIME_S = 1200.0  # tries bound a run; this only ends what makes none
+TIME_S = 1200.0  # runs are limited by tries; this only ends those that make none
 TESTS = ("-m", "pytest", "-q", "-x", "--no-header", "-p", "no:cacheprovider")
 
 
 @dataclass(frozen=True)
 class Score:
-    """What came of one task; ``first`` is None where nothing was edited.
+    """The result of one task; ``first`` is None if nothing was edited.
 
-    ``by`` is the model or the baseline that did it; ``passed`` are the arguments of all edits that
-    passed on the copy, of which the last was kept.
+    ``by`` is the model or the baseline that did it. ``passed`` are the arguments of all edits that
+    passed on the copy; the last one was kept.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Score:
 async def attempt(
     name: str, task: dict[str, Any], client: LLMClient, settings: Settings, by: str = MODEL
 ) -> Score:
-    """One task from its files to its score."""
+    """Run one task and return its score."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         for path, text in task["files"].items():
@@ -109,7 +109,7 @@ async def attempt(
 
 
 class _Watch:
-    """Whether the first edit was right: the first tried, or else the first made."""
+    """Records whether the first edit was right: the first one tried, or else the first made."""
 
     def __init__(self) -> None:
         self.first: bool | None = None
@@ -158,7 +158,7 @@ async def _solved(
 
 
 def says(answer: str, fact: str) -> bool:
-    """Whether the fact stands in the answer by itself: 0 does not in 80, nor 5 in 5.8."""
+    """Whether a fact occurs in the answer by itself: 0 does not count in 80, nor 5 in 5.8."""
     alone = rf"(?<!\w)(?<!\d\.){re.escape(fact)}(?!\w|\.\d)"
     return re.search(alone, answer, re.IGNORECASE) is not None
 
@@ -169,7 +169,7 @@ def _same(task: dict[str, Any], root: Path) -> bool:
 
 
 def wilson(hits: int, count: int) -> tuple[float, float]:
-    """The 95 % interval of a share."""
+    """The 95 % interval of a proportion."""
     if not count:
         return 0.0, 1.0
     z, share = 1.96, hits / count
@@ -180,7 +180,7 @@ def wilson(hits: int, count: int) -> tuple[float, float]:
 
 
 def table(scores: Iterable[Score]) -> str:
-    """A line for each kind and whoever did it, in Markdown."""
+    """A Markdown table with a row for each kind of task and each model or baseline."""
     rows: dict[tuple[str, str], list[Score]] = {}
     for score in scores:
         rows.setdefault((score.kind, score.by), []).append(score)
@@ -206,7 +206,7 @@ def _share(hits: int, count: int) -> str:
 
 
 def known(out: Path) -> list[Score]:
-    """The scores of an evaluation that was broken off."""
+    """The scores of an interrupted evaluation."""
     if not out.exists():
         return []
     return [Score(**json.loads(line)) for line in out.read_text().splitlines()]
@@ -219,7 +219,7 @@ async def evaluate(
     out: Path,
     baselines: Sequence[str] = (),
 ) -> None:
-    """All cases that ``out`` does not have yet; the table of all goes to stdout."""
+    """Run all cases that ``out`` does not have yet, and print the table of all scores."""
     free: asyncio.Queue[dict[str, LLMClient]] = asyncio.Queue()
     scores = known(out)
     done = {(score.name, score.by) for score in scores}

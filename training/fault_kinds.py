@@ -1,4 +1,4 @@
-"""The places in a file where a fault of each kind can be put: spans and what stands there instead.
+"""Finds the places in a file where faults of each kind can be put: spans and replacements.
 
 ``Finder`` walks the syntax tree (expressions and names), ``line_edits`` works on whole statements,
 indentation and punctuation.
@@ -57,7 +57,7 @@ class Places:
 
 
 class Scope:
-    """Names of one function: where each is bound first, and what attributes ``self`` has."""
+    """The names of one function, with where each is first bound, and the attributes of ``self``."""
 
     def __init__(self, function: FunctionNode | None, owner: ast.ClassDef | None) -> None:
         self.bound: dict[str, int] = {}
@@ -77,7 +77,7 @@ class Scope:
                     self.attributes[node.name] = True
 
     def others(self, name: str, line: int) -> list[str]:
-        """Names that could stand in this place by mistake, the likely ones first."""
+        """Names that could be here by mistake, the likely ones first."""
         near = [n for n, at in self.bound.items() if n not in (name, "self", "cls") and at <= line]
         alike = [n for n in near if n[:1] == name[:1] or n in name or name in n]
         return (alike + [n for n in near if n not in alike])[:4]
@@ -94,7 +94,7 @@ def _is_one_plain(call: ast.Call) -> bool:
 
 
 class Finder:
-    """Edits of expressions."""
+    """Finds edits of expressions."""
 
     def __init__(self, source: str, tree: ast.Module) -> None:
         self.at = Places(source)
@@ -163,7 +163,7 @@ class Finder:
     def _between(
         self, kind: str, left: ast.AST, right: ast.AST, pattern: str, text: str
     ) -> Iterator[Edit]:
-        """Replace an operator, which stands between two nodes."""
+        """Replace an operator between two nodes."""
         low, high = self.at.end(left), self.at.start(right)
         found = re.search(pattern, self.source[low:high])
         if found:

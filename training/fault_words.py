@@ -1,4 +1,4 @@
-"""What is easily mistaken for what: operators, methods, functions, numbers, spellings."""
+"""What is easily confused: operators, methods, functions, numbers, spellings."""
 
 from __future__ import annotations
 
@@ -265,7 +265,7 @@ RETURNS = {
 
 
 def number_faults(value: int) -> Iterator[str]:
-    """Digits swapped, one added or lost, a neighbour in magnitude."""
+    """Yield wrong numbers: digits swapped, one added or lost, a neighbour in magnitude."""
     text = str(value)
     if len(text) >= 2:
         swapped = text[:-2] + text[-1] + text[-2]
@@ -291,7 +291,7 @@ def float_faults(text: str) -> Iterator[str]:
 
 
 def string_faults(text: str, others: Sequence[str]) -> Iterator[str]:
-    """Another string of the file, another case, a separator changed, a letter wrong."""
+    """Yield wrong strings: another one of the file, another case or separator, a wrong letter."""
     rng = random.Random(zlib.crc32(text.encode()))
     if text == "":
         yield " "

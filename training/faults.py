@@ -1,8 +1,8 @@
-"""Puts one fault into Python source, and knows the edit that takes it out again.
+"""Puts a fault into Python source, and finds the edit that removes it.
 
 A fault is a span of the text replaced by other text. ``Finder`` (fault_kinds.py) lists the spans
 that a file offers, by kind; ``Faults`` draws from them. Kinds in ``HELD_OUT_KINDS`` never occur in
-training: they are for the evaluation alone.
+training: they are only for the evaluation.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from training.fault_lines import line_edits
 
 HELD_OUT_KINDS = frozenset({"break_continue", "wrong_unpack", "missing_fprefix", "missing_call"})
 
-# How often a kind is drawn where it is possible; 1 where nothing is said.
+# The weight with which a possible kind is drawn; 1 if not listed.
 WEIGHTS = {
     "wrong_var": 3.5,
     "compare_op": 2.5,
@@ -50,7 +50,7 @@ WEIGHTS = {
 class Fault:
     """One fault in one file: ``line`` counts from 1 in the faulty text.
 
-    ``before`` are the right lines, ``after`` the faulty ones that stand in their place.
+    ``before`` are the right lines, ``after`` the faulty ones in their place.
     """
 
     kind: str
@@ -73,7 +73,7 @@ class Faults:
 
     @property
     def kinds(self) -> dict[str, int]:
-        """Kinds that are possible here, with the number of places."""
+        """The kinds that are possible here, with the number of places."""
         return {kind: len(edits) for kind, edits in self._by_kind.items()}
 
     def draw(
@@ -84,7 +84,7 @@ class Faults:
         without: Collection[str] = HELD_OUT_KINDS,
         lines: tuple[int, int] | None = None,
     ) -> Fault | None:
-        """One fault at random, within the lines (from 1, both included) if they are given."""
+        """Draw a random fault, within ``lines`` (from 1, inclusive) if given."""
         choice = self._by_kind
         if lines is not None:
             first, last = lines
@@ -109,7 +109,7 @@ class Faults:
 
 
 def make_fault(source: str, edit: Edit) -> Fault | None:
-    """The source with the edit in it; None if it changes nothing or breaks what it should not."""
+    """Apply an edit to the source; None if it changes nothing or breaks what it should not."""
     faulty = source[: edit.start] + edit.text + source[edit.end :]
     if faulty == source:
         return None
@@ -143,7 +143,7 @@ def repair_edit(faulty: str, right: str) -> tuple[str, str] | None:
     end = start + len(old)
     if not old and not new:
         return None
-    # A line alone must not be blank, and an insertion needs a line to hold on to.
+    # A single line must not be blank, and an insertion needs a line as its anchor.
     before, after = start, end
     while True:
         text = "\n".join(lines[before:after])

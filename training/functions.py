@@ -1,14 +1,15 @@
-"""Real functions with recorded behaviour: the raw material of generated projects with tests.
+"""Collects real functions with recorded behaviour: the raw material of generated projects.
 
     python -m training.functions --corpus train.jsonl --out training/data/functions.xz
 
-Takes module-level functions of permissively licensed packages that need only builtins, a few pure
-modules of the standard library and each other; calls them with guessed inputs in a process with
-limits; keeps those whose results are plain values, the same twice, and vary with the input.
+It takes module-level functions of permissively licensed packages that need only builtins, a few
+pure modules of the standard library and each other. It calls them with guessed inputs in a process
+with limits, and keeps those whose results are plain, reproducible values that vary with the input.
 
-One record a line: ``{"package", "name", "source", "imports", "needs", "calls", "raises"}``.
-``needs`` are sources of helpers and constants that stand before it; ``calls`` are pairs of
-argument text and result text; ``raises`` are pairs of argument text and exception name.
+There is one record per line: ``{"package", "name", "source", "imports", "needs", "calls",
+"raises"}``. ``needs`` are the sources of helpers and constants that precede the function; ``calls``
+are pairs of argument text and result text; ``raises`` are pairs of argument text and exception
+name.
 """
 
 from __future__ import annotations
@@ -174,7 +175,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def record(candidate: Candidate, rng: random.Random) -> dict[str, Any] | None:
-    """Call it; None if nothing good comes of it."""
+    """Call a candidate and record its behaviour; None if that is not usable."""
     scope: dict[str, Any] = {"__name__": "module"}
     text = "\n".join(["from __future__ import annotations", *candidate.imports, *candidate.needs])
     signal.setitimer(signal.ITIMER_REAL, 1.5)
@@ -292,7 +293,7 @@ def _plain(value: object) -> str | None:
 
 
 def mine_aside(records: list[dict[str, str]], seed: int, timeout: float) -> list[dict[str, Any]]:
-    """``mine`` in a forked child that may hang or break without harm."""
+    """Run ``mine`` in a forked child, which may hang or crash without harm."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -318,12 +319,12 @@ def mine_aside(records: list[dict[str, str]], seed: int, timeout: float) -> list
         found = json.loads(text)
     except ValueError:
         return []
-    # In this process strings always hash alike, elsewhere sets would come out in another order.
+    # Strings always have the same hashes in this process; elsewhere the order of sets differs.
     return [item for item in found if "set(" not in item["source"] or "sorted(" in item["source"]]
 
 
 def mine(records: list[dict[str, str]], seed: int) -> list[dict[str, Any]]:
-    """All good functions of some files; runs in a process of its own, with limits."""
+    """All usable functions of some files. It must run in its own process, as it sets limits."""
     resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
     sys.stdout = sys.stderr = io.StringIO()
     signal.signal(signal.SIGALRM, _stop)
@@ -345,7 +346,7 @@ def mine(records: list[dict[str, str]], seed: int) -> list[dict[str, Any]]:
 def _mine_all(
     batches: list[list[dict[str, str]]], folder: Path, workers: int, deadline: float
 ) -> None:
-    """Each batch in a process of its own, killed when it hangs in C code."""
+    """Run each batch in its own process, which is killed if it hangs in C code."""
 
     def job(index: int) -> None:
         text = json.dumps(mine(batches[index], index))
@@ -373,7 +374,7 @@ def _mine_all(
 
 
 def is_stable(item: dict[str, Any]) -> bool:
-    """Whether the calls give the same in another process, whose strings hash differently."""
+    """Whether the calls give the same results in another process, with other string hashes."""
     signal.signal(signal.SIGALRM, _stop)
     warnings.simplefilter("ignore")
     scope: dict[str, Any] = {"__name__": "module"}

@@ -1,8 +1,9 @@
-"""Which packages may be trained on: decided from the licence in their own metadata.
+"""Decides which packages may be trained on, by the licence in their own metadata.
 
-Permissive licences only. A package that names none of them, or any other one beside them, is left
-out and recorded with the reason; where a wheel merely bundles a compiled library under another
-licence (its Python code is not), the package is listed in ``REVIEWED`` with what was read.
+Only permissive licences are allowed. A package that names none of them, or any other in addition,
+is left out and recorded with the reason. If a wheel merely bundles a compiled library under another
+licence, and its Python code is not affected, the package is listed in ``REVIEWED`` with the licence
+that was read there.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def licence_of(name: str, metadata: str) -> tuple[str, bool]:
     if expression:
         return expression, _expression_allowed(expression)
     classifiers = _classifiers(headers)
-    # Some packages paste the whole licence into the field: its head names it.
+    # Some packages paste the whole licence into the field: its start names it.
     stated = " ".join(str(headers.get("License") or "").split())[:300]
     for text in (*classifiers, stated):
         if REFUSED.search(text):

@@ -1,8 +1,8 @@
 """Cross-entropy over softcapped logits, a chunk of positions at a time.
 
 The logits of a whole batch (65,536 x 8192 in float32: 2 GiB, and as much again for the gradient)
-never exist: each chunk's gradients are computed together with its loss, so nothing is kept for
-the backward pass and nothing is computed twice.
+are never in memory at once: each chunk's gradients are computed together with its loss, so nothing
+is kept for the backward pass and nothing is computed twice.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CHUNK = 16_384  # positions
 def _piece(
     hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor, cap: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(summed loss, its gradients by hidden and by head) for one chunk.
+    """Return (summed loss, its gradient for hidden, its gradient for head) for one chunk.
 
     hidden (N, C) and head (V, C) in the compute dtype, targets (N,), weights (N,) float32.
     """

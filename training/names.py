@@ -1,4 +1,4 @@
-"""Names that projects can be given instead of their own."""
+"""Alternative names for the identifiers of a project."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ fields pattern prefix suffix sep marker acc seen known missing pending done acti
 NEW_NAMES = _NEW_NAMES.split()
 
 
-# Names that people use for the same thing.
+# Groups of names that people use for the same thing.
 ALIKE = [
     group.split()
     for group in (

@@ -1,12 +1,12 @@
-"""Carries the corpus to the machine that trains: as compressed text, tokenised where it arrives.
+"""Packs the corpus for the training machine: as compressed text, which is tokenised there.
 
     python -m training.pack pack --cache DIR --data training/data      # the best 250 MB of text
     python -m training.pack pack --cache DIR --data training/data2 --part 2        # the next 250
     python -m training.pack tokens --data training/data --out DIR      # where it is trained on
 
-Text compresses better than its tokens (about 6 to 1 against 4 to 1), and the vocabulary may still
-change. Part 2 holds what did not fit into part 1, for a second sitting. ``tokens`` writes
-``code.npy`` and ``held.npy``: uint16, each document after a ``<|bos|>``, in random order.
+Text compresses better than its tokens (about 6:1 against 4:1), and the vocabulary may still change.
+Part 2 holds what did not fit into part 1, for a second sitting. ``tokens`` writes ``code.npy`` and
+``held.npy``: uint16, each document after a ``<|bos|>``, in random order.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from training.tokenizer import load
 SEPARATOR = "\0"  # no Python source holds one
 PIECES = 16
 HELD_BYTES = 2_000_000
-# The standard library is the best of the corpus: it may be larger than any one package.
+# The standard library is the best part of the corpus, so its share may be larger.
 STDLIB_SHARE = 5
 # Text rather than binary data: four literal context bits, no position bits; window 64 MiB.
 FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": 1 << 26, "lc": 4, "lp": 0, "pb": 0}]
 
 
 def read_packages(path: Path) -> dict[str, list[str]]:
-    """Texts by package, in the order of the file."""
+    """The texts by package, in the order of the file."""
     packages: dict[str, list[str]] = defaultdict(list)
     with path.open() as lines:
         for line in lines:
             record = json.loads(line)
-            # Its place in the tree tells a model what a file may be about.
+            # A file's path tells the model what the file may be about.
             packages[record["package"]].append(f"# {record['path']}\n{record['text']}")
     return packages
 
@@ -57,7 +57,7 @@ def part_of(packages: dict[str, list[str]], total: int, part: int) -> dict[str, 
 
 
 def limited(packages: dict[str, list[str]], total: int) -> dict[str, list[str]]:
-    """At most ``total`` characters, by the one limit for each package that gives them."""
+    """At most ``total`` characters in all, by applying the same limit to each package."""
     low, high = 0, 1 << 30
     while high - low > 1000:
         limit = (low + high) // 2
@@ -82,7 +82,7 @@ def pack(cache: Path, data: Path, megabytes: float, part: int) -> None:
     data.mkdir(parents=True, exist_ok=True)
     packages = part_of(read_packages(cache / "train.jsonl"), int(megabytes * 1e6), part)
     held = limited(read_packages(cache / "held.jsonl"), HELD_BYTES)
-    # Files of one package stay together, since they resemble each other; sizes are evened out.
+    # Files of a package stay together, as they resemble each other; piece sizes are balanced.
     pieces: list[list[str]] = [[] for _ in range(PIECES)]
     sizes = [0] * PIECES
     for texts in sorted(packages.values(), key=lambda texts: -sum(map(len, texts))):
@@ -104,7 +104,7 @@ def _compress(job: tuple[Path, Sequence[str]]) -> int:
 
 
 def tokens(data: Path, out: Path, seed: int = 1) -> None:
-    """Decompress and tokenise with all cores; a few seconds on sixteen."""
+    """Decompress and tokenise with all cores; takes a few seconds on sixteen."""
     out.mkdir(parents=True, exist_ok=True)
     for name, pattern in (("code", "code-*.xz"), ("held", "held.xz")):
         paths = sorted(data.glob(pattern))

@@ -1,4 +1,4 @@
-"""How the place of a fault is found: from what the tests said, by grep and read_file."""
+"""Writes the part of a conversation that finds a fault: from test output, by grep and reads."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from training.quick_session import Run, is_test_file
 from training.requests import enclosing, line_of
 from training.trajectories import Conversation
 
-WHOLE_FILE = 140  # lines up to which a file is read whole
+WHOLE_FILE = 140  # files of up to this many lines are read whole
 AROUND = 80  # lines read of a longer one
 
 
 def find(
     talk: Conversation, run: Run, path: str, fault: Fault, rng: random.Random, known: set[str]
 ) -> None:
-    """From what the tests said to the lines of the fault, by grep and read_file."""
+    """Lead from the tests' output to the lines of the fault, by grep and read_file."""
     space = talk.workspace
     line = fault_line(space.files[path], fault)
     frames = [(p, n) for p, n in run.frames if p in space.files and not is_test_file(p)]
@@ -64,7 +64,7 @@ def find(
 def _follow(
     talk: Conversation, seen: str, path: str, line: int, rng: random.Random, known: set[str]
 ) -> None:
-    """From a file that was read to the one with the fault, by a name that the first uses."""
+    """Lead from a file that was read to the one with the fault, by a name that the first uses."""
     space = talk.workspace
     try:
         name = enclosing(space.files[path], line)
@@ -80,7 +80,7 @@ def _follow(
 def _read(
     talk: Conversation, path: str, at: int, must: int | None, rng: random.Random, known: set[str]
 ) -> None:
-    """Read the file, or the part around line ``at`` and the part that holds line ``must``."""
+    """Read the file, or the part around line ``at`` and the part with line ``must``."""
     if path in known:
         return
     total = talk.workspace.files[path].count("\n") + 1

@@ -1,7 +1,7 @@
-"""A run as data: read from a TOML file of ``configs/``, which also says what each field is.
+"""The plan of a training run, read from a TOML file in ``configs/`` that documents each field.
 
-``progress`` is the share of the whole run that is done, 0 to 1. A run may be split into sittings
-of any length, each covering a part of it (``--from``, ``--to``), on time or on steps.
+``progress`` is the completed share of the whole run, 0 to 1. A run may be split into sittings of
+any length, each covering a part of it (``--from``, ``--to``), limited by time or by steps.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Plan:
         return next((p for p in self.phases if progress < p.until), self.phases[-1])
 
     def rate(self, progress: float, steps: int) -> float:
-        """Factor of the learning rates: up with the optimisers' steps, level, linearly down."""
+        """The factor of the learning rates: a warm-up over steps, constant, then a linear decay."""
         up = min(1.0, (steps + 1) / max(1, self.warmup))
         left = min(1.0, (1.0 - progress) / self.warmdown) if self.warmdown else 1.0
         return up * (self.last_rate + (1.0 - self.last_rate) * max(0.0, left))

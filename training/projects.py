@@ -1,4 +1,4 @@
-"""Small repositories with passing tests, and the same with faults in them.
+"""Small repositories with passing tests, and the same repositories with faults.
 
 ``vary`` gives a hand-written project other names; compose.py makes projects of real functions.
 """
@@ -42,7 +42,7 @@ class Project:
 
 @dataclass
 class Case:
-    """A project with faults in it: the faulty files and what the tests then say."""
+    """A project with faults: the faulty files and the result of their tests."""
 
     project: Project
     faults: list[tuple[str, Fault]]
@@ -51,7 +51,7 @@ class Case:
 
 
 def checked(name: str, files: dict[str, str], runner: QuickTests) -> Project | None:
-    """A project, if all of its tests pass here."""
+    """Make a project if all of its tests pass here; otherwise None."""
     try:
         run = runner.run(files)
     except (Unsupported, SyntaxError, RecursionError):
@@ -63,7 +63,7 @@ _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def _bound_names(files: Mapping[str, str]) -> set[str]:
-    """What the project itself names: functions, classes, parameters, variables, attributes."""
+    """The names defined in the project: functions, classes, parameters, variables, attributes."""
     names: set[str] = set()
     for path, text in files.items():
         if not path.endswith(".py"):
@@ -82,7 +82,7 @@ def _bound_names(files: Mapping[str, str]) -> set[str]:
 
 
 def vary(project: Project, rng: random.Random, runner: QuickTests) -> Project | None:
-    """The same project under other names: identifiers, and often the modules' files."""
+    """Make the same project with other identifiers, and often other file names."""
     files = dict(project.files)
     imported = {
         word
@@ -126,7 +126,7 @@ def _moved(path: str, renames: Mapping[str, str]) -> str:
 
 
 def definitions(files: Mapping[str, str], paths: Iterable[str]) -> dict[str, tuple[str, int, str]]:
-    """Name → (path, line, kind) of every function, method, class and module constant."""
+    """Map the name of every function, method, class and module constant to (path, line, kind)."""
     found: dict[str, tuple[str, int, str]] = {}
     for path in paths:
         try:

@@ -19,16 +19,16 @@ import pytest
 from _pytest._code.code import ExceptionInfo, filter_traceback
 from _pytest.python import IdMaker
 
-SHOWN = 3  # failures whose text is made: as many as the compact form shows
+SHOWN = 3  # failures with a text: as many as the compact form shows
 
 
 class Unsupported(Exception):
-    """The tests use something that this runner does not know."""
+    """The tests use something that this runner does not support."""
 
 
 @dataclass
 class Run:
-    """What happened. ``text`` is None if the run was stopped or printed something."""
+    """The result of a run. ``text`` is None if the run was stopped or printed something."""
 
     text: str | None = None
     passed: int = 0
@@ -51,8 +51,10 @@ def is_test_file(path: str) -> bool:
 
 
 def base_of(file: str, files: Mapping[str, str]) -> str:
-    """The folder that pytest puts first on the path for a test file: the first without
-    ``__init__.py``."""
+    """The folder that pytest puts first on ``sys.path`` for a test file.
+
+    It is the nearest folder above the file without an ``__init__.py``.
+    """
     folder = file.rpartition("/")[0]
     while folder and f"{folder}/__init__.py" in files:
         folder = folder.rpartition("/")[0]
@@ -61,7 +63,7 @@ def base_of(file: str, files: Mapping[str, str]) -> str:
 
 @dataclass
 class _Item:
-    """One test: what to call, with which parameters, under which name."""
+    """One test: the function, its parameters and its name."""
 
     file: str
     name: str  # TestX.test_a[1-2]
@@ -184,7 +186,7 @@ class Session:
         info: ExceptionInfo[BaseException] = ExceptionInfo.from_current()
         path = Path(self.root) / item.file
         traceback = info.traceback
-        # from the test's own frame on; without one (a fixture of conftest.py) what is ours
+        # Start at the test's own frame; without one (a fixture of conftest.py), keep the project's.
         cut = traceback.cut(path=path)
         if cut is traceback:
             cut = traceback.filter(lambda entry: str(entry.path).startswith(self.root)) or cut

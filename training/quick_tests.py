@@ -1,13 +1,13 @@
-"""Runs a small project's tests inside this process and prints what pytest would print.
+"""Runs a small project's tests in this process and prints what pytest would print.
 
-Starting pytest for every generated task would cost more than everything else together. This
-runner uses pytest's own assertion rewriting, comparison and traceback code, and does collection,
+Starting pytest for every generated task would take longer than everything else together. This
+runner uses pytest's own assertion rewriting, comparison and traceback code. It does collection,
 fixtures and parametrisation itself, for what small projects use: functions, classes, unittest
 cases, ``parametrize``, ``raises``, function-scoped fixtures, ``tmp_path``, ``monkeypatch``.
-``tests/training/test_quick_tests.py`` holds its text to pytest's, as ``compact`` shows it.
+``tests/training/test_quick_tests.py`` compares its text with pytest's, as ``compact`` shows it.
 
-Modules come from memory; the files are also written to ``folder`` since tracebacks are made from
-files. CPU time of a run is limited; what hangs in C code must be killed from outside.
+Modules are loaded from memory; the files are also written to ``folder``, because tracebacks are
+made from files. The CPU time of a run is limited; code that hangs in C must be killed from outside.
 """
 
 from __future__ import annotations
@@ -74,13 +74,13 @@ def _range(line: int, text: str) -> tuple[int, int]:
 def _statement_range(
     lineno: int, source: code_source.Source, assertion: bool = False, astnode: Any = None
 ) -> tuple[ast.AST, int, int]:
-    """Pytest's search for a statement's lines, remembered: tests are seen many times."""
+    """pytest's search for a statement's lines, cached, as the same tests are seen many times."""
     text = "\n".join(source.lines)
     return _tree(text), *_range(lineno, text)
 
 
 def _find_source(obj: Any) -> tuple[code_source.Source | None, int]:
-    """Pytest's search for a code's file, from the cache of lines alone."""
+    """pytest's search for the source of a code object, using only the line cache."""
     code = getattr(obj, "__code__", obj)
     lines = linecache.getlines(code.co_filename)
     if not lines:
@@ -127,13 +127,13 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def _truncated(lines: Any, config: Any) -> list[str]:
-    """With CI set, pytest does not cut; older versions have another name for it."""
+    """With CI set, pytest does not truncate; older versions use another name for the function."""
     cut = getattr(truncate, "materialize_with_truncation", None)
     return list(cut(lines, config) if cut else lines)
 
 
 class QuickTests:
-    """A runner with its own scratch folder (on a memory file system, best)."""
+    """A runner with its own scratch folder (best on a memory file system)."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -148,7 +148,7 @@ class QuickTests:
 
     @contextmanager
     def _installed(self) -> Iterator[None]:
-        """Puts our parts into pytest's code while a project runs."""
+        """Patch pytest with our functions while a project runs."""
         places = [
             (code_module, "getstatementrange_ast", _statement_range),
             (code_module, "findsource", _find_source),
@@ -157,7 +157,7 @@ class QuickTests:
         ]
         before = [getattr(module, name) for module, name, _ in places]
         ci = os.environ.get("CI")
-        os.environ["CI"] = "1"  # as run_tests sets it: pytest then shows comparisons in full
+        os.environ["CI"] = "1"  # as in run_tests, so that pytest shows comparisons in full
         for module, name, value in places:
             setattr(module, name, value)
         try:

@@ -1,4 +1,4 @@
-"""Token shards: how documents travel from a generator to the trainer.
+"""Token shards: the files that carry documents from a generator to the trainer.
 
 A shard is one ``.npz`` file with three arrays:
 
@@ -6,14 +6,14 @@ A shard is one ``.npz`` file with three arrays:
     mask     uint8   (n,)           1 = this token is predicted and trained on, 0 = context only
     offsets  int64   (documents+1,) document i is tokens[offsets[i]:offsets[i + 1]]
 
-Each document starts with ``<|bos|>`` (mask 0), which is also what separates it from the document
-before it in a row; it should fit into one row of the trainer (4096 tokens for tasks): longer ones
-are dropped, never cut, since a cut would end in the middle of a call.
+Each document starts with ``<|bos|>`` (mask 0), which also separates it from the previous document
+in a row. It should fit into one row of the trainer (4096 tokens for tasks): longer ones are
+dropped, not cut, since a cut could end in the middle of a call.
 
 A shard appears under its final name only when it is complete, so that generators may write into a
-folder that a trainer reads. About 2-8 million tokens a shard is a good size: small enough to
-appear often, large enough to shuffle. Names decide nothing but the order (sorted), and a name is
-read once: give each generator process its own prefix or folder, e.g. ``seed1/tasks-03-00017.npz``.
+folder that a trainer reads. A good size is about 2-8 million tokens: small enough to appear often,
+large enough to shuffle. Names only decide the order (sorted), and each name is read once: give each
+generator process its own prefix or folder, e.g. ``seed1/tasks-03-00017.npz``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Document = tuple[Sequence[int], Sequence[int]]  # token ids, mask: of equal leng
 
 @dataclass(frozen=True)
 class Shard:
-    """Documents in one place; see the module's docstring."""
+    """The arrays of one shard; see the module's docstring."""
 
     tokens: Tokens
     mask: Mask
@@ -76,10 +76,10 @@ def make_shard(documents: Iterable[Document]) -> Shard:
 def write_shard(
     path: Path, documents: Iterable[Document] | Shard, *, compress: bool = True
 ) -> Shard:
-    """Write documents as one shard, atomically; returns what was written."""
+    """Write documents as one shard, atomically; return what was written."""
     shard = documents if isinstance(documents, Shard) else make_shard(documents)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The name must not match "*.npz" until the file is whole.
+    # The name must not match "*.npz" until the file is complete.
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     with partial.open("wb") as file:
         save = np.savez_compressed if compress else np.savez
@@ -98,5 +98,5 @@ def read_shard(path: Path) -> Shard:
 
 
 def list_shards(folder: Path) -> list[Path]:
-    """The complete shards in a folder and the folders in it, in the order of their names."""
+    """The complete shards in a folder and its subfolders, sorted by name."""
     return sorted(folder.rglob("*.npz"))

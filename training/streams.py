@@ -1,8 +1,8 @@
-"""Endless batches from code and from task shards, in an order that a checkpoint can take up again.
+"""Endless batches from code and from task shards, in an order that can be resumed.
 
 Every stream yields batches (tokens, targets, weights), each (rows, length): ``weights`` says how
 much the prediction of ``targets`` counts, 0 for padding. ``state`` is small JSON; a stream built
-from the same data and given that state goes on with the very next batch.
+from the same data and given that state continues with the very next batch.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from training.shards import Mask, Tokens, list_shards, read_shard
 
 State = dict[str, Any]
 Row = tuple[Tokens, npt.NDArray[np.float32]]
-# Documents that wait for a row they fit into: more fill the rows better.
+# Documents that wait for a row they fit into. More of them fill rows better.
 WAITING = 256
-PAD = 0  # stands where a row has no document; its weight is 0
-# Shards that are shuffled together; what generators wrote meanwhile is seen after as many.
+PAD = 0  # fills a row after its last document; its weight is 0
+# Shards that are shuffled together. New shards are noticed after each such round.
 SHARDS_A_ROUND = 8
 
 
@@ -44,7 +44,7 @@ class Stream(Protocol):
 
 
 class CodeStream:
-    """One long row of tokens, cut at another offset and shuffled anew in each epoch."""
+    """One long row of tokens, cut at a different offset and reshuffled in each epoch."""
 
     def __init__(self, tokens: Tokens, length: int, seed: int) -> None:
         if len(tokens) <= 2 * length:
@@ -79,8 +79,8 @@ class CodeStream:
 class TaskStream:
     """Whole documents from the shards of a folder, best-fit packed into rows.
 
-    New shards are taken before old ones are repeated. ``context`` is the weight of the tokens
-    that the shard does not train on (what users and tools said).
+    New shards are taken before old ones are repeated. ``context`` is the weight of the tokens that
+    the shard does not train on (what users and tools said).
     """
 
     def __init__(self, folder: Path, length: int, seed: int, context: float) -> None:
@@ -117,7 +117,7 @@ class TaskStream:
         seen = set(self.state["seen"])
         number = self.state["round"] + 1
         rng = np.random.default_rng((self.seed, number))
-        # Repeats fill a round up, so that few new shards do not make a monotonous one.
+        # Repeats fill up the round, so that it is varied even with few new shards.
         new = [name for name in names if name not in seen]
         old = [str(name) for name in rng.permutation([name for name in names if name in seen])]
         shards = (new + old)[:SHARDS_A_ROUND]
@@ -153,7 +153,7 @@ class TaskStream:
 def best_fit(
     documents: Iterator[tuple[Tokens, Mask]], length: int
 ) -> Iterator[list[tuple[Tokens, Mask]]]:
-    """Rows of documents: into each goes, again and again, the longest that still fits."""
+    """Yield rows of documents, each filled repeatedly with the longest document that fits."""
     waiting: list[tuple[Tokens, Mask]] = []
     while True:
         while len(waiting) < WAITING and (document := next(documents, None)) is not None:
@@ -205,7 +205,7 @@ class Mixture:
 
 @dataclass(frozen=True)
 class Step:
-    """The batches of one optimiser step, and where the streams stand after it."""
+    """The batches of one optimiser step, and the state of the streams after it."""
 
     batches: list[tuple[str, Batch]]
     state: State
@@ -222,7 +222,7 @@ class Loader:
         self._thread.start()
 
     def ask(self, shares: Mapping[str, float], context: float) -> None:
-        """Start on one more step; ``get`` returns them in this order."""
+        """Start to prepare one more step; ``get`` returns steps in this order."""
         self._wanted.put((dict(shares), context))
 
     def get(self) -> Step:

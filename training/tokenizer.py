@@ -3,13 +3,13 @@
     python -m training.tokenizer train --corpus train.jsonl    # writes agentcli/embedded/
     python -m training.tokenizer measure --corpus held.jsonl   # bytes per token
 
-A small model edits by copying, and copies best when the same code has the same tokens wherever
-it stands: in a file (``\\n`` and ``"``), in a numbered listing (``12\\t    code``) and in the JSON
-of a call (``\\\\n`` and ``\\"``). So the pattern keeps line ends, quotes and their escaped forms as
-units of their own, one for one, and glues neither them nor punctuation to the name that follows.
+A small model edits by copying, and copies best if the same code has the same tokens everywhere: in
+a file (``\\n`` and ``"``), in a numbered listing (``12\\t    code``) and in the JSON of a call
+(``\\\\n`` and ``\\"``). So the pattern keeps line ends, quotes and their escaped forms as separate
+units, one for one, and joins neither them nor punctuation with the name that follows.
 
-Files: ``tokenizer.tiktoken`` (base64 token and rank a line, as tiktoken reads it) and
-``tokenizer_config.json`` (pattern and special tokens), as ``agentcli.model.tokenizer`` has them.
+Files: ``tokenizer.tiktoken`` (base64 token and rank per line, in tiktoken's format) and
+``tokenizer_config.json`` (pattern and special tokens), as read by ``agentcli.model.tokenizer``.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from training.tool_text import tool_texts
 
 HOME = Path(__file__).parent.parent / "agentcli" / "embedded"
 VOCAB_SIZE = 8192
-# Ids without a meaning yet, so that a later vocabulary can name them without moving any other.
+# Unused ids, so that a later vocabulary can assign them without moving any other.
 RESERVED = 19
-TOOL_ROUNDS = 6  # each makes tools' output out of a third of the files
+TOOL_ROUNDS = 6  # each makes tool output from a third of the files
 MERGED = VOCAB_SIZE - len(SPECIAL_TOKENS) - RESERVED  # 256 bytes and the merges
 
 UNITS = [
@@ -50,7 +50,7 @@ PATTERN = "|".join(UNITS)
 
 
 def train(texts: Iterator[str]) -> dict[bytes, int]:
-    """Token bytes → rank (which is the id), the 256 bytes first."""
+    """Train the vocabulary: token bytes → rank (which is the id), the 256 single bytes first."""
     model = tokenizers.Tokenizer(tokenizers.models.BPE())
     model.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
         [
@@ -74,7 +74,7 @@ def train(texts: Iterator[str]) -> dict[bytes, int]:
 
 
 def _byte_chars() -> dict[int, str]:
-    """GPT-2's printable stand-in for each byte, which the tokenizers library works on."""
+    """GPT-2's printable stand-in for each byte, as used by the tokenizers library."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     table = {byte: chr(byte) for byte in printable}
@@ -94,7 +94,7 @@ def load(folder: Path = HOME) -> TiktokenTokenizer:
 
 
 def read_texts(corpus: Path, limit: int, seed: int = 1) -> list[str]:
-    """About ``limit`` bytes of documents, at most a fiftieth of them from one package."""
+    """Read about ``limit`` bytes of documents, at most a fiftieth of them from one package."""
     taken: Counter[str] = Counter()
     texts = []
     with corpus.open() as file:
@@ -117,7 +117,7 @@ def main() -> None:
     args = parser.parse_args()
     texts = read_texts(args.corpus, args.bytes)
     if args.command == "train":
-        # A small share already teaches the shapes; the names in them are those of the code.
+        # A small share is enough to learn the shapes; their names come from the code.
         shapes = [text for seed in range(TOOL_ROUNDS) for text in tool_texts(texts, seed=seed)]
         save(train(iter(texts + shapes)), args.out)
     tokenizer = load(args.out)

@@ -1,7 +1,7 @@
-"""Text in the shapes that tools print, made from real code: only for learning a vocabulary.
+"""Makes text in the shapes of tool output from real code, only to train the vocabulary.
 
-Listings, grep hits, JSON of calls and results, test runs, tracebacks, diffs and instructions. What
-the model is tuned on comes from real runs of the tools instead (trajectories).
+These are listings, grep hits, JSON of calls and results, test runs, tracebacks, diffs and
+instructions. The model itself is tuned on real runs of the tools (trajectories).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ REQUESTS = [
 
 
 def tool_texts(codes: Sequence[str], seed: int) -> Iterator[str]:
-    """One text in a random shape for about every third file."""
+    """Yield one text in a random shape for about every third file."""
     rng = random.Random(seed)
     shapes: list[Callable[[random.Random, list[str], list[str]], str]]
     shapes = [_listing, _listing, _call, _call, _grep, _pytest, _pytest, _diff, _request]

@@ -1,9 +1,9 @@
-"""Weights on disk: checkpoints to go on from, and the int8 export that the package ships.
+"""Weights on disk: checkpoints to resume from, and the int8 export that the package ships.
 
-A checkpoint is one ``checkpoint.pt`` (weights, optimisers, streams, counters), whole or absent.
-An export is ``config.json`` and safetensors files of at most 15 MiB, so that each is easy to move:
-matrices as int8 with one float32 scale a row (``NAME`` and ``NAME.scale``: weight = int8 * scale),
-vectors in float32, and ``model.safetensors.index.json``, which says what is where.
+A checkpoint is one ``checkpoint.pt`` (weights, optimisers, streams, counters), written atomically.
+An export is ``config.json`` and safetensors files of at most 15 MiB, so that each is easy to move.
+Matrices are int8 with one float32 scale per row (``NAME`` and ``NAME.scale``: weight = int8 *
+scale), vectors are float32, and ``model.safetensors.index.json`` says which file holds what.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from agentcli.model.gpt import GPT
 PART_BYTES = 15 * 2**20
 SCALE = ".scale"
 INDEX = "model.safetensors.index.json"
-# A row's largest weights may be worth clipping; the best of these shares of its maximum is taken.
+# Clipping a row's largest weights can help: the best of these fractions of its maximum is used.
 CLIPS = (1.0, 0.97, 0.94, 0.91, 0.88, 0.85, 0.8)
 
 
@@ -40,7 +40,7 @@ def load_checkpoint(folder: Path, device: torch.device) -> dict[str, Any]:
 
 
 def quantised(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """(int8 of the same shape, float32 scale a row), with the least squared error of CLIPS."""
+    """(int8 of the same shape, float32 scale per row), with the least squared error of CLIPS."""
     weight = weight.float()
     largest = weight.abs().amax(-1, keepdim=True).clamp_min(1e-8)  # (rows, 1)
     best = torch.full_like(largest, torch.inf)
@@ -56,7 +56,7 @@ def quantised(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def export(model: GPT, folder: Path, about: dict[str, Any]) -> int:
-    """Write the int8 export; returns its size in bytes."""
+    """Write the int8 export; return its size in bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     parts: list[dict[str, Tensor]] = [{}]
     sizes = [0]

@@ -1,8 +1,8 @@
 """Hand-written seed projects: small Python repositories whose tests pass.
 
-Each `*.txt` beside this file is a container of several projects. Two kinds of marker line
-divide it: `##### project: NAME` starts a project, `##### file: PATH` starts one of its files.
-Everything else is the text of the current file; blank lines before a marker do not count.
+Each `*.txt` next to this file is a container of several projects. Two kinds of marker lines divide
+it: `##### project: NAME` starts a project, `##### file: PATH` starts one of its files. Everything
+else is the text of the current file; blank lines before a marker do not count.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Seed:
 
     @property
     def split(self) -> Split:
-        """The side the project is on: fixed by its name, so it stays when others are added."""
+        """The project's split, fixed by its name, so that it stays when others are added."""
         digest = hashlib.sha256(self.name.encode()).digest()
         return "held_out" if int.from_bytes(digest[:4], "big") % 100 < HELD_OUT_PERCENT else "train"
 
@@ -36,7 +36,7 @@ class Seed:
 def parse_container(text: str) -> list[Seed]:
     """Split the text of a container into its projects.
 
-    Raises ValueError if text stands outside a file or a name or path is used twice.
+    Raises ValueError if there is text outside a file, or a name or path is used twice.
     """
     seeds: dict[str, Seed] = {}
     current: Seed | None = None
@@ -70,7 +70,7 @@ def parse_container(text: str) -> list[Seed]:
 
 
 def load_seeds(split: Split | None = None) -> list[Seed]:
-    """All seed projects, or those of one side, sorted by name.
+    """All seed projects, or those of one split, sorted by name.
 
     Raises ValueError if a container is malformed or two of them share a project's name.
     """
