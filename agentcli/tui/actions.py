@@ -1,4 +1,4 @@
-"""The commands behind ``/``, and ``!``: one method each, found through one table."""
+"""The slash commands and ``!``: one method each, looked up in one table."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from agentcli.text import clip, counted
 from agentcli.tools.permissions import Mode
 from agentcli.tools.report import QUIET, ending, told
 from agentcli.tools.shell import shell_argv
-from agentcli.tui.beside import Beside
 from agentcli.tui.chooser import Choice
 from agentcli.tui.commands import ELSEWHERE
 from agentcli.tui.entries import Answered, Shown, Used
@@ -28,6 +27,7 @@ from agentcli.tui.face import Face, agent_of
 from agentcli.tui.keys import KEYS
 from agentcli.tui.numbers import short_number
 from agentcli.tui.repository import Repository
+from agentcli.tui.services import Services
 from agentcli.tui.themes import THEMES
 from agentcli.tui.travel import Travel
 from agentcli.wording import dollars
@@ -39,11 +39,11 @@ Action = Callable[[str], Awaitable[None]]
 
 
 class Actions:
-    """See the module. What a user can do wrong is told on the screen, never raised."""
+    """See the module docstring. User errors are shown on the screen, never raised."""
 
     def __init__(self, face: Face) -> None:
         self._face = face
-        travel, repository, beside = Travel(face), Repository(face), Beside(face)
+        travel, repository, services = Travel(face), Repository(face), Services(face)
         self._table: dict[str, Action] = {
             "help": self._help,
             "model": self._model,
@@ -57,11 +57,11 @@ class Actions:
             "fork": travel.fork,
             "diff": repository.diff,
             "commit": repository.commit,
-            "jobs": beside.jobs,
+            "jobs": services.jobs,
             "cost": self._cost,
             "trace": self._trace,
             "tools": self._tools,
-            "mcp": beside.mcp,
+            "mcp": services.mcp,
             "theme": self._theme,
             "copy": self._copy,
             "export": self._export,
@@ -71,7 +71,7 @@ class Actions:
         }
 
     async def run(self, name: str, argument: str) -> None:
-        """Carry out one command."""
+        """Run one command."""
         face = self._face
         action = self._table.get(name)
         try:
@@ -89,17 +89,17 @@ class Actions:
             face.fail(error)
 
     async def _prompt_of_server(self, text: str) -> None:
-        """Send what ``/server:prompt`` stands for; a text that names no server is only a text."""
+        """Send the prompt behind ``/server:prompt``, or the text itself if no server has it."""
         servers = self._agent().context.servers
         self._face.say(await servers.expanded(text) if servers else text)
 
     # -- the session -------------------------------------------------------------------------
 
     async def resume(self, argument: str = "") -> None:
-        """Go on with a session of that id, or with one that is chosen.
+        """Resume the session with the given id, or let the user choose one.
 
         Raises:
-            UsageError: there is no such session, or none at all.
+            UsageError: there is no such session, or no session at all.
         """
         face = self._face
         if argument:
@@ -108,7 +108,7 @@ class Actions:
         workspace = str(face.options.workspace)
         found = await asyncio.to_thread(store.list_sessions)
         found = [info for info in found if info.task]
-        found.sort(key=lambda info: info.workspace != workspace)  # those of this folder first
+        found.sort(key=lambda info: info.workspace != workspace)  # this workspace's first
         if not found:
             raise UsageError("there is no earlier session")
         choices = [
@@ -176,7 +176,7 @@ class Actions:
             before, after = short_number(done.tokens_before), short_number(done.tokens_after)
             self._face.tell(f"/compact would shorten {before} to {after} tokens")
 
-    # -- what there is to see ----------------------------------------------------------------
+    # -- information -------------------------------------------------------------------------
 
     async def _help(self, argument: str) -> None:
         keys = "\n".join(f"| `{key}` | {what} |" for key, what in KEYS)
@@ -226,7 +226,7 @@ class Actions:
             path = self._face.options.workspace / path
         text = await asyncio.to_thread(exported, session, Format.MARKDOWN)
         try:
-            with open(path, "x", encoding="utf-8") as file:  # what is there is never replaced
+            with open(path, "x", encoding="utf-8") as file:  # never overwrite a file
                 file.write(text)
         except FileExistsError as error:
             raise UsageError(f"{path} exists", hint="Name another file") from error
@@ -254,7 +254,7 @@ class Actions:
     # -- writing -----------------------------------------------------------------------------
 
     async def _history(self, argument: str) -> None:
-        """Ctrl+R: put an earlier prompt into this one."""
+        """Ctrl+R: put an earlier prompt into the prompt."""
         texts = list(dict.fromkeys(reversed(self._face.typed_before)))
         if not texts:
             raise UsageError("nothing was written before")
@@ -264,7 +264,7 @@ class Actions:
             self._face.write(chosen)
 
     async def _editor(self, argument: str) -> None:
-        """Ctrl+G: go on writing in the user's editor."""
+        """Ctrl+G: edit the prompt in the user's editor."""
         argv = terminal.editor()
         with tempfile.TemporaryDirectory(prefix="agentcli-") as folder:
             path = Path(folder) / "prompt.md"
@@ -278,7 +278,7 @@ class Actions:
     # -- the shell ---------------------------------------------------------------------------
 
     async def shell(self, command: str) -> None:
-        """Run a command of the user's in the sandbox and show what it prints."""
+        """Run a user's command in the sandbox and show its output."""
         if not command:
             return
         call = ToolCall(f"user-{time.monotonic_ns()}", "!", f'{{"command": {json.dumps(command)}}}')

@@ -1,4 +1,4 @@
-"""The model's text: Markdown that grows; only its last block is ever parsed again."""
+"""The model's text: Markdown that grows. Only its last block is parsed again."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from agentcli.tui.entries import Answered
 from agentcli.tui.lines import BLANK, Paper, Piece
 
 _REDONE_LINES = 30
-"""Most lines of code that are coloured again whenever some are added."""
+"""Maximum number of code lines to highlight again when code is added."""
 
 
 class AnswerBlock(Block[Answered]):
     """One text of the model.
 
-    While it streams in, what was added is read together with the last block of the Markdown,
-    which alone it can change; all before it stays as it was laid out. What that cannot see, such
-    as the address of a link that is told at the end, is made good once the answer is whole.
+    While it streams, new text is parsed together with the last Markdown block, the only one it
+    can change; earlier blocks keep their layout. Exceptions, such as link reference definitions
+    at the end, are corrected once the answer is complete.
     """
 
     def __init__(self, entry: Answered) -> None:
         super().__init__(entry)
         self._source = ""
         self._added: list[str] = []
-        self._open = 0  # where in the source the last block begins
-        self._kept = (0, 0)  # rows and texts of the blocks before it
+        self._open = 0  # offset of the last block in the source
+        self._kept = (0, 0)  # number of rows and texts of the blocks before it
         self._code = _GrowingCode()
 
     def grow(self, text: str) -> None:
-        """Text was added to the end; ``update`` lays it out."""
+        """Append text; ``update`` lays it out."""
         self._added.append(text)
 
     def lay(self, paper: Paper) -> None:
@@ -46,7 +46,7 @@ class AnswerBlock(Block[Answered]):
         self._lay_open(paper)
 
     def update(self, paper: Paper) -> None:
-        """Lay out what was added; or all, where it is not only more of the same."""
+        """Lay out the new text, or everything if the text has changed in other ways."""
         added = escape("".join(self._added))
         entry = self.entry
         if not entry.streaming and (
@@ -61,7 +61,7 @@ class AnswerBlock(Block[Answered]):
         self._lay_open(paper)
 
     def pieces(self) -> Iterator[Piece]:
-        """All of it."""
+        """All blocks of the whole text."""
         yield from markdown.pieces(escape(self.entry.text))
 
     def _lay_open(self, paper: Paper) -> None:
@@ -81,14 +81,14 @@ class AnswerBlock(Block[Answered]):
 
 
 class _GrowingCode:
-    """Colours code to which lines are added, without beginning at its first line every time."""
+    """Highlights growing code without starting at its first line each time."""
 
     def __init__(self) -> None:
         self._code = ""
         self._coloured = Content("")
 
     def colour(self, code: str, language: str) -> Content:
-        """Coloured code; a text that spans what was coloured apart may look different."""
+        """Highlighted code; tokens that span separately highlighted parts may look different."""
         if not code.startswith(self._code):
             self._code, self._coloured = "", Content("")
         rest = code[len(self._code) :]

@@ -1,6 +1,6 @@
 """The screen of ``agentcli chat``: composes the widgets and routes keys to them.
 
-It never owns the agent's state: events come in, and the user's requests go out through the
+It never owns the agent's state: it receives events and sends the user's requests through the
 ``Conversation``.
 """
 
@@ -51,15 +51,15 @@ _log = logging.getLogger("agentcli.tui")
 
 MARK = "\N{HEAVY RIGHT-POINTING ANGLE QUOTATION MARK ORNAMENT}"
 NORMAL = "N"
-"""Takes its place while vim's normal mode holds."""
+"""Replaces ``MARK`` in vim's normal mode."""
 _TWICE_S = 1.0
-"""Two presses of a key within this are one wish."""
+"""Two presses of a key within this time count as a double press."""
 _LONG_TURN_S = 15.0
-"""A turn that took longer rings when it ends."""
+"""The bell rings at the end of turns longer than this."""
 
 
 class ChatApp(App[int]):
-    """See the module."""
+    """See the module docstring."""
 
     CSS_PATH = "chat.tcss"
     ENABLE_COMMAND_PALETTE = False
@@ -101,11 +101,11 @@ class ChatApp(App[int]):
         self._title = ""
 
     def get_default_screen(self) -> ChatScreen:
-        """The only one."""
+        """The app's only screen."""
         return ChatScreen()
 
     def compose(self) -> ComposeResult:
-        """Transcript, questions, progress, prompt, status; nothing floats."""
+        """From top to bottom: transcript, questions, progress, completion, prompt, status."""
         yield self.transcript
         yield Vertical(id="panel")
         yield self.progress
@@ -116,9 +116,9 @@ class ChatApp(App[int]):
         yield self.status
 
     def on_mount(self) -> None:
-        """Ready to write at once; the agent opens beside."""
+        """Let the user type at once while the agent opens in the background."""
         pace.quicken()
-        # Another program has written on the terminal meanwhile: draw all of it.
+        # Another program may have written to the terminal: redraw everything.
         self.app_resume_signal.subscribe(self, lambda _: self.refresh(repaint=True, layout=True))
         self.prompt.focus()
         self.show_standing()
@@ -133,22 +133,22 @@ class ChatApp(App[int]):
     # -- the session -------------------------------------------------------------------------
 
     def open(self, session_id: str | None, *, model: str | None = None) -> None:
-        """Go on with a session, or begin a new one, in place of the one before."""
+        """Replace the current session with an existing one, or with a new one."""
         self.session.open(session_id, model=model or self.options.model)
 
     @property
     def conversation(self) -> Conversation | None:
-        """The agent and its user, once there are both."""
+        """The open conversation, or None."""
         return self.session.conversation
 
     @property
     def standing(self) -> Standing:
-        """Where the session stands."""
+        """What the status line shows of the session."""
         return self.session.standing
 
     @on(Worker.StateChanged)
     def _broken(self, event: Worker.StateChanged) -> None:
-        """A fault of our own in the background: tell it, and keep the user's text on the screen."""
+        """Report an internal error of a worker; the app and the user's text stay."""
         if event.state is not WorkerState.ERROR:
             return
         error = event.worker.error
@@ -160,17 +160,17 @@ class ChatApp(App[int]):
         self.tell(f"internal error: {type(error).__name__}: {error}", Level.ERROR, hint)
 
     def show_standing(self) -> None:
-        """Show where the session stands, in the status line and in the terminal's title."""
+        """Refresh the status line and the terminal's title."""
         self.status.show(self.standing, failed=self.session.failed)
         busy = "● " if self.progress.busy else ""
         self._set_title(f"{busy}agentcli · {self.options.workspace.name}")
 
     def unsent(self, text: str) -> None:
-        """Give the user back what was not read."""
+        """Put text the agent has not read back into the prompt."""
         self.prompt.add_text(text)
 
     async def ask(self, approval: Approval) -> Reply:
-        """Ask the user; whatever he writes meanwhile refuses, with his words as the reason."""
+        """Ask the user for approval. A message sent meanwhile denies it and becomes the reason."""
         panel = ApprovalPanel(approval)
         self._set_title(f"? agentcli · {self.options.workspace.name}")
         self.ring("agentcli asks for your approval")
@@ -184,31 +184,31 @@ class ChatApp(App[int]):
             self.progress.doing(f"running {approval.call.name}")
             self.show_standing()
 
-    # -- the view of the presenter -----------------------------------------------------------
+    # -- View, for the presenter -------------------------------------------------------------
 
     def added(self, entry: Entry) -> None:
-        """A new last entry."""
+        """An entry was appended."""
         self.transcript.added(entry)
 
     def changed(self, entry: Entry) -> None:
-        """An entry's fields are not what they were."""
+        """An entry's fields have changed."""
         self.transcript.changed(entry)
 
     def grew(self, entry: Answered | Thought, text: str) -> None:
-        """Text was added to the end of an entry."""
+        """``text`` was appended to an entry's text."""
         self.transcript.grew(entry, text)
 
     def removed(self, entry: Entry) -> None:
-        """An entry is void."""
+        """An entry was removed."""
         self.transcript.removed(entry)
 
     def doing(self, what: str) -> None:
-        """What is being waited for; the end of a long turn rings."""
+        """The current activity has changed; the end of a long turn rings the bell."""
         if not what and self.progress.elapsed_s > _LONG_TURN_S:
             self.ring("agentcli has finished")
         self.progress.doing(what)
 
-    # -- what the user does ------------------------------------------------------------------
+    # -- requests of the user ----------------------------------------------------------------
 
     @on(Prompt.Submitted)
     def _submitted(self, event: Prompt.Submitted) -> None:
@@ -222,7 +222,7 @@ class ChatApp(App[int]):
 
     @work(group="action", exit_on_error=False)
     async def act(self, name: str, argument: str = "") -> None:
-        """Carry out a command."""
+        """Run a slash command."""
         await self.actions.run(name, argument)
 
     @work(group="shell", exit_on_error=False)
@@ -230,7 +230,7 @@ class ChatApp(App[int]):
         await self.actions.shell(command)
 
     def say(self, text: str, *, queue: bool = False) -> None:
-        """Say something to the agent; an open question is answered no, with it as the reason."""
+        """Send a message to the agent. If an approval is open, it is denied for this reason."""
         panels = self.query(ApprovalPanel)
         if panels and not queue:
             panels.first().answer(Answer.NO, text)
@@ -254,7 +254,7 @@ class ChatApp(App[int]):
             self.prompt.submit()
         elif key.character:
             self.prompt.insert(key.character)
-        if event.writing:  # what is to be done instead; none of its letters is an answer
+        if event.writing:  # the user types a message: its letters must not count as answers
             self.prompt.focus()
 
     @on(Prompt.ModeChanged)
@@ -275,7 +275,7 @@ class ChatApp(App[int]):
         self.completion.offer(*candidates(before, text, [*self.commands, *prompts], self.files))
 
     def _back_to_question(self) -> bool:
-        """From the prompt to the question that is open; False where there is none."""
+        """Move the focus from the prompt to the open approval; False if there is none."""
         panels = self.query(ApprovalPanel)
         if not panels or not self.prompt.has_focus:
             return False
@@ -291,7 +291,7 @@ class ChatApp(App[int]):
         look: Callable[[T], str | None] | None = None,
         query: str = "",
     ) -> T | None:
-        """Let the user choose; None where he does not."""
+        """Let the user choose; None if they cancel."""
         chooser = Chooser(title, choices, look=look, query=query)
         writing = self.query_one("#writing")
         await self.query_one("#panel").mount(chooser)
@@ -310,7 +310,7 @@ class ChatApp(App[int]):
 
     @property
     def writing(self) -> str:
-        """What stands in the prompt."""
+        """The text in the prompt."""
         return self.prompt.text
 
     @property
@@ -319,24 +319,24 @@ class ChatApp(App[int]):
         return self.prompt.earlier.texts
 
     def write(self, text: str) -> None:
-        """Put a text into the prompt."""
+        """Replace the text in the prompt."""
         self.prompt.set_text(text)
 
     def set_theme(self, name: str) -> None:
-        """Other colours."""
+        """Switch to another colour theme."""
         self.theme = name
 
     def copy(self, text: str) -> None:
-        """Put a text on the clipboard, by OSC 52."""
+        """Copy text to the clipboard by OSC 52."""
         self.copy_to_clipboard(text)
         self._hint("copied")
 
     def outside(self) -> AbstractContextManager[None]:
-        """The terminal belongs to another program meanwhile."""
+        """Give the terminal to another program within the ``with`` block."""
         return self.suspend()
 
     def leave(self) -> None:
-        """End in order: the turn is interrupted, the journal has its end."""
+        """Quit cleanly: interrupt the turn and complete the journal first."""
         self._leave()
 
     @work(group="leaving")
@@ -346,11 +346,11 @@ class ChatApp(App[int]):
         self.exit(0)
 
     def tell(self, text: str, level: Level = Level.NOTE, hint: str = "") -> None:
-        """Say something in the transcript that is no part of the session."""
+        """Show a notice in the transcript that does not belong to the session."""
         self.transcript.added(Told(text, level, hint))
 
     def fail(self, error: AgentCLIError) -> None:
-        """Say what went wrong and what to do."""
+        """Show an error and its hint."""
         self.tell(error.message, Level.ERROR, error.hint or "")
 
     # -- keys --------------------------------------------------------------------------------
@@ -362,7 +362,7 @@ class ChatApp(App[int]):
         return again
 
     def action_clear_or_quit(self) -> None:
-        """Ctrl+C: copy what is selected, else clear the prompt; twice leaves."""
+        """Ctrl+C: copy the selection, or clear the prompt; twice quits."""
         if selected := self.screen.get_selected_text():
             self.copy(selected)
             self.screen.clear_selection()
@@ -376,7 +376,7 @@ class ChatApp(App[int]):
             self._hint("press ctrl+c again to quit")
 
     def action_escape(self) -> None:
-        """Esc: interrupt; twice while nothing goes on: rewind."""
+        """Esc: interrupt the turn; twice while idle: rewind."""
         if self._back_to_question() or self.session.interrupt():
             return
         if self._twice("escape"):
@@ -385,19 +385,19 @@ class ChatApp(App[int]):
             self._hint("press esc again to go back to an earlier message")
 
     async def action_next_mode(self) -> None:
-        """Shift+Tab: the next mode."""
+        """Shift+Tab: switch to the next mode."""
         await self.set_mode(Mode(self.standing.mode).next)
 
     async def set_mode(self, mode: Mode) -> None:
-        """How much may happen without asking."""
+        """Change the permission mode."""
         await self.session.set_mode(mode)
 
     def action_expand(self) -> None:
-        """Ctrl+O: show all output, or fold it."""
+        """Ctrl+O: unfold or fold all output."""
         self.transcript.unfold(not self.transcript.expanded)
 
     def action_scroll(self, direction: int) -> None:
-        """Page up and down through an open question or the transcript, wherever the focus is."""
+        """Page Up, Page Down: scroll an open approval or the transcript, whatever has the focus."""
         if any(panel.turn_page(direction) for panel in self.query(ApprovalPanel)):
             return
         shown = self.transcript
@@ -405,16 +405,16 @@ class ChatApp(App[int]):
         turn(animate=False)
 
     def action_end(self) -> None:
-        """Ctrl+End: to the end, and follow it."""
+        """Ctrl+End: scroll to the end and follow it."""
         self.transcript.show_end()
 
     def action_search_history(self) -> None:
-        """Ctrl+R: earlier prompts; in vim's normal mode, redo."""
+        """Ctrl+R: search earlier prompts; in vim's normal mode, redo."""
         if not self.prompt.redo_of_vim():
             self.act("history")
 
     def action_edit_outside(self) -> None:
-        """Ctrl+G: write in the editor."""
+        """Ctrl+G: edit the prompt in the user's editor."""
         self.act("editor")
 
     # -- the terminal ------------------------------------------------------------------------
@@ -424,7 +424,7 @@ class ChatApp(App[int]):
         self.set_timer(_TWICE_S, lambda: self.status.hint(""))
 
     def ring(self, text: str) -> None:
-        """Tell a user who looks elsewhere: bell, and a notification where the terminal has them."""
+        """Alert a user who looks elsewhere, by the bell and a desktop notification (OSC 9)."""
         if self.options.notify and not self._focused_by_terminal:
             self.bell()
             self._write(f"\x1b]9;{text}\x07")
@@ -432,16 +432,16 @@ class ChatApp(App[int]):
     _focused_by_terminal = False
 
     def on_app_focus(self) -> None:
-        """The terminal is looked at."""
+        """The terminal has got the focus."""
         self._focused_by_terminal = True
 
     def on_app_blur(self, event: events.AppBlur) -> None:
-        """The terminal is no longer looked at."""
+        """The terminal has lost the focus."""
         self._focused_by_terminal = False
 
     def _set_title(self, title: str) -> None:
         if title != self._title:
-            keep = "" if self._title else "\x1b[22;0t"  # the one before comes back at the end
+            keep = "" if self._title else "\x1b[22;0t"  # push the old title; _leave pops it
             self._title = title
             self._write(f"{keep}\x1b]2;{title}\x07")
 

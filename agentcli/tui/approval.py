@@ -1,4 +1,4 @@
-"""The question before a tool acts: inline, answered with one key."""
+"""The inline approval question before a tool call, answered with one key."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _WIDTH = 300
 
 
 class ApprovalPanel(VerticalGroup, can_focus=True):
-    """See the module. ``reply`` waits for the answer."""
+    """See the module docstring. ``reply`` waits for the answer."""
 
     @dataclass
     class Strayed(Message):
-        """What was meant for the prompt; with ``writing`` what follows is as well."""
+        """Input meant for the prompt; with ``writing``, the input after it as well."""
 
         event: events.Key | events.Paste
         writing: bool = False
@@ -43,7 +43,7 @@ class ApprovalPanel(VerticalGroup, can_focus=True):
         self._body = VerticalScroll(classes="approval-body", can_focus=False)
 
     def compose(self) -> ComposeResult:
-        """What is asked, what it would change, and the keys, which are always to be seen."""
+        """The question, the proposed change, and the keys, which are always visible."""
         approval = self.approval
         yield Static(asked(approval), classes="approval-title")
         with self._body:
@@ -57,24 +57,24 @@ class ApprovalPanel(VerticalGroup, can_focus=True):
         yield Keys(approval)
 
     def on_mount(self) -> None:
-        """Take the keys; those of the first moment are passed on."""
+        """Take the focus; keys pressed in the first moment go to the prompt."""
         self.appeared()
         self.focus()
 
     def on_resize(self) -> None:
-        """Say so where not all of it is seen."""
-        self.call_after_refresh(self._tell_of_more)
+        """Show a hint if the body is too long to be fully visible."""
+        self.call_after_refresh(self._show_scroll_hint)
 
-    def _tell_of_more(self) -> None:
+    def _show_scroll_hint(self) -> None:
         self.border_subtitle = "↑↓ scrolls" if self._body.max_scroll_y > 0 else ""
 
     def appeared(self) -> None:
-        """From now on a moment must pass before a key answers."""
+        """Restart the guard time during which keys are not answers."""
         self._quiet_since = time.monotonic()
 
     @property
     def listens(self) -> bool:
-        """Whether a key answers by now."""
+        """Whether the guard time is over, so that a key is an answer."""
         return time.monotonic() - self._quiet_since >= GUARD_S
 
     async def reply(self) -> Reply:
@@ -82,12 +82,12 @@ class ApprovalPanel(VerticalGroup, can_focus=True):
         return await self._reply
 
     def answer(self, answer: Answer, reason: str = "") -> None:
-        """Answer in the user's name, once."""
+        """Give the answer; only the first one counts."""
         if not self._reply.done():
             self._reply.set_result(Reply(answer, reason))
 
     def on_key(self, event: events.Key) -> None:
-        """One key answers, but never one that was pressed before the question could be read."""
+        """Take one key as the answer, unless it came before the question could be read."""
         if event.key in ("up", "down"):
             event.stop()
             by = -1 if event.key == "up" else 1
@@ -95,7 +95,7 @@ class ApprovalPanel(VerticalGroup, can_focus=True):
             return
         typing = not self.listens
         if typing and (event.is_printable or event.key in ("enter", "backspace")):
-            # While the user goes on typing, all of it belongs to the prompt.
+            # As long as the user keeps typing, all keys belong to the prompt.
             self.appeared()
             event.stop()
             self.post_message(self.Strayed(event))
@@ -112,13 +112,13 @@ class ApprovalPanel(VerticalGroup, can_focus=True):
             self.post_message(self.Strayed(event, writing=True))
 
     def turn_page(self, direction: int) -> bool:
-        """Scroll by a page; False where all of it is seen."""
+        """Scroll by a page; False if the whole body is visible."""
         body = self._body
         body.scroll_relative(y=direction * max(1, body.size.height - 1), animate=False)
         return body.max_scroll_y > 0
 
     def on_paste(self, event: events.Paste) -> None:
-        """Nobody pastes an answer."""
+        """Pass the paste on to the prompt: it is never an answer."""
         event.stop()
         self.post_message(self.Strayed(event, writing=True))
 
@@ -140,14 +140,14 @@ def _output(output: str) -> Content:
 
 
 class Keys(Static):
-    """The keys and what they answer; none is torn apart at the end of a line."""
+    """The keys and their meanings; line breaks come only between them."""
 
     def __init__(self, approval: Approval) -> None:
         super().__init__(classes="approval-keys")
         self._choices = choices(approval)
 
     def on_resize(self, event: events.Resize) -> None:
-        """Fill the lines anew."""
+        """Fill the lines again for the new width."""
         self.update(self._filled(event.size.width))
 
     def _filled(self, width: int) -> Content:

@@ -17,7 +17,7 @@ E_co = TypeVar("E_co", bound=Entry, covariant=True)
 class Block(Generic[E_co]):
     """An entry laid out: its ``rows`` on the screen and the ``texts`` they show.
 
-    Subclasses say in ``pieces`` what is to be seen; a blank row below each keeps them apart.
+    Subclasses define the content in ``pieces``. A blank row below each block separates them.
     """
 
     foldable = False
@@ -29,22 +29,22 @@ class Block(Generic[E_co]):
         self.texts: list[str] = []
 
     def pieces(self) -> Iterable[Piece]:
-        """What is to be seen, top down."""
+        """The content, from top to bottom."""
         raise NotImplementedError
 
     def lay(self, paper: Paper) -> None:
-        """Lay all of it out."""
+        """Lay out the whole entry."""
         self.rows, self.texts = [], []
         paper.lay(self.pieces(), self.rows, self.texts)
         paper.lay([BLANK], self.rows, self.texts)
 
     def update(self, paper: Paper) -> None:
-        """Lay out what the entry has become."""
+        """Lay out the entry again after a change."""
         self.lay(paper)
 
 
 def plain(text: str, style: str = "", marker: Content = NOTHING) -> list[Line]:
-    """A text as it is; the marker stands before its first line."""
+    """Text without markup, with the marker before its first line."""
     first, *others = text.split("\n")
     rest = Content(" " * marker.cell_length)
     lines = [Line(Content(first), marker, style=style)]

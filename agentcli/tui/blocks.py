@@ -1,4 +1,4 @@
-"""How each kind of entry is shown."""
+"""The block for each kind of entry."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _COLOURS = {Level.NOTE: MUTED, Level.WARNING: "$warning", Level.ERROR: "$error"}
 
 
 def block_of(entry: Entry) -> Block[Any]:
-    """How an entry is shown."""
+    """A block that shows the entry."""
     match entry:
         case Said():
             return SaidBlock(entry)
@@ -56,7 +56,7 @@ def block_of(entry: Entry) -> Block[Any]:
 
 
 class SaidBlock(Block[Said]):
-    """The user's words as they are, set apart by a bar; what was pasted by the page is folded."""
+    """The user's message without markup, marked by a bar; long messages are folded."""
 
     foldable = True
 
@@ -72,14 +72,14 @@ class SaidBlock(Block[Said]):
 
 
 class ThoughtBlock(Block[Thought]):
-    """A line that says for how long the model thought; unfolded, the whole thought."""
+    """A line with the duration of the thought; the whole text when unfolded."""
 
     foldable = True
 
     def pieces(self) -> Iterator[Piece]:
         entry = self.entry
         if entry.streaming:
-            # The end of a thought in one line, whose height never changes.
+            # Only the end of the thought, on one line, so that the height stays the same.
             head = f"Thinking… {one_line(escape(entry.text[-200:]), 300)[-40:]}"
         elif entry.seconds is not None and entry.seconds >= 0.1:
             head = f"Thought for {duration(entry.seconds)}"
@@ -91,7 +91,7 @@ class ThoughtBlock(Block[Thought]):
 
 
 class ToldBlock(Block[Told]):
-    """A note, a warning or an error, with what to do about it below."""
+    """A note, warning or error, with its hint below."""
 
     def pieces(self) -> Iterable[Piece]:
         entry = self.entry
@@ -121,7 +121,7 @@ class CheckBlock(Block[Checked]):
 
 
 class TurnEndedBlock(Block[TurnEnded]):
-    """The quiet line below a turn."""
+    """The muted line below a turn."""
 
     def pieces(self) -> list[Line]:
         entry = self.entry

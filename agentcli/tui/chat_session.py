@@ -1,6 +1,7 @@
 """The session on the screen: opens it, shows its history, follows its events, sends messages.
 
-It connects the ``Conversation``, which knows no screen, with the widgets, which know no agent.
+It connects the ``Conversation``, which knows nothing of the screen, to the widgets, which know
+nothing of the agent.
 """
 
 from __future__ import annotations
@@ -37,8 +38,7 @@ if TYPE_CHECKING:
 
 
 class Start(Protocol):
-    """Makes a conversation, of a known session or of a new one. It may take its time: it runs in
-    a thread."""
+    """Opens a conversation for an existing or a new session. It runs in a thread and may block."""
 
     def __call__(
         self,
@@ -54,81 +54,81 @@ class Start(Protocol):
 
 
 class Screen(View, Protocol):
-    """What a session needs of the screen."""
+    """The parts of the screen that a session uses."""
 
     transcript: Transcript
     progress: ProgressLine
     files: FileIndex
 
     async def ask(self, approval: Approval) -> Reply:
-        """Ask for an approval."""
+        """Ask the user for approval."""
         ...
 
     def unsent(self, text: str) -> None:
-        """Give the user back what was not read."""
+        """Put text the agent has not read back into the prompt."""
         ...
 
     def show_standing(self) -> None:
-        """Show where the session stands."""
+        """Refresh the status line and the terminal's title."""
         ...
 
     def tell(self, text: str, level: Level = Level.NOTE, hint: str = "") -> None:
-        """Say something that is no part of the session."""
+        """Show a notice that does not belong to the session."""
         ...
 
     def fail(self, error: AgentCLIError) -> None:
-        """Say what went wrong and what to do."""
+        """Show an error and its hint."""
         ...
 
     def run_worker(
         self, work: Coroutine[Any, Any, None], *, group: str, exit_on_error: bool
     ) -> Worker[None]:
-        """Run something beside; its faults are told."""
+        """Run a coroutine in the background; errors are shown to the user."""
         ...
 
 
 class ChatSession:
-    """See the module. ``conversation`` is None until there is one."""
+    """See the module docstring. ``conversation`` is None until the agent is open."""
 
     def __init__(self, screen: Screen, start: Start, mode: str) -> None:
         self.conversation: Conversation | None = None
         self.standing = Standing(mode=mode)
         self._screen = screen
         self._start = start
-        self._living: Worker[None] | None = None
-        self._reading: Worker[None] | None = None
+        self._agent_worker: Worker[None] | None = None
+        self._past_worker: Worker[None] | None = None
         self._waiting: list[tuple[str, bool]] = []
         self._opened = False
         self.failed = False
-        """Whether there is no agent, and none on its way."""
+        """Whether there is no agent and none is being opened."""
         self._ready_before = False
 
     @property
     def agent(self) -> Agent | None:
-        """The agent, where it is ready."""
+        """The agent, or None while it is not ready."""
         return self.conversation.agent if self.conversation is not None else None
 
     @property
     def busy(self) -> bool:
-        """Whether a turn is under way."""
+        """Whether a turn is running."""
         return self.conversation is not None and self.conversation.busy
 
-    # -- from the opening to the end ---------------------------------------------------------
+    # -- opening and closing -----------------------------------------------------------------
 
     def open(self, session_id: str | None, *, model: str | None) -> None:
-        """Go on with a session, or begin a new one, in place of the one before."""
+        """Replace the current session with an existing one, or with a new one."""
         told = len(self._screen.transcript.entries)
-        self._beside(self._open(session_id, model, told), "conversation")
+        self._in_background(self._open(session_id, model, told), "conversation")
 
-    def _beside(self, work: Coroutine[Any, Any, None], group: str) -> Worker[None]:
+    def _in_background(self, work: Coroutine[Any, Any, None], group: str) -> Worker[None]:
         return self._screen.run_worker(work, group=group, exit_on_error=False)
 
     async def _open(self, session_id: str | None, model: str | None, told: int) -> None:
-        """``told`` entries were there when it was asked for; what was said since stays."""
+        """Open the session. Notices after the first ``told`` entries stay on the screen."""
         screen = self._screen
         await self.end()
-        if self._reading is not None:
-            self._reading.cancel()  # or the past of one session would come before another's
+        if self._past_worker is not None:
+            self._past_worker.cancel()  # else the new session would get the old one's history
         if self._opened:
             since = screen.transcript.entries[told:]
             screen.transcript.load([entry for entry in since if isinstance(entry, Told)])
@@ -152,19 +152,20 @@ class ChatSession:
             self.broken()
             screen.fail(error)
             return
-        self._living = self._beside(self._live(self.conversation), "agent")
+        self._agent_worker = self._in_background(self._live(self.conversation), "agent")
 
     async def _show_past(self, session_id: str) -> None:
-        """Show the end of a session's transcript at once; the rest is read beside."""
+        """Show the end of a session's transcript at once and read the rest in the background."""
         path = store.journal_path(session_id)
         transcript = self._screen.transcript
         try:
             found = await asyncio.to_thread(past.tail, path)
         except OSError:
-            return  # the agent will say what is wrong with it
-        transcript.load([*found.entries, *transcript.entries])  # what was told now is seen
+            return  # opening the agent reports the error
+        transcript.load([*found.entries, *transcript.entries])  # new notices stay at the end
+        transcript.show_now()  # before the threads for the rest and the agent compete with it
         if found.start:
-            self._reading = self._beside(self._read_earlier(path, found.start), "past")
+            self._past_worker = self._in_background(self._read_earlier(path, found.start), "past")
 
     async def _read_earlier(self, path: Path, end: int) -> None:
         self._screen.transcript.prepend(await asyncio.to_thread(past.before, path, end))
@@ -177,27 +178,27 @@ class ChatSession:
             self._screen.fail(error)
 
     def broken(self) -> None:
-        """There is no agent any more, and nothing goes on."""
+        """Record that the agent is gone and nothing is running."""
         self.conversation = None
         self.failed = True
         self._screen.progress.doing("")
         self._screen.show_standing()
 
     async def end(self) -> None:
-        """Close the conversation and wait until its journal has its end."""
+        """Close the conversation and wait until its journal is complete."""
         if self.conversation is None:
             return
         self.conversation.close()
-        if self._living is not None:
+        if self._agent_worker is not None:
             with contextlib.suppress(WorkerFailed, WorkerCancelled):
-                await self._living.wait()
+                await self._agent_worker.wait()
 
-    # -- what happens in it ------------------------------------------------------------------
+    # -- callbacks of the agent --------------------------------------------------------------
 
     def _is_ready(self, agent: Agent) -> None:
         session, screen = agent.session, self._screen
         if not self._ready_before:
-            pace.keep()  # only once: what comes with a later session may go with it
+            pace.keep()  # only once: a later session's objects must stay collectable
             self._ready_before = True
         self.standing = replace(
             self.standing,
@@ -228,10 +229,10 @@ class ChatSession:
         if isinstance(event, RunFinished):
             screen.files.forget()
 
-    # -- what the user does ------------------------------------------------------------------
+    # -- requests of the user ----------------------------------------------------------------
 
     def say(self, text: str, *, queue: bool = False) -> None:
-        """Say something to the agent, now or as soon as it is ready."""
+        """Send a message to the agent, now or as soon as it is ready."""
         screen, conversation = self._screen, self.conversation
         if conversation is None or conversation.agent is None:
             self._waiting.append((text, queue))
@@ -250,7 +251,10 @@ class ChatSession:
         )
 
     def interrupt(self) -> bool:
-        """End the turn at once, or take back what waits for the agent; False without either."""
+        """Interrupt the turn, or take back messages that wait for the agent.
+
+        Returns False if there was nothing to interrupt.
+        """
         if self._waiting and self.agent is None:
             waiting, self._waiting = self._waiting, []
             self._screen.progress.doing("")
@@ -263,7 +267,7 @@ class ChatSession:
         return True
 
     async def set_mode(self, mode: Mode) -> None:
-        """How much may happen without asking."""
+        """Change the permission mode."""
         self.standing = replace(self.standing, mode=mode.value)
         self._screen.show_standing()
         if self.conversation is not None:

@@ -1,4 +1,4 @@
-"""A list to choose from, with a search: sessions, models, earlier prompts, steps to go back to."""
+"""A searchable list to choose from: sessions, models, earlier prompts, points to go back to."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _FRAME = 5
 
 @dataclass(frozen=True, slots=True)
 class Choice(Generic[T]):
-    """``label`` is what is searched; ``detail`` stands beside it, muted."""
+    """One item; ``detail`` is shown muted after ``label``, and both are searched."""
 
     value: T
     label: str
@@ -35,9 +35,9 @@ class Choice(Generic[T]):
 
 
 class Chooser(VerticalGroup, Generic[T]):
-    """Stands in the place of the prompt until something is chosen, or Esc is pressed.
+    """Replaces the prompt until the user chooses an item or presses Esc.
 
-    ``look`` is told what is marked, so that it can be previewed; what it returns is shown below.
+    ``look`` gets the highlighted value and returns a preview of it to show below, or None.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Chooser(VerticalGroup, Generic[T]):
         """Title, search, list, preview."""
         yield Static(Content(self._title), classes="chooser-title")
         search = Input(self._query, placeholder="type to search", compact=True)
-        search.cursor_blink = False  # as in the prompt: it would keep an idle machine awake
+        search.cursor_blink = False  # as in the prompt: blinking wakes the processor while idle
         yield search
         yield OptionList(compact=True, markup=False)
         yield Static(classes="chooser-preview")
@@ -73,7 +73,7 @@ class Chooser(VerticalGroup, Generic[T]):
         self.query_one(Input).focus()
 
     def on_resize(self, event: events.Resize) -> None:
-        """Lay the rows out for the width there is."""
+        """Lay the rows out for the new width."""
         options = self.query_one(OptionList)
         marked = options.highlighted
         self._filter(self.query_one(Input).value)
@@ -81,11 +81,11 @@ class Chooser(VerticalGroup, Generic[T]):
             options.highlighted = marked or 0
 
     async def chosen(self) -> T | None:
-        """What was chosen; None: nothing."""
+        """Wait for the chosen value; None if the user cancels."""
         return await self._chosen
 
     def leave(self) -> None:
-        """Choose nothing."""
+        """Close without a choice."""
         self._end(None)
 
     @on(Input.Changed)
@@ -115,7 +115,7 @@ class Chooser(VerticalGroup, Generic[T]):
             preview.update(Content(escape(text)))
 
     def on_key(self, event: events.Key) -> None:
-        """Arrows move through the list while the search has the focus."""
+        """Move through the list with the arrow keys while the search field has the focus."""
         options = self.query_one(OptionList)
         match event.key:
             case "down" | "ctrl+n":
@@ -157,7 +157,7 @@ class Chooser(VerticalGroup, Generic[T]):
 
 
 def _row(choice: Choice[T], room: int) -> Content:
-    """One line; the label gives way to the detail where there is not room for both."""
+    """One line; the label is truncated if there is not enough room for both."""
     label = Content(escape(choice.label).replace("\n", " ⏎ "))
     if not choice.detail:
         return label

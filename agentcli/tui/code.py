@@ -1,4 +1,4 @@
-"""Source code in calm colours."""
+"""Syntax highlighting with few colours."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from textual.highlight import HighlightTheme, highlight
 
 
 class CalmTheme(HighlightTheme):
-    """Few colours, no underlines: code is read, not admired."""
+    """Few colours and no underlines."""
 
     STYLES = {  # noqa: RUF012
         Token.Comment: "$muted italic",
@@ -43,33 +43,33 @@ _MAX_CHARS = 100_000
 
 
 def coloured(code: str, *, language: str | None = None, path: str | None = None) -> Content:
-    """Code with its colours; what is too long or of no known language stays plain.
+    """Highlighted code; plain if it is too long or its language is unknown.
 
-    ``code`` must be safe to show already (``agentcli.text.escape``), with its tabs expanded.
+    ``code`` must already be escaped (``agentcli.text.escape``) and its tabs expanded.
     """
     known = _known(language) if language else _language_of(PurePath(path).name) if path else None
     if known is None or len(code) > _MAX_CHARS:
         return Content(code)
     found = highlight(code, language=known, theme=CalmTheme)
-    if found.plain != code:  # a lexer may drop blank lines at an end: the text goes before colours
+    if found.plain != code:  # a lexer may drop blank lines at either end; the text must be exact
         return Content(code)
-    # Without the base colour that Textual lays below all: the widget has one.
+    # Drop the base colour that Textual adds: the widget has its own.
     return Content(found.plain, [span for span in found.spans if span.style != "$text"])
 
 
-# Pygments itself would load every lexer there is to name the one for a file: half a second.
+# To find a file's lexer, Pygments itself imports all lexers, which takes half a second.
 
 
 @lru_cache(maxsize=256)
 def _known(language: str) -> str | None:
-    """The name by which Pygments knows a language without looking for plugins."""
+    """Pygments' name of a language, without searching for plugins; None if unknown."""
     name = language.lower()
     return name if any(name in aliases for _, _, aliases, _, _ in LEXERS.values()) else None
 
 
 @lru_cache(maxsize=256)
 def _language_of(name: str) -> str | None:
-    """The language of a file by its name; of several that which is named like its suffix."""
+    """The language for a file name; of several candidates, the one named like the suffix."""
     suffix = name.rpartition(".")[2].lower()
     found = [
         aliases

@@ -1,6 +1,6 @@
-"""The table of the built-in commands behind ``/`` in the chat, and access to the user's own.
+"""The table of the chat's built-in slash commands, and access to the user's own.
 
-The user's own commands are read by ``agentcli.slash_commands``.
+``agentcli.slash_commands`` reads the user's commands.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ BUILTIN = (
 )
 
 ELSEWHERE = {"clear": "new", "exit": "quit"}
-"""What other assistants call some of them; a command of the user's own goes first."""
+"""Aliases from other assistants; a user's command of the same name takes precedence."""
 
 _PROMPT = re.compile(r"/[\w.-]+:\S")
 
 
 def is_command(text: str) -> bool:
-    """Whether a text is meant as a command, or as ``/server:prompt``, and not, say, as a path."""
+    """Whether a text is a slash command or ``/server:prompt`` rather than, say, a path."""
     return slash_commands.is_command(text) or _PROMPT.match(text) is not None
 
 
 def own_commands(folders: Iterable[Path]) -> list[Command]:
-    """The user's own that hide none of these; a later folder goes before an earlier one."""
+    """The user's commands, except those named like a built-in. Later folders take precedence."""
     return slash_commands.own_commands(folders, taken={command.name for command in BUILTIN})

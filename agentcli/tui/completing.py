@@ -1,4 +1,4 @@
-"""What can complete the text before the cursor: a command after ``/``, a file after ``@``."""
+"""Completion candidates for the text before the cursor: commands after ``/``, files after ``@``."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _FILE = re.compile(r"(?:^|[\s(])@([^\s@]*)$")
 
 
 def wants_files(before: str) -> bool:
-    """Whether files are about to be asked for."""
+    """Whether the line up to the cursor ends in a file reference."""
     return _FILE.search(before) is not None
 
 
 def candidates(
     before: str, whole: str, commands: Sequence[Command], files: FileIndex
 ) -> tuple[list[Candidate], int]:
-    """Candidates, best first, and how many characters before the cursor they replace.
+    """Candidates, best first, and the number of characters before the cursor they replace.
 
-    ``before`` is the line up to the cursor, ``whole`` the whole text.
+    ``before`` is the line up to the cursor, ``whole`` the entire text.
     """
     if before.startswith("/") and " " not in before and whole.startswith(before):
         by_name = {command.name: command for command in commands}

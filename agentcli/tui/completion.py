@@ -1,4 +1,4 @@
-"""The list above the prompt that completes commands and files while one types."""
+"""The completion list above the prompt."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from textual.widgets import Static
 from agentcli.text import escape
 
 ROWS = 8
-"""Most candidates that are shown at a time."""
+"""Maximum number of candidates shown at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """``text`` takes the place of what was typed, ``after`` follows it; with ``send``, Enter sends
-    the prompt at once."""
+    """``text`` and then ``after`` replace what was typed; with ``send``, Enter sends at once."""
 
     text: str
     detail: str = ""
@@ -26,7 +25,7 @@ class Candidate:
 
 
 class Completion(Static):
-    """Never has the focus: the prompt passes its keys on."""
+    """The list. It never has the focus; the prompt handles its keys."""
 
     ALLOW_SELECT = False
 
@@ -36,16 +35,16 @@ class Completion(Static):
         self._candidates: Sequence[Candidate] = ()
         self._at = 0
         self.typed = 0
-        """How many characters before the cursor the chosen text replaces."""
+        """Number of characters before the cursor that the chosen text replaces."""
 
     @property
     def is_open(self) -> bool:
-        """Whether there is something to choose."""
+        """Whether there are candidates."""
         return bool(self._candidates)
 
     @property
     def chosen(self) -> Candidate:
-        """The marked candidate; only while open."""
+        """The highlighted candidate; only valid while open."""
         return self._candidates[self._at]
 
     def offer(self, candidates: Sequence[Candidate], typed: int) -> None:
@@ -54,12 +53,12 @@ class Completion(Static):
         self._show()
 
     def close(self) -> None:
-        """Show nothing."""
+        """Close the list."""
         if self._candidates:
             self.offer((), 0)
 
     def move(self, by: int) -> None:
-        """Mark another one; after the last comes the first."""
+        """Move the highlight, wrapping around."""
         self._at = (self._at + by) % len(self._candidates)
         self._show()
 

@@ -1,7 +1,7 @@
-"""The conversation of an agent and its user, independent of the screen.
+"""The conversation between an agent and its user, independent of the screen.
 
-One task owns the agent from opening to closing and works through the user's messages, one turn
-after another. The screen only calls the methods here.
+One task owns the agent from opening to closing and works through the user's messages one turn at
+a time. The screen only calls the methods here.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from agentcli.wiring.drafting import drafted
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """How a conversation begins; without a ``session_id`` as a new session."""
+    """How to open a conversation; without a ``session_id`` it is a new session."""
 
     settings: Settings
     workspace: Path
@@ -40,7 +40,7 @@ class Opening:
 
 @dataclass(frozen=True, slots=True)
 class ServerState:
-    """An MCP server: how it stands, and the names of its tools and prompts."""
+    """An MCP server: its state and the names of its tools and prompts."""
 
     name: str
     state: str
@@ -49,9 +49,9 @@ class ServerState:
 
 
 class Conversation:
-    """See the module. ``agent`` is None until it is ready.
+    """See the module docstring. ``agent`` is None until it is ready.
 
-    ``unsent`` gets back what the user said to a turn that ended before it was read.
+    ``unsent`` is called with messages that a turn did not read before it ended.
     """
 
     def __init__(
@@ -71,25 +71,25 @@ class Conversation:
         self._ready = ready
         self._unsent = unsent
         self._run: Run | None = None
-        self._something = asyncio.Event()
+        self._wake = asyncio.Event()
         self._at_rest = asyncio.Event()
         self._closing = False
 
     @property
     def busy(self) -> bool:
-        """Whether a turn is under way."""
+        """Whether a turn is running."""
         return self._run is not None
 
     @property
     def unread(self) -> int:
-        """How many messages the turn under way is to read at its next step."""
+        """Number of messages that the running turn will read at its next step."""
         return self._run.unread if self._run is not None else 0
 
     async def live(self) -> None:
-        """Open the agent and work until ``close`` is called.
+        """Open the agent and run turns until ``close`` is called.
 
         Raises:
-            AgentCLIError: the agent cannot be opened as asked.
+            AgentCLIError: the agent cannot be opened.
         """
         opening = self.opening
         async with AsyncExitStack() as stack:
@@ -112,9 +112,9 @@ class Conversation:
                     if self.queue:
                         await self._turn(agent, self.queue.popleft())
                         continue
-                    self._something.clear()
+                    self._wake.clear()
                     self._at_rest.set()
-                    await self._something.wait()
+                    await self._wake.wait()
             finally:
                 self.agent = None
                 self._at_rest.set()
@@ -130,8 +130,8 @@ class Conversation:
             raise
         finally:
             self._run = None
-        # What was said and not read goes back to the user. It may be the text itself, as where the
-        # disk was full; what was added to it is read by the next turn, unless this was interrupted.
+        # Unread messages go back to the user. The text itself may be unread too, for example when
+        # the disk was full. The next turn reads steering messages, unless this one was interrupted.
         new = result.state.history.since(told)
         unsent = [] if any(message.role is Role.USER for message in new) else [text]
         if result.state.stop is StopReason.CANCELLED:
@@ -143,30 +143,30 @@ class Conversation:
             self._unsent("\n".join(unsent))
         return result
 
-    # -- what the user does ------------------------------------------------------------------
+    # -- requests of the user ----------------------------------------------------------------
 
     def say(self, text: str, *, queue: bool = False) -> None:
-        """Begin a turn; or steer the one under way, or with ``queue`` wait for its end."""
+        """Start a turn, or steer the running one; with ``queue``, start one after it."""
         if self._run is not None and not queue:
             self._run.steer(text)
             return
         self.queue.append(text)
         self._at_rest.clear()
-        self._something.set()
+        self._wake.set()
 
     async def at_rest(self) -> None:
-        """Wait until all that was said is answered, or there is no agent any more."""
+        """Wait until all messages are answered or the agent is closed."""
         await self._at_rest.wait()
 
     def interrupt(self) -> bool:
-        """End the turn at once; False where there is none."""
+        """Interrupt the turn; False if none is running."""
         if self._run is None:
             return False
         self._run.cancel()
         return True
 
     async def set_mode(self, mode: Mode) -> None:
-        """How much may happen without asking, from the next call on."""
+        """Change the permission mode, effective from the next tool call."""
         self.opening = replace(self.opening, mode=mode.value)
         if self.agent is not None:
             await self.agent.set_mode(mode)
@@ -174,12 +174,12 @@ class Conversation:
     async def draft(
         self, changes: Changes, paths: Collection[str], parts: Mapping[str, bytes]
     ) -> tuple[str, str]:
-        """A message for a commit of these files; see ``drafted``."""
+        """Draft a commit message for these files; see ``drafted``."""
         assert self.agent is not None
         return await drafted(self.agent, changes, paths, parts)
 
     def servers(self) -> tuple[list[ServerState], list[str]]:
-        """The configured MCP servers, and what to know."""
+        """The configured MCP servers, and notices about their configuration."""
         notices: list[str] = []
         opening = self.opening
         names = mcp_settings(opening.settings, opening.workspace, notices)
@@ -198,7 +198,7 @@ class Conversation:
         return found, notices
 
     def close(self) -> None:
-        """Let ``live`` return, after an end to the turn under way."""
+        """Interrupt the running turn and let ``live`` return."""
         self._closing = True
         self.interrupt()
-        self._something.set()
+        self._wake.set()

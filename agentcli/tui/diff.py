@@ -1,4 +1,4 @@
-"""A unified diff in lines: side by side where there is room, else unified, with colours."""
+"""Renders a unified diff with colours, side by side if there is room for it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from agentcli.tui.code import coloured
 from agentcli.tui.lines import Line, shortened
 
 SPLIT_WIDTH = 100
-"""Cells from which on both sides stand beside each other, if no line must be cut for it."""
+"""Minimum width in cells of a side-by-side diff, which also must not truncate any line."""
 FOLDED_ROWS = 24
 _MAX_ROWS = 2000
 _HEADINGS = "f@n"
@@ -28,10 +28,10 @@ _HUNK = re.compile(r"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of a diff: its sign, its number on the left, on the right, and its text.
+    """One line of a diff: its sign, its left and right line numbers, and its text.
 
-    A sign of ``@`` stands between hunks, one of ``f`` before a file; ``n`` is a note of what has
-    no lines, such as a new folder.
+    The sign ``@`` separates hunks, ``f`` is a file's title, and ``n`` notes a change without
+    lines, such as a new folder.
     """
 
     sign: str
@@ -41,10 +41,10 @@ class Row:
 
 
 def rows_of(diff: str) -> list[Row]:
-    """The rows of a unified diff of one or several files, as git or ``diff -u`` write it."""
+    """The rows of a unified diff of one or more files, as written by git or ``diff -u``."""
     rows: list[Row] = []
     path, old, hunk, left, right = "", "", list[str](), 0, 0
-    open_lines = 0  # of the hunk, so that a removed "-- " is not taken for a file's header
+    open_lines = 0  # left in the hunk: a removed line "-- ..." must not count as a file's header
 
     def close() -> None:
         rows.extend(_rows(hunk, left, right, path))
@@ -83,19 +83,19 @@ def rows_of(diff: str) -> list[Row]:
 
 
 def _bare(name: str) -> str:
-    """A name without its time and git's prefix."""
+    """A file name without the timestamp and git's ``a/`` or ``b/``."""
     name = name.split("\t")[0]
     return name[2:] if name.startswith(("a/", "b/")) else name
 
 
 def _second(line: str) -> str:
-    """The second name of ``diff --git a/NAME b/NAME``, which is as long as the first."""
+    """The second name of ``diff --git a/NAME b/NAME``; both have the same length."""
     names = line.removeprefix("diff --git ")
     return names[len(names) // 2 + 1 :]
 
 
 def _rows(hunk: list[str], left: int, right: int, path: str) -> Iterator[Row]:
-    """Number and colour the lines of one hunk; each side is coloured as a text of its own."""
+    """Number and highlight the lines of one hunk; each side is highlighted separately."""
     texts = [escape(line[1:].rstrip("\r")).expandtabs(4) for line in hunk]
     texts = [shortened(text) for text in texts]
     old = _coloured([t for line, t in zip(hunk, texts, strict=True) if line[0] != "+"], path)
@@ -116,13 +116,13 @@ def _rows(hunk: list[str], left: int, right: int, path: str) -> Iterator[Row]:
 def _coloured(lines: list[str], path: str) -> Iterator[Content]:
     content = coloured("\n".join(lines), path=path)
     found = content.split("\n", allow_blank=True)
-    # A lexer may drop a blank line at an end; the text is right whatever the colours.
+    # A lexer may drop blank lines at either end: keep the text rather than the colours.
     return iter(found if len(found) == len(lines) else [Content(line) for line in lines])
 
 
 def unified(rows: Iterable[Row], width: int) -> list[Content]:
-    """Number, sign and text of each row; what is longer than ``width`` cells goes on below, for
-    nothing of a change may be out of sight where it is asked about."""
+    """Number, sign and text of each row. Lines longer than ``width`` cells wrap, because an
+    approval must show the whole change."""
     rows = list(rows)
     digits = len(str(max((max(row.left, row.right) for row in rows), default=0)))
     lines = []
@@ -139,7 +139,7 @@ def unified(rows: Iterable[Row], width: int) -> list[Content]:
 
 
 def side_by_side(rows: Iterable[Row], width: int) -> list[Content]:
-    """Removed lines on the left beside those that take their place on the right."""
+    """Removed lines on the left, the lines that replace them on the right."""
     rows = list(rows)
     digits = len(str(max((max(row.left, row.right) for row in rows), default=0)))
     half = (width - 1) // 2
@@ -166,7 +166,7 @@ def side_by_side(rows: Iterable[Row], width: int) -> list[Content]:
 
 
 def _fits(rows: Sequence[Row], width: int) -> bool:
-    """Whether both sides fit beside each other, and there are two sides to see."""
+    """Whether the diff has two sides and both fit side by side."""
     both = {row.sign for row in rows} >= {"+", "-"}
     longest = max((row.text.cell_length for row in rows), default=0)
     return both and width >= SPLIT_WIDTH and longest + _GUTTER <= width // 2
@@ -198,7 +198,7 @@ def _cell(number: str, row: Row, width: int) -> Content:
 
 
 def counts(diff: str) -> tuple[int, int]:
-    """Lines added and removed."""
+    """The number of lines added and removed."""
     lines = diff.split("\n")
     added = sum(line.startswith("+") and not line.startswith("+++ ") for line in lines)
     removed = sum(line.startswith("-") and not line.startswith("--- ") for line in lines)
@@ -206,14 +206,17 @@ def counts(diff: str) -> tuple[int, int]:
 
 
 def changed_lines(diff: str) -> str:
-    """The same in short; a diff without lines is of names and modes only."""
+    """The counts as text; a diff without lines changes only names and modes."""
     added, removed = counts(diff)
     return f"+{added} -{removed}" if added or removed else "no line changed"
 
 
 class DiffLines:
-    """Called with a width in cells it gives the lines of a diff, folded to the first of them
-    unless ``expanded``; ``titles`` names the file, as is done where there are several."""
+    """A piece that renders a diff for a width in cells.
+
+    It is folded to ``FOLDED_ROWS`` unless ``expanded``. Files are named if there are several, or
+    with ``titles``.
+    """
 
     def __init__(self, diff: str, *, expanded: bool = False, titles: bool = False) -> None:
         rows = rows_of(diff)
@@ -222,11 +225,11 @@ class DiffLines:
         self.expanded = expanded
 
     def __call__(self, width: int) -> list[Line]:
-        """The lines."""
+        """Render the diff as lines."""
         return [Line(content, folded=True) for content in self.contents(width)]
 
     def contents(self, width: int) -> list[Content]:
-        """The same without anything around them."""
+        """Render the diff as plain contents."""
         rows = self._rows if self.expanded else self._rows[:FOLDED_ROWS]
         layout = side_by_side if _fits(rows, width) else unified
         lines = layout(rows, width)
@@ -236,7 +239,7 @@ class DiffLines:
 
 
 class Diff(Static):
-    """All of it as a widget, for a question about it."""
+    """A widget that shows a whole diff, for approvals."""
 
     def __init__(self, diff: str, *, titles: bool = False) -> None:
         super().__init__(classes="diff")
@@ -244,11 +247,11 @@ class Diff(Static):
         self._width = 0
 
     def on_mount(self) -> None:
-        """Have the right height from the first picture on; the width follows."""
+        """Start with nearly the final width, so that the first frame has the right height."""
         self._show(max(20, self.app.size.width - 10))
 
     def on_resize(self, event: events.Resize) -> None:
-        """Lay the rows out for the width there is."""
+        """Lay the rows out for the new width."""
         self._show(event.size.width)
 
     def _show(self, width: int) -> None:

@@ -1,7 +1,7 @@
 """The entries of a transcript: plain data, independent of how they are drawn.
 
-What is drawn of an entry can be dropped and drawn again from its data at any time; that keeps a
-long session fast.
+An entry's rows can be dropped and drawn again from its data at any time, which keeps long
+sessions fast.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from agentcli.messages import ToolCall, ToolResult
 
 
 class Level(StrEnum):
-    """How much a note matters."""
+    """The severity of a notice."""
 
     NOTE = "note"
     WARNING = "warning"
@@ -23,12 +23,12 @@ class Level(StrEnum):
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """One thing in the transcript. Two entries are the same only if they are one object."""
+    """Base class of the entries, which compare by identity."""
 
 
 @dataclass(slots=True, eq=False)
 class Said(Entry):
-    """What the user said; ``images`` are the names of images that went with it."""
+    """A message of the user; ``images`` are the names of attached images."""
 
     text: str
     images: tuple[str, ...] = ()
@@ -36,7 +36,7 @@ class Said(Entry):
 
 @dataclass(slots=True, eq=False)
 class Thought(Entry):
-    """The model's reasoning. ``seconds`` is None while it goes on or where it is not known."""
+    """The model's reasoning. ``seconds`` is None while it streams or if unknown."""
 
     text: str = ""
     seconds: float | None = None
@@ -45,7 +45,7 @@ class Thought(Entry):
 
 @dataclass(slots=True, eq=False)
 class Answered(Entry):
-    """Text of the model, Markdown by convention; it grows while ``streaming``."""
+    """Text of the model, usually Markdown; it grows while ``streaming``."""
 
     text: str = ""
     streaming: bool = False
@@ -55,8 +55,8 @@ class Answered(Entry):
 class Used(Entry):
     """A tool call, from the moment the model begins to write it.
 
-    ``kind`` is the tool's kind, empty until it starts; ``output`` the end of what it printed so
-    far; ``result`` is there once it has ended.
+    ``kind`` is the tool's kind, empty until it starts; ``output`` the end of its output so far;
+    ``result`` is None until it has ended.
     """
 
     call: ToolCall
@@ -67,13 +67,13 @@ class Used(Entry):
 
     @property
     def running(self) -> bool:
-        """Whether it has started and not ended."""
+        """Whether the tool has started and not yet ended."""
         return bool(self.kind) and self.result is None
 
 
 @dataclass(slots=True, eq=False)
 class Checked(Entry):
-    """A check of the task; ``result`` is there once it has ended."""
+    """A check of the task; ``result`` is None until it has ended."""
 
     command: str
     result: CheckFinished | None = None
@@ -81,7 +81,7 @@ class Checked(Entry):
 
 @dataclass(slots=True, eq=False)
 class Told(Entry):
-    """Something agentcli says; ``hint`` is what to do about it."""
+    """A notice of agentcli; ``hint`` says what to do about it."""
 
     text: str
     level: Level = Level.NOTE
@@ -90,7 +90,7 @@ class Told(Entry):
 
 @dataclass(slots=True, eq=False)
 class TurnEnded(Entry):
-    """A quiet line below a turn; ``facts`` are its parts."""
+    """The end of a turn; ``facts`` are the parts of the line that sums it up."""
 
     facts: tuple[str, ...] = ()
     good: bool = True
@@ -99,7 +99,7 @@ class TurnEnded(Entry):
 
 @dataclass(slots=True, eq=False)
 class Shown(Entry):
-    """Something the user asked to see: Markdown, or a diff below it."""
+    """Something the user asked to see: Markdown, then optionally a diff."""
 
     text: str
     diff: str = ""

@@ -1,4 +1,4 @@
-"""The interface of a front end, as the commands behind ``/`` see it."""
+"""The interface of the front end that slash commands use."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ T = TypeVar("T")
 
 
 class Face(Protocol):
-    """The screen, as the commands see it."""
+    """What slash commands need from the screen."""
 
     options: Options
     commands: Sequence[Command]
 
     @property
     def conversation(self) -> Conversation | None:
-        """The agent and its user, once there are both."""
+        """The open conversation, or None."""
         ...
 
     @property
     def standing(self) -> Standing:
-        """Where the session stands."""
+        """What the status line shows of the session."""
         ...
 
     @property
@@ -44,7 +44,7 @@ class Face(Protocol):
 
     @property
     def writing(self) -> str:
-        """What stands in the prompt."""
+        """The text in the prompt."""
         ...
 
     @property
@@ -53,23 +53,23 @@ class Face(Protocol):
         ...
 
     def write(self, text: str) -> None:
-        """Put a text into the prompt in place of what is there."""
+        """Replace the text in the prompt."""
         ...
 
     def added(self, entry: Entry) -> None:
-        """Show a new last entry."""
+        """Append an entry."""
         ...
 
     def changed(self, entry: Entry) -> None:
-        """Show an entry anew."""
+        """Redraw an entry whose fields have changed."""
         ...
 
     def tell(self, text: str, level: Level = Level.NOTE, hint: str = "") -> None:
-        """Say something that is no part of the session."""
+        """Show a notice that does not belong to the session."""
         ...
 
     def fail(self, error: AgentCLIError) -> None:
-        """Say what went wrong and what to do."""
+        """Show an error and its hint."""
         ...
 
     async def choose(
@@ -80,47 +80,47 @@ class Face(Protocol):
         look: Callable[[T], str | None] | None = None,
         query: str = "",
     ) -> T | None:
-        """Let the user choose; None where he does not."""
+        """Let the user choose; None if they cancel."""
         ...
 
     def say(self, text: str, *, queue: bool = False) -> None:
-        """Say something to the agent in the user's name."""
+        """Send a message to the agent."""
         ...
 
     def open(self, session_id: str | None, *, model: str | None = None) -> None:
-        """Go on with a session, or begin a new one."""
+        """Replace the current session with an existing one, or with a new one."""
         ...
 
     async def set_mode(self, mode: Mode) -> None:
-        """How much may happen without asking."""
+        """Change the permission mode."""
         ...
 
     def set_theme(self, name: str) -> None:
-        """Other colours."""
+        """Switch to another colour theme."""
         ...
 
     def doing(self, what: str) -> None:
-        """What is being waited for; empty: nothing."""
+        """Show the current activity; empty means that there is none."""
         ...
 
     def copy(self, text: str) -> None:
-        """Put a text on the clipboard."""
+        """Copy text to the clipboard."""
         ...
 
     def outside(self) -> AbstractContextManager[None]:
-        """The terminal belongs to another program meanwhile."""
+        """Give the terminal to another program within the ``with`` block."""
         ...
 
     def leave(self) -> None:
-        """End in order."""
+        """Quit cleanly."""
         ...
 
 
 def agent_of(face: Face) -> Agent:
-    """The agent, where there is one.
+    """The agent.
 
     Raises:
-        UsageError: it is not ready.
+        UsageError: it is not ready yet.
     """
     if face.conversation is None or face.conversation.agent is None:
         raise UsageError("the agent is not ready yet", hint="Wait a moment")

@@ -1,4 +1,4 @@
-"""The files of the workspace, for completion; listed in the background, without ignored ones."""
+"""The workspace's files for completion, without ignored ones, listed in the background."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from agentcli.tools.mcp.references import Referable
 
 _MOST = 100_000
 _FRESH_S = 20.0
-"""After this long a new look is taken, when somebody asks."""
+"""A refresh within this time of the last listing does nothing."""
 
 
 class FileIndex:
-    """``paths`` are relative to the workspace, folders with a slash at the end; after them come
-    the resources of MCP servers, as ``server:uri``."""
+    """An index of paths relative to the workspace.
+
+    Folders end in a slash. Resources of MCP servers follow at the end as ``server:uri``.
+    """
 
     def __init__(self) -> None:
         self.paths: list[str] = []
@@ -27,15 +29,14 @@ class FileIndex:
     def refresh(
         self, environment: Environment, servers: Referable | None, then: Callable[[], None]
     ) -> None:
-        """List anew in the background, unless that happened a moment ago; ``then`` is called when
-        there is something new."""
+        """List again in the background if the last listing is old; call ``then`` when done."""
         running = self._task is not None and not self._task.done()
         if running or time.monotonic() - self._listed < _FRESH_S:
             return
         self._task = asyncio.create_task(self._list(environment, servers, then))
 
     def forget(self) -> None:
-        """Files may have changed: the next ``refresh`` lists anew."""
+        """Let the next ``refresh`` list again, because files may have changed."""
         self._listed = 0.0
 
     async def _list(

@@ -1,4 +1,4 @@
-"""Fuzzy matching of paths and names, quick enough to run at every key over many thousands."""
+"""Fuzzy matching of paths and names, fast enough to scan many thousands at every key."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _SEPARATORS = "/_-. "
 
 
 def score(query: str, text: str) -> float:
-    """How well ``text`` matches: 0 not at all, more is better. ``query`` is lower case.
+    """How well ``text`` matches the lower-case ``query``; 0 is no match, higher is better.
 
-    Every character of the query must occur in order. Best are matches in the last part of a path,
-    at the start of words and in one piece.
+    All characters of the query must occur in order. Contiguous matches score highest, above all
+    in the last part of a path and at the start of a word.
     """
     if not query:
         return 1.0
@@ -39,7 +39,7 @@ def score(query: str, text: str) -> float:
 
 
 def best(query: str, texts: Iterable[str], limit: int) -> list[str]:
-    """The texts that match best, best first; among equals the shorter, then the earlier."""
+    """The best matches, best first; ties go to the shorter, then the earlier text."""
     query = query.lower()
     scored = ((score(query, text), -len(text), text) for text in texts)
     found = heapq.nlargest(limit, (item for item in scored if item[0] > 0), key=lambda i: i[:2])

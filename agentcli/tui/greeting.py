@@ -1,4 +1,4 @@
-"""The first entry of a new session: the folder, and what the embedded model can and cannot do."""
+"""The first entries of a new session: the workspace, and the embedded model's abilities."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ agentcli chat --model ollama:qwen3:8b      # or a server of your own
 
 
 def greeting(session: SessionStarted) -> list[Entry]:
-    """The first entries of a session without a past."""
+    """The first entries of a session without history."""
     home = str(Path.home())
     workspace = session.workspace
     if workspace.startswith(f"{home}/"):

@@ -1,4 +1,4 @@
-"""The history of the prompt, kept in a file that only the user can read."""
+"""The prompt's history, kept in a file that only the user can read."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ _MAX_CHARS = 100_000
 
 
 class PromptHistory:
-    """Texts, oldest first, without repetitions next to each other.
+    """Texts, oldest first, without adjacent duplicates.
 
-    A file that cannot be read or written is no reason to stop: then history lasts as long as
-    the process.
+    If the file cannot be read or written, the history lasts only as long as the process.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.texts: list[str] = []
-        self._at: int | None = None  # where stepping through it is
+        self._at: int | None = None  # position while stepping through the history
         self._draft = ""
         with contextlib.suppress(OSError):
             for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -32,7 +31,7 @@ class PromptHistory:
             self._rewrite()
 
     def add(self, text: str) -> None:
-        """Remember a text."""
+        """Append a text."""
         self._at = None
         if not text.strip() or len(text) > _MAX_CHARS or (self.texts and self.texts[-1] == text):
             return
@@ -44,7 +43,7 @@ class PromptHistory:
                 file.write(json.dumps({"text": text}) + "\n")
 
     def earlier(self, current: str) -> str | None:
-        """The text before, None at the start; ``current`` is kept as a draft to come back to."""
+        """Step back; None at the start. ``current`` is kept as the draft to return to."""
         if self._at is None:
             self._at, self._draft = len(self.texts), current
         if self._at == 0:
@@ -53,7 +52,7 @@ class PromptHistory:
         return self.texts[self._at]
 
     def later(self) -> str | None:
-        """The text after, at last the draft; None where one is not in the history."""
+        """Step forward, at last to the draft; None while not stepping."""
         if self._at is None:
             return None
         self._at += 1
@@ -63,7 +62,7 @@ class PromptHistory:
         return self.texts[self._at]
 
     def leave(self) -> None:
-        """The text was edited: stepping begins anew."""
+        """Stop stepping, because the text was edited."""
         self._at = None
 
     def _rewrite(self) -> None:

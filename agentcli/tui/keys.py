@@ -1,4 +1,4 @@
-"""The list of keys that ``/help`` shows; the bindings are in the widgets."""
+"""The keys that ``/help`` lists; the bindings themselves are in the widgets."""
 
 from __future__ import annotations
 
@@ -19,4 +19,4 @@ KEYS = (
     ("@file", "name a file"),
     ("y a p n c", "answer a question: once, this session, always, no, on a copy"),
 )
-"""(key, what it does)."""
+"""Pairs of keys and their description."""

@@ -1,4 +1,4 @@
-"""A widget of one line that is drawn anew without laying anything out again."""
+"""A one-line widget that redraws without a new layout."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from textual.widget import Widget
 
 
 class Line(Widget):
-    """Override ``content``; call ``refresh()`` when it changed."""
+    """Override ``content``, and call ``refresh()`` when it changes."""
 
     DEFAULT_CSS = "Line { height: 1; width: 1fr; }"
     ALLOW_SELECT = False
 
     def content(self, width: int) -> Content:
-        """The line for a width in cells; what is longer is cut."""
+        """The content for a width in cells; anything longer is truncated."""
         return Content("")
 
     def render(self) -> Content:
-        """See ``content``."""
+        """Render ``content`` for the current width."""
         width = self.size.width
         return self.content(width).truncate(width, ellipsis=True)
 
 
 def spread(left: Content, right: Content, width: int) -> Content:
-    """Two texts at the two ends of a line; where both do not fit, the left one alone."""
+    """Align two texts to the ends of a line; only the left one if both do not fit."""
     gap = width - left.cell_length - right.cell_length
     if gap < 1:
         return left

@@ -1,7 +1,7 @@
 """Styled lines of text, laid out as rows of cells for a width.
 
-The transcript is made of them: a ``Line`` is what a reader would call a line, however many rows it
-takes, and is what is copied when it is selected; a ``Row`` is one row of cells on the screen.
+The transcript is made of them. A ``Line`` is a logical line, however many rows it takes, and the
+unit in which selected text is copied; a ``Row`` is one row of cells on the screen.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from textual.style import Style
 from agentcli.text import counted
 
 MARGIN = 2
-"""Cells left and right of all rows."""
+"""Empty cells to the left and right of every row."""
 _LEAST_ROOM = 8
 LONGEST = 10_000
-"""Characters of a line that are shown: nobody reads more of one, and every one is laid out."""
+"""Maximum number of characters of a line, which bounds the cost of its layout."""
 _NOTE_ROOM = 40
 
 NOTHING = Content("")
@@ -33,10 +33,10 @@ NOTHING = Content("")
 class Line:
     """A line of text, without newlines.
 
-    ``marker`` stands before its first row and belongs to it, as the bullet of a list does; later
-    rows are indented by its width. ``gutter`` stands before every row and is never copied.
-    ``style`` lies below the whole row from the gutter to the right margin. A ``folded`` line
-    breaks anywhere, as code does, others between words.
+    ``marker`` precedes the first row and is part of the text, like the bullet of a list; later
+    rows are indented by its width. ``gutter`` precedes every row and is never copied. ``style``
+    is the base style of the whole row from the gutter to the right margin. A ``folded`` line, such
+    as code, breaks at any character; other lines break between words.
     """
 
     text: Content = NOTHING
@@ -51,13 +51,13 @@ class Line:
 
 
 Piece = Line | Callable[[int], Sequence[Line]]
-"""A line, or what makes lines for a width in cells, such as a table."""
+"""A line, or a function from a width in cells to lines, such as a table."""
 
 BLANK = Line()
 
 
 def behind(gutter: Content, pieces: Iterable[Piece]) -> Iterator[Piece]:
-    """The same pieces, all of them behind one more gutter."""
+    """The same pieces, each behind one more gutter."""
     for piece in pieces:
         yield piece.behind(gutter) if isinstance(piece, Line) else _Behind(gutter, piece)
 
@@ -73,8 +73,11 @@ class _Behind:
 
 
 class Row(NamedTuple):
-    """One row of cells: characters ``start`` to ``end`` of the text number ``text`` of its block,
-    drawn from ``column`` on."""
+    """One row of cells.
+
+    It shows the characters from ``start`` to ``end`` of its block's text number ``text``, from
+    ``column`` on.
+    """
 
     strip: Strip
     text: int
@@ -84,9 +87,9 @@ class Row(NamedTuple):
 
 
 class Paper:
-    """What lines are laid out on: ``width`` in cells, and the colours below and of them.
+    """Lays lines out for a ``width`` in cells and a set of colours.
 
-    ``base`` must have a background, for colours are blended with it.
+    ``base`` must have a background, because other colours are blended with it.
     """
 
     def __init__(
@@ -103,7 +106,7 @@ class Paper:
         self._margin = Segment(" " * MARGIN, base.rich_style)
         (blank,) = self._filtered(Strip.blank(1, base.rich_style))
         self.style = blank.style
-        """Of a cell on which there is nothing."""
+        """The style of an empty cell."""
 
     @property
     def room(self) -> int:
@@ -111,14 +114,14 @@ class Paper:
         return max(_LEAST_ROOM, self.width - 2 * MARGIN)
 
     def lay(self, pieces: Iterable[Piece], rows: list[Row], texts: list[str]) -> None:
-        """Add the rows of these pieces, and the texts that they show."""
+        """Append the rows of these pieces and the texts they show."""
         for piece in pieces:
             for line in (piece,) if isinstance(piece, Line) else piece(self.room):
                 text = line.text.plain
                 if len(text) > LONGEST:
                     text = shortened(text)
                     line = replace(line, text=Content(text))
-                if "\t" in text or "\n" in text:  # which would move what follows
+                if "\t" in text or "\n" in text:  # they would shift the cells after them
                     whole = line.text.expand_tabs(4).split("\n")
                     line = replace(line, text=Content(" ").join(whole))
                 rows.extend(self._rows(line, len(texts)))
@@ -133,7 +136,7 @@ class Paper:
         offset = len(marker.plain)
         at, whole = 0, line.text.plain
         for nth, piece in enumerate(_broken(line, room)):
-            # What is broken loses the blanks at its break.
+            # Breaking drops the blanks at the break.
             at = max(at, whole.find(piece.plain, at))
             start, end = offset + at, offset + at + len(piece.plain)
             segments = [self._margin, *gutter]
@@ -166,7 +169,7 @@ class Paper:
 
 
 def shortened(line: str) -> str:
-    """The line, of one that is longer than ``LONGEST`` the beginning; the result is not longer."""
+    """Cut a line that is longer than ``LONGEST`` to at most that length, including a note."""
     if len(line) <= LONGEST:
         return line
     room = LONGEST - _NOTE_ROOM
@@ -174,7 +177,7 @@ def shortened(line: str) -> str:
 
 
 def _broken(line: Line, room: int) -> list[Content]:
-    """The text of a line in pieces of at most so many cells."""
+    """The text of a line in pieces of at most ``room`` cells."""
     text = line.text
     if text.cell_length <= room:
         return [text]

@@ -1,4 +1,4 @@
-"""Markdown as lines: what the model writes, for reading in a terminal."""
+"""Renders Markdown as lines for the terminal."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ _STYLES = {"strong": "bold", "em": "italic", "s": "strike"}
 _LINKS = ("http://", "https://", "mailto:")
 
 Colour = Callable[[str, str], Content]
-"""Code and its language to coloured code of the same text."""
+"""A function from code and its language to highlighted code with the same text."""
 
-# A model that writes List<int> means just that; links that nobody wrote are not made.
+# HTML is off: a model that writes List<int> means it literally. So is automatic linking.
 _PARSER = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"])
 
 
 @dataclass(frozen=True, slots=True)
 class TopBlock:
-    """A paragraph, a list or the like; ``line`` is its first in the source, from 0."""
+    """A paragraph, list or other top-level block; ``line`` is its first source line, from 0."""
 
     line: int
     pieces: list[Piece]
 
 
 def colour(code: str, language: str) -> Content:
-    """How code is coloured if nothing else is asked for."""
+    """The default ``Colour``."""
     return coloured(code, language=language or None)
 
 
 def parse(source: str, colour: Colour = colour) -> list[TopBlock]:
-    """The blocks of a text that is safe to show (``agentcli.text.escape``)."""
+    """The top-level blocks of a source that is already escaped (``agentcli.text.escape``)."""
     source = "\n".join(map(shortened, source.split("\n")))
     tree = SyntaxTreeNode(_PARSER.parse(source))
     writer = _Writer(colour)
@@ -52,12 +52,12 @@ def parse(source: str, colour: Colour = colour) -> list[TopBlock]:
 
 
 def pieces(source: str) -> list[Piece]:
-    """All of a text, its blocks apart from each other."""
+    """The lines of a whole source, with blank lines between its blocks."""
     return list(apart(block.pieces for block in parse(source)))
 
 
 def apart(blocks: Iterable[Iterable[Piece]]) -> Iterator[Piece]:
-    """Blocks with a blank line between them."""
+    """Join blocks with a blank line between them."""
     for nth, block in enumerate(blocks):
         if nth:
             yield BLANK
@@ -141,7 +141,7 @@ class _Writer:
 
 
 class _Inline:
-    """Text with the styles of what is within it."""
+    """Builds styled text from inline tokens."""
 
     def __init__(self) -> None:
         self.plain = ""
@@ -167,7 +167,7 @@ class _Inline:
         style = _style(opened)
         if style and start < len(self.plain):
             self.spans.append(Span(start, len(self.plain), style))
-        # Not every terminal can follow a link, and none says where one leads.
+        # Show the address: not every terminal can follow links, and none shows where they lead.
         address = _address(opened)
         if address and address.removeprefix("mailto:") != self.plain[start:]:
             self._put(f" ({address})", "$muted")
@@ -185,7 +185,7 @@ def _style(token: Token) -> Style | str:
 
 
 def _address(token: Token) -> str:
-    """Where a link leads, if it is one into the net."""
+    """The address of a web or mail link, else an empty string."""
     address = str(token.attrs.get("href", "")) if token.type == "link_open" else ""
     return address if address.startswith(_LINKS) else ""
 
@@ -195,7 +195,7 @@ def _lines(content: Content) -> list[Piece]:
 
 
 def _is_tight(node: SyntaxTreeNode) -> bool:
-    """Whether the items stand close together, as they do in the source."""
+    """Whether the source has no blank lines between the list's items."""
     paragraphs = [
         child for item in node.children for child in item.children if child.type == "paragraph"
     ]

@@ -1,10 +1,10 @@
-"""Numbers for people."""
+"""Human-readable numbers."""
 
 from __future__ import annotations
 
 
 def short_number(number: int) -> str:
-    """``950``, ``12.3k``, ``1.2M``."""
+    """Abbreviate a number: ``950``, ``12.3k``, ``1.2M``."""
     if number < 1000:
         return str(number)
     if number < 999_950:

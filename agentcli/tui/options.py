@@ -1,4 +1,4 @@
-"""What the command line says about the screen."""
+"""The options that the command line passes to the screen."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Options:
-    """How the screen is to be.
+    """Options of the screen.
 
     ``history`` is the file of earlier prompts; ``prompt`` is sent at once; ``command_folders``
-    hold the user's own commands; ``pick`` begins with the choice of a session; ``notices`` are
-    told at the start; ``remember`` saves a setting by its key, or raises ConfigError.
+    hold the user's own commands; ``pick`` first lets the user choose a session; ``notices`` are
+    shown at the start; ``remember`` saves a setting by its key or raises ConfigError.
     """
 
     workspace: Path

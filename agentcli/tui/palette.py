@@ -1,4 +1,4 @@
-"""The few colours of each theme, by role; without anything that takes time to import."""
+"""The colours of each theme by role. Imports nothing slow."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Palette:
-    """Colours as ``#rrggbb``. ``border`` is that of what has not the focus; ``muted`` and
-    ``faint`` are the share of the foreground in what matters less, and least."""
+    """Colours as ``#rrggbb``.
+
+    ``border`` is for widgets without the focus. ``muted`` and ``faint`` are the opacity (0 to 1)
+    of the foreground colour in less important text.
+    """
 
     primary: str
     secondary: str

@@ -20,17 +20,17 @@ _TAIL_BYTES = 128 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """``entries`` of the journal from byte ``start`` on; 0 means that these are all."""
+    """The ``entries`` of a journal from byte offset ``start`` on; 0 means all of them."""
 
     entries: list[Entry]
     start: int
 
 
 def tail(path: Path, size: int = _TAIL_BYTES) -> Past:
-    """The last turns of a journal, of about ``size`` bytes.
+    """The last turns of a journal, about ``size`` bytes of it.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the journal cannot be read.
     """
     with open_regular(path) as file:
         end = file.seek(0, 2)
@@ -38,11 +38,11 @@ def tail(path: Path, size: int = _TAIL_BYTES) -> Past:
         file.seek(start)
         data = file.read()
     if start and b'"kind": "rewound"' in data:
-        return tail(path, end)  # what was taken back may have been said long before
+        return tail(path, end)  # a rewind may remove entries from long before
     if start:
         skipped = data.find(b"\n") + 1
         start, data = start + skipped, data[skipped:]
-        # A turn is shown from its beginning, where the tail holds one.
+        # Start at the beginning of a turn if the tail contains one.
         if (turn := data.find(b'"kind": "task_given"')) >= 0:
             line = data.rfind(b"\n", 0, turn) + 1
             start, data = start + line, data[line:]
@@ -53,14 +53,14 @@ def before(path: Path, end: int) -> list[Entry]:
     """The entries of a journal up to byte ``end``.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the journal cannot be read.
     """
     with open_regular(path) as file:
         return entries_of(_events(file.read(end), path))
 
 
 def _events(data: bytes, path: Path) -> Iterator[Event]:
-    """Complete lines; what is no event is left out, for the agent itself says what is wrong."""
+    """The events of complete lines. Invalid lines are skipped; opening the agent reports them."""
     for line in data[: data.rfind(b"\n") + 1].splitlines():
         try:
             yield parse_line(line, str(path))

@@ -1,4 +1,4 @@
-"""Turns the kernel's events into entries of the transcript, for a live run and a journal alike."""
+"""Turns the kernel's events into transcript entries, for live runs and journals alike."""
 
 from __future__ import annotations
 
@@ -62,43 +62,43 @@ _TAIL_BYTES = 16 * 1024
 
 
 class View(Protocol):
-    """Shows entries. Nothing here waits: a view that is slow catches up by itself."""
+    """Shows entries. The methods must not block; a slow view catches up on its own."""
 
     def added(self, entry: Entry) -> None:
-        """A new last entry."""
+        """An entry was appended."""
         ...
 
     def changed(self, entry: Entry) -> None:
-        """An entry's fields are not what they were."""
+        """An entry's fields have changed."""
         ...
 
     def grew(self, entry: Answered | Thought, text: str) -> None:
-        """``text`` was added to the end of an entry's text."""
+        """``text`` was appended to an entry's text."""
         ...
 
     def removed(self, entry: Entry) -> None:
-        """An entry is void."""
+        """An entry was removed."""
         ...
 
     def doing(self, what: str) -> None:
-        """What is being waited for; empty: nothing."""
+        """The current activity has changed; empty means that there is none."""
         ...
 
 
 class Presenter:
-    """Turns events into entries, in order. See the module."""
+    """Turns events into entries, in order."""
 
     def __init__(self, view: View) -> None:
         self._view = view
         self._calls: dict[str, Used] = {}
         self._entries: list[Entry] = []
-        self._marks: list[int] = []  # as AgentState.marks: how many entries there were
+        self._marks: list[int] = []  # number of entries at each of AgentState.marks
         self._undone: list[tuple[list[Entry], list[int]]] = []
         self._streamed: list[Entry] = []
         self._check: Checked | None = None
         self._model = ""
         self._task: str | None = None
-        self._own_words = False  # whether the next user message is agentcli's own
+        self._own_words = False  # whether agentcli itself wrote the next user message
         self._turn = _Turn()
         self._thinking_since = 0.0
 
@@ -197,7 +197,7 @@ class Presenter:
         if message.role is not Role.USER or self._task is None:
             return
         if message.text == self._task:
-            self._task = ""  # told by TaskGiven; the same words later are said anew
+            self._task = ""  # TaskGiven has shown it; a later message may repeat the text
             return
         if self._own_words:
             self._own_words = False
@@ -206,7 +206,7 @@ class Presenter:
         self._add(Said(message.text, images))
 
     def _answered(self, event: ModelAnswered) -> None:
-        """Replace what was streamed by what the journal holds, part by part."""
+        """Replace the streamed parts with the final message that the journal records."""
         message, streamed = event.message, list(self._streamed)
         self._turn.add(event.usage, event.cost_usd)
         thoughts = [entry for entry in streamed if isinstance(entry, Thought)]
@@ -245,7 +245,7 @@ class Presenter:
         self._view.changed(check)
 
     def _finished(self, event: RunFinished) -> None:
-        for entry in self._streamed:  # an answer that was cut short stays readable
+        for entry in self._streamed:  # keep an answer that was cut short
             if isinstance(entry, Answered | Thought):
                 entry.streaming = False
                 self._view.changed(entry)
@@ -268,7 +268,7 @@ class Presenter:
     # -- entries -----------------------------------------------------------------------------
 
     def _rewound(self, event: Rewound) -> None:
-        """Entries go, or come back."""
+        """Remove the undone entries, or restore them on redo."""
         if event.redo and self._undone:
             entries, marks = self._undone.pop()
             for entry in entries:
@@ -327,7 +327,7 @@ class Presenter:
 
 
 class TUIHook(Hook):
-    """Hands every event of an agent to a presenter, and the state after it to ``then``."""
+    """Passes every event to a presenter, then the event and the new state to ``then``."""
 
     def __init__(
         self, presenter: Presenter, then: Callable[[Event, AgentState], None] | None = None
@@ -336,14 +336,14 @@ class TUIHook(Hook):
         self._then = then
 
     async def on_event(self, event: Event, state: AgentState) -> None:
-        """Show the event."""
+        """Present the event."""
         self._presenter.present(event)
         if self._then is not None:
             self._then(event, state)
 
 
 class Collected:
-    """A view that only keeps the entries."""
+    """A view that only collects the entries."""
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
@@ -362,7 +362,7 @@ class Collected:
 
 
 def entries_of(events: Iterable[Event]) -> list[Entry]:
-    """The entries of events that have happened."""
+    """The entries of past events."""
     collected = Collected()
     presenter = Presenter(collected)
     for event in events:
@@ -372,7 +372,7 @@ def entries_of(events: Iterable[Event]) -> list[Entry]:
 
 @dataclass
 class _Turn:
-    """What one run has come to so far."""
+    """Running totals of the current turn."""
 
     since: float = field(default_factory=time.monotonic)
     steps: int = 0

@@ -17,7 +17,7 @@ _TICK_S = 0.12
 
 
 class ProgressLine(Line):
-    """Moves only while something goes on; then it redraws one line, and lays out nothing."""
+    """Animates only while busy, and redraws its line without a new layout."""
 
     def __init__(self) -> None:
         super().__init__(id="progress")
@@ -33,7 +33,7 @@ class ProgressLine(Line):
 
     @property
     def busy(self) -> bool:
-        """Whether something goes on."""
+        """Whether there is a current activity."""
         return bool(self._what)
 
     @property
@@ -42,12 +42,12 @@ class ProgressLine(Line):
         return time.monotonic() - self._since if self._what else 0.0
 
     def begin(self, what: str) -> None:
-        """A turn begins."""
+        """Start the clock of a turn."""
         self._since = time.monotonic()
         self.doing(what)
 
     def doing(self, what: str) -> None:
-        """What is being waited for; empty ends the turn."""
+        """Show the current activity; empty ends the turn."""
         if what and not self._what and not self._since:
             self._since = time.monotonic()
         if not what:
@@ -63,19 +63,19 @@ class ProgressLine(Line):
         self.refresh()
 
     def where(self, phase: Phase, step: int, retries: int) -> None:
-        """Where the work is."""
+        """Show the phase, the step and the number of retries."""
         if (phase, step, retries) != (self._phase, self._step, self._retries):
             self._phase, self._step, self._retries = phase, step, retries
             self.refresh()
 
     def waiting(self, unread: int, queued: int) -> None:
-        """How many messages wait for the next step, and for the end of the turn."""
+        """Show how many messages wait for the next step and for the end of the turn."""
         if (unread, queued) != (self._unread, self._queued):
             self._unread, self._queued = unread, queued
             self.refresh()
 
     def content(self, width: int) -> Content:
-        """Left what is going on, right the phases."""
+        """The activity on the left, the phases on the right."""
         return spread(self._left(), self._right(width), width)
 
     def _left(self) -> Content:

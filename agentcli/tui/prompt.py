@@ -23,25 +23,25 @@ _NEWLINE = ("ctrl+j", "shift+enter", "alt+enter")
 
 
 class Prompt(TextArea):
-    """Several lines of text. Enter sends, Tab queues, Up and Down lead through the history.
+    """A multi-line input. Enter sends, Tab queues, Up and Down walk through the history.
 
-    A backslash before Enter makes a new line as well, for terminals that know no other way.
+    Backslash and Enter also insert a newline, for terminals without a key for it.
     """
 
     @dataclass
     class Submitted(Message):
-        """The user sends ``text``; with ``queue`` for after the turn under way."""
+        """The user sent ``text``; with ``queue``, to be read after the current turn."""
 
         text: str
         queue: bool = False
 
     @dataclass
     class Quit(Message):
-        """Ctrl+D on an empty prompt."""
+        """Ctrl+D was pressed on an empty prompt."""
 
     @dataclass
     class ModeChanged(Message):
-        """With vim's keys: insert mode has begun, or ended."""
+        """Vim's insert mode has begun or ended."""
 
         inserting: bool
 
@@ -53,44 +53,44 @@ class Prompt(TextArea):
         queues: Callable[[], bool],
         vim: bool = False,
     ) -> None:
-        """``queues``: whether there is a turn under way whose end a message can wait for."""
+        """``queues`` returns whether a turn is running after which a message can be queued."""
         super().__init__(
             id="prompt",
             compact=True,
             highlight_cursor_line=False,
             placeholder="Ask, or / for commands, @ for files, ! for the shell",
         )
-        self.cursor_blink = False  # a blinking cursor keeps an idle machine awake
+        self.cursor_blink = False  # a blinking cursor wakes the processor while idle
         self.earlier = history
         self.queues = queues
         self.completion = completion
         self._vim = Vim() if vim else None
-        self._styled: object = None  # the theme that has the colours of the style sheet by now
+        self._styled: object = None  # the theme to which the style sheet was last applied
 
     def notify_style_update(self) -> None:
-        """The colours may be others."""
+        """Look the colours up again: they may have changed."""
         super().notify_style_update()
         self._styled = None
 
     def render_lines(self, crop: Region) -> list[Strip]:
-        """As a TextArea does, that would look its colours up again for every key."""
+        """Render as TextArea does, but without looking the colours up again for every key."""
         if self._styled is self._theme:
             return super(TextArea, self).render_lines(crop)
         self._styled = self._theme
         return super().render_lines(crop)
 
     def set_text(self, text: str) -> None:
-        """Replace the text and go to its end."""
+        """Replace the text and move the cursor to its end."""
         self.text = text
         self.move_cursor(self.document.end)
 
     def add_text(self, text: str) -> None:
-        """Put text that was not sent back, before what is there."""
+        """Insert unsent text before the current text."""
         self.set_text(f"{text}\n{self.text}" if self.text.strip() else text)
 
     @property
     def before_cursor(self) -> str:
-        """The current line up to the cursor; empty while nothing is written there."""
+        """The current line up to the cursor; empty during a selection or in vim's normal mode."""
         if not self.selection.is_empty or not self.inserts:
             return ""
         row, column = self.cursor_location
@@ -98,11 +98,11 @@ class Prompt(TextArea):
 
     @property
     def inserts(self) -> bool:
-        """Whether a key writes, as it always does without vim's keys."""
+        """Whether keys insert text: always, except in vim's normal mode."""
         return self._vim is None or self._vim.inserting
 
     def submit(self, *, queue: bool = False) -> None:
-        """Send the text, if there is any."""
+        """Send the text unless it is blank."""
         text = self.text.strip()
         if text:
             self.earlier.add(text)
@@ -123,18 +123,18 @@ class Prompt(TextArea):
             self.screen.show_now(self)
 
     def redo_of_vim(self) -> bool:
-        """Ctrl+R in normal mode; False where the key means something else."""
+        """Handle Ctrl+R in vim's normal mode; False in any other mode."""
         if self._vim is None or self._vim.inserting:
             return False
         self._show(self._vim.press("ctrl+r", self._now()))
         return True
 
     async def _on_paste(self, event: events.Paste) -> None:
-        """Clean what is pasted; Textual has the TextArea insert it after this."""
+        """Clean the pasted text; the TextArea's own handler then inserts it."""
         event.text = plain_output(event.text.replace("\r\n", "\n").replace("\r", "\n"))
 
     def _take(self, key: str) -> bool:
-        """Whether the key means something here."""
+        """Handle one of the prompt's own keys; False if it is none."""
         if self.completion.is_open and self._complete(key):
             return True
         if key in _NEWLINE:
@@ -144,7 +144,7 @@ class Prompt(TextArea):
         elif key == "enter":
             self._enter()
         elif key == "tab":
-            if self.queues():  # else nothing is waited for, and Tab was meant to complete
+            if self.queues():  # otherwise Tab was meant to complete
                 self.submit(queue=True)
         elif key == "ctrl+d" and not self.text:
             self.post_message(self.Quit())
@@ -157,16 +157,16 @@ class Prompt(TextArea):
         return True
 
     def _take_vim(self, event: events.Key) -> bool:
-        """Whether the key was one of vim's."""
+        """Handle a key with vim's bindings; False if vim does not use it."""
         vim = self._vim
         if vim is None:
             return False
         before = vim.inserting
         if event.key == "escape":
             if vim.inserting:
-                self._show(vim.left(self._now()))
-            elif not vim.escaped():
-                return False  # there is nothing to leave: the screen has its own Escape
+                self._show(vim.leave_insert(self._now()))
+            elif not vim.cancel():
+                return False  # nothing to leave: the app handles Escape
         elif vim.inserting:
             return False
         else:
@@ -184,7 +184,7 @@ class Prompt(TextArea):
         return Text(self.text, sum(len(line) + 1 for line in self.document.lines[:row]) + column)
 
     def _show(self, then: Text | Wish | None) -> None:
-        """What vim has made of the text; only what differs is replaced."""
+        """Apply vim's result, replacing only the part of the text that differs."""
         match then:
             case Wish.EARLIER:
                 self._replace(self.earlier.earlier(self.text))
@@ -223,7 +223,7 @@ class Prompt(TextArea):
             whole = self.before_cursor.endswith(chosen.text) and key == "enter"
             completion.close()
             if whole:
-                return False  # all of it was typed: Enter sends
+                return False  # fully typed: Enter sends it
             row, column = self.cursor_location
             start = (row, column - typed)
             self.replace(chosen.text + chosen.after, start, (row, column))

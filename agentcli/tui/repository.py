@@ -1,4 +1,4 @@
-"""``/diff`` and ``/commit``: shows and commits what the session has changed."""
+"""``/diff`` and ``/commit``: show and commit the session's changes."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _NAMED = 5
 
 
 class Repository:
-    """The commands. Of the user's own index only the entries of committed files move on."""
+    """The commands. In the user's index only the entries of committed files change."""
 
     def __init__(self, face: Face) -> None:
         self._face = face
 
     async def diff(self, argument: str) -> None:
-        """What the session has changed; with ``all``, all that differs from git's last commit."""
+        """Show the session's changes, or with ``all`` everything that differs from HEAD."""
         face = self._face
         if argument not in ("", "all"):
             raise UsageError(f"/diff {argument} is not known", hint="/diff, or /diff all")
@@ -43,7 +43,7 @@ class Repository:
         face.added(Shown(f"**{counted(files, 'file')}** changed since {since}", diff))
 
     async def commit(self, argument: str) -> None:
-        """Draft a message into the prompt; with a message, commit."""
+        """Draft a commit message in the prompt, or commit with the given message."""
         face, agent = self._face, agent_of(self._face)
         assert face.conversation is not None
         if face.conversation.busy:

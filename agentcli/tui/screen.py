@@ -1,6 +1,6 @@
-"""The screen, drawn with less work than Textual's own does, so that a key is seen at once.
+"""A screen that redraws with less work than Textual's own, so that typed keys appear at once.
 
-What is changed here are details of Textual; where it has others one day, its own way is taken.
+It overrides private methods of Textual; if those are renamed, Textual draws in its own way again.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from textual.widget import Widget
 
 
 class Drawing(Compositor):
-    """Asks widgets for the rows that have to be drawn."""
+    """A compositor that renders only the rows to be redrawn."""
 
     def _get_renders(
         self, crop: Region | None = None
     ) -> Iterable[tuple[Region, Region, list[Strip]]]:
-        """Textual renders all rows of all widgets, whatever has changed of them."""
+        """Render only the rows within ``crop``; Textual renders all rows of all widgets."""
         if crop is None:
             yield from super()._get_renders(crop)
             return
@@ -32,14 +32,16 @@ class Drawing(Compositor):
 
 
 class ChatScreen(Screen[None]):
-    """See the module."""
+    """See the module docstring."""
 
     def __init__(self) -> None:
         super().__init__()
         self._compositor = Drawing()
 
     def show_now(self, widget: Widget) -> None:
-        """Draw what has changed in a widget, without waiting for the messages and the timer that
-        lead there else: other things would come in between at each of them."""
+        """Redraw a widget now, not after the usual chain of messages and a timer.
+
+        Other work could delay each link of that chain.
+        """
         self._dirty_widgets.add(widget)
         self._on_timer_update()

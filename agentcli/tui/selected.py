@@ -1,4 +1,4 @@
-"""Rows in which text is selected, and rows that know which character is where."""
+"""Rows with highlighted selections, and rows with the text offsets of their cells."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from agentcli.tui.lines import Row
 
 
 def marked(row: Row, text: str, span: tuple[int, int], background: Color) -> Strip:
-    """The row with the characters from ``span[0]`` to ``span[1]`` (-1: all) of its text marked."""
+    """Highlight the characters from ``span[0]`` to ``span[1]`` (-1: the end) of the row's text."""
     start = max(row.start, span[0])
     end = row.end if span[1] < 0 else min(row.end, span[1])
     if start >= end:
@@ -29,8 +29,11 @@ def _coloured(strip: Strip, background: Color) -> list[Segment]:
 
 
 def with_offsets(row: Row, number: int) -> Strip:
-    """The row with what Textual asks for to know what a mouse points at: with each segment, which
-    character of the text ``number`` it begins with. Cells before the text stand for its start."""
+    """Add the metadata from which Textual finds the character under the mouse.
+
+    Each segment gets the text's ``number`` and the offset of its first character. Cells before
+    the text map to its start.
+    """
     before, text = row.strip.divide([row.column, row.strip.cell_length])
     start = Style.from_meta({"offset": (row.start, number)})
     cells = [Segment(" ", start)] * before.cell_length
@@ -38,7 +41,7 @@ def with_offsets(row: Row, number: int) -> Strip:
     told: list[Segment] = []
     at = row.start
     for segment in text:
-        left = row.end - at  # what fills the row after the text is no part of it
+        left = row.end - at  # excludes the filling after the text
         part = segment.text[:left] if left > 0 else ""
         if part:
             meta = Style.from_meta({"offset": (at, number)})

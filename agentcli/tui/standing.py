@@ -1,4 +1,4 @@
-"""The state of a conversation in the few numbers that fit into a status line."""
+"""The state of a conversation as the status line shows it."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 
 _LEAST_S = 0.2
-"""A rate over less than this says little."""
+"""Minimum time over which to measure a rate."""
 
 
 class _First(NamedTuple):
-    """How many tokens of an answer there were at a time."""
+    """The first token count of an answer, and its time."""
 
     at_s: float
     tokens: int
@@ -36,9 +36,11 @@ class _First(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What the line says. ``context_used`` and ``window`` in tokens, 0 where not known;
-    ``rate`` in tokens a second, of the answer of a local model that comes, or came last;
-    ``cost_usd`` is None where not known."""
+    """The values of the status line.
+
+    ``context_used`` and ``window`` are in tokens, 0 if unknown. ``rate`` is in tokens a second,
+    for the current or last answer of a local model. ``cost_usd`` is None if unknown.
+    """
 
     model: str = ""
     mode: str = "ask"
@@ -51,7 +53,7 @@ class Standing:
     first: _First | None = None
 
     def after(self, event: Event, state: AgentState, agent: Agent | None) -> Standing:
-        """Where it stands after an event of this agent."""
+        """The values after an event of this agent."""
         match event:
             case SessionStarted(model=model, mode=mode, sandbox=sandbox):
                 return replace(self, model=model, mode=mode, sandbox=sandbox)
@@ -75,7 +77,7 @@ class Standing:
         return self
 
     def _decoding(self, now: _First) -> Standing:
-        """With the rate since the first count of tokens, once it can be told."""
+        """Update the rate since the first token count, once enough time has passed."""
         if self.first is None:
             return replace(self, first=now)
         seconds = now.at_s - self.first.at_s

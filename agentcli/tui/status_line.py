@@ -1,4 +1,4 @@
-"""The line below the prompt: model, permission mode, cost."""
+"""The line below the prompt: permission mode, model, sandbox, usage."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _MODES = {"ask": "$success", "edits": "$warning", "auto": "$error", "plan": "$se
 
 
 _SANDBOX_WIDTH = 72
-"""Cells from which there is room for the sandbox; that there is none is always said."""
+"""Minimum width in cells to show the sandbox; a missing sandbox is always shown."""
 
 
 class StatusLine(Line):
-    """See the module."""
+    """See the module docstring."""
 
     def __init__(self) -> None:
         super().__init__(id="status")
@@ -26,19 +26,19 @@ class StatusLine(Line):
         self._hint = ""
 
     def show(self, standing: Standing, *, failed: bool = False) -> None:
-        """Say something else; ``failed``: there is no agent, and none on its way."""
+        """Show new values; ``failed`` means that there is no agent and none is being opened."""
         if (standing, failed) != (self._standing, self._failed):
             self._standing, self._failed = standing, failed
             self.refresh()
 
     def hint(self, text: str) -> None:
-        """A word in place of the left side, such as what a second Ctrl+C does; empty ends it."""
+        """Show a hint in place of the line, such as what a second Ctrl+C does; empty ends it."""
         if text != self._hint:
             self._hint = text
             self.refresh()
 
     def content(self, width: int) -> Content:
-        """Left mode, model and sandbox; right what was used."""
+        """Mode, model and sandbox on the left, usage on the right."""
         now = self._standing
         if self._hint:
             return Content.styled(self._hint, "$warning")

@@ -1,4 +1,4 @@
-"""A table as lines: columns as wide as they need, narrowed where there is no room."""
+"""Renders a table as lines. Columns are as wide as needed, or narrower if there is no room."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ _LEAST = 4
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Called with a width in cells it gives its lines. ``sides`` says of each column whether it
-    stands ``left``, ``center`` or ``right``; a head without words is not shown."""
+    """A piece that renders a table for a width in cells.
+
+    ``sides`` holds each column's alignment: ``left``, ``center`` or ``right``. An empty head is
+    not shown.
+    """
 
     head: Sequence[Content]
     rows: Sequence[Sequence[Content]]
     sides: Sequence[str]
 
     def __call__(self, width: int) -> list[Line]:
-        """The lines."""
+        """Render the table."""
         headed = any(cell.plain.strip() for cell in self.head)
         shown = [self.head, *self.rows] if headed else self.rows
         if not shown:
@@ -61,7 +64,7 @@ def _placed(part: Content, wide: int, side: str) -> Content:
 
 
 def _widths(rows: Sequence[Sequence[Content]], room: int) -> list[int]:
-    """Cells for each column; the widest give way first."""
+    """The width of each column in cells; the widest columns are narrowed first."""
     room -= _GAP * (len(rows[0]) - 1)
     widths = [
         min(max(1, *(cell.cell_length for cell in column)), max(_LEAST, room))

@@ -1,4 +1,4 @@
-"""Textual's themes from the palettes. Everything else refers to colours by role."""
+"""Textual themes made from the palettes. All other modules refer to colours by role."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _theme(name: str, palette: Palette) -> Theme:
 
 
 def _share(colour: str, share: float) -> str:
-    """The colour with so much opacity, in the one form that styles of text know as well."""
+    """Add an opacity as ``#rrggbbaa``, the only form that text styles understand as well."""
     return f"{colour}{round(share * 255):02x}"
 
 

@@ -28,7 +28,7 @@ _MARKS = {
 
 
 class ToolCard(Block[Used]):
-    """See the module. A click or Ctrl+O unfolds it."""
+    """See the module docstring. A click or Ctrl+O unfolds it."""
 
     foldable = True
 
@@ -67,11 +67,11 @@ class ToolCard(Block[Used]):
             return _gutter(_tail(entry.output, _LIVE_LINES)) if entry.kind else []
         took = f" · {duration(entry.duration_s)}" if entry.duration_s >= 0.05 else ""
         folded = fold_result(result, entry.kind)
-        # That a command failed is what its first line says, and of others mostly as well.
+        # The headline of a failed command says that it failed; most other headlines do, too.
         told = result.outcome in (Outcome.OK, Outcome.FAILED)
         told = told or folded.headline.startswith(result.outcome)
         mark = "" if told else f" · {result.outcome}"
-        if result.diff and entry.kind == "edit":  # most of its time was spent on the question
+        if result.diff and entry.kind == "edit":  # no duration: it includes the approval
             return _gutter([f"{changed_lines(result.diff)}{mark}"])
         if self.expanded:
             lines = escape(plain_output(result.content)).rstrip("\n").expandtabs(4).split("\n")
@@ -81,7 +81,7 @@ class ToolCard(Block[Used]):
             rest = lines[1:] if first else lines
             return _gutter([f"{folded.headline}{mark}{took}", *rest[:_MAX_LINES], *cut])
         lines = [line.expandtabs(4) for line in folded.lines]
-        if result.outcome is Outcome.CANCELLED:  # what was seen of it stays to be seen
+        if result.outcome is Outcome.CANCELLED:  # keep the output that was already visible
             lines += _tail(entry.output, _LIVE_LINES)
         if folded.omitted and lines:
             note = f"… {counted(folded.omitted, 'more line')} (ctrl+o)"
@@ -90,7 +90,7 @@ class ToolCard(Block[Used]):
 
 
 def _gutter(lines: list[str]) -> list[Line]:
-    """Lines below a head, the first with a corner."""
+    """Indent lines below the head, the first with a corner."""
     return [
         Line(Content(line), Content("    " if index else "  └ "), style=MUTED)
         for index, line in enumerate(lines)

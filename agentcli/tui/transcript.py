@@ -27,19 +27,20 @@ from agentcli.tui.block import Block
 from agentcli.tui.blocks import block_of
 from agentcli.tui.entries import Answered, Entry, Thought
 from agentcli.tui.lines import Paper, Row
+from agentcli.tui.screen import ChatScreen
 from agentcli.tui.selected import marked, with_offsets
 
 _BATCH = 8
-"""Entries that are laid out at once when an edge comes near."""
+"""Number of entries to lay out at a time when scrolling nears an edge."""
 _FAR_PAGES = 6
-"""What is further away than so many screens loses its rows."""
+"""Blocks more than this many screens away are dropped."""
 _FRAME_S = 1 / 30
 _SHARE = 4
-"""How many times what a frame takes is left to other things before the next one."""
+"""The pause before the next frame is at least this many times the duration of the last one."""
 
 
 class Transcript(ScrollView, can_focus=False):
-    """See the module. ``entries`` must only be changed through the methods."""
+    """See the module docstring. Change ``entries`` only through the methods."""
 
     def __init__(self) -> None:
         super().__init__(id="transcript")
@@ -48,7 +49,7 @@ class Transcript(ScrollView, can_focus=False):
         self.at_end = True
         self._blocks: list[Block[Any]] = []  # of entries[_first:_last]
         self._first = 0
-        self._first_text = 0  # number of the first text in the blocks; below 0 once more came above
+        self._first_text = 0  # number of the first text in the blocks; negative after prepending
         self._tops: list[int] = [0]  # first row of each block, and the row after the last
         self._changed: set[Entry] = set()
         self._shown: list[Strip | None] = []
@@ -57,14 +58,14 @@ class Transcript(ScrollView, can_focus=False):
         self._next_frame = 0.0
 
     def on_mount(self) -> None:
-        """Colours follow the theme."""
+        """Lay everything out again when the theme changes."""
         self.app.theme_changed_signal.subscribe(
             self, lambda theme: self.call_after_refresh(self._lay_anew)
         )
 
     @property
     def drawn(self) -> bool:
-        """Whether all that was said to it has been drawn."""
+        """Whether all changes have been drawn."""
         return not self._changed
 
     @property
@@ -75,21 +76,21 @@ class Transcript(ScrollView, can_focus=False):
     # -- changes -----------------------------------------------------------------------------
 
     def load(self, entries: Sequence[Entry]) -> None:
-        """Show other entries, from their end."""
+        """Replace all entries and show the end."""
         self.entries = list(entries)
         self._changed.clear()
         self._forget_from(len(self.entries))
         self.show_end()
 
     def prepend(self, earlier: Sequence[Entry]) -> None:
-        """Entries from before the first one have been read; they are laid out when looked at."""
+        """Insert entries before the first one. They are laid out when scrolled into view."""
         self.entries[:0] = earlier
         self._first += len(earlier)
         with self._in_place():
-            pass  # there may be room above for the last of them
+            pass  # the last of them may fit above the visible rows
 
     def added(self, entry: Entry) -> None:
-        """A new last entry."""
+        """Append an entry."""
         attached = self._last == len(self.entries)
         self.entries.append(entry)
         if attached and self._paper is not None:
@@ -97,16 +98,16 @@ class Transcript(ScrollView, can_focus=False):
             self.changed(entry)
 
     def changed(self, entry: Entry) -> None:
-        """An entry's fields are not what they were; it is drawn anew with the next frame."""
+        """Redraw an entry, whose fields have changed, with the next frame."""
         self._changed.add(entry)
         if self._frame is None and self.is_mounted:
-            # Not Textual's timer, which is skipped where its moment has passed before it starts.
+            # Not a timer of Textual, which never fires if its time passes before it starts.
             delay = max(0.0, self._next_frame - time.monotonic())
             loop = asyncio.get_running_loop()
             self._frame = loop.call_later(delay, self.call_next, self._draw)
 
     def grew(self, entry: Answered | Thought, text: str) -> None:
-        """Text was added to the end of an entry."""
+        """Redraw an entry to which ``text`` was appended."""
         for block in reversed(self._blocks):
             if block.entry is entry and isinstance(block, AnswerBlock):
                 block.grow(text)
@@ -114,7 +115,7 @@ class Transcript(ScrollView, can_focus=False):
         self.changed(entry)
 
     def removed(self, entry: Entry) -> None:
-        """An entry is void."""
+        """Remove an entry."""
         place = self.entries.index(entry)
         self._changed.discard(entry)
         with self._in_place():
@@ -124,7 +125,7 @@ class Transcript(ScrollView, can_focus=False):
             del self.entries[place]
 
     def unfold(self, expanded: bool) -> None:
-        """Unfold all cards and thoughts, or fold them."""
+        """Unfold or fold all cards and thoughts."""
         self.expanded = expanded
         with self._in_place():
             for block in self._blocks:
@@ -132,17 +133,22 @@ class Transcript(ScrollView, can_focus=False):
                     self._fold(block, expanded)
 
     def show_end(self) -> None:
-        """Go to the end and follow it."""
+        """Scroll to the end and follow it."""
         if self._last < len(self.entries) or not self.at_end:
             self._forget_from(len(self.entries))
         self.at_end = True
         with self._in_place():
             pass
 
+    def show_now(self) -> None:
+        """Write changes to the terminal at once instead of with the next frame."""
+        if isinstance(self.screen, ChatScreen):
+            self.screen.show_now(self)
+
     # -- frames ------------------------------------------------------------------------------
 
     def _draw(self) -> None:
-        """Draw what has changed since the frame before."""
+        """Draw the changes since the last frame."""
         self._frame = None
         began = time.monotonic()
         changed, self._changed = self._changed, set()
@@ -155,7 +161,7 @@ class Transcript(ScrollView, can_focus=False):
 
     @contextmanager
     def _in_place(self) -> Iterator[None]:
-        """Blocks change within; afterwards what is looked at is where it was."""
+        """Keep the visible part in place while the body of the ``with`` changes blocks."""
         y = round(self.scroll_y)
         index = bisect_right(self._tops, y) - 1
         block = self._blocks[index] if 0 <= index < len(self._blocks) else None
@@ -170,7 +176,7 @@ class Transcript(ScrollView, can_focus=False):
         self._settle(y)
 
     def _settle(self, y: int) -> None:
-        """Have rows for what is near ``y``, and look at it; at the end, look at the end."""
+        """Lay out what is near ``y`` and scroll there, or to the end while it is followed."""
         page = self.size.height
         y = self._load_near(y, page)
         rows = self._tops[-1]
@@ -179,7 +185,7 @@ class Transcript(ScrollView, can_focus=False):
         self.set_reactive(Transcript.scroll_target_y, y)
         size = Size(self.size.width, rows)
         if self.show_vertical_scrollbar == (rows > page):
-            # Nothing but the bar beside it depends on how long it is: no layout.
+            # Only the scroll bar depends on the length, so no new layout is needed.
             self.set_reactive(Transcript.virtual_size, size)
             self._show_bar(y, rows, page)
         else:
@@ -187,8 +193,11 @@ class Transcript(ScrollView, can_focus=False):
         self._show_rows()
 
     def _show_bar(self, y: int, rows: int, page: int) -> None:
-        """Move the bar; while the end is followed only by whole cells, for it costs more to draw
-        than all the rows beside it."""
+        """Move the scroll bar.
+
+        Drawing it costs more than drawing all the rows, so while the end is followed it moves by
+        whole cells only.
+        """
         bar = self.vertical_scrollbar
         if self.at_end and rows > page > 0:
             rows = page * page // max(1, page * page // rows)
@@ -197,7 +206,7 @@ class Transcript(ScrollView, can_focus=False):
         bar.position = y
 
     def _show_rows(self) -> None:
-        """Draw the rows that are not what they were on the screen."""
+        """Refresh the rows that differ from those on the screen."""
         shown, self._shown = self._shown, self._visible()
         if len(shown) != len(self._shown):
             self.refresh()
@@ -209,7 +218,7 @@ class Transcript(ScrollView, can_focus=False):
             self.refresh(Region(0, changed[0], self.size.width, height))
 
     def _visible(self) -> list[Strip | None]:
-        """The rows that the widget has room for, few of them at its end."""
+        """One strip for each row of the widget; too few rows are aligned to its bottom."""
         height, top = self.size.height, round(self.scroll_y)
         strips: list[Strip | None] = [None] * max(0, height - self._tops[-1])
         index = bisect_right(self._tops, top) - 1
@@ -220,7 +229,7 @@ class Transcript(ScrollView, can_focus=False):
         strips += [None] * (height - len(strips))
         return strips[:height]
 
-    # -- what has rows -----------------------------------------------------------------------
+    # -- layout ------------------------------------------------------------------------------
 
     @property
     def _last(self) -> int:
@@ -237,7 +246,7 @@ class Transcript(ScrollView, can_focus=False):
         self._tops = [0, *accumulate(len(block.rows) for block in self._blocks)]
 
     def _load_near(self, y: int, page: int) -> int:
-        """Lay out entries about ``y``, and let go of those far away; where ``y`` is then."""
+        """Lay out entries around ``y``, drop blocks far away, and return the new ``y``."""
         if self.at_end:
             y = self._tops[-1] - page
         while self._first > 0 and y < page:
@@ -252,7 +261,7 @@ class Transcript(ScrollView, can_focus=False):
             blocks = [self._block(e) for e in self.entries[self._last : self._last + _BATCH]]
             self._blocks += blocks
             below += sum(len(block.rows) for block in blocks)
-        if self.text_selection is None:  # else what is selected could not be copied
+        if self.text_selection is None:  # dropped blocks could not be copied
             far = _FAR_PAGES * page
             while y - len(self._blocks[0].rows) > far if self._blocks else False:
                 gone = self._blocks.pop(0)
@@ -265,14 +274,14 @@ class Transcript(ScrollView, can_focus=False):
         return y
 
     def _forget_from(self, place: int) -> None:
-        """Nothing has rows; the next to have some are those about this place."""
+        """Drop all blocks; layout starts again at the entry at index ``place``."""
         self._blocks, self._tops = [], [0]
         self._first, self._first_text = place, 0
         if self.is_mounted and self.text_selection is not None:
             self.screen.clear_selection()
 
     def _lay_anew(self) -> None:
-        """Lay out all that is near for another width or other colours."""
+        """Lay out the visible part again for another width or other colours."""
         width = self.size.width - self.styles.scrollbar_size_vertical
         if width <= 0:
             return
@@ -288,7 +297,7 @@ class Transcript(ScrollView, can_focus=False):
         self._settle(0)
 
     def on_resize(self, event: events.Resize) -> None:
-        """Other widths need other rows; other heights only more of them."""
+        """Lay out again for a new width; a new height only changes how many rows are shown."""
         width = event.size.width - self.styles.scrollbar_size_vertical
         if self._paper is None or self._paper.width != width:
             self._lay_anew()
@@ -297,7 +306,7 @@ class Transcript(ScrollView, can_focus=False):
                 pass
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
-        """The user has scrolled: lay out what comes near; at the end, follow it."""
+        """Lay out what comes near as the user scrolls, and follow the end once it is reached."""
         super().watch_scroll_y(old_value, new_value)
         self.at_end = new_value >= self.max_scroll_y and self._last == len(self.entries)
         if self._paper is not None:
@@ -306,7 +315,7 @@ class Transcript(ScrollView, can_focus=False):
     # -- drawing -----------------------------------------------------------------------------
 
     def _at(self, y: int) -> tuple[int, Row] | None:
-        """The index of the block, and its row, at a row of the widget. Few rows are at its end."""
+        """The block's index and the row at row ``y`` of the widget, or None if it is empty."""
         y += round(self.scroll_y) - max(0, self.size.height - self._tops[-1])
         if not 0 <= y < self._tops[-1]:
             return None
@@ -314,11 +323,11 @@ class Transcript(ScrollView, can_focus=False):
         return index, self._blocks[index].rows[y - self._tops[index]]
 
     def _number(self, index: int) -> int:
-        """The number of the first text of a block."""
+        """The number of a block's first text."""
         return self._first_text + sum(len(block.texts) for block in self._blocks[:index])
 
     def render_lines(self, crop: Region) -> list[Strip]:
-        """The rows of a region of the widget."""
+        """Render the rows of a region of the widget."""
         style = self._paper.style if self._paper else self.visual_style.rich_style
         selection, shown = self.text_selection, self._shown
         strips = []
@@ -333,7 +342,7 @@ class Transcript(ScrollView, can_focus=False):
         return strips
 
     def _marked(self, y: int, selection: Selection) -> Strip:
-        """A row with what is selected in it."""
+        """A row with its selection highlighted."""
         found = self._at(y)
         if found is None:
             return Strip([])
@@ -352,11 +361,11 @@ class Transcript(ScrollView, can_focus=False):
 
     @property
     def allow_select(self) -> bool:
-        """Text can be selected, although there is no focus."""
+        """Text can be selected although the widget never has the focus."""
         return True
 
     def render_line(self, y: int) -> Strip:
-        """A row that knows its characters, for Textual to find what the mouse points at."""
+        """A row with text offsets, from which Textual finds the character under the mouse."""
         found = self._at(y)
         if found is None:
             return Strip.blank(self.size.width)
@@ -364,7 +373,7 @@ class Transcript(ScrollView, can_focus=False):
         return with_offsets(row, self._number(index) + row.text)
 
     def get_selection(self, selection: Selection) -> tuple[str, str] | None:
-        """What is selected, in lines as they were written rather than as they are broken."""
+        """The selected text with its original line breaks rather than those of the layout."""
         lines = []
         texts = [text for block in self._blocks for text in block.texts]
         for number, text in enumerate(texts, self._first_text):
@@ -373,8 +382,8 @@ class Transcript(ScrollView, can_focus=False):
         return "\n".join(lines), "\n"
 
     def on_click(self, event: events.Click) -> None:
-        """Fold or unfold what is clicked; twice selects the line, three times all of the entry."""
-        event.prevent_default()  # which selects all of a widget
+        """Fold or unfold the clicked entry. A double click selects the line, a triple the entry."""
+        event.prevent_default()  # the default selects the whole widget
         event.stop()
         found = self._at(event.y)
         if found is None:

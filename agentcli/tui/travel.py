@@ -14,13 +14,13 @@ from agentcli.tui.face import Face, agent_of
 
 
 class Travel:
-    """The commands; they wait until no turn is under way, and say so otherwise."""
+    """The commands. They raise an error while a turn is running."""
 
     def __init__(self, face: Face) -> None:
         self._face = face
 
     async def undo(self, argument: str) -> None:
-        """Take back the last task, its files and messages; the task is back in the prompt."""
+        """Undo the last task, its files and messages, and put its text back into the prompt."""
         agent = agent_of(self._face)
         task = agent.state.task
         try:
@@ -32,11 +32,11 @@ class Travel:
             self._face.write(task)
 
     async def redo(self, argument: str) -> None:
-        """Bring back what was taken back last."""
+        """Redo what was undone last."""
         await timetravel.redo(agent_of(self._face))
 
     async def rewind(self, argument: str) -> None:
-        """Choose where to go back to, see what that would do, and how much of it to do."""
+        """Choose a point to go back to, preview the effect, and choose messages, files or both."""
         face, agent = self._face, agent_of(self._face)
         if face.conversation is not None and face.conversation.busy:
             raise UsageError("a turn is under way", hint="Esc interrupts it")
@@ -82,7 +82,7 @@ class Travel:
                 face.write(point.text)
 
     async def fork(self, argument: str) -> None:
-        """Go on in a second session that shares its past with this one."""
+        """Continue in a new session that shares this one's history."""
         agent = agent_of(self._face)
         new_id = await fork(agent)
         before = agent.state.session_id
@@ -111,7 +111,7 @@ def _counted(preview: Preview) -> str:
 
 
 def _look(preview: Preview) -> str:
-    """What going back would do to files, in few lines."""
+    """A short summary of what going back would do to files."""
     added, removed = counts(preview.diff)
     lines = [f"{counted(len(preview.paths), 'file')}: +{added} -{removed} lines"]
     lines += [f"  {path}" for path in preview.paths[:6]]

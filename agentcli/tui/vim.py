@@ -1,7 +1,7 @@
-"""vim's keys for the prompt: normal and insert mode, without a screen.
+"""Vim's normal and insert mode for the prompt, independent of the screen.
 
-A text and a cursor come in with each key of normal mode and go out as they are then. What is
-inserted is written by the prompt itself; ``left`` tells when that has ended.
+Each key of normal mode takes a text with a cursor and returns the new ones. In insert mode the
+prompt itself inserts text; ``leave_insert`` is called when that mode ends.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ _AS_OPERATOR = {
     "Y": "yy",
 }
 _MOST = 9999
-"""No count needs to be greater, and none may take forever."""
+"""Upper limit of counts, so that no command takes forever."""
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A text, and where in it the cursor is."""
+    """A text and the offset of the cursor."""
 
     text: str
     at: int
 
 
 class Wish(Enum):
-    """What a key wants of the prompt's surroundings."""
+    """A request to the prompt: the earlier or the later text of its history."""
 
     EARLIER = auto()
     LATER = auto()
@@ -53,7 +53,7 @@ class Wish(Enum):
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    """A command that ``.`` does again, with what was inserted by it."""
+    """A command for ``.`` to repeat, with the text inserted by it."""
 
     keys: str
     count: int | None
@@ -61,7 +61,7 @@ class _Change:
 
 
 class Vim:
-    """See the module. It begins in insert mode, as a prompt must."""
+    """See the module docstring. Starts in insert mode, unlike vim itself."""
 
     def __init__(self) -> None:
         self.inserting = True
@@ -76,18 +76,18 @@ class Vim:
 
     @property
     def pending(self) -> str:
-        """Keys of a command that is not complete."""
+        """The keys of an incomplete command."""
         return self._pending
 
     def insert(self) -> None:
-        """Back to insert mode, for a new text."""
+        """Start again in insert mode with a new text."""
         self.inserting, self._pending = True, ""
         self._before_insert = None
         self._undo.clear()
         self._redo.clear()
 
-    def left(self, now: Text) -> Text:
-        """Escape in insert mode: normal mode begins."""
+    def leave_insert(self, now: Text) -> Text:
+        """Escape in insert mode: switch to normal mode."""
         self.inserting = False
         before, self._before_insert = self._before_insert, None
         if before is None:
@@ -98,13 +98,13 @@ class Vim:
             self._last = replace(self._last, inserted=difference[2] if difference else "")
         return self._standing(replace(now, at=now.at - 1 if _column(now) else now.at))
 
-    def escaped(self) -> bool:
-        """Escape in normal mode: whether there was a command to give up."""
+    def cancel(self) -> bool:
+        """Escape in normal mode: drop an incomplete command; False if there is none."""
         begun, self._pending = bool(self._pending), ""
         return begun
 
     def press(self, key: str, now: Text) -> Text | Wish | None:
-        """A key of normal mode: a character, or the name of another key. None: none of vim's."""
+        """Handle a key of normal mode: a character or a key's name. None if vim does not use it."""
         if key == "ctrl+r":
             return self._back(self._redo, self._undo, now)
         if len(key) > 1 and (key := _ARROWS.get(key, "") if not self._pending else "") == "":
@@ -151,7 +151,7 @@ class Vim:
         return None if at is None else Target(at, span)
 
     def _standing(self, now: Text) -> Text:
-        """With the cursor on a character."""
+        """Move the cursor onto a character, as normal mode requires."""
         at = max(0, min(now.at, len(now.text)))
         return Text(now.text, min(at, motions.last_in_line(now.text, at)))
 
@@ -175,7 +175,7 @@ class Vim:
         return after if self.inserting else self._standing(after)
 
     def _changed(self, keys: str, count: int | None, now: Text) -> Text | None:
-        """A command's effect, None where there is nothing to do it to."""
+        """The effect of a command, or None if it does not apply."""
         text, at, times = now.text, now.at, count or 1
         keys = _AS_OPERATOR.get(keys, keys)
         end = motions.line_end(text, at)
@@ -213,31 +213,32 @@ class Vim:
         text, at = now.text, now.at
         if motion[-1] == "w" and motion[0] in "ia":
             start, end = motions.word_object(text, at, motion[0] == "a")
-            return self._took(operator, now, start, end)
+            return self._take(operator, now, start, end)
         if motion == operator:
             last = motions.vertical(text, at, (count or 1) - 1, 0) if (count or 1) > 1 else at
-            return self._took_lines(operator, now, at, at if last is None else last)
+            return self._take_lines(operator, now, at, at if last is None else last)
         if motion in "wW" and operator == "c" and text[at : at + 1].strip():
-            # As in vim, cw leaves the blanks after the word; on its last letter it stays there.
+            # As in vim, cw keeps the blanks after the word, and on a word's last letter changes
+            # only that letter.
             big = motion == "W"
             if motions.word_end(text, at - 1, big) == at:
                 if (count or 1) == 1:
-                    return self._took(operator, now, at, at + 1)
+                    return self._take(operator, now, at, at + 1)
                 count = (count or 1) - 1
             motion = "E" if big else "e"
         found = self._target(motion, count, now, _column(now))
         if found is None:
             return None
         if found.span is Span.LINES:
-            return self._took_lines(operator, now, *sorted((at, found.at)))
+            return self._take_lines(operator, now, *sorted((at, found.at)))
         start, end = sorted((at, found.at))
         end += found.span is Span.INCLUSIVE
         if "\n" in text[start:end] and found.span is Span.EXCLUSIVE:
             end = self._before_line(motion, count, now, start, end)
-        return self._took(operator, now, start, end)
+        return self._take(operator, now, start, end)
 
     def _before_line(self, motion: str, count: int | None, now: Text, start: int, end: int) -> int:
-        """The end of what an operator takes, so that it does not join two lines by chance."""
+        """The end of an operator's range, adjusted so that it does not join two lines."""
         text = now.text
         if motion in "wW":
             before = motions.target(text, now.at, motion, count - 1, 0) if count else None
@@ -245,7 +246,7 @@ class Vim:
             return min(end, max(start + 1, motions.line_end(text, last)))
         return end - 1 if end == motions.line_start(text, end) else end
 
-    def _took(self, operator: str, now: Text, start: int, end: int) -> Text | None:
+    def _take(self, operator: str, now: Text, start: int, end: int) -> Text | None:
         if start == end and operator != "c":
             return None
         self._register, self._by_lines = now.text[start:end], False
@@ -254,7 +255,7 @@ class Vim:
         self.inserting = operator == "c"
         return Text(now.text[:start] + now.text[end:], start)
 
-    def _took_lines(self, operator: str, now: Text, first: int, last: int) -> Text:
+    def _take_lines(self, operator: str, now: Text, first: int, last: int) -> Text:
         text = now.text
         start, end = motions.line_start(text, first), motions.line_end(text, last)
         self._register, self._by_lines = text[start:end], True
@@ -283,7 +284,7 @@ class Vim:
         end = motions.line_end(text, at)
         return Text(f"{text[:end]}\n{lines}{text[end:]}", end + 1)
 
-    # -- again and back ----------------------------------------------------------------------
+    # -- repeat and undo ---------------------------------------------------------------------
 
     def _again(self, count: int | None, now: Text) -> Text:
         last = self._last
@@ -328,7 +329,7 @@ def _product(*counts: str | None) -> int | None:
 
 
 def difference_of(before: str, after: str) -> tuple[int, int, str] | None:
-    """(start, end, what stands there then) of the one stretch that differs; None: no difference."""
+    """(start, end, replacement) of the one range that differs; None if the texts are equal."""
     if before == after:
         return None
     most = min(len(before), len(after))
@@ -339,7 +340,7 @@ def difference_of(before: str, after: str) -> tuple[int, int, str] | None:
 
 
 def _joined(now: Text, times: int) -> Text | None:
-    """``J``: so many lines below go to the end of this one."""
+    """``J``: append the next ``times`` lines to this one."""
     text, at = now.text, now.at
     for _ in range(times):
         end = motions.line_end(text, at)

@@ -1,7 +1,7 @@
-"""Where vim's motions lead in a text: pure functions from an offset to an offset.
+"""Vim's motions as pure functions from one offset in a text to another.
 
-A cursor stands on a character; an empty line has its line end to stand on. Offsets count
-characters, lines end in ``\\n``. After vim's own manual (motion.txt).
+The cursor is on a character, or on the line end of an empty line. Offsets count characters, and
+lines end in ``\\n``. Follows vim's manual (motion.txt).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ END_OF_LINE = 1 << 40
 
 
 class Span(Enum):
-    """What an operator takes between the cursor and the target of a motion."""
+    """The range an operator takes between the cursor and a motion's target."""
 
     EXCLUSIVE = auto()
     INCLUSIVE = auto()
@@ -24,7 +24,7 @@ class Span(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a motion leads, and what it spans."""
+    """A motion's target and span."""
 
     at: int
     span: Span = Span.EXCLUSIVE
@@ -42,18 +42,18 @@ def line_end(text: str, at: int) -> int:
 
 
 def last_in_line(text: str, at: int) -> int:
-    """The last character of a line that a cursor can stand on."""
+    """The last position in a line that the cursor can be on."""
     return max(line_start(text, at), line_end(text, at) - 1)
 
 
 def first_word(text: str, at: int) -> int:
-    """The first character of a line that is not blank."""
+    """The first non-blank character of a line."""
     start, end = line_start(text, at), line_end(text, at)
     return min(start + len(text[start:end]) - len(text[start:end].lstrip()), end)
 
 
 def vertical(text: str, at: int, by: int, column: int) -> int | None:
-    """The same column so many lines below (or above); None where there is no such line at all."""
+    """The same column up to ``by`` lines below (negative: above); None if there is no such line."""
     start = line_start(text, at)
     for _ in range(abs(by)):
         if by > 0:
@@ -71,7 +71,7 @@ def vertical(text: str, at: int, by: int, column: int) -> int | None:
 
 
 def word_forward(text: str, at: int, big: bool) -> int:
-    """``w``: the start of the next word; an empty line is one."""
+    """``w``: the start of the next word; an empty line counts as a word."""
     kind = _kind(text, at, big)
     while kind and at < len(text) and _kind(text, at, big) == kind:
         at += 1
@@ -84,7 +84,7 @@ def word_forward(text: str, at: int, big: bool) -> int:
 
 
 def word_back(text: str, at: int, big: bool) -> int:
-    """``b``: the start of this word, or of the one before."""
+    """``b``: the start of this word or of the previous one."""
     at -= 1
     while at > 0 and not _kind(text, at, big) and not _is_empty_line(text, at):
         at -= 1
@@ -95,7 +95,7 @@ def word_back(text: str, at: int, big: bool) -> int:
 
 
 def word_end(text: str, at: int, big: bool) -> int:
-    """``e``: the end of this word, or of the next one."""
+    """``e``: the end of this word or of the next one."""
     at += 1
     while at < len(text) and not _kind(text, at, big):
         at += 1
@@ -106,7 +106,7 @@ def word_end(text: str, at: int, big: bool) -> int:
 
 
 def find(text: str, at: int, command: str, character: str, count: int) -> int | None:
-    """``f``, ``F``, ``t``, ``T``: a character in this line, or None."""
+    """``f``, ``F``, ``t``, ``T``: the position of a character in this line, or None."""
     start, end = line_start(text, at), line_end(text, at)
     found = at
     for _ in range(count):
@@ -120,7 +120,7 @@ def find(text: str, at: int, command: str, character: str, count: int) -> int | 
 
 
 def word_object(text: str, at: int, around: bool) -> tuple[int, int]:
-    """``iw`` and ``aw``: a word, with ``around`` also the blanks after it, else before it."""
+    """``iw`` and ``aw``: a word; with ``around``, also the blanks after it, or else before it."""
     start, end = line_start(text, at), line_end(text, at)
     kind = _kind(text, at, False)
     first = last = at
@@ -141,7 +141,7 @@ def word_object(text: str, at: int, around: bool) -> tuple[int, int]:
 
 
 def _kind(text: str, at: int, big: bool) -> int:
-    """0 blank, 1 of a word, 2 other."""
+    """0: blank, 1: part of a word, 2: other."""
     if at >= len(text) or text[at].isspace():
         return 0
     return 1 if big or text[at].isalnum() or text[at] == "_" else 2
@@ -152,7 +152,7 @@ def _is_empty_line(text: str, at: int) -> bool:
 
 
 def target(text: str, at: int, motion: str, count: int | None, column: int) -> Target | None:
-    """Where a motion leads; None where it leads nowhere. ``column`` is for ``j`` and ``k``."""
+    """The target of a motion, or None. ``column`` is for ``j`` and ``k``."""
     times = count or 1
     match motion:
         case "j" | "k":

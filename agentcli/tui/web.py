@@ -1,7 +1,7 @@
-"""The same application as a page in a browser, for this machine and whoever holds the token.
+"""Serves the chat as a web page on this machine to whoever holds the token.
 
-The first visit needs the token in the address; it is then kept in a cookie that no other site can
-send. Without one of them nothing is answered, and a socket is opened only for our own page.
+The first visit needs the token in the URL; a same-site cookie then keeps it. Requests with neither
+are refused, and so are requests from other origins.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from textual_serve.server import Server
 
 _COOKIE = "agentcli"
 _HOST = "127.0.0.1"
-# Nothing from elsewhere: the page would fetch a font from a third party.
+# textual-serve's page would otherwise load a font from a third party.
 _ONLY_HERE = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob: ws:"
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class ChatServer(Server):
-    """Runs one ``command`` for each page that is open. ``announce`` is told the address."""
+    """Runs one ``command`` for each open page. ``announce`` is called with the address."""
 
     def __init__(self, command: str, *, port: int, announce: Callable[[str], None]) -> None:
         self.token = secrets.token_urlsafe(24)
@@ -32,14 +32,14 @@ class ChatServer(Server):
 
     @property
     def address(self) -> str:
-        """Where the page is, with the token."""
+        """The page's URL, including the token."""
         return f"http://{_HOST}:{self.port}/?token={self.token}"
 
     def initialize_logging(self) -> None:
-        """Nothing: the log is agentcli's."""
+        """Do nothing: agentcli configures logging."""
 
     async def on_startup(self, app: web.Application) -> None:
-        """Say where the page is."""
+        """Announce the page's URL."""
         self._announce(self.address)
 
     async def _make_app(self) -> web.Application:

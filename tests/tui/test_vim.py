@@ -24,7 +24,7 @@ class Writing:
             if self.vim.inserting:
                 self._insert(key)
             elif key == "<":
-                self.vim.escaped()
+                self.vim.cancel()
             else:
                 found = self.vim.press("ctrl+r" if key == ">" else key, self.now)
                 if isinstance(found, Wish):
@@ -36,7 +36,7 @@ class Writing:
     def _insert(self, key: str) -> None:
         text, at = self.now.text, self.now.at
         if key == "<":
-            self.now = self.vim.left(self.now)
+            self.now = self.vim.leave_insert(self.now)
         else:
             self.now = Text(text[:at] + key + text[at:], at + 1)
 

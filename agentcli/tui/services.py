@@ -12,14 +12,14 @@ from agentcli.tui.face import Face, agent_of
 _OUTPUT_CHARS = 20_000
 
 
-class Beside:
+class Services:
     """The commands."""
 
     def __init__(self, face: Face) -> None:
         self._face = face
 
     async def jobs(self, argument: str) -> None:
-        """List the background commands; ``ID`` shows what one prints, ``stop ID`` ends it."""
+        """List background commands; ``ID`` shows the output of one, ``stop ID`` ends it."""
         jobs = agent_of(self._face).context.jobs or Jobs()
         words = argument.split()
         if not words:
@@ -43,7 +43,7 @@ class Beside:
             raise UsageError(f"/jobs {argument} is not known", hint="/jobs [ID], /jobs stop ID")
 
     async def mcp(self, argument: str) -> None:
-        """The servers, how each stands, and what it offers."""
+        """List the servers, their state and what they offer."""
         agent_of(self._face)
         assert self._face.conversation is not None
         servers, notices = self._face.conversation.servers()
