@@ -41,7 +41,7 @@ class AnswerSchema:
         try:
             schema = json.loads(file.read_text(encoding="utf-8"))
             if not isinstance(schema, dict | bool):
-                raise ValueError("a schema is an object")
+                raise ValueError("a schema must be an object")
             return cls(schema)
         except OSError as error:
             raise UsageError(f"{file}: {error.strerror or error}") from error

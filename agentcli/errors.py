@@ -243,7 +243,7 @@ class BudgetError(AgentCLIError):
     def __init__(self, required: int, hard: int, attempts: int) -> None:
         super().__init__(
             f"the conversation needs {required} tokens, {hard} are allowed "
-            f"({attempts} ways of shortening it were tried)"
+            f"({attempts} ways to shorten it were tried)"
         )
         self.required = required
         self.hard = hard

@@ -148,4 +148,4 @@ def _fault(error: ValidationError, lines: Mapping[str, int], source: str) -> Tas
     what = first["msg"].removeprefix("Input should be ")
     if first["type"] == "string_pattern_mismatch":
         what = FORMS.get(place, what)
-    return TaskError(f"{source}:{line}: {place} should be {what}", hint="Correct it there")
+    return TaskError(f"{source}:{line}: {place} should be {what}", hint="Correct this line")

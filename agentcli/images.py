@@ -52,7 +52,7 @@ def read_image(path: Path, where: str = "") -> Image:
     if len(data) > MAX_BYTES:
         size = path.stat().st_size / 1e6
         raise TaskError(
-            f"{name}: {size:.1f} MB are more than the {MAX_BYTES / 1e6:.1f} MB that models take",
+            f"{name}: {size:.1f} MB is more than the {MAX_BYTES / 1e6:.1f} MB that models accept",
             hint="Make it smaller",
         )
     return Image(data, kind, path.name)
@@ -79,10 +79,10 @@ def task_images(task: Task, workspace: Path) -> tuple[tuple[Image, ...], tuple[s
     for target in _links(task.instruction):
         found = next((f / target for f in folders if (f / target).is_file()), None)
         if found is None:
-            notes.append(f"{where}{target} is not there; its link is sent as text")
+            notes.append(f"{where}{target} does not exist; its link is sent as text")
         elif found.suffix.lower() == ".svg":
             notes.append(
-                f"{where}{target} is not an image that models take; its link is sent as text"
+                f"{where}{target} is not an image that models accept; its link is sent as text"
             )
         elif found.resolve() not in images:
             images[found.resolve()] = read_image(found, where)

@@ -90,8 +90,8 @@ class Prompts:
         unknown = sorted({place for place in _PLACE.findall(text) if place not in values})
         if unknown:
             raise ConfigError(
-                f"the prompt {self.find(name)} has unknown places: {', '.join(unknown)}",
-                hint=f"Known places are {', '.join(sorted(values)) or 'none'}",
+                f"the prompt {self.find(name)} has unknown placeholders: {', '.join(unknown)}",
+                hint=f"Known placeholders are {', '.join(sorted(values)) or 'none'}",
             )
         return _PLACE.sub(lambda match: values[match[1]], text)
 

@@ -27,7 +27,7 @@ class Choice(NamedTuple):
 def choices(approval: Approval) -> list[Choice]:
     """The possible answers. Escape counts as ``n``."""
     if approval.effect is not None:
-        return [Choice("y", Answer.ONCE, "bring it over"), Choice("n", Answer.NO, "drop it")]
+        return [Choice("y", Answer.ONCE, "apply"), Choice("n", Answer.NO, "discard")]
     found = [Choice("y", Answer.ONCE, "once"), Choice("a", Answer.SESSION, "for this session")]
     if approval.rule is not None:
         rule = clip(escape(str(approval.rule)), _RULE_WIDTH)
@@ -46,7 +46,7 @@ def answered_by(key: str, approval: Approval) -> Answer | None:
 def asked(approval: Approval) -> str:
     """The question in one line."""
     if approval.effect is not None:
-        return "It ran on a copy. Bring over what it changed?"
+        return "It ran on a copy. Apply its changes?"
     match approval.spec.kind:
         case ToolKind.EDIT:
             return "Make this edit?"

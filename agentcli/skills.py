@@ -101,7 +101,7 @@ def _skill(file: Path) -> Skill:
     if not isinstance(description, str) or not description.strip():
         raise ConfigError(f"{file}: description is missing")
     if not body:
-        raise ConfigError(f"{file}: nothing stands below the front matter")
+        raise ConfigError(f"{file}: there are no instructions below the front matter")
     return Skill(name, one_line(description, _MOST_DESCRIPTION), folder)
 
 

@@ -94,7 +94,7 @@ def expanded(text: str, folders: Iterable[Path]) -> str:
     if ":" in name or Path(f"/{name}").exists():
         return text
     there = nearest(name, list(commands)) if commands else "There are none"
-    hint = f"{there}. Those of a project are read once you trust it: agentcli trust"
+    hint = f"{there}. A project's commands are read once you trust it: agentcli trust"
     raise UsageError(f"there is no command /{name}", hint=hint)
 
 

@@ -59,7 +59,7 @@ def trust(folder: Path, environ: Mapping[str, str] | None = None) -> bool:
     if not real.is_dir():
         raise ConfigError(f"{folder} is not a folder")
     if real == Path(real.anchor):
-        raise ConfigError("to trust the root would be to trust everything")
+        raise ConfigError("trusting the root folder would mean trusting everything")
     if is_trusted(real, environ):
         return False
     _save([*trusted_folders(environ), real], environ)

@@ -134,7 +134,7 @@ class UserHook(Hook):
             call = _call(state, event.result.call_id)
             result = await self.told({**_about(state, call), "result": told})
             if result is not None and result.exit_code == OBJECTS:
-                said = f"hook {self.name} says of {event.result.name}: {_reason(result)}"
+                said = f"hook {self.name} says about {event.result.name}: {_reason(result)}"
                 self._objections.append(said)
         if failure := self._failure:
             self._failure = ""

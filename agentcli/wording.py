@@ -37,9 +37,9 @@ _NOT_SHOWN = ("content", "old", "new")
 _READ_KINDS = ("read", "search", "plan")
 _NETWORKS = {
     "none": "none",
-    "loopback": "a loopback of their own",
+    "loopback": "their own loopback",
     "allow": "listed domains",
-    "full": "all that you reach",
+    "full": "everything you can reach",
 }
 _LEVELS = {
     "full": "full (own namespaces, nothing outside the workspace can be written)",
@@ -223,7 +223,7 @@ def context_note(event: Event) -> str | None:
                 f"are {event.tokens_after:,} now"
             )
         case CompactionUndone():
-            return "the last compaction is undone"
+            return "the last compaction was undone"
         case PrefixBroken():
             why = _CAUSES.get(event.cause, event.cause)
             return f"about {counted(event.tokens_lost, 'token')} must be read again: {why}"

@@ -61,7 +61,7 @@ def test_the_content_says_what_it_is(data: bytes, kind: str | None, tmp_path: Pa
 def test_one_that_is_too_large_says_how_large(tmp_path: Path) -> None:
     path = tmp_path / "big.png"
     path.write_bytes(png() + bytes(MAX_BYTES))
-    with pytest.raises(TaskError, match=r"big.png: 3.9 MB are more than the 3.9 MB that models"):
+    with pytest.raises(TaskError, match=r"big.png: 3.9 MB is more than the 3.9 MB that models"):
         read_image(path)
     assert len(base64.b64encode(bytes(MAX_BYTES))) <= 5 * 1024 * 1024
 
@@ -106,8 +106,8 @@ def test_a_link_to_nothing_stays_text_and_is_told(workspace: Path) -> None:
     found, notes = names(Task("Add ![badge](badge.png) and ![logo](logo.svg)", "-p"), workspace)
     assert found == []
     assert notes == (
-        "-p: badge.png is not there; its link is sent as text",
-        "-p: logo.svg is not an image that models take; its link is sent as text",
+        "-p: badge.png does not exist; its link is sent as text",
+        "-p: logo.svg is not an image that models accept; its link is sent as text",
     )
 
 

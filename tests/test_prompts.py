@@ -62,7 +62,7 @@ def test_an_unknown_place_is_named_with_the_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         Prompts(tmp_path).render("greeting", {"name": "x"})
     assert caught.value.line() == (
-        f"the prompt {path} has unknown places: nmae. Known places are name"
+        f"the prompt {path} has unknown placeholders: nmae. Known placeholders are name"
     )
 
 

@@ -51,7 +51,7 @@ def test_a_later_folder_goes_before(tmp_path: Path) -> None:
         ("---\nname: a\n---\nDo it.", "description is missing"),
         ("---\nname: A b\ndescription: c\n---\nDo it.", "name should be"),
         ("---\nname: b\ndescription: c\n---\nDo it.", "its folder is a"),
-        ("---\nname: a\ndescription: c\n---\n", "nothing stands below"),
+        ("---\nname: a\ndescription: c\n---\n", "no instructions below"),
         ("---\nname: [\n---\nDo it.", "SKILL.md: "),
         ("---\n- a\n---\nDo it.", "not a list of keys"),
         ("x" * 200_001, "larger than 200 kB"),

@@ -160,7 +160,7 @@ class Answering:
         said = (part for message in self._stream.state.view for part in message.parts)
         if images or any(isinstance(part, Image) for part in said):
             raise UsageError(
-                f"{info.provider}:{info.id} takes no images",
+                f"{info.provider}:{info.id} does not accept images",
                 hint="Choose another model with --model, or set images = true in "
                 f"[providers.{info.provider}] if it does",
             )

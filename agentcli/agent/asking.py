@@ -133,8 +133,8 @@ class Asking:
     async def _doubt(self, provider: str, what: str) -> None:
         if provider not in self._doubted:
             self._doubted.add(provider)
-            counts = f"{provider} tells counts of tokens that cannot be ({what})"
-            await self._emit(Warned(f"{counts}; they are left out, and the cost is not known"))
+            counts = f"{provider} reports impossible token counts ({what})"
+            await self._emit(Warned(f"{counts}; they are ignored, and the cost is not known"))
 
     async def fitted(
         self, client: LLMClient, request: ChatRequest, state: AgentState

@@ -28,7 +28,7 @@ _FAILED = "A check of the task failed:"
 
 async def unchecked(context: ToolContext, command: str) -> ToolOutput:
     """The default for agents that cannot run checks; raises ``InternalError``."""
-    raise InternalError(f"nothing is there to run the check {command!r}")
+    raise InternalError(f"there is no way to run the check {command!r}")
 
 
 class Checking:

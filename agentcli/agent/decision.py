@@ -16,7 +16,7 @@ class Act:
 
     def __post_init__(self) -> None:
         if not self.calls:
-            raise ValueError("to act takes at least one call")
+            raise ValueError("Act needs at least one call")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Branch:
 
     def __post_init__(self) -> None:
         if not self.candidates:
-            raise ValueError("a branch takes at least one candidate")
+            raise ValueError("Branch needs at least one candidate")
 
     @property
     def best(self) -> int:

@@ -431,7 +431,7 @@ class Agent:
     @property
     def _current(self) -> Run:
         if self._run is None:
-            raise InternalError("a step belongs to a run")
+            raise InternalError("no run is in progress")
         return self._run
 
     def check_idle(self, doing: str) -> None:
@@ -442,6 +442,6 @@ class Agent:
         """
         if self._run is not None and not self._run.ended:
             raise UsageError(
-                f"cannot {doing}: the run before has not ended",
+                f"cannot {doing}: the previous run has not ended",
                 hint="Await its result or cancel it",
             )

@@ -111,7 +111,7 @@ async def look(
                 issues += [issue async for issue in _there(task, resource, environment)]
     except Exception as error:
         # A task that was built in code can hold values of any type.
-        message = f"the task cannot be looked at: {error!r}"
+        message = f"the task cannot be checked: {error!r}"
         issues.append(Issue(Code.TASK_VALIDATION_EXCEPTION, message))
     return issues
 
@@ -120,7 +120,7 @@ def _of_task(task: Task) -> Iterable[Issue]:
     if task.id and not _ID.fullmatch(task.id):
         yield Issue(Code.TASK_ID_INVALID, f"{task.id!r} cannot be the id of a task")
     if not task.instruction.strip():
-        yield Issue(Code.TASK_OBJECTIVE_INVALID, "the task does not say what is to be done")
+        yield Issue(Code.TASK_OBJECTIVE_INVALID, "the task has no instruction")
     numbers = (
         (Code.TASK_BUDGET_STEPS_INVALID, "max_steps", task.max_steps),
         (Code.TASK_BUDGET_RUNTIME_INVALID, "budget.time_s", task.budget.time_s),
@@ -139,7 +139,7 @@ def _of_resource(task: Task, resource: Resource) -> Iterable[Issue]:
         message = f"{resource.path}: kind is {resource.kind!r}; it can be {', '.join(_KINDS)}"
         yield Issue(Code.TASK_RESOURCE_KIND_INVALID, message)
     if not resource.path.strip():
-        yield Issue(Code.TASK_RESOURCE_LOCATOR_MISSING, "a resource does not say where it is")
+        yield Issue(Code.TASK_RESOURCE_LOCATOR_MISSING, "a resource has no path")
     elif not _is_inside(resource.path):
         message = f"{resource.path} is not inside the workspace"
         yield Issue(Code.TASK_RESOURCE_MISSING, message)
@@ -165,7 +165,7 @@ async def _there(task: Task, resource: Resource, environment: Environment) -> As
         elif resource.writable and found is None:
             parent = posixpath.dirname(posixpath.normpath(path)) or "."
             if not await _writable(environment, parent):
-                message = f"{path}: nothing can be made in {parent}"
+                message = f"{path}: nothing can be created in {parent}"
                 yield Issue(Code.TASK_RESOURCE_PARENT_NOT_WRITABLE, message)
         return
     if resource.writable and not await _writable(environment, path):
@@ -203,6 +203,6 @@ async def _health(environment: Environment) -> list[Issue]:
         message = f"the environment does not answer: {error}"
         return [Issue(Code.ENV_HEALTH_CHECK_EXCEPTION, message)]
     if found is None or found.kind != "dir":
-        message = f"the workspace {environment.root} is not there"
+        message = f"the workspace {environment.root} does not exist"
         return [Issue(Code.ENV_HEALTH_CHECK_FAILED, message)]
     return []

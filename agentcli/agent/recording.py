@@ -57,5 +57,5 @@ class Recording:
         if recorder.problem and not self._told:
             self._told = recorder.problem
             await self._stream.emit(
-                Warned(f"not every change of files can be undone from here on: {self._told}")
+                Warned(f"from here on, not every change of files can be undone: {self._told}")
             )

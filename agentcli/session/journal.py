@@ -70,7 +70,7 @@ class Journal:
             os.close(self._fd)
             raise JournalError(
                 f"session {path.parent.name} is open in another process",
-                hint="Close it there, or begin another one",
+                hint="Close it there, or start another session",
             )
         self._count, self._size = self._recover()
 
@@ -90,7 +90,7 @@ class Journal:
             if sync:
                 await asyncio.to_thread(os.fdatasync, self._fd)
                 if not os.fstat(self._fd).st_nlink:
-                    raise OSError(2, "it was deleted while the session went on")
+                    raise OSError(2, "it was deleted while the session was running")
         except OSError as error:
             raise JournalError(
                 f"cannot write the session journal {self.path}: {error.strerror}",

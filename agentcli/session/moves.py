@@ -85,8 +85,8 @@ def _moves(
 ) -> list[Move]:
     if targets and not os.path.isdir(root):
         raise UsageError(
-            f"the workspace {root} is not there",
-            hint="Put the folder back: its files are part of going back and forth",
+            f"the workspace {root} does not exist",
+            hint="Restore the folder: undo and redo need its files",
         )
     moves = []
     for path in sorted(targets):
@@ -97,7 +97,7 @@ def _moves(
         if now != expected[path]:
             conflict = "it was changed since" if now else "it was removed since"
         elif path in torn:
-            conflict = "somebody else changed it in between"
+            conflict = "someone else changed it in between"
         moves.append(Move(path, now, target, conflict))
     blobs.flush()
     return moves

@@ -274,7 +274,7 @@ def steps_of(timed: Iterable[tuple[float, Event]]) -> tuple[Steps, list[dict[str
             found += steps.add(event, when)
         except (ValueError, LookupError, TypeError) as error:
             name = steps.state.session_id
-            raise JournalError(f"the events of {name} do not fit together: {error!r}") from error
+            raise JournalError(f"the events of {name} are inconsistent: {error!r}") from error
     return steps, found + steps._close(steps.updated)
 
 

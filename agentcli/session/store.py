@@ -128,7 +128,7 @@ def load_state(session_id: str) -> AgentState:
     try:
         state = fold_all(read_events(path))
     except (ValueError, LookupError, TypeError) as error:
-        raise JournalError(f"{path}: its events do not fit together: {error!r}") from error
+        raise JournalError(f"{path}: its events are inconsistent: {error!r}") from error
     return replace(state, session_id=session_id)  # the folder's name: it may have been copied
 
 

@@ -325,10 +325,10 @@ async def make(place: Place, moves: list[Move], *, force: bool) -> tuple[Path | 
     contested = [move for move in moves if move.conflict]
     if contested and not force:
         raise ConflictError(
-            f"{counted(len(contested), 'file was', 'files were')} changed by somebody else: "
+            f"{counted(len(contested), 'file was', 'files were')} changed by someone else: "
             + ", ".join(f"{move.path} ({move.conflict})" for move in contested),
             tuple(move.path for move in contested),
-            hint="With --force they give way, and are set aside in a folder",
+            hint="Use --force to replace them; copies are kept in a folder",
         )
     quarantine = None
     if contested:

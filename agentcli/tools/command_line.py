@@ -161,16 +161,16 @@ class _Reading:
             return self.doubt("it is not UTF-8")
         # The grammar splits words at any white space, bash only at these three characters.
         if re.search(r"[^\S \t\n]|[\x00-\x08\x0e-\x1f\x7f\x85\u180e\u200b\ufeff]", text):
-            return self.doubt("it holds unusual white space or control characters")
+            return self.doubt("it contains unusual white space or control characters")
         if re.search(r"\S\\\n\S", text):  # the grammar splits the word here, bash joins it
-            return self.doubt("a word goes on in the next line")
+            return self.doubt("a word continues on the next line")
         if depth > _DEPTH or len(text) > _LONGEST:
             return self.doubt("it is nested too deep or too long")
         root = _tree(text).root_node
         if root.has_error:
             self.doubt("it is not valid, or not understood as bash")
         if _EVALUATES.search(text) and _BRINGS_TEXT.search(text):
-            self.doubt("arithmetic may run text that it is given")
+            self.doubt("arithmetic may execute its input")
         self.visit(root, depth)
 
     def visit(self, node: Node, depth: int) -> None:
@@ -284,7 +284,7 @@ class _Reading:
     def wrapped(self, segment: Segment, depth: int) -> None:
         program = segment.program or ""
         if program in ("sudo", "doas"):
-            self.doubt(f"{program} takes other rights", hidden=False)
+            self.doubt(f"{program} changes privileges", hidden=False)
         with_value, without = (set(names.split()) for names in _WRAPPERS[program])
         words = list(segment.words[1:])
         while words:

@@ -182,7 +182,7 @@ def _forbidden(
                 if surely:
                     return verdict, _because(verdict, rule, segment.shown)
                 if perhaps and asked is None:
-                    asked = Verdict.ASK, f"it may be what the rule {rule} is about"
+                    asked = Verdict.ASK, f"the rule {rule} may match it"
             for name, files in ((WRITES, segment.writes), (READS, segment.reads)):
                 for rule in every:
                     if not rule.names(name):
@@ -190,7 +190,7 @@ def _forbidden(
                     for file in files:
                         path = _place(file, segment)
                         if path is None:
-                            asked = asked or (Verdict.ASK, f"the rule {rule} may be about its file")
+                            asked = asked or (Verdict.ASK, f"the rule {rule} may match its file")
                         elif matches_path(rule, path, root, surely=False):
                             return verdict, _because(verdict, rule, segment.shown)
         if line.hidden and listed and asked is None:

@@ -79,7 +79,7 @@ class RateLimit:
     def __init__(self, names: Iterable[str], calls: int, seconds: float = 1.0) -> None:
         """Raises ``ValueError`` if no call could ever start."""
         if calls < 1 or seconds <= 0:
-            raise ValueError("a rate is at least one call in more than no time")
+            raise ValueError("calls must be at least 1 and seconds more than 0")
         self._names = frozenset(names)
         self._calls = calls
         self._seconds = seconds

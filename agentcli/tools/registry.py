@@ -323,7 +323,7 @@ async def _execute(tool: Tool, context: ToolContext, arguments: Mapping[str, Any
         return ToolOutput(output)
     if isinstance(output, ToolOutput):
         return output
-    raise TypeError(f"a tool gives text or a ToolOutput, not {type(output).__name__}")
+    raise TypeError(f"a tool must return text or a ToolOutput, not {type(output).__name__}")
 
 
 def _in_workspace(path: str, root: str) -> str:

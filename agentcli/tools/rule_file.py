@@ -20,8 +20,8 @@ from agentcli.errors import ConfigError
 from agentcli.tools.rules import Rule, Rules, parse_rule
 
 _HEAD = """\
-# Allowed for good when agentcli asked. Delete what shall be asked about again.
-# agentcli rewrites this file: rules of your own belong into config.toml.
+# Rules for calls that you chose to always allow. Delete a line to be asked again.
+# agentcli rewrites this file: put rules of your own into config.toml.
 """
 
 

@@ -271,7 +271,7 @@ class Validator:
 
 
 def _no_retrieval(uri: str) -> Any:
-    raise ValueError(f"{uri} is elsewhere, and schemas are not fetched")
+    raise ValueError(f"{uri} is outside the schema, and is not fetched")
 
 
 def _path(steps: Iterable[str | int]) -> str:

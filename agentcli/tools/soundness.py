@@ -39,7 +39,7 @@ def check_sound(tool: Tool) -> Validator:
     if spec.timeout_s <= 0:
         raise ConfigError(f"tool {spec.name}: timeout_s must be more than 0")
     if spec.retryable and spec.kind in (ToolKind.EDIT, ToolKind.RUN):
-        raise ConfigError(f"tool {spec.name}: what changes things is not to be tried again")
+        raise ConfigError(f"tool {spec.name}: a tool that changes things cannot be retryable")
     _check_function(spec, tool.function)
     try:
         return Validator(spec.parameters)

@@ -38,7 +38,7 @@ class CopyTrial:
     async def run(self) -> tuple[str, str]:
         """See ``approval.Trial.run``."""
         if self._context.copies is None:
-            raise SandboxError("there are no copies of this environment")
+            raise SandboxError("this environment cannot be copied")
         try:
             copy = await self._stack.enter_async_context(self._context.copies())
         except OSError as error:

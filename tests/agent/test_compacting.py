@@ -198,7 +198,7 @@ async def test_what_cannot_be_shortened_ends_with_what_was_tried(bench: Make) ->
     assert made.server.requests == []
     assert (result.state.stop, result.exit_code) == (StopReason.BUDGET_TOKENS, 1)
     assert result.state.error == "BudgetError"
-    assert "750 are allowed (3 ways of shortening it were tried)" in result.state.detail
+    assert "750 are allowed (3 ways to shorten it were tried)" in result.state.detail
 
 
 async def test_each_pass_must_shrink_or_is_not_counted(bench: Make) -> None:

@@ -106,7 +106,7 @@ class TestRights:
         task = using(path="locked/new.txt", required=False, writable=True)
         found = await look(task, guarded)
         assert [issue.code for issue in found] == [Code.TASK_RESOURCE_PARENT_NOT_WRITABLE]
-        assert "nothing can be made in locked" in found[0].message
+        assert "nothing can be created in locked" in found[0].message
 
     async def test_a_command_asks_where_there_are_commands(self, host: Environment) -> None:
         asked: list[str] = []

@@ -20,12 +20,12 @@ def test_a_task_file_with_an_image(cli: Cli, serve: Serve, workspace: Path) -> N
     arguments = ["--model", "openai:m", "--workspace", str(workspace)]
     ended = cli.run("run", str(task), *arguments)
     assert (ended.code, ended.out) == (0, "It is all red.\n"), ended.err
-    assert "gone.png is not there; its link is sent as text" in ended.err
+    assert "gone.png does not exist; its link is sent as text" in ended.err
     assert base64.b64encode(png()).decode() in server.requests[0].raw.decode()
 
     cli.extra = {"AGENTCLI_PROVIDERS__X__BASE_URL": server.url}
     refused = cli.run("run", str(task), "--model", "x:m", "--workspace", str(workspace))
-    assert refused.code == 2 and "x:m takes no images" in refused.err
+    assert refused.code == 2 and "x:m does not accept images" in refused.err
     assert len(server.requests) == 1
 
 

@@ -84,7 +84,7 @@ def test_what_becomes_of_the_conversation_is_told() -> None:
     assert log.getvalue().split("\n") == [
         "conversation compacted (near the limit): about 134,000 tokens are 61,000 now",
         "about 61,000 tokens must be read again: the conversation was compacted",
-        "the last compaction is undone",
+        "the last compaction was undone",
         "soft cap reached: 40 tool calls (cap 40)",
         "soft cap reached: 3 failed edits of a b.py (cap 3)",
         "soft cap reached: 0.81 US dollars (cap 0.8)",

@@ -28,7 +28,7 @@ def test_tried_on_a_copy_and_brought_over(cli: Cli, serve: Serve, workspace: Pat
     cli.server = serve([Reply(calls=[("shell", {"command": COMMAND})]), Reply(text="Done.")]).url
     child = spawn(cli, workspace, "--mode", "ask")
     child.expect("Run this.*on a copy")
-    written = answer(child, "c", "Bring over what it changed")
+    written = answer(child, "c", "Apply its changes")
     assert (workspace / "notes.txt").read_text() == "old\n"
     shown = screen(written + answer(child, "y"))
     child.close()

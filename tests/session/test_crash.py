@@ -108,7 +108,7 @@ async def test_contents_that_cannot_be_kept_are_told_of(sessions: Sessions) -> N
     session = result.state.session_id
     warned = [e.text for e in read_events(journal_path(session)) if isinstance(e, Warned)]
     assert len(warned) == 1 and "cannot be undone" not in warned[0]
-    assert warned[0].startswith("not every change of files can be undone from here on")
+    assert warned[0].startswith("from here on, not every change of files can be undone")
     with pytest.raises(SnapshotError):
         await timetravel.undo(session)
     assert (sessions.workspace / "a.txt").exists()

@@ -298,9 +298,9 @@ class TestStore:
         await journal.append(STARTED)
         await journal.append(Rewound(mark, {}, {}, redo))
         journal.close()
-        with pytest.raises(JournalError, match="do not fit together"):
+        with pytest.raises(JournalError, match="are inconsistent"):
             store.load_state("s1")
-        with pytest.raises(JournalError, match="do not fit together"):
+        with pytest.raises(JournalError, match="are inconsistent"):
             steps_of(read_timed(store.journal_path("s1")))
 
     async def test_a_copied_folder_is_a_session_of_its_own(self) -> None:

@@ -53,7 +53,7 @@ async def test_without_the_workspace_nothing_is_undone(sessions: Sessions) -> No
     session = (await sessions.run([write("a.txt", "1\n"), Reply(text="Done.")])).state.session_id
     before = sessions.state(session)
     sessions.workspace.rename(away := sessions.workspace.with_name("away"))
-    with pytest.raises(UsageError, match="is not there"):
+    with pytest.raises(UsageError, match="does not exist"):
         await timetravel.undo(session)
     assert sessions.state(session) == before
     away.rename(sessions.workspace)

@@ -106,7 +106,7 @@ def test_what_may_run_unseen_commands(line: str) -> None:
         ("for PATH in x; do git status; done", "sets PATH"),
         ("export A=1", "changes what later"),
         ("git() { rm x; }; git status", "changes what later"),
-        ("sudo ls", "other rights"),
+        ("sudo ls", "privileges"),
     ],
 )
 def test_what_may_mean_another_thing(line: str, why: str) -> None:

@@ -136,7 +136,7 @@ async def test_what_a_tool_may_not_give_back(context: ToolContext) -> None:
 
     result = await send(Registry([tool(count, ToolKind.READ)]), "count", "", context)
     assert result.content == (
-        "error: count broke: TypeError: a tool gives text or a ToolOutput, not int"
+        "error: count broke: TypeError: a tool must return text or a ToolOutput, not int"
     )
 
 
