@@ -1,8 +1,8 @@
 """Opens an agent: its session, environment, model, tools and hooks, in this order.
 
-The environment's supervisor starts before the model is connected, so that it forks while there are
-few threads. Connecting the model imports its SDK, which is slow, and runs while the environment's
-file worker starts.
+The environment's supervisor is started before the model is connected, which starts threads.
+Connecting the model imports its SDK, which is slow, and happens while the environment's file worker
+starts.
 """
 
 from __future__ import annotations
@@ -267,7 +267,7 @@ class _Opening:
         return CodingAgent(self.prompts, instructions, toolbox.mentioned)
 
     def tool_context(self, place: Place, toolbox: Toolbox, ask: Ask | None) -> ToolContext:
-        """What tool calls may use. Copies are for a user who is asked before a change is kept."""
+        """What tool calls may use. With ``ask``, the user can approve their effect on a copy."""
         settings, host, recorded = self._settings, place.host, place.recorded
         return ToolContext(
             place.environment,
