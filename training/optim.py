@@ -40,12 +40,15 @@ class Rates:
 
 
 def orthogonal(momentum: Tensor) -> Tensor:
-    """(N, rows, columns) -> about the same matrices with all singular values near 1, in bf16."""
-    x: Tensor = momentum.bfloat16()
+    """(N, rows, columns) -> about the same matrices with all singular values near 1.
+
+    In bfloat16 on a GPU; many CPUs multiply bfloat16 hundreds of times slower than float32.
+    """
+    x: Tensor = momentum.bfloat16() if momentum.is_cuda else momentum
     tall = x.shape[-2] > x.shape[-1]
     if tall:
         x = x.mT
-    x = x / (x.float().norm(dim=(-2, -1), keepdim=True) * 1.02 + 1e-6).bfloat16()
+    x = x / (x.float().norm(dim=(-2, -1), keepdim=True) * 1.02 + 1e-6).to(x.dtype)
     for a, b, c in POLAR_EXPRESS:
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x

@@ -43,17 +43,34 @@ SILENCE_S = 40.0
 MINED_FIRST = 250  # functions that a worker looks for eagerly
 MINED_FILES = 24  # files that are searched at a time
 # Documents of each kind; tokens differ.
-SHARES = {
-    "repair_seed": 0.30,
-    "repair_code": 0.24,
-    "denoise": 0.22,
-    "two_faults": 0.055,
-    "rename": 0.045,
-    "question": 0.07,
-    "arithmetic": 0.025,
-    "decline": 0.03,
-    "small_talk": 0.015,
+MIXES = {
+    "all": {
+        "repair_seed": 0.30,
+        "repair_code": 0.24,
+        "denoise": 0.22,
+        "two_faults": 0.055,
+        "rename": 0.045,
+        "question": 0.07,
+        "arithmetic": 0.025,
+        "decline": 0.03,
+        "small_talk": 0.015,
+    },
+    # What people say and the model's first turn, with some whole documents so that the rest is
+    # not forgotten.
+    "wordings": {
+        "repair_opening": 0.35,
+        "question_opening": 0.26,
+        "rename_opening": 0.05,
+        "decline": 0.19,
+        "arithmetic": 0.09,
+        "small_talk": 0.03,
+        "question": 0.015,
+        "rename": 0.004,
+        "repair_seed": 0.006,
+        "repair_code": 0.005,
+    },
 }
+KINDS = list(dict.fromkeys(kind for mix in MIXES.values() for kind in mix))
 
 
 class Sources:
@@ -92,6 +109,9 @@ class Worker:
         self.makers: dict[str, Callable[[], Conversation]] = {
             "repair_seed": lambda: repairs.one_fault(self.seed(), *self.tools()),
             "repair_code": lambda: repairs.one_fault(self.code(), *self.tools()),
+            "repair_opening": lambda: repairs.one_fault(self.either(), *self.tools()).opening(),
+            "question_opening": lambda: questions.question(self.either(), *self.tools()).opening(),
+            "rename_opening": lambda: repairs.rename(self.either(), *self.tools()).opening(),
             "denoise": lambda: denoise.denoise(*self.piece(), self.rng, self.sources.held),
             "two_faults": lambda: repairs.two_faults(self.either(), *self.tools()),
             "rename": lambda: repairs.rename(self.either(), *self.tools()),
@@ -207,8 +227,9 @@ def work(
     base = Path("/dev/shm") if os.path.isdir("/dev/shm") else Path("/tmp")
     scratch = base / f"tasks-{os.getpid()}"
     worker = Worker(sources, args.seed * 100_003 + index * 101 + life, scratch)
-    kinds = [kind for kind in args.kinds if SHARES[kind]]
-    weights = [SHARES[kind] for kind in kinds]
+    shares = MIXES[args.mix]
+    kinds = [kind for kind in args.kinds if kind in shares]
+    weights = [shares[kind] for kind in kinds]
     documents: list[tuple[list[int], list[int]]] = []
     size = number = 0
     try:
@@ -218,7 +239,7 @@ def work(
             document = worker.make(kind)
             if document is None:
                 continue
-            place = list(SHARES).index(kind)
+            place = KINDS.index(kind)
             counts[3 * place] += 1
             counts[3 * place + 1] += len(document[0])
             counts[3 * place + 2] += sum(document[1])
@@ -249,7 +270,7 @@ def run(args: argparse.Namespace) -> None:
     gc.freeze()
     args.out.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("fork")
-    size = 3 * len(SHARES)
+    size = 3 * len(KINDS)
     counts = [context.Array("q", size, lock=False) for _ in range(args.workers)]
     beats = [context.Value("d", time.monotonic(), lock=False) for _ in range(args.workers)]
     lives = [0] * args.workers
@@ -286,8 +307,8 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _report(counts: Sequence[Any], seconds: float, workers: int) -> None:
-    totals = [sum(array[i] for array in counts) for i in range(3 * len(SHARES))]
-    for place, kind in enumerate(SHARES):
+    totals = [sum(array[i] for array in counts) for i in range(3 * len(KINDS))]
+    for place, kind in enumerate(KINDS):
         documents, tokens, own = totals[3 * place : 3 * place + 3]
         mean = tokens / documents if documents else 0
         print(
@@ -314,7 +335,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--kinds", nargs="+", choices=list(SHARES), default=list(SHARES))
+    parser.add_argument("--mix", choices=MIXES, default="all")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--corpus-parts", type=int, default=99, help="packed files of code to use")
     parser.add_argument("--shard-tokens", type=int, default=SHARD_TOKENS)

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from agentcli.model.gpt import GPT
+from agentcli.model.pack import can_pack
 from training.loss import CrossEntropy
 from training.optim import Optimiser
 from training.plan import CODE, TASKS, Plan, read_plan
@@ -262,7 +263,7 @@ def main() -> None:
         args.data,
         args.run,
         compiled=not args.no_compile,
-        bf16=not args.float32,
+        bf16=not args.float32 and (torch.cuda.is_available() or can_pack()),
     )
     if args.resume:
         trainer.resume()

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from agentcli.llm.nanochat_format import (
     DECLINE_TOOL,
@@ -154,6 +154,10 @@ class Conversation:
         self.calls += 1
         call = ToolCall(f"call_{self.calls}", DECLINE_TOOL, arguments_text(reason=reason))
         self.messages.append(assistant("", call))
+
+    def opening(self) -> Conversation:
+        """The user's first message and the model's first turn, without what follows."""
+        return replace(self, messages=self.messages[:2])
 
     def tokens(self, form: NanochatFormat) -> tuple[list[int], list[int]]:
         """(token ids, mask).

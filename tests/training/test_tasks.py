@@ -18,6 +18,7 @@ from training.functions import record
 from training.projects import Project, checked, vary
 from training.quick_tests import QuickTests
 from training.seeds import load_seeds
+from training.tasks import KINDS, MIXES, Sources, Worker
 from training.tokenizer import load
 from training.trajectories import MAX_TOKENS, Conversation, Unusable
 
@@ -75,6 +76,25 @@ def test_changes_end_with_passing_tests(
         assert talk.workspace.test_run().ok
         names = [call.name for message in talk.messages for call in message.calls]
         assert names[-1] == "run_tests" and "search_replace" in names
+
+
+def test_an_opening_ends_with_the_models_first_turn(
+    projects: list[Project], runner: QuickTests
+) -> None:
+    rng = random.Random(3)
+    for whole in made(lambda: questions.question(rng.choice(projects), rng, runner)):
+        opening = whole.opening()
+        assert [message.role for message in opening.messages] == [Role.USER, Role.ASSISTANT]
+        tokens, mask = opening.tokens(FORM)
+        whole_tokens, whole_mask = whole.tokens(FORM)
+        assert tokens == whole_tokens[: len(tokens)] and mask == whole_mask[: len(mask)]
+        assert mask[-1] == 1  # the end of the turn is learnt as well
+
+
+def test_every_mix_is_of_documents_that_can_be_made(tmp_path: Path) -> None:
+    worker = Worker(Sources(tmp_path, 0, held=False), 1, tmp_path)
+    assert set(worker.makers) == set(KINDS)
+    assert all(sum(mix.values()) == pytest.approx(1.0) for mix in MIXES.values())
 
 
 def test_questions(projects: list[Project], runner: QuickTests) -> None:
