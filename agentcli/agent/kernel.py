@@ -48,7 +48,7 @@ from agentcli.agent.events import (
 )
 from agentcli.agent.hooks import Hook
 from agentcli.agent.memory import Memory, Recalling
-from agentcli.agent.preflight import Preflight, hold_if_wrong
+from agentcli.agent.preflight import Preflight, run_preflight
 from agentcli.agent.processors.base import Processor
 from agentcli.agent.processors.standard import STANDARD, processors_named
 from agentcli.agent.recording import Recorder, Recording
@@ -377,9 +377,9 @@ class Agent:
         was_told = any(said.text == self.state.task for said in self.state.history)
         if task or (self.state.task and not was_told):
             await emit(MessageAdded(user(self.state.task, *images)))
-        looking, self._preflight = self._preflight, None
-        if looking is not None:
-            await hold_if_wrong(looking, self.stream)
+        preflight, self._preflight = self._preflight, None
+        if preflight is not None:
+            await run_preflight(preflight, self.stream)
 
     async def _timed_step(self) -> Stop | None:
         try:

@@ -67,7 +67,7 @@ class Issue:
 Preflight: TypeAlias = Callable[[], Awaitable[Sequence[Issue]]]
 
 
-def stop_by_issues(issues: Sequence[Issue]) -> Stop:
+def stop_for_issues(issues: Sequence[Issue]) -> Stop:
     """The stop for a run with these issues; those of the task, if any, decide its reason."""
     reasons = {issue.code.reason for issue in issues}
     wrong_task = StopReason.TASK_VALIDATION_FAILED
@@ -76,7 +76,7 @@ def stop_by_issues(issues: Sequence[Issue]) -> Stop:
     return stop_for(reason, detail=listed)
 
 
-async def hold_if_wrong(preflight: Preflight, stream: Stream) -> None:
+async def run_preflight(preflight: Preflight, stream: Stream) -> None:
     """Run the preflight and emit an event for each issue.
 
     Raises:
@@ -85,7 +85,7 @@ async def hold_if_wrong(preflight: Preflight, stream: Stream) -> None:
     if issues := await preflight():
         for issue in issues:
             await stream.emit(PreflightIssue(issue.code.value, issue.message))
-        raise Stopped(stop_by_issues(issues))
+        raise Stopped(stop_for_issues(issues))
 
 
 async def look(

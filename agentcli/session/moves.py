@@ -57,13 +57,13 @@ def summed(
     return first, last, torn
 
 
-def going_back(root: str, changes: Sequence[WorkspaceChanged], blobs: Blobs) -> list[Move]:
+def undo_moves(root: str, changes: Sequence[WorkspaceChanged], blobs: Blobs) -> list[Move]:
     """The moves that undo ``changes``, which are in chronological order."""
     first, last, torn = summed(changes)
     return _moves(root, first, last, blobs, torn)
 
 
-def going_forth(
+def redo_moves(
     root: str, before: Mapping[str, str], after: Mapping[str, str], blobs: Blobs
 ) -> list[Move]:
     """The moves that redo what was undone: from ``after`` to ``before``."""

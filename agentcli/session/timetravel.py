@@ -25,7 +25,7 @@ from agentcli.environments.snapshots import folder_of
 from agentcli.errors import ConflictError, UsageError
 from agentcli.messages import Message
 from agentcli.session.journal import Journal
-from agentcli.session.moves import Move, carry_out, diff_of, going_back, going_forth, set_aside
+from agentcli.session.moves import Move, carry_out, diff_of, redo_moves, set_aside, undo_moves
 from agentcli.session.store import data_dir, find_session, journal_path, load_state
 from agentcli.text import counted
 
@@ -119,7 +119,7 @@ async def changed(session: Session) -> str:
 
     def look(place: Place) -> str:
         state, blobs = place.state, place.blobs
-        back = going_back(state.workspace, state.changes.since(0), blobs)
+        back = undo_moves(state.workspace, state.changes.since(0), blobs)
         return diff_of([Move(move.path, move.target, move.now) for move in back], blobs)
 
     async with opened_place(session, only_look=True) as place:
@@ -255,13 +255,13 @@ def destination(
         if not state.undone:
             raise UsageError("there is nothing to redo")
         undone = state.undone[0]
-        moves = going_forth(state.workspace, undone.event.before, undone.event.after, place.blobs)
+        moves = redo_moves(state.workspace, undone.event.before, undone.event.after, place.blobs)
         return undone.state, moves
     target = state.marks[mark_of(state, step)]
     if not files:
         return target, []
     changes = state.changes.since(len(target.changes))
-    return target, going_back(state.workspace, changes, place.blobs)
+    return target, undo_moves(state.workspace, changes, place.blobs)
 
 
 def mark_of(state: AgentState, step: int | None) -> int:

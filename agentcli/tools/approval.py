@@ -60,12 +60,12 @@ class Reply:
     reason: str = ""
 
 
-Look = Callable[[], Awaitable[str]]
+Preview = Callable[[], Awaitable[str]]
 """Computes what an edit would change, as a unified diff; empty if that is not known."""
 
 
-async def unknown() -> str:
-    """A ``Look`` for calls whose effect is not known."""
+async def no_preview() -> str:
+    """A ``Preview`` for calls whose effect is not known."""
     return ""
 
 
@@ -73,12 +73,12 @@ Ask = Callable[[Approval], Awaitable[Reply]]
 """Asks the user about one call. It is never called while another question is open."""
 
 
-Waited = Callable[[float], None]
+OnWait = Callable[[float], None]
 """Called, once or more, with the seconds that a call waited for the user."""
 
 
-def unheeded(seconds: float) -> None:
-    """A ``Waited`` that does nothing."""
+def ignore_wait(seconds: float) -> None:
+    """An ``OnWait`` that does nothing."""
 
 
 class Trial(Protocol):

@@ -19,12 +19,12 @@ from agentcli.tools.approval import (
     Answer,
     Approval,
     Ask,
-    Look,
+    OnWait,
+    Preview,
     Reply,
     Trial,
-    Waited,
-    unheeded,
-    unknown,
+    ignore_wait,
+    no_preview,
 )
 from agentcli.tools.base import ToolKind, ToolSpec
 from agentcli.tools.judging import Judgement, Verdict, judge
@@ -42,14 +42,14 @@ class Permissions(Protocol):
         call: ToolCall,
         arguments: Mapping[str, Any],
         trial: Trial | None = None,
-        look: Look = unknown,
-        waited: Waited = unheeded,
+        preview: Preview = no_preview,
+        on_wait: OnWait = ignore_wait,
     ) -> str | None:
         """Return None to let the call run, or the reason for refusing it, for the model.
 
         ``trial`` is given if the call can be run on a copy first; if it was committed, the call
-        does not run again. ``look`` computes what an edit would change. ``waited`` is called with
-        the seconds spent waiting for the user.
+        does not run again. ``preview`` computes what an edit would change. ``on_wait`` is called
+        with the seconds spent waiting for the user.
         """
         ...
 
@@ -111,8 +111,8 @@ class ModePermissions:
         call: ToolCall,
         arguments: Mapping[str, Any],
         trial: Trial | None = None,
-        look: Look = unknown,
-        waited: Waited = unheeded,
+        preview: Preview = no_preview,
+        on_wait: OnWait = ignore_wait,
     ) -> str | None:
         """See ``Permissions.permit``."""
         asks, reason = self._decide(spec, arguments)[:2]
@@ -123,7 +123,7 @@ class ModePermissions:
             return f"{spec.name} needs approval in {self.mode} mode, and nobody can be asked{why}"
         began = time.monotonic()
         async with self._asking:
-            waited(time.monotonic() - began)  # while another question was open
+            on_wait(time.monotonic() - began)  # while another question was open
             # The answer to that question may have settled this one.
             asks, reason, judgement = self._decide(spec, arguments)
             if not asks:
@@ -136,9 +136,9 @@ class ModePermissions:
                 judgement.segments,
                 rule,
                 can_copy=trial is not None,
-                diff=await look(),
+                diff=await preview(),
             )
-            return await self._put(approval, self._ask, trial, waited)
+            return await self._put(approval, self._ask, trial, on_wait)
 
     def _decide(
         self, spec: ToolSpec, arguments: Mapping[str, Any]
@@ -165,12 +165,12 @@ class ModePermissions:
         return True, judgement.reason, judgement
 
     async def _put(
-        self, approval: Approval, asking: Ask, trial: Trial | None, waited: Waited
+        self, approval: Approval, asking: Ask, trial: Trial | None, on_wait: OnWait
     ) -> str | None:
         async def ask(approval: Approval) -> Reply:
             began = time.monotonic()
             reply = await asking(approval)
-            waited(time.monotonic() - began)
+            on_wait(time.monotonic() - began)
             return reply
 
         reply = await ask(approval)
@@ -210,8 +210,8 @@ class AllowAll:
         call: ToolCall,
         arguments: Mapping[str, Any],
         trial: Trial | None = None,
-        look: Look = unknown,
-        waited: Waited = unheeded,
+        preview: Preview = no_preview,
+        on_wait: OnWait = ignore_wait,
     ) -> str | None:
         """Always None."""
         return None

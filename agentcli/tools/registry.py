@@ -20,12 +20,12 @@ from agentcli.errors import AgentCLIError, ConfigError, ToolInputError
 from agentcli.messages import Outcome, ToolCall, ToolDefinition, ToolResult
 from agentcli.text import encodable, one_line, truncate
 from agentcli.tools.adapt import adapted
-from agentcli.tools.approval import Waited
+from agentcli.tools.approval import OnWait
 from agentcli.tools.base import ASKED, Tool, ToolContext, ToolKind, ToolOutput, ToolSpec
 from agentcli.tools.files import load
 from agentcli.tools.middleware import CarryOut, Execution, Middleware
 from agentcli.tools.permissions import AllowAll, Permissions
-from agentcli.tools.proposed import proposed
+from agentcli.tools.preview import preview_diff
 from agentcli.tools.purpose import purpose_of
 from agentcli.tools.schema import Validator, parse_arguments, schema_of
 from agentcli.tools.soundness import check_sound
@@ -272,7 +272,7 @@ class Registry:
         data = {**output.data, ASKED: round(sum(asked), 3)} if asked else output.data
         return ToolResult(call.id, call.name, content, output.outcome, diff, paths, data)
 
-    async def _carry_out(self, call: ToolCall, context: ToolContext, waited: Waited) -> ToolOutput:
+    async def _carry_out(self, call: ToolCall, context: ToolContext, on_wait: OnWait) -> ToolOutput:
         arguments = self.arguments(call)
         tool = self._entry(call).tool
         lacking = tool.spec.requires - context.environment.operations
@@ -281,9 +281,9 @@ class Registry:
                 f"{call.name} needs {', '.join(sorted(lacking))}, not available here"
             )
         context = replace(context, call_id=call.id)
-        look = functools.partial(proposed, tool, context, arguments)
+        preview = functools.partial(preview_diff, tool, context, arguments)
         permit = functools.partial(
-            self.permissions.permit, tool.spec, call, arguments, look=look, waited=waited
+            self.permissions.permit, tool.spec, call, arguments, preview=preview, on_wait=on_wait
         )
         refusal: str | None = None
         if context.on_copy and tool.spec.kind is ToolKind.EDIT:

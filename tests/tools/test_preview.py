@@ -11,7 +11,7 @@ from agentcli.prompts import Prompts
 from agentcli.tools.apply_patch import apply_patch_tool
 from agentcli.tools.base import ToolContext
 from agentcli.tools.builtin import builtin_tools
-from agentcli.tools.proposed import proposed
+from agentcli.tools.preview import preview_diff
 
 PATCH = """*** Begin Patch
 *** Update File: a.txt
@@ -42,7 +42,7 @@ async def test_nothing_is_written(
     tools = {
         tool.spec.name: tool for tool in [*builtin_tools(), apply_patch_tool(Prompts.standard())]
     }
-    diff = await proposed(tools[name], context, arguments)
+    diff = await preview_diff(tools[name], context, arguments)
     assert all(part in diff for part in parts) and bool(diff) == bool(parts)
     assert sorted(path.name for path in workspace.iterdir()) == ["a.txt", "b.txt"]
     assert (workspace / "a.txt").read_text() == "one\ntwo\n"

@@ -27,7 +27,7 @@ class _ReadOnly:
         """Do nothing."""
 
 
-async def proposed(tool: Tool, context: ToolContext, arguments: Mapping[str, Any]) -> str:
+async def preview_diff(tool: Tool, context: ToolContext, arguments: Mapping[str, Any]) -> str:
     """The diff of a call of an ``only_writes`` tool; empty for other tools and failing calls.
 
     Errors of the call are reported when it runs.
