@@ -1,11 +1,11 @@
-"""How families of models write tool calls within a turn.
+"""How each model family writes tool calls within a turn.
 
 Hermes, Qwen     <tool_call>\\n{"name": ..., "arguments": {...}}\\n</tool_call>
 Qwen3-Coder      <tool_call>\\n<function=name>\\n<parameter=a>\\nvalue\\n</parameter>\\n
                  </function>\\n</tool_call>
-Llama 3          {"name": ..., "parameters": {...}}     the turn itself, or after <|python_tag|>
+Llama 3          {"name": ..., "parameters": {...}}     as the whole turn, or after <|python_tag|>
 Mistral          [TOOL_CALLS][{"name": ..., "arguments": {...}}, ...]
-Mistral, newer   [TOOL_CALLS]name[ARGS]{...}            once for each call
+Mistral, newer   [TOOL_CALLS]name[ARGS]{...}            repeated for each call
 """
 
 from __future__ import annotations
@@ -14,19 +14,24 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 Path: TypeAlias = tuple[str, ...]
-"""The keys that lead to a value of a call."""
+"""The object keys that lead to a value within a call."""
 
 THINK = ("<think>", "</think>")
 
 
 @dataclass(frozen=True)
 class CallSyntax:
-    """What stands around a call.
+    """The marks around a call and the form of what is between them.
 
-    ``arguments`` is the key of its arguments; empty: the name stands before them, and
-    ``name_end`` between. ``bare``: a turn that begins with an object is a call. ``listed``: calls
-    stand in a JSON list. ``code_tool`` runs what follows ``open`` and is no object. ``tagged``:
-    name and arguments are tags, and a text argument stands in its own as it is.
+    Attributes:
+        open: The text, usually one special token, that opens a call.
+        close: The text that closes a call; empty if the syntax has none.
+        arguments: The key that holds the arguments. If empty, the name precedes the arguments,
+            separated from them by ``name_end``.
+        bare: A turn that begins with ``{`` is a call, even without ``open``.
+        listed: Calls are the items of a JSON list.
+        code_tool: The tool that runs whatever follows ``open`` if that is not a JSON object.
+        tagged: Name and arguments are written as tags, with text arguments unescaped.
     """
 
     open: str
@@ -52,7 +57,7 @@ Kind = Literal["text", "thinking", "name", "arguments", "end"]
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of an answer. A call is a name, pieces of its arguments and an end."""
+    """A part of an answer. A call is a ``name``, any number of ``arguments``, and an ``end``."""
 
     kind: Kind
     text: str = ""

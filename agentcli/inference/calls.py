@@ -1,6 +1,8 @@
-"""Where in a turn a reader stands: ``CallScanner`` splits an answer into text, thinking and calls;
-``CallCursor`` follows the bytes of one for a constraint. What calls look like is in
-``call_syntax.py``.
+"""Incremental parsers for a model's turn.
+
+``CallScanner`` splits an answer into text, thinking and calls. ``CallCursor`` and ``JsonCursor``
+track the position within a call byte by byte, for a constraint. ``call_syntax.py`` defines what
+calls look like.
 """
 
 from __future__ import annotations
@@ -20,12 +22,15 @@ _SPACE = frozenset(b" \t\r\n")
 
 @dataclass
 class JsonCursor:
-    """Where in a JSON text a row stands, byte by byte. Expects valid JSON: a grammar sees to it."""
+    """The position within a JSON text, fed byte by byte.
 
-    keys: list[str | None] = field(default_factory=list)  # one per open object or list
+    The text must be valid JSON, which a grammar ensures.
+    """
+
+    keys: list[str | None] = field(default_factory=list)  # per open object or (None) list
     expects: str = "value"  # value, key, colon or more (a comma or an end)
-    string: bytearray | None = None  # of the open string, escapes and all
-    strings: dict[Path, str] = field(default_factory=dict)
+    string: bytearray | None = None  # the open string so far, with its escapes
+    strings: dict[Path, str] = field(default_factory=dict)  # complete string values
     string_start: ClassVar[bytes] = b'"'
     string_end: ClassVar[bytes] = b'"'
 
@@ -35,7 +40,7 @@ class JsonCursor:
 
     @property
     def done(self) -> bool:
-        """Nothing is open."""
+        """Whether no object, list or string is open."""
         return not self.keys and self.string is None
 
     def path(self) -> Path:
@@ -87,24 +92,24 @@ class JsonCursor:
 
 
 class CallCursor:
-    """A cursor for a whole turn: within a call it is the call's own."""
+    """The position within a whole turn; inside a call, it delegates to that call's cursor."""
 
     def __init__(self, syntax: CallSyntax) -> None:
         self._syntax = syntax
         self._open = syntax.open.encode()
-        # start (of the turn), text, head (after the opening), call
-        self._place = "start" if syntax.bare else "text"
-        self._tail = b""  # what was said last
+        # start (of the turn), text, head (after the opening mark), call
+        self._state = "start" if syntax.bare else "text"
+        self._tail = b""  # the latest bytes, to find the opening mark or the name before a call
         self._inner: JsonCursor | TagCursor = JsonCursor(expects="text")
 
     @property
     def outside(self) -> bool:
-        """Not within a call."""
-        return self._place != "call"
+        """Whether the position is outside any call."""
+        return self._state != "call"
 
     @property
     def string_start(self) -> bytes:
-        """What the mark before a string ends in."""
+        """The bytes that immediately precede a string."""
         return TagCursor.string_start if self._syntax.tagged else JsonCursor.string_start
 
     @property
@@ -132,32 +137,32 @@ class CallCursor:
         return other
 
     def feed(self, byte: int) -> None:
-        if self._place == "call":
+        if self._state == "call":
             self._inner.feed(byte)
             if self._inner.done:
-                self._place, self._tail = "head" if self._syntax.listed else "text", b""
+                self._state, self._tail = "head" if self._syntax.listed else "text", b""
                 self._inner = JsonCursor(expects="text")
             return
-        opens = byte == 0x7B and self._place in ("start", "head")
+        opens = byte == 0x7B and self._state in ("start", "head")
         if opens:
             self._begin()
             return
-        if self._place == "head":
+        if self._state == "head":
             self._tail += bytes([byte])
             return
-        if self._place == "start" and byte not in _SPACE:
-            self._place = "text"
+        if self._state == "start" and byte not in _SPACE:
+            self._state = "text"
         self._tail = (self._tail + bytes([byte]))[-len(self._open) :]
         if self._tail == self._open:
-            self._place, self._tail = "head", b""
+            self._state, self._tail = "head", b""
             if self._syntax.tagged:
-                self._place, self._inner = "call", TagCursor()
+                self._state, self._inner = "call", TagCursor()
 
     def _begin(self) -> None:
-        self._place, self._inner = "call", JsonCursor()
+        self._state, self._inner = "call", JsonCursor()
         if self._syntax.name_end:
             name = self._tail.decode("utf-8", "replace").removesuffix(self._syntax.name_end)
-            self._inner.strings[()] = name  # no key of the arguments can take its place
+            self._inner.strings[()] = name  # the empty path cannot clash with an argument
         self._inner.feed(0x7B)
 
 
@@ -165,10 +170,14 @@ Cursor: TypeAlias = JsonCursor | CallCursor
 
 
 class CallScanner:
-    """Reads an answer piece by piece; ``thinking``: it goes on with a block already opened.
+    """Splits a streamed answer into pieces: text, thinking and calls.
 
-    White space before and after a block is dropped, as templates put their own there. ``schemas``
-    are the parameters of the offered tools, by their names; only tagged calls need them.
+    White space around a block is dropped, because chat templates add their own.
+
+    Args:
+        syntax: How the model writes calls.
+        thinking: Whether the prompt has already opened a thinking block.
+        schemas: The parameter schemas of the offered tools, by name. Only tagged calls need them.
     """
 
     def __init__(
@@ -180,60 +189,60 @@ class CallScanner:
     ) -> None:
         self._syntax = syntax
         self._schemas = schemas or {}
-        # start, text, thinking, gap (after a block), head (after an opening), call, tags, code
-        self._place = "start"
+        # start, text, thinking, gap (after a block), head (after an open mark), call, tags, code
+        self._state = "start"
         self._marks = {THINK[0]: "thinking", syntax.open: "head"}
         if syntax.close:
             self._marks[syntax.close] = "gap"
         if thinking:
-            self._place = "thinking"
+            self._state = "thinking"
         self._begun = False  # whether the block has any text
-        self._held = ""  # may be the beginning of a mark, or white space before one
+        self._held = ""  # text that may turn out to be a mark, or white space before one
         self._json = JsonCursor()
         self._tags = TagReader({})
-        self._arguments = ""  # not yet sent
+        self._arguments = ""  # not yet emitted
         self._named = self._in_arguments = self._done = False
 
     def feed(self, text: str) -> Iterator[Piece]:
-        """What this text completes."""
+        """Yield the pieces that this text completes."""
         for char in text:
-            if self._place in ("start", "text", "thinking", "gap"):
+            if self._state in ("start", "text", "thinking", "gap"):
                 yield from self._prose(char)
-            elif self._place == "head":
+            elif self._state == "head":
                 yield from self._head(char)
-            elif self._place == "code":
+            elif self._state == "code":
                 self._held += char
-            elif self._place == "tags":
+            elif self._state == "tags":
                 yield from self._tagged(char)
             else:
                 yield from self._call(char)
-        if self._place in ("call", "tags"):
+        if self._state in ("call", "tags"):
             yield from self._flush()
 
     def finish(self) -> Iterator[Piece]:
-        """What is left. A call that was cut has no end."""
+        """Yield what is left when the answer has ended. A call that was cut off gets no ``end``."""
         held = self._held
-        if self._place == "code" and held.strip():
+        if self._state == "code" and held.strip():
             yield Piece("name", self._syntax.code_tool)
             yield Piece("arguments", json.dumps({"code": held.strip()}, ensure_ascii=False))
             yield Piece("end")
-        elif self._place in ("start", "text", "thinking") and held:
-            yield Piece("thinking" if self._place == "thinking" else "text", held)
-        elif self._place == "head" and held.strip(" ];\n"):
+        elif self._state in ("start", "text", "thinking") and held:
+            yield Piece("thinking" if self._state == "thinking" else "text", held)
+        elif self._state == "head" and held.strip(" ];\n"):
             yield Piece("text", held)
-        elif self._place == "tags" and not self._tags.named and self._tags.held.strip():
+        elif self._state == "tags" and not self._tags.named and self._tags.held.strip():
             yield Piece("text", self._tags.held)
 
     def _prose(self, char: str) -> Iterator[Piece]:
-        thinking = self._place == "thinking"
+        thinking = self._state == "thinking"
         marks = {THINK[1]: "gap"} if thinking else self._marks
-        if char.isspace() and (self._place == "gap" or (thinking and not self._begun)):
+        if char.isspace() and (self._state == "gap" or (thinking and not self._begun)):
             return
-        if self._place in ("start", "gap") and not char.isspace():
+        if self._state in ("start", "gap") and not char.isspace():
             if char == "{" and self._syntax.bare:
                 yield from self._open_call()
                 return
-            self._place = "text"
+            self._state = "text"
         self._begun = True
         self._held += char
         for mark, place in marks.items():
@@ -241,9 +250,9 @@ class CallScanner:
                 before = self._held.removesuffix(mark).rstrip()
                 if before:
                     yield Piece("thinking" if thinking else "text", before)
-                self._place, self._held, self._begun = place, "", False
+                self._state, self._held, self._begun = place, "", False
                 if place == "head" and self._syntax.tagged:
-                    self._place, self._tags = "tags", TagReader(self._schemas)
+                    self._state, self._tags = "tags", TagReader(self._schemas)
                 return
         free = self._free(marks)
         if free:
@@ -251,7 +260,7 @@ class CallScanner:
             self._held = self._held[free:]
 
     def _free(self, marks: dict[str, str]) -> int:
-        """How many of the held characters are surely no mark nor white space before one."""
+        """The number of held characters that cannot be part of a mark or of space before one."""
         held = self._held
         begun = max(
             (n for mark in marks for n in range(1, len(mark)) if held.endswith(mark[:n])), default=0
@@ -262,7 +271,7 @@ class CallScanner:
         if char == "{":
             yield from self._open_call()
         elif self._syntax.code_tool and not char.isspace() and char != ";":
-            self._place, self._held = "code", char
+            self._state, self._held = "code", char
         else:
             self._held += char
 
@@ -270,7 +279,7 @@ class CallScanner:
         syntax = self._syntax
         self._json, self._arguments = JsonCursor(), ""
         self._named = self._in_arguments = self._done = False
-        self._place = "call"
+        self._state = "call"
         if not syntax.arguments:
             self._named = self._in_arguments = True
             yield Piece("name", self._held.split("[CALL_ID]")[0].removesuffix(syntax.name_end))
@@ -298,7 +307,7 @@ class CallScanner:
                 self._named = True
             yield from self._flush()
             yield Piece("end")
-            self._place, self._held = "head" if syntax.listed or syntax.bare else "gap", ""
+            self._state, self._held = "head" if syntax.listed or syntax.bare else "gap", ""
 
     def _tagged(self, char: str) -> Iterator[Piece]:
         for piece in self._tags.feed(char):
@@ -309,7 +318,7 @@ class CallScanner:
                 yield from self._flush()
                 yield piece
         if self._tags.done:
-            self._place, self._named = "gap", False
+            self._state, self._named = "gap", False
 
     def _flush(self) -> Iterator[Piece]:
         if self._named and self._arguments:

@@ -1,7 +1,7 @@
-"""Constraints: which tokens may come next, by a grammar, through llguidance.
+"""Constrained decoding: a grammar decides which tokens may come next.
 
-A constraint belongs to one row and moves along with its tokens. Grammars are JSON Schema, a
-regular expression or Lark; masks come from ``llguidance.numpy`` as bits.
+A constraint belongs to one row and advances with its tokens. Grammars are written as JSON Schema,
+regular expressions or Lark, and compiled by llguidance, which returns each mask as packed bits.
 """
 
 from __future__ import annotations
@@ -27,27 +27,31 @@ WHITESPACE = r"( |\n {0,16})?"
 
 
 class Constraint(Protocol):
-    """What the engine asks of a constraint."""
+    """The interface between the engine and a constraint."""
 
     def allowed(self) -> Tensor | None:
-        """(V,) bool on the CPU, True where a token may come; None if any may."""
+        """Return the mask of allowed tokens, (V,) bool on the CPU; None if all are allowed."""
 
     def accept(self, token: int) -> None:
-        """The row continues with ``token``. Raises ModelError if it must not."""
+        """Advance by one token.
+
+        Raises:
+            ModelError: the token is not allowed.
+        """
 
     def rollback(self, count: int) -> None:
-        """Takes back the last ``count`` accepted tokens."""
+        """Undo the last ``count`` accepted tokens."""
 
     def fork(self) -> Constraint:
-        """One for another row, at the same place."""
+        """Return an independent copy in the same state, for another row."""
 
     @property
     def finished(self) -> bool:
-        """Nothing but a stop token may follow."""
+        """Whether only a stop token may follow."""
 
 
 class GrammarConstraint:
-    """A grammar, masked by llguidance."""
+    """The state of one row in a grammar."""
 
     def __init__(self, grammar: Grammar, matcher: Any = None) -> None:
         self._grammar = grammar
@@ -63,7 +67,7 @@ class GrammarConstraint:
 
     def accept(self, token: int) -> None:
         if self._matcher.is_stopped():
-            return  # a stop token after the end; the row is over
+            return  # the stop token that ends the row
         if not self._matcher.consume_token(token):
             raise ModelError(f"token {token} breaks the grammar: {self._matcher.get_error()}")
 
@@ -79,7 +83,7 @@ class GrammarConstraint:
         return bool(self._matcher.is_stopped())
 
     def forced(self) -> list[int]:
-        """Tokens that the grammar leaves no choice about."""
+        """Return the tokens that must come next: the only continuation the grammar allows."""
         tokens: list[int] = self._matcher.compute_ff_tokens()
         return tokens
 
@@ -89,7 +93,7 @@ class GrammarConstraint:
 
 
 class Ended:
-    """Any of ``stop_ids`` may end what ``base`` lets the tokenizer's own end token end."""
+    """Allows every token of ``stop_ids`` wherever ``base`` allows the tokenizer's end token."""
 
     def __init__(self, base: Constraint, tokenizer: Tokenizer, stop_ids: Collection[int]) -> None:
         self._base = base
@@ -122,10 +126,12 @@ class Ended:
 
 
 class Grammar:
-    """A compiled grammar for one tokenizer; ``constraint()`` starts a row on it.
+    """A grammar compiled for one tokenizer; ``constraint()`` starts a row on it.
 
-    ``vocab_size`` is the model's, which may exceed the tokenizer's. Raises ModelError for a
-    grammar that cannot be compiled, with llguidance's reason.
+    ``vocab_size`` is the model's, which may be larger than the tokenizer's.
+
+    Raises:
+        ModelError: the grammar does not compile; the message has llguidance's reason.
     """
 
     def __init__(self, source: str, tokenizer: Tokenizer, vocab_size: int | None = None) -> None:
@@ -135,7 +141,7 @@ class Grammar:
         reason = llguidance.LLMatcher.validate_grammar(source, self._tokens)
         if reason and not reason.startswith("WARNING"):
             raise ModelError(f"grammar: {reason}")
-        # The first matcher compiles; the others are copies of it.
+        # Creating a matcher compiles the grammar; copying one is cheap.
         self._first = llguidance.LLMatcher(self._tokens, source)
         if self._first.is_error():
             raise ModelError(f"grammar: {self._first.get_error()}")
@@ -148,8 +154,10 @@ class Grammar:
         vocab_size: int | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> Grammar:
-        """JSON that the schema accepts, on one line or indented unless ``options`` of llguidance
-        say otherwise."""
+        """Compile a JSON Schema.
+
+        ``options`` are llguidance's; by default, the JSON may be on one line or indented.
+        """
         overrides: Any = dict(options or {"whitespace_pattern": WHITESPACE})
         try:
             source = llguidance.LLMatcher.grammar_from_json_schema(
@@ -175,7 +183,11 @@ class Grammar:
 
 
 def end_token(tokenizer: Tokenizer) -> int:
-    """The token that ends a sentence of a grammar."""
+    """Return the token that llguidance allows at the end of a grammar.
+
+    Raises:
+        ModelError: the tokenizer has neither an end nor a start token.
+    """
     end = tokenizer.eos_id if tokenizer.eos_id is not None else tokenizer.bos_id
     if end is None:
         raise ModelError("grammars need a tokenizer with an end token")
@@ -183,7 +195,7 @@ def end_token(tokenizer: Tokenizer) -> int:
 
 
 class _Vocabulary:
-    """A tokenizer as llguidance wants to see it."""
+    """Adapts a tokenizer to the interface that llguidance expects."""
 
     def __init__(self, tokenizer: Tokenizer, vocab_size: int) -> None:
         special = set(tokenizer.special.values())
@@ -201,7 +213,7 @@ _known: WeakKeyDictionary[Tokenizer, dict[int, Any]] = WeakKeyDictionary()
 
 
 def _ll_tokenizer(tokenizer: Tokenizer, vocab_size: int) -> Any:
-    """Built once per tokenizer: it takes a second for a large vocabulary."""
+    """Return llguidance's tokenizer, cached: building it takes a second for a large vocabulary."""
     sizes = _known.setdefault(tokenizer, {})
     if vocab_size not in sizes:
         wrapper = llguidance.TokenizerWrapper(_Vocabulary(tokenizer, vocab_size))

@@ -1,9 +1,9 @@
-"""One decode step on CUDA without the cost of launching its kernels one by one.
+"""CUDA graphs for decode steps, which save launching the kernels one by one.
 
-A step of one token per row always does the same work, but for the number of keys it looks at.
-So it is captured as a CUDA graph once for each bucket of keys, and replayed: positions and
-tokens are read from fixed memory. With ``compiled`` torch.compile fuses the small kernels first,
-which takes about a minute once per process and halves their number.
+A step of one token per row does the same work every time, except for the number of keys it attends
+to. It is captured as a CUDA graph once per bucket of key counts, then replayed with tokens and
+positions read from fixed memory. With ``compiled``, torch.compile first fuses the small kernels:
+that halves their number, and takes about a minute once per process.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from torch import Tensor
 from agentcli.model.gpt import GPT
 from agentcli.model.kv_cache import KVCache, Span
 
-# Keys looked at are rounded up to a power of two, at least this: few graphs serve all steps, and
-# keys that are only masked cost little beside the weights.
+# The number of keys is rounded up to a power of two, and to at least this: a few graphs serve all
+# steps, and reading masked keys costs little compared with reading the weights.
 BUCKET = 256
 
 
 def decode_step(model: GPT, cache: KVCache, tokens: Tensor, positions: Tensor, keys: int) -> Tensor:
-    """Logits (B, V) after ``tokens`` (B, 1) at ``positions`` (B, 1), which are moved on by one.
+    """Return the logits (B, V) after ``tokens`` (B, 1) at ``positions`` (B, 1).
 
-    Everything that changes from step to step is in tensors; the cache's lengths are the caller's.
+    Advances ``positions`` by one. All that changes between steps is in tensors, so that the step
+    can be captured; the caller updates the cache's lengths.
     """
     span = Span(0, 1, keys, positions)
     hidden = model.trunk(tokens, span, cache)  # (B, 1, C)
@@ -36,17 +37,18 @@ def decode_step(model: GPT, cache: KVCache, tokens: Tensor, positions: Tensor, k
 
 
 class DecodeGraphs:
-    """Captured steps for one cache. Memory that grew or rows that left need a new capture."""
+    """Captured steps for one cache; when its memory or number of rows changes, captured anew."""
 
     def __init__(self, model: GPT, *, compiled: bool = False) -> None:
         self._model = model
         self._step: Callable[..., Tensor] = decode_step
         if compiled:
-            # One compilation for each batch, capacity and bucket; the default allows eight.
-            # An attribute, not an import: torch loads the module here, and it takes seconds.
+            # Each batch size, capacity and bucket is compiled separately; the default limit is 8.
+            # The attribute makes torch import the module, which takes seconds, only here.
             dynamo = torch._dynamo.config
             dynamo.recompile_limit = max(dynamo.recompile_limit, 64)
-            # With tuning, products of one row become plain reductions, which read at full speed.
+            # With tuning, one-row matrix products become plain reductions, which use the whole
+            # memory bandwidth.
             options: dict[str, Any] = {"coordinate_descent_tuning": True}
             self._step = torch.compile(decode_step, fullgraph=True, dynamic=False, options=options)
         self._cache: KVCache | None = None
@@ -58,8 +60,8 @@ class DecodeGraphs:
         self._expected: list[int] = []
 
     def __call__(self, tokens: Tensor, cache: KVCache) -> Tensor:
-        """(B, 1) next tokens, on the host or the device -> (B, V); the cache holds them then."""
-        cache.plan(tokens)  # the context is checked here, and memory grows
+        """Append ``tokens`` (B, 1), on either device, to the cache; return the logits (B, V)."""
+        cache.plan(tokens)  # checks the context length and grows the memory
         self._follow(cache)
         self._tokens.copy_(tokens, non_blocking=True)
         if self._expected != cache.lengths:
@@ -75,7 +77,7 @@ class DecodeGraphs:
         return logits
 
     def _follow(self, cache: KVCache) -> None:
-        """Drops the graphs if they point to memory that is no longer the cache's."""
+        """Drop the graphs if they were captured on memory that the cache no longer uses."""
         memory = (cache.batch, cache.capacity, cache.tokens.data_ptr(), cache.k[0].data_ptr())
         if cache is self._cache and memory == self._memory:
             return
@@ -88,8 +90,8 @@ class DecodeGraphs:
     def _capture(self, cache: KVCache, keys: int) -> None:
         at = self._positions.clone()
         arguments = (self._model, cache, self._tokens, self._positions, keys)
-        # Warm up aside: compilation and workspaces must not fall into the capture. The steps
-        # write the same key and value to the same slot each time.
+        # Warm up on a side stream, so that compilation and workspace allocation are not captured.
+        # Repeating the step is harmless: it writes the same keys and values to the same slots.
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -98,7 +100,8 @@ class DecodeGraphs:
                 self._positions.copy_(at)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        # One pool for all: one graph runs at a time, and its output is used up before the next.
+        # The graphs share one memory pool: only one runs at a time, and its output is consumed
+        # before the next one starts.
         with torch.cuda.graph(graph, pool=self._pool):
             logits = self._step(*arguments)
         self._positions.copy_(at)

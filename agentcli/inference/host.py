@@ -1,29 +1,29 @@
-"""The engine process: one model, conversations by name, one request after another.
+"""The engine process: holds one model and serves one request after another.
 
-Started by ``llm/engine.py``, spoken to over a socket in lines of JSON. torch, its memory and its
-threads live and die here.
+``llm/engine.py`` starts it and exchanges lines of JSON with it over a socket, so that torch, its
+memory and its threads stay out of the main process.
 
     in    load      path, device, dtype, quantize, context, threads, kernels   once, first
           generate  id, conversation, tokens, max_tokens, sampling, tools, inline, begun, count,
                     places, syntax, thinking                                  a turn of an agent
           complete  id, tokens, max_tokens, num_samples, sampling, schema, stop, python
-          check     id                                              see ``selftest.py``
+          check     id                                              runs ``selftest.py``
           cancel    id                                              stops within one token
           text      id, text                                        answers an ``ask`` or ``run``
           more      id                                              a proposal was taken
     out   ready     family, parameters, context, device, dtype, threads, load_s
           token     id, token
-          column    id, tokens, sampled      a token of each row; -1: that row has ended
-          proposal  id, tokens, logprob      one of ``count`` answers, whole; mean of its tokens
-          ask       id, tool, arguments      which text must an argument be copied from?
-          run       id, source               what does this in-stream block give?
+          column    id, tokens, sampled      one token per row; -1 for a row that has ended
+          proposal  id, tokens, logprob      one of up to ``count`` complete answers
+          ask       id, tool, arguments      which text must this argument be copied from?
+          run       id, source               what is the output of this in-stream block?
           end       id, finish, finishes, prompt, held, reused, output, prefill_s, decode_s
-          end       id, findings             of a ``check``
+          end       id, findings             for a ``check``
           error     id, error, message, hint
 
-A conversation keeps its cache; a request's tokens are compared with the ``held`` ones, and only
-what follows the longest common prefix is computed. A turn is masked by the grammar of ``syntax``
-(``call_syntax.py``; empty: nanochat's), a completion by a JSON ``schema``.
+Each conversation has a KV cache, and only the tokens after the longest prefix that a request shares
+with it are prefilled. A turn is masked by the grammar of ``syntax`` (see ``call_syntax.py``; empty
+for nanochat's), a completion by a JSON ``schema``.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ from agentcli.model.checkpoint import LoadedModel, load_model, stored_in_int8
 from agentcli.model.kv_cache import KVCache
 from agentcli.model.pack import can_pack
 
-KEPT = 4  # conversations whose caches stay, and sets of tools whose grammars do
-AHEAD = 2  # proposals that are made before they are wanted: whoever tries them needs the processor
+MAX_CACHED = 4  # conversations with a KV cache, and toolsets with a compiled grammar
+PREFETCH = 2  # proposals made in advance; few, because trying them out needs the CPU, too
 DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -87,7 +87,7 @@ class Host:
         self.loaded = load(options)
         self._wire = wire
         tokenizer, model = self.loaded.tokenizer, self.loaded.model
-        # The in-stream block ends an answer: its result comes with the next request.
+        # An in-stream block ends the answer; its result comes with the next request.
         ends = {tokenizer.special[name] for name in (END, PYTHON_END) if name in tokenizer.special}
         load_s = time.perf_counter() - started
         self._threads: StepThreads | None = None
@@ -112,7 +112,7 @@ class Host:
         )
 
     def generate(self, request: Mapping[str, Any]) -> None:
-        """One turn of an agent, token by token, or several proposals for it."""
+        """Stream one turn of an agent token by token, or several proposals for it."""
         if request.get("count"):
             self._propose(request)
             return
@@ -124,7 +124,7 @@ class Host:
             max_tokens=request.get("max_tokens"),
             sampling=_sampling(request),
             constraint=self._constraint(request),
-            # Edits repeat what was read: drafts from the text so far are mostly right.
+            # Edits repeat text that was read before, so prompt lookup finds good drafts.
             lookup=Lookup(),
             cache=cache,
             cancelled=lambda: self._wire.cancelled(number),
@@ -134,7 +134,7 @@ class Host:
         self._end(number, generation, held)
 
     def complete(self, request: Mapping[str, Any]) -> None:
-        """Several continuations of a prompt, column by column."""
+        """Stream one or more continuations of a prompt, one column of tokens at a time."""
         number: int = request["id"]
         tokenizer, model = self.loaded.tokenizer, self.loaded.model
         constraint: Constraint | None = None
@@ -166,14 +166,14 @@ class Host:
         self._end(number, generation, 0)
 
     def check(self, request: Mapping[str, Any]) -> None:
-        """Tries whether the model works."""
+        """Run the self-test of the model."""
         findings = [dataclasses.asdict(finding) for finding in selftest(self.loaded)]
         self._wire.send("end", id=request["id"], findings=findings)
 
     def _propose(self, request: Mapping[str, Any]) -> None:
-        """Several answers that are calls, each sent when it is whole."""
+        """Send alternative answers, each a tool call, as soon as each is complete."""
         number: int = request["id"]
-        wire, made = self._wire, 0
+        wire, sent = self._wire, 0
         special_id = self.loaded.tokenizer.special_id
         tools = [OfferedTool(**tool) for tool in request.get("tools", ())]
         proposals = propose(
@@ -184,16 +184,16 @@ class Host:
             opening=(special_id(CALL_START),),
             closing=(special_id(CALL_END), special_id(END)),
             varying={name: old for tool in tools for name, old in tool.variant_of.items()},
-            places=[place for tool in tools for place in _places(tool, request)],
+            places=[place for tool in tools for place in _edits(tool, request)],
             max_tokens=request["max_tokens"],
             cancelled=lambda: wire.cancelled(number),
         )
         for proposal in islice(proposals, request["count"]):
-            made += 1
+            sent += 1
             wire.send("proposal", id=number, tokens=proposal.tokens, logprob=proposal.logprob)
-            if made > AHEAD:
+            if sent > PREFETCH:
                 wire.next("more", number)
-        wire.send("end", id=number, finish="stop", count=made)
+        wire.send("end", id=number, finish="stop", count=sent)
 
     def _end(self, number: int, generation: Generation, held: int) -> None:
         rows = generation.rows
@@ -215,7 +215,7 @@ class Host:
         if cache is None:
             cache = self.loaded.model.new_cache(capacity=1024)
         self._caches[conversation] = cache
-        while len(self._caches) > KEPT:
+        while len(self._caches) > MAX_CACHED:
             self._caches.popitem(last=False)
         return cache
 
@@ -244,7 +244,10 @@ class Host:
                 turn = CopyConstraint(turn, tokenizer, ask, CallCursor(syntax))
             return Ended(turn, tokenizer, self.loaded.stop_ids)
         if CALL_START not in tokenizer.special:
-            raise ModelError(f"a {self.loaded.family} model that does not know agentcli's calls")
+            raise ModelError(
+                f"the tokenizer of this {self.loaded.family} model lacks the special tokens"
+                " of agentcli's tool calls"
+            )
         calls = None
         if tools:
             calls = self._grammar(key, lambda: call_grammar(tools, tokenizer, vocab_size))
@@ -259,20 +262,23 @@ class Host:
         )
 
     def _grammar(self, key: str, make: Callable[[], Grammar]) -> Grammar:
-        """Kept: with hundreds of tools one takes a second to make, and tens of megabytes."""
+        # With hundreds of tools, a grammar takes a second to compile and tens of megabytes.
         grammar = self._grammars.pop(key, None) or make()
         self._grammars[key] = grammar
-        while len(self._grammars) > KEPT:
+        while len(self._grammars) > MAX_CACHED:
             self._grammars.popitem(last=False)
         return grammar
 
 
 def load(options: Mapping[str, Any]) -> LoadedModel:
-    """Without a dtype: bfloat16 where the device multiplies it as fast as it reads it, else as
-    stored; weights stored in 8 bits stay so where there are kernels for them. Without a device:
-    the first CUDA device, else the processor.
+    """Load the model at ``options["path"]``.
 
-    Raises ModelError for a device that is not there, and what ``load_model`` raises.
+    The default device is the first CUDA device if there is one, else the CPU. The default dtype is
+    bfloat16 if the device computes with it at full speed, else the stored one. Weights stored in
+    int8 stay int8 if there are kernels for them.
+
+    Raises:
+        ModelError: the device is not available, or anything else that ``load_model`` raises.
     """
     device = _device(options.get("device"))
     on_cpu = device.type == "cpu"
@@ -287,8 +293,11 @@ def load(options: Mapping[str, Any]) -> LoadedModel:
     )
 
 
-def _places(tool: OfferedTool, request: Mapping[str, Any]) -> list[tuple[Edit, float]]:
-    """The edits by this tool that a request gives as [path, old text, cost]."""
+def _edits(tool: OfferedTool, request: Mapping[str, Any]) -> list[tuple[Edit, float]]:
+    """Return the edits by this tool that the request's ``places`` ([path, old text, cost]) ask for.
+
+    Each comes with its cost.
+    """
     return [
         (Edit.at(tool.name, {tool.text_of[old]: path, old: text}, new, old), cost)
         for new, old in tool.variant_of.items()
@@ -314,7 +323,11 @@ def _sampling(request: Mapping[str, Any]) -> Sampling:
 
 
 def serve(link: socket.socket) -> None:
-    """Until the other side closes the socket."""
+    """Serve requests until the other side closes the socket.
+
+    Raises:
+        Closed: the socket was closed.
+    """
     wire = Wire(link)
     first = wire.next()
     try:
@@ -353,13 +366,13 @@ def _report(wire: Wire, number: int | None, error: BaseException) -> None:
 
 
 def _out_of_memory(error: BaseException) -> bool:
-    # For memory of the processor torch has no class of its own.
+    # torch has no exception class for running out of CPU memory.
     allocator = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
     return allocator or isinstance(error, MemoryError | torch.OutOfMemoryError)
 
 
 def main(descriptor: int) -> None:
-    """Serve the socket that was inherited as ``descriptor``."""
+    """Serve the inherited socket ``descriptor`` until the other side closes it."""
     try:
         serve(socket.socket(fileno=descriptor))
     except Closed:
