@@ -1,4 +1,4 @@
-"""A home folder, a workspace and a scripted model for each test."""
+"""Fixtures for every test: a workspace, scripted model servers and the command line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.server import Script, ScriptedServer
 
 Serve = Callable[..., ScriptedServer]
 
-# The same examples each time, however slow the machine: what fails, fails for whoever repeats it.
+# Every run generates the same examples, so a failure can be reproduced on any machine.
 settings.register_profile(
     "same", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -30,7 +30,7 @@ def workspace(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Starts scripted servers, and ends them with the test."""
+    """A function that starts scripted servers; they stop when the test ends."""
     with ExitStack() as stack:
 
         def start(script: Script, *, repeat: bool = False) -> ScriptedServer:

@@ -1,4 +1,4 @@
-"""The command line as its users run it: a process of its own, with a home folder of its own."""
+"""Run ``agentcli`` as users do, in a separate process with its own home folder."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ KEY = "sk-test-0123456789abcdef"
 
 
 def without_level(err: str) -> str:
-    """What was said beside the one note that the sandbox's level is not the full one."""
+    """Remove the note that the sandbox does not run at its full level here."""
     lines = err.splitlines(keepends=True)
     return "".join(one for one in lines if not one.startswith("agentcli: note: sandbox level "))
 
 
 @dataclass
 class Ended:
-    """A command that has ended."""
+    """A finished command: its exit code and output."""
 
     code: int
     out: str
@@ -40,17 +40,17 @@ class Ended:
 
     @property
     def json(self) -> Any:
-        """The last line of stdout."""
+        """The last line of stdout, parsed."""
         return json.loads(self.out.splitlines()[-1])
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """All lines of stdout."""
+        """Every line of stdout, parsed."""
         return [json.loads(line) for line in self.out.splitlines()]
 
     @property
     def error(self) -> str:
-        """The one error line; fails unless there is exactly one, and no traceback."""
+        """The error line. Fails unless there is exactly one, and no traceback."""
         lines = [line for line in self.err.splitlines() if line.startswith("agentcli: error: ")]
         assert len(lines) == 1, self.err
         assert "Traceback" not in self.err + self.out, self.err
@@ -60,7 +60,7 @@ class Ended:
 
 @dataclass
 class Cli:
-    """Runs ``agentcli`` with an environment that holds nothing of the developer's own."""
+    """Runs ``agentcli`` with an environment that inherits nothing from the developer's."""
 
     home: Path
     server: str = ""
@@ -68,7 +68,7 @@ class Cli:
 
     @property
     def env(self) -> dict[str, str]:
-        """The environment of the process; None in ``extra`` takes a name away."""
+        """The environment of the process; an empty value in ``extra`` removes a variable."""
         keep = {name: os.environ[name] for name in ("LANG", "TZ") if name in os.environ}
         env = {
             **keep,
@@ -83,7 +83,7 @@ class Cli:
         return {name: value for name, value in env.items() if value}
 
     def start(self, *arguments: str, cwd: Path | None = None, **popen: Any) -> Popen:
-        """Start it and leave it running."""
+        """Start the command and leave it running."""
         popen = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **popen}
         return subprocess.Popen(
             [str(BIN / "agentcli"), *arguments],
@@ -97,7 +97,7 @@ class Cli:
     def run(
         self, *arguments: str, stdin: bytes = b"", cwd: Path | None = None, timeout: float = 90
     ) -> Ended:
-        """Run it to its end."""
+        """Run the command and wait for it to finish."""
         ended = subprocess.run(
             [str(BIN / "agentcli"), *arguments],
             cwd=cwd or self.home,
@@ -114,7 +114,7 @@ class Cli:
         return sorted((self.home / "data" / "sessions").glob("*/events.jsonl"))
 
     def journal(self) -> list[Event]:
-        """The events of the one session there is."""
+        """The events of the only session."""
         (path,) = self.journals()
         return list(read_events(path))
 
@@ -123,12 +123,12 @@ Popen = subprocess.Popen[str]
 
 
 def descendants(pid: int) -> list[psutil.Process]:
-    """All processes below one."""
+    """All descendants of a process."""
     return psutil.Process(pid).children(recursive=True)
 
 
 def survivors(processes: Sequence[psutil.Process], patience_s: float = 30.0) -> list[str]:
-    """Which of them still run after a while, as text; dead ones nobody has waited for are dead."""
+    """Describe the processes that still run after ``patience_s``; zombies count as dead."""
     end = time.monotonic() + patience_s
     while True:
         alive = [process for process in processes if _runs(process)]
@@ -138,12 +138,12 @@ def survivors(processes: Sequence[psutil.Process], patience_s: float = 30.0) -> 
 
 
 def some_seconds() -> str:
-    """How long to sleep so that no other process on the machine sleeps for as long."""
+    """A random number of seconds for ``sleep``, by which its process can be found."""
     return str(secrets.randbelow(9 * 10**7) + 10**7)
 
 
 def running_with(word: str) -> list[psutil.Process]:
-    """Processes whose command line holds a word, anywhere on the machine."""
+    """All processes on the machine whose command line contains a word."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -169,14 +169,14 @@ def _describe(process: psutil.Process) -> str:
 
 
 def end(process: Popen, number: int = signal.SIGTERM) -> Ended:
-    """Send a signal and wait for the end."""
+    """Send a signal and wait for the process to end."""
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     return Ended(process.returncode, out or "", err or "")
 
 
 def git(folder: Path, *arguments: str) -> str:
-    """Run git as a developer would."""
+    """Run git and return its output; commits get a fixed identity."""
     identity = ["-c", "user.name=A Developer", "-c", "user.email=developer@localhost"]
     return subprocess.run(
         ["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True
@@ -184,14 +184,14 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def pytest_ini(pythonpath: str = ".") -> dict[str, str]:
-    """A pytest.ini that leaves out the plugins of our own tests: they cost seconds to import."""
+    """A pytest.ini that disables the plugins of this test suite, which take seconds to import."""
     plugins = "inline_snapshot hypothesispytest anyio asyncio xdist xdist.looponfail timeout"
     without = " ".join(f"-p no:{plugin}" for plugin in plugins.split())
     return {"pytest.ini": f"[pytest]\naddopts = {without}\npythonpath = {pythonpath}\n"}
 
 
 def repository(folder: Path, files: Mapping[str, str | bytes]) -> Path:
-    """A git repository that holds these files in its one commit."""
+    """Make a git repository with these files in a single commit."""
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -203,7 +203,7 @@ def repository(folder: Path, files: Mapping[str, str | bytes]) -> Path:
 
 
 def share_kernels(home: Path) -> None:
-    """The local model's kernels take seconds to build: once for all tests."""
+    """Link the cached kernels into ``home``: building the local model's kernels takes seconds."""
     built = cache_folder() / "kernels"
     built.mkdir(parents=True, exist_ok=True)
     kept = home / ".cache" / "agentcli"

@@ -1,4 +1,4 @@
-"""A scripted model server on loopback that speaks the real wire formats.
+"""A scripted model server on loopback that speaks the providers' wire formats.
 
     async with ScriptedServer([
         Reply(text="hi"),
@@ -6,15 +6,18 @@
         Reply(status=429, headers={"retry-after": "1"}),
     ]) as server:
         ...                       # OPENAI_BASE_URL = server.url  (http://127.0.0.1:PORT/v1)
-        server.requests[0].json   # what was asked, in order
+        server.requests[0].json   # the requests, in order of arrival
 
-It runs in a thread of its own, so a plain ``with`` serves subprocess tests as well. The path of a
-request decides the wire: ``/v1/chat/completions`` (OpenAI), ``/v1/responses`` (OpenAI) and
-``/v1/messages`` (Anthropic); each is answered as a stream or as one JSON body, as asked. A request
-that the real service would refuse as malformed (a call without its result, null content, ...) is
-answered with 400 and noted in ``server.faults``: assert that it stays empty. When the script is
-used up the answer is a 400 with the code ``script_exhausted``; ``repeat=True`` goes on with the
-last reply. An item of the script may also be a function from the Request to a Reply.
+The server runs in its own thread, so a plain ``with`` works too, for tests of subprocesses. The
+path of a request selects the wire format: ``/v1/chat/completions`` (OpenAI), ``/v1/responses``
+(OpenAI) or ``/v1/messages`` (Anthropic). The server streams its answer or sends one JSON body,
+whichever the request asks for.
+
+A request that the real service would reject as malformed (a call without its result, null content,
+...) gets a 400 and an entry in ``server.faults``, which tests should assert to be empty. After the
+last reply of the script, the answer is a 400 with the code ``script_exhausted``; with
+``repeat=True`` the last reply is repeated. An item of the script may also be a function that makes
+a Reply from the Request.
 """
 
 from __future__ import annotations
@@ -36,11 +39,12 @@ from tests import wires
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer. The first group says what, the second how it is sent, the third how it fails.
+    """One answer. The fields come in three groups: its content, how it is sent, how it fails.
 
-    ``calls`` are (name, arguments) with arguments as a mapping or as raw text; ``call_ids`` sets
-    their ids ("" sends none). ``finish`` is the wire's own word; None picks the natural one, ""
-    sends none. ``split`` is the size of each write in bytes, or the offsets at which to split.
+    ``calls`` are (name, arguments), with arguments as a mapping or as raw text; ``call_ids`` sets
+    their ids ("" omits the id). ``finish`` is the finish reason in the wire's own terms; None picks
+    the one that fits, "" omits it. ``split`` is the size of each write in bytes, or the offsets at
+    which to split.
     """
 
     text: str = ""
@@ -51,32 +55,32 @@ class Reply:
     call_ids: Sequence[str] | None = None
 
     status: int = 200
-    code: str | None = None  # structured error code of the body, with a status other than 200
+    code: str | None = None  # the error code in the body of an error status
     message: str = "scripted failure"
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | None = None  # sent instead of everything above
     content_type: str | None = None
-    stream: bool | None = None  # None: as the request asks
+    stream: bool | None = None  # None: whatever the request asks for
     split: int | Sequence[int] | None = None
-    piece: int = 0  # characters of one delta; 0: an eighth of the text
-    done: bool = True  # [DONE] or the last event
-    one_by_one: bool = True  # parallel calls one after another; False: interleaved
-    omit_index: bool = False  # OpenAI: no "index" in tool call deltas
-    error_event: Mapping[str, Any] | None = None  # sent in the stream in place of its end
+    piece: int = 0  # characters per delta; 0: an eighth of the text
+    done: bool = True  # whether to send [DONE] or the last event
+    one_by_one: bool = True  # False: interleave the deltas of parallel calls
+    omit_index: bool = False  # OpenAI: leave "index" out of tool call deltas
+    error_event: Mapping[str, Any] | None = None  # ends the stream instead of the last event
 
-    until: threading.Event | None = None  # is set, before the head; five minutes at most
-    delay_s: float = 0.0  # before the head
-    pause_s: float = 0.0  # before every write
+    until: threading.Event | None = None  # wait for it before the head, at most 5 minutes
+    delay_s: float = 0.0  # wait before the head
+    pause_s: float = 0.0  # wait before every write
     reset_before_head: bool = False
-    reset_after: int | None = None  # bytes of the body, then RST
-    close_after: int | None = None  # bytes of the body, then FIN without the end of the HTTP body
-    cut_after: int | None = None  # bytes of the body, then a proper end
-    stall_after: int | None = None  # bytes of the body, then silence until the client leaves
+    reset_after: int | None = None  # send so many bytes of the body, then RST
+    close_after: int | None = None  # ... then FIN, with the HTTP body incomplete
+    cut_after: int | None = None  # ... then end the HTTP body properly
+    stall_after: int | None = None  # ... then send nothing until the client leaves
 
 
 @dataclass(frozen=True)
 class Request:
-    """What arrived. ``connection`` counts TCP connections from 0; ``json`` is {} without a body."""
+    """A request. ``connection`` counts TCP connections from 0; ``json`` is {} without a body."""
 
     method: str
     path: str
@@ -90,7 +94,7 @@ Script = Sequence[Reply | Callable[[Request], Reply]]
 
 
 class ScriptedServer:
-    """See the module. ``requests``, ``faults`` and ``connections`` may be read at any time."""
+    """See the module docstring. ``requests`` and ``faults`` may be read at any time."""
 
     def __init__(self, script: Script, *, repeat: bool = False, models: Sequence[str] = ()) -> None:
         self.script = list(script)
@@ -117,11 +121,11 @@ class ScriptedServer:
 
     @property
     def left(self) -> int:
-        """Replies not used yet."""
+        """The number of replies not sent yet."""
         return len(self.script) - self._next
 
     def start(self) -> ScriptedServer:
-        """Listen; returns when connections are accepted."""
+        """Start the server and wait until it accepts connections."""
         ready = threading.Event()
         self._thread = threading.Thread(target=self._serve, args=(ready,), daemon=True)
         self._thread.start()
@@ -195,7 +199,7 @@ class ScriptedServer:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> bool:
-        """Send one reply; whether the connection stays open."""
+        """Send one reply; return whether the connection stays open."""
         self.requests.append(request)
         if request.method == "GET" and request.path.endswith("/models"):
             listing = {
@@ -317,9 +321,9 @@ async def _play(
         pause_s=reply.pause_s,
     )
     if reply.stall_after is not None:
-        await reader.read(1)  # until the client leaves
+        await reader.read(1)  # returns when the client leaves
     elif reply.reset_after is not None:
-        # An RST discards what the peer has not read yet; give it the time to.
+        # An RST discards what the peer has not read yet, so give it time to read.
         await asyncio.sleep(0.2)
         _reset(writer)
     return not unfinished
@@ -346,7 +350,7 @@ async def _send(
     pause_s: float = 0.0,
 ) -> None:
     length = sum(map(len, pieces))
-    if status in (204, 304):  # these have no body
+    if status in (204, 304):  # responses without a body
         pieces, chunked, length = [], False, 0
     framing = "transfer-encoding: chunked" if chunked else f"content-length: {length}"
     lines = [f"HTTP/1.1 {status} Scripted", f"content-type: {content_type}", framing]

@@ -1,4 +1,4 @@
-"""Answers that must fit a schema: alone, and in whole runs."""
+"""Answers that must match a JSON schema: the check alone, and in whole runs."""
 
 from __future__ import annotations
 

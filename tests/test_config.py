@@ -1,4 +1,4 @@
-"""Layers of settings, and what is said of wrong ones."""
+"""Layers of settings, and the error messages for invalid ones."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_environment_values_take_the_type_of_their_key(files: Files) -> None:
         ("profiles.fast.max_steps", "7", 7),
         ("chat.mouse", "false", False),
         ("hooks", '[{event = "stop", command = "true"}]', [{"event": "stop", "command": "true"}]),
-        ("max_steps", "many", "many"),  # what is wrong with it, the settings say
+        ("max_steps", "many", "many"),  # the settings reject it later
     ],
 )
 def test_a_text_becomes_what_its_key_takes(key: str, text: str, value: Any) -> None:

@@ -1,4 +1,4 @@
-"""Sub-agents in whole runs: what they are told, may do and cost, and the list of what is to do."""
+"""Sub-agents in whole runs: their prompt, tools and cost; and the to-do list."""
 
 from __future__ import annotations
 

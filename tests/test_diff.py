@@ -1,4 +1,4 @@
-"""Unified diffs: read back by another program, they give the new text."""
+"""Unified diffs, verified by applying them with git."""
 
 from __future__ import annotations
 
@@ -88,11 +88,11 @@ def test_git_applies_it(tmp_path: Path, before: str, after: str) -> None:
     ("old", "new", "gone", "come"),
     [
         ("a - 1", "a - 1", 0, 0),
-        ("a - 1", "a  -\n1", 0, 0),  # blanks are no tokens
+        ("a - 1", "a  -\n1", 0, 0),  # whitespace is not a token
         ("return a - 1", "return a", 2, 0),
         ("return a - 1", "return a + 1", 1, 1),
         ("return a - 1", "return a if a else 0.0", 2, 6),
-        ("f(a, b)", "f(b, a)", 0, 0),  # what moves is the same
+        ("f(a, b)", "f(b, a)", 0, 0),  # moved tokens do not count as changed
         ("a", "a + a", 0, 2),
         ("", "a", 0, 1),
     ],

@@ -1,4 +1,4 @@
-"""The exception tree: the drawing in the module's docstring is the code, and so are exit codes."""
+"""The exceptions match the tree and the exit codes drawn in the docstring of their module."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CLASSES = {
 
 
 def drawn() -> dict[str, str]:
-    """Each class of the drawing with the class that it hangs on."""
+    """Each class in the drawing with its parent."""
     parents: dict[str, str] = {}
     above: list[str] = []
     for line in (errors.__doc__ or "").splitlines():

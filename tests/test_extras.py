@@ -1,4 +1,4 @@
-"""How an extra that is missing is added."""
+"""The command shown to a user to install a missing extra."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images of tasks: by resource, by link, by content, and clear words where they cannot go."""
+"""Images of tasks: found as resources, links and content, with clear errors for bad ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from agentcli.task import Task, parse, read
 
 
 def png(width: int = 2, height: int = 2) -> bytes:
-    """A red picture."""
+    """A red PNG image."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         crc = zlib.crc32(kind + data)

@@ -1,7 +1,7 @@
-"""The laws of the layout, read from the source as syntax trees.
+"""Rules for the layout of the package, checked on the syntax trees of its modules.
 
-Every import counts, wherever it stands: at the top, inside a function, for types only, or as a
-name given to ``import_module``. Each law lists all its offenders as ``file:line: what``.
+Every import counts: at the top of a module, inside a function, for types only, or by name through
+``import_module``. Each rule returns all its violations as ``file:line: what``.
 """
 
 from __future__ import annotations
@@ -59,34 +59,34 @@ FLOORS = (
     "cli",
     "__main__",
 )
-"""Ground first. A module imports from floors below its own and from its own."""
+"""From the bottom up. A module imports only from its own layer and those below it."""
 
 NEVER_SEES: Mapping[str, frozenset[str]] = {
     "model": frozenset({"messages"}),
     "inference": frozenset({"messages"}),
     "tools": frozenset({"agent"}),
 }
-"""What stays apart, even where the floors would allow it."""
+"""Imports that are forbidden although the order of the layers would allow them."""
 
 LAZY = (
-    "__init__.py",  # what a library's user asks for by name
+    "__init__.py",  # loads a public name when it is first used
     *("cli/", "wiring/", "llm/registry.py", "llm/keys.py", "model/attention.py", "tools/mcp/"),
     "tools/command_line.py",  # tree-sitter takes 30 ms, which most sessions never need
-    "llm/sdk_import.py",  # it is what puts imports off
-    *("tools/fetch.py", "tools/web_page.py"),  # so do the libraries of the extra web
-    *("task.py", "skills.py"),  # and YAML
-    "plugins.py",  # and the list of all that is installed
-    "environments/worker.py",  # its start is waited for
-    "environments/forking.py",  # it runs in the workspace's interpreter, with what that project has
+    "llm/sdk_import.py",  # its purpose is to defer imports
+    *("tools/fetch.py", "tools/web_page.py"),  # so do the libraries of the "web" extra
+    *("task.py", "skills.py"),  # and so does YAML
+    "plugins.py",  # and the metadata of all installed packages
+    "environments/worker.py",  # a session waits for it to start
+    "environments/forking.py",  # runs in the workspace's interpreter, with its packages
 )
-"""Where an import may stand inside a function."""
+"""Modules that may import inside a function, mostly to start fast."""
 
 STARTS_PROCESSES = (
     "sandbox/",
-    "tools/mcp/",  # servers, which are the user's own programs
-    "environments/worker.py",  # itself in a sandbox, where it runs ripgrep
-    "environments/runner.py",  # at the far end, where it runs the command
-    "environments/forking.py",  # itself in a sandbox, where each test run is a fork of it
+    "tools/mcp/",  # MCP servers are the user's own programs
+    "environments/worker.py",  # runs ripgrep, itself inside a sandbox
+    "environments/runner.py",  # runs commands on the remote machine
+    "environments/forking.py",  # forks for each test run, itself inside a sandbox
 )
 
 ON_ANY_MACHINE = (
@@ -100,7 +100,7 @@ AGENT_KNOWS: Mapping[str, frozenset[str]] = {
     "tools": frozenset({"base", "registry", "permissions", "middleware"}),
     "environments": frozenset({"base"}),
 }
-"""``agent/`` knows protocols; which provider, tool or environment it is, is wiring's choice."""
+"""``agent/`` depends on protocols only; ``wiring/`` picks providers, tools and environments."""
 
 PLACES: Mapping[str, tuple[str, ...]] = {
     "torch": ("model", "inference"),
@@ -116,13 +116,13 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "ray": ("cli",),
     "tree_sitter": ("tools",),
 }
-"""Libraries that only some floors may know."""
+"""Libraries that only these layers may import."""
 
 VAGUE = frozenset({"util", "utils", "helper", "helpers", "common", "manager", "managers", "misc"})
 
 
 class Import(NamedTuple):
-    """``target`` is absolute: ``agentcli.llm.client``, or another package's name."""
+    """One import. ``target`` is an absolute name, like ``agentcli.llm.client`` or ``torch``."""
 
     target: str
     line: int
@@ -136,7 +136,7 @@ def _parse(text: str) -> ast.Module:
 
 @dataclass(frozen=True)
 class Source:
-    """One module: its path below the package, and its text."""
+    """A module: its path relative to the package, and its text."""
 
     path: str
     text: str
@@ -147,7 +147,7 @@ class Source:
 
     @property
     def name(self) -> str:
-        """``agentcli.llm.client``; a package goes by its own name."""
+        """The dotted name, like ``agentcli.llm.client``; without ``__init__`` for a package."""
         dotted = self.path.removesuffix(".py").replace("/", ".").removesuffix("__init__")
         return f"agentcli.{dotted}".rstrip(".")
 
@@ -165,7 +165,7 @@ def all_sources() -> list[Source]:
 
 
 def imports(source: Source, modules: frozenset[str] = frozenset()) -> list[Import]:
-    """Every import of a module; ``from a import b`` means ``a.b`` where that is a module."""
+    """Every import of a module. ``from a import b`` imports ``a.b`` if that is in ``modules``."""
     found: list[Import] = []
 
     def visit(node: ast.AST, lazy: bool) -> None:
@@ -197,12 +197,12 @@ def _targets(node: ast.AST, source: Source, modules: frozenset[str]) -> Iterator
         name = getattr(function, "attr", None) or getattr(function, "id", None)
         if name in ("import_module", "__import__") and node.args:
             argument = node.args[0]
-            # A name that is only known at run time is an import of anything at all.
+            # A name computed at run time may import anything.
             yield str(argument.value) if isinstance(argument, ast.Constant) else "?"
 
 
 def _own(sources: list[Source]) -> Iterator[tuple[Source, Import, str]]:
-    """Imports within the package, with the floor that each leads to."""
+    """Imports within the package, each with the layer of the imported module."""
     modules = frozenset(source.name for source in sources)
     for source in sources:
         for one in imports(source, modules):
@@ -215,7 +215,7 @@ def _at(source: Source, line: int, what: str) -> str:
     return f"{source.path}:{line}: {what}"
 
 
-# The laws
+# The rules
 
 
 def every_module_has_a_floor(sources: list[Source]) -> list[str]:
@@ -282,7 +282,7 @@ def agent_names_no_provider_tool_or_environment(sources: list[Source]) -> list[s
 
 
 def _tool_names(sources: list[Source]) -> set[str]:
-    """The functions that tools/builtin.py puts into its table."""
+    """The names of the built-in tools, from the table in tools/builtin.py."""
     builtin = next((source for source in sources if source.path == "tools/builtin.py"), None)
     if builtin is None:
         return set()
@@ -343,7 +343,7 @@ def nothing_runs_between_fork_and_exec(sources: list[Source]) -> list[str]:
 
 
 def the_worker_runs_on_any_machine(sources: list[Source]) -> list[str]:
-    """It is sent to machines that have nothing but Python 3.8."""
+    """These modules are sent to machines that may have only Python 3.8."""
     faults = []
     for source in sources:
         if source.path not in ON_ANY_MACHINE:
@@ -354,7 +354,7 @@ def the_worker_runs_on_any_machine(sources: list[Source]) -> list[str]:
             faults.append(_at(source, error.lineno or 0, error.msg))
         for one in imports(source):
             if source.path == "environments/forking.py":
-                continue  # it imports what the workspace's interpreter has
+                continue  # it imports packages of the workspace's interpreter
             if one.target.split(".")[0] not in sys.stdlib_module_names:
                 faults.append(_at(source, one.line, f"imports {one.target}"))
     return faults
@@ -394,11 +394,11 @@ def test_law(law: Law) -> None:
     assert law(all_sources()) == []
 
 
-# Each law fails on what breaks it
+# Each rule finds a violation
 
 
 class Broken(NamedTuple):
-    """A module that breaks a law, and one that does the same where it may."""
+    """A module that violates a rule, and a path where the same text is allowed."""
 
     law: Law
     path: str
@@ -539,7 +539,7 @@ BROKEN = (
 
 
 def _fake(path: str, text: str) -> list[Source]:
-    """The module among those that it may speak of."""
+    """The module, and the ones that it refers to."""
     others = (
         "__init__.py errors.py messages.py llm/__init__.py llm/client.py llm/openai.py "
         "tools/__init__.py tools/base.py tools/shell.py agent/__init__.py agent/kernel.py"

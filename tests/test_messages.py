@@ -1,4 +1,4 @@
-"""Messages: their parts, their journal form, and what makes a history well-formed."""
+"""Messages: their parts, their form in the journal, and the rules for a well-formed history."""
 
 from __future__ import annotations
 

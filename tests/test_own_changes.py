@@ -1,4 +1,4 @@
-"""What of a file is the session's own, with real repositories, contents and merges."""
+"""Which changes to a file are the session's own, with real repositories and merges."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LINES = [f"line {number}\n" for number in range(1, 13)]
 
 
 class Repository:
-    """A folder inside a git repository, and a session that changes it."""
+    """A workspace inside a git repository, and a session that changes it."""
 
     def __init__(self, folder: Path) -> None:
         self.top = folder / "top"
@@ -48,13 +48,13 @@ class Repository:
         (self.root / name).write_text("".join(lines))
 
     def changed(self, line: int, text: str, name: str = "a.txt") -> None:
-        """Somebody changes a line, counted from 1."""
+        """Change a line, counted from 1, outside the session."""
         lines = (self.root / name).read_text().splitlines(keepends=True)
         lines[line - 1] = f"{text}\n"
         self.write(name, lines)
 
     def by_session(self, line: int, text: str, name: str = "a.txt") -> None:
-        """The session changes a line."""
+        """Change a line as the session."""
         before = capture(str(self.root), name, self.blobs)
         self.changed(line, text, name)
         after = capture(str(self.root), name, self.blobs)

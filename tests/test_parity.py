@@ -1,4 +1,4 @@
-"""docs/parity.md names a test for every part of the three systems, and every such test exists."""
+"""docs/parity.md names a test for every part of the three systems, and those tests exist."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def functions_of(path: str) -> frozenset[str]:
 
 
 def rows() -> Iterator[str]:
-    """The rows of all tables, without their heads."""
+    """The rows of all tables, without headers."""
     lines = PAGE.read_text(encoding="utf-8").splitlines()
     for line, following in zip(lines, [*lines[1:], ""], strict=True):
         head = following.startswith("|---")
@@ -53,7 +53,7 @@ def test_the_three_systems_have_a_section_each() -> None:
 
 
 def test_each_row_of_the_kernel_has_a_test_of_its_own() -> None:
-    """One row, one test: in sections B and C, where a row is a promise of the kernel."""
+    """Every row of sections B and C, the kernel's behaviour, names exactly one test."""
     text = PAGE.read_text(encoding="utf-8")
     kernel = set(text[text.index("## B.") :].splitlines())
     named = [NAMED.findall(row) for row in rows() if row in kernel]

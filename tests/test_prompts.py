@@ -1,4 +1,4 @@
-"""agentcli.prompts: where prompts come from, who wins, and that the shipped ones are sound."""
+"""Prompts: where they are looked up, which one wins, and that the shipped ones are valid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Skills: their folders, whom they are for, and the tool that reads them."""
+"""Skills: their folders, who may use them, and the tool that reads them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A user's own commands, as ``run -p`` and the chat find them."""
+"""Custom slash commands, as ``run -p`` and the chat find them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What starting the command line loads: never a model, a screen or a provider's SDK."""
+"""Starting the command line loads no model, no terminal interface and no provider's SDK."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ sys.exit(code)
 
 
 def loaded(*arguments: str, home: Path) -> tuple[int, set[str], str]:
-    """The exit code of a command line, the packages it loaded, and what it printed."""
+    """Run a command line; return its exit code, the packages it loaded, and its output."""
     ended = subprocess.run(
         [sys.executable, "-c", PROGRAM, *arguments],
         capture_output=True,
@@ -88,6 +88,6 @@ def test_the_doctor_looks_for_torch_without_loading_it(tmp_path: Path) -> None:
 
 
 def test_the_screen_loads_no_agent() -> None:
-    """What opens agents is loaded beside the screen, once one can write on it."""
+    """The modules that open an agent are loaded in the background, after the screen appears."""
     program = "import sys, agentcli.tui.app; sys.exit('agentcli.wiring' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

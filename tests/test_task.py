@@ -1,4 +1,4 @@
-"""Task files, good and bad."""
+"""Task files, valid and invalid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""agentcli.text: nothing is lost in silence, nothing reaches a terminal that could act on it."""
+"""agentcli.text: truncation is marked, and no control sequence reaches the terminal."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_ansi_sequences_are_removed(raw: str, plain: str) -> None:
 
 def test_ansi_stripping_takes_linear_time() -> None:
     unfinished = "\x1b[0;" * 200_000
-    assert strip_ansi(unfinished + "\n").endswith("\n")  # quadratic time would not end
+    assert strip_ansi(unfinished + "\n").endswith("\n")  # in quadratic time, this would not finish
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Trusted folders: what is remembered, and what is refused."""
+"""Trusted folders: how trust is stored, and what is refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_a_folder_and_all_below_it_until_it_is_forgotten(
     (project / "sub").mkdir(parents=True)
     assert not is_trusted(project, environ)
     assert trust(project, environ)
-    assert not trust(project / "sub", environ)  # it is already
+    assert not trust(project / "sub", environ)  # already trusted
     assert is_trusted(project / "sub", environ)
     assert not is_trusted(tmp_path / "project-evil", environ)
     assert distrust(project, environ)

@@ -1,4 +1,4 @@
-"""The user's commands: each moment, what they are told, and how they object."""
+"""User hooks: every event, the input that a hook gets, and how it blocks an action."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EDIT = Reply(calls=[("write_file", {"path": "a.txt", "content": "hello\n"})])
 
 @pytest.fixture
 def hook(cli: Cli) -> Any:
-    """Adds a hook: a Python program that gets what it is told as ``told``."""
+    """Adds a hook: a Python program that finds its input in ``told``."""
 
     def add(event: str, program: str, **options: Any) -> None:
         folder = cli.home / ".config" / "agentcli"

@@ -1,4 +1,4 @@
-"""From settings to an agent that runs: each setting ends up where it takes effect."""
+"""From settings to a running agent: each setting takes effect where it should."""
 
 from __future__ import annotations
 

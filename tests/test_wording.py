@@ -1,4 +1,4 @@
-"""Words for calls, results, diffs and times."""
+"""The text shown for calls, results, diffs and times."""
 
 from __future__ import annotations
 
