@@ -1,8 +1,8 @@
 """What one command may use: time, memory, tasks, disk and output.
 
 Covers: a command with all that it starts. The kernel enforces the largest file, open files, core
-    dumps (none) and, by ``cgroup.py``, memory and tasks; ``warden.py`` enforces the rest by
-    sampling.
+    dumps (none) and, by ``cgroup.py``, memory and tasks; the warden measures the rest at intervals
+    (``samples.py``).
 Does not cover: CPU time, which a command shares with everyone; the number of files on a disk.
 """
 

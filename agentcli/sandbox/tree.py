@@ -143,6 +143,12 @@ class Usage:
             self.written += _field(io, b"\nwrite_bytes:") - _field(io, b"cancelled_write_bytes:")
 
 
+def all_tasks() -> int:
+    """The number of all tasks on the machine, which is an upper bound for this user's."""
+    with open("/proc/loadavg", "rb") as file:
+        return int(file.read().split()[3].partition(b"/")[2])
+
+
 def shared_bytes() -> int:
     """Bytes of the machine's memory that are taken by files in memory."""
     with open("/proc/meminfo", "rb") as file:

@@ -26,13 +26,13 @@ from _socket import MSG_DONTWAIT, MSG_PEEK, socket, socketpair
 
 from agentcli.sandbox import cgroup, landlock, linux, namespaces, protocol, seccomp, tree
 from agentcli.sandbox.bare import recv_fds, send_fds, signal, suppress
+from agentcli.sandbox.samples import Samples, too_many
 
 TYPE_CHECKING = False  # type checkers know the name; importing typing takes a tenth of the start
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 _WATCHED = frozenset({signal.SIGCHLD, signal.SIGTERM})
-_MANY = 128  # processes; a larger tree gets the lowest priority, or its warden would get no time
 
 
 class Warden:
@@ -139,126 +139,33 @@ def _watch(
     if group is not None and not group.limit(limits["memory_bytes"], limits["tasks"]):
         group = None
     deadline = started + limits["time_s"] if limits.get("time_s") else None
-    me = os.getpid()
-    disk = _Disk(launch.get("disk_path"), limits["disk_bytes"])
-    shared = _Shared(limits["memory_bytes"]) if group is None else None
-    pause = 0.02
-    seen = 0
-    most = min(_MANY, limits["tasks"])
-    tasks_before = _all_tasks()
-    too_many = {"exceeded": f"more than {limits['tasks']} tasks"}
-    verdict: dict[str, Any] = {}
+    samples = Samples(launch, main, group)
     while True:
-        wait = pause if deadline is None else max(min(pause, deadline - time.monotonic()), 0)
+        wait = samples.pause_s
+        if deadline is not None:
+            wait = max(min(wait, deadline - time.monotonic()), 0)
         caught = signal.sigtimedwait(_WATCHED, wait)
         if caught is not None and caught.si_signo == signal.SIGTERM:
-            return {**verdict, "killed": True}
+            return {"killed": True}
         if caught is not None:
             status = _reap_until(main)
             if status is not None:
-                if status != 0 and group is not None:
-                    verdict = _refused(group, limits) or verdict
-                return {**verdict, "status": status}
+                refused = _refused(group, limits) if group is not None and status != 0 else {}
+                return {**refused, "status": status}
             continue
         if deadline is not None and time.monotonic() >= deadline:
-            return {**verdict, "timed_out": True}
+            return {"timed_out": True}
         if group is not None and (refused := _refused(group, limits)):
-            return {**verdict, **refused}
-        # The quickest test comes first: the more processes run, the less time is left here.
-        grown = _all_tasks() - tasks_before > limits["tasks"]
-        if grown and tree.processes_inside(main) > limits["tasks"]:
-            return {**verdict, **too_many}
-        pids = tree.descendants(me, most)
-        if len(pids) > _MANY:
-            tree.give_way(main, pids)
-            if most < limits["tasks"]:
-                most = limits["tasks"]
-                continue
-        if len(pids) > limits["tasks"]:
-            return {**verdict, **too_many}
-        usage = tree.Usage(pids)
-        if shared is not None and shared.exceeded(usage.memory, pids):
-            return {**verdict, "memory_exceeded": True}
-        if usage.memory > limits["memory_bytes"]:
-            return {**verdict, "memory_exceeded": True}
-        if usage.tasks > limits["tasks"]:
-            return {**verdict, **too_many}
-        if disk.exceeded(usage, pids):
-            return {**verdict, "disk_exceeded": True}
-        # Look at a fast-growing tree again soon: a fork bomb doubles within milliseconds.
-        pause = 0.01 if len(pids) > max(2 * seen, 32) else 0.05 if len(pids) < 200 else 0.1
-        seen = len(pids)
+            return refused
+        if exceeded := samples.exceeded():
+            return exceeded
 
 
 def _refused(group: cgroup.Group, limits: dict[str, Any]) -> dict[str, Any]:
     """A verdict on what the kernel has refused to the tree; empty if nothing."""
     if group.out_of_memory():
         return {"memory_exceeded": True}
-    if group.out_of_tasks():
-        return {"exceeded": f"more than {limits['tasks']} tasks"}
-    return {}
-
-
-class _Shared:
-    """Limits files in memory, mapped or not, as a control group would.
-
-    It first looks at the growth of the whole machine, which costs next to nothing. System V
-    segments cannot be measured from outside, nor can what a process hides. The machine's growth
-    therefore has a limit of its own, with room for the sandbox's own /tmp and the like.
-    """
-
-    ROOM = 3 << 30
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.before = tree.shared_bytes()
-
-    def exceeded(self, resident: int, pids: list[int]) -> bool:
-        grown = tree.shared_bytes() - self.before
-        if grown <= self.limit // 2:
-            return False
-        return grown > self.limit + self.ROOM or resident + tree.memfd_bytes(pids) > self.limit
-
-
-class _Disk:
-    """Limits growth of the disk: the loss of free space, if this tree caused it."""
-
-    def __init__(self, path: str | None, limit: int) -> None:
-        self.path = path
-        self.limit = limit
-        self.free = self._free()
-        self.started = time.time() - 1  # file system clocks are coarse
-
-    def _free(self) -> int:
-        if not self.path:
-            return 0
-        try:
-            info = os.statvfs(self.path)
-        except OSError:
-            return 0
-        return info.f_bfree * info.f_frsize
-
-    def exceeded(self, usage: tree.Usage, pids: list[int]) -> bool:
-        if self.free - self._free() <= self.limit:
-            return False
-        # Space can also be taken without writing (fallocate), and a process can hide its writes.
-        return usage.hidden or max(usage.written, self._grown(pids)) > self.limit
-
-    def _grown(self, pids: list[int]) -> int:
-        """Bytes on disk of workspace files changed since the start, and of unnamed open files."""
-        size = tree.unnamed_bytes(pids)
-        pending = [self.path] if self.path else []
-        while pending and size <= self.limit:
-            with suppress(OSError), os.scandir(pending.pop()) as entries:
-                for entry in entries:
-                    with suppress(OSError):
-                        if entry.is_dir(follow_symlinks=False):
-                            pending.append(entry.path)
-                            continue
-                        info = entry.stat(follow_symlinks=False)
-                        if info.st_ctime >= self.started:
-                            size += info.st_blocks * 512
-        return size
+    return too_many(limits) if group.out_of_tasks() else {}
 
 
 def _reap_until(main: int) -> int | None:
@@ -383,7 +290,7 @@ def _set_limits(limits: dict[str, Any]) -> None:
     if limits["hard_memory"]:  # not RLIMIT_AS, which also counts shared and read-only mappings
         _limit(resource.RLIMIT_DATA, limits["memory_bytes"])
     # The kernel counts all of the user's tasks, and others may start elsewhere in the meantime.
-    _limit(resource.RLIMIT_NPROC, _all_tasks() + 2 * limits["tasks"])
+    _limit(resource.RLIMIT_NPROC, tree.all_tasks() + 2 * limits["tasks"])
 
 
 def _limit(kind: int, value: int) -> None:
@@ -391,12 +298,6 @@ def _limit(kind: int, value: int) -> None:
     if hard != resource.RLIM_INFINITY:
         value = min(value, hard)
     resource.setrlimit(kind, (value, value))
-
-
-def _all_tasks() -> int:
-    """The number of all tasks on the machine, which is an upper bound for this user's."""
-    with open("/proc/loadavg", "rb") as file:
-        return int(file.read().split()[3].partition(b"/")[2])
 
 
 def _say(report: int, value: dict[str, Any]) -> None:
