@@ -33,7 +33,8 @@ def choose(
     if kind == "docker" and rest:
         if network == "allow":
             raise CapabilityError(
-                f'environment "{name}": a container has no network or all of it, no list of domains'
+                f'environment "{name}": a container has no network or a full one, '
+                "not a list of domains"
             )
         return DockerEnvironment(workspace, rest, wanted=wanted, open_network=network == "full")
     if kind == "ssh" and rest:

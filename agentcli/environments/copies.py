@@ -32,8 +32,7 @@ from agentcli.sandbox import policy as policies
 from agentcli.sandbox.confine import Level
 from agentcli.sandbox.layered import LayerSupervisor
 from agentcli.sandbox.policy import Network, Policy
-from agentcli.sandbox.removal import remove
-from agentcli.sandbox.tree import is_running
+from agentcli.sandbox.removal import remove, remove_abandoned
 
 _PREFIX = "agentcli-copy-"
 _SHOWN = (".venv", "venv")
@@ -115,7 +114,7 @@ class CopiedWorkspace(HostEnvironment):
         found, others = self._made.changes()
         found = effects.real_changes(self.root, self._made.kept, found)
         effect = effects.describe(self.root, self._made.kept, found)
-        notes = "".join(f"not brought over, being no file: {name}\n" for name in others)
+        notes = "".join(f"not applied, as it is not a file: {name}\n" for name in others)
         return found, replace(effect, diff=effect.diff + notes)
 
     def _describe(self) -> Effect:
@@ -261,7 +260,7 @@ def _base(root: str) -> str:
 
 
 def _new_base(place: str) -> str:
-    _remove_abandoned(place)
+    remove_abandoned(place, _PREFIX)
     return os.path.realpath(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=place))
 
 
@@ -274,19 +273,6 @@ def _shares_blocks(device: int, root: str) -> str | None:
         return str(folder) if tree.can_share(root, str(folder)) else None
     except OSError:
         return None
-
-
-def _remove_abandoned(folder: str) -> None:
-    """Remove the copies of processes that were killed before they could do so."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            owner = entry.name.removeprefix(_PREFIX).partition("-")[0]
-            if not entry.name.startswith(_PREFIX) or not owner.isdigit():
-                continue
-            with contextlib.suppress(OSError):
-                mine = entry.stat(follow_symlinks=False).st_uid == os.getuid()
-                if mine and not is_running(int(owner)):
-                    remove(entry.path)
 
 
 def _make_mount_points(root: str, folder: str, before: tree.Tree) -> None:

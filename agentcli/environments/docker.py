@@ -25,7 +25,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from agentcli.environments.base import ExecResult, Output
-from agentcli.environments.host import HostEnvironment
+from agentcli.environments.host import HostEnvironment, with_restored
 from agentcli.errors import CapabilityError
 from agentcli.sandbox.confine import Level
 from agentcli.sandbox.limits import COMMAND, MIB, Limits
@@ -40,7 +40,7 @@ _PASSED = re.compile(
 _CLI = Limits(time_s=60)
 _TMP_BYTES = 1 << 30
 _CHILD = '"$@"; exit $?'
-"""The shell remains pid 1 of the container, since the kernel drops signals that pid 1 ignores."""
+"""The shell remains pid 1 of the container, which only gets the signals that it handles."""
 _DID_NOT_RUN = {125, 126, 127}
 """Exit codes with which the CLI says that the command never started."""
 
@@ -144,9 +144,7 @@ class DockerEnvironment(HostEnvironment):
             if not ended:  # with a daemon, the container outlives the CLI
                 await asyncio.shield(self._run_cli("rm", "-f", name))
             restored = guard.end(read_only=False)
-        result = _told(result, argv[0])
-        notes = "".join(f"[agentcli: {one}]\n" for one in restored)
-        return replace(result, stderr=result.stderr + notes, restored=tuple(restored))
+        return with_restored(_as_not_started(result, argv[0]), restored)
 
     def _options(
         self,
@@ -212,7 +210,7 @@ def _last_line(result: ExecResult) -> str:
     return lines[-1] if lines else f"exit code {result.exit_code}"
 
 
-def _told(result: ExecResult, program: str) -> ExecResult:
+def _as_not_started(result: ExecResult, program: str) -> ExecResult:
     """Turn a failure of the CLI itself into that of a command that never started."""
     if result.exit_code not in _DID_NOT_RUN:
         return result

@@ -183,7 +183,7 @@ def commit(root: str, place: str, found: Sequence[Change]) -> None:
         more = f" and {len(clashing) - 5} more" if len(clashing) > 5 else ""
         raise EnvironmentOpError(
             f"changed in the workspace since the copy was made: {shown}{more}; "
-            "nothing was brought over, run it again",
+            "nothing was applied; run it again",
             code="CONFLICT",
         )
     with _Commit(root, place) as work:
@@ -198,7 +198,7 @@ def commit(root: str, place: str, found: Sequence[Change]) -> None:
             work.undo()
             where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
             raise EnvironmentOpError(
-                f"the changes cannot be brought over: {where}{error.strerror}; nothing was changed",
+                f"the changes cannot be applied: {where}{error.strerror}; nothing was changed",
                 code=errno.errorcode.get(error.errno or 0, "EIO"),
             ) from error
         except BaseException:
@@ -261,7 +261,7 @@ class _Commit:
                 left = [name for name in os.listdir(inside) if name not in CACHES]
             if left:
                 raise EnvironmentOpError(
-                    f"{change.path} would be removed, but holds {left[0]}, which the copy did "
+                    f"{change.path} would be removed, but contains {left[0]}, which the copy did "
                     "not have; nothing was changed",
                     code="CONFLICT",
                 )

@@ -45,7 +45,7 @@ class Entry(NamedTuple):
                 return entry
         except (ValueError, TypeError):
             pass
-        raise SnapshotError(f"{text!r} does not say what stood there")
+        raise SnapshotError(f"{text!r} does not describe a file, a link or a folder")
 
     @property
     def kept(self) -> bool:

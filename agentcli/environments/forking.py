@@ -36,6 +36,12 @@ import threading
 import time
 import traceback
 import types
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # names that Python 3.8 does not have when the program runs
+    from typing import Any
+
+    Performed = tuple[dict[str, object], list[str]]
 
 SUBREAPER = 36  # prctl's number
 SLACK = 4.0
@@ -290,42 +296,47 @@ def serve(control: socket.socket, module: str) -> None:
     while True:
         size = receive(control, HEAD.size)
         request = json.loads(receive(control, HEAD.unpack(size)[0]).decode())
-        streams = [Stream(request["output_bytes"]) for _ in range(2)]
-        lines = Stream(1 << 24) if request.get("lines") else None
-        begun = time.monotonic()
-        sys.stdout.flush()
-        pid = os.fork()
-        if pid == 0:
-            os.setsid()
-            control.close()
-            for stream, target in zip(streams, (1, 2)):  # noqa: B905
-                os.dup2(stream.writer, target)
-                os.close(stream.reader)
-                os.close(stream.writer)
-            leave(module, request["argv"], lines.writer if lines else -1)
-        if lines:
-            streams.append(lines)
-        for stream in streams:
-            os.close(stream.writer)
-        code = watch(pid, streams, begun, request["time_s"], control)
-        end_all(pid)
-        for stream in streams:
+        result, imported = perform(control, module, request)
+        answer(control, result)
+        import_ahead(imported)
+
+
+def perform(control: socket.socket, module: str, request: dict[str, Any]) -> Performed:
+    """Run a request in a fork; returns the answer, and the modules that the run has imported."""
+    output = [Stream(request["output_bytes"]) for _ in range(2)]
+    lines = Stream(1 << 24) if request.get("lines") else None
+    streams = [*output, lines] if lines else output
+    begun = time.monotonic()
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        control.close()
+        for stream, target in zip(output, (1, 2)):  # noqa: B905
+            os.dup2(stream.writer, target)
             os.close(stream.reader)
-        said = {
-            "code": code,
-            "duration_s": time.monotonic() - begun,
-            "stdout": streams[0].text(),
-            "stderr": streams[1].text(),
-            "cut": any(stream.cut for stream in streams[:2]),
-        }  # type: dict[str, object]
-        ahead = []  # type: list[str]
-        if lines and lines.head and not lines.cut:
-            with contextlib.suppress(ValueError):
-                found = json.loads(lines.text())
-                ahead = found.pop("modules")
-                said["lines"] = found
-        answer(control, said)
-        import_ahead(ahead)
+            os.close(stream.writer)
+        leave(module, request["argv"], lines.writer if lines else -1)
+    for stream in streams:
+        os.close(stream.writer)
+    code = watch(pid, streams, begun, request["time_s"], control)
+    end_all(pid)
+    for stream in streams:
+        os.close(stream.reader)
+    result = {
+        "code": code,
+        "duration_s": time.monotonic() - begun,
+        "stdout": output[0].text(),
+        "stderr": output[1].text(),
+        "cut": any(stream.cut for stream in output),
+    }  # type: dict[str, object]
+    imported = []  # type: list[str]
+    if lines and lines.head and not lines.cut:
+        with contextlib.suppress(ValueError):
+            found = json.loads(lines.text())
+            imported = found.pop("modules")
+            result["lines"] = found
+    return result, imported
 
 
 def answer(control: socket.socket, value: dict) -> None:  # type: ignore[type-arg]

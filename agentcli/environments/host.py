@@ -105,7 +105,7 @@ class HostEnvironment(WorkerFiles):
             if worker:
                 await self._worker()
         sandbox = self._ready()
-        self._guard = Guard(policy.looked_at, policy.quarantine, policy.obeyed)
+        self._guard = Guard(policy.place_here, policy.quarantine, policy.obeyed)
         self.level, self.reason = sandbox.level, sandbox.reason
         if self._network == "allow" and sandbox.level != "none":
             self._proxy = Proxy(self._destinations)
@@ -166,10 +166,10 @@ class HostEnvironment(WorkerFiles):
         restored: list[str] = []
         try:
             plain = stdin is None and not exact and self._proxy is None
-            said = sandbox.line(argv, cwd=cwd, env=env, limits=limits) if plain else None
+            prepared = sandbox.line(argv, cwd=cwd, env=env, limits=limits) if plain else None
             with self._reach() as (reaching, fds):
-                if said is not None:
-                    process = self._supervisor.say(*said, limits, on_output)
+                if prepared is not None:
+                    process = self._supervisor.spawn_line(*prepared, limits, on_output)
                 else:
                     launch = sandbox.launch(
                         proxy.through(argv) if reaching else argv,
@@ -183,11 +183,7 @@ class HostEnvironment(WorkerFiles):
                 result = await process.wait()
         finally:
             restored = guard.end(read_only=sandbox.keeps_read_only)
-        if not restored:
-            return result
-        notes = "".join(f"[agentcli: {line}]\n" for line in restored)
-        gap = "" if not result.stderr or result.stderr.endswith("\n") else "\n"
-        return replace(result, stderr=result.stderr + gap + notes, restored=tuple(restored))
+        return with_restored(result, restored)
 
     async def write(
         self,
@@ -285,6 +281,15 @@ class HostEnvironment(WorkerFiles):
                 raise SandboxError(f"the file worker does not start: {detail[-1]}") from error
             self._link = link
             return link
+
+
+def with_restored(result: ExecResult, restored: Sequence[str]) -> ExecResult:
+    """Add what was put back after a command to its result, and to its stderr for the model."""
+    if not restored:
+        return result
+    notes = "".join(f"[agentcli: {line}]\n" for line in restored)
+    gap = "" if not result.stderr or result.stderr.endswith("\n") else "\n"
+    return replace(result, stderr=result.stderr + gap + notes, restored=tuple(restored))
 
 
 def _destinations(domains: Sequence[str]) -> Destinations:

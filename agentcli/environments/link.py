@@ -94,7 +94,7 @@ class WorkerLink:
 
 def _died() -> EnvironmentOpError:
     return EnvironmentOpError(
-        "the file worker died during this call; it has been started anew, "
+        "the file worker died during this call; it has been restarted, "
         "and whether the call had an effect is unknown",
         code="EPIPE",
     )

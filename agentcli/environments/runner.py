@@ -152,6 +152,15 @@ def started(request: dict[str, Any], given: bytes) -> subprocess.Popen[bytes]:
         )
 
 
+def why_not_started(error: OSError, request: dict[str, Any]) -> str:
+    """One line about a command that could not be started, or its folder."""
+    folder = error.filename == request["cwd"]
+    what = os.strerror(error.errno or 0).lower()
+    if error.errno == errno.ENOENT:
+        what = "no such folder" if folder else "no such program"
+    return (request["cwd"] if folder else request["argv"][0]) + ": " + what
+
+
 def watch(process: subprocess.Popen[bytes], streams: list[Stream], time_s: float) -> str:
     """Wait for the end: returns "" if it ended by itself, "time", or "gone" for the connection."""
     end = time.monotonic() + time_s
@@ -180,14 +189,7 @@ def main() -> None:
     try:
         process = started(request, given)
     except OSError as error:
-        name = request["argv"][0]
-        folder = error.filename == request["cwd"]
-        what = os.strerror(error.errno or 0).lower()
-        if error.errno == errno.ENOENT:
-            what = "no such folder" if folder else "no such program"
-        send(
-            EXIT, json.dumps({"error": (request["cwd"] if folder else name) + ": " + what}).encode()
-        )
+        send(EXIT, json.dumps({"error": why_not_started(error, request)}).encode())
         return
     assert process.stdout is not None and process.stderr is not None
     streams = [

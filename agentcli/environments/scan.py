@@ -73,7 +73,7 @@ class Scan:
             TooMany: there are more than ``most`` files.
         """
         self._most, self._count = most, 0
-        with self._quietly():
+        with self._unreported():
             self.everything()
         self._most = None
 
@@ -104,7 +104,7 @@ class Scan:
         finally:
             os.close(fd)
 
-    def news(self) -> Changes:
+    def take_changes(self) -> Changes:
         """The changes that scans have found since the last call."""
         before, after = self._before, self._after
         self._before, self._after = {}, {}
@@ -161,18 +161,23 @@ class Scan:
                 if name != ".git":
                     self.left_out.add(join(folder, name) + ("/" if is_folder else ""))
                 if name in nodes:
-                    with self._quietly():
+                    with self._unreported():
                         self._gone(folder, name)  # newly ignored, not deleted
                 continue
             seen.add(name)
             # A file that is no longer ignored is not new: undoing its creation would delete it.
-            silent = before is not None and before is not rules and name not in nodes
+            was_ignored = (
+                name not in nodes
+                and before is not None
+                and before is not rules
+                and before.leaves_out(full, name, is_folder)
+            )
             try:
-                if silent and before is not None and before.leaves_out(full, name, is_folder):
-                    with self._quietly():
-                        self._meet(folder, fd, item, is_folder, nodes, deep=deep)
+                if was_ignored:
+                    with self._unreported():
+                        self._visit(folder, fd, item, is_folder, nodes, deep=deep)
                 else:
-                    self._meet(folder, fd, item, is_folder, nodes, deep=deep)
+                    self._visit(folder, fd, item, is_folder, nodes, deep=deep)
             except (FileNotFoundError, NotADirectoryError):
                 seen.discard(name)
             except OSError:
@@ -201,7 +206,7 @@ class Scan:
 
     # -- names ------------------------------------------------------------------------------
 
-    def _meet(
+    def _visit(
         self,
         folder: str,
         fd: int,
@@ -248,7 +253,7 @@ class Scan:
             self.problem = error.message
             entry, info = entry_of(fd, item.name, kind, self._blobs, most=-1)
         if room < info.st_size and kind == stat.S_IFREG and not self.problem:
-            self.problem = "checkpoints hold 2 GiB, or a quarter of what was free on the disk"
+            self.problem = "checkpoints take up 2 GiB, or a quarter of the free disk space"
         newest = max(info.st_mtime_ns, info.st_ctime_ns)
         racy = time.time_ns() - newest < _RACY_NS  # if so, the next scan reads it again
         return Node(entry, None if racy else _signature(info)) if entry else None
@@ -279,7 +284,7 @@ class Scan:
             self._after.pop(path, None)
 
     @contextlib.contextmanager
-    def _quietly(self) -> Iterator[None]:
+    def _unreported(self) -> Iterator[None]:
         """Record what is found inside the ``with`` block as known, not as a change."""
         before, self._quiet = self._quiet, True
         try:

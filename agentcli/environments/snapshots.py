@@ -33,7 +33,7 @@ from agentcli.errors import SnapshotError
 from agentcli.sandbox.inotify import Watch
 
 INDEX = "index.jsonl"
-_ROOM = 2 << 30  # bytes stored for one workspace, if a quarter of the free space is not less
+_ROOM = 2 << 30  # bytes stored for one workspace, or a quarter of the free space if that is less
 _MOST = 400_000  # files of one workspace
 
 
@@ -167,7 +167,7 @@ class Snapshots:
                     self._scan.one(folder)
             with self._keeping():
                 self.blobs.flush()
-            return self._scan.news()
+            return self._scan.take_changes()
 
     def covers(self, path: str) -> bool:
         """Whether a scan would notice a change of this path, relative to the root."""

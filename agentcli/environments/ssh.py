@@ -204,7 +204,7 @@ class SshEnvironment(WorkerFiles):
                 said = (await master.wait()).stderr.strip().splitlines()
                 raise CapabilityError(
                     f'environment "{self.level}": {said[-1] if said else "no answer"}',
-                    hint="Nothing is asked here: try ssh yourself first, and use a key",
+                    hint="ssh cannot ask questions here: run it yourself once, and use a key",
                 )
             await asyncio.sleep(0.02)
 

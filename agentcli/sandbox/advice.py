@@ -25,7 +25,7 @@ _SETTINGS = (
 def for_full(root: str = "/") -> str:
     """What to do to get the full level. ``root`` is the folder with the machine's files."""
     if sys.platform != "linux":
-        return "use Linux, there is none elsewhere"
+        return "use Linux: no other system has it"
     if bwrap.program() is None:
         return INSTALL
     for name, forbidding, what in _SETTINGS:

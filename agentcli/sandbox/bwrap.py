@@ -166,7 +166,7 @@ def _workspace(policy: Policy, files_only: bool) -> list[str]:
         line += ["--bind" if os.path.isdir(there) else "--ro-bind", there, git]
     for path, writable in git_mounts(policy).items():
         line += ["--bind-try" if writable else "--ro-bind-try", path, path]
-    for name in present(policy.looked_at, closed(policy, files_only)):
+    for name in present(policy.place_here, closed(policy, files_only)):
         path = os.path.join(policy.place, name)
         seen = policy.here(path)
         if os.path.exists(seen) and not os.path.islink(seen):

@@ -13,7 +13,6 @@ Does not cover: what the mechanisms themselves leave open; the module of each sa
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import sys
@@ -27,7 +26,7 @@ from agentcli.sandbox import advice, ahead, bwrap, etc, landlock, macos, seccomp
 from agentcli.sandbox.limits import COMMAND, Limits
 from agentcli.sandbox.policy import Policy
 from agentcli.sandbox.process import ExecResult, Launch, Supervisor
-from agentcli.sandbox.removal import remove
+from agentcli.sandbox.removal import remove, remove_abandoned
 
 Level = Literal["full", "reduced", "none"]
 
@@ -40,13 +39,20 @@ class Sandbox:
     """A policy and the level that enforces it. ``reason`` says in a line why it is not full."""
 
     def __init__(
-        self, policy: Policy, level: Level, reason: str = "", *, old: bool = False
+        self,
+        policy: Policy,
+        level: Level,
+        reason: str = "",
+        *,
+        old: bool = False,
+        own_namespaces: bool = False,
     ) -> None:
+        """``old`` is for bubblewrap before 0.8; ``own_namespaces`` for level reduced on Linux."""
         self.policy = policy
         self.level: Level = level
         self.reason = reason
+        self.own_namespaces = own_namespaces
         self._old = old
-        self.own_namespaces = False
         self._scratch: str | None = None
         self._sources = ahead.Sources()
 
@@ -68,56 +74,67 @@ class Sandbox:
         ``files_only`` is for the file worker: nothing but the workspace is writable.
         """
         folder = os.path.normpath(os.path.join(self.policy.workspace, cwd or "."))
-        variables = {**self.policy.env, **(env or {})}
-        files = dict(files or {})
         plain = Launch(
             tuple(argv),
-            variables,
+            {**self.policy.env, **(env or {})},
             folder,
             limits=limits,
             stdin=stdin,
             capture=capture,
             fds=fds or {},
-            files=files,
+            files=files or {},
             disk_path=self.policy.place,
             worker=files_only,
         )
-        if self.level == "full":
-            executable = bwrap.program()
-            if executable is None:
-                raise SandboxError("bubblewrap has gone", hint=advice.for_full())
-            files[bwrap.SECCOMP_FD] = _filter(self.policy, "full", True)
-            files[bwrap.GITCONFIG_FD] = self.policy.gitconfig
-            line = bwrap.arguments(
-                self.policy,
-                folder,
-                argv if files_only else _counted(argv, limits, variables),
-                executable=executable,
-                files_only=files_only,
-                old=self._old,
-            )
-            apart = {"scope": True} if _shares_abstract_sockets(self.policy) else None
-            return replace(plain, argv=tuple(line), cwd="/", landlock=apart)
         if self.level == "none":
             return plain
-        scratch = self._private_folders()
+        if self.level == "full":
+            return self._by_bubblewrap(plain, folder)
         if sys.platform == "darwin":
-            own = [os.path.realpath(f"{scratch}/{name}") for name in ("home", "tmp")]
-            variables.update(HOME=own[0], TMPDIR=own[1])
-            line = macos.arguments(self.policy, argv, own, files_only=files_only)
-            return replace(plain, argv=tuple(line))
+            return self._by_sandbox_exec(plain)
+        return self._by_landlock(plain)
+
+    def _by_bubblewrap(self, plain: Launch, folder: str) -> Launch:
+        executable = bwrap.program()
+        if executable is None:
+            raise SandboxError("bubblewrap has gone", hint=advice.for_full())
+        line = bwrap.arguments(
+            self.policy,
+            folder,
+            plain.argv if plain.worker else _counted(plain.argv, plain.limits, plain.env),
+            executable=executable,
+            files_only=plain.worker,
+            old=self._old,
+        )
+        files = {
+            **plain.files,
+            bwrap.SECCOMP_FD: _filter(self.policy, apart=True),
+            bwrap.GITCONFIG_FD: self.policy.gitconfig,
+        }
+        apart = {"scope": True} if _shares_abstract_sockets(self.policy) else None
+        return replace(plain, argv=tuple(line), cwd="/", files=files, landlock=apart)
+
+    def _by_sandbox_exec(self, plain: Launch) -> Launch:
+        scratch = self._private_folders()
+        home, tmp = (os.path.realpath(f"{scratch}/{name}") for name in ("home", "tmp"))
+        line = macos.arguments(self.policy, plain.argv, (home, tmp), files_only=plain.worker)
+        return replace(plain, argv=tuple(line), env={**plain.env, "HOME": home, "TMPDIR": tmp})
+
+    def _by_landlock(self, plain: Launch) -> Launch:
+        scratch = self._private_folders()
         if self.own_namespaces:
-            wanted = _namespaces(self.policy, scratch, files_only)
+            env, namespaces = plain.env, _namespaces(self.policy, scratch, plain.worker)
             private = [self.policy.home, "/tmp", "/dev/shm"]
         else:
-            wanted = None
-            variables.update(HOME=f"{scratch}/home", TMPDIR=f"{scratch}/tmp")
+            env = {**plain.env, "HOME": f"{scratch}/home", "TMPDIR": f"{scratch}/tmp"}
+            namespaces = None
             private = [f"{scratch}/home", f"{scratch}/tmp", "/dev/shm"]
         return replace(
             plain,
-            seccomp=_filter(self.policy, "reduced", self.own_namespaces),
-            landlock=_rules(self.policy, [] if files_only else private, self.own_namespaces),
-            namespaces=wanted,
+            env=env,
+            seccomp=_filter(self.policy, apart=self.own_namespaces),
+            landlock=_rules(self.policy, [] if plain.worker else private, self.own_namespaces),
+            namespaces=namespaces,
             confine=True,
         )
 
@@ -129,7 +146,7 @@ class Sandbox:
         env: Mapping[str, str] | None = None,
         limits: Limits = COMMAND,
     ) -> tuple[Launch, bytes] | None:
-        """The same as a template and a line for ``Supervisor.say``; None if that cannot be."""
+        """The same as a template and a line for ``Supervisor.spawn_line``; None if impossible."""
         folder = os.path.normpath(os.path.join(self.policy.workspace, cwd or "."))
         inside = None if folder == self.policy.workspace else folder
         line = ahead.line(argv, inside, env or {})
@@ -153,26 +170,13 @@ class Sandbox:
 
     def _private_folders(self) -> str:
         if self._scratch is None:
-            _remove_abandoned()
+            remove_abandoned(tempfile.gettempdir(), _SCRATCH)
             self._scratch = tempfile.mkdtemp(prefix=f"{_SCRATCH}{os.getpid()}-")
             for name in ("home", "tmp", "base", "empty"):
                 os.mkdir(os.path.join(self._scratch, name), 0o700)
             with open(os.path.join(self._scratch, "home", ".gitconfig"), "wb") as file:
                 file.write(self.policy.gitconfig)
         return self._scratch
-
-
-def _remove_abandoned() -> None:
-    """Remove the private folders of processes that were killed before they could do so."""
-    with os.scandir(tempfile.gettempdir()) as entries:
-        for entry in entries:
-            owner = entry.name[len(_SCRATCH) :].partition("-")[0]
-            if not entry.name.startswith(_SCRATCH) or not owner.isdigit():
-                continue
-            with contextlib.suppress(OSError):
-                mine = entry.stat(follow_symlinks=False).st_uid == os.getuid()
-                if mine and entry.is_dir(follow_symlinks=False) and not tree.is_running(int(owner)):
-                    remove(entry.path)
 
 
 def likeliest(policy: Policy, wanted: Level | None = None) -> Sandbox | None:
@@ -186,9 +190,8 @@ def likeliest(policy: Policy, wanted: Level | None = None) -> Sandbox | None:
         return Sandbox(policy, "full")
     if wanted == "full" or _missing_for_reduced():
         return None
-    sandbox = Sandbox(policy, "reduced", _ASKED_FOR if wanted else _instead_of_full(_NO_BWRAP))
-    sandbox.own_namespaces = True
-    return sandbox
+    reason = _ASKED_FOR if wanted else _instead_of_full(_NO_BWRAP)
+    return Sandbox(policy, "reduced", reason, own_namespaces=True)
 
 
 def _instead_of_full(reason: str) -> str:
@@ -232,16 +235,8 @@ async def try_full(supervisor: Supervisor, policy: Policy) -> tuple[Sandbox | No
         return None, f"no system-call filter for {os.uname().machine}"
     if bwrap.program() is None:
         return None, _NO_BWRAP
-    result: ExecResult | None = None
-    for old in (False, True):
-        sandbox = Sandbox(policy, "full", old=old)
-        result = await supervisor.exec(
-            sandbox.launch(("/bin/sh", "-c", "exit 0"), limits=Limits(time_s=10))
-        )
-        if result.success:
-            return sandbox, ""
-    assert result is not None
-    return None, _first_line(result)
+    candidates = [Sandbox(policy, "full", old=old) for old in (False, True)]
+    return await _first_that_runs(supervisor, candidates)
 
 
 async def try_reduced(
@@ -250,23 +245,29 @@ async def try_reduced(
     """The reduced level, with ``reason`` as its own, if a command runs in it; else why not."""
     if missing := _missing_for_reduced():
         return None, missing
-    result: ExecResult | None = None
-    for own_namespaces in (True, False) if sys.platform == "linux" else (False,):
-        if (
-            not own_namespaces
-            and sys.platform == "linux"
-            and policy.network in ("loopback", "allow")
-        ):
-            return None, f"the kernel gives no namespaces, which network {policy.network} needs"
-        sandbox = Sandbox(policy, "reduced", reason)
-        sandbox.own_namespaces = own_namespaces
+    on_linux = sys.platform == "linux"
+    own_network = on_linux and policy.network in ("loopback", "allow")
+    kinds = [True] if own_network else [True, False] if on_linux else [False]
+    candidates = [Sandbox(policy, "reduced", reason, own_namespaces=own) for own in kinds]
+    sandbox, why_not = await _first_that_runs(supervisor, candidates)
+    if sandbox is None and own_network:
+        why_not = f"the kernel gives no namespaces, which network {policy.network} needs"
+    return sandbox, why_not
+
+
+async def _first_that_runs(
+    supervisor: Supervisor, candidates: Sequence[Sandbox]
+) -> tuple[Sandbox | None, str]:
+    """The first sandbox in which a command runs; else None and why the last one fails."""
+    why_not = ""
+    for sandbox in candidates:
         launch = sandbox.launch(("/bin/sh", "-c", "exit 0"), limits=Limits(time_s=10))
         result = await supervisor.exec(launch)
         if result.success:
             return sandbox, ""
         sandbox.close()
-    assert result is not None
-    return None, _first_line(result)
+        why_not = _first_line(result)
+    return None, why_not
 
 
 def _missing_for_reduced() -> str:
@@ -298,9 +299,11 @@ def _counted(argv: Sequence[str], limits: Limits, env: Mapping[str, str]) -> Seq
     return (ahead.SHELL, "-c", script, ahead.SHELL, *argv)
 
 
-def _filter(policy: Policy, level: Level, own_namespaces: bool) -> bytes:
-    """The system-call filter, which permits only socket families that cannot reach outside."""
-    apart = level == "full" or own_namespaces
+def _filter(policy: Policy, *, apart: bool) -> bytes:
+    """The system-call filter, which permits only socket families that cannot reach outside.
+
+    ``apart`` means that the command has private namespaces.
+    """
     unguarded = policy.network == "full" and landlock.version() < landlock.ABSTRACT_SOCKETS
     if apart and not unguarded:
         families = [seccomp.AF_UNIX, seccomp.AF_INET, seccomp.AF_INET6, seccomp.AF_NETLINK]

@@ -4,8 +4,8 @@ Covers: shadow, sudoers, ssh keys and the like, and every file or folder below /
     world-readable (root and members of special groups could read those).
 Does not cover: secrets that the machine itself shows to everybody.
 
-Mounting one copy is cheaper for every command than masking each secret. The copy lies in the user's
-cache folder under a digest of its contents, so it is made once per machine.
+Mounting one copy is cheaper for every command than masking each secret. The copy is in the user's
+cache folder, named by a digest of the names, modes and times in /etc, so it is made only once.
 """
 
 from __future__ import annotations

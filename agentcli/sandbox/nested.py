@@ -7,7 +7,7 @@ folder's change time is compared, which only the kernel sets.
 
 Covers: ``.git`` (folder, file, link) in every folder, ``.git/modules``, ``.git/worktrees``,
     folders that are a bare repository, and the names in ``NAMES``.
-Does not cover: what lies beyond the first ``MOST`` folders (``cut`` says so); ``NAMES`` in folders
+Does not cover: what lies beyond the first ``MOST_FOLDERS`` (``cut`` says so); ``NAMES`` in folders
     of dependencies, which are full of them and which nobody opens as a project.
 """
 
@@ -33,7 +33,7 @@ NAMES = frozenset(
         *(".gemini", ".codex", ".kiro", ".roo", ".continue"),
     }
 )
-MOST = 50_000  # folders of one workspace
+MOST_FOLDERS = 50_000  # of one workspace
 _DEPENDENCIES = frozenset({"node_modules", ".venv", "venv", "site-packages", "vendor"})
 _OF_GIT = frozenset({"objects", "refs", "logs", "hooks", "info"})
 _ENTERED = frozenset({"modules", "worktrees"})  # of ``.git``
@@ -101,7 +101,7 @@ class Nested:
     def _walk(self, start: Iterable[str], before: dict[str, _Folder]) -> None:
         """List these folders and all below them, reusing what ``before`` knows of any."""
         pending = deque(start)
-        while pending and len(self._known) < MOST:  # breadth first: the top matters most
+        while pending and len(self._known) < MOST_FOLDERS:  # breadth first: the top matters most
             path = pending.popleft()
             folder = self._folder(path, before.get(path))
             if folder is not None:

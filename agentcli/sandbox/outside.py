@@ -61,7 +61,7 @@ def without_network(argv: Sequence[str]) -> list[str]:
     """
     program = bwrap.program()
     if program is None:
-        raise ConfigError("offline is set, and without bubblewrap it would have a network")
+        raise ConfigError("offline is set, and only bubblewrap could keep it off the network")
     return [program, "--dev-bind", "/", "/", "--unshare-net", "--die-with-parent", "--", *argv]
 
 

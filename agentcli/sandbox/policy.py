@@ -98,7 +98,7 @@ class Policy:
         return self.copy or self.workspace
 
     @property
-    def looked_at(self) -> str:
+    def place_here(self) -> str:
         """Where this process finds the workspace's content."""
         return self.seen or self.place
 

@@ -264,7 +264,7 @@ class Supervisor:
         self._send_launch(protocol.SPAWN, process._number, launch)
         return process
 
-    def say(
+    def spawn_line(
         self, template: Launch, line: bytes, limits: Limits, on_output: Output | None = None
     ) -> SandboxProcess:
         """Start a command by sending its line to a shell that may be waiting; see ``ahead.py``.

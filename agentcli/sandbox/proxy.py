@@ -39,8 +39,8 @@ ENV = {
 HEAD_BYTES = 65536
 HEAD_S = 30.0
 CONNECT_S = 15.0
-MOST = 256
-"""Connections at once; further ones are closed."""
+MOST_CONNECTIONS = 256
+"""At once; further ones are closed."""
 
 _HOP_BY_HOP = frozenset({"proxy-connection", "proxy-authorization", "connection", "keep-alive"})
 
@@ -73,7 +73,7 @@ class Proxy:
 
     def serve(self, connection: socket.socket) -> bool:
         """Take over a connection; False if there are too many already."""
-        if len(self._tasks) >= MOST:
+        if len(self._tasks) >= MOST_CONNECTIONS:
             return False
         task = asyncio.get_running_loop().create_task(self._serve(connection))
         self._tasks.add(task)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import os
 
+from agentcli.sandbox.tree import is_running
+
 
 def remove(root: str) -> None:
     """Remove a folder as far as possible; never raises OSError.
@@ -36,6 +38,23 @@ def remove(root: str) -> None:
                 os.rmdir(folder)
     with contextlib.suppress(OSError):
         os.rmdir(root)
+
+
+def remove_abandoned(folder: str, prefix: str) -> None:
+    """Remove this user's folders ``PREFIX`` + pid + ``-...`` whose process no longer runs.
+
+    Raises:
+        OSError: ``folder`` cannot be listed.
+    """
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            owner = entry.name.removeprefix(prefix).partition("-")[0]
+            if not entry.name.startswith(prefix) or not owner.isdigit():
+                continue
+            with contextlib.suppress(OSError):
+                mine = entry.stat(follow_symlinks=False).st_uid == os.getuid()
+                if mine and entry.is_dir(follow_symlinks=False) and not is_running(int(owner)):
+                    remove(entry.path)
 
 
 def _opened(folder: str) -> list[os.DirEntry[str]]:

@@ -59,7 +59,7 @@ class _Waiting:
         self.streams = streams
         self._line = line
 
-    def says(self, line: bytes) -> bool:
+    def send(self, line: bytes) -> bool:
         """Send the line, which fits into the pipe; False if the shell is gone."""
         try:
             os.write(self._line, line)
@@ -70,7 +70,7 @@ class _Waiting:
         return True
 
     def close(self) -> None:
-        """End a shell to which ``says`` was never called."""
+        """End a shell to which no line was sent."""
         os.close(self._line)
         self.discard()
 
@@ -193,7 +193,7 @@ class _Supervisor:
         assert self.template is not None
         line = order["line"]
         waiting = self.waiting.pop(0) if self.waiting else self._new_waiting(self.template)
-        while not waiting.says(line):
+        while not waiting.send(line):
             waiting.discard()
             waiting = self._new_waiting(self.template)
         launch = {**self.template, "limits": order["limits"]}

@@ -96,7 +96,7 @@ async def test_effect_and_commit(level: Level, project: Path) -> None:
         "old mode 100644\nnew mode 100755\n",
         "-two\n+TWO\n",
         "deleted file mode 100644\n--- a/src/b.py\n+++ /dev/null\n",
-        "not brought over, being no file: pipe\n",
+        "not applied, as it is not a file: pipe\n",
     ):
         assert line in effect.diff
     assert {file.path for file in PatchSet(effect.diff)} >= {"src/a.py", "src/b.py"}

@@ -98,7 +98,7 @@ async def test_effect_and_commit(level: Level, project: Path, tmp_path: Path) ->
         "deleted folder a/gone\n",
         "+TWO\n three\n+four\n",
         "folder b/src: old mode 755, new mode 700\n",
-        "not brought over, being no file: pipe\n",
+        "not applied, as it is not a file: pipe\n",
     ):
         assert line in effect.diff
     after = content(project)

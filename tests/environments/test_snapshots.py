@@ -231,7 +231,7 @@ def test_no_path_leads_out_of_the_workspace(path: str, root: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("entry", ["", "zip 644", "file 9", "file 7777777777777 x", "dir 1 2 3"])
 def test_an_entry_that_says_nothing_is_refused(entry: str) -> None:
-    with pytest.raises(SnapshotError, match="does not say what stood there"):
+    with pytest.raises(SnapshotError, match="does not describe a file"):
         Entry.parse(entry)
 
 

@@ -36,7 +36,7 @@ class Confined:
             None if more.keys() - {"cwd", "env"} else self.sandbox.line(argv, limits=limits, **more)
         )
         if said is not None:  # the way that tools go
-            return await self.supervisor.say(*said, limits).wait()
+            return await self.supervisor.spawn_line(*said, limits).wait()
         return await self.supervisor.exec(self.sandbox.launch(argv, limits=limits, **more))
 
     async def shell(self, script: str, **more: Any) -> ExecResult:
@@ -75,9 +75,7 @@ async def _tried(supervisor: Supervisor, policy: policies.Policy, level: str) ->
         _MISSING[level] = missing
     if (missing := _MISSING[level]) is not None:
         pytest.skip(missing)
-    sandbox = Sandbox(policy, wanted)
-    sandbox.own_namespaces = level == "reduced"
-    return sandbox
+    return Sandbox(policy, wanted, own_namespaces=level == "reduced")
 
 
 @pytest.fixture

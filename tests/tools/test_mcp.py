@@ -345,7 +345,7 @@ async def test_offline_without_bubblewrap_no_server_starts(
         small, folder=str(tmp_path), cache=tmp_path, environ=os.environ, offline=True
     )
     assert await servers.tools() == []
-    assert "without bubblewrap it would have a network" in servers.notices[0]
+    assert "only bubblewrap could keep it off the network" in servers.notices[0]
     await servers.aclose()
 
 
