@@ -50,7 +50,7 @@ ModelOption = Annotated[
     str | None,
     typer.Option(
         "--model",
-        help="PROVIDER:NAME, such as openai:gpt-6.2-sol; default: by settings, else by keys.",
+        help="PROVIDER:NAME, such as openai:gpt-6.2-sol; default: from settings, else by keys.",
         metavar="MODEL",
         callback=_named,
     ),
@@ -105,7 +105,7 @@ OfflineOption = Annotated[
     bool,
     typer.Option(
         "--offline",
-        help="Reach nothing beyond this machine, not even a model's provider.",
+        help="Use no network outside this machine, not even for a model's provider.",
         rich_help_panel=CONFINEMENT,
     ),
 ]

@@ -129,7 +129,7 @@ def failed(error: AgentCLIError) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class How:
+class BatchOptions:
     """The options that all tasks of a batch share."""
 
     settings: Settings
@@ -141,33 +141,33 @@ class How:
     def check(self, batch: Batch) -> None:
         """Raise UsageError if several attempts are wanted and a task does not allow them."""
         for path in batch.tasks.values() if self.attempts > 1 else ():
-            task = tasks.overridden(tasks.read(path), self.given, self.checks)
+            task = tasks.overridden(tasks.read(path), self.given_flags, self.checks)
             check_attempts(task, self.settings, self.mode)
 
     @property
-    def given(self) -> dict[str, Any]:
+    def given_flags(self) -> dict[str, Any]:
         """The flags that were set on the command line."""
         return {key: value for key, value in self.flags.items() if value is not None}
 
 
-def job_of(batch: Batch, name: str, how: How) -> Job:
+def job_of(batch: Batch, name: str, options: BatchOptions) -> Job:
     """The job for one task; creates its copy of the workspace."""
     return Job(
         name,
         str(batch.tasks[name].resolve()),
         str(batch.copy_of(name)),
-        how.settings.model_dump(mode="json"),
-        how.given,
-        how.mode,
+        options.settings.model_dump(mode="json"),
+        options.given_flags,
+        options.mode,
         batch.sessions.get(name),
-        tuple(how.checks),
-        how.attempts,
+        tuple(options.checks),
+        options.attempts,
     )
 
 
 async def run_local(
     batch: Batch,
-    how: How,
+    options: BatchOptions,
     jobs: int,
     on_event: OnEvent,
     on_end: Callable[[str, dict[str, Any]], None],
@@ -183,12 +183,12 @@ async def run_local(
                 on_end(name, batch.ended[name])
 
     def began(name: str, session: str) -> None:
-        if how.attempts == 1:  # copies of attempts do not survive a crash: nothing to resume
+        if options.attempts == 1:  # copies of attempts do not survive a crash: nothing to resume
             begin(batch, name, session)
 
     async def _result(name: str) -> dict[str, Any]:
         try:
-            job = await asyncio.to_thread(job_of, batch, name, how)
+            job = await asyncio.to_thread(job_of, batch, name, options)
             return await run_job(job, lambda session: began(name, session), on_event)
         except AgentCLIError as error:
             return failed(error)

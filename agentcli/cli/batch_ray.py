@@ -24,7 +24,7 @@ from typing import Any
 
 from agentcli import extras
 from agentcli.cli.batch import Batch, finish, interrupted, is_repository
-from agentcli.cli.batch_jobs import How, Job, failed, job_of, run_job
+from agentcli.cli.batch_jobs import BatchOptions, Job, failed, job_of, run_job
 from agentcli.cli.errors import show_note
 from agentcli.errors import AgentCLIError, ConfigError, InternalError
 from agentcli.sandbox.git import git
@@ -84,7 +84,7 @@ _PACKED = ("archive", "session")
 
 async def run_ray(
     batch: Batch,
-    how: How,
+    options: BatchOptions,
     jobs: int | None,
     on_begin: Callable[[str], None],
     on_end: Callable[[str, dict[str, Any]], None],
@@ -118,7 +118,7 @@ async def run_ray(
         for _ in range(_MOST_LOST):
             try:
                 # The copy is still untouched: a task's changes are written there at its end.
-                job = await asyncio.to_thread(job_of, batch, name, how)
+                job = await asyncio.to_thread(job_of, batch, name, options)
                 text = Path(job.file).read_text("utf-8")
                 sent = Sent(replace(job, session=None), text, is_repository(batch.workspace))
                 archive = await asyncio.to_thread(pack, Path(job.folder))

@@ -21,7 +21,7 @@ from rich.text import Text
 from agentcli.agent.events import Event, StepStarted, ToolStarted
 from agentcli.cli import batch as batches
 from agentcli.cli.batch import Batch
-from agentcli.cli.batch_jobs import How, run_local
+from agentcli.cli.batch_jobs import BatchOptions, run_local
 from agentcli.cli.batch_ray import run_ray, settled
 from agentcli.cli.errors import show_note
 from agentcli.cli.signals import interruptible
@@ -50,23 +50,23 @@ def run_folder(
         TaskError: the folder holds no tasks.
         UsageError: another process runs them, or one cannot be attempted several times.
     """
-    how = How(settings, flags, mode, checks, attempts)
+    options = BatchOptions(settings, flags, mode, checks, attempts)
     with batches.opened(folder, workspace) as batch:
-        how.check(batch)
+        options.check(batch)
         if batch.ended or batch.sessions:
-            show_note(f"going on with a batch: {len(batch.ended)} of {len(batch.tasks)} are done")
+            show_note(f"resuming a batch: {len(batch.ended)} of {len(batch.tasks)} tasks are done")
         if batches.is_repository(workspace) and batches.is_changed(workspace):
             show_note("tasks begin at HEAD: changes that are not committed are left out")
         for result in batch.ended.values():
             _print(result)
-        code = asyncio.run(_run(batch, how, jobs, executor))
+        code = asyncio.run(_run(batch, options, jobs, executor))
         ends = Counter(result["status"] for result in batch.ended.values())
         told = ", ".join(f"{count} {status}" for status, count in sorted(ends.items()))
         show_note(f"{told or 'none ended'}; copies and patches are in {batch.folder}")
     return code or (0 if set(ends) == {"solved"} and not batch.open else 1)
 
 
-async def _run(batch: Batch, how: How, jobs: int | None, executor: str) -> int:
+async def _run(batch: Batch, options: BatchOptions, jobs: int | None, executor: str) -> int:
     task = asyncio.current_task()
     assert task is not None
     progress = Progress(list(batch.open))
@@ -76,9 +76,9 @@ async def _run(batch: Batch, how: How, jobs: int | None, executor: str) -> int:
                 progress.ended(name, batch.ended[name])
             if executor == "ray":
                 with redirect_stdout(sys.stderr):  # for Ray's own output; results bypass it
-                    await run_ray(batch, how, jobs, progress.begun, progress.ended)
+                    await run_ray(batch, options, jobs, progress.begun, progress.ended)
             else:
-                await run_local(batch, how, jobs or 1, progress.event, progress.ended)
+                await run_local(batch, options, jobs or 1, progress.event, progress.ended)
         except asyncio.CancelledError:
             if interruption.exit_code is None:
                 raise

@@ -150,19 +150,20 @@ def chat(
         "chat.mouse": False if no_mouse else None,
     }
     log_to_file()
-    asked = Asked(prompt or "", model, workspace_folder(workspace or Path()), resume, continue_)
-    settings = _settings(asked.folder, flags, profile)
+    folder = workspace_folder(workspace or Path())
+    arguments = Arguments(prompt or "", model, folder, resume, continue_)
+    settings = _settings(folder, flags, profile)
     if plain or not _can_draw():
-        return _plain(_options(asked, settings), settings)
+        return _plain(_options(arguments, settings), settings)
     from agentcli.cli.first_frame import first_frame
 
     with first_frame(settings.chat.theme, settings.mode or AgentMode.ASK):
-        return _full(_options(asked, settings), settings)
+        return _full(_options(arguments, settings), settings)
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What the command line asks for, besides settings."""
+class Arguments:
+    """The arguments of the command line that are not settings."""
 
     prompt: str
     model: str | None
@@ -178,7 +179,7 @@ def _settings(folder: Path, flags: dict[str, Any], profile: str | None) -> Setti
     return config.load(folder, flags=flags, trusted=is_trusted(folder), profile=profile)
 
 
-def _options(asked: Asked, settings: Settings) -> Options:
+def _options(arguments: Arguments, settings: Settings) -> Options:
     """The options of the screen."""
     from agentcli import config
     from agentcli.slash_commands import command_folders
@@ -186,16 +187,16 @@ def _options(asked: Asked, settings: Settings) -> Options:
 
     chosen = settings.chat
     return Options(
-        workspace=asked.folder,
+        workspace=arguments.folder,
         history=config.user_folder() / "history.jsonl",
-        model=asked.model,
+        model=arguments.model,
         mode=settings.mode or AgentMode.ASK.value,
-        session_id=_session(asked),
+        session_id=_session(arguments),
         theme=chosen.theme,
         vim=chosen.keys == "vim",
-        prompt=asked.prompt,
-        command_folders=command_folders(asked.folder),
-        pick=asked.resume == CHOOSE,
+        prompt=arguments.prompt,
+        command_folders=command_folders(arguments.folder),
+        pick=arguments.resume == CHOOSE,
         notify=chosen.notify,
         mouse=chosen.mouse,
         notices=settings.notices,
@@ -300,20 +301,20 @@ def _can_draw() -> bool:
     return os.environ.get("TERM") != "dumb" and all(s is not None and s.isatty() for s in streams)
 
 
-def _session(asked: Asked) -> str | None:
+def _session(arguments: Arguments) -> str | None:
     """The session to resume, if any."""
-    named = asked.resume if asked.resume != CHOOSE else None
-    if named is None and not asked.continue_:
+    named = arguments.resume if arguments.resume != CHOOSE else None
+    if named is None and not arguments.continue_:
         return None
     from agentcli.session import store
 
     if named is not None:
-        if asked.continue_:
+        if arguments.continue_:
             raise UsageError("--resume ID and --continue were both given", hint="Give one of them")
         return store.find_session(named)
-    found = store.list_sessions(asked.folder)
+    found = store.list_sessions(arguments.folder)
     if not found:
         raise UsageError(
-            f"there is no session of {asked.folder} yet", hint="Begin one: agentcli chat"
+            f"there is no session of {arguments.folder} yet", hint="Begin one: agentcli chat"
         )
     return found[0].id

@@ -55,7 +55,7 @@ def show(
 
 @app.command("set")
 def set_(
-    key: Annotated[str, typer.Argument(help="Such as model, or limits.tasks.")],
+    key: Annotated[str, typer.Argument(help="The key, such as model or limits.tasks.")],
     value: Annotated[str, typer.Argument(help="A TOML value; bare words are a string or a list.")],
     project: Annotated[bool, _PROJECT] = False,
     workspace: Annotated[Path, _WORKSPACE] = Path(),
@@ -85,7 +85,7 @@ def set_value(file: Path, key: str, value: str) -> None:
 
 @app.command()
 def unset(
-    key: Annotated[str, typer.Argument(help="Such as model, or limits.tasks.")],
+    key: Annotated[str, typer.Argument(help="The key, such as model or limits.tasks.")],
     project: Annotated[bool, _PROJECT] = False,
     workspace: Annotated[Path, _WORKSPACE] = Path(),
 ) -> None:
@@ -110,7 +110,7 @@ def path(workspace: Annotated[Path, _WORKSPACE] = Path()) -> None:
 
 
 @app.command()
-def key(provider: Annotated[str, typer.Argument(help="Such as openai.")]) -> None:
+def key(provider: Annotated[str, typer.Argument(help="The provider, such as openai.")]) -> None:
     """Store a provider's key in the system's keyring and refer to it in the settings."""
     from agentcli.llm.catalog import PROVIDERS
     from agentcli.llm.keys import keep_key

@@ -37,7 +37,7 @@ DeviceOption = Annotated[
     str | None,
     typer.Option(
         "--device",
-        help="cpu, cuda or cuda:1; default: cuda where there is one.",
+        help="cpu, cuda or cuda:1; default: cuda if there is a GPU.",
         metavar="DEVICE",
         callback=_device,
         rich_help_panel=LOCAL,

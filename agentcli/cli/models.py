@@ -65,52 +65,52 @@ def show(
 ) -> None:
     """Show a model's family, its size, and the memory that it needs with a full context."""
     folder = _open(model, context)
-    from agentcli.llm.local_models import short_count
     from agentcli.model.size import FORMATS, parameters, weight_bytes
 
     shape = folder.config
-    count = parameters(shape)
     window = shape.sequence_len
-    memory = {
-        form: (
-            weight_bytes(shape, form),
-            shape.cache_bytes(window, 4 if form == "float32" else 2),
-        )
-        for form in FORMATS
-    }
-    if as_json:
-        told: dict[str, Any] = {
-            "path": str(folder.path),
-            "family": folder.family,
-            "kind": folder.kind,
-            "parameters": count.total,
-            "layers": shape.n_layer,
-            "context": window,
-            "vocabulary": shape.vocab_size,
-            "chat": _chat(folder),
-            "memory": {
-                form: {"weights": weights, "cache": cache}
-                for form, (weights, cache) in memory.items()
-            },
-        }
-        print(json.dumps(told))
-        return
-    lines = {
+    facts = {
         "path": str(folder.path),
         "family": folder.family,
-        "parameters": f"{short_count(count.total)} ({count.total:,})",
+        "kind": folder.kind,
+        "parameters": parameters(shape).total,
+        "layers": shape.n_layer,
+        "context": window,
+        "vocabulary": shape.vocab_size,
+        "chat": _chat(folder),
+        "memory": {
+            form: {
+                "weights": weight_bytes(shape, form),
+                "cache": shape.cache_bytes(window, 4 if form == "float32" else 2),
+            }
+            for form in FORMATS
+        },
+    }
+    if as_json:
+        print(json.dumps(facts))
+    else:
+        _print_facts(facts, shape)
+
+
+def _print_facts(facts: dict[str, Any], shape: Any) -> None:
+    from agentcli.llm.local_models import short_count
+
+    lines = {
+        "path": facts["path"],
+        "family": facts["family"],
+        "parameters": f"{short_count(facts['parameters'])} ({facts['parameters']:,})",
         "layers": f"{shape.n_layer} of width {shape.n_embd}, {shape.n_head} heads "
         f"({shape.n_kv_head} of keys and values) of {shape.head_dim}",
-        "vocabulary": f"{shape.vocab_size:,}",
-        "context": f"{window:,} tokens",
-        "chat": _chat(folder) or "none: a base model",
+        "vocabulary": f"{facts['vocabulary']:,}",
+        "context": f"{facts['context']:,} tokens",
+        "chat": facts["chat"] or "none: a base model",
     }
     for name, text in lines.items():
         print(escape(f"{name:<12}{text}"))
-    print(f"\nmemory, with a context of {window:,} tokens:")
+    print(f"\nmemory, with a context of {facts['context']:,} tokens:")
     rows = [
-        (form, _size(weights), _size(cache), _size(weights + cache))
-        for form, (weights, cache) in memory.items()
+        (form, _size(used["weights"]), _size(used["cache"]), _size(sum(used.values())))
+        for form, used in facts["memory"].items()
     ]
     for line in table(("FORMAT", "WEIGHTS", "CACHE", "TOTAL"), rows, True):
         print(line)

@@ -192,13 +192,12 @@ def run(
             raise UsageError(f"a folder of tasks takes no {others}")
         from agentcli.cli.batch_view import run_folder
 
-        chosen = mode or settings.mode or AgentMode.AUTO
         return run_folder(
             Path(task),
             folder,
             settings,
             flags=flags,
-            mode=chosen,
+            mode=mode or settings.mode or AgentMode.AUTO,
             checks=check or (),
             jobs=jobs,
             attempts=best_of,
@@ -212,32 +211,34 @@ def run(
     schema = AnswerSchema.read(output_schema) if output_schema else None
     if schema and given.instruction:
         given = replace(given, instruction=f"{given.instruction}\n\n{schema.instruction}")
-    how = mode or settings.mode or (before.mode if before else "") or AgentMode.AUTO
+    chosen_mode = mode or settings.mode or (before.mode if before else "") or AgentMode.AUTO
     job = Job(
         given,
         settings,
         folder,
         session,
-        how,
+        chosen_mode,
         Output(settings.output),
         schema,
         best_of,
         commit,
         tuple(read_image(path, "--image: ") for path in image or ()),
     )
-    if best_of > 1:
-        attempts.check_attempts(given, settings, how)
-        if session:
-            raise UsageError(
-                "--best-of starts a new session for each attempt", hint="Leave out --session"
-            )
-    if commit and (best_of > 1 or how == AgentMode.PLAN or (given.env or settings.env) != "host"):
-        raise UsageError("--commit is for one attempt that changes files of this machine")
+    _check_options(job)
     return asyncio.run(work_on(job))
 
 
-def _is_answer(message: Message) -> bool:
-    return message.role is Role.ASSISTANT and not message.calls
+def _check_options(job: Job) -> None:
+    """Raise UsageError if some of the options exclude each other."""
+    if job.attempts > 1:
+        attempts.check_attempts(job.task, job.settings, job.mode)
+        if job.session:
+            raise UsageError(
+                "--best-of starts a new session for each attempt", hint="Leave out --session"
+            )
+    changes_here = job.mode != AgentMode.PLAN and (job.task.env or job.settings.env) == "host"
+    if job.commit and (job.attempts > 1 or not changes_here):
+        raise UsageError("--commit is for one attempt that changes files of this machine")
 
 
 def _task(path: str | None, prompt: str | None, before: AgentState | None, workspace: Path) -> Task:
@@ -264,6 +265,10 @@ def _task(path: str | None, prompt: str | None, before: AgentState | None, works
         what = "has ended" if before.task else "was never given a task"
         raise UsageError(f"session {before.session_id} {what}", hint="Give it a task to go on")
     return Task("")
+
+
+def _is_answer(message: Message) -> bool:
+    return message.role is Role.ASSISTANT and not message.calls
 
 
 def _of_prompt(text: str) -> Task:

@@ -108,7 +108,7 @@ def export(
 
 @app.command()
 def search(
-    text: Annotated[str, typer.Argument(help="The text to find, in upper or lower case.")],
+    text: Annotated[str, typer.Argument(help="The text to find; case is ignored.")],
     workspace: Annotated[
         Path | None, typer.Option(help="Only sessions of this folder.", metavar="DIR")
     ] = None,

@@ -16,7 +16,7 @@ app = App()
 @app.command("trust")
 def command(
     folder: Annotated[Path, typer.Argument(help="The project.")] = (Path()),
-    remove: Annotated[bool, typer.Option("--remove", help="Trust the folder no longer.")] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Stop trusting the folder.")] = False,
     list_: Annotated[bool, typer.Option("--list", help="List the trusted folders.")] = False,
 ) -> None:
     """Allow a project's own settings, MCP servers, commands and hooks, in this folder and below."""

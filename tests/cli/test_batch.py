@@ -135,7 +135,7 @@ def test_after_a_kill_nothing_is_lost_and_nothing_runs_twice(
     cli.server = second.url
     ended = cli.run(*arguments(tasks, repository, "--jobs", "3"))
     assert ended.code == 0, ended.err
-    assert "going on with a batch" in ended.err
+    assert "resuming a batch" in ended.err
     found = results(ended.out)
     assert sorted(found) == ["one", "three", "two"]
     assert found["one"]["final_answer"] == "Wrote one."
