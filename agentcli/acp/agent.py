@@ -134,7 +134,7 @@ class AcpAgent:
     async def list_sessions(
         self, cwd: str | None = None, cursor: str | None = None, **kwargs: Any
     ) -> ListSessionsResponse:
-        """The sessions on this machine, or in one folder, newest first."""
+        """List the sessions on this machine or of one folder, newest first."""
         found = store.list_sessions(Path(cwd) if cwd else None)
         return ListSessionsResponse(
             sessions=[
@@ -183,14 +183,14 @@ class AcpAgent:
         return SetSessionConfigOptionResponse(config_options=list(session.options()))
 
     async def prompt(self, session_id: str, prompt: Sequence[Any], **kwargs: Any) -> PromptResponse:
-        """Run one turn, sending updates as it goes; answers with how it ended."""
+        """Run one turn, sending updates meanwhile, and answer with the reason for its end."""
         try:
             return await self._session(session_id).turn(prompt)
         except AgentCLIError as error:
             raise request_error(error) from error
 
     async def cancel(self, session_id: str, **kwargs: Any) -> None:
-        """Cancel the turn; its prompt then returns as cancelled."""
+        """Cancel the turn, whose ``prompt`` then returns as cancelled."""
         if session := self._sessions.get(session_id):
             session.cancel()
 
@@ -217,7 +217,7 @@ class AcpAgent:
         return self._sessions[session_id]
 
     async def _opened(self, cwd: str, session_id: str, servers: list[Any] | None) -> Session:
-        """An earlier session, which may already be open."""
+        """Open an earlier session unless it is already open."""
         session = self._sessions.get(session_id) or await self._open(cwd, servers or [], session_id)
         self._tell_commands(session)
         return session
@@ -264,7 +264,7 @@ class AcpAgent:
         return session
 
     def _tell_commands(self, session: Session) -> None:
-        """Send the commands after the pending answer: until then the editor knows no session."""
+        """Send the commands after the pending response, before which the session is unknown."""
         telling = asyncio.create_task(session.tell_commands())
         self._telling.add(telling)
         telling.add_done_callback(self._telling.discard)
@@ -298,7 +298,7 @@ class AcpAgent:
 
 
 def _models(settings: Settings) -> list[str]:
-    """Models to offer: those of the settings and of earlier sessions."""
+    """The models to offer, from the settings and earlier sessions."""
     used = [one.model for one in store.list_sessions()]
     return [name for name in dict.fromkeys([settings.model, *settings.fallback, *used]) if name]
 

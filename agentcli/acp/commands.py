@@ -1,4 +1,4 @@
-"""The commands behind ``/`` in an editor: the user's and the project's own, skills, prompts of
+"""The slash commands in an editor: the user's and the project's own commands, skills, prompts of
 MCP servers, and ``/compact``."""
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ def available(agent: Agent, workspace: Path) -> AvailableCommandsUpdate:
     """The commands that the editor can offer."""
     prompts = prompts_of(agent.context.servers)
     own = own_commands(command_folders(workspace), taken={COMPACT.name})
-    return update_available_commands(map(_told, [COMPACT, *own, *prompts]))
+    return update_available_commands(map(_wire, [COMPACT, *own, *prompts]))
 
 
 async def expanded(text: str, agent: Agent, workspace: Path) -> str:
-    """The text to send: a command is expanded, any other text stays as it is.
+    """Expand a command; any other text is returned unchanged.
 
     Raises:
-        UsageError: there is no command of that name.
-        ToolError: an MCP server does not give the prompt.
+        UsageError: there is no such command.
+        ToolError: an MCP server did not return the prompt.
     """
     if not is_command(text):
         return text
@@ -42,7 +42,7 @@ async def expanded(text: str, agent: Agent, workspace: Path) -> str:
     return await servers.expanded(text) if servers else text
 
 
-def _told(command: Command) -> AvailableCommand:
+def _wire(command: Command) -> AvailableCommand:
     hint = command.argument
     return AvailableCommand(
         name=command.name,

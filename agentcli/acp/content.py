@@ -23,10 +23,10 @@ from agentcli.messages import Image
 
 
 def read(prompt: Sequence[Any]) -> tuple[str, list[Image]]:
-    """The text and the images of a prompt: linked files by path, embedded ones quoted.
+    """The text and images of a prompt; linked files appear as paths, embedded ones are quoted.
 
     Raises:
-        RequestError: the prompt is empty or has a block of a kind that is not supported.
+        RequestError: the prompt is empty, or a block is invalid or of an unsupported kind.
     """
     parts, images = [], []
     for block in prompt:
@@ -50,13 +50,13 @@ def read(prompt: Sequence[Any]) -> tuple[str, list[Image]]:
 
 
 def place(uri: str) -> str:
-    """The path of a ``file:`` URI; any other URI as it is."""
+    """The path of a ``file:`` URI; any other URI unchanged."""
     parts = urlsplit(uri)
     return unquote(parts.path) if parts.scheme == "file" else uri
 
 
 def fenced(text: str) -> str:
-    """Text as a fenced code block of Markdown."""
+    """Text as a fenced Markdown code block."""
     fence = "```"
     while fence in text:
         fence += "`"
@@ -64,7 +64,7 @@ def fenced(text: str) -> str:
 
 
 def _image(data: str, what: str) -> Image:
-    """The image; its type is read from the content, since editors often state a wrong one."""
+    """Decode an image. Its type is read from the content, as editors often state a wrong one."""
     try:
         content = base64.b64decode(data, validate=True)
     except binascii.Error:

@@ -1,6 +1,6 @@
-"""What an editor's user can choose in a session: the permission mode and the model.
+"""The options of a session in an editor: the permission mode and the model.
 
-Modes are sent in both forms that the protocol has: some editors know only the older one.
+Modes are sent in both of the protocol's forms, because some editors only know the older one.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def modes(mode: str) -> SessionModeState:
 
 
 def options(mode: str, model: str, models: Iterable[str]) -> list[SessionConfigOptionSelect]:
-    """The current mode and model with their alternatives; ``models`` are names to offer."""
+    """The current mode and model with their alternatives; ``models`` are the names to offer."""
     return [
         SessionConfigOptionSelect(
             type="select",

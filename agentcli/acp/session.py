@@ -55,7 +55,7 @@ _STOPS = {
 
 
 class Session:
-    """See the module. ``stack`` closes the agent; ``models`` are the names to offer."""
+    """See the module docstring. ``stack`` closes the agent; ``models`` are the names to offer."""
 
     def __init__(
         self,
@@ -76,10 +76,10 @@ class Session:
         self._run: Run | None = None
         self._expanding: asyncio.Future[str] | None = None
 
-    # -- what can be chosen ------------------------------------------------------------------
+    # -- options -----------------------------------------------------------------------------
 
     def modes(self) -> SessionModeState:
-        """The modes, for editors that do not know options."""
+        """The modes, for editors that do not support options."""
         return options.modes(self.agent.session.mode)
 
     def options(self) -> list[SessionConfigOptionSelect]:
@@ -91,16 +91,17 @@ class Session:
         await self.agent.set_mode(mode)
 
     async def set_model(self, name: str) -> None:
-        """Let another model answer the turns that follow.
+        """Switch to another model for the following turns.
 
         Raises:
-            AgentCLIError: a turn is under way, or the model cannot be had; the one before stays.
+            AgentCLIError: a turn is running, or the model is not available. The current model
+                stays.
         """
         await self.agent.set_model(name)
         self._model = name
 
     async def tell_options(self) -> None:
-        """Send the current choices, where something else than an option changed them."""
+        """Send the current options after they changed in some other way than by an option."""
         update = ConfigOptionUpdate(
             session_update="config_option_update", config_options=list(self.options())
         )
@@ -120,11 +121,11 @@ class Session:
     # -- turns -------------------------------------------------------------------------------
 
     async def turn(self, prompt: Sequence[Any]) -> PromptResponse:
-        """Run one turn, sending updates as it goes; returns how it ended.
+        """Run one turn, sending updates meanwhile, and return the reason for its end.
 
         Raises:
-            RequestError: the prompt is not valid, or the run failed.
-            AgentCLIError: the run cannot begin.
+            RequestError: the prompt is invalid, or the run failed.
+            AgentCLIError: the run cannot start.
         """
         text, images = content.read(prompt)
         if is_command(text):
@@ -146,9 +147,9 @@ class Session:
 
     def cancel(self) -> None:
         """Cancel the turn, which then returns as cancelled."""
-        for under_way in (self._expanding, self._run):
-            if under_way is not None:
-                under_way.cancel()
+        for pending in (self._expanding, self._run):
+            if pending is not None:
+                pending.cancel()
 
     async def aclose(self) -> None:
         """Close the agent; the journal stays."""
@@ -158,7 +159,7 @@ class Session:
         await self._stack.aclose()
 
     async def _follow(self, event: Event) -> None:
-        """Send what an event changes apart from the transcript: usage and options."""
+        """Send changes besides the transcript: usage and options."""
         state = self.agent.state
         match event:
             case ModelAnswered(usage=usage) if (window := self.agent.context_window) is not None:
@@ -183,7 +184,7 @@ class Session:
         if state.status in (Status.FAILED, Status.INVALID):
             raise RequestError(_INTERNAL, state.detail or "the run failed")
         if state.detail and state.status is not Status.CANCELLED:
-            # Why the turn ended early, where the stop reason alone does not say it.
+            # The detail says more than the stop reason about why the turn ended early.
             await self._tell(update_agent_message_text(f"\n\n[{state.detail}]"))
         usage = state.used.usage
         return PromptResponse(
@@ -205,6 +206,6 @@ class Session:
 
 
 def request_error(error: AgentCLIError) -> RequestError:
-    """An error of agentcli's as one of JSON-RPC."""
+    """Convert an error of agentcli to a JSON-RPC error."""
     code = _INVALID if error.exit_code == UsageError.exit_code else _INTERNAL
     return RequestError(code, error.line(), {"exit_code": error.exit_code})

@@ -68,15 +68,15 @@ _KINDS: dict[str, ToolKind] = {
 }
 _FETCH = "fetch"
 _STATES: Mapping[str, PlanEntryStatus] = {"done": "completed"}
-"""States of the todo tool for which the protocol has another word."""
+"""States of the todo tool that have another name in the protocol."""
 _MOST_PROGRESS = 20_000
 
 
 class Updates:
     """Turns events into updates, in order.
 
-    ``root`` is the workspace, for absolute paths; ``titled`` tells that the session has its title,
-    which is its first task.
+    ``root`` is the workspace, for absolute paths. ``titled`` means that the session already has a
+    title, which is its first task.
     """
 
     def __init__(self, root: str, *, titled: bool) -> None:
@@ -85,7 +85,7 @@ class Updates:
         self._output: dict[str, str] = {}
 
     def of(self, event: Event) -> Iterator[SessionUpdate]:
-        """The updates of one event, perhaps none."""
+        """The updates for one event, if any."""
         match event:
             case TaskGiven(text=text) if text and not self._titled:
                 self._titled = True
@@ -95,7 +95,7 @@ class Updates:
             case Delta(delta=ThinkingDelta(text)) if text:
                 yield update_agent_thought_text(text)
             case StreamReset(reason=reason):
-                # What was streamed cannot be taken back; the protocol has no word for it.
+                # The protocol has no way to take back text that was already streamed.
                 yield update_agent_message_text(f"\n\n[{reason}; the answer starts over]\n\n")
             case ToolStarted(call=call, tool_kind=kind):
                 yield self.started(call, kind)
@@ -121,7 +121,7 @@ class Updates:
                 yield update_agent_message_text(f"\n\n[{text}]\n")
 
     def of_past(self, event: Event) -> Iterator[SessionUpdate]:
-        """The updates of a recorded event, for an editor that loads a session."""
+        """The updates for a recorded event, for an editor that loads a session."""
         match event:
             case MessageAdded(message=Message(role=Role.USER) as message, mode=""):
                 if message.text:
@@ -137,7 +137,7 @@ class Updates:
                 yield from self.of(event)
 
     def started(self, call: ToolCall, kind: str) -> SessionUpdate:
-        """A call that has begun or waits for permission."""
+        """The update for a call that has started."""
         arguments = _arguments(call)
         return start_tool_call(
             call.id,
@@ -149,9 +149,9 @@ class Updates:
         )
 
     def finished(self, result: ToolResult) -> SessionUpdate:
-        """A finished call: its diffs where it changed files, else its output."""
-        as_it_is = result.name == _FETCH  # Markdown
-        text = tool_content(text_block(result.content)) if as_it_is else _shown(result.content)
+        """The update for a finished call: its diffs if it changed files, else its output."""
+        is_markdown = result.name == _FETCH
+        text = tool_content(text_block(result.content)) if is_markdown else _shown(result.content)
         return update_tool_call(
             result.call_id,
             status="completed" if result.outcome is Outcome.OK else "failed",
@@ -175,7 +175,7 @@ class Updates:
 
 
 def title_of(task: str) -> str:
-    """What a list of sessions shows of one."""
+    """The title of a session, made from its first task."""
     return one_line(task, 80)
 
 
@@ -185,7 +185,7 @@ def kind_of(name: str, kind: str) -> ToolKind:
 
 
 def changed_pieces(diff: str) -> Iterator[tuple[str, str | None, str]]:
-    """(path, old text, new text) of each hunk of a unified diff; old is None for a new file."""
+    """(path, old text, new text) of each hunk of a unified diff; old is None in a new file."""
     if not diff:
         return
     try:
@@ -206,7 +206,7 @@ def _arguments(call: ToolCall) -> Any:
 
 
 def _named_file(arguments: Any) -> list[tuple[str, int | None]]:
-    """The file that a call names and the line where it begins."""
+    """The file in a call's arguments, and the line to start from."""
     if not isinstance(arguments, dict) or not isinstance(arguments.get("path"), str):
         return []
     start = arguments.get("start")

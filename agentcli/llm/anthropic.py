@@ -1,4 +1,4 @@
-"""Anthropic's Messages API, through the official SDK; see ``openai`` for what it is used for."""
+"""Anthropic's Messages API through the official SDK; see ``openai`` for what the SDK does."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from agentcli.llm.transport import Answer, bodiless_error, http_client
 from agentcli.llm.wire_cache import Encoded, WireCache, dumps
 
 MAX_TOKENS = 32_000
-"""The limit of one answer where neither the request nor the model names one; the wire wants one."""
+"""The output limit, which the API requires, if neither the request nor the model has one."""
 
 
 class AnthropicMessages(RemoteModel):
@@ -35,7 +35,7 @@ class AnthropicMessages(RemoteModel):
         super().__init__(endpoint, WireCache(message_wire, tools_wire))
         headers = dict(endpoint.headers)
         if api_key and not base_url.startswith(ANTHROPIC_URL):
-            headers.setdefault("x-api-key", api_key)  # where compatible servers look for it
+            headers.setdefault("x-api-key", api_key)  # compatible servers expect it here
         http = http_client(base_url, endpoint.timeout_s)
         self._client = AsyncAnthropic(
             api_key=api_key or "none",
@@ -63,12 +63,12 @@ class AnthropicMessages(RemoteModel):
         return self._prompt(request, history, given)
 
     def _prompt(self, request: ChatRequest, history: Encoded, given: Mapping[str, Any]) -> bytes:
-        """What is counted, with other fields before it."""
+        """The part of the body that is counted as the prompt, after the ``given`` fields."""
         system, messages = history_wire(history)
         parts = [dumps({"model": self.info.id, **given})[:-1]]
         if request.tools:
             tools = self._cache.tools(request.tools)
-            # Without a system prompt the tools are the stable prefix.
+            # Without a system prompt, the tools are the stable prefix to cache.
             parts.append(b',"tools":' + (tools if system else marked(tools[:-1]) + b"]"))
         if system:
             parts.append(b',"system":' + system)
@@ -95,13 +95,13 @@ class AnthropicMessages(RemoteModel):
                 stream=True,
                 stream_cls=AsyncStream,
             )
-            return cast(httpx2.Response, response)  # cast_to goes before stream_cls
+            return cast(httpx2.Response, response)  # cast_to takes precedence over stream_cls
         except APIStatusError as error:
             headers = error.response.headers
             raise status_error(self._origin, error.status_code, error.body, headers) from error
         except APIConnectionError as error:
             raise connection_error(self._origin, error.__cause__) from error
-        except httpx2.RequestError as error:  # the body of an error broke off
+        except httpx2.RequestError as error:  # the body of an error response broke off
             raise bodiless_error(self._origin, error) from error
 
     def _reader(self, used_ids: Collection[str]) -> AnswerReader:
@@ -109,7 +109,7 @@ class AnthropicMessages(RemoteModel):
 
 
 def connect(endpoint: Endpoint) -> AnthropicMessages:
-    """The client of an endpoint, as the registry asks for it."""
+    """Create a client; called by the registry."""
     return AnthropicMessages(
         endpoint.info, endpoint.api_key, endpoint.base_url, **endpoint.options()
     )

@@ -1,4 +1,4 @@
-"""What the Messages API answers, as our events."""
+"""Turns answers of the Messages API into stream events."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from agentcli.llm.client import (
     ToolCallEnd,
     ToolCallStart,
 )
-from agentcli.llm.counts import told
+from agentcli.llm.counts import reported_usage
 from agentcli.llm.remote import CallIds
 from agentcli.llm.sdk_errors import Origin, broken_error, not_the_protocol
 from agentcli.messages import FinishReason
@@ -29,13 +29,13 @@ _REASONS = {
 
 
 class AnswerReader:
-    """Turns the events of one answer into ours. ``used_ids`` are the call ids of the history."""
+    """Reads one answer. ``used_ids`` are the call ids already in the history."""
 
     def __init__(self, origin: Origin, used_ids: Collection[str]) -> None:
         self._origin = origin
         self._ids = CallIds(used_ids)
         self._numbers = itertools.count()
-        self._places: dict[int, int] = {}  # which block an index means: some servers use one again
+        self._places: dict[int, int] = {}  # index to block number: some servers reuse indexes
         self._kinds: dict[int, str] = {}
         self._inputs: dict[int, Any] = {}
         self._written: set[int] = set()
@@ -46,7 +46,7 @@ class AnswerReader:
         self.whole = self.done = False
 
     def body(self, data: Mapping[str, Any]) -> Iterator[StreamEvent]:
-        """A whole answer is its blocks, one after another."""
+        """Turn a complete answer into events, block by block."""
         content = data.get("content")
         if not isinstance(content, list):
             raise not_the_protocol(self._origin, "something other than a message")
@@ -62,7 +62,7 @@ class AnswerReader:
         self.whole = True
 
     def event(self, data: Mapping[str, Any]) -> Iterator[StreamEvent]:
-        """The events of one event."""
+        """Turn one server-sent event into stream events."""
         index = data.get("index")
         index = index if isinstance(index, int) else 0
         if data.get("type") == "content_block_start":
@@ -88,7 +88,7 @@ class AnswerReader:
                 self.whole = self.done = True
 
     def end(self, *, marked: bool) -> Iterator[StreamEvent]:
-        """The events that close the answer; see ``Reader``."""
+        """Close the answer; see ``Reader``."""
         if not self._begun:
             raise not_the_protocol(self._origin, "something other than a message")
         if not self.whole:
@@ -137,7 +137,7 @@ class AnswerReader:
         yield ToolCallEnd(index)
 
     def _count(self, usage: object) -> Iterator[StreamEvent]:
-        """Later counts replace earlier ones, field by field."""
+        """Merge new counts field by field: later ones replace earlier ones."""
         if not isinstance(usage, Mapping):
             return
         self._usage |= {name: value for name, value in usage.items() if value is not None}
@@ -147,10 +147,10 @@ class AnswerReader:
         ]
         details = self._usage.get("output_tokens_details")
         numbers = all(isinstance(count, int | float) for count in counts)
-        yield told(
-            given=sum(counts) if numbers and min(counts) >= 0 else counts,
+        yield reported_usage(
+            prompt=sum(counts) if numbers and min(counts) >= 0 else counts,
             cached=counts[1],
-            kept=counts[2],
-            made=self._usage.get("output_tokens"),
-            thought=details.get("thinking_tokens") if isinstance(details, Mapping) else 0,
+            cache_written=counts[2],
+            output=self._usage.get("output_tokens"),
+            reasoning=details.get("thinking_tokens") if isinstance(details, Mapping) else 0,
         )

@@ -1,7 +1,8 @@
-"""Our messages as Anthropic's Messages API wants them.
+"""Encodes messages for Anthropic's Messages API.
 
-Leading system messages become the top-level prompt. Later ones stay in their place, as marked text
-in the user's turn: not every model takes the role there, and moving them would break the prefix.
+Leading system messages become the top-level prompt. Later ones stay in place as marked text in
+the user's turn: not every model accepts that role there, and moving them would change the cached
+prefix.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _NOT_IN_IDS = re.compile(r"[^a-zA-Z0-9_-]")
 
 
 def message_wire(message: Message) -> bytes:
-    """The content blocks of one message, joined by commas; there is always at least one."""
+    """The content blocks of one message, at least one, joined by commas."""
     blocks = [block for part in message.parts for block in _blocks(message, part)]
     if not blocks:
         blocks = [{"type": "text", "text": "(nothing)"}]
@@ -68,15 +69,15 @@ def _result(result: ToolResult) -> dict[str, Any]:
 
 
 def safe_id(call_id: str) -> str:
-    """An id of another provider, in the letters that are allowed here."""
+    """Another provider's call id, restricted to the characters allowed here."""
     return _NOT_IN_IDS.sub("_", call_id)
 
 
 def history_wire(history: Encoded) -> tuple[bytes, bytes]:
-    """The ``system`` and the ``messages`` array, with their cache marks.
+    """The ``system`` and ``messages`` arrays with cache marks.
 
-    Marked are the end of the stable prefix (the tools stand before it), the last turn, and the
-    turn before that: it is where the last request wrote its cache entry.
+    Marks are at the end of the stable prefix (tools, then system prompt) and of the last two user
+    turns: the last request wrote its cache entry at the earlier of the two.
     """
     leading = len(list(takewhile(lambda m: m.role is Role.SYSTEM, history.messages)))
     system = b",".join(history.wires[:leading])
@@ -99,7 +100,7 @@ def history_wire(history: Encoded) -> tuple[bytes, bytes]:
 
 
 def marked(wire: bytes) -> bytes:
-    """Blocks whose last one carries a cache mark."""
+    """Add a cache mark to the last block."""
     return wire[:-1] + _MARK
 
 
@@ -108,7 +109,7 @@ def _in_place(message: Message) -> bytes:
 
 
 def tools_wire(tools: Sequence[ToolDefinition]) -> bytes:
-    """The offered tools, encoded."""
+    """Encode the offered tools."""
     return dumps(
         [
             {

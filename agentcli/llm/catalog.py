@@ -1,4 +1,4 @@
-"""What is known of providers and models without asking them."""
+"""Built-in knowledge about providers and models."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ ANTHROPIC_URL = "https://api.anthropic.com"
 class Provider:
     """A named server.
 
-    ``base_url_env`` is the variable by which the provider's own tools override the address.
-    ``reasoning_field`` is where the server wants its reasoning back in later requests;
-    ``priced_by`` its name in the price tables.
+    ``base_url_env`` is the variable that overrides the address in the provider's own tools.
+    ``reasoning_field`` is the message field in which the server expects its reasoning back.
+    ``priced_by`` is the provider's name in the price tables.
     """
 
     base_url: str
@@ -36,7 +36,7 @@ class Provider:
 
 
 class Options(TypedDict, total=False):
-    """What may be said of an endpoint beside its address and key; see ``Endpoint``."""
+    """Options of an endpoint besides its address and key; see ``Endpoint``."""
 
     key_name: str
     headers: Mapping[str, str]
@@ -47,10 +47,10 @@ class Options(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Everything that is needed to reach a model at a provider.
+    """Everything needed to reach a model at a provider.
 
-    ``timeout_s`` bounds the silence between two reads. Without ``streaming`` answers come in one
-    piece, and fold to the same. ``key_name`` is the variable that holds the key, for messages.
+    ``timeout_s`` limits the silence between two reads. Without ``streaming``, answers arrive in
+    one piece and fold to the same. ``key_name`` is the key's variable, for error messages.
     """
 
     info: ModelInfo
@@ -64,7 +64,7 @@ class Endpoint:
     reasoning_field: str = ""
 
     def options(self) -> Options:
-        """All but model, address, wire and key."""
+        """All fields except model, address, API and key."""
         return {
             "key_name": self.key_name,
             "headers": self.headers,
@@ -118,9 +118,9 @@ PROVIDERS: dict[str, Provider] = {
 }
 
 DEFAULT_MODELS = {"anthropic": "claude-sonnet-5-5", "openai": "gpt-6.2-sol"}
-"""What is used without --model, in order of preference."""
+"""Models used without ``--model``, in order of preference."""
 
-# Longest match first.
+# The first match counts.
 _WINDOWS: tuple[tuple[str, int], ...] = (
     (r"gpt-6", 1_050_000),
     (r"gpt-5\.6", 1_050_000),
@@ -144,13 +144,13 @@ _WINDOWS: tuple[tuple[str, int], ...] = (
 
 
 def context_window(model: str) -> int | None:
-    """Tokens that a model takes, by its name; a router's path before it is skipped."""
+    """A model's context window in tokens by its name, ignoring a router's path before it."""
     name = model.rpartition("/")[2]
     return next((size for pattern, size in _WINDOWS if re.match(pattern, name)), None)
 
 
 def reasons(model: str) -> bool:
-    """Whether this is one of OpenAI's own reasoning models, which the Responses API serves best."""
+    """Whether this is an OpenAI reasoning model, which works best with the Responses API."""
     found = re.match(r"o[134](?:-|$)|gpt-(\d+)", model)
     if found is None or "-chat" in model:
         return False

@@ -1,7 +1,7 @@
-"""What turns conversations into tokens for models whose tokens we handle ourselves, and back.
+"""Interfaces between conversations and tokens, for models that run on this machine.
 
-A ``Dialogue`` writes one family's conversations: agentcli's own (``nanochat_dialogue``), or those
-of a folder with a chat template (``template_dialogue``).
+There is a ``Dialogue`` for agentcli's own format (``nanochat_dialogue``) and one for models with
+a chat template (``template_dialogue``).
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from agentcli.messages import FinishReason, Message
 
 
 class TokenCodec(Protocol):
-    """What a format needs of a tokenizer. Ordinary text never becomes a special token."""
+    """The part of a tokenizer that formats need. Ordinary text never becomes a special token."""
 
     def encode(self, text: str) -> list[int]:
-        """Tokens of ordinary text."""
+        """Encode ordinary text."""
         ...
 
     def special_id(self, text: str) -> int:
-        """The token of a special text such as ``<|bos|>``; raises for any other."""
+        """The id of a special token such as ``<|bos|>``; raises for any other text."""
         ...
 
     def token_bytes(self, token: int) -> bytes:
@@ -35,7 +35,7 @@ _Kept = TypeVar("_Kept")
 
 
 class Recent(Generic[_Kept]):
-    """What is kept of the conversations that were used last, by their names."""
+    """Keeps values for the most recently used conversations."""
 
     def __init__(self, new: Callable[[], _Kept], most: int = 16) -> None:
         self._new = new
@@ -43,7 +43,7 @@ class Recent(Generic[_Kept]):
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
 
     def of(self, name: str) -> _Kept:
-        """What is kept of a conversation; new if there is nothing."""
+        """The value for a conversation, new if there is none."""
         found = self._kept.pop(name) if name in self._kept else self._new()
         self._kept[name] = found
         while len(self._kept) > self._most:
@@ -55,23 +55,23 @@ class ChatParser(Protocol):
     """Reads one answer token by token."""
 
     def feed(self, token: int) -> list[StreamEvent]:
-        """The events that this token completes."""
+        """Take one token and return the events it completes."""
         ...
 
     def finish(self, reason: FinishReason | None = None) -> list[StreamEvent]:
-        """The events that are left when no more tokens come; the last one is ``Finished``.
+        """End the answer and return the remaining events, the last of them ``Finished``.
 
-        ``reason``: why the engine stopped, where it was not the model's own end.
+        ``reason`` is why the engine stopped, or None if the model itself ended the answer.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A conversation in tokens, the model's turn opened at the end.
+    """A conversation in tokens, ending with the start of the model's turn.
 
-    ``rewritten`` says why it does not go on from the tokens of the last request, if it does not.
-    ``pieces`` are the texts that the tokens stand for, in their order; ``thinking`` see
+    ``rewritten`` says why the tokens do not extend those of the last request; empty if they do.
+    ``pieces`` are consecutive parts of the prompt, as text and tokens. For ``thinking`` see
     ``agentcli.inference.turn_grammar``.
     """
 
@@ -82,31 +82,31 @@ class Prompt:
 
 
 class Dialogue(Protocol):
-    """One family's conversations. Keeps the tokens that the model said, by conversation."""
+    """Conversations in one family's format. Keeps the tokens of the model's own turns."""
 
     def prompt(self, request: ChatRequest, window: int) -> Prompt:
-        """The conversation within ``window`` tokens, room for an answer left.
+        """Encode the conversation within ``window`` tokens, leaving room for an answer.
 
         Raises:
             ContextWindowError: it does not fit.
-            ModelError: the model's template does not take it.
+            ModelError: the model's template does not accept it.
         """
         ...
 
     def turn(self, request: ChatRequest, prompt: Prompt) -> Mapping[str, Any]:
-        """What the engine process must know to mask the turn, see ``agentcli.inference.host``."""
+        """What the engine process needs to constrain the turn; see ``agentcli.inference.host``."""
         ...
 
     def parser(self, request: ChatRequest, prompt: Prompt) -> ChatParser:
-        """A reader for one answer."""
+        """A parser for one answer."""
         ...
 
     def said(
         self, request: ChatRequest, prompt: Prompt, message: Message, tokens: Sequence[int]
     ) -> None:
-        """The model answered with ``tokens``, which read as ``message``."""
+        """Record that the model answered with ``tokens``, parsed as ``message``."""
         ...
 
     def size_of(self, message: Message) -> int:
-        """The tokens of one message, about."""
+        """The approximate number of tokens of one message."""
         ...

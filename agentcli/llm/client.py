@@ -1,8 +1,8 @@
-"""One protocol over every model, local or remote.
+"""One protocol for every model, local or remote.
 
-A client streams; ``chat`` is the fold of that stream, so both give the same answer. A client
-never retries and raises only errors of ``agentcli.errors``: retrying is the kernel's, where it
-is visible as an event.
+Clients stream, and ``chat`` folds the stream, so both give the same answer. A client raises only
+errors of ``agentcli.errors`` and never retries: the kernel does, where retries are visible as
+events.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ from agentcli.messages import (
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What is known of a model. ``context_window`` and ``max_output`` in tokens; None: unknown.
+    """Facts about a model.
 
-    ``fits_itself``: its client keeps a long conversation within the window.
+    ``context_window`` and ``max_output`` are in tokens, None if unknown. ``fits_itself`` means
+    that the client itself keeps long conversations within the window.
     """
 
     id: str
@@ -44,7 +45,7 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to draw tokens. None leaves the choice to the model's own default."""
+    """Sampling options; None means the model's default."""
 
     max_tokens: int | None = None
     temperature: float | None = None
@@ -55,10 +56,11 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """One question to a model.
+    """One request to a model.
 
-    ``conversation`` names what a cache may extend. ``argument_text`` is bound by the kernel for
-    local models: the text that an argument must be a piece of.
+    ``conversation`` identifies the conversation for caches. The kernel binds ``argument_text`` for
+    local models: from a tool's name and its arguments so far, it returns the text of which the
+    next argument must be a substring.
     """
 
     messages: tuple[Message, ...]
@@ -77,7 +79,7 @@ class TextDelta:
 
 @dataclass(frozen=True, slots=True)
 class ThinkingDelta:
-    """More of the model's reasoning; a signature or opaque data closes its block."""
+    """More of the model's reasoning; a signature or opaque data ends its block."""
 
     text: str
     signature: str = ""
@@ -86,7 +88,7 @@ class ThinkingDelta:
 
 @dataclass(frozen=True, slots=True)
 class ToolCallStart:
-    """A tool call begins. ``index`` tells parallel calls apart."""
+    """A tool call begins. ``index`` distinguishes parallel calls."""
 
     index: int
     id: str
@@ -95,7 +97,7 @@ class ToolCallStart:
 
 @dataclass(frozen=True, slots=True)
 class ToolCallDelta:
-    """More of a call's argument text."""
+    """More of the JSON text of a call's arguments."""
 
     index: int
     arguments: str
@@ -103,16 +105,16 @@ class ToolCallDelta:
 
 @dataclass(frozen=True, slots=True)
 class ToolCallEnd:
-    """A call is complete as the model wrote it."""
+    """A call is complete."""
 
     index: int
 
 
 @dataclass(frozen=True, slots=True)
 class UsageDelta:
-    """Tokens used by this call so far; the last one holds.
+    """Tokens used by this request so far; the last event counts.
 
-    ``doubt`` is what of the server's counts cannot be; then none of them is believed.
+    ``doubt`` names an impossible count of the server, in which case ``usage`` is empty.
     """
 
     usage: Usage
@@ -121,7 +123,7 @@ class UsageDelta:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The end mark; a stream without one is broken."""
+    """The end of the answer; a stream without it is broken."""
 
     reason: FinishReason
 
@@ -133,7 +135,7 @@ StreamEvent: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class ChatResponse:
-    """A whole answer. ``cut_calls`` counts calls that had begun and were never ended."""
+    """A whole answer. ``cut_calls`` counts tool calls that were dropped as incomplete."""
 
     message: Message
     finish_reason: FinishReason
@@ -142,27 +144,31 @@ class ChatResponse:
 
 
 class LLMClient(Protocol):
-    """A model that can be asked."""
+    """A model."""
 
     @property
     def info(self) -> ModelInfo:
-        """What is known of it."""
+        """Facts about the model."""
         ...
 
     def stream(self, request: ChatRequest) -> AsyncIterator[StreamEvent]:
-        """The answer as it comes, ending with ``Finished``. Raises ``ProviderError``."""
+        """Stream the answer, ending with ``Finished``.
+
+        Raises:
+            ProviderError: the request failed or the answer broke off.
+        """
         ...
 
     async def count_tokens(self, request: ChatRequest, *, exact: bool = False) -> TokenCount:
-        """Prompt tokens of the request. With ``exact`` the provider may be asked for them.
+        """Count the request's prompt tokens; with ``exact``, the provider may be asked.
 
         Raises:
-            ProviderError: it was asked, and did not answer.
+            ProviderError: the provider was asked and did not answer.
         """
         ...
 
     def size_of(self, message: Message) -> int:
-        """About the tokens of one message."""
+        """The approximate number of tokens of one message."""
         ...
 
     async def aclose(self) -> None:
@@ -172,7 +178,7 @@ class LLMClient(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EditPlace:
-    """A piece of a file that may want another text; ``cost`` is 0 for the likeliest places."""
+    """A piece of a file that may need an edit; ``cost`` is 0 for the likeliest places."""
 
     path: str
     old: str
@@ -181,23 +187,23 @@ class EditPlace:
 
 @runtime_checkable
 class Proposes(Protocol):
-    """A client that can answer one request in several ways at once."""
+    """A client that can propose several answers to one request."""
 
     def propose(
         self, request: ChatRequest, count: int, places: Sequence[EditPlace] = ()
     ) -> AsyncIterator[ChatResponse]:
-        """Different whole answers, the likeliest first. Each is a call of an offered tool.
+        """Stream different whole answers, likeliest first, each a call of an offered tool.
 
-        ``places`` are looked at before others.
+        ``places`` are tried before others.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Reuse:
-    """What the last request found in a cache: ``held`` tokens, of which ``reused`` served it.
+    """Cache use of the last request: of ``held`` cached tokens, ``reused`` could be used.
 
-    ``why`` says why it was not all of them; empty where it was.
+    ``why`` gives the reason if they are fewer; otherwise it is empty.
     """
 
     held: int = 0
@@ -207,7 +213,7 @@ class Reuse:
 
 @runtime_checkable
 class TellsReuse(Protocol):
-    """A client whose cache is its own, so that it knows what became of it."""
+    """A client that owns its cache and can report its use."""
 
     reuse: Reuse
 
@@ -225,10 +231,10 @@ class StreamFold:
         self._usage = Usage()
         self._reason: FinishReason | None = None
         self.begun = False
-        """Whether there was any event."""
+        """Whether any event has been added."""
 
     def add(self, event: StreamEvent) -> None:
-        """Take one more event."""
+        """Add one event."""
         self.begun = True
         match event:
             case TextDelta(text):
@@ -256,14 +262,14 @@ class StreamFold:
 
     @property
     def usage(self) -> Usage:
-        """What was counted so far, also of an answer that breaks off."""
+        """The usage so far, which is also valid for an answer that breaks off."""
         return self._usage
 
     def response(self) -> ChatResponse:
-        """The answer so far.
+        """The whole answer.
 
         Raises:
-            StreamBrokenError: the stream had no end mark.
+            StreamBrokenError: the stream has not ended with ``Finished``.
         """
         if self._reason is None:
             raise StreamBrokenError("the model's answer ended before its end mark")
@@ -276,8 +282,8 @@ class StreamFold:
             parts[place] = ToolCall(call.id, call.name, "".join(self._arguments[index]))
             if index not in self._ended:
                 cut.add(place)
-        # A call that the token limit cut through must never run; the last one is suspect even
-        # where a provider closes it properly.
+        # A call cut off by the token limit must never run. The last call is suspect even if the
+        # provider closes it properly.
         if self._reason is FinishReason.LENGTH and parts and isinstance(parts[-1], ToolCall):
             cut.add(len(parts) - 1)
         kept = tuple(part for place, part in enumerate(parts) if place not in cut)
@@ -295,7 +301,7 @@ class StreamFold:
 
 
 async def chat(client: LLMClient, request: ChatRequest) -> ChatResponse:
-    """Ask and wait for the whole answer: the fold of ``stream``."""
+    """Fold ``stream`` into the whole answer. Raises what ``stream`` raises."""
     fold = StreamFold()
     async for event in client.stream(request):
         fold.add(event)

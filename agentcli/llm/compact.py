@@ -1,9 +1,9 @@
-"""Tool results made short for a model with a small context window.
+"""Shortens tool results for a model with a small context window.
 
-Pure functions of the text that the tools return, used alike for training and in use. Sizes are in
-characters. What a small model needs of a test run: whether it passed, the first failures with the
-frames inside the workspace, the names of what failed, the counts. unittest's report is brought
-into the form of pytest's, so that there is one form to learn.
+Pure functions of a tool's text, the same in training and in use. Sizes are in characters. From a
+test run, a small model needs the verdict, the first failures with the frames inside the
+workspace, the names of failed tests, and the counts. Reports of unittest are rewritten in
+pytest's form, so that the model has only one form to learn.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MAX_MATCHES = 30
 
 _CHECKS = ("run_tests", "run_build", "run_lint")
 _BLOCK = re.compile(r"_{2,} (?P<name>.+?) _{2,}$|(?:FAIL|ERROR): (?P<case>\S+)(?P<where>.*)$")
-# pytest's subtests are told apart by what stands in brackets; one of a test is enough.
+# pytest distinguishes subtests by the text in brackets; one per test is enough.
 _SUBTESTS_TOO = re.compile(r", \d+ subtests \w+")
 _SUBTEST = re.compile(r"SUBFAILED(?:\(.*\)|\[.*\]) (?=\S+::)")
 _PARAMETERS = re.compile(r" (?:\(.*\)|\[.*\])$")
@@ -48,7 +48,7 @@ _ADDRESS = re.compile(r" at 0x[0-9a-f]+(?=>)")
 
 
 def compact(name: str, content: str) -> str:
-    """The result of the tool ``name`` as a small model reads it."""
+    """Shorten a result of the tool ``name``."""
     if name in _CHECKS:
         return _check(content)
     lines = content.split("\n")
@@ -65,7 +65,7 @@ def _narrow(line: str) -> str:
 
 
 def _read(text: str) -> str:
-    """Whole lines from the start, and where to go on."""
+    """Whole lines from the start, and where to read on."""
     kept = text[:RESULT_CHARS].rsplit("\n", 1)[0]
     last = _NUMBERED.match(kept.rsplit("\n", 1)[-1])
     after = int(last[1]) + 1 if last else 1
@@ -81,7 +81,7 @@ def _ends(text: str) -> str:
 
 
 def _check(content: str) -> str:
-    """The verdict, up to ``MAX_BLOCKS`` failures, the names of what failed, the counts."""
+    """The verdict, up to ``MAX_BLOCKS`` failures, the names of failed tests, the counts."""
     verdict, *lines = content.split("\n")
     if lines and lines[0].startswith("$ "):
         del lines[0]
@@ -136,10 +136,10 @@ def _unittest_counts(ran: int, counts: str) -> str:
 
 
 def _unittest_name(case: str, where: str) -> str:
-    """``test_a`` of ``(tests.test_x.X.test_a)`` as ``FAILED tests/test_x.py::X::test_a``."""
+    """Turn ``test_a (tests.test_x.X.test_a)`` into ``FAILED tests/test_x.py::X::test_a``."""
     found = re.match(r" \(([\w.]+)\)", where)
     parts = found[1].split(".") if found else []
-    if parts and parts[-1] != case:  # Python 3.10 leaves the method out
+    if parts and parts[-1] != case:  # Python 3.10 omits the method
         parts.append(case)
     if len(parts) < 3 or parts[0] == "unittest":
         return f"ERROR {case}"
@@ -153,7 +153,7 @@ def _is_progress(line: str) -> bool:
 def _block(lines: Sequence[str]) -> list[str]:
     """One failure: its name, the frames inside the workspace, the error."""
     kept: list[str] = []
-    outside = diff = plain = False  # plain: a traceback as Python prints it
+    outside = diff = plain = False  # plain: a traceback printed by Python itself
     for line in lines[1:]:
         diff = line.startswith("E  ") and (diff or _DIFF.match(line) is not None)
         if diff:
@@ -181,5 +181,5 @@ def _block(lines: Sequence[str]) -> list[str]:
 
 
 def _short(line: str) -> str:
-    """Without the folders of absolute paths to Python files, and without addresses."""
+    """Drop memory addresses and the folders of absolute paths to Python files."""
     return _ADDRESS.sub("", _FOLDERS.sub("", line))

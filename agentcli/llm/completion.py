@@ -1,4 +1,4 @@
-"""Bare completion: a prompt goes in, text of one or several rows comes out as it is written."""
+"""Plain text completion: streams one or more continuations of a prompt."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ from agentcli.model.folder import open_folder
 from agentcli.model.tokenizer import NANOCHAT_SPECIAL, Tokenizer
 from agentcli.settings import LocalSettings
 
-# The in-stream block is shown with its marks; other special tokens are not text.
+# In-stream blocks are shown with their marks; other special tokens are hidden.
 _SHOWN = ("<|python_start|>", "<|python_end|>", "<|output_start|>", "<|output_end|>")
 _ENDED = -1
 
 
 @dataclass(frozen=True)
 class Wishes:
-    """What is asked of a completion; ``sampling`` holds what was chosen, the rest is the model's.
+    """Options of a completion.
 
-    ``schema`` is a JSON Schema that the text must fit.
+    Options missing from ``sampling`` have the model's defaults. ``schema`` is a JSON Schema that
+    the text must match.
     """
 
     num_samples: int = 1
@@ -40,7 +41,7 @@ class Wishes:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """More text of a row."""
+    """More text of one row."""
 
     row: int
     text: str
@@ -48,7 +49,7 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """All rows have ended: why each did, and what it took. Times in seconds."""
+    """All rows have ended: the reason for each, token counts, and times in seconds."""
 
     finishes: tuple[str, ...]
     tokens: tuple[int, ...]
@@ -59,14 +60,16 @@ class Ended:
 
     @property
     def tokens_per_s(self) -> float:
-        """Of all rows together, after the prompt."""
+        """Decoding speed of all rows together, without the prompt."""
         return sum(self.tokens) / self.decode_s if self.decode_s else 0.0
 
 
 class Completer:
-    """One model on this machine. ``path`` None is the embedded one; ``aclose`` ends its process.
+    """One model on this machine, the embedded one if ``path`` is None. Must be closed.
 
-    Raises CheckpointError or ModelError for a folder without a model that can be run.
+    Raises:
+        CheckpointError: the folder's files cannot be read.
+        ModelError: the folder has no model that can be run.
     """
 
     def __init__(self, path: Path | None, settings: LocalSettings) -> None:
@@ -76,7 +79,7 @@ class Completer:
         self._stops = self.folder.stop_ids(self.tokenizer)
 
     def tokens(self, prompt: str, *, chat: bool = False) -> list[int]:
-        """The prompt in tokens: as text that goes on, or with ``chat`` as a user's message.
+        """Encode the prompt as text to continue, or with ``chat`` as a user's message.
 
         Raises:
             UsageError: the prompt is empty, or the model has no chat template.
@@ -96,11 +99,11 @@ class Completer:
     async def complete(
         self, tokens: Sequence[int], wishes: Wishes, run: Run | None = None
     ) -> AsyncGenerator[Written | Ended, None]:
-        """Text as it comes, and the end. ``run`` gives the result of an in-stream block.
+        """Stream the text, then ``Ended``. ``run`` returns the result of an in-stream block.
 
         Raises:
-            ModelError: the request cannot be met.
-            ServerError: the process died.
+            ModelError: the request cannot be fulfilled.
+            ServerError: the model's process died.
         """
         python = run is not None and set(NANOCHAT_SPECIAL) <= set(self.tokenizer.special)
         request = {

@@ -1,4 +1,4 @@
-"""The tokens that a server says it has counted, as far as they can be believed."""
+"""Checks the token counts that servers report."""
 
 from __future__ import annotations
 
@@ -6,26 +6,37 @@ from agentcli.llm.client import UsageDelta
 from agentcli.messages import Usage
 
 MOST = 100_000_000
-"""Tokens of one call; no model's window comes near."""
+"""Upper limit of plausible counts, far above any model's window."""
 
 
-def told(
-    *, given: object, cached: object = 0, kept: object = 0, made: object = 0, thought: object = 0
+def reported_usage(
+    *,
+    prompt: object,
+    cached: object = 0,
+    cache_written: object = 0,
+    output: object = 0,
+    reasoning: object = 0,
 ) -> UsageDelta:
-    """The usage of a call: its prompt, what of that was cached and is kept, its answer.
+    """The usage of one request from a server's counts; None counts as 0.
 
-    None counts as 0. One count that cannot be is reason to believe none of them: a budget would
-    end a run for nothing, or never. A part that is more than its whole is taken for all of it.
+    If one count is impossible, none is trusted: a budget would end a run too early, or never.
+    A part that exceeds its whole is reduced to it.
     """
-    counts = {"input": given, "cached": cached, "kept": kept, "output": made, "reasoning": thought}
+    counts = {
+        "input": prompt,
+        "cached": cached,
+        "cache write": cache_written,
+        "output": output,
+        "reasoning": reasoning,
+    }
     numbers = {name: 0 if value is None else _number(value) for name, value in counts.items()}
     for name, number in numbers.items():
         if number is None:
             shown = repr(counts[name])
             return UsageDelta(Usage(), f"{name} tokens: {shown[:40]}{'...' * (len(shown) > 40)}")
-    prompt, read, written, answer, thinking = (number or 0 for number in numbers.values())
+    given, read, written, answer, thinking = (number or 0 for number in numbers.values())
     return UsageDelta(
-        Usage(prompt, min(read, prompt), min(written, prompt), answer, min(thinking, answer))
+        Usage(given, min(read, given), min(written, given), answer, min(thinking, answer))
     )
 
 

@@ -1,4 +1,4 @@
-"""The local model's kernels, built for this processor when they are first wanted."""
+"""Builds the local model's native kernels for this processor when they are first needed."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from agentcli.model.kernel_build import build_commands, compiler, library_name
 from agentcli.sandbox.limits import Limits
 from agentcli.sandbox.process import Launch, Supervisor
 
-# Two seconds are usual; a busy machine takes longer.
+# A build usually takes two seconds, and longer on a busy machine.
 _LIMITS = Limits(time_s=120, memory_bytes=2 << 30, file_bytes=16 << 20, disk_bytes=64 << 20)
 
 
 async def built_kernels(supervisor: Supervisor) -> Path | None:
-    """The library, from the cache folder or made now; None without a compiler, or where it fails:
-    the model then computes with PyTorch alone."""
+    """The library, from the cache folder or built now.
+
+    None if there is no compiler or the build fails; the model then uses PyTorch alone.
+    """
     library = cache_folder() / "kernels" / library_name()
     if library.exists():
         return library
@@ -40,7 +42,7 @@ async def built_kernels(supervisor: Supervisor) -> Path | None:
                 )
                 if not (await supervisor.exec(launch)).success:
                     return None
-            os.replace(made, library)  # whole at once: another process may be looking
+            os.replace(made, library)  # atomically: another process may be looking for it
     except (OSError, SandboxError):
         return None
     with contextlib.suppress(OSError):

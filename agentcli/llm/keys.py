@@ -1,4 +1,4 @@
-"""Where a provider's key comes from: its variable, the user's command, or the system's keyring."""
+"""Finds a provider's API key in its variable, by the user's command, or in the system's keyring."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from agentcli.sandbox.outside import output_of
 from agentcli.settings import ProviderSettings
 
 SERVICE = "agentcli"
-"""Under which the keyring holds keys, with the provider as the user's name."""
+"""The service name in the keyring; the user name is the provider."""
 
 _COMMAND_S = 30.0
 
@@ -18,11 +18,11 @@ _COMMAND_S = 30.0
 def find_key(
     provider: str, variable: str, chosen: ProviderSettings, environ: Mapping[str, str]
 ) -> str:
-    """The key; empty for a provider that needs none.
+    """Find the key; empty for a provider that needs none.
 
     Raises:
-        AuthenticationError: there is none, or what was found cannot be one.
-        ConfigError: the keyring is not to be had.
+        AuthenticationError: no key was found, or it has invalid characters.
+        ConfigError: the keyring cannot be used.
     """
     key, source = environ.get(variable, "").strip() if variable else "", variable
     if not key and chosen.api_key_command:
@@ -55,16 +55,16 @@ def find_key(
 
 
 def has_source(variable: str, chosen: ProviderSettings, environ: Mapping[str, str]) -> bool:
-    """Whether a key may be found, without looking further than the environment."""
+    """Whether a key may be found, judged by environment and settings alone."""
     found = environ.get(variable) or chosen.api_key_command or chosen.api_key_keyring
     return bool(found)
 
 
 def keep_key(provider: str, key: str) -> None:
-    """Put a key into the system's keyring.
+    """Store a key in the system's keyring.
 
     Raises:
-        ConfigError: the keyring is not to be had.
+        ConfigError: the keyring cannot be used.
     """
     _keyring("set_password", provider, key)
 

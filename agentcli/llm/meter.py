@@ -1,7 +1,7 @@
-"""Counts as one model does: by OpenAI's vocabularies, which are shipped, else by an estimate.
+"""Counts tokens for one model, with one of OpenAI's vocabularies or by an estimate.
 
-Nothing is ever downloaded. What a provider reports of its own counting calibrates every later
-estimate for its model.
+The vocabularies are part of the package; nothing is downloaded. The counts that a provider
+reports calibrate later estimates for its model.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from agentcli.llm.tokens import Count, estimate, message_tokens, vocabulary_of
 from agentcli.messages import Message
 
 _BOUNDS = (0.25, 4.0)
-"""How far off the tokens of a text can be."""
+"""Limits of the calibration factor."""
 _FOLDER = Path(__file__).parent / "vocabularies"
 
 _CL100K = (
@@ -35,7 +35,7 @@ _PATTERNS = {"o200k_base": _O200K, "cl100k_base": _CL100K}
 
 @functools.cache
 def vocabulary(name: str) -> tiktoken.Encoding:
-    """A shipped vocabulary. The first time takes a quarter of a second: do it in a thread."""
+    """Load a vocabulary. The first call takes 0.25 s, so make it in a thread."""
     return tiktoken.Encoding(
         name, pat_str=_PATTERNS[name], mergeable_ranks=_ranks(name), special_tokens={}
     )
@@ -53,7 +53,7 @@ def _ranks(name: str) -> dict[bytes, int]:
 
 
 class Meter:
-    """Counts for one model; what its provider reports corrects what is counted later."""
+    """Counts tokens for one model, calibrated by its provider's reports."""
 
     def __init__(self, model: str = "") -> None:
         self._vocabulary = vocabulary_of(model)
@@ -62,36 +62,36 @@ class Meter:
 
     @property
     def sharper(self) -> bool:
-        """Whether ``sharpen`` would do anything."""
+        """Whether ``sharpen`` would have an effect."""
         return self._vocabulary is not None and self._count is estimate
 
     def sharpen(self) -> None:
-        """Count by the model's own vocabulary from here on. Takes a while: call it in a thread."""
+        """Use the model's own vocabulary from now on. Slow at first, so call it in a thread."""
         if self._vocabulary is not None:
             encode = vocabulary(self._vocabulary).encode_ordinary
             self._count = lambda text: len(encode(text))
             self._factor, self._constant = 1.0, 0.0
 
     def text(self, text: str) -> float:
-        """A text's tokens, not yet corrected."""
+        """The tokens of a text, not calibrated."""
         return self._count(text)
 
     def message(self, message: Message) -> float:
-        """A message's tokens, not yet corrected."""
+        """The tokens of a message, not calibrated."""
         return message_tokens(message, self._count)
 
     def corrected(self, tokens: float) -> int:
-        """Tokens of a message as the provider would count them, about."""
+        """The calibrated tokens of a message."""
         return round(tokens * self._factor)
 
     def request(self, tokens: float) -> int:
-        """Tokens of a whole request as the provider would count them, about."""
+        """The calibrated tokens of a whole request."""
         return max(1, round(tokens * self._factor + self._constant))
 
     def report(self, counted: float, reported: int) -> None:
-        """The provider says that a request ``counted`` here to so many tokens has ``reported``."""
+        """Calibrate: the provider ``reported`` so many tokens for a request ``counted`` here."""
         if counted > 0 and reported > 0:
             least, most = _BOUNDS
             self._factor = min(max(reported / counted, least), most)
-            # What is beyond the bounds does not grow with the text: a prompt of the server's own.
+            # An excess beyond the bounds is constant, such as the server's own system prompt.
             self._constant = max(0.0, reported - counted * self._factor)

@@ -1,7 +1,7 @@
-"""Conversations with the embedded model and others of its kind, in ``NanochatFormat``.
+"""Conversations in ``NanochatFormat``, for the embedded model and others of its kind.
 
-The model's own turns go back as the tokens that it sampled, since their text may be split in
-other ways. Where a conversation grows too long, old results are left out of it.
+The model's own turns are sent back as the tokens it sampled, because their text may be tokenised
+differently. If a conversation grows too long, old results are left out.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from agentcli.messages import FinishReason, Message, Role, ToolDefinition
 from agentcli.model.tokenizer import Tokenizer
 
 ANSWER_TOKENS = 640
-"""Room that is kept for an answer where the conversation is long."""
+"""Room kept free for an answer in a long conversation."""
 
 _PYTHON_START, _PYTHON_END = "<|python_start|>", "<|python_end|>"
 
@@ -43,7 +43,7 @@ _Said = tuple[str, tuple[tuple[str, str], ...]]
 
 @dataclass
 class _Conversation:
-    """Tokens of the model's own turns by what they say, and which results are left out."""
+    """The sampled tokens of the model's turns by content, and the results left out."""
 
     turns: dict[_Said, list[int]] = field(default_factory=dict)
     short: frozenset[int] = frozenset()
@@ -98,11 +98,11 @@ class NanochatDialogue:
         turns[_said(message)] = list(tokens)
 
     def size_of(self, message: Message) -> int:
-        """The tokens of one message, as it stands."""
+        """The number of tokens of one message."""
         return len(self._format.segments([message])[0].tokens)
 
     def _pieces(self, messages: Sequence[Message], conversation: _Conversation) -> list[list[int]]:
-        """The tokens of each message; sampled ones where the model itself said it."""
+        """The tokens of each message, as sampled if the model wrote it."""
         pieces: list[list[int]] = []
         start = self._tokenizer.special_id("<|assistant_start|>")
         for message, segment in zip(messages, self._format.segments(messages), strict=True):
@@ -117,7 +117,7 @@ class NanochatDialogue:
 
 
 class _InlineParser:
-    """Reads an answer; an in-stream block that ends it becomes a call."""
+    """Reads an answer. An in-stream block at its end becomes a tool call."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
@@ -146,12 +146,12 @@ class _InlineParser:
 
 
 def _said(message: Message) -> _Said:
-    """What a turn says; the ids of its calls are given by others."""
+    """A key for a turn's content, without call ids, which the model does not choose."""
     return message.text, tuple((call.name, call.arguments) for call in message.calls)
 
 
 def offered(tool: ToolDefinition) -> Mapping[str, Any]:
-    """A tool as the engine process is told of it."""
+    """A tool's definition in the form that the engine process expects."""
     return {
         "name": tool.name,
         "parameters": tool.parameters,

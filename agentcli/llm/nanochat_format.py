@@ -1,7 +1,7 @@
-"""The embedded model's own grammar: messages as tokens and tokens as stream events.
+"""The embedded model's conversation format: messages to tokens, and tokens to stream events.
 
-``NanochatFormat`` is the grammar of the embedded model and of nanochat's checkpoints, used word
-for word alike in training and in use::
+``NanochatFormat`` is used by the embedded model and nanochat's checkpoints, identically in
+training and in use::
 
     conversation = <|bos|> [system] { user | turn | result }
     system       = <|system_start|> text <|system_end|>
@@ -13,16 +13,17 @@ for word alike in training and in use::
     output       = <|output_start|> text <|output_end|>
 
 A turn is one answer of the model: text, or calls, or text and then calls. It always ends with
-``<|assistant_end|>``; after calls their results follow, then the next ``<|assistant_start|>``.
-Where the tokenizer is nanochat's own and has no ``<|system_start|>``, a system message joins the
-next user message by a blank line, as nanochat's own rendering does.
-A call is the JSON that ``json.dumps(..., ensure_ascii=False)`` writes, the keys of ``arguments``
-in the order of the tool's parameters. Tools are not described in the prompt: the model knows
-them from training. Results are shortened by ``agentcli.llm.compact`` before they are encoded.
+``<|assistant_end|>``. The results of its calls follow, then the next ``<|assistant_start|>``.
+nanochat's own tokenizer has no ``<|system_start|>``; a system message then precedes the next user
+message, separated by a blank line, as in nanochat's own rendering.
 
-The in-stream block (``python_start`` to ``output_end``) is part of a turn: whoever decodes runs
-the expression and forces the output. In messages it is an assistant message that ends in one call
-of the tool ``INLINE_TOOL``, its result, and an assistant message that goes on.
+A call is JSON as written by ``json.dumps(..., ensure_ascii=False)``, with the keys of
+``arguments`` in the order of the tool's parameters. Tools are not described in the prompt: the
+model knows them from training. ``agentcli.llm.compact`` shortens results before they are encoded.
+
+The in-stream block (``python_start`` to ``output_end``) is part of a turn: the decoder runs the
+expression and forces the output. In messages, it is an assistant message that ends with one call
+of ``INLINE_TOOL``, the result, and an assistant message that continues.
 
 A model that cannot do what is asked calls ``DECLINE_TOOL`` with one argument, ``reason``: one
 honest sentence for the user and what to do instead.
@@ -73,7 +74,7 @@ SPECIAL_TOKENS = (
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """The tokens of one message; ``mask`` is 1 where the model speaks."""
+    """The tokens of one message; ``mask`` is 1 for the model's own tokens."""
 
     tokens: list[int]
     mask: list[int]
@@ -81,7 +82,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A whole conversation in tokens."""
+    """The tokens of a conversation; ``mask`` as in ``Segment``."""
 
     tokens: list[int]
     mask: list[int]
@@ -106,7 +107,7 @@ class _Pen:
 
 
 class NanochatFormat:
-    """The grammar in the module's docstring."""
+    """Encodes conversations in the format that the module's docstring describes."""
 
     def __init__(self, codec: TokenCodec) -> None:
         self._codec = codec
@@ -115,9 +116,10 @@ class NanochatFormat:
     def segments(
         self, messages: Sequence[Message], *, silent: Collection[int] = ()
     ) -> list[Segment]:
+        """One segment for each message; messages whose index is in ``silent`` have mask 0."""
         segments: list[Segment] = []
-        inline = False  # the turn of the message before is still open
-        before = ""  # a system message that has no marks of its own
+        inline = False  # whether the previous message's turn is still open
+        before = ""  # a system message without marks of its own
         for index, message in enumerate(messages):
             pen = _Pen(self._codec)
             if index == 0:
@@ -145,6 +147,7 @@ class NanochatFormat:
     def render(
         self, messages: Sequence[Message], *, answer: bool = False, silent: Collection[int] = ()
     ) -> Rendered:
+        """The whole conversation; with ``answer``, it ends with the start of the model's turn."""
         tokens: list[int] = []
         mask: list[int] = []
         for segment in self.segments(messages, silent=silent):
@@ -168,18 +171,18 @@ def _knows(codec: TokenCodec, mark: str) -> bool:
 
 
 def call_text(call: ToolCall) -> str:
-    """What stands between ``call_start`` and ``call_end``."""
+    """The text between ``call_start`` and ``call_end``."""
     name = json.dumps(call.name, ensure_ascii=False)
     return f'{{"name": {name}, "arguments": {call.arguments or "{}"}}}'
 
 
 def arguments_text(**arguments: object) -> str:
-    """Arguments as the model writes them: keys in the order given."""
+    """Arguments as the model writes them, with keys in the given order."""
     return json.dumps(arguments, ensure_ascii=False)
 
 
 def inline_source(call: ToolCall) -> str:
-    """The expression of an in-stream call, or its raw arguments when they are something else."""
+    """The expression of an in-stream call, or its raw arguments if they have no expression."""
     try:
         value = json.loads(call.arguments)
     except ValueError:
@@ -194,7 +197,7 @@ def _is_inline(message: Message) -> bool:
 
 
 def is_open(messages: Sequence[Message]) -> bool:
-    """Whether the last turn goes on: its in-stream result was the last message."""
+    """Whether the last turn is still open, because the last message is an in-stream result."""
     if len(messages) < 2 or messages[-1].role is not Role.TOOL:
         return False
     return messages[-2].role is Role.ASSISTANT and _is_inline(messages[-2])
@@ -229,11 +232,11 @@ _CALL_HEAD = re.compile(r'\s*\{\s*"name"\s*:\s*"((?:[^"\\]|\\.)*)"\s*,\s*"argume
 
 
 class NanochatParser:
-    """Reads one answer of a model that speaks ``NanochatFormat``.
+    """Reads one answer in ``NanochatFormat``.
 
-    In-stream blocks give no events: whoever decodes runs them, and the kernel hears of them as
-    calls of ``INLINE_TOOL``. A call that is not what the grammar says comes out as it was written,
-    so that dispatch can tell the model what is wrong with it.
+    In-stream blocks give no events: the decoder runs them, and the kernel receives them as calls
+    of ``INLINE_TOOL``. A malformed call is passed on as written, so that dispatch can tell the
+    model what is wrong.
     """
 
     def __init__(self, codec: TokenCodec) -> None:
@@ -242,7 +245,7 @@ class NanochatParser:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._place = "text"  # or: call, python, output
         self._call = ""  # text of the open call
-        self._sent = -1  # characters of the call that were looked at; -1: its head is not complete
+        self._sent = -1  # characters of the call already processed; -1 until its head is complete
         self._calls = 0
         self.done = False
 
@@ -255,7 +258,7 @@ class NanochatParser:
         return list(self._text(self._decoder.decode(self._codec.token_bytes(token))))
 
     def finish(self, reason: FinishReason | None = None) -> list[StreamEvent]:
-        """The last events. Without an end mark the answer was cut: its open call stays open."""
+        """The last events. Without an end mark the answer was cut off, and so was its open call."""
         events = list(self._text(self._decoder.decode(b"", final=True)))
         if reason is None and self.done:
             reason = FinishReason.TOOL_CALLS if self._calls else FinishReason.STOP
@@ -289,10 +292,10 @@ class NanochatParser:
             yield from self._call_progress()
 
     def _call_progress(self) -> Iterator[StreamEvent]:
-        """Arguments as they come, one character behind: the last brace closes the call."""
+        """Stream the arguments, one character behind, because the last brace closes the call."""
         if self._sent < 0:
             head = _CALL_HEAD.match(self._call)
-            # A head that may still grow by white space is not complete.
+            # Wait: the head may still grow by white space.
             if head is None or head.end() == len(self._call):
                 return
             self._sent = head.end()
@@ -321,6 +324,6 @@ class NanochatParser:
 
 
 def _name_of(text: str) -> str:
-    """The name in a call that is not what the grammar says, as far as it can be read."""
+    """The name in a malformed call, if it can be read."""
     found = re.search(r'"name"\s*:\s*"([^"\\]*)"', text)
     return found[1] if found else "invalid_call"

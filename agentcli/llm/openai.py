@@ -1,8 +1,8 @@
-"""OpenAI Chat Completions, and every server that speaks it, through the official SDK.
+"""OpenAI Chat Completions, and every compatible server, through the official SDK.
 
-The SDK builds and sends requests and names the errors; its retries are off. Bodies are joined from
-messages encoded once each, and answers are read as plain JSON events, because compatible servers
-leave the SDK's types in many small ways (see ``openai_answer``).
+The SDK sends requests and classifies errors; its retries are off. Bodies are joined from messages
+that are encoded only once. Answers are read as plain JSON events, because compatible servers
+deviate from the SDK's types in many small ways (see ``openai_answer``).
 """
 
 from __future__ import annotations
@@ -63,15 +63,15 @@ class OpenAIChat(RemoteModel):
 
 
 def connect(endpoint: Endpoint) -> OpenAIChat:
-    """The client of an endpoint, as the registry asks for it."""
+    """Create a client; called by the registry."""
     return OpenAIChat(endpoint.info, endpoint.api_key, endpoint.base_url, **endpoint.options())
 
 
 def sdk_client(endpoint: Endpoint) -> AsyncOpenAI:
-    """The SDK's client on one connection of our own, without its retries."""
+    """The SDK's client on our own HTTP client, without retries."""
     http = http_client(endpoint.base_url, endpoint.timeout_s)
     client = AsyncOpenAI(
-        api_key=endpoint.api_key or "none",  # the SDK wants one; servers without keys ignore it
+        api_key=endpoint.api_key or "none",  # the SDK requires one
         base_url=endpoint.base_url,
         default_headers=endpoint.headers,
         max_retries=0,
@@ -79,26 +79,26 @@ def sdk_client(endpoint: Endpoint) -> AsyncOpenAI:
         http_client=http,
     )
     if not endpoint.base_url.startswith(OPENAI_URL):
-        # Read from the environment by the SDK; they are OpenAI's alone.
+        # The SDK reads them from the environment, but they concern only OpenAI itself.
         client.organization = client.project = None
     return client
 
 
 async def post(client: AsyncOpenAI, path: str, body: bytes, origin: Origin) -> httpx2.Response:
-    """Send one request; returns when the head of a successful answer is there.
+    """Send one request and return once the head of a successful answer has arrived.
 
     Raises:
-        ProviderError: an error status, or no answer.
+        ProviderError: the server answered with an error status, or not at all.
     """
     try:
         response = await client.post(
             path, content=body, cast_to=httpx2.Response, stream=True, stream_cls=AsyncStream
         )
-        return cast(httpx2.Response, response)  # cast_to goes before stream_cls
+        return cast(httpx2.Response, response)  # cast_to takes precedence over stream_cls
     except APIStatusError as error:
         headers = error.response.headers
         raise status_error(origin, error.status_code, error.body, headers) from error
     except APIConnectionError as error:
         raise connection_error(origin, error.__cause__) from error
-    except httpx2.RequestError as error:  # the body of an error broke off
+    except httpx2.RequestError as error:  # the body of an error response broke off
         raise bodiless_error(origin, error) from error

@@ -1,11 +1,12 @@
-"""What Chat Completions servers answer, as our events.
+"""Turns answers of Chat Completions servers into stream events.
 
-Servers differ from the letter of the format in many small ways; what is met here: calls without an
-id or an index, one index or one id for several calls, arguments as an object or null, all in one
-chunk, a finish reason of "stop" though there are calls, or none at all before ``[DONE]``.
+Servers deviate from the format in many small ways. Handled here: calls without an id or index, one
+index or id for several calls, arguments as an object or null, everything in one chunk, the finish
+reason "stop" despite calls, and no finish reason at all before ``[DONE]``.
 
-Some want things back unread: ``extra_content`` of a call (Gemini's signatures) stands before its
-call as ``Thinking.data``, ``reasoning_details`` (OpenRouter) at the end of the answer.
+Some servers expect opaque data back, which is kept as ``Thinking.data``: a call's
+``extra_content`` (Gemini's signatures) before the call, ``reasoning_details`` (OpenRouter) at the
+end of the answer.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from agentcli.llm.client import (
     ToolCallStart,
     UsageDelta,
 )
-from agentcli.llm.counts import told
+from agentcli.llm.counts import reported_usage
 from agentcli.llm.openai_request import sealed
 from agentcli.llm.remote import CallIds
 from agentcli.llm.sdk_errors import Origin, broken_error, not_the_protocol, stream_error
@@ -51,7 +52,7 @@ class _Call:
 
 
 class AnswerReader:
-    """Turns the chunks of one answer into events. ``used_ids`` are the call ids of the history."""
+    """Reads one answer. ``used_ids`` are the call ids already in the history."""
 
     def __init__(self, origin: Origin, used_ids: Collection[str]) -> None:
         self._origin = origin
@@ -66,15 +67,15 @@ class AnswerReader:
 
     @property
     def whole(self) -> bool:
-        """Whether the finish reason is there; only the usage can follow."""
+        """Whether the finish reason has come; only the usage can follow."""
         return bool(self.finish)
 
     def body(self, data: Mapping[str, Any]) -> Iterator[StreamEvent]:
-        """A whole answer is one big chunk."""
+        """Turn a complete answer into events: it is like one big chunk."""
         return self.event(data)
 
     def event(self, data: Mapping[str, Any]) -> Iterator[StreamEvent]:
-        """The events of one chunk."""
+        """Turn one chunk into events."""
         choices = data.get("choices")
         choice = choices[0] if isinstance(choices, list) and choices else None
         if isinstance(choice, Mapping):
@@ -90,7 +91,7 @@ class AnswerReader:
             yield _usage(usage)
 
     def end(self, *, marked: bool) -> Iterator[StreamEvent]:
-        """The events that close the answer; see ``Reader``."""
+        """Close the answer; see ``Reader``."""
         if marked and not self._is_chat:
             raise not_the_protocol(self._origin, "something other than a chat completion")
         if not self.finish and not (marked and all(map(_is_whole, self._calls))):
@@ -133,7 +134,7 @@ class AnswerReader:
                     yield from self._call_piece(piece, position if len(calls) > 1 else None)
 
     def _parts(self, parts: list[Any]) -> Iterator[StreamEvent]:
-        """Content as a list of parts, as Mistral's reasoning models send it."""
+        """Handle content that is a list of parts, as from Mistral's reasoning models."""
         for part in parts:
             if not isinstance(part, Mapping):
                 continue
@@ -169,7 +170,7 @@ class AnswerReader:
     def _call_of(
         self, piece: Mapping[str, Any], function: Mapping[str, Any], position: int | None
     ) -> _Call:
-        """The call that a piece belongs to; a new one where it cannot be an open one."""
+        """The call that a piece belongs to, new if it cannot be one of the open calls."""
         wire_id, index = str(piece.get("id") or ""), piece.get("index")
         if not isinstance(index, int):
             index = position
@@ -189,7 +190,7 @@ class AnswerReader:
 
 
 def _begins_anew(open_call: _Call, wire_id: str, function: Mapping[str, Any]) -> bool:
-    """Whether a piece in the place of an open call is the start of another one."""
+    """Whether a piece with the index of an open call starts a new call."""
     name = str(function.get("name") or "")
     if not name:
         return False
@@ -202,7 +203,7 @@ def _begins_anew(open_call: _Call, wire_id: str, function: Mapping[str, Any]) ->
 
 
 def _merge(details: list[dict[str, Any]], piece: dict[str, Any]) -> None:
-    """Join the pieces of one detail: texts grow, other fields are replaced."""
+    """Join the pieces of one detail: append texts, replace other fields."""
     place = [piece.get(name) for name in ("type", "index", "id")]
     for known in details:
         if [known.get(name) for name in ("type", "index", "id")] == place:
@@ -231,12 +232,12 @@ def _text_of(arguments: object) -> str:
 
 def _usage(usage: Mapping[str, Any]) -> UsageDelta:
     prompt, completion = _details(usage, "prompt"), _details(usage, "completion")
-    return told(
-        given=usage.get("prompt_tokens"),
+    return reported_usage(
+        prompt=usage.get("prompt_tokens"),
         cached=prompt.get("cached_tokens") or usage.get("prompt_cache_hit_tokens"),
-        kept=prompt.get("cache_write_tokens"),
-        made=usage.get("completion_tokens"),
-        thought=completion.get("reasoning_tokens"),
+        cache_written=prompt.get("cache_write_tokens"),
+        output=usage.get("completion_tokens"),
+        reasoning=completion.get("reasoning_tokens"),
     )
 
 

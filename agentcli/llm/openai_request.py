@@ -1,4 +1,4 @@
-"""Our messages as Chat Completions wants them."""
+"""Encodes messages for Chat Completions."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from agentcli.messages import Image, Message, Role, Text, Thinking, ToolCall, To
 
 
 def message_wire(message: Message, provider: str, reasoning_field: str = "") -> dict[str, Any]:
-    """One message. Content is never null, also where there is none.
+    """Encode one message. Its content is never null.
 
-    ``reasoning_field`` names the field in which this provider wants its reasoning back.
+    ``reasoning_field`` is the field in which this provider expects its reasoning back.
     """
     match message.role:
         case Role.TOOL:
@@ -31,12 +31,12 @@ def message_wire(message: Message, provider: str, reasoning_field: str = "") -> 
 
 
 def sealed(provider: str, **fields: Any) -> str:
-    """What a provider wants back unread, as ``Thinking.data``."""
+    """Opaque fields that a provider expects back, as ``Thinking.data``."""
     return dumps({"provider": provider, **fields}).decode()
 
 
 def _unsealed(part: Thinking, provider: str) -> Mapping[str, Any]:
-    """Only what this provider sent; another would refuse the fields of its rival."""
+    """The fields if this provider sent them; another provider would reject them."""
     if not part.data.startswith("{"):
         return {}
     fields: dict[str, Any] = json.loads(part.data)
@@ -67,7 +67,7 @@ def _said(message: Message, provider: str, reasoning_field: str) -> dict[str, An
 
 
 def data_url(image: Image) -> str:
-    """The image inside a URL."""
+    """The image as a ``data:`` URL."""
     return f"data:{image.media_type};base64,{base64.b64encode(image.data).decode('ascii')}"
 
 
@@ -82,7 +82,7 @@ def _parts(message: Message) -> list[dict[str, Any]]:
 
 
 def tools_wire(tools: Sequence[ToolDefinition]) -> bytes:
-    """The offered tools, encoded."""
+    """Encode the offered tools."""
     return dumps(
         [
             {
@@ -99,7 +99,7 @@ def tools_wire(tools: Sequence[ToolDefinition]) -> bytes:
 
 
 def sampling_wire(sampling: Sampling, max_tokens_field: str) -> dict[str, Any]:
-    """Only what was asked for; the rest is the model's own choice."""
+    """The options that are set; the model's defaults apply to the others."""
     asked: dict[str, Any] = {
         max_tokens_field: sampling.max_tokens,
         "temperature": sampling.temperature,

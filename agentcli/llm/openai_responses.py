@@ -1,7 +1,7 @@
-"""OpenAI's Responses API, which keeps what its reasoning models thought between two calls.
+"""OpenAI's Responses API, which preserves a model's reasoning between two requests.
 
-Nothing is stored at OpenAI: reasoning comes back sealed, lives in ``Thinking.data`` and goes back
-with the history.
+Nothing is stored at OpenAI: reasoning arrives encrypted, is kept in ``Thinking.data`` and goes
+back with the history.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class OpenAIResponses(RemoteModel):
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "prompt_cache_key": request.conversation[:64] or None,
-            # Other models refuse to be asked for it.
+            # Other models reject it.
             "include": ["reasoning.encrypted_content"] if reasons(self.info.id) else None,
         }
         given = {name: value for name, value in options.items() if value is not None}
@@ -65,5 +65,5 @@ class OpenAIResponses(RemoteModel):
 
 
 def connect(endpoint: Endpoint) -> OpenAIResponses:
-    """The client of an endpoint, as the registry asks for it."""
+    """Create a client; called by the registry."""
     return OpenAIResponses(endpoint.info, endpoint.api_key, endpoint.base_url, **endpoint.options())

@@ -1,8 +1,6 @@
-"""What a model call costs and a model takes, by the tables of genai-prices.
+"""Prices and context windows of models from the tables of genai-prices.
 
-What they do not hold is unknown.
-
-Importing those tables takes a quarter of a second: callers do it beside their other work.
+Importing the tables takes 0.25 s, so callers do it in parallel with other work.
 """
 
 from __future__ import annotations
@@ -16,12 +14,12 @@ from genai_prices.data_snapshot import get_snapshot
 from agentcli.llm.client import ModelInfo
 from agentcli.messages import Usage
 
-# Newer than the tables, and priced as their predecessors are.
+# Models newer than the tables, with the same price as their predecessors.
 _SAME_PRICE = {"gpt-6.2-sol": "gpt-6.1-sol"}
 
 
 def price_of(info: ModelInfo) -> Callable[[Usage], float | None]:
-    """A function from the usage of one call to US dollars, or None where that is not known."""
+    """A function from the usage of one request to its cost in US dollars, None if unknown."""
     model = _SAME_PRICE.get(info.id, info.id)
 
     def dollars(usage: Usage) -> float | None:
@@ -43,7 +41,7 @@ def price_of(info: ModelInfo) -> Callable[[Usage], float | None]:
 
 
 def window_of(info: ModelInfo) -> int | None:
-    """Tokens of a model's context window, or None where that is not known."""
+    """A model's context window in tokens, or None if unknown."""
     if not info.priced_by:
         return None
     try:

@@ -1,4 +1,4 @@
-"""The models that configured providers are known to have."""
+"""Lists the models of configured providers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _OTHERS = re.compile("audio|image|realtime|transcribe|tts")
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A model by the name that ``--model`` takes; ``context`` in tokens, None: not known."""
+    """A model by its name for ``--model``; ``context`` is in tokens, None if unknown."""
 
     name: str
     what: str
@@ -25,10 +25,10 @@ class Listed:
 
 
 def listed(settings: Settings, environ: Mapping[str, str]) -> Iterator[Listed]:
-    """Models of the price tables, for each provider whose key is set or that is configured.
+    """The models in the price tables of each provider that is configured or whose key is set.
 
-    Left out are those for speech, images and embeddings, and windows too small for tools and files.
-    A server of one's own serves what it serves: it is listed with NAME for its models.
+    Models for speech and images are left out, and those whose window is too small for tools and
+    files. A provider without a price table, such as the user's own server, is one entry with NAME.
     """
     for name in sorted({*PROVIDERS, *settings.providers}):
         known = PROVIDERS.get(name)

@@ -1,11 +1,11 @@
-"""From a model's name to a client; the SDKs are imported here and only when they are needed.
+"""Creates the client for a model's name, importing SDKs only when they are needed.
 
     openai:NAME  anthropic:NAME  PROVIDER:NAME   see ``catalog`` and ``[providers.NAME]``
     local:PATH  embedded                         models on this machine (extra ``local``)
     replay:FILE                                  the answers of a recorded session
 
-A missing key is reported before any request, yet as what the provider would say: an
-AuthenticationError with exit code 3. A name that cannot be resolved is a ConfigError (2).
+A missing key raises AuthenticationError (exit code 3) before any request is made. A name that
+cannot be resolved raises ConfigError (2).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from agentcli.llm.catalog import (
 from agentcli.llm.client import ChatResponse, LLMClient, ModelInfo
 from agentcli.llm.keys import find_key, has_source
 from agentcli.llm.replay import Replay
-from agentcli.llm.sdk_import import spare
+from agentcli.llm.sdk_import import import_lazily
 from agentcli.llm.text_tools import TextTools
 from agentcli.messages import Usage
 from agentcli.prompts import Prompts
@@ -51,7 +51,7 @@ from agentcli.settings import ProviderSettings, Settings
 
 LOCAL, EMBEDDED, REPLAY = "local", "embedded", "replay"
 
-# What the extra ``local`` brings, and what is used of it first.
+# Libraries of the extra ``local``.
 _EXTRA = ("torch", "tokenizers", "llguidance", "jinja2", "safetensors", "numpy")
 
 _MODULES = {
@@ -62,7 +62,7 @@ _MODULES = {
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """(provider, model) of a name; raises ConfigError for anything else."""
+    """Split a name into provider and model; raises ConfigError for an invalid name."""
     if name == EMBEDDED:
         return EMBEDDED, ""
     provider, colon, model = name.partition(":")
@@ -75,7 +75,7 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def default_model(environ: Mapping[str, str] | None = None) -> str:
-    """What is used when nothing was chosen: a provider whose key is there, else embedded."""
+    """The model used without a choice: that of a provider whose key is set, else embedded."""
     environ = os.environ if environ is None else environ
     for provider, model in DEFAULT_MODELS.items():
         if environ.get(PROVIDERS[provider].api_key_env):
@@ -84,11 +84,11 @@ def default_model(environ: Mapping[str, str] | None = None) -> str:
 
 
 def resolve(name: str, settings: Settings, environ: Mapping[str, str] | None = None) -> Endpoint:
-    """Where a provider's model is, without asking it and without importing anything.
+    """Find the endpoint of a provider's model, without connecting or importing anything.
 
     Raises:
-        ConfigError: malformed name, unknown provider or address.
-        AuthenticationError: its key is not set.
+        ConfigError: the name, the provider, its address or a header is invalid.
+        AuthenticationError: the provider's key is not set.
     """
     environ = os.environ if environ is None else environ
     provider, model = split_name(name)
@@ -124,10 +124,10 @@ def connect(
     *,
     read_recording: Callable[[Path], Sequence[ChatResponse]] | None = None,
 ) -> LLMClient:
-    """The client of a model. ``read_recording`` reads the answers of a session's journal.
+    """Create the client for a model. ``read_recording`` reads the answers in a session's journal.
 
     Raises:
-        ConfigError: the name cannot be resolved, or what it needs is not installed.
+        ConfigError: the name cannot be resolved, or a library it needs is not installed.
         AuthenticationError: the key is not set.
     """
     settings = settings or Settings()
@@ -140,7 +140,7 @@ def connect(
         answers = read_recording(Path(model))
         return Replay(ModelInfo(model, REPLAY), answers, source=model)
     if provider in (LOCAL, EMBEDDED):
-        folder = local_folder(name)  # before the import, which fails where the extra is missing
+        folder = local_folder(name)  # first, because the import fails without the extra
         local: LLMClient = importlib.import_module("agentcli.llm.local").connect(folder, settings)
         return local
     is_known = provider in PROVIDERS or provider in settings.providers
@@ -170,10 +170,10 @@ def _of_plugin(provider: str, model: str, connect: Any, settings: Settings) -> L
 
 
 def local_folder(name: str) -> Path | None:
-    """The folder of a model on this machine; None for the embedded one.
+    """The path of a model on this machine; None for the embedded one.
 
     Raises:
-        ConfigError: it is no such model, it is not there, or the extra is not installed.
+        ConfigError: the name is not local, the path does not exist, or the extra is missing.
     """
     provider, model = split_name(name)
     if provider not in (LOCAL, EMBEDDED):
@@ -188,12 +188,12 @@ def local_folder(name: str) -> Path | None:
 
 
 def lacking() -> list[str]:
-    """What is missing of the extra ``local``, without importing any of it."""
+    """The missing libraries of the extra ``local``, found without importing any."""
     return [library for library in _EXTRA if importlib.util.find_spec(library) is None]
 
 
 def need_extra() -> None:
-    """Raises ConfigError where the extra ``local`` is not installed."""
+    """Raise ConfigError if the extra ``local`` is not installed."""
     if missing := lacking():
         raise ConfigError(
             f"models on this machine need the extra 'local' (missing: {', '.join(missing)})",
@@ -202,7 +202,7 @@ def need_extra() -> None:
 
 
 def learnt_its_tools(name: str) -> bool:
-    """Whether a model was trained with agentcli's own tools, and reads no prompt about them."""
+    """Whether a model was trained with agentcli's own tools and needs no prompt about them."""
     provider, model = split_name(name)
     if provider != LOCAL:
         return provider == EMBEDDED
@@ -214,10 +214,10 @@ def learnt_its_tools(name: str) -> bool:
 
 
 def price_of(info: ModelInfo) -> Callable[[Usage], float | None]:
-    """A function from the usage of one call to US dollars, or None where that is not known.
+    """A function from the usage of one request to its cost in US dollars, None if unknown.
 
-    Loads the price tables (a quarter of a second) for models that have a price: call it in a
-    thread, beside the first request.
+    For models with a price, this loads the price tables in 0.25 s; call it in a thread during the
+    first request.
     """
     if info.provider in (LOCAL, EMBEDDED, REPLAY):
         return _nothing
@@ -229,9 +229,9 @@ def price_of(info: ModelInfo) -> Callable[[Usage], float | None]:
 
 
 def window_of(info: ModelInfo) -> int | None:
-    """Tokens of a model's context window, also where its name alone does not tell; else None.
+    """A model's context window in tokens, or None if unknown.
 
-    May load the price tables, as ``price_of``.
+    May load the price tables, like ``price_of``.
     """
     if info.context_window is not None or not info.priced_by:
         return info.context_window
@@ -250,9 +250,9 @@ def _unknown(usage: Usage) -> None:
 def preload(
     name: str, settings: Settings, environ: Mapping[str, str] | None = None
 ) -> threading.Thread | None:
-    """Begin to import what ``connect`` will need, in a thread beside the rest of the start-up.
+    """Start importing what ``connect`` will need, in a thread parallel to the start-up.
 
-    Whatever is wrong with the name is left for ``connect`` to say.
+    ``connect`` will report any problem with the name.
     """
     try:
         provider, model = split_name(name)
@@ -271,14 +271,14 @@ def preload(
 
 
 def _import(module: str) -> None:
-    # Nothing that an import makes is garbage: looking for it would cost a twentieth of the time
-    # now, and again at each full collection later.
+    # Imports create no garbage. Collecting would cost 5 % of the time now, and traversing the
+    # imported objects again at each later full collection.
     collecting = gc.isenabled()
     gc.disable()
     try:
         _load(module)
-        importlib.import_module("anyio._backends._asyncio")  # else loaded by the first request
-        # The SDKs tell their servers the processor, for which Python runs `uname -p`.
+        importlib.import_module("anyio._backends._asyncio")  # or the first request would load it
+        # The SDKs send the processor to their servers, for which Python would run `uname -p`.
         vars(platform.uname())["processor"] = platform.machine()
         gc.freeze()
     finally:
@@ -287,12 +287,12 @@ def _import(module: str) -> None:
 
 
 def _load(module: str) -> ModuleType:
-    """Import one of our modules, and its SDK with it.
+    """Import one of our modules and thereby its SDK.
 
-    Both SDKs import aiohttp where it happens to be installed, for a client of their own that is not
-    used here: a fifth of their time. It is hidden from them.
+    If aiohttp is installed, both SDKs import it for a client that is not used here, which takes a
+    fifth of their import time. It is hidden from them.
     """
-    spare("openai", "anthropic")
+    import_lazily("openai", "anthropic")
     hidden = sys.modules.setdefault("aiohttp", None) is None  # type: ignore[arg-type]
     try:
         return importlib.import_module(module)
@@ -304,7 +304,7 @@ def _load(module: str) -> ModuleType:
 def _provider(
     name: str, settings: Settings, environ: Mapping[str, str]
 ) -> tuple[Provider, ProviderSettings]:
-    """What is known of a provider, with what the user has set."""
+    """A provider with the user's settings applied, and those settings."""
     chosen = settings.providers.get(name)
     known = PROVIDERS.get(name)
     if known is None and chosen is None:

@@ -1,4 +1,4 @@
-"""What the clients of all wires share: one request, one answer read to its end, no retries."""
+"""The base of all remote clients: one request, one answer read to its end, no retries."""
 
 from __future__ import annotations
 
@@ -21,42 +21,42 @@ from agentcli.llm.wire_cache import Encoded, WireCache
 from agentcli.messages import Message
 
 LONG = 20_000
-"""Tokens of a conversation from which on an OpenAI model's own vocabulary is loaded for it."""
+"""Conversations above this many tokens are counted with the model's own vocabulary."""
 _MALFORMED = (TypeError, AttributeError, ValueError, LookupError, ArithmeticError, RecursionError)
 
 
 class Reader(Protocol):
-    """Turns one wire's answer into our events."""
+    """Turns an API's answer into stream events."""
 
     @property
     def whole(self) -> bool:
-        """Whether the answer is complete, whatever may still follow."""
+        """Whether the answer is complete, even if more events may follow."""
         ...
 
     @property
     def done(self) -> bool:
-        """Whether the wire's last event was seen."""
+        """Whether the last event has been seen."""
         ...
 
     def event(self, data: Mapping[str, Any]) -> Iterator[StreamEvent]:
-        """The events of one event of the stream."""
+        """Turn one server-sent event into stream events."""
         ...
 
     def body(self, data: Mapping[str, Any]) -> Iterator[StreamEvent]:
-        """The events of an answer that came in one piece."""
+        """Turn an answer that came in one piece into stream events."""
         ...
 
     def end(self, *, marked: bool) -> Iterator[StreamEvent]:
-        """What closes the answer; ``marked`` tells that ``[DONE]`` or a whole body was seen.
+        """Close the answer; ``marked`` means that ``[DONE]`` or a whole body has been seen.
 
         Raises:
-            StreamBrokenError: the answer is not whole.
+            StreamBrokenError: the answer is incomplete.
         """
         ...
 
 
 class RemoteModel(ABC):
-    """A model at an endpoint; ``stream`` and ``count_tokens`` as in ``LLMClient``."""
+    """A model behind an HTTP endpoint; implements ``LLMClient``."""
 
     def __init__(self, endpoint: Endpoint, cache: WireCache) -> None:
         self.info = endpoint.info
@@ -75,26 +75,30 @@ class RemoteModel(ABC):
 
     @abstractmethod
     def _body(self, request: ChatRequest, history: Encoded) -> bytes:
-        """The request's JSON."""
+        """Encode the request as JSON."""
 
     @abstractmethod
     async def _post(self, body: bytes) -> httpx2.Response:
-        """Send it; the head of a successful answer, or an error of ``errors``."""
+        """Send the body and return a successful response, its body unread.
+
+        Raises:
+            ProviderError: the server answered with an error status, or not at all.
+        """
 
     @abstractmethod
     def _reader(self, used_ids: Collection[str]) -> Reader:
-        """A reader for one answer; ``used_ids`` are the call ids of the history."""
+        """A reader for one answer; ``used_ids`` are the call ids already in the history."""
 
     @abstractmethod
     async def aclose(self) -> None:
         """Close the connection."""
 
     async def _counted(self, request: ChatRequest, history: Encoded) -> int | None:
-        """The provider's own count; None where it offers none."""
+        """The provider's own token count, or None if it offers none."""
         return None
 
     async def stream(self, request: ChatRequest) -> AsyncIterator[StreamEvent]:
-        """The answer as it comes, ending with ``Finished``. Raises ``ProviderError``."""
+        """See ``LLMClient.stream``."""
         history = self._cache.messages(request.conversation, request.messages)
         body = self._body(request, history)
         try:
@@ -122,7 +126,7 @@ class RemoteModel(ABC):
             await answer.aclose()
 
     def _read(self, events: Iterator[StreamEvent]) -> list[StreamEvent]:
-        """What a piece of an answer says; one of a form that no server should send breaks it."""
+        """Collect events; malformed data of a server raises StreamBrokenError."""
         try:
             return list(events)
         except _MALFORMED as error:
@@ -145,7 +149,7 @@ class RemoteModel(ABC):
         return self._meter.corrected(self._meter.message(message))
 
     def _sharpen(self) -> asyncio.Task[None]:
-        """Load the model's vocabulary, if there is one, beside everything else."""
+        """Load the model's vocabulary, if there is one, in the background."""
 
         async def sharpen() -> None:
             if self._meter.sharper:
@@ -158,7 +162,7 @@ class RemoteModel(ABC):
         return self._sharpening
 
     def _size(self, request: ChatRequest, history: Encoded) -> float:
-        """The request's tokens as they are counted here."""
+        """The request's tokens by our own count, not calibrated."""
         wire = self._cache.tools(request.tools) if request.tools else b""
         if self._tools[0] is not wire:
             self._tools = wire, self._meter.text(wire.decode())
@@ -171,14 +175,14 @@ class RemoteModel(ABC):
 
 
 class CallIds:
-    """Ids of one answer's calls: the server's, or new ones where those are missing or taken."""
+    """Assigns ids to one answer's calls: the server's own, or new ones if missing or taken."""
 
     def __init__(self, used: Collection[str]) -> None:
         self._used = used
         self._given: set[str] = set()
 
     def free(self, wire_id: str) -> str:
-        """An id that no other call of the conversation has."""
+        """An id that is unique in the conversation."""
         if not wire_id or wire_id in self._used or wire_id in self._given:
             wire_id = f"call_{uuid.uuid4().hex[:24]}"
         self._given.add(wire_id)

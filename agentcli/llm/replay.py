@@ -1,4 +1,4 @@
-"""Answers that were recorded once, played back as a client: no network, no model, no cost."""
+"""A client that plays back recorded answers, without network, model or cost."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from agentcli.text import counted
 
 
 class Replay:
-    """Gives the answers in their order, whatever is asked. ``source`` names the recording."""
+    """Gives the answers in order, whatever is asked. ``source`` names the recording."""
 
     def __init__(self, info: ModelInfo, answers: Sequence[ChatResponse], source: str = "") -> None:
         self.info = info
@@ -33,10 +33,10 @@ class Replay:
         self._next = 0
 
     async def stream(self, request: ChatRequest) -> AsyncIterator[StreamEvent]:
-        """The next answer, part by part.
+        """Stream the next answer, part by part.
 
         Raises:
-            ProviderError: the recording is used up.
+            ProviderError: the recording has no more answers.
         """
         if self._next >= len(self._answers):
             cut = not self._answers or self._answers[-1].message.calls
@@ -54,7 +54,7 @@ class Replay:
             yield event
 
     async def count_tokens(self, request: ChatRequest, *, exact: bool = False) -> TokenCount:
-        """What the next answer was recorded with."""
+        """The recorded prompt tokens of the next answer."""
         place = min(self._next, len(self._answers) - 1)
         tokens = self._answers[place].usage.input_tokens if self._answers else 0
         return TokenCount(tokens, exact=False)
@@ -68,7 +68,7 @@ class Replay:
 
 
 def events_of(answer: ChatResponse) -> list[StreamEvent]:
-    """The stream that folds to this answer; calls that were cut off are left out of it."""
+    """The stream that folds to this answer, without calls that were cut off."""
     events: list[StreamEvent] = []
     for index, part in enumerate(answer.message.parts):
         match part:

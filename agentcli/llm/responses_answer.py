@@ -1,4 +1,4 @@
-"""What the Responses API answers, as our events."""
+"""Turns answers of the Responses API into stream events."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from agentcli.llm.client import (
     ToolCallStart,
     UsageDelta,
 )
-from agentcli.llm.counts import told
+from agentcli.llm.counts import reported_usage
 from agentcli.llm.remote import CallIds
 from agentcli.llm.sdk_errors import Origin, broken_error, not_the_protocol, stream_error
 from agentcli.llm.wire_cache import dumps
@@ -31,22 +31,22 @@ _KEPT = ("type", "id", "summary", "content", "encrypted_content")
 
 
 class AnswerReader:
-    """Turns the events of one answer into ours. ``used_ids`` are the call ids of the history."""
+    """Reads one answer. ``used_ids`` are the call ids already in the history."""
 
     def __init__(self, origin: Origin, used_ids: Collection[str]) -> None:
         self._origin = origin
         self._ids = CallIds(used_ids)
         self._numbers = itertools.count()
-        self._places: dict[int, int] = {}  # which item an index means: some servers use one again
-        self._open: dict[int, bool] = {}  # calls by their index: whether arguments have come
-        self._told: set[int] = set()  # items whose text has come as deltas
+        self._places: dict[int, int] = {}  # index to item number: some servers reuse indexes
+        self._open: dict[int, bool] = {}  # call to whether its arguments have begun
+        self._told: set[int] = set()  # items whose text came as deltas
         self._calls = 0
         self._reason = ""
         self._begun = self._nameless = False
         self.whole = self.done = False
 
     def body(self, data: Mapping[str, Any]) -> Iterator[StreamEvent]:
-        """A whole answer is its items, one after another."""
+        """Turn a complete answer into events, item by item."""
         output = data.get("output")
         if not isinstance(output, list):
             raise not_the_protocol(self._origin, "something other than a response")
@@ -57,7 +57,7 @@ class AnswerReader:
         yield from self._final(data)
 
     def event(self, data: Mapping[str, Any]) -> Iterator[StreamEvent]:
-        """The events of one event."""
+        """Turn one server-sent event into stream events."""
         kind = str(data.get("type") or "")
         index = data.get("output_index")
         place = index if isinstance(index, int) else 0
@@ -89,7 +89,7 @@ class AnswerReader:
                 raise stream_error(self._origin, data)
 
     def end(self, *, marked: bool) -> Iterator[StreamEvent]:
-        """The events that close the answer; see ``Reader``."""
+        """Close the answer; see ``Reader``."""
         if not self._begun:
             raise not_the_protocol(self._origin, "something other than a response")
         if not self.whole:
@@ -123,7 +123,7 @@ class AnswerReader:
             case "reasoning":
                 parts = item.get("summary") or item.get("content") or ()
                 text = "\n\n".join(str(part.get("text") or "") for part in parts)
-                # Without its sealed content the service would not know it again.
+                # The service only accepts reasoning back with its encrypted content.
                 kept = {name: item[name] for name in _KEPT if item.get(name) is not None}
                 data = dumps(kept).decode() if item.get("encrypted_content") else ""
                 if (text and index not in self._told) or data:
@@ -142,12 +142,12 @@ class AnswerReader:
 
 
 def _usage(usage: Mapping[str, Any]) -> UsageDelta:
-    given, made = usage.get("input_tokens_details"), usage.get("output_tokens_details")
-    given = given if isinstance(given, Mapping) else {}
-    return told(
-        given=usage.get("input_tokens"),
-        cached=given.get("cached_tokens"),
-        kept=given.get("cache_write_tokens"),
-        made=usage.get("output_tokens"),
-        thought=made.get("reasoning_tokens") if isinstance(made, Mapping) else 0,
+    read, written = usage.get("input_tokens_details"), usage.get("output_tokens_details")
+    read = read if isinstance(read, Mapping) else {}
+    return reported_usage(
+        prompt=usage.get("input_tokens"),
+        cached=read.get("cached_tokens"),
+        cache_written=read.get("cache_write_tokens"),
+        output=usage.get("output_tokens"),
+        reasoning=written.get("reasoning_tokens") if isinstance(written, Mapping) else 0,
     )

@@ -1,4 +1,4 @@
-"""Our messages as the items of OpenAI's Responses API."""
+"""Encodes messages as items of OpenAI's Responses API."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _items(message: Message) -> list[dict[str, Any]]:
             return [{**item, "output": result.content}]
         case Role.ASSISTANT:
             items = [item for part in message.parts for item in _said(part)]
-            # Reasoning is refused without the item that it led to.
+            # The API rejects reasoning without an item after it.
             while items and items[-1]["type"] == "reasoning":
                 items.pop()
             return items or [_message("assistant", "")]
@@ -41,7 +41,7 @@ def _said(part: object) -> list[dict[str, Any]]:
             return [_message("assistant", text)]
         case Thinking(data=data) if data.startswith("{"):
             item: dict[str, Any] = json.loads(data)
-            return [item] if item.get("type") == "reasoning" else []  # not another wire's
+            return [item] if item.get("type") == "reasoning" else []  # another API's data
         case ToolCall(id, name, arguments):
             item = {"type": "function_call", "call_id": id, "name": safe_name(name)}
             return [{**item, "arguments": argument_text(arguments)}]
@@ -63,7 +63,7 @@ def _parts(message: Message) -> list[dict[str, Any]]:
 
 
 def tools_wire(tools: Sequence[ToolDefinition]) -> bytes:
-    """The offered tools, encoded."""
+    """Encode the offered tools."""
     return dumps(
         [
             {

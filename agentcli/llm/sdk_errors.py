@@ -1,7 +1,7 @@
-"""From a provider's fault to our exception: by status, exception type and structured code.
+"""Maps a provider's errors to our exceptions by status, exception type and structured code.
 
-Both official SDKs stand on httpx2 and report alike, so one mapping serves every wire. The words
-of a message are only ever shown, never read.
+Both official SDKs use httpx2 and report errors alike, so one mapping serves every API. The prose
+of a message is only shown, never interpreted.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from agentcli.llm.client import ModelInfo
 from agentcli.sandbox.offline import is_loopback
 
 MOVED = "x-moved-to"
-"""The header under which ``transport`` keeps where a redirect that was not followed leads."""
+"""The header in which ``transport`` keeps the target of a redirect that it does not follow."""
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Whom we ask, for messages and hints. ``key_name`` is the variable that holds the key."""
+    """The model and server of a request, for error messages. ``key_name`` is the key's variable."""
 
     provider: str
     model: str
@@ -87,7 +87,7 @@ _CODES: dict[str, type[ProviderError]] = {
     "INVALID_ARGUMENT": BadRequestError,
 }
 
-# These say more than the 4xx status that they come with.
+# These are more specific than the 4xx status of the response.
 _BEFORE_STATUS = (
     QuotaError,
     ContextWindowError,
@@ -132,7 +132,7 @@ _WHAT: dict[type[ProviderError], str] = {
 def status_error(
     origin: Origin, status: int, body: object, headers: Mapping[str, str]
 ) -> ProviderError:
-    """The error for an answer with an error status; ``body`` is parsed JSON or text."""
+    """The error for a response with an error status; ``body`` is parsed JSON or text."""
     codes, prose = _read_body(body)
     kind = _STATUS.get(status)
     if kind is None:
@@ -166,9 +166,10 @@ def _moved(origin: Origin, status: int, headers: Mapping[str, str]) -> ProviderE
 
 
 def overflow(error: BadRequestError, tokens: float, info: ModelInfo) -> BadRequestError:
-    """A refused request that by its size (in tokens, estimated) overflows the context window.
+    """Turn the error of a request that overflows the context window into ContextWindowError.
 
-    Many servers give no code for it; nine tenths allow for the error of the estimate.
+    Many servers give no code for it, so it is recognised by the request's estimated ``tokens``.
+    Nine tenths of the window allow for the error of the estimate.
     """
     window = info.context_window
     if isinstance(error, ContextWindowError) or window is None or tokens < 0.9 * window:
@@ -179,7 +180,7 @@ def overflow(error: BadRequestError, tokens: float, info: ModelInfo) -> BadReque
 
 
 def stream_error(origin: Origin, body: object) -> ProviderError:
-    """The error for an error object inside a stream, or in a body with status 200."""
+    """The error for an error object in a stream or in a body with status 200."""
     codes, prose = _read_body(body)
     for code in codes:
         if code in _CODES:
@@ -191,7 +192,7 @@ def stream_error(origin: Origin, body: object) -> ProviderError:
 
 
 def connection_error(origin: Origin, error: BaseException | None) -> ProviderError:
-    """The error when the transport failed before an answer began."""
+    """The error for a transport failure before the response began."""
     if isinstance(error, httpx2.TimeoutException) and not isinstance(error, httpx2.ConnectTimeout):
         return DeadlineError(
             f"{origin.provider} gave no answer in time ({origin.base_url})",
@@ -220,7 +221,7 @@ def connection_error(origin: Origin, error: BaseException | None) -> ProviderErr
 
 
 def proxy_of(url: str) -> str:
-    """The proxy of the environment that leads to ``url``, without name and password; or nothing."""
+    """The environment's proxy for ``url``, without credentials; empty if there is none."""
     target = httpx2.URL(url)
     proxies = urllib.request.getproxies_environment()
     proxy = proxies.get(target.scheme) or proxies.get("all") or ""
@@ -231,7 +232,7 @@ def proxy_of(url: str) -> str:
 
 
 def broken_error(origin: Origin, error: BaseException | str) -> ProviderError:
-    """The error when the transport failed, or the protocol was left, inside an answer."""
+    """The error for a transport failure or a protocol violation within an answer."""
     if isinstance(error, httpx2.TimeoutException):
         return DeadlineError(
             f"{origin.provider} stopped in the middle of its answer and sent no more in time",
@@ -247,7 +248,7 @@ def broken_error(origin: Origin, error: BaseException | str) -> ProviderError:
 
 
 def not_the_protocol(origin: Origin, what: str) -> StreamBrokenError:
-    """The error when a whole answer is something else, such as an HTML page."""
+    """The error for an answer that is something else altogether, such as an HTML page."""
     return StreamBrokenError(
         f"{origin.provider} at {origin.base_url} answered with {what}",
         hint="Check the base URL: it usually ends in /v1",
@@ -256,18 +257,21 @@ def not_the_protocol(origin: Origin, what: str) -> StreamBrokenError:
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """The provider's own wish in seconds: milliseconds, seconds or an HTTP date."""
+    """The delay that the provider asks for, in seconds, or None.
+
+    The headers give it in milliseconds, in seconds or as an HTTP date.
+    """
     milliseconds = _number(headers.get("retry-after-ms"))
     if milliseconds is not None:
         return max(0.0, milliseconds / 1000)
-    wish = headers.get("retry-after")
-    if wish is None:
+    value = headers.get("retry-after")
+    if value is None:
         return None
-    seconds = _number(wish)
+    seconds = _number(value)
     if seconds is not None:
         return max(0.0, seconds)
     try:
-        date = email.utils.parsedate_to_datetime(wish)
+        date = email.utils.parsedate_to_datetime(value)
     except ValueError:
         return None
     return max(0.0, date.timestamp() - time.time())
@@ -328,9 +332,9 @@ def _hint(origin: Origin, kind: type[ProviderError]) -> str | None:
 
 
 def _read_body(body: object) -> tuple[list[str], str]:
-    """Structured codes, most telling first, and the words to show, in one short line."""
+    """The structured codes, most specific first, and the prose as one short line."""
     if isinstance(body, list) and body:
-        body = body[0]  # Gemini's compatible endpoint
+        body = body[0]  # Gemini's compatible endpoint sends a list
     if isinstance(body, Mapping):
         error = body.get("error", body)
         if isinstance(error, Mapping):

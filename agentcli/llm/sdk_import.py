@@ -1,12 +1,12 @@
-"""Imports of an SDK in less than half their time: of its packages only what is used is loaded.
+"""Imports an SDK in less than half the usual time, by importing its modules lazily.
 
-Both SDKs import a class for every object of every endpoint that they know, 500 modules of openai
-and 3,000 of anthropic, though agentcli only sends requests and reads plain JSON. Most are imported
-by packages that do nothing but name what their modules hold. Here such a package looks a name up
-when somebody asks for it (PEP 562) and imports the one module that has it. The SDK's own package
-does more than that: it too starts as a table of names, and runs as it is as soon as something is
-asked of it that is not in there. Thus nothing is missing, also for others in the process that use
-the SDK; and an SDK that comes to be built in another way is imported as it is, and takes longer.
+Both SDKs import a class for every object of every endpoint, 500 modules of openai and 3,000 of
+anthropic, although agentcli only sends requests and reads plain JSON. Most of these imports are
+in packages that only re-export the names of their modules. The finder here makes such a package
+look up a name on first access (PEP 562) and import only the module that defines it. The SDK's
+top-level package does more: it also starts as a table of names, and its own code runs as soon as a
+name is requested that is not in the table. So nothing is missing, even for other code in the
+process that uses the SDK. An SDK that is built differently is imported as usual.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _NAMING = re.compile(_NAMES)
 _ONLY_NAMING = re.compile(rf"(?:\s+|#[^\n]*|from __future__ import annotations\n|{_NAMES})*")
 
 
-def spare(*sdks: str) -> None:
-    """From now on, imports of these top-level packages are spared what nobody asks for."""
+def import_lazily(*sdks: str) -> None:
+    """From now on, import the modules of these top-level packages lazily."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder(sdks))
 
 
 class _Finder:
-    """Finds the packages of the SDKs, and gives those a loader that can wait."""
+    """Gives the SDKs' packages a lazy loader."""
 
     def __init__(self, sdks: Sequence[str]) -> None:
         self._sdks = frozenset(sdks)
@@ -38,7 +38,7 @@ class _Finder:
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """As ``importlib`` asks for it."""
+        """Implement ``importlib.abc.MetaPathFinder``."""
         top, _, inner = fullname.partition(".")
         spec = PathFinder.find_spec(fullname, path, target) if top in self._sdks else None
         if spec is not None and spec.submodule_search_locations:
@@ -50,10 +50,10 @@ class _Finder:
 
 
 class _Names(SourceFileLoader):
-    """Loads a package as a table of the names that its source imports from its own modules."""
+    """Loads a package as a table of the names it imports from its own modules."""
 
     def exec_module(self, module: ModuleType) -> None:
-        """Leave the module empty but for a way to look names up."""
+        """Leave the module empty except for a ``__getattr__`` that looks up names."""
         homes: dict[str, tuple[str, str]] = {}
 
         def look_up(name: str) -> object:
@@ -73,7 +73,7 @@ class _Names(SourceFileLoader):
 
 
 def _homes(source: str) -> Iterator[tuple[str, tuple[str, str]]]:
-    """Each name that a package has of its modules: the module, and the name that it has there."""
+    """Each name that a package imports from its modules, with the module and the name there."""
     for module, several, one in _NAMING.findall(source):
         for entry in re.sub(r"#[^\n]*", "", several or one).split(","):
             name, _, other = entry.partition(" as ")

@@ -1,11 +1,11 @@
-"""Conversations with models that brought a chat template, in their family's own syntax of calls.
+"""Conversations with models that have a chat template, in their family's own call syntax.
 
-A template may write earlier turns in other ways than the model said them. A conversation's log
-holds the text and the tokens of each prompt and each answer; as far as the newly rendered text
-repeats those texts, their tokens are taken, and only the rest is tokenised. What could not be
-taken, the engine process finds out by comparing tokens, and computes anew.
+A template may render earlier turns differently from what the model wrote. Each conversation
+therefore keeps the text and tokens of its prompts and answers. As far as a newly rendered text
+repeats them, their tokens are reused, and only the rest is tokenised. The engine process compares
+tokens with its cache and computes the rest again.
 
-Templates that know no tools are given them in the first user message, in Hermes' syntax.
+For templates without tools, the system prompt describes the tools, in Hermes' syntax.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ _TOOLS_PROMPT = """You can call tools. To call one, write nothing but its call, 
 </tool_call>
 The tools, as JSON Schema:
 """
-_MESSAGE_TOKENS = 8  # marks around a message, about
+_MESSAGE_TOKENS = 8  # approximate number of marks around a message
 
 
 @dataclass
 class _Conversation:
-    """``pieces``: text and tokens of prompts and answers in turn, an answer's without its end."""
+    """``pieces`` are alternating prompts and answers as text and tokens, without end marks."""
 
     pieces: tuple[tuple[str, list[int]], ...] = ()
 
@@ -55,7 +55,8 @@ class _Conversation:
 class TemplateDialogue:
     """See ``Dialogue``.
 
-    Raises ConfigError for a folder without a template.
+    Raises:
+        ConfigError: the folder has no chat template.
     """
 
     def __init__(self, folder: ModelFolder, tokenizer: Tokenizer) -> None:
@@ -90,7 +91,7 @@ class TemplateDialogue:
         return {
             "syntax": self._name,
             "thinking": prompt.thinking,
-            # A model that knows more may name a file that is not listed: one of a library.
+            # A more capable model may name a file that is not listed, such as a library's.
             "tools": [
                 {**offered(tool), "text_of": {k: v for k, v in tool.text_of.items() if v}}
                 for tool in request.tools
@@ -111,33 +112,36 @@ class TemplateDialogue:
         self._conversations.of(request.conversation).pieces = (*prompt.pieces, answer)
 
     def size_of(self, message: Message) -> int:
-        """About the tokens of one message."""
+        """The approximate number of tokens of one message."""
         texts = [_content(message), message.thinking, *(call.arguments for call in message.calls)]
         return _MESSAGE_TOKENS + sum(len(self._tokenizer.encode(text)) for text in texts if text)
 
     def _follow(
         self, conversation: _Conversation, text: str
     ) -> tuple[tuple[tuple[str, list[int]], ...], str]:
-        """The rendered text in pieces, known ones first; and why not all known ones were met."""
+        """Split the rendered text into known pieces and a rest; also say why pieces did not match.
+
+        The reason is empty if all known pieces matched.
+        """
         known, at, why = conversation.pieces, 0, ""
         taken: list[tuple[str, list[int]]] = []
         for number, piece in enumerate(known):
             if not text.startswith(piece[0], at):
                 answer = number % 2 == 1
                 why = "the template rewrites an earlier answer" if answer else "messages changed"
-                if answer:  # its first token may merge with the end of what stands before it
+                if answer:  # its first token may merge with the end of the prompt before it
                     at -= len(taken.pop()[0])
                 break
             taken.append(piece)
             at += len(piece[0])
         rest = text[at:]
-        if len(taken) % 2:  # the known prompt has no answer after it: they are one piece
+        if len(taken) % 2:  # a prompt without its answer is one piece with the rest
             before, _ = taken.pop()
             rest = before + rest
         return (*taken, (rest, self._template.encode(rest))), why
 
     def _thinking(self, text: str) -> str:
-        """Whether the answer may begin with thinking, or the prompt has begun it."""
+        """``open`` if the prompt starts the thinking, ``may`` if the answer may, else empty."""
         begin, end = THINK
         if text.rstrip().endswith(begin):
             return "open"
@@ -145,7 +149,7 @@ class TemplateDialogue:
         return "may" if begin in self._template.source and not closed else ""
 
     def _says_system(self) -> bool:
-        """Whether the template takes a system message at all."""
+        """Whether the template renders system messages."""
         probe = [{"role": "system", "content": "probe"}, {"role": "user", "content": "x"}]
         try:
             return "probe" in self._template.render(probe)
@@ -153,7 +157,7 @@ class TemplateDialogue:
             return False
 
     def _messages(self, request: ChatRequest) -> list[dict[str, Any]]:
-        """The messages as templates want them; runs of one role are one message."""
+        """The messages as templates expect them, with adjacent messages of one role merged."""
         rendered = _native if self._native else _as_text
         messages: list[dict[str, Any]] = []
         system = ""
@@ -180,7 +184,7 @@ class TemplateDialogue:
 
 
 def syntax_of(template: str) -> tuple[str, bool]:
-    """How a template writes calls, and whether it does at all."""
+    """A template's call syntax, and whether it supports tools at all."""
     if "[TOOL_CALLS]" in template:
         return ("mistral_args" if "[ARGS]" in template else "mistral"), True
     if "<tool_call>" in template:
@@ -215,7 +219,7 @@ def _native(message: Message) -> dict[str, Any]:
 
 
 def _as_text(message: Message) -> dict[str, Any]:
-    """For templates without tools: calls and results are text."""
+    """Render calls and results as text, for templates without tools."""
     if message.role is Role.TOOL:
         text = f"<tool_response>\n{message.result.content}\n</tool_response>"
         return {"role": "user", "content": text}
@@ -246,8 +250,7 @@ def _content(message: Message) -> str:
 
 
 def _arguments(call: ToolCall) -> Mapping[str, Any]:
-    """As an object, which templates write with ``tojson`` or item by item; what is none stands in
-    one as text."""
+    """The arguments as an object, as templates expect; anything else is wrapped in one."""
     try:
         value = json.loads(call.arguments or "{}")
     except ValueError:
@@ -256,7 +259,7 @@ def _arguments(call: ToolCall) -> Mapping[str, Any]:
 
 
 def _call_id(name: str) -> str:
-    """Mistral's templates insist on nine letters and digits."""
+    """Mistral's templates require ids of nine letters or digits."""
     return hashlib.blake2b(name.encode("utf-8", "replace"), digest_size=5).hexdigest()[:9]
 
 
@@ -270,7 +273,7 @@ def _schema(tool: ToolDefinition) -> dict[str, Any]:
 
 
 class CallParser:
-    """Reads one answer in a family's syntax; see ``ChatParser``."""
+    """Reads one answer in a family's call syntax; see ``ChatParser``."""
 
     def __init__(
         self,

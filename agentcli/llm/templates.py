@@ -1,12 +1,12 @@
-"""Chat templates: a model's own Jinja, rendered in a sandbox, and the tokens of what comes out.
+"""Chat templates: renders a model's own Jinja template in a sandbox and tokenises the result.
 
-A template is a program that came with the weights: it runs in Jinja's immutable sandbox, which
-lets it reach nothing but the values it is given. The environment is the one that ``transformers``
-gives (``apply_chat_template``): trimmed blocks, loop controls, ``tojson`` without HTML escapes,
+A template is a program that comes with the weights. It runs in Jinja's immutable sandbox and can
+access nothing but the values it is given. The environment is that of ``transformers``
+(``apply_chat_template``): trimmed blocks, loop controls, ``tojson`` without HTML escapes,
 ``raise_exception``, ``strftime_now`` and the tag ``generation``.
 
-Text within messages never becomes a special token: before rendering, every place where it spells
-one is broken by a mark, and the marks are taken out again while the rest is tokenised.
+Text in messages never becomes a special token: before rendering, a guard character is inserted
+wherever the text spells one, and tokenising removes the guards again.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from jinja2.utils import Namespace
 from agentcli.errors import ModelError
 from agentcli.model.tokenizer import Tokenizer
 
-# Unicode has set these code points aside for a program's own use. A guard in a message itself is
+# Unicode reserves these noncharacters for internal use. A guard that is in a message itself is
 # written as a guard and a twin.
 _GUARD, _TWIN = "\ufdd0", "\ufdd1"
 
 
 class _Generation(Extension):
-    """``{% generation %}`` marks what the model says, for training; here it says nothing."""
+    """``{% generation %}`` marks the model's text for training; here it has no effect."""
 
     tags = {"generation"}  # noqa: RUF012 (jinja2 wants a set)
 
@@ -43,7 +43,7 @@ class _Generation(Extension):
 
 
 class _Namespace(Namespace):
-    """Jinja's own takes any name, also those that lead into Python."""
+    """A namespace without names that start with an underscore, which give access to Python."""
 
     def __init__(*args: Any, **kwargs: Any) -> None:
         self, *rest = args
@@ -65,7 +65,8 @@ def _check_name(name: Any) -> None:
 class ChatTemplate:
     """One model's template, with its tokenizer.
 
-    Raises ModelError for a template that is no Jinja.
+    Raises:
+        ModelError: the template is not valid Jinja.
     """
 
     def __init__(self, source: str, tokenizer: Tokenizer) -> None:
@@ -92,9 +93,10 @@ class ChatTemplate:
         tools: Sequence[Mapping[str, Any]] = (),
         answer: bool = True,
     ) -> str:
-        """The conversation as text for ``encode``; with ``answer`` the model's turn is opened.
+        """Render the conversation for ``encode``; with ``answer``, start the model's turn.
 
-        Raises ModelError with what the template says of messages that it does not take.
+        Raises:
+            ModelError: the template rejects the messages or fails.
         """
         try:
             return self._template.render(
@@ -104,13 +106,13 @@ class ChatTemplate:
                 add_generation_prompt=answer,
                 **self._tokenizer.named,
             )
-        except Exception as error:  # a template is a program: anything may go wrong in it
+        except Exception as error:  # a template is a program and may raise anything
             raise ModelError(
                 f"the chat template does not take this conversation: {error}"
             ) from None
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of rendered text, or of a part of it that begins at a special token."""
+        """Tokenise rendered text, or a part of it that begins at a special token."""
         if _GUARD not in text:
             return self._tokenizer.encode_template(text)
         tokens: list[int] = []
@@ -136,7 +138,7 @@ def _without_guards(text: str) -> str:
 
 
 def _mapped(value: Any, change: Callable[[str], str]) -> Any:
-    """Every text within a JSON-like value changed, keys as well."""
+    """Apply ``change`` to every string in a JSON-like value, including keys."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, Mapping):

@@ -1,13 +1,13 @@
-"""Tool calls in the text of models that have no other way to make them, in four forms.
+"""Parses tool calls in the text of models without native tool calls, in four forms.
 
     react     Thought: ... / Action: NAME / Action Input: {...} / Final Answer: ...
     json      {"tool": NAME, "arguments": {...}}, in a fence or alone
     xml       <tool name="NAME"><argument>value</argument></tool>
     function  NAME(argument="value")
 
-Models lose the last bracket, tag or fence more often than anything else: what is only not closed is
-closed. A string that stays open is not: nobody knows what else it was to hold, so such a call
-keeps its broken arguments, and the model is told of them.
+The most common mistake of models is a missing last bracket, tag or fence, which is added. An
+unterminated string is not closed, because its content may be incomplete: such a call keeps its
+broken arguments, and the model is told about them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Form: TypeAlias = Literal["react", "json", "xml", "function"]
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call; ``arguments`` is JSON text, as whole as the model wrote it."""
+    """One call; ``arguments`` is JSON text, possibly broken."""
 
     name: str
     arguments: str
@@ -35,7 +35,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """What an answer says and which calls it makes; without calls ``text`` is the answer."""
+    """The text before the calls in an answer, and the calls; without calls, the whole text."""
 
     text: str
     calls: tuple[Call, ...] = ()
@@ -47,11 +47,11 @@ MARKS: Mapping[Form, re.Pattern[str]] = {
     "xml": re.compile(r"<(tool|tool_call|function|invoke)\b"),
     "function": re.compile(r"^\s*(```|\w+\s*\()"),
 }
-"""A line that may begin a call; what comes before the first one is text for sure."""
+"""Matches a line that may begin a call; everything before it is text."""
 
 
 def parse(form: Form, text: str, tools: Sequence[ToolDefinition] = ()) -> Parsed:
-    """The calls in a whole answer, in order; ``tools`` are those that it may call."""
+    """Parse the calls in a whole answer, in order; ``tools`` are the tools it may call."""
     readers: Mapping[Form, Callable[[str, Mapping[str, ToolDefinition]], Parsed]] = {
         "react": _react,
         "json": _json,
@@ -62,7 +62,7 @@ def parse(form: Form, text: str, tools: Sequence[ToolDefinition] = ()) -> Parsed
 
 
 def write(form: Form, name: str, arguments: str) -> str:
-    """A call as the model would have written it."""
+    """Write a call as the model would have written it."""
     match form:
         case "react":
             return f"Action: {name}\nAction Input: {arguments}"
@@ -85,7 +85,7 @@ _LABEL = re.compile(
 
 
 def _react(text: str, tools: Mapping[str, ToolDefinition]) -> Parsed:
-    """The first action holds: what a model writes after it, it could only make up."""
+    """Parse the first action; anything a model writes after it is made up."""
     labels = list(_LABEL.finditer(text))
     parts: list[tuple[str, str, int]] = []
     for number, mark in enumerate(labels):
@@ -116,7 +116,7 @@ def _action(content: str, given: str, tools: Mapping[str, ToolDefinition]) -> Ca
 
 
 def _single(given: str, tool: ToolDefinition | None) -> str:
-    """A bare value stands for the one argument that a tool must have."""
+    """Take a bare value as the tool's argument if exactly one is required."""
     required = tool.parameters.get("required", []) if tool else []
     if len(required) != 1:
         return given
@@ -147,7 +147,7 @@ def _json(text: str, tools: Mapping[str, ToolDefinition]) -> Parsed:
 
 
 def _calls_of(content: str) -> list[Call]:
-    """The calls that a piece of JSON is, or none where it is something else."""
+    """The calls in a piece of JSON, or none if it is something else."""
     content = content.strip()
     try:
         value, _ = json.JSONDecoder(strict=False).raw_decode(content)
@@ -171,7 +171,7 @@ def _calls_of(content: str) -> list[Call]:
 
 
 def _broken(content: str) -> list[Call]:
-    """A call whose arguments cannot be read, so that the model learns of it."""
+    """A call whose arguments are unreadable, kept so that the model is told about it."""
     named = re.match(r'\{\s*"(?:tool|name)"\s*:\s*"([\w-]+)"\s*,\s*"\w+"\s*:\s*(.*)', content, re.S)
     return [Call(named[1], named[2])] if named else []
 
@@ -215,13 +215,13 @@ def _children(body: str, tool: ToolDefinition | None) -> str:
         key = child["name"] or child["equal"] or child["own"]
         given[key] = value_of(_trimmed(child["value"]), properties.get(key, {}), parameters)
     left = _CHILD.sub("", body)
-    if re.search(r"<\w", left):  # an argument that was not closed
+    if re.search(r"<\w", left):  # an argument without end tag: leave the JSON broken
         return json.dumps(given, ensure_ascii=False)[:-1]
     return json.dumps(given, ensure_ascii=False)
 
 
 def _trimmed(value: str) -> str:
-    """Without the line breaks that only set the value apart from its tags."""
+    """Drop the line breaks that only separate the value from its tags."""
     return value[1:].removesuffix("\n") if value.startswith("\n") else value
 
 
@@ -245,7 +245,7 @@ def _function(text: str, tools: Mapping[str, ToolDefinition]) -> Parsed:
 
 
 def _function_calls(content: str, tools: Mapping[str, ToolDefinition]) -> list[Call]:
-    """Calls of known tools, each at the beginning of a line."""
+    """Calls of known tools that start a line."""
     if not tools:
         return []
     names = "|".join(map(re.escape, tools))
@@ -261,7 +261,7 @@ def _function_calls(content: str, tools: Mapping[str, ToolDefinition]) -> list[C
 
 
 def _expression(text: str) -> tuple[ast.Call | None, int]:
-    """The call that a text begins with, and its length; a missing bracket is added."""
+    """The call at the start of a text, and its length; a missing bracket is added."""
     ends = [found.end() for found in re.finditer(r"\)", text)]
     for candidate in [*(text[:end] for end in ends), text.rstrip() + ")"]:
         try:
@@ -275,7 +275,7 @@ def _expression(text: str) -> tuple[ast.Call | None, int]:
 
 def _keywords(node: ast.Call | None, tool: ToolDefinition, raw: str) -> str:
     if node is None:
-        return raw.strip()  # not JSON: the model is told
+        return raw.strip()  # not JSON, so the model is told
     properties = list(tool.parameters.get("properties", {}))
     given: dict[str, Any] = {}
     try:
@@ -288,11 +288,11 @@ def _keywords(node: ast.Call | None, tool: ToolDefinition, raw: str) -> str:
         return raw.strip()
 
 
-# -- what is not closed -----------------------------------------------------------------------
+# -- missing ends -----------------------------------------------------------------------------
 
 
 def _closed(text: str) -> str:
-    """JSON text with its open brackets closed; as it is where a string is open as well."""
+    """JSON text with open brackets closed; unchanged if a string is open, too."""
     text = text.strip()
     open_: list[str] = []
     in_string = escaped = False

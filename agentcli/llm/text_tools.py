@@ -1,7 +1,7 @@
-"""A model without tool calls of its own, made to call tools by text.
+"""Tool calls through text, for models without native tool calls.
 
-The tools are told in the system prompt, results come back as messages of the user, and the
-answer's text is turned into calls. All else is the model's own client.
+The system prompt describes the tools, results are sent as user messages, and calls are parsed
+from the answer's text. Everything else is left to the model's own client.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _OBSERVATION = "\nObservation:"
 
 
 class TextTools:
-    """An ``LLMClient`` around another one; see the module."""
+    """Wraps another ``LLMClient``; see the module docstring."""
 
     def __init__(self, client: LLMClient, form: Form, prompts: Prompts) -> None:
         self.client = client
@@ -52,11 +52,11 @@ class TextTools:
 
     @property
     def info(self) -> ModelInfo:
-        """Of the model itself."""
+        """See ``LLMClient``."""
         return self.client.info
 
     async def stream(self, request: ChatRequest) -> AsyncIterator[StreamEvent]:
-        """The model's answer; text is passed on line by line until one may begin a call."""
+        """Stream the answer; text is passed on line by line until a line may begin a call."""
         if not request.tools:
             async with aclosing(self.client.stream(request)) as events:  # type: ignore[type-var]
                 async for event in events:
@@ -77,13 +77,13 @@ class TextTools:
                     for made in self._made(text, shown, request.tools, calls):
                         yield made
                 elif isinstance(event, ToolCallStart):
-                    calls = event.index + 1  # it can, after all
+                    calls = event.index + 1  # the model does have native calls
                 yield event
 
     def _made(
         self, text: str, shown: int, tools: Sequence[ToolDefinition], index: int
     ) -> list[StreamEvent]:
-        """What is left of the text, and the calls in it."""
+        """The rest of the text, and the calls in it."""
         parsed = parse(self.form, text, tools)
         rest = parsed.text[shown:]
         events: list[StreamEvent] = [TextDelta(rest)] if rest.strip() else []
@@ -116,7 +116,7 @@ class TextTools:
         return replace(request, messages=self._messages(request), tools=(), sampling=sampling)
 
     def _messages(self, request: ChatRequest) -> tuple[Message, ...]:
-        """Each message is translated once, so that a long history costs a step no more."""
+        """Translate each message only once, so that a long history does not slow down a step."""
         known = len(self._seen)
         same = (
             self._tools == request.tools
@@ -130,7 +130,7 @@ class TextTools:
         if known == 0:
             first, new = self._opening(new, request.tools)
             self._told.append(first)
-        # Results of one answer stand together; they are never parted by a request in between.
+        # The results of one answer arrive together, so translating only new messages merges them.
         self._told += self._plain(new)
         self._seen = list(request.messages)
         return tuple(self._told)
@@ -145,7 +145,7 @@ class TextTools:
         return system(prompt), messages
 
     def _plain(self, messages: Sequence[Message]) -> list[Message]:
-        """Messages without calls and results, which are text now."""
+        """Messages with calls and results turned into text."""
         told: list[Message] = []
         results: list[str] = []
         for message in messages:
@@ -174,7 +174,7 @@ class TextTools:
 
 
 def _sure(form: Form, text: str, shown: int) -> int:
-    """How much of a text is no part of a call: whole lines before the first that may begin one."""
+    """The length of the text that is not part of a call: the lines before a possible call."""
     sure = shown
     for line in text[shown:].splitlines(keepends=True):
         if MARKS[form].search(line) or not line.endswith("\n"):

@@ -1,4 +1,4 @@
-"""What messages take in tokens: exactly where that can be known, else an estimate that says so."""
+"""Counts or estimates the tokens of messages."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from dataclasses import dataclass
 from agentcli.messages import Image, Message, Text, Thinking, ToolCall, ToolResult
 
 MESSAGE_TOKENS = 4
-"""What a message takes beside its text: its role and the marks around it."""
+"""Overhead of a message: its role and the marks around it."""
 IMAGE_TOKENS = 1500
-"""About the most that an image takes, whatever its size: providers scale it down."""
+"""Approximate maximum for an image of any size, because providers scale images down."""
 _BYTES_PER_TOKEN = 4.0
 Count = Callable[[str], float]
-"""From a text to its tokens."""
+"""A function from a text to its number of tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenCount:
-    """Tokens of a request's prompt; not ``exact``: about so many."""
+    """The tokens of a request's prompt, an estimate unless ``exact``."""
 
     tokens: int
     exact: bool
 
 
 def vocabulary_of(model: str) -> str | None:
-    """The vocabulary of one of OpenAI's models, by its name; None for all others."""
+    """The vocabulary of an OpenAI model by the model's name; None for other models."""
     name = model.rpartition("/")[2].removeprefix("ft:")
     if re.match(r"gpt-(4(-|$)|3\.5|35)", name):
         return "cl100k_base"
@@ -34,12 +34,12 @@ def vocabulary_of(model: str) -> str | None:
 
 
 def estimate(text: str) -> float:
-    """About the tokens of a text where its model's vocabulary is not to be had."""
+    """Estimate the tokens of a text without its model's vocabulary."""
     return len(text.encode("utf-8", "replace")) / _BYTES_PER_TOKEN
 
 
 def message_tokens(message: Message, count: Count) -> float:
-    """What a message takes, by ``count`` of its texts."""
+    """The tokens of a message, with ``count`` for its texts."""
     return MESSAGE_TOKENS + sum(_part_tokens(part, count) for part in message.parts)
 
 

@@ -1,4 +1,4 @@
-"""The one HTTP connection of a client, and the events of a streamed answer."""
+"""The HTTP client, and the events of a streamed answer."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ from agentcli.sandbox import offline
 DONE = "[DONE]"
 CONNECT_S = 10.0
 REDIRECTS = 5
-"""As often a request is sent on; more is a circle."""
+"""Maximum number of redirects; more count as a loop."""
 TAIL_S = 5.0
-"""How long to wait, in seconds, for the usage after an answer that is already whole."""
+"""How long to wait, in seconds, for the usage after a complete answer."""
 DRAIN_S = 0.2
-"""How long to wait for the end of the body after the last event, to use the connection again."""
+"""How long to wait, in seconds, for the end of the body, so that the connection can be reused."""
 
 _FIELDS = ("d", "e", "i", "r", ":")
-"""First letters of an event stream's lines; JSON begins with none of them."""
+"""First characters of an event stream's lines; JSON begins with none of them."""
 
 _FAULTS = (httpx2.TransportError, httpx2.DecodingError, ssl.SSLError, anyio.EndOfStream)
 
 
 def http_client(base_url: str, timeout_s: float) -> httpx2.AsyncClient:
-    """A client that keeps its connection for the whole run.
+    """Create a client that keeps its connections for the whole run.
 
-    ``timeout_s`` bounds the silence between two reads. Loading the certificate store costs about
-    0.1 s, so plain http gets a context that trusts nobody: a redirect to https then fails. What
-    runs on this machine is reached past any proxy of the environment.
+    ``timeout_s`` limits the silence between two reads. Loading the certificate store takes about
+    0.1 s, so plain http gets a context without certificates, with which a redirect to https fails.
+    Servers on this machine are reached without the environment's proxy.
 
     Raises:
-        ConfigError: the process is offline (``sandbox/offline.py``), and this is another machine;
-            or a proxy of the environment cannot be used.
+        ConfigError: the process is offline (``sandbox/offline.py``) and the server is on another
+            machine, or the environment's proxy cannot be used.
     """
     if offline.active() and not offline.is_loopback(httpx2.URL(base_url).host):
         raise ConfigError(
@@ -78,12 +78,12 @@ def http_client(base_url: str, timeout_s: float) -> httpx2.AsyncClient:
 async def _note_head(response: httpx2.Response) -> None:
     response.request.extensions["head"] = response.status_code, response.headers
     if response.status_code in (301, 302, 303) and "location" in response.headers:
-        # Followed, the request would become a GET, without the conversation.
+        # Following it would turn the request into a GET without a body.
         response.headers[MOVED] = response.headers.pop("location")
 
 
 def bodiless_error(origin: Origin, error: httpx2.RequestError) -> ProviderError:
-    """The error when an answer had a head and its body could not be read; the status is enough."""
+    """The error for an error response whose body could not be read, from its status alone."""
     head = error.request.extensions.get("head")
     if head is None:
         return connection_error(origin, error)
@@ -92,7 +92,7 @@ def bodiless_error(origin: Origin, error: httpx2.RequestError) -> ProviderError:
 
 
 class Answer:
-    """One HTTP answer: server-sent events or a JSON body, whichever the server chose."""
+    """One HTTP response: server-sent events or a JSON body, whichever the server chose."""
 
     def __init__(self, response: httpx2.Response, origin: Origin) -> None:
         self._response = response
@@ -100,17 +100,18 @@ class Answer:
         self._pieces = response.aiter_text()
         self._start = ""
         self.whole = False
-        """Set once the answer is complete: faults and silence are then forgiven."""
+        """Set once the answer is complete: later errors and silence are then ignored."""
         self.done = False
-        """Set once nothing at all can follow."""
+        """Set once nothing more can follow."""
 
     async def is_json(self) -> bool:
-        """Whether it is one JSON body.
+        """Whether the response is one JSON body.
 
-        Its first letter tells: servers name what they send wrongly, or not at all.
+        Decided mainly by its first character, because many servers send a wrong content type or
+        none.
 
         Raises:
-            StreamBrokenError: it broke off before, or is an HTML page.
+            StreamBrokenError: the response broke off, or is an HTML page.
         """
         try:
             while not self._start and (piece := await anext(self._pieces, None)) is not None:
@@ -125,10 +126,10 @@ class Answer:
         return self._start.startswith(("{", "["))
 
     async def body(self) -> Mapping[str, Any]:
-        """The JSON object of an answer that is not streamed.
+        """The JSON object of a response that is not streamed.
 
         Raises:
-            StreamBrokenError: it broke off, or is not a JSON object.
+            StreamBrokenError: the response broke off, or is not a JSON object.
             ProviderError: it is an error object.
         """
         try:
@@ -142,10 +143,10 @@ class Answer:
         return self._checked(value)
 
     async def events(self) -> AsyncIterator[tuple[str, Mapping[str, Any]]]:
-        """Event names and JSON objects up to the end; ``[DONE]`` comes as a name without data.
+        """Stream event names and JSON objects; ``[DONE]`` comes as a name with an empty object.
 
         Raises:
-            StreamBrokenError: it broke off, or is no event stream.
+            StreamBrokenError: the response broke off, or is not an event stream.
             ProviderError: an error object came instead of an event.
         """
         seen = 0
@@ -172,7 +173,7 @@ class Answer:
         source = aiter(httpx2.EventSource(text, max_event_size=None))
         while True:
             try:
-                # No yield inside the timeout: it would cancel whoever reads this generator.
+                # Never yield inside the timeout: it could cancel the reader of this generator.
                 if not self.whole:
                     event = await anext(source, None)
                 else:
@@ -190,10 +191,10 @@ class Answer:
         yield self._start
         async for piece in self._pieces:
             yield piece
-        yield "\n\n"  # which not every server puts after its last event
+        yield "\n\n"  # not every server sends it after the last event
 
     async def aclose(self) -> None:
-        """Let go of the connection."""
+        """Release the connection."""
         await self._response.aclose()
 
     def _checked(self, value: object) -> Mapping[str, Any]:
@@ -207,7 +208,7 @@ class Answer:
 
 
 class _Text:
-    """What an ``EventSource`` wants of a response, for text of which some was read before."""
+    """The part of a response that ``EventSource`` needs, for partly read text."""
 
     headers = MappingProxyType({"content-type": "text/event-stream"})
 

@@ -1,7 +1,7 @@
-"""Keeps a conversation within a small context window: the oldest results go first.
+"""Keeps a conversation within a small context window by leaving out the oldest results.
 
-A pure function of the messages. Shortening changes what a cache holds, so that more is freed at
-once than is needed, and the same results stay short from then on.
+A pure function of the messages. Leaving something out invalidates a cache, so more is freed at
+once than needed, and the same results stay left out from then on.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from agentcli.messages import Message, Role, tool
 LEFT_OUT = "[left out]"
 KEPT_RESULTS = 2
 FREED = 0.25
-"""Share of the window that is freed beyond what is needed."""
+"""Share of the room that is freed in addition to what is needed."""
 
 
 def fitted(
@@ -25,10 +25,10 @@ def fitted(
     short: frozenset[int] = frozenset(),
     size_of: Callable[[Message], int],
 ) -> tuple[list[Message], frozenset[int]]:
-    """Messages that take at most ``room`` tokens where that can be reached, and which are short.
+    """Fit messages into ``room`` tokens if possible; return them and the indexes left out.
 
-    ``sizes`` are the tokens of each message as it is, ``short`` the numbers of those whose results
-    were left out before. The last ``KEPT_RESULTS`` results go only when nothing else is left.
+    ``sizes`` are the tokens of each full message, ``short`` the indexes of results that were left
+    out before. The last ``KEPT_RESULTS`` results are only left out if nothing else remains.
     """
     results = [i for i, message in enumerate(messages) if message.role is Role.TOOL]
     shown = [_shortened(m) if i in short else m for i, m in enumerate(messages)]

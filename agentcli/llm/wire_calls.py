@@ -1,7 +1,7 @@
-"""Calls of a history in a form that every provider takes back.
+"""Converts past calls to a form that every provider accepts.
 
-A model may call a tool by an impossible name, or write arguments that are no JSON object. It is
-told so, but what it wrote must go back with the history, and many servers refuse it as it is.
+A model may call a tool by an invalid name or write arguments that are not a JSON object. It is
+told so, but its call must still go back with the history, and many servers reject it as written.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from typing import Any
 from agentcli.llm.wire_cache import dumps
 
 INVALID_JSON = "INVALID_JSON"
-"""Holds the text of arguments that are no JSON object."""
+"""The key that holds the text of arguments that are not a JSON object."""
 
 _NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9_-]")
 
 
 def safe_name(name: str) -> str:
-    """A tool's name in the letters and the length that are allowed everywhere."""
+    """A tool's name, restricted to the characters and length that every provider allows."""
     return _NOT_IN_NAMES.sub("_", name)[:64] or "unnamed"
 
 
 def argument_object(arguments: str) -> dict[str, Any]:
-    """The arguments as an object, whatever was written."""
+    """The arguments as an object, whatever the model wrote."""
     if not arguments.strip():
         return {}
     try:
-        # Line breaks inside strings are taken for what they mean, as the tools do.
+        # Allow line breaks inside strings, as the tools do.
         value = json.loads(arguments, strict=False, parse_constant=_refuse)
     except (ValueError, RecursionError):
         return {INVALID_JSON: arguments}
@@ -38,7 +38,7 @@ def argument_object(arguments: str) -> dict[str, Any]:
 
 
 def argument_text(arguments: str) -> str:
-    """The arguments as the model wrote them if that is a JSON object, else as one."""
+    """The arguments as written if they are a JSON object, else converted to one."""
     try:
         if isinstance(json.loads(arguments, parse_constant=_refuse), dict):
             return arguments

@@ -1,7 +1,7 @@
-"""How a user names what an MCP server has: ``@server:uri`` a resource, ``/server:prompt`` a prompt.
+"""References to MCP servers: ``@server:uri`` names a resource, ``/server:prompt`` a prompt.
 
-After the prompt's name come its arguments: words in the order of the prompt's own list, the last
-of which takes all that is left, or ``name=value``.
+A prompt's arguments follow its name, either as ``name=value`` or as words in the order of the
+prompt's own list; the last argument takes all remaining words.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _BRACKETS = {")": "(", "]": "[", "}": "{", ">": "<"}
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt of a server; ``arguments`` are (name, whether it must be given)."""
+    """A prompt of a server; ``arguments`` are pairs of a name and whether it is required."""
 
     name: str
     description: str = ""
@@ -32,30 +32,30 @@ class Prompt:
 
     @property
     def usage(self) -> str:
-        """What may follow its name: ``what [how]``."""
+        """The arguments for a usage line: ``what [how]``."""
         return " ".join(name if must else f"[{name}]" for name, must in self.arguments)
 
 
 class Referable(Protocol):
-    """What a face needs of a session's servers; ``McpServers`` is it."""
+    """The part of ``McpServers`` that front ends use."""
 
     def connected(self) -> list[str]:
-        """Names of the servers that run now."""
+        """The names of connected servers."""
         ...
 
     def prompts(self) -> list[tuple[str, Prompt]]:
-        """(server, prompt) of all that are known; asks nobody."""
+        """(server, prompt) of all known prompts, without asking any server."""
         ...
 
     async def resources(self) -> list[tuple[str, str, str]]:
-        """(server, uri, name or description) of all that can be had now."""
+        """(server, uri, description or name) of all available resources."""
         ...
 
     async def expanded(self, text: str) -> str:
-        """What ``/server:prompt ARGUMENTS`` stands for; any other text as it is.
+        """Expand ``/server:prompt ARGUMENTS``; any other text is returned unchanged.
 
         Raises:
-            ToolError: it cannot be had.
+            ToolError: the prompt is not available.
         """
         ...
 
@@ -69,13 +69,13 @@ def prompts_of(servers: Referable | None) -> list[Command]:
 
 
 def resources_named(text: str, servers: Collection[str]) -> list[tuple[str, str]]:
-    """The (server, uri) of all mentions of these servers, each once; other text is only text."""
+    """The distinct (server, uri) of all mentions of these servers in a text."""
     found = ((match[1], _without_end(match[2])) for match in _RESOURCE.finditer(text))
     return [(server, uri) for server, uri in dict.fromkeys(found) if server in servers and uri]
 
 
 def prompt_named(text: str, servers: Collection[str]) -> tuple[str, str, str] | None:
-    """The (server, prompt, what follows) of a text that calls for a prompt of one of these."""
+    """(server, prompt, arguments) of a text that invokes a prompt of one of these servers."""
     match = _PROMPT.fullmatch(text.strip())
     if match is None or match[1] not in servers:
         return None
@@ -83,10 +83,10 @@ def prompt_named(text: str, servers: Collection[str]) -> tuple[str, str, str] | 
 
 
 def arguments_of(prompt: Prompt, text: str) -> dict[str, str]:
-    """What was written after a prompt's name, as its arguments.
+    """Parse the text after a prompt's name as its arguments.
 
     Raises:
-        ToolError: a quote is left open, one that must be given is missing, or it takes none.
+        ToolError: a quote is not closed, a required argument is missing, or there are too many.
     """
     try:
         words = shlex.split(text)
@@ -117,7 +117,7 @@ def _takes(prompt: Prompt) -> str:
 
 
 def _without_end(uri: str) -> str:
-    """A URI without the punctuation of the sentence around it."""
+    """Strip the punctuation of the surrounding sentence from a URI."""
     while uri:
         end = uri[-1]
         opened = _BRACKETS.get(end)

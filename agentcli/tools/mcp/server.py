@@ -1,4 +1,4 @@
-"""One MCP server: its connection, and what it offers."""
+"""One MCP server: its connection and what it offers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Offer:
-    """What a server has: tools as (name, description, schema, read only), resources, prompts."""
+    """What a server offers. Tools are (name, description, schema, read only)."""
 
     tools: tuple[tuple[str, str, Mapping[str, Any], bool], ...] = ()
     resources: bool = False
@@ -43,7 +43,7 @@ class Offer:
 
 @dataclass
 class Server:
-    """One server: connected when it is first needed, and again when its connection was lost."""
+    """One server, connected on first use and reconnected when the connection is lost."""
 
     name: str
     settings: McpServerSettings
@@ -51,34 +51,35 @@ class Server:
     environ: Mapping[str, str]
     offline: bool = False
     on_offer: Callable[[Offer], None] | None = None
-    """Told what a server offers that was described from memory, once it has been connected."""
+    """Called once after connecting with the server's current offer, if it came from the cache."""
     _connection: _Connection | None = field(default=None, init=False)
     _connecting: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
     _failures: int = field(default=0, init=False)
 
     @property
     def fingerprint(self) -> str:
-        """A name for this configuration, for what is remembered of it."""
-        told = json.dumps([self.settings.model_dump(mode="json"), self.folder], sort_keys=True)
-        return f"{re.sub('[^A-Za-z0-9_-]', '_', self.name)}-{digest(told)}"
+        """A file name for this configuration's cache entry."""
+        identity = json.dumps([self.settings.model_dump(mode="json"), self.folder], sort_keys=True)
+        return f"{re.sub('[^A-Za-z0-9_-]', '_', self.name)}-{digest(identity)}"
 
     @property
     def connected(self) -> bool:
-        """Whether it runs and answers now."""
+        """Whether there is an open connection."""
         return self._connection is not None and not self._connection.ended
 
     async def use(self, work: Callable[[Client], Coroutine[Any, Any, _T]]) -> _T:
-        """Do something with the connected server, within its time.
+        """Run ``work`` with the connected client, within ``timeout_s``.
 
         Raises:
-            ToolError: it cannot be reached, failed or was too slow; one line that says which.
+            ToolError: the server cannot be reached, failed or was too slow, as one line.
         """
         connection = await self._connected()
         connection.users += 1
         try:
             return await self._used(connection, work)
         except ToolError:
-            # What was refused has not begun; of another under way at the time nobody knows.
+            # Retry only a request that was refused because the session is gone: it never ran. If
+            # others were in flight, nobody knows whether they did.
             connection.crowded |= connection.users > 1
             if connection.crowded or not connection.forgotten:
                 raise
@@ -111,15 +112,15 @@ class Server:
                 self._connection = None
 
     async def offer(self) -> Offer:
-        """What the server has.
+        """Ask what the server offers.
 
         Raises:
-            ToolError: it cannot be reached, or its lists are not what they should be.
+            ToolError: the server cannot be reached, or its lists are invalid.
         """
         return await self.use(_ask_offer)
 
     async def aclose(self) -> None:
-        """End the connection, and the server's process with it."""
+        """Close the connection and end the server's process."""
         if self._connection is not None:
             await self._connection.aclose()
             self._connection = None
@@ -131,8 +132,8 @@ class Server:
             if self._failures >= _MOST_FAILURES:
                 raise ToolError(self._line(f"failed {_MOST_FAILURES} times and is left alone"))
             self._failures += 1
-            with contextlib.suppress(ModuleNotFoundError):  # which the connection tells of
-                importlib.import_module("mcp")  # a second that is not the server's
+            with contextlib.suppress(ModuleNotFoundError):  # reported by the connection
+                importlib.import_module("mcp")  # takes 1 s, which must not count as the server's
             connection = _Connection(self)
             try:
                 async with asyncio.timeout(self.settings.startup_timeout_s):
@@ -149,25 +150,25 @@ class Server:
                 raise
             self._connection = connection
         if self.on_offer:
-            told, self.on_offer = self.on_offer, None
+            on_offer, self.on_offer = self.on_offer, None
             with contextlib.suppress(ToolError):
-                told(await self.offer())
+                on_offer(await self.offer())
         self._failures = 0
         return connection
 
     @property
     def _where(self) -> str:
-        """Its address, as it is written in the settings: without what a variable holds."""
+        """The address as written in the settings, without the values of variables."""
         return f"{self.settings.url}: " if self.settings.url else ""
 
     def _line(self, what: str) -> str:
         return f"MCP server {self.name}: {escape(one_line(what, 300))}"
 
     def transport(self, end: End) -> AbstractAsyncContextManager[TransportStreams]:
-        """The wire to this server.
+        """The transport to this server.
 
         Raises:
-            ConfigError: its address may not be reached when offline, or a variable is not set.
+            ConfigError: offline forbids the address, or a variable is not set.
         """
         settings = self.settings
         if settings.command:
@@ -180,7 +181,7 @@ class Server:
 
 
 class _Connection:
-    """A session with a server in a task of its own: its contexts must end in the same task."""
+    """A session with a server, in its own task: contexts must end in the task that entered them."""
 
     def __init__(self, server: Server) -> None:
         self.users = 0
@@ -191,7 +192,7 @@ class _Connection:
         self.lost = asyncio.ensure_future(self._hold())
 
     async def open(self) -> None:
-        """Wait until the server is ready; raises what went wrong."""
+        """Wait until the server is ready. Raises the error if connecting fails."""
         await asyncio.shield(self._ready)
 
     @property
@@ -201,27 +202,27 @@ class _Connection:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more is to be had from it."""
+        """Whether the connection has ended."""
         return self._end.came.is_set() or self.lost.done()
 
     @property
     def forgotten(self) -> bool:
-        """Whether the server refused a request since it does not know the session any more."""
+        """Whether the server refused a request because it no longer knows the session."""
         return self._end.forgotten
 
     @property
     def last_words(self) -> str:
-        """The last that a server wrote before its end, if that is known."""
+        """Why the connection ended, or the server's last words; empty if unknown."""
         return self._end.words
 
     async def aclose(self) -> None:
-        """End the session and wait for it."""
+        """End the session and wait until it is closed."""
         self._end.came.set()
         if not self._ready.done():
             self.lost.cancel()
         await asyncio.wait({self.lost}, timeout=_CLOSING_S)
         if self._ready.done() and not self._ready.cancelled():
-            self._ready.exception()  # seen, so that asyncio does not complain of it
+            self._ready.exception()  # mark it as retrieved, or asyncio logs a warning
 
     async def _hold(self) -> None:
         from mcp import Client
@@ -275,7 +276,7 @@ def _reason(error: BaseException) -> str:
 
 
 def fault(error: ValidationError) -> str:
-    """What is wrong first, and where."""
+    """The first validation error and its location."""
     first = error.errors(include_url=False, include_context=False)[0]
     place = ".".join(map(str, first["loc"]))
     return f"{place}: {first['msg']}".removeprefix(": ").removeprefix("Value error, ")

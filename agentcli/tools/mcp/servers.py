@@ -1,13 +1,14 @@
 """Tools of MCP servers (modelcontextprotocol.io), through the official SDK.
 
-A server's tools appear as ``mcp__SERVER__TOOL`` and take the one dispatch path. What a server
-offers is remembered from its last connection, so that a session opens without waiting for it: the
-server starts when one of its tools is first called. One that was never seen is asked at the start,
-all of them side by side.
+A server's tools appear as ``mcp__SERVER__TOOL`` and use the same dispatch path as all others. What
+a server offers is cached from its last connection, so that a session opens without waiting: the
+server starts when one of its tools is first called. Servers without a cache entry are asked at the
+start, in parallel.
 
-A server is another's program: it may be slow, die, flood or talk nonsense. Whatever it does costs
-one line in the result of a call or in ``McpServers.notices``. Servers run with the user's rights
-outside the sandbox, as those who configure them expect; their environment is an allowlist.
+A server is foreign code: it may be slow, crash, flood its output or send invalid data. Any such
+failure becomes one line in a call's result or in ``McpServers.notices``. Servers run outside the
+sandbox with the user's rights, as users who configure them expect, and with an allowlisted
+environment.
 """
 
 from __future__ import annotations
@@ -41,16 +42,16 @@ if TYPE_CHECKING:
     from mcp import Client
 
 PROJECT_SERVERS = ".mcp.json"
-"""Where a project names servers, as other assistants read it too."""
+"""The file in which a project configures servers; other assistants read it, too."""
 RESOURCE_TOOL = "mcp_resource"
 _MOST_MENTIONS = 10
 
 
 def project_servers(folder: Path) -> dict[str, McpServerSettings]:
-    """The servers of a project's ``.mcp.json``; none where there is no such file.
+    """The servers in a project's ``.mcp.json``, if there is one.
 
     Raises:
-        ConfigError: it is not what such a file should be.
+        ConfigError: the file cannot be read or is invalid.
     """
     file = folder / PROJECT_SERVERS
     try:
@@ -70,7 +71,7 @@ def _project_server(file: Path, name: str, value: Any) -> McpServerSettings:
     try:
         fields = {key: item for key, item in value.items() if key in known}
         if isinstance(command := fields.get("command"), str):
-            fields["command"] = (command,) * bool(command)  # one word here, whatever it holds
+            fields["command"] = (command,) * bool(command)  # a program's name, never split
         return McpServerSettings.model_validate(fields)
     except AttributeError as error:
         raise ConfigError(f"{file}: {name}: should be a table") from error
@@ -79,7 +80,7 @@ def _project_server(file: Path, name: str, value: Any) -> McpServerSettings:
 
 
 class McpServers:
-    """All servers of a session. ``notices`` collects what went wrong, one line each."""
+    """All servers of a session. ``notices`` collects problems, one line each."""
 
     def __init__(
         self,
@@ -101,7 +102,7 @@ class McpServers:
         self._offers: dict[str, Offer] = {}
 
     async def tools(self) -> list[Tool]:
-        """The tools of all servers; those of a server that cannot be reached are missing."""
+        """The tools of all servers that can be reached or are cached."""
         offers = await asyncio.gather(*map(self._offer, self.servers.values()))
         self._offers = dict(zip(self.servers, offers, strict=True))
         found = [
@@ -114,10 +115,10 @@ class McpServers:
         return found
 
     async def read(self, server: str, uri: str) -> str:
-        """A resource as text.
+        """Read a resource as text.
 
         Raises:
-            ToolError: no such server, or it failed.
+            ToolError: there is no such server, or it failed.
         """
 
         async def fetch(client: Client) -> str:
@@ -126,18 +127,18 @@ class McpServers:
         return await self._server(server).use(fetch)
 
     def connected(self) -> list[str]:
-        """Names of the servers that run now."""
+        """The names of connected servers."""
         return [name for name, server in self.servers.items() if server.connected]
 
     def prompts(self) -> list[tuple[str, Prompt]]:
-        """(server, prompt) of all servers, as far as they are known; asks none of them."""
+        """(server, prompt) of all known prompts, without asking any server."""
         return [(name, one) for name, offer in self._offers.items() for one in offer.prompts]
 
     async def prompt(self, server: str, name: str, arguments: Mapping[str, str]) -> str:
-        """A prompt of a server, filled in.
+        """Get a server's prompt with the arguments filled in.
 
         Raises:
-            ToolError: no such server, or it failed.
+            ToolError: there is no such server, or it failed.
         """
 
         async def fetch(client: Client) -> str:
@@ -147,7 +148,7 @@ class McpServers:
         return await self._server(server).use(fetch)
 
     async def expanded(self, text: str) -> str:
-        """What ``/server:prompt ARGUMENTS`` stands for; any other text as it is.
+        """Expand ``/server:prompt ARGUMENTS``; any other text is returned unchanged.
 
         Raises:
             ToolError: the server has no such prompt, failed, or an argument is missing.
@@ -157,19 +158,19 @@ class McpServers:
             return text
         server, name, rest = called
         known = {one.name: one for one in self._offers[server].prompts}
-        if name not in known:  # it may be new
+        if name not in known:  # the server may have added it since
             self._offers[server] = await self._server(server).offer()
             known = {one.name: one for one in self._offers[server].prompts}
         if name not in known:
             there = ", ".join(known) or "none"
             raise ToolError(f"MCP server {server} has no prompt {name}; there are: {there}")
-        told = await self.prompt(server, name, arguments_of(known[name], rest))
-        if not told.strip():
+        prompt = await self.prompt(server, name, arguments_of(known[name], rest))
+        if not prompt.strip():
             raise ToolError(f"MCP server {server}: the prompt {name} is empty")
-        return told
+        return prompt
 
     async def resources(self) -> list[tuple[str, str, str]]:
-        """(server, uri, name or description) of all servers that answer, asked side by side."""
+        """(server, uri, description or name) from all servers that answer, asked in parallel."""
         servers = self._with_resources
         lists = await asyncio.gather(*map(self.list_resources, servers), return_exceptions=True)
         found = []
@@ -183,7 +184,7 @@ class McpServers:
         return found
 
     def mentioned(self, text: str) -> list[ToolCall]:
-        """Calls that read the resources which a text mentions as ``@server:uri``."""
+        """Tool calls that read the resources a text mentions as ``@server:uri``."""
         named = resources_named(text, self._with_resources)[:_MOST_MENTIONS]
         return [
             ToolCall(f"mention-{place}", RESOURCE_TOOL, json.dumps({"server": name, "uri": uri}))
@@ -191,10 +192,10 @@ class McpServers:
         ]
 
     async def list_resources(self, server: str) -> list[tuple[str, str]]:
-        """(uri, name or description) of what a server can be asked to read.
+        """(uri, description or name) of a server's resources.
 
         Raises:
-            ToolError: no such server, or it failed.
+            ToolError: there is no such server, or it failed.
         """
 
         async def fetch(client: Client) -> list[tuple[str, str]]:
@@ -204,7 +205,7 @@ class McpServers:
         return await self._server(server).use(fetch)
 
     async def aclose(self) -> None:
-        """End all servers."""
+        """Close all connections."""
         await asyncio.gather(*(server.aclose() for server in self.servers.values()))
 
     @property
@@ -273,7 +274,7 @@ def _remembered(file: Path) -> Offer | None:
         )
         return Offer(tools, bool(kept["resources"]), prompts)
     except (OSError, ValueError, KeyError, TypeError):
-        return None  # never seen, or not ours: ask
+        return None  # missing or invalid: ask the server
 
 
 def _remember(file: Path, offer: Offer) -> None:
@@ -283,7 +284,7 @@ def _remember(file: Path, offer: Offer) -> None:
         "prompts": [astuple(prompt) for prompt in offer.prompts],
     }
     temporary = file.with_suffix(f".{os.getpid()}")
-    with contextlib.suppress(OSError):  # only speed depends on it
+    with contextlib.suppress(OSError):  # the cache only saves time
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         temporary.write_text(json.dumps(kept), encoding="utf-8")
         os.replace(temporary, file)

@@ -1,4 +1,4 @@
-"""What a model is given of an MCP server: its tools as ours, and its results as text."""
+"""Converts an MCP server's tools to ours and its results to text."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def tools_of(server: Server, offer: Offer) -> list[Tool]:
-    """The tools of a server that its settings let through."""
+    """The tools of a server that its settings allow."""
     wanted = server.settings.tools
     return [
         Tool(
@@ -38,14 +38,14 @@ def tools_of(server: Server, offer: Offer) -> list[Tool]:
 
 
 def tool_name(server: str, tool: str) -> str:
-    """``mcp__SERVER__TOOL`` in the characters and the length that all providers accept."""
+    """``mcp__SERVER__TOOL``, restricted to the characters and length that all providers accept."""
     name = re.sub("[^A-Za-z0-9_-]", "_", f"mcp__{server}__{tool}")
     return name if len(name) <= 64 else f"{name[:55]}_{digest(name)[:8]}"
 
 
 @dataclass(frozen=True)
 class _Call:
-    """A tool's function: carries one call to the server."""
+    """A tool's function, which sends the call to the server."""
 
     server: Server
     tool: str
@@ -69,10 +69,10 @@ class _Call:
 
 
 def text_of(content: Sequence[Any]) -> str:
-    """What of a result a model can read."""
+    """The text of a result, with placeholders for its other parts."""
     parts = []
     for part in content:
-        part = getattr(part, "resource", None) or part  # embedded ones are wrapped
+        part = getattr(part, "resource", None) or part  # unwrap an embedded resource
         if (text := getattr(part, "text", None)) is not None:
             parts.append(str(text))
         elif (data := getattr(part, "data", None) or getattr(part, "blob", None)) is not None:

@@ -1,4 +1,4 @@
-"""The wires to an MCP server: a process's pipes, or streamable HTTP."""
+"""The transports to an MCP server: a process's pipes or streamable HTTP."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
 
 class End:
-    """Of a server: ``came`` is set when nothing more is to be had from it, ``words`` say why.
+    """The end of a connection: ``came`` is set when it has ended, ``words`` say why.
 
-    ``forgotten``: it refused a request since it does not know the session, as after a restart.
+    ``forgotten`` means that the server refused a request because it no longer knows the session,
+    for example after a restart.
     """
 
     def __init__(self) -> None:
@@ -45,13 +46,13 @@ class End:
 
 @asynccontextmanager
 async def http(url: str, headers: Mapping[str, str], end: End) -> AsyncIterator[TransportStreams]:
-    """Streamable HTTP, by the SDK, which itself would use a session that is gone for ever."""
+    """Streamable HTTP through the SDK, which by itself keeps using a session that is gone."""
     import httpx2
     from mcp.client.streamable_http import MCP_SESSION_ID, streamable_http_client
 
     async def look(response: httpx2.Response) -> None:
-        # The specification has 404 for it, many servers say 400; both have other causes as well,
-        # which are told in an answer to this very request.
+        # The specification says 404, many servers send 400. Both have other causes, too, but then
+        # the body is an answer with this request's id.
         request = response.request
         if (
             request.method == "POST"
@@ -72,7 +73,7 @@ async def http(url: str, headers: Mapping[str, str], end: End) -> AsyncIterator[
 
 
 def _id(body: bytes) -> Any:
-    """The id of a request or of an answer; None for all else."""
+    """The id of a JSON-RPC request or response; None for anything else."""
     try:
         return json.loads(body)["id"]
     except (ValueError, KeyError, TypeError):
@@ -90,8 +91,8 @@ async def stdio(
 ) -> AsyncIterator[TransportStreams]:
     """JSON-RPC lines over a process's pipes.
 
-    Not the SDK's own transport, which lets one endless line grow without bound and gives the
-    server our stderr. ``offline`` gives the process a loopback of its own and no other network.
+    Used instead of the SDK's transport, which lets a line grow without limit and gives the server
+    our stderr. With ``offline``, the process has no network except its own loopback.
     """
     import anyio
     from mcp.shared.message import SessionMessage
@@ -122,7 +123,7 @@ async def _receive(
     listening: asyncio.Future[None],
     end: End,
 ) -> None:
-    """Hand on the server's messages until it ends or misbehaves."""
+    """Pass on the server's messages until it ends or misbehaves."""
     import anyio
     from mcp.shared.message import SessionMessage
     from mcp_types import jsonrpc_message_adapter
@@ -134,7 +135,7 @@ async def _receive(
             while line := await process.stdout.readline():
                 try:
                     message = jsonrpc_message_adapter.validate_json(line, by_name=False)
-                except ValueError:  # a greeting on the wrong stream is forgiven
+                except ValueError:  # tolerate a greeting on the wrong stream
                     nonsense += bool(line.strip())
                     if nonsense > _MOST_NONSENSE:
                         end.words = "writes what is not JSON-RPC"
@@ -167,11 +168,11 @@ async def _send(
                 process.stdin.write(text.encode() + b"\n")
                 await process.stdin.drain()
             except OSError:
-                return  # whoever receives sees the end
+                return  # _receive handles the end
 
 
 async def _listen(process: asyncio.subprocess.Process, end: End) -> None:
-    """Keep the last line of what it complains of."""
+    """Keep the last line of the server's stderr."""
     assert process.stderr
     while data := await process.stderr.read(4096):
         if lines := data.decode(errors="replace").strip().splitlines():
@@ -201,25 +202,25 @@ async def _started(
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """Close its input, then ask its group to end, then kill it (the specification's order)."""
+    """Close the input, then send SIGTERM, then SIGKILL, in the specification's order."""
     assert process.stdin
     process.stdin.close()
     for number in (None, signal.SIGTERM, signal.SIGKILL):
         if number is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, number)
-        # Also after the last one: asyncio complains of a child whose end it was not told of.
+        # Wait after the last one, too: asyncio warns about a child it has not seen end.
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(process.wait(), _GRACE_S)
             break
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)  # what it started and left behind
-    # A descendant in a session of its own may hold the pipes for ever; nothing public closes them.
+        os.killpg(process.pid, signal.SIGKILL)  # any processes it left behind
+    # A descendant in its own session may keep the pipes open; there is no public way to close them.
     process._transport.close()  # type: ignore[attr-defined]
 
 
 def filled(text: str, environ: Mapping[str, str]) -> str:
-    """``${NAME}`` and ``${NAME:-default}`` from the environment.
+    """Replace ``${NAME}`` and ``${NAME:-default}`` from the environment.
 
     Raises:
         ConfigError: a variable is not set and has no default.
