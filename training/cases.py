@@ -1,13 +1,13 @@
-"""Held-out tasks for the evaluation: a repository, what the user says, and what must come of it.
+"""Makes held-out tasks for the evaluation: a repository, a prompt, and the expected result.
 
     python -m training.cases --out DIR --count 100 --seed 1     # DIR/KIND-001/{files/,task.json}
 
-Modules, wordings and packages are the held-out ones; ``repair_new`` uses only the kinds of fault
-that training never shows. A task is solved when
+Modules, wordings and packages are the held-out ones; ``repair_new`` uses only kinds of faults that
+never occur in training. A task is solved if
 
     repair, repair_new, repair_code, two_faults   all tests pass and no test file has changed
     rename      the same for the renamed tests (``files_after``), and ``gone`` occurs nowhere
-    question    every text of ``must`` stands in the answer, by itself
+    question    every text of ``must`` occurs in the answer, by itself
     decline     the run ends as declined
 """
 
@@ -34,9 +34,9 @@ _FACTS = re.compile(r"[\w./-]+\.py\b|`[^`]+`|\b\d+(?:\.\d+)?\b")
 
 @dataclass(frozen=True)
 class Task:
-    """One held-out task; ``model_answer`` is the trajectory's own last text.
+    """One held-out task; ``model_answer`` is the last text of the trajectory.
 
-    ``files_after`` are the files as the trajectory leaves them: without the fault, or renamed.
+    ``files_after`` are the files after the trajectory: without the fault, or renamed.
     """
 
     kind: str
@@ -50,7 +50,7 @@ class Task:
 
 
 def tasks(kind: str, count: int, seed: int, data: Path = DATA) -> Iterator[Task]:
-    """``count`` tasks of one kind, the same for the same seed and data."""
+    """Yield ``count`` tasks of one kind, deterministically by seed and data."""
     sources = Sources(data, 2, held=True)
     with tempfile.TemporaryDirectory() as folder:
         worker = Worker(sources, seed, Path(folder))
@@ -67,7 +67,7 @@ def tasks(kind: str, count: int, seed: int, data: Path = DATA) -> Iterator[Task]
 
 
 def _seed(worker: Worker) -> Project:
-    """A held-out project as it was written."""
+    """A held-out project in its original form."""
     seed = worker.rng.choice(worker.sources.seeds)
     project = checked(seed.name, seed.files, worker.runner)
     if project is None:

@@ -1,9 +1,10 @@
 """Muon for the matrices of the blocks, AdamW for everything else.
 
-Muon (Jordan et al. 2024): momentum, then the nearest orthogonal matrix to it by a few Newton-Schulz
-steps (coefficients of Polar Express, Amsel et al. 2025, arXiv:2505.16932), then each row brought to
+Muon (Jordan et al. 2024): momentum, then its nearest orthogonal matrix by a few Newton-Schulz steps
+(coefficients of Polar Express, Amsel et al. 2025, arXiv:2505.16932), then each row normalized to
 the same second moment (NorMuon, arXiv:2510.05491), and weight decay only where it agrees with the
-step. Matrices of one shape are stepped together. Learning rates as in nanochat, scaled by width.
+step. Matrices of the same shape are updated together. Learning rates are as in nanochat, scaled by
+width.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ POLAR_EXPRESS = (
     (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
 )
 MOMENTUM, SECOND_MOMENT = 0.95, 0.9
-# Momentum grows to its value over these steps: the first gradients are the least representative.
+# Momentum grows to its value over these steps, as the first gradients are the least representative.
 MOMENTUM_STEPS, MOMENTUM_START = 300, 0.85
 
 
@@ -40,7 +41,7 @@ class Rates:
 
 
 def orthogonal(momentum: Tensor) -> Tensor:
-    """(N, rows, columns) -> about the same matrices with all singular values near 1.
+    """Approximate the nearest orthogonal matrices, (N, rows, columns): singular values near 1.
 
     In bfloat16 on a GPU; many CPUs multiply bfloat16 hundreds of times slower than float32.
     """
@@ -70,7 +71,7 @@ def _muon_step(
     size = update.square().mean(-1, keepdim=True)  # (N, rows, 1)
     second = torch.lerp(size, second, SECOND_MOMENT)
     scale = second.clamp_min(1e-10).rsqrt()
-    # Rows change in proportion, the whole matrix keeps its norm.
+    # Rows change relative to each other; the norm of the whole matrix stays.
     before = size.sum(-2, keepdim=True)
     after = (size * scale.square()).sum(-2, keepdim=True).clamp_min(1e-10)
     update = update * scale * (before / after).sqrt()
@@ -80,7 +81,7 @@ def _muon_step(
 
 
 class Optimiser:
-    """Both optimisers of one GPT; ``step`` takes the schedule's factors."""
+    """Both optimisers of a GPT; ``step`` takes the factors of the schedule."""
 
     def __init__(self, model: nn.Module, width: int, rates: Rates, *, compiled: bool) -> None:
         self.rates = rates
@@ -121,9 +122,9 @@ class Optimiser:
         inertia = torch.tensor(MOMENTUM_START + grown * (MOMENTUM - MOMENTUM_START))
         for i, group in enumerate(self.matrices):
             rows, columns = group[0].shape
-            # An orthogonal matrix moves a wide layer's outputs less; this evens it out.
+            # An orthogonal update changes a wide layer's outputs less; this compensates for it.
             matrix_rate = self.rates.matrix * rate * max(1.0, rows / columns) ** 0.5
-            # 0-dim tensors rather than numbers: a new value must not compile anew.
+            # 0-dim tensors rather than numbers, so that a new value does not trigger recompilation.
             weights, self.momenta[i], self.seconds[i] = self._muon(
                 torch.stack([_grad(parameter) for parameter in group]),
                 torch.stack(list(group)),

@@ -1,4 +1,4 @@
-"""Trajectories of arithmetic and of counting letters, done by the calculator in the stream."""
+"""Conversations about arithmetic and counting letters, with the calculator called in the answer."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from training.names import MODULE_WORDS, NEW_NAMES
 from training.trajectories import Conversation, Workspace
 from training.wording import TALK
 
-_LONGEST = 14  # characters of a value that is worth saying
+_LONGEST = 14  # characters; longer values are not used
 
 
 @dataclass(frozen=True)
 class Sum:
-    """A calculation as people put it: ``shown`` is a noun phrase, or an order if ``verb``.
+    """A calculation as people phrase it: ``shown`` is a noun phrase, or an order if ``verb``.
 
     ``symbols``: it is written as a formula, which an answer may repeat.
     """
@@ -32,15 +32,13 @@ class Sum:
 
 
 def arithmetic(rng: random.Random, held: bool = False) -> Conversation:
-    """A calculation or a count, made in the stream."""
+    """Make a conversation about a calculation or a count."""
     talk = Conversation(Workspace({}))
     if rng.random() < 0.35:
         count_letters(talk, rng, held)
         return talk
     while True:
-        sum_ = rng.choice([_formula, _formula, _percent, _in_words, _in_words, _order, _average])(
-            rng
-        )
+        sum_ = rng.choice(_MAKERS)(rng)
         try:
             value = calculate(sum_.expression)
         except ToolInputError:
@@ -63,7 +61,7 @@ def _number(rng: random.Random, size: int | None = None) -> int:
 
 
 def _formula(rng: random.Random) -> Sum:
-    """Signs and numbers, in the ways they are written."""
+    """A formula of signs and numbers, in the various ways they are written."""
     size = rng.choice([10, 100, 1000, 100_000])
     a, b, c, d = (rng.randint(2, size) for _ in range(4))
     sign = rng.choice(["+", "-", "*", "*", "/"])
@@ -108,7 +106,7 @@ def _percent(rng: random.Random) -> Sum:
 
 
 def _said(rng: random.Random, number: int) -> str:
-    """A number in digits, small ones at times in words."""
+    """A number in digits; small ones sometimes in words."""
     if number >= 100 or rng.random() < 0.75:
         return str(number)
     if number < 20:
@@ -210,14 +208,14 @@ _MAKERS = [_formula, _formula, _percent, _in_words, _in_words, _order, _average]
 
 
 def count_letters(talk: Conversation, rng: random.Random, held: bool = False) -> None:
-    """How often a letter occurs in a word. People care little about its case: the word decides."""
+    """Ask how often a letter occurs in a word; the case in the word counts, not the typed one."""
     word = _word(rng)
     if rng.random() < 0.85:
         letter = rng.choice([sign for sign in word if sign.isalpha()])
     else:
         letter = rng.choice("abcdefghijklmnopqrstuvwxyz")
         letter = letter.upper() if word.isupper() else letter
-    if letter.swapcase() in word:  # both cases occur: it would not be clear what is asked
+    if letter.swapcase() in word:  # both cases occur, so the question would be ambiguous
         letter, word = letter.lower(), word.lower()
     asked = letter.swapcase() if rng.random() < 0.15 else letter
     text = wording.phrase(rng, TALK["count_letters"], held, c=asked, w=word)

@@ -1,9 +1,9 @@
-"""Generates task shards: trajectories in tokens, by many processes, until the time is over.
+"""Generates shards of tokenised trajectories, with many processes, until the time is up.
 
     python -m training.tasks --out DIR --seconds 480 --workers 14 --seed 1
 
 Needs the seeds (training/seeds), ``training/data/functions.xz`` (functions.py) and the packed
-corpus (``training/data/code-*.xz``); what is missing is left out. Shards are named
+corpus (``training/data/code-*.xz``); missing sources are left out. Shards are named
 ``tasks-WORKER-NUMBER.npz``. A worker that hangs (a fault may loop inside C code) is replaced.
 """
 
@@ -74,7 +74,7 @@ KINDS = list(dict.fromkeys(kind for mix in MIXES.values() for kind in mix))
 
 
 class Sources:
-    """What tasks are made of; loaded once, shared by forked workers."""
+    """The material for tasks; loaded once and shared by forked workers."""
 
     def __init__(self, data: Path, corpus_parts: int, held: bool) -> None:
         self.held = held
@@ -125,11 +125,11 @@ class Worker:
         return self.rng, self.runner, self.sources.held
 
     def make(self, kind: str) -> tuple[list[int], list[int]] | None:
-        """One document, or None if this draw came to nothing."""
+        """Make one document; None if this draw is not usable."""
         try:
             return self.makers[kind]().tokens(self.form)
         except Exception:
-            # Other people's code under faults fails in every way there is; another draw will do.
+            # Faulty code of others can fail in any way; make another draw.
             return None
 
     def seed(self) -> Project:
@@ -146,7 +146,7 @@ class Worker:
     def _pool(
         self, pool: list[Project], new: Callable[[], Project | None], keep: int, uses: int
     ) -> Project:
-        """A project from a pool in which each is used a few times: making one costs a run."""
+        """A project from a pool. Each is used a few times, because making one takes a test run."""
         if len(pool) < keep:
             made = new()
             if made is not None:
@@ -168,7 +168,7 @@ class Worker:
         return vary(project, self.rng, self.runner) or project
 
     def _mine(self) -> None:
-        """Functions of some more files of the corpus, for this worker alone."""
+        """Record functions of some more files of the corpus, only for this worker."""
         files = [self.rng.choice(self.sources.files) for _ in range(MINED_FILES)]
         records = [{"package": "", "text": text.partition("\n")[2]} for text in files]
         found = mine_aside(records, self.rng.randrange(1 << 30), timeout=8.0)
@@ -195,7 +195,7 @@ class Worker:
         return compose(near, self.rng, self.runner)
 
     def piece(self) -> tuple[str, str]:
-        """A path and an excerpt of the corpus."""
+        """A path and an excerpt from the corpus."""
         if not self.sources.files:
             raise Unusable("no corpus")
         while not self.pieces:

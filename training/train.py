@@ -7,7 +7,7 @@
 ``--data`` holds ``code.npy`` and ``held.npy`` (pack.py) and, if there are any, the folders
 ``tasks`` and ``tasks-held`` of shards (shards.py); new shards may appear in ``tasks`` while it
 runs. ``--run`` gets ``log.jsonl`` and the checkpoint. A sitting is bounded by ``--seconds`` of
-wall-clock time, compilation, evaluation and export included, or by ``--steps``.
+wall-clock time, including compilation, evaluation and export, or by ``--steps``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from training.weights import export, load_checkpoint, load_export, save_checkpoi
 
 LOG_EVERY = 20  # steps
 AHEAD = 3  # steps prepared in advance
-# Kept back from --seconds for the last evaluation, checkpoint and export.
+# Reserved from --seconds for the last evaluation, checkpoint and export.
 CLOSING_SECONDS = 20.0
 
 
@@ -60,7 +60,7 @@ class Trainer:
         torch.manual_seed(plan.seed)
         torch.set_float32_matmul_precision("high")
         if self.device.type == "cuda":
-            # Rather an error than attention that writes out its scores.
+            # Fail rather than fall back to attention that materializes its scores.
             torch.backends.cuda.enable_math_sdp(False)
         self.model = GPT(plan.model)
         self.model.init_weights(plan.seed)
@@ -109,7 +109,7 @@ class Trainer:
         }
 
     def _shares(self, progress: float) -> dict[str, float]:
-        """Of the streams that exist."""
+        """The shares of the streams that exist."""
         streams, wanted = self.mixture.streams, self.plan.phase(progress).shares
         shares = {name: share for name, share in wanted.items() if name in streams}
         return shares if any(shares.values()) else dict.fromkeys(streams, 1.0)
@@ -125,7 +125,7 @@ class Trainer:
         return self.loss(self.hidden(tokens), self.head, targets, weights)
 
     def train(self, sitting: Sitting) -> None:
-        """Ends with an evaluation and a checkpoint."""
+        """Train for one sitting, which ends with an evaluation and a checkpoint."""
         self._compile()
         loader = Loader(self.mixture, self.plan.batches, self.device)
         started = last_eval = last_log = time.monotonic()
@@ -145,7 +145,7 @@ class Trainer:
             self.optimiser.step(self._rate(progress), 1.0 - progress)
             self.optimiser.zero_grad()
             self.steps, state, asked = self.steps + 1, step.state, asked + 1
-            if self.steps == first + 1:  # which compiled the optimiser
+            if self.steps == first + 1:  # the first step compiled the optimiser
                 started = time.monotonic()
             progress = self._progress(sitting, started, self.steps - first)
             if self.steps % LOG_EVERY == 0 or progress >= sitting.end:
@@ -155,7 +155,7 @@ class Trainer:
                 self.log(progress, loss=losses, tokens_per_second=round(speed))
                 last_log, asked = now, 0
                 sums.clear()
-                # The first record still has warming up in it.
+                # The first record still includes the warm-up.
                 if self.steps - first >= 2 * LOG_EVERY and speed < sitting.least_speed:
                     raise RuntimeError(f"only {speed:.0f} tokens/s")
             if time.monotonic() - last_eval > self.plan.eval_every:
@@ -178,18 +178,18 @@ class Trainer:
         return sitting.start + (sitting.end - sitting.start) * min(1.0, done)
 
     def _compile(self) -> None:
-        """Meets every shape once before the clock of the schedule starts."""
-        for name, stream in self._streams().items():  # not the streams of the run: those go on
+        """Compile for every shape before the clock of the schedule starts."""
+        for name, stream in self._streams().items():  # separate streams: the run's must not advance
             batch = stream.next_batch(self.plan.rows(name))
             self.batch_loss(batch).backward()  # type: ignore[no-untyped-call]
         self.optimiser.zero_grad()
         self.log(0.0, event="compiled")
 
     def evaluate(self, progress: float) -> dict[str, float]:
-        """Mean loss in nats a token on held-out packages and tasks."""
+        """The mean loss in nats per token on held-out packages and tasks."""
         losses = {}
         for name, batches in self.held.items():
-            # With gradients, which are dropped: without them everything would compile anew.
+            # With unused gradients: without them, everything would be compiled again.
             found = [self.batch_loss(batch).detach() for batch in batches]
             losses[name] = torch.stack(found).mean().item()
         self.log(progress, held=losses)
@@ -225,7 +225,7 @@ class Trainer:
         save_checkpoint(self.run, state)
 
     def resume(self) -> None:
-        """Go on from the checkpoint of this run, exactly."""
+        """Resume exactly from the checkpoint of this run."""
         state = load_checkpoint(self.run, self.device)
         self.model.load_state_dict(state["model"])
         self.optimiser.load(state["optimiser"])
@@ -233,7 +233,7 @@ class Trainer:
         self.steps = state["steps"]
 
     def start_from(self, folder: Path) -> None:
-        """Take over exported weights, with fresh optimisers."""
+        """Start from exported weights, with fresh optimisers."""
         config, weights = load_export(folder)
         if config != self.plan.model:
             raise ValueError(f"{folder}: another model than the plan's")

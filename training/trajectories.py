@@ -1,5 +1,8 @@
-"""Writes down conversations as the agent has them: calls on a workspace in memory, with results in
-the exact form of agentcli's tools, and which of the model's turns are not to be learnt."""
+"""Writes conversations in the exact form that the agent has them.
+
+Calls act on a workspace in memory and give results as agentcli's tools do. Turns of the model can
+be marked as not to be learned.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ MAX_TOKENS = 4096
 
 
 class Unusable(Exception):
-    """This draw does not make a good example."""
+    """This draw is not a good example."""
 
 
 def plural(count: int, noun: str) -> str:
@@ -32,7 +35,7 @@ def plural(count: int, noun: str) -> str:
 
 
 class Workspace:
-    """Files in memory and the tools on them."""
+    """Files in memory, and the tools that act on them."""
 
     def __init__(self, files: Mapping[str, str], runner: QuickTests | None = None) -> None:
         self.initial = dict(files)
@@ -110,7 +113,7 @@ class Workspace:
 
 @dataclass
 class Conversation:
-    """Messages, and the numbers of those that are not learnt (``silent``)."""
+    """Messages, and the indices of those that are not learned (``silent``)."""
 
     workspace: Workspace
     messages: list[Message] = field(default_factory=list)
@@ -124,7 +127,7 @@ class Conversation:
         self.messages.append(assistant(text))
 
     def call(self, name: str, *, silent: bool = False, **arguments: object) -> str:
-        """One call of a tool, made on the workspace; returns its whole result."""
+        """Call a tool on the workspace; return its whole result."""
         result: str = getattr(self.workspace, name)(**arguments)
         self.call_with(result, name, silent=silent, **arguments)
         return result
@@ -132,7 +135,7 @@ class Conversation:
     def call_with(
         self, result: str, name: str, *, silent: bool = False, **arguments: object
     ) -> None:
-        """A call whose result is given."""
+        """Add a call with a given result."""
         self.calls += 1
         identity = f"call_{self.calls}"
         if silent:
@@ -142,7 +145,7 @@ class Conversation:
         self.messages.append(tool(ToolResult(identity, name, result)))
 
     def compute(self, expression: str, result: str, before: str = "") -> None:
-        """An in-stream calculation; the answer goes on after it."""
+        """Add an in-stream calculation, after which the answer continues."""
         self.calls += 1
         identity = f"call_{self.calls}"
         call = ToolCall(identity, INLINE_TOOL, arguments_text(**{INLINE_ARGUMENT: expression}))
@@ -150,17 +153,17 @@ class Conversation:
         self.messages.append(tool(ToolResult(identity, INLINE_TOOL, result)))
 
     def decline(self, reason: str) -> None:
-        """The last turn of what cannot be done."""
+        """Add the last turn, which declines the task."""
         self.calls += 1
         call = ToolCall(f"call_{self.calls}", DECLINE_TOOL, arguments_text(reason=reason))
         self.messages.append(assistant("", call))
 
     def opening(self) -> Conversation:
-        """The user's first message and the model's first turn, without what follows."""
+        """Only the user's first message and the model's first turn."""
         return replace(self, messages=self.messages[:2])
 
     def tokens(self, form: NanochatFormat) -> tuple[list[int], list[int]]:
-        """(token ids, mask).
+        """Render to (token ids, mask).
 
         Raises:
             Unusable: it is too long for the model.
