@@ -44,7 +44,7 @@ class Skill:
         """
         return _parts(self.folder / FILE)[1]
 
-    def told(self, root: Path | None = None) -> str:
+    def text(self, root: Path | None = None) -> str:
         """The instructions, with a list of the skill's other files; ``root`` is the workspace.
 
         Raises:

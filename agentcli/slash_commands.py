@@ -101,7 +101,7 @@ def expanded(text: str, folders: Iterable[Path]) -> str:
 def _skills(folder: Path) -> Iterator[Command]:
     for skill in found_in([folder], []):  # opening a session reports invalid skills
         with contextlib.suppress(ConfigError):  # deleted in the meantime
-            yield Command(skill.name, one_line(skill.description, 60), "[TEXT]", skill.told())
+            yield Command(skill.name, one_line(skill.description, 60), "[TEXT]", skill.text())
 
 
 def _commands(folder: Path) -> Iterator[Command]:

@@ -59,7 +59,7 @@ class UserHooks:
         """
         printed = []
         for hook in self._of("session_start"):
-            result = await hook.told({"session_id": session_id})
+            result = await hook.run({"session_id": session_id})
             if result is not None and result.exit_code == OBJECTS:
                 raise ToolError(f"hook {hook.name} objects: {_reason(result)}")
             printed.append(clip(result.stdout.strip(), _MOST_CHARS) if result else "")
@@ -78,7 +78,7 @@ class UserHooks:
         for hook in self._of("stop"):
             if self._objections >= _MOST_OBJECTIONS:  # a hook that is never content
                 break
-            result = await hook.told({**_about(state, None), "answer": answer})
+            result = await hook.run({**_about(state, None), "answer": answer})
             if result is not None and result.exit_code == OBJECTS:
                 self._objections += 1
                 found.append(f"hook {hook.name} objects to stopping: {_reason(result)}")
@@ -114,7 +114,7 @@ class UserHook(Hook):
     async def before_tool(self, call: ToolCall, state: AgentState) -> Verdict:
         """Deny the call if the command objects to it."""
         if self._is_for("before_tool", call.name):
-            result = await self.told(_about(state, call))
+            result = await self.run(_about(state, call))
             if result is not None and result.exit_code == OBJECTS:
                 return Deny(_reason(result))
         return Allow()
@@ -132,7 +132,7 @@ class UserHook(Hook):
                 "paths": list(event.result.paths),
             }
             call = _call(state, event.result.call_id)
-            result = await self.told({**_about(state, call), "result": told})
+            result = await self.run({**_about(state, call), "result": told})
             if result is not None and result.exit_code == OBJECTS:
                 said = f"hook {self.name} says about {event.result.name}: {_reason(result)}"
                 self._objections.append(said)
@@ -145,7 +145,7 @@ class UserHook(Hook):
         found, self._objections = self._objections, []
         return found
 
-    async def told(self, about: Mapping[str, Any]) -> ExecResult | None:
+    async def run(self, about: Mapping[str, Any]) -> ExecResult | None:
         """Run the command with ``about`` as its input; None if it fails."""
         told = {"event": self.settings.event, "workspace": self._workspace, **about}
         launch = Launch(

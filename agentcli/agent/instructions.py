@@ -44,7 +44,7 @@ class Instructions:
         found = list(_outside(self._user_folder, Path(self._environment.root)))
         if own := await self._of_folder(""):
             found.append(own)
-        self.opening = "\n\n".join(_told(path, text) for path, text in found)
+        self.opening = "\n\n".join(_with_header(path, text) for path, text in found)
 
     def add(self, text: str) -> None:
         """Add a text to the system prompt's part."""
@@ -64,7 +64,7 @@ class Instructions:
             return ""
         heard = tuple(history)
         return "\n\n".join(
-            _told(path, text)
+            _with_header(path, text)
             for path, text in found
             if not any(_HEADER.format(path=path) in earlier for earlier in heard)
         )
@@ -116,7 +116,7 @@ def _readable(data: bytes) -> str:
     return str(truncate(data.decode("utf-8-sig", errors="replace").strip(), MOST_CHARS))
 
 
-def _told(path: str, text: str) -> str:
+def _with_header(path: str, text: str) -> str:
     return f"{_HEADER.format(path=path)}\n\n{text}"
 
 

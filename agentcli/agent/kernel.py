@@ -280,7 +280,7 @@ class Agent:
 
     async def _observe(self, step: int) -> None:
         await self._enter(step, Stage.OBSERVE)
-        await self._hear()
+        await self._take_steered()
         mode = self.state.mode
         if note := self._module.announce_mode(self.state.told_mode, mode):
             await self.stream.emit(MessageAdded(user(note), mode))
@@ -329,7 +329,7 @@ class Agent:
         elapsed_s = time.monotonic() - self._began
         return await self._criteria.met(Moment(self.state, decision, elapsed_s))
 
-    async def _hear(self) -> None:
+    async def _take_steered(self) -> None:
         """Record the user's steering messages one by one, so that a cancellation loses none."""
         while (text := self._current.next_steered()) is not None:
             await self.stream.emit(MessageAdded(user(text)))
@@ -370,7 +370,7 @@ class Agent:
                 await emit(MessageAdded(system(prompt)))
             for message in self._module.init_state(self.state):
                 await emit(MessageAdded(message))
-        await self._hear()
+        await self._take_steered()
         if task or checks:
             await emit(TaskGiven(task, checks, self.limits.of_task()))
         # If the last process died right after the task was given, the model never saw it.

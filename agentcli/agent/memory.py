@@ -42,7 +42,7 @@ class _Reminding:
 
     def __init__(self) -> None:
         self._records: list[StepRecord] = []
-        self._said_after = 0
+        self._reminded_at = 0
 
     def append(self, record: StepRecord) -> None:
         """See ``Memory.append``."""
@@ -51,15 +51,15 @@ class _Reminding:
     async def retrieve(self, state: AgentState, observation: str) -> str:
         """See ``Memory.retrieve``."""
         count = len(state.compactions)
-        if count == self._said_after:
+        if count == self._reminded_at:
             return ""
-        self._said_after = count
+        self._reminded_at = count
         if not count or any(_is_reminder(message) for message in state.view):
             return ""  # already reminded before the session was resumed
         gone = self._out_of_sight(state)
-        return self._told(gone) if gone else ""
+        return self._reminder(gone) if gone else ""
 
-    def _told(self, gone: Sequence[StepRecord]) -> str:
+    def _reminder(self, gone: Sequence[StepRecord]) -> str:
         raise NotImplementedError
 
     def _out_of_sight(self, state: AgentState) -> list[StepRecord]:
@@ -82,7 +82,7 @@ class WindowMemory(_Reminding):
         super().__init__()
         self._n = n
 
-    def _told(self, gone: Sequence[StepRecord]) -> str:
+    def _reminder(self, gone: Sequence[StepRecord]) -> str:
         return "\n".join([f"{MARK}: steps made before]", *map(_whole, gone[-self._n :])])
 
 
@@ -93,7 +93,7 @@ class SummaryMemory(_Reminding):
         super().__init__()
         self._chars = chars
 
-    def _told(self, gone: Sequence[StepRecord]) -> str:
+    def _reminder(self, gone: Sequence[StepRecord]) -> str:
         lines = "\n".join(map(_line, gone))
         return f"{MARK}: what was done before, step by step]\n{truncate(lines, self._chars)}"
 
@@ -111,8 +111,8 @@ class SearchMemory(_Reminding):
         self._n = n
         self._least = least
         self._index = Index()
-        self._heard = 0
-        self._told_steps: set[int] = set()
+        self._seen = 0
+        self._recalled: set[int] = set()
 
     def append(self, record: StepRecord) -> None:
         """See ``Memory.append``."""
@@ -121,14 +121,14 @@ class SearchMemory(_Reminding):
 
     async def retrieve(self, state: AgentState, observation: str) -> str:
         """See ``Memory.retrieve``."""
-        before, self._heard = self._heard, len(state.history)
+        before, self._seen = self._seen, len(state.history)
         count = len(state.compactions)
         asked = [m.text for m in state.history.since(before) if _by_user(m)]
-        if count == self._said_after and not asked:
+        if count == self._reminded_at and not asked:
             return ""
-        if count != self._said_after:
-            self._told_steps.clear()
-            self._said_after = count
+        if count != self._reminded_at:
+            self._recalled.clear()
+            self._reminded_at = count
         if not count:
             return ""
         gone = {id(record) for record in self._out_of_sight(state)}
@@ -137,11 +137,11 @@ class SearchMemory(_Reminding):
         best = [
             (score, record)
             for score, record in zip(scores, self._records, strict=True)
-            if score >= self._least and id(record) in gone and record.step not in self._told_steps
+            if score >= self._least and id(record) in gone and record.step not in self._recalled
         ]
         best.sort(key=lambda pair: -pair[0])
         found = sorted((record for _, record in best[: self._n]), key=lambda record: record.step)
-        self._told_steps.update(record.step for record in found)
+        self._recalled.update(record.step for record in found)
         if not found:
             return ""
         return "\n".join([f"{MARK}: earlier steps that may matter now]", *map(_whole, found)])

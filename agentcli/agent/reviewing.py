@@ -24,9 +24,9 @@ class Reviewing:
 
     async def review(self, step: int) -> Review:
         """Ask all critics; the first that wants the end or another step decides."""
-        return decisive([await self._hear(step, critic) for critic in self._critics])
+        return decisive([await self._ask(step, critic) for critic in self._critics])
 
-    async def _hear(self, step: int, critic: Critic) -> Review:
+    async def _ask(self, step: int, critic: Critic) -> Review:
         name = type(critic).__name__
         try:
             review = await critic.review(self._stream.state)

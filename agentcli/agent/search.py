@@ -29,7 +29,7 @@ from agentcli.agent.trying import (
     trial,
 )
 from agentcli.llm.client import ChatRequest, ChatResponse, EditPlace, LLMClient, Proposes
-from agentcli.messages import Outcome, ToolCall, ToolResult
+from agentcli.messages import Outcome, ToolCall, ToolResult, Usage
 from agentcli.tools.base import ToolContext, ToolKind
 from agentcli.tools.registry import Registry
 
@@ -102,47 +102,55 @@ class Search:
         begun = failed is None and ToolKind.EDIT in self._changes(state) and not self._before
         if check is None or failed == 0 or begun:
             return response
-        best: _Kept | None = None
-        tried: set[str] = set()
-        after = 0  # candidates considered since one has passed
-        spent = response.usage
         async with await self._trial(state, check, failed) as on:
             if not on.failed:
                 return response
-            candidates = self._candidates(client, request, response, on.places)
-            async with aclosing(candidates):
-                async for candidate in candidates:
-                    if candidate is not response:
-                        spent += candidate.usage
-                    call = self._edits.of(candidate)
-                    if call is None or call.arguments in tried or self._edits.is_guarded(call):
-                        continue
-                    if self._tries_left <= 0 or (best is not None and len(tried) >= PATIENCE):
-                        break
-                    size = self._edits.size(call)
-                    if best is not None and not best.left:
-                        after += 1
-                        if after > LOOK_ON:
-                            break
-                        if size >= best.size:
-                            continue
-                    tried.add(call.arguments)
-                    left = await self._try(on, step, call)
-                    if left == 0 or (
-                        left is not None and left < (best.left if best else on.failed)
-                    ):
-                        best = _Kept(left, size, candidate)
-                    if best is not None and not best.left and best.size <= SMALLEST:
-                        break
+            best, tried, spent = await self._best_edit(client, request, step, response, on)
         if best is None:
             await self._restore()
-            problem = f"none of {len(tried)} edits made the tests pass"
+            problem = f"none of {tried} edits made the tests pass"
             await self.emit(AnswerRejected(step, problem, spent, 0.0))  # its tokens count
             detail = f"{problem}; nothing was changed"
             raise Stopped(stop_for(StopReason.TRIES_USED_UP, detail=detail))
         await self._remember(best.answer)
         self._unsolved = best.left > 0
         return replace(best.answer, usage=spent)
+
+    async def _best_edit(
+        self, client: Proposes, request: ChatRequest, step: int, first: ChatResponse, on: Trial
+    ) -> tuple[_Kept | None, int, Usage]:
+        """Try edits, starting with ``first``.
+
+        Return the best one (None if none helped), how many were tried, and the tokens they took.
+        """
+        best: _Kept | None = None
+        fewest = on.failed or 0  # failing tests to undercut
+        tried: set[str] = set()
+        after = 0  # candidates considered since one has passed
+        spent = first.usage
+        async with aclosing(self._candidates(client, request, first, on.places)) as candidates:
+            async for candidate in candidates:
+                if candidate is not first:
+                    spent += candidate.usage
+                call = self._edits.of(candidate)
+                if call is None or call.arguments in tried or self._edits.is_guarded(call):
+                    continue
+                if self._tries_left <= 0 or (best is not None and len(tried) >= PATIENCE):
+                    break
+                size = self._edits.size(call)
+                if best is not None and not best.left:
+                    after += 1
+                    if after > LOOK_ON:
+                        break
+                    if size >= best.size:
+                        continue
+                tried.add(call.arguments)
+                left = await self._try(on, step, call)
+                if left is not None and (left == 0 or left < fewest):
+                    best, fewest = _Kept(left, size, candidate), left
+                if best is not None and not best.left and best.size <= SMALLEST:
+                    break
+        return best, len(tried), spent
 
     async def _prepare_trial(self, state: AgentState, check: ToolCall, failed: int) -> None:
         """Start to open the trial that an edit will need, while the model still reads."""

@@ -62,13 +62,13 @@ def stop_of(error: BaseException, place: Place) -> Stop:
         case asyncio.CancelledError():
             return stop_for(StopReason.CANCELLED, detail="interrupted")
         case BudgetError():
-            return _by(StopReason.BUDGET_TOKENS, error, place)
+            return _stop_by(StopReason.BUDGET_TOKENS, error, place)
         case ProviderError():
-            return _by(StopReason.PROVIDER_FAILED, error, place)
+            return _stop_by(StopReason.PROVIDER_FAILED, error, place)
         case CapabilityError() | SandboxError():
-            return _by(StopReason.ENV_CAPABILITY_MISMATCH, error, place)
+            return _stop_by(StopReason.ENV_CAPABILITY_MISMATCH, error, place)
         case AgentCLIError():
-            return _by(StopReason.UNRECOVERABLE_ERROR, error, place)
+            return _stop_by(StopReason.UNRECOVERABLE_ERROR, error, place)
         case _:
             _log.error("internal error", exc_info=error)
             return stop_for(StopReason.UNRECOVERABLE_ERROR, detail=f"internal error: {error!r}")
@@ -89,9 +89,9 @@ def finished(stop: Stop) -> RunFinished:
 
 def unrecorded(error: JournalError, place: Place) -> RunFinished:
     """The end of a run whose end could not be recorded."""
-    return finished(_by(StopReason.UNRECOVERABLE_ERROR, error, place))
+    return finished(_stop_by(StopReason.UNRECOVERABLE_ERROR, error, place))
 
 
-def _by(reason: StopReason, error: AgentCLIError, place: Place) -> Stop:
+def _stop_by(reason: StopReason, error: AgentCLIError, place: Place) -> Stop:
     name = type(error).__name__
     return Stop(reason, STATUS_OF[reason], "", error.line(), name, error.place or place)

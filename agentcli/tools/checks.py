@@ -14,7 +14,7 @@ from agentcli.messages import Outcome
 from agentcli.text import plain_output
 from agentcli.tools.base import FAILED, NARROWER, ToolContext, ToolOutput
 from agentcli.tools.commands import Command, command_to_build, command_to_lint, command_to_test
-from agentcli.tools.report import QUIET, ending, shown_command, told
+from agentcli.tools.report import QUIET, command_output, ending, shown_command
 
 _NOTHING_RAN = re.compile(
     # unittest's report. If all tests were skipped, it reads differently and counts as passed.
@@ -101,7 +101,7 @@ async def _run(context: ToolContext, what: str, command: Command) -> ToolOutput:
     else:
         verdict = f"{what} failed ({ending(result, context.check.time_s)})"
     shown = command.shown or shown_command(command.argv, command.env)
-    output = told(result, verdict, context.output_chars, shown, notes=command.notes)
+    output = command_output(result, verdict, context.output_chars, shown, notes=command.notes)
     if (failed := _failed(result)) is not None:
         narrower = _narrower(result.stdout)
         told_more = {NARROWER: {"path": narrower}} if narrower else {}

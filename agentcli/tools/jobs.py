@@ -42,7 +42,7 @@ def jobs_tool(prompts: Prompts, running: Jobs) -> Tool:
             await job.news(wait_s)
         elif job.running:
             await job.kill()
-        return ToolOutput(told_job(job, context.output_chars))
+        return ToolOutput(job_output(job, context.output_chars))
 
     return tool(
         jobs,
@@ -61,7 +61,7 @@ def state_of(job: Job) -> str:
     return "killed" if job.result is None else ending(job.result, TIME_S)
 
 
-def told_job(job: Job, limit: int) -> str:
+def job_output(job: Job, limit: int) -> str:
     """The job's state, and its output since the last read."""
     text = job.read(limit - 200).rstrip("\n")
     return f"[{job.id}: {state_of(job)}]\n{text or '[nothing new]'}"

@@ -8,7 +8,7 @@ from agentcli.environments.base import Environment
 from agentcli.errors import ToolError, ToolInputError
 from agentcli.sandbox.limits import Limits
 from agentcli.tools.base import ToolContext, ToolOutput
-from agentcli.tools.report import QUIET, ending, told
+from agentcli.tools.report import QUIET, command_output, ending
 
 _VENVS = (".venv/bin/python", "venv/bin/python")
 _OTHERS = ("python", "python3", sys.executable)
@@ -73,4 +73,4 @@ async def python(context: ToolContext, code: str) -> ToolOutput:
         stdin=code.encode("utf-8"),
         on_output=context.progress,
     )
-    return told(result, ending(result, context.command.time_s), context.output_chars)
+    return command_output(result, ending(result, context.command.time_s), context.output_chars)

@@ -52,7 +52,7 @@ def _line_count(text: str) -> int:
     return text.rstrip("\n").count("\n") + 1 if text.strip() else 0
 
 
-def told(
+def command_output(
     result: ExecResult,
     first_line: str,
     limit: int,

@@ -9,7 +9,7 @@ from agentcli.errors import ToolInputError
 from agentcli.sandbox.ahead import BASH_OR_SH
 from agentcli.sandbox.limits import COMMAND
 from agentcli.tools.base import ToolContext, ToolOutput
-from agentcli.tools.report import QUIET, ending, told
+from agentcli.tools.report import QUIET, command_output, ending
 
 MAX_TIME_S = 600
 _AT_ONCE_S = 1.0
@@ -54,7 +54,7 @@ async def shell(
         env=QUIET,
         on_output=context.progress,
     )
-    return told(result, ending(result, time_s), context.output_chars)
+    return command_output(result, ending(result, time_s), context.output_chars)
 
 
 async def _in_background(context: ToolContext, command: str) -> ToolOutput:
@@ -65,7 +65,7 @@ async def _in_background(context: ToolContext, command: str) -> ToolOutput:
     await job.settled(_AT_ONCE_S)
     if job.result is not None:
         head = f"ended at once: {ending(job.result, _AT_ONCE_S)}"
-        return told(job.result, head, context.output_chars)
+        return command_output(job.result, head, context.output_chars)
     text = job.read(context.output_chars - 200).rstrip("\n")
     head = f'running in the background; id "{job.id}"'
     return ToolOutput(f"{head}\n{text}" if text else head, data={"job": job.id})

@@ -32,7 +32,7 @@ def skill_tool(prompts: Prompts, skills: Sequence[Skill]) -> Tool:
         try:
             if file:
                 return known[name].file(file)
-            return known[name].told(Path(context.environment.root))
+            return known[name].text(Path(context.environment.root))
         except ConfigError as error:
             raise ToolError(error.message) from error
 

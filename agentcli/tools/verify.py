@@ -5,7 +5,7 @@ from __future__ import annotations
 from agentcli.errors import ToolError
 from agentcli.messages import Outcome
 from agentcli.tools.base import ToolContext, ToolOutput
-from agentcli.tools.report import QUIET, ending, told
+from agentcli.tools.report import QUIET, command_output, ending
 from agentcli.tools.shell import shell_argv
 
 
@@ -16,6 +16,6 @@ async def verify(context: ToolContext, command: str) -> ToolOutput:
     )
     how = "passed" if result.success else f"failed ({ending(result, context.check.time_s)})"
     try:
-        return told(result, f"check {how}", context.output_chars, command)
+        return command_output(result, f"check {how}", context.output_chars, command)
     except ToolError as error:
         return ToolOutput(f"check failed: {error.message}", Outcome.ERROR)

@@ -18,7 +18,7 @@ from agentcli.session import store
 from agentcli.session.export import Format, exported
 from agentcli.text import clip, counted
 from agentcli.tools.permissions import Mode
-from agentcli.tools.report import QUIET, ending, told
+from agentcli.tools.report import QUIET, command_output, ending
 from agentcli.tools.shell import shell_argv
 from agentcli.tui.chooser import Choice
 from agentcli.tui.commands import ELSEWHERE
@@ -294,7 +294,7 @@ class Actions:
         result: ExecResult = await context.environment.exec(
             shell_argv(command), limits=context.command, env=QUIET, on_output=output
         )
-        ended = told(result, ending(result, context.command.time_s), context.output_chars)
+        ended = command_output(result, ending(result, context.command.time_s), context.output_chars)
         used.result = ToolResult(call.id, call.name, ended.content, ended.outcome, data=ended.data)
         used.duration_s = time.monotonic() - started
         self._face.changed(used)

@@ -18,7 +18,7 @@ class KeepLastN:
     async def process(self, conversation: Conversation) -> tuple[Item, ...]:
         """See ``Processor``."""
         gone = {n for group in conversation.free_groups(self.n) for n in group}
-        return conversation.without(gone - _told(conversation))
+        return conversation.without(gone - _markers(conversation))
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class KeepRelevant:
     async def process(self, conversation: Conversation) -> tuple[Item, ...]:
         """See ``Processor``."""
         groups = conversation.free_groups(self.kept)
-        items, told = conversation.items, _told(conversation)
+        items, markers = conversation.items, _markers(conversation)
         texts = [" ".join(words(items[n].message) for n in group) for group in groups]
         recent = " ".join(words(item.message) for item in items[-self.kept :])
         index = Index(texts)
@@ -49,12 +49,12 @@ class KeepRelevant:
         for place in sorted(range(len(groups)), key=lambda place: (scores[place], place)):
             if excess <= 0:
                 break
-            free = set(groups[place]) - told
+            free = set(groups[place]) - markers
             gone |= free
             excess -= sum(items[n].tokens for n in free)
         return conversation.without(gone)
 
 
-def _told(conversation: Conversation) -> set[int]:
+def _markers(conversation: Conversation) -> set[int]:
     """Indices of notes and summaries, which stand for what is already left out."""
     return {n for n, item in enumerate(conversation.items) if item.note or item.summary}
