@@ -1,4 +1,4 @@
-"""A whole agent over real parts: the scripted server on loopback, a real workspace, a real log."""
+"""A whole agent built from real parts: a scripted model server, a workspace and a log."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ QUICK_RETRIES = RetryConfig(first_delay_s=0.01, max_delay_s=0.02)
 
 @dataclass
 class Bench:
-    """An agent, and what it said and did."""
+    """An agent with its log, its model server and its workspace."""
 
     agent: Agent
     log: MemoryLog
@@ -40,7 +40,7 @@ class Bench:
     workspace: Path
 
     async def run(self, task: str = "do it", **options: Any) -> RunResult:
-        """One run to its end, checked for what holds of every run."""
+        """Complete one run and check the invariants of every run."""
         before = len(self.log.events)
         result = await self.agent.start(task, **options).result()
         assert result.events == tuple(self.log.events[before:])
@@ -48,18 +48,18 @@ class Bench:
         return result
 
     async def watch(self, run: Run) -> list[Event]:
-        """All events of a run."""
+        """Collect the events of a run."""
         return [event async for event in run]
 
     def check(self, state: AgentState) -> None:
-        """The history is well-formed, the state is the fold of the log, the end came once."""
+        """The history is well-formed, the log folds to the state, and the run finished once."""
         validate_history(tuple(state.history))
         assert fold_all(self.log.events) == state
         assert sum(isinstance(event, RunFinished) for event in self.log.events) == 1
         assert self.server.faults == []
 
     def kinds(self) -> list[str]:
-        """The names of the recorded events."""
+        """The type names of the recorded events, in order."""
         return [type(event).__name__ for event in self.log.events]
 
 

@@ -1,6 +1,6 @@
-"""Sessions recorded by the real kernel, with the built-in tools on a real project.
+"""Sessions recorded by the kernel, with the built-in tools on a real project.
 
-``python -m tests.agent.recordings`` makes them anew; they stand in ``recorded/NAME.jsonl``.
+``python -m tests.agent.recordings`` records them again, into ``recorded/NAME.jsonl``.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ TESTS = tool("run_tests")
 PYTEST = "python -m pytest -q -p no:cacheprovider"
 
 SCENARIOS: dict[str, Sequence[Reply]] = {
-    # The first fix is wrong: the failing tests lead back to reading, and then to another edit.
+    # The first fix is wrong; after the failing tests the model reads again and edits again.
     "repair": [
         tool("list_dir"),
         READ,
@@ -64,7 +64,7 @@ SCENARIOS: dict[str, Sequence[Reply]] = {
         READ,
         Reply(text="It takes the lesser one now."),
     ],
-    # All through one tool whose kind says nothing of what it is for.
+    # Every call uses the shell, whose kind does not tell the purpose of a call.
     "shell": [
         shell("ls -a | head -20"),
         shell("cat calc.py test_calc.py"),
@@ -73,7 +73,7 @@ SCENARIOS: dict[str, Sequence[Reply]] = {
         shell(f"cd . && {PYTEST}"),
         Reply(text="Done."),
     ],
-    # Edits that change nothing are no edits, and a check after them proves nothing.
+    # A failed edit does not count as an edit, and a check after it proves nothing.
     "missed": [
         tool("grep", pattern="def low"),
         replaced("minimum(a, b)", "min(a, b)"),
@@ -83,7 +83,7 @@ SCENARIOS: dict[str, Sequence[Reply]] = {
         TESTS,
         Reply(text="Done."),
     ],
-    # After tests that passed the next part of the work begins with looking around.
+    # After the tests pass, the next part of the task starts with exploring again.
     "two_parts": [
         READ,
         replaced("max(a, b)", "min(a, b)"),
@@ -98,7 +98,7 @@ SCENARIOS: dict[str, Sequence[Reply]] = {
 
 
 async def record(name: str, workspace: Path) -> list[Event]:
-    """One scenario, played by the kernel in ``workspace``."""
+    """Run one scenario through the kernel in ``workspace``."""
     for path, text in PROJECT.items():
         (workspace / path).write_text(text)
     log = MemoryLog()

@@ -1,4 +1,4 @@
-"""Which calls of one answer wait for each other."""
+"""Which tool calls of one answer run in parallel, and which wait for each other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Budgets end a run before it has spent more."""
+"""Budgets end a run before it overspends."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ STEPS = [Reply(calls=[("echo", {"text": "x"})], usage=USED) for _ in range(9)]
 
 
 def price_of(info: ModelInfo) -> Any:
-    """A dollar for a thousand prompt tokens, two for a thousand of the answer."""
+    """$1 per 1,000 input tokens and $2 per 1,000 output tokens."""
 
     def price(usage: Usage) -> float | None:
         return None if info.id == "free?" else usage.input_tokens / 1e3 + usage.output_tokens / 500

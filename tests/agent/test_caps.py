@@ -1,4 +1,4 @@
-"""Soft caps are told once each, and stop nothing."""
+"""Soft caps: each is announced once and stops nothing."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ async def test_forty_tool_calls(bench: Make) -> None:
 
 
 async def test_three_build_failures(bench: Make) -> None:
-    """The reference's counter was never incremented."""
+    """In the reference, this counter was never incremented."""
     made = await bench([calls(("build", {})), calls(("look", {"at": "x"}))] * 4 + ["done"], TOOLS)
     await made.run()
     assert told(made) == [(5, "failed_checks build", 3, 3)]
 
 
 async def test_three_failed_edits_of_one_file(bench: Make) -> None:
-    """The reference's counter was never incremented."""
+    """In the reference, this counter was never incremented."""
     script = [
         calls(("edit", {"path": path})) for path in ("a", "b", "a", "./b", "c", "a", "b", "a")
     ]

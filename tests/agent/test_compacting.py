@@ -1,4 +1,4 @@
-"""Long conversations: compacted near the limit and after a refusal, in the open, and undone."""
+"""Compaction of long conversations: near the limit, after a refusal, on request, and undone."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ LOOK = tool(look, ToolKind.READ)
 
 
 def counted(request: Request) -> int:
-    """What a provider would count: four bytes a token."""
+    """The provider's token count in these tests: one token per four bytes."""
     return len(request.raw) // 4
 
 
 def answering(steps: int, *, text: str = "done") -> Any:
-    """A model that looks ``steps`` times; summaries are given when asked for."""
+    """A model that calls ``look`` ``steps`` times, and summarizes on request."""
     calls = iter(range(steps))
 
     def reply(request: Request) -> Reply:
@@ -88,17 +88,17 @@ async def test_a_conversation_longer_than_the_window_goes_on(bench: Make) -> Non
     asked = [counted(request) for request in made.server.requests]
     assert max(asked) < WINDOW < sum(len(m.text) for m in result.state.history) + 31 * 400
     compacted = of(made, Compacted)
-    assert 1 <= len(compacted) <= 31 / 4  # rarely,
-    for event in compacted:  # by much at once,
+    assert 1 <= len(compacted) <= 31 / 4  # compaction is rare,
+    for event in compacted:  # frees much at once,
         assert event.cause == "near the limit"
         assert event.tokens_after < 0.6 * event.tokens_before
-    for request in made.server.requests:  # and what matters stays
+    for request in made.server.requests:  # and keeps the task
         texts = [m.get("content") for m in request.json["messages"]]
         assert "look around" in texts or not request.json.get("tools")
 
 
 class Uncounted(AnthropicMessages):
-    """As where a proxy has no such address."""
+    """A client whose proxy does not offer the address for counting tokens."""
 
     async def _counted(self, request: ChatRequest, history: Encoded) -> int | None:
         raise BadRequestError("no such path")
@@ -143,7 +143,7 @@ async def test_between_compactions_the_prefix_stands(bench: Make) -> None:
 
 
 async def test_summaries_count_in_the_usage(bench: Make) -> None:
-    """The reference left them out of its totals."""
+    """The reference left the cost of summaries out of its totals."""
     names = ["summarize_older_than_n=2"]
     made = await long_run(bench, processors=processors_named(names))
     result = await made.run("look around")
@@ -172,12 +172,12 @@ async def test_after_a_refusal_it_is_compacted_once_and_asked_again(bench: Make)
         return answer
 
     made = await bench([refusing(answering(30))] * 80, [LOOK], processors=CHEAP)
-    result = await made.run("look around")  # the window is not known before
+    result = await made.run("look around")  # with an unknown context window
     assert result.state.stop is StopReason.FINAL and len(refusals) == 1
     first, *rest = of(made, Compacted)
     assert first.cause == "beyond the context window"
     assert rest and {event.cause for event in rest} == {"near the limit"}
-    # What the refusal told is known after a resume, and is not taken for another model's.
+    # A resumed session knows the window learnt from the refusal, but only for the same model.
     learnt = made.agent.context_window
     again = await bench([], state=fold_all(made.log.events))
     assert again.agent.context_window == learnt is not None
@@ -222,7 +222,7 @@ async def test_what_frees_little_is_not_tried_at_every_step(bench: Make) -> None
     made = await long_run(bench, 20, 100_000, processors=[vain], rules=rules)
     await made.run("look around")
     assert not of(made, Compacted)
-    assert 3 < vain.tries < 15  # of the eighteen steps beyond the soft limit
+    assert 3 < vain.tries < 15  # 18 steps are beyond the soft limit
 
 
 async def test_preview_keep_and_undo(bench: Make) -> None:
@@ -232,7 +232,7 @@ async def test_preview_keep_and_undo(bench: Make) -> None:
     planned = await made.agent.compact(preview=True, keep=[5])
     assert tuple(made.agent.state.view) == before and not of(made, Compacted)
     assert planned.dropped and planned.tokens_after < planned.tokens_before / 2
-    assert planned.scores  # of what the relevance processor looked at
+    assert planned.scores  # from the relevance processor
     done = await made.agent.compact(keep=[5])
     assert done == planned
     view = tuple(made.agent.state.view)
@@ -299,7 +299,7 @@ async def test_a_window_that_only_the_tables_know_is_found_beside_the_work(bench
     client.info = dataclasses.replace(client.info, priced_by="somebody")
     await made.run("look around")
     assert made.agent.context_window == WINDOW and of(made, Compacted)
-    assert len(sent_before) == 1 and sent_before[0] >= 1  # it takes a while, and is put off
+    assert len(sent_before) == 1 and sent_before[0] >= 1  # slow, so not before the first request
     assert max(map(counted, made.server.requests)) < WINDOW
 
 

@@ -1,4 +1,4 @@
-"""What ends a run, and in which order that is asked."""
+"""Stop criteria, and the order in which they are checked."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ECHOING = Reply(calls=[call("echo", text="x")])
 
 
 class Stopping(AgentModule):
-    """Says after each step that its own condition is met."""
+    """A module that stops the run by its own condition after every step."""
 
     def should_stop(self, state: AgentState) -> StopReason | None:
         return StopReason.AGENT_CONDITION

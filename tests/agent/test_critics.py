@@ -1,4 +1,4 @@
-"""Critics judge each step: all are heard, and the first that wants more or the end decides."""
+"""Critics review each step; the first that asks to retry or to stop decides."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.server import Reply, ScriptedServer
 
 
 class Saying:
-    """Plays reviews, then is content."""
+    """Returns the given reviews in order, then accepts every step."""
 
     def __init__(self, *reviews: Review) -> None:
         self._reviews = list(reviews)

@@ -1,4 +1,4 @@
-"""What an agent's own code decides joins the history, and of candidates one is taken."""
+"""Decisions made by an agent's own code: they join the history; one candidate is chosen."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.server import Reply
 
 
 class Deciding(AgentModule):
-    """Plays decisions, one a step; None asks the model."""
+    """Returns the given decisions, one per step; None asks the model."""
 
     def __init__(self, *decisions: Decision | None) -> None:
         self._decisions = list(decisions)
@@ -42,7 +42,7 @@ async def test_its_calls_and_results_are_read_by_the_model(bench: Make) -> None:
         "two",
     ]
     ids = [c.id for message in result.state.history for c in message.calls]
-    assert len(set(ids)) == 2  # though both were called "c"
+    assert len(set(ids)) == 2  # although both decisions used the id "c"
 
 
 async def test_its_final_answer_ends_the_run_without_a_model(bench: Make) -> None:

@@ -1,4 +1,4 @@
-"""docs/conversations.md says what is true."""
+"""docs/conversations.md matches the code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of an edit from its call."""
+"""What a tool call reveals about the edit that it will make."""
 
 from __future__ import annotations
 

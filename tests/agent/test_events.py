@@ -1,4 +1,4 @@
-"""Every durable event survives the way to the journal and back."""
+"""Every durable event survives a round trip through its journal form."""
 
 from __future__ import annotations
 

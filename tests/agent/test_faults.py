@@ -1,4 +1,4 @@
-"""Tools that meet a fault of the moment, deadlines of steps, and where errors say they arose."""
+"""Transient tool errors, step deadlines, and the place that an error reports."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.server import Reply, ScriptedServer
 
 
 def flaky(failures: int, code: str, kind: ToolKind, *, retryable: bool) -> Tool:
-    """A tool that fails so often, then says how often it was called."""
+    """A tool that fails ``failures`` times, then returns its number of calls."""
     calls = 0
 
     async def touchy(context: ToolContext) -> str:
@@ -119,7 +119,7 @@ async def test_a_step_has_its_deadline_in_every_stage(bench: Make) -> None:
         ([Reply(text="wait", stall_after=200)], "decide"),
         ([Reply(status=429, headers={"retry-after": "60"})], "decide"),
     ):
-        for patience_s in (0.4, 8):  # a busy machine may need the first to get that far
+        for patience_s in (0.4, 8):  # on a busy machine, 0.4 s may end before the stage
             limits = RunLimits(step_time_s=patience_s)
             made = await bench(script, [tool(doze, ToolKind.READ)], limits=limits)
             result = await made.run()
@@ -194,7 +194,7 @@ class TestFallback:
         assert result.task_result == "mine"
         assert not any("reasoning_content" in message for message in asked.json["messages"])
         thought = [p for m in result.state.history for p in m.parts if isinstance(p, Thinking)]
-        assert [part.text for part in thought] == ["hm"]  # and in the record
+        assert [part.text for part in thought] == ["hm"]  # also in the journal
 
     async def test_so_it_does_when_a_session_goes_on_with_another(self, bench: Make) -> None:
         first = await bench([Reply(thinking="hm", text="one")])

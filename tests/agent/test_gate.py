@@ -1,4 +1,4 @@
-"""No file is changed before there is a plan, where the gate is set."""
+"""The plan gate: if it is on, no file changes before there is a plan."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""AGENTS.md: which are read, when, and what a hostile repository gains by them."""
+"""AGENTS.md: which files are read, when, and how little a hostile one can do."""
 
 from __future__ import annotations
 

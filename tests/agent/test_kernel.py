@@ -1,4 +1,4 @@
-"""The kernel over real parts: steps, stops, tools, cancellation, and a log that is the truth."""
+"""The kernel with real parts: steps, stops, tools, cancellation, and the log."""
 
 from __future__ import annotations
 
@@ -253,7 +253,7 @@ class TestUnusableAnswers:
         assert result.task_result == "here I am" and result.step_count == 1
         rejected = [e for e in agent.log.events if isinstance(e, AnswerRejected)]
         assert len(rejected) == 2
-        assert result.state.usage.output_tokens == 30  # the unusable ones cost as well
+        assert result.state.usage.output_tokens == 30  # rejected answers count too
 
     async def test_it_gives_up_with_the_reason(self, bench: Make) -> None:
         agent = await bench([""] * 3)
@@ -350,7 +350,7 @@ class TestLimits:
         assert sorted(outcomes) == [Outcome.OK, Outcome.OK, Outcome.SKIPPED]
 
     async def test_time_while_a_tool_runs(self, bench: Make) -> None:
-        for time_s in (0.5, 10):  # a busy machine may need the first to get that far
+        for time_s in (0.5, 10):  # on a busy machine, 0.5 s may end too early
             agent = await bench(
                 [Reply(calls=[call("shell", command="sleep 600")])],
                 [SHELL],
@@ -542,7 +542,7 @@ class TestSessionsOfManyRuns:
             ["done"] * 2, log=first.log, state=before, limits=RunLimits(max_steps=2)
         )
         result = await second.agent.start("", checks=["true"]).result()
-        # The checks of the task hold, and one more; the run has its own count of steps.
+        # The new run adds a check to those of the task, and counts its own steps.
         assert result.state.checks == ("false", "true") and result.state.used.steps == 2
         third = await bench(["done too"], log=first.log, state=result.state)
         last = (await third.agent.start("another task").result()).state
@@ -699,7 +699,7 @@ async def test_a_session_goes_on_where_a_dead_process_left_it(bench: Make) -> No
         validate_history(tuple(result.state.history))
         assert fold_all(log.events) == result.state
         assert result.task_result == "done", f"cut after {type(events[cut - 1]).__name__}"
-        # What had started is never run again by itself.
+        # A call that had started is not run again.
         started = [e.call.id for e in log.events if isinstance(e, ToolStarted)]
         assert len(started) == len(set(started))
 

@@ -1,4 +1,4 @@
-"""Memories: what the model is reminded of once it is out of sight."""
+"""Memories remind the model of what compaction has removed from its view."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def test_the_window_holds_the_last_steps_that_are_out_of_sight(bench: Make
     steps = [line for line in told.split("\n") if line.startswith("step ")]
     assert steps == ["step 5", "step 6"] and "About stones" in told
     await made.agent.start("And on").result()
-    assert len(reminders(made)) == 1  # once a compaction
+    assert len(reminders(made)) == 1  # one reminder per compaction
 
 
 async def test_the_summary_has_a_line_for_each_step_that_is_out_of_sight(bench: Make) -> None:
@@ -84,7 +84,7 @@ async def test_the_search_finds_the_needle_when_it_is_asked_for(bench: Make) -> 
     first, second = reminders(made)
     assert "About birds" in first and NEEDLE not in first
     assert NEEDLE in second
-    asked = made.server.requests[-1].json["messages"]  # it feeds the decision
+    asked = made.server.requests[-1].json["messages"]  # the model sees the reminder
     assert NEEDLE in asked[-1]["content"]
 
 
@@ -105,7 +105,7 @@ async def test_memories_are_kept_on_resume(bench: Make, name: str) -> None:
     await again.agent.start("Which port has the staging database?").result()
     (told,) = reminders(again)
     assert "staging database" in told
-    state = fold_all(made.log.events)  # resumed once more, it is in sight
+    state = fold_all(made.log.events)  # now the reminder itself is in view
     third = await bench(["fine"], [LOOK], state=state, log=made.log, memory=memory_named(name))
     await third.agent.start("Go on").result()
     assert len(reminders(third)) <= (2 if name == "search" else 1)

@@ -1,4 +1,4 @@
-"""The coding agent's prompt names the facts of its session."""
+"""The coding agent's prompt states the facts of its session."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The phase moves as the work does: by what calls are for, in which order, and how they ended."""
+"""The phase of the work follows from the purpose, order and outcome of the tool calls."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PHASES = {
 
 
 def walk(*calls: str) -> list[str]:
-    """The phase after each call, written ``kind`` or ``kind:outcome``."""
+    """The phase after each call; a call is written ``kind`` or ``kind:outcome``."""
     progress, seen = Progress(), []
     for kind, _, outcome in (text.partition(":") for text in calls):
         progress = after(progress, ToolKind(kind), Outcome(outcome or "ok"))
@@ -48,7 +48,7 @@ def moves(events: list[Event]) -> list[str]:
 class TestRecordedSessions:
     @pytest.mark.parametrize("name", SCENARIOS)
     async def test_the_phases_are_those_of_the_work(self, name: str) -> None:
-        """The recording's calls and outcomes lead to these phases, whatever it noted itself."""
+        """Replaying a recording without its phase changes produces the expected phases."""
         log = MemoryLog()
         stream = Stream(log, (), AgentState())
         for event in recorded(name):

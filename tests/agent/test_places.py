@@ -1,4 +1,4 @@
-"""Where a fault may be, from the lines that ran."""
+"""Likely places of a fault, from the lines that failing and passing tests ran."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TEXT = "def f(x):\n    y = 1\n    return x\n\n\ndef g(x):\n    y = 2\n    return
 def test_lines_of_failing_tests_alone_come_first() -> None:
     ran = {"m.py": {2: (1, 3), 3: (1, 0), 7: (0, 4), 8: (1, 1)}, "other.py": {1: (1, 0)}}
     places = likely_places(LinesRun(1, 5, ran), {"m.py": TEXT})
-    # A line that occurs twice is taken with its neighbours until it is alone.
+    # A line that occurs twice is extended by its neighbours until it is unique.
     assert [place.old for place in places] == [
         "    y = 1\n    return x",
         "    y = 2\n    return x",

@@ -1,4 +1,4 @@
-"""What breaks the prefix of a conversation is told with its cause, and nothing else is."""
+"""A broken prompt prefix is reported with its cause; there are no false reports."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def client(model: str = "m") -> OpenAIChat:
 
 
 def after_one(usage: Usage | None = None) -> Prefix:
-    """One request was answered."""
+    """The state after one answered request."""
     prefix = Prefix()
     assert prefix.broken(client(), REQUEST, STATE) is None
     assert prefix.answered(usage or Usage(2000, 0, 0, 10), STATE) is None
@@ -68,7 +68,7 @@ def test_causes(
 ) -> None:
     prefix = after_one()
     assert prefix.broken(client(model), request_, state) == PrefixBroken(3, cause, lost)
-    assert prefix.broken(client(model), request_, state) is None  # once
+    assert prefix.broken(client(model), request_, state) is None  # reported only once
 
 
 def test_a_cache_that_no_longer_holds_it() -> None:
@@ -91,9 +91,9 @@ def test_a_cache_of_ones_own_says_why() -> None:
 @pytest.mark.parametrize(
     ("first", "then"),
     [
-        (Usage(20_000, 0, 0, 10), Usage(20_100, 0, 0, 10)),  # a provider without a cache
-        (Usage(20_000, 0, 20_000, 10), Usage(20_100, 19_900, 0, 10)),  # one that works
-        (Usage(900, 0, 900, 10), Usage(1000, 0, 0, 10)),  # too short to be kept
+        (Usage(20_000, 0, 0, 10), Usage(20_100, 0, 0, 10)),  # no cache at all
+        (Usage(20_000, 0, 20_000, 10), Usage(20_100, 19_900, 0, 10)),  # a cache that works
+        (Usage(900, 0, 900, 10), Usage(1000, 0, 0, 10)),  # too short to be cached
     ],
     ids=["no cache", "a hit", "short"],
 )

@@ -1,4 +1,4 @@
-"""What stands in the way of a task is found before its first step, all of it at once."""
+"""Preflight finds all problems of a task at once, before its first step."""
 
 from __future__ import annotations
 
@@ -85,12 +85,12 @@ async def test_a_file_is_no_folder(host: Environment) -> None:
 
 
 class TestRights:
-    """A user who may write everything cannot see these: another one looks for them."""
+    """Missing write permissions. Root can write everything, so another user looks for them."""
 
     @pytest.fixture
     def guarded(self, host: Environment) -> Environment:
         class Guarded:
-            """The host's files, with the rights of a user who does not own them."""
+            """The host's files, as seen by a user who does not own them."""
 
             operations = frozenset({"files"})
             root, stat = host.root, staticmethod(host.stat)

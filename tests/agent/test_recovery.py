@@ -1,4 +1,4 @@
-"""Which errors are tried again, how often and when."""
+"""Retries and recovery: which errors are retried, how often and when."""
 
 from __future__ import annotations
 
@@ -101,10 +101,10 @@ def test_exhaustion_keeps_the_last_error() -> None:
 
 
 class TestRuns:
-    """A run survives three faults in the code that its user brought along."""
+    """A run recovers from three errors in the code of its user."""
 
     class Faulty(AgentModule):
-        """Fails in one method so many times."""
+        """A module that fails in one ``method``, so many ``times``."""
 
         def __init__(self, method: str, times: int, error: Exception) -> None:
             self.left = times
@@ -145,7 +145,7 @@ class TestRuns:
             (stage, count, 3) for count in (1, 2, 3)
         ]
         steps = [event.step for event in made.log.events if isinstance(event, StepFinished)]
-        assert steps == sorted(set(steps))  # a step that failed took no number
+        assert steps == sorted(set(steps))  # a failed step uses up no number
 
     async def test_a_fourth_fault_ends_the_run(self, bench: Make) -> None:
         module = self.Faulty("observe", 4, ValueError("oops"))

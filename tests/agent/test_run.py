@@ -1,4 +1,4 @@
-"""The reader's end: order, joining, backpressure, and no deadlock without a reader."""
+"""Reading the events of a run: order, merged deltas, backpressure, no deadlock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Search with verification: on a real workspace, real copies and real test runs."""
+"""Search with verification, with a real workspace, real copies and real test runs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FILES = {
     ),
     **pytest_ini(),
 }
-OTHERS = ("run_build", "run_lint")  # with one check alone it is known which to begin with
+OTHERS = ("run_build", "run_lint")  # with a single check, the search knows which to run
 RUN: tuple[str, dict[str, object]] = ("run_tests", {})
 READ: tuple[str, dict[str, object]] = ("read_file", {"path": "calc.py"})
 
@@ -55,7 +55,7 @@ def answer(made: tuple[str, dict[str, object]] | str) -> ChatResponse:
 
 
 class Model(Replay):
-    """Plays answers, and proposes others."""
+    """Returns scripted answers, and proposes other edits on request."""
 
     def __init__(self, script: Sequence[ChatResponse], others: Sequence[ChatResponse]) -> None:
         super().__init__(ModelInfo("scripted", "replay"), script)
@@ -121,11 +121,11 @@ async def test_the_first_that_passes_is_kept(work: Work, tmp_path: Path) -> None
     same = edit("return max(a, b)", "return max(a, b)")
     script = [RUN, READ, READ, wrong, RUN, "Fixed."]
     result, log, model = await work(script, [wrong, broken, same, RIGHT])
-    # It was begun while the model was reading, and once for both answers.
+    # One copy served both answers; it was opened while the model was still reading.
     assert model.copies == ["opened", "closed"]
     assert result.state.stop is StopReason.FINAL
     assert "return min(a, b)" in (tmp_path / "calc.py").read_text()
-    # Neither a repetition counts, nor what changes nothing or cannot be parsed.
+    # Not tried: a repeated edit, one that changes nothing, one with a syntax error.
     assert tried(log) == [1, 0]
     assert [tool.name for tool in model.asked[0].tools] == ["search_replace", "write_file"]
     assert result.state.files_changed == ("calc.py",)
@@ -161,7 +161,7 @@ async def test_of_those_that_pass_the_one_that_changes_least_is_kept(
     result, log, _ = await work([RUN, more, RUN, "Fixed."], [longer, wrong, RIGHT, ALSO])
     assert result.state.stop is StopReason.FINAL
     assert "return min(a, b)" in (tmp_path / "calc.py").read_text()
-    # What changes more is not tried any more, and after one token for another nothing is.
+    # Larger edits are not tried, and nothing is tried once a single token was exchanged.
     assert tried(log) == [0, 1, 0]
 
 
@@ -172,7 +172,7 @@ async def test_what_passed_is_kept_where_nothing_smaller_passes(work: Work, tmp_
     result, log, _ = await work([RUN, more, RUN, "Fixed."], [*wrong, RIGHT])
     assert result.state.stop is StopReason.FINAL
     assert "return a if a < b else b" in (tmp_path / "calc.py").read_text()
-    assert len(tried(log)) == 1 + LOOK_ON  # and then it is over
+    assert len(tried(log)) == 1 + LOOK_ON  # then the search ends
 
 
 async def test_a_renaming_is_not_searched_for_between_its_edits(work: Work, tmp_path: Path) -> None:
@@ -194,8 +194,8 @@ async def test_used_up_tries_leave_the_workspace_as_it_was(work: Work, tmp_path:
     result, log, _ = await work([RUN, wrong[0]], [cheat, *wrong])
     assert result.state.stop is StopReason.TRIES_USED_UP
     assert result.exit_code == 1
-    assert tried(log) == [2, 2, 2]  # the edit of a test was not even tried
-    assert result.state.usage.output_tokens == 6 * 5  # proposals are paid for as well
+    assert tried(log) == [2, 2, 2]  # the edit of the test was not tried
+    assert result.state.usage.output_tokens == 6 * 5  # proposals count too
     for name, text in FILES.items():
         assert (tmp_path / name).read_text() == text
 

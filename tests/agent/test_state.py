@@ -1,4 +1,4 @@
-"""The state is the fold of the events, and never changes under its holder."""
+"""The state is the fold of the events, and is immutable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trial that is opened in the background: entered, discarded, or failed."""
+"""A trial opened in the background: used, discarded, or failed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One agent serves the turns of a chat: runs of one session, each going on with those before."""
+"""The turns of a chat: several runs of one session, each continuing the previous ones."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.server import Reply, ScriptedServer
 
 
 def check(made: Bench) -> AgentState:
-    """What holds after any number of turns: the history is sound and the log tells all of it."""
+    """Check the invariants after any number of turns: a valid history that the log reproduces."""
     state = made.agent.state
     validate_history(tuple(state.history))
     assert fold_all(made.log.events) == state
@@ -123,7 +123,7 @@ class TestCancelled:
                 run.cancel()
         made.server.script = [Reply(text="again")]
         made.server._next = 0
-        made.server.repeat = True  # a request of the first turn may still be under way
+        made.server.repeat = True  # a request of the first turn may still arrive
         assert (await made.agent.start("and now?").result()).task_result == "again"
         check(made)
         finished = [e.result.call_id for e in made.log.events if isinstance(e, ToolFinished)]
@@ -219,7 +219,7 @@ class TestModel:
 
 @pytest.fixture
 def make_chat(bench: Make) -> Make:
-    """Agents with the coding agent's prompt and permissions that follow the mode."""
+    """Builds agents with the coding agent's prompt and the permissions of a mode."""
 
     async def make(script: Any, tools: Any = (), **options: Any) -> Bench:
         made = await bench(script, tools, module=CodingAgent(), **options)

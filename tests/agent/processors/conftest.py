@@ -1,4 +1,4 @@
-"""Conversations to be shortened, counted by their letters."""
+"""Conversations for the tests of processors; their size is counted in characters."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ KINDS = {
 
 
 def size_of(message: Message) -> int:
-    """A token a letter."""
+    """Count one token per character."""
     return round(message_tokens(message, len))
 
 
@@ -44,7 +44,7 @@ def conversation(
     pinned: Iterable[int] = (),
     summary: str | None = None,
 ) -> Conversation:
-    """``summary`` is what the model says; None: it cannot be asked."""
+    """Make a conversation. ``summary`` is the model's summary; None: the model is unavailable."""
     pins = set(pinned)
     users = [n for n, message in enumerate(messages) if message.role is Role.USER]
     pins.update(n for n, message in enumerate(messages) if message.role is Role.SYSTEM)
@@ -66,7 +66,7 @@ def step(number: int, said: str, name: str = "read_file", /, **arguments: Any) -
 
 
 def steps(count: int, content: str = "x" * 100) -> list[Message]:
-    """A whole conversation."""
+    """A conversation of ``count`` steps."""
     made = [system("be good"), user("first task")]
     for number in range(count):
         made += step(number, content)
@@ -74,7 +74,7 @@ def steps(count: int, content: str = "x" * 100) -> list[Message]:
 
 
 def shown(items: Iterable[Item]) -> list[Message]:
-    """What the model would read, checked to be well-formed and to stand for all in order."""
+    """The messages for the model; checks that they are valid and cover the history in order."""
     items = list(items)
     messages = [item.message for item in items]
     validate_history(messages)

@@ -1,4 +1,4 @@
-"""Each processor: what it keeps, what it loses, and what none may touch."""
+"""Each processor: what it keeps and removes, and what none may touch."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def test_system_and_first_user_message_are_pinned(processor: Processor) ->
 @every_processor
 @pytest.mark.parametrize("pin", range(2, 20, 3))
 async def test_calls_and_results_stay_together(processor: Processor, pin: int) -> None:
-    """The reference's truncation left results without their calls."""
+    """In the reference, truncation left results without their calls."""
     messages = [*steps(3), user("and now"), *steps(6)[2:], assistant("so far"), user("go on")]
     kept = await processor.process(conversation(messages, pinned=[pin], summary="s"))
     assert messages[pin] in shown(kept)
