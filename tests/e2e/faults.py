@@ -1,7 +1,7 @@
-"""What a run may meet, and what must come of it: the rows of the table in docs/providers.md.
+"""Faults that a run may meet, and how it must handle them: the table in docs/providers.md.
 
-Each row is played on every wire, as a stream and in one piece, and ends with an answer that is
-fine. A row says what the server does before, and what the run makes of it.
+Each row runs on every wire, streamed and as one body. The server first sends the replies of the
+row, then a good answer; the row says how the run must respond.
 """
 
 from __future__ import annotations
@@ -31,19 +31,20 @@ CALL = Reply(text="Look:", calls=[("echo", {"text": "never to be seen " * 20})])
 PAGE = b"<!doctype html><html><body>Welcome to the wrong port</body></html>"
 JSON = "application/json"
 WINDOW = 1000
-"""Tokens of the context window that the tests' models are said to have."""
+"""The context window, in tokens, of the models in these tests."""
 
 Make: TypeAlias = Callable[[str, bool], Sequence[Reply]]
 
 
 @dataclass(frozen=True)
 class Row:
-    """``replies`` are made for a wire and for streaming or not.
+    """One fault. ``replies`` makes the server's replies for a wire, streamed or not.
 
-    ``outcome`` is the text in the table. In the end there is an ``error`` (its class; exit code 3),
-    or the answer "done" after so many ``retries`` and ``rejected`` answers, or after tools ended
-    as ``tools`` says, in the order of their calls: an outcome, or a piece of the result's text.
-    ``patience_s`` is the silence allowed, in seconds.
+    ``outcome`` is the text in the table. The run ends with an ``error`` (the name of its class;
+    exit code 3) whose message contains ``says``, or with the answer "done". Before that there are
+    so many ``retries`` and ``rejected`` answers. ``tools`` describes the tool results in the order
+    of their calls: an outcome, or a part of the text. ``patience_s`` limits the silence of the
+    server, in seconds.
     """
 
     replies: Make
@@ -62,7 +63,7 @@ def always(*replies: Reply) -> Make:
 
 
 def broken(reply: Reply, way: str, share: float = 0.6) -> Make:
-    """The reply up to a share of its bytes, then what ``way`` (a field of Reply) does."""
+    """Send a share of the reply's bytes, then fail as the field ``way`` of Reply says."""
 
     def make(wire: str, streaming: bool) -> Sequence[Reply]:
         format_ = wire_of(PATHS[wire])
@@ -76,7 +77,7 @@ def broken(reply: Reply, way: str, share: float = 0.6) -> Make:
 
 
 def more_after_the_end(wire: str, streaming: bool) -> Sequence[Reply]:
-    """A stream that begins again after its end mark."""
+    """A stream that is repeated after its end."""
     if not streaming:
         return [CALL]
     format_ = wire_of(PATHS[wire])
@@ -91,7 +92,7 @@ def error_event(wire: str, streaming: bool) -> Sequence[Reply]:
 
 
 def circle(wire: str, streaming: bool) -> Sequence[Reply]:
-    """The server sends the request on to where it came from, as long as it is sent."""
+    """A server that redirects every request to the same address."""
     return [Reply(status=307, headers={"location": f"/v1{PATHS[wire]}"})] * 20
 
 
@@ -251,7 +252,7 @@ ROWS: dict[str, Row] = {
     ),
 }
 
-# These need a real command: a tool of the table in a real sandbox.
+# These need the real shell tool in a real sandbox.
 COMMANDS: dict[str, tuple[str, str]] = {
     "a background child that holds the pipe": ("sleep 300 & echo started", "started"),
     "a command that reads stdin": ("cat; echo at its end", "at its end"),

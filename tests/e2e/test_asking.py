@@ -1,4 +1,4 @@
-"""``agentcli run --mode ask`` in a real terminal, and without one."""
+"""``agentcli run --mode ask``, with and without a terminal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COMMAND = "sed -i s/old/new/ notes.txt && pwd"
 
 
 def answer(child: pexpect.spawn[str], key: str, then: str | type[pexpect.EOF] = pexpect.EOF) -> str:
-    """Press a key, again where it came too soon to be an answer; what is shown until ``then``."""
+    """Press a key until ``then`` appears (early keys are ignored); return the text before it."""
     for _ in range(60):
         child.send(key)
         if child.expect([then, pexpect.TIMEOUT], timeout=1) == 0:
@@ -45,7 +45,7 @@ def test_always_is_read_back_by_another_process(cli: Cli, serve: Serve, workspac
     child = spawn(cli, workspace, "--mode", "ask")
     child.expect(r"always: shell\(touch:\*\)")
     assert "Done." in screen(answer(child, "p"))
-    # Nobody can be asked here, and nobody need be; what is not saved is denied.
+    # Without a terminal, the saved rule allows one command; any other is denied.
     (workspace / "notes.txt").touch()
     other = Reply(calls=[("shell", {"command": "touch notes.txt && rm notes.txt"})])
     cli.server = serve([call, other, Reply(text="Done.")]).url

@@ -1,4 +1,4 @@
-"""Nothing is contacted but the configured provider: every process of a run is watched."""
+"""A run contacts nothing but the configured provider; all of its processes are watched."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Watched = Callable[[list[str], Cli, Path], set[tuple[str, int]]]
 
 
 def by_audit(command: list[str], cli: Cli, folder: Path) -> set[tuple[str, int]]:
-    """What Python code of agentcli's processes connects to, or looks up."""
+    """The addresses that agentcli's Python processes connect to or look up."""
     place = folder / "connections"
     (folder / "site").mkdir()
     (folder / "site" / "sitecustomize.py").write_text(f"PLACE = {str(place)!r}\n{_WATCH}")
@@ -51,7 +51,7 @@ def by_audit(command: list[str], cli: Cli, folder: Path) -> set[tuple[str, int]]
 
 
 def by_strace(command: list[str], cli: Cli, folder: Path) -> set[tuple[str, int]]:
-    """What the kernel is asked for, by any process that the run starts."""
+    """The addresses that any process of the run passes to a system call."""
     log = folder / "calls"
     watched = ["strace", "-f", "-o", str(log), "-e", "trace=connect,sendto,sendmsg,sendmmsg"]
     subprocess.run([*watched, *command], env=cli.env, cwd=cli.home, check=True, capture_output=True)
@@ -80,7 +80,7 @@ def test_a_run_contacts_its_provider_and_nobody_else(
     ]
     server = serve([Reply(calls=calls), Reply(text="Done.")])
     cli.server = server.url
-    # A model with a price and a window of its own, so that both are looked for.
+    # A model with a known price and context window, so that the run looks up both.
     options = [
         "--model",
         "openai:gpt-4o",

@@ -1,4 +1,4 @@
-"""A journal that ends after any of its events can be gone on with, and repeats nothing."""
+"""A session can be resumed from a journal cut after any event, and repeats no tool call."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TASK_AT = next(
 
 @pytest.fixture
 def recording(tmp_path: Path) -> Path:
-    """A recording of one answer, the last."""
+    """A recording with one answer, the final one."""
     path = tmp_path / "last.jsonl"
     answer = ModelAnswered(1, assistant("Done."), FinishReason.STOP, Usage(1, 0, 0, 1), 0.0, 0.0)
     path.write_text(json.dumps({"v": SCHEMA, "n": 0, "t": 0, **to_record(answer)}) + "\n")
@@ -50,7 +50,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 async def cut(workspace: Path, length: int) -> str:
-    """A session that ended after ``length`` events, as a killed process leaves it."""
+    """Write a journal of ``length`` events, as a killed process leaves it."""
     journal = Journal(journal_path("cut"))
     for event in RECORDED[:length]:
         if isinstance(event, SessionStarted):
@@ -84,7 +84,7 @@ async def test_any_cut(length: int, workspace: Path, recording: Path) -> None:
     told = [message.text for message in history if message.role is Role.USER]
     assert told[0] == result.state.task
     assert told.count(result.state.task) == 1
-    # No tool ran again by itself; what had started is told to be of unknown effect.
+    # No tool ran again; the model is told that the effect of started calls is unknown.
     assert not any(isinstance(event, ToolStarted) for event in events[length:])
     unknown = {call.id for call in before.unresolved if call.id in before.started}
     outcomes = {

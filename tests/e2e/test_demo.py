@@ -1,4 +1,4 @@
-"""``make demo``'s script, as it stands in the repository."""
+"""The script of ``make demo``."""
 
 from __future__ import annotations
 

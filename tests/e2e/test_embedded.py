@@ -1,4 +1,4 @@
-"""The embedded model at work: real tasks, real tools, no network, the same again."""
+"""The embedded model on real tasks with real tools: no network, and reproducible."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FILES = {
 
 @pytest.fixture
 def cli(tmp_path: Path) -> Cli:
-    # Without a key and a configuration the embedded model is the default.
+    # Without an API key and configuration, the embedded model is the default.
     share_kernels(tmp_path)
     return Cli(tmp_path, extra={"OPENAI_API_KEY": ""})
 

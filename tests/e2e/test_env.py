@@ -1,4 +1,4 @@
-"""``agentcli run --env``: the same work on another machine and in a container."""
+"""``agentcli run --env``: the same task on another machine and in a container."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_in_a_container(cli: Cli, serve: Serve, workspace: Path, tmp_path: Path)
     (tmp_path / "images").mkdir()
     try:
         with container_cli(tmp_path / "images") as program:
-            # A CLI that needs options to find the image here is put into the way of the plain one.
+            # Finding the image takes options here, so a script on the PATH adds them to "docker".
             (tmp_path / "bin").mkdir()
             shim = tmp_path / "bin" / "docker"
             shim.write_text(f'#!/bin/sh\nexec {" ".join(program)} "$@"\n')

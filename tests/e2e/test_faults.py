@@ -1,4 +1,4 @@
-"""Every fault that providers, models and commands are known for, on every wire, in both modes."""
+"""The known faults of providers, models and commands, on every wire, streamed and not."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ async def agent_on(
         module=AgentModule(),
         limits=RunLimits(silence_s=patience_s),
         retry=RetryConfig(first_delay_s=0.01, max_delay_s=0.05),
-        rules=ContextRules(reserve_tokens=1),  # or what nearly fills the window is never sent
+        rules=ContextRules(reserve_tokens=1),  # else a nearly full request is never sent
     )
     try:
         yield agent
@@ -93,7 +93,7 @@ async def agent_on(
 
 
 def check(agent: Agent, result: RunResult, server: ScriptedServer) -> None:
-    """What holds of every run, whatever it met."""
+    """Check the invariants of every run."""
     assert server.faults == []
     validate_history(tuple(result.state.history))
     assert isinstance(agent.log, MemoryLog)
@@ -137,7 +137,7 @@ async def test_fault(name: str, wire: str, mode: str, tmp_path: Path) -> None:
 
 
 def expect_failure(row: Row, result: RunResult) -> None:
-    """One clear line that says what to do, and where it arose."""
+    """The error is one clear line without secrets, and reports the place where it arose."""
     state = result.state
     assert row.error in (state.error, str(state.stop))
     assert row.says in state.detail and "\n" not in state.detail
@@ -223,8 +223,8 @@ async def test_each_request_is_a_pure_extension_of_the_one_before(
     assert result.task_result == "done" and len(server.requests) == len(script)
     assert len({request.connection for request in server.requests}) == 1
     sent = [without_marks(request.raw) for request in server.requests]
-    assert sent[1] == sent[2]  # the attempt after the 503
-    # On the Messages wire a note of ours joins the user's turn, whose end is open as well.
+    assert sent[1] == sent[2]  # the retry after the 503
+    # On the Messages wire a note joins the user's turn, so that turn may grow too.
     end = b"]}]}" if wire == "messages" else b"]}"
     for earlier, later in itertools.pairwise(sent):
         assert earlier.endswith(end) and later.startswith(earlier.removesuffix(end))
@@ -234,7 +234,7 @@ async def test_each_request_is_a_pure_extension_of_the_one_before(
 
 
 def expect_marks(body: Any) -> None:
-    """On the last block of the last two turns of the user; of the tools, without a prompt."""
+    """Cache marks are on the last tool and on the last block of the last two user turns."""
     blocks = [m["content"][-1] for m in body["messages"] if m["role"] == "user"]
     marked = ["cache_control" in block for block in blocks]
     assert marked == [False] * (len(blocks) - 2) + [True] * min(2, len(blocks))
@@ -251,11 +251,11 @@ def test_the_table_says_what_is_tested() -> None:
     assert told == expected
 
 
-# The same through the command line
+# The same faults through the command line
 
 
 def configured(tmp_path: Path, wire: str, server: ScriptedServer, *, streaming: bool) -> Cli:
-    """A home whose configuration names the scripted server ``lab``."""
+    """A command line whose configuration names the scripted server ``lab``."""
     folder = tmp_path / "config"
     folder.mkdir()
     (folder / "config.toml").write_text(
@@ -283,7 +283,7 @@ def test_a_run_recovers(wire: str, mode: str, tmp_path: Path) -> None:
         ended = configured(tmp_path, wire, server, streaming=MODES[mode]).run(*RUN)
     assert (ended.code, server.faults) == (0, [])
     assert ended.json["final_answer"] == "It is 42." and ended.json["error"] is None
-    assert ended.json["cost_usd"] is None  # nobody knows the price of lab:m
+    assert ended.json["cost_usd"] is None  # the price of lab:m is unknown
     assert "exit code 0\\n42" in json.dumps(server.requests[-1].json)
 
 

@@ -1,4 +1,4 @@
-"""The main job: a failing test in a real git repository is made to pass by ``agentcli run``."""
+"""The main use: ``agentcli run`` makes a failing test in a git repository pass."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ SCRIPT = [
 
 
 def example(workspace: Path) -> Path:
-    """The example's repository."""
+    """The repository of the example."""
     files = {
         str(path.relative_to(EXAMPLE / "repo")): path.read_bytes()
         for path in (EXAMPLE / "repo").rglob("*")
@@ -78,7 +78,7 @@ def run(cli: Cli, server: ScriptedServer, repo: Path, *more: str) -> Ended:
 
 @dataclass
 class Solved:
-    """A run that has solved the task, with all that it left behind."""
+    """A run that solved the task, with its repository and journal."""
 
     ended: Ended
     server: ScriptedServer
@@ -190,7 +190,7 @@ def test_a_failing_check_is_handed_back_and_ends_unsolved(
     ended = run(cli, server, repo, "--output", "json", "--check", "true")
     assert ended.code == 1
     assert (ended.json["status"], ended.json["stop_reason"]) == ("unsolved", "final")
-    # The option's checks come beside those of the task.
+    # The checks of the option are added to those of the task.
     assert {check["command"]: check["passed"] for check in ended.json["checks"]} == {
         CHECK: False,
         "true": True,
@@ -222,7 +222,7 @@ def test_a_limit_of_steps_stops_the_run_and_the_session_goes_on(
 
     ended = cli.run(
         *("run", "--session", path.parent.name, "--model", "openai:scripted"),
-        # The limits of before hold again, for this run, unless others are given.
+        # Without --max-steps, the limit of the first run would apply again.
         *("--workspace", str(repo), "--output", "json", "--max-steps", "9"),
     )
     assert ended.code == 0, ended.err

@@ -1,4 +1,4 @@
-"""The end that nobody planned: kill -9 at every kind of event, Ctrl+C, termination."""
+"""Unplanned ends: kill -9 at every kind of event, Ctrl+C, SIGTERM."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ from tests.running import (
 )
 from tests.server import Reply
 
-CHECK = "test -f done.txt && sleep 0.5"  # a while in which a kill still comes before the end
+CHECK = "test -f done.txt && sleep 0.5"  # the sleep leaves time to kill the run during the check
 
-# Kinds of events in the order in which the script brings them up. "delta" comes of an answer that
-# stalls, "tool_progress" of a command that goes on for long.
+# Kinds of events in the order in which the script produces them. "delta" comes from a slow answer,
+# "tool_progress" from a long command.
 KINDS = [
     *("session", "message_added", "task_given", "step_started", "stage_started", "delta"),
     *("model_answered", "tool_started", "tool_progress", "tool_finished", "phase_changed"),
@@ -44,7 +44,7 @@ KINDS = [
 
 
 def script(sleep_s: str) -> list[Reply]:
-    """A run in which every kind of event occurs. A process of its own goes on in the background."""
+    """A run with every kind of event, which also leaves a detached process in the background."""
     leave = f"(setsid sleep {sleep_s} >/dev/null 2>&1 &) ; echo started; sleep 1"
     return [
         Reply(text="A look around.", calls=[("list_dir", {})], pause_s=0.01, split=64),
@@ -58,7 +58,7 @@ def script(sleep_s: str) -> list[Reply]:
 
 
 def begin(cli: Cli, workspace: Path, *more: str) -> Popen:
-    """A run whose events can be read as they come."""
+    """Start a run whose events can be read as they happen."""
     return cli.start(
         *("run", "-p", "Make it.", "--model", "openai:scripted", "--check", CHECK),
         *("--workspace", str(workspace), "--output", "stream-json", *more),
@@ -66,7 +66,7 @@ def begin(cli: Cli, workspace: Path, *more: str) -> Popen:
 
 
 def read_until(process: Popen, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    """The first event that is wanted."""
+    """Read up to the first wanted event and return it."""
     assert process.stdout is not None
     for line in process.stdout:
         event: dict[str, Any] = json.loads(line)
@@ -79,7 +79,7 @@ def read_until(process: Popen, wanted: Callable[[dict[str, Any]], bool]) -> dict
 def test_kill_9(
     kind: str, cli: Cli, serve: Serve, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing runs on, and the next start names the session or goes on with it."""
+    """No process survives, and the next start names the session or resumes it."""
     repository(workspace, {"a.txt": "a\n"})
     sleep_s = f"9{os.getpid()}.{KINDS.index(kind) + 10}"
     cli.server = serve(script(sleep_s)).url
@@ -99,7 +99,7 @@ def test_kill_9(
 
     name = path.parent.name
     run = ("run", "--model", "openai:scripted", "--workspace", str(workspace))
-    if kind in ("session", "message_added"):  # killed before the task was told
+    if kind in ("session", "message_added"):  # killed before the task was recorded
         cli.server = serve([Reply(text="Hello.")]).url
         again = cli.run(*run, "-p", "Hi.")
         assert f"agentcli run --session {name}" in again.err
@@ -179,7 +179,7 @@ def test_a_signal_before_anything_began(cli: Cli, workspace: Path) -> None:
     process = cli.start(
         *("run", "-", "--model", "openai:x", "--workspace", str(workspace)), stdin=-1
     )
-    # It waits for the task on its stdin once it has come that far.
+    # Wait until it reads the task from its stdin.
     deadline = time.monotonic() + 60
     while not _waits_for_stdin(process) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""Repositories of many kinds: what is edited keeps its form, and the checks decide."""
+"""Many kinds of repositories: edits keep the form of a file, and the checks decide."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Calls = Sequence[tuple[str, Mapping[str, Any]]]
 
 
 def nothing(folder: Path) -> None:
-    """No more to prepare, or nothing more to look at."""
+    """The default of ``prepare`` and ``look``."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A repository, the calls of a model that mends it, and what must hold afterwards.
+    """A repository, the calls of a model that fixes it, and the expected outcome.
 
-    ``results`` are the beginnings of the tool results, in the order of the calls.
+    ``results`` are the first words of the tool results, in the order of the calls.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Case:
 
 
 def replace(path: str, old: str, new: str) -> tuple[str, Mapping[str, Any]]:
-    """A call of search_replace."""
+    """A call to search_replace."""
     return ("search_replace", {"path": path, "old": old, "new": new})
 
 

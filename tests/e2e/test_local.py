@@ -1,5 +1,7 @@
-"""A folder of Hugging Face's kind drives the whole agent. The model is random: that its calls are
-valid, its edits meet the file and its tokens are reused is the program's doing."""
+"""A model folder in Hugging Face's format drives the whole agent.
+
+The model has random weights, so valid calls, edits that match the file and reused tokens are the
+work of the program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/permissions.md says what is true: its commands run, its rules hold."""
+"""docs/permissions.md matches the code: its commands run and its rules work."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COMMANDS = "".join(BLOCKS).splitlines()
 
 def test_every_command(cli: Cli, serve: Serve, workspace: Path, tmp_path: Path) -> None:
     cli.server = serve([Reply(text="Done.")], repeat=True).url
-    # An image and a host of these names are not here; that both were looked for is what is seen.
+    # The image and the host do not exist; the errors show that agentcli looked for them.
     (tmp_path / "config").write_text("Host build.example.org\n  HostName 127.0.0.1\n  Port 1\n")
     config = str(tmp_path / "config")
     cli.extra = {"AGENTCLI_MODEL": "openai:scripted", "AGENTCLI_SSH_CONFIG": config}

@@ -1,4 +1,4 @@
-"""A run in a real terminal: what its screen shows in the end, and Ctrl+C."""
+"""A run in a real terminal: its final screen, and Ctrl+C."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COLUMNS, LINES = 90, 60
 
 
 def spawn(cli: Cli, workspace: Path, *more: str) -> pexpect.spawn[str]:
-    """A run in a pseudo terminal."""
+    """Start a run in a pseudo-terminal."""
     return pexpect.spawn(
         str(BIN / "agentcli"),
         ["run", "-p", "Do it.", "--model", "openai:scripted", *more],
@@ -29,14 +29,14 @@ def spawn(cli: Cli, workspace: Path, *more: str) -> pexpect.spawn[str]:
 
 
 def screen(written: str) -> str:
-    """What the terminal shows after all that was written to it."""
+    """The screen of a terminal after this output."""
     display = pyte.Screen(COLUMNS, LINES)
     pyte.Stream(display).feed(written)
     return "\n".join(line.rstrip() for line in display.display).rstrip()
 
 
 def read_all(child: pexpect.spawn[str]) -> str:
-    """Everything up to the end."""
+    """Read everything until the process ends."""
     child.expect(pexpect.EOF)
     child.close()
     return child.before or ""
