@@ -1,12 +1,12 @@
-"""What a command must not be able to do: programs that call ``leaked()`` when they got it.
+"""Attacks on the sandbox: each program calls ``leaked()`` or ``show(secret)`` if it succeeds.
 
-Their targets: OUTSIDE (a folder beside the workspace with a secret in it), REAL_HOME, VICTIM (the
-id of a process outside), PORT, UDP and ABSTRACT (services of the host). ``apart`` is whether the
-level has mounts and process ids of its own; without them Landlock leaves a few things to the host's
-own rules, and its docstring names them.
+Targets: OUTSIDE (a folder next to the workspace that contains a secret), REAL_HOME, VICTIM (the id
+of a process outside), PORT, UDP and ABSTRACT (services of the host). ``apart`` tells whether the
+level has its own mounts and process ids; without them, Landlock leaves a few things to the host's
+own rules, which its docstring lists.
 """
 
-# ruff: noqa: E501  (programs, one a line)
+# ruff: noqa: E501  (one program per line)
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One supervisor for all tests of a process, and a workspace confined at each level."""
+"""A supervisor shared by all tests, and a workspace confined at each level."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from agentcli.sandbox.process import ExecResult, Supervisor
 
 LEVELS = ("full", "reduced")
 LANDLOCK_ONLY = "landlock only"
-"""Level reduced on a kernel that gives no namespaces to it."""
+"""The reduced level on a kernel without user namespaces."""
 
 Confine = Callable[..., Awaitable["Confined"]]
 
 
 class Confined:
-    """A workspace, its sandbox and a short way to run something in it."""
+    """A workspace in a sandbox, with short ways to run a command there."""
 
     def __init__(self, supervisor: Supervisor, sandbox: Sandbox) -> None:
         self.supervisor = supervisor
@@ -35,7 +35,7 @@ class Confined:
         said = (
             None if more.keys() - {"cwd", "env"} else self.sandbox.line(argv, limits=limits, **more)
         )
-        if said is not None:  # the way that tools go
+        if said is not None:  # as the tools run commands
             return await self.supervisor.spawn_line(*said, limits).wait()
         return await self.supervisor.exec(self.sandbox.launch(argv, limits=limits, **more))
 
@@ -63,7 +63,7 @@ _MISSING: dict[str, str | None] = {}
 
 
 async def _tried(supervisor: Supervisor, policy: policies.Policy, level: str) -> Sandbox:
-    """The sandbox at a level; whether the level works is tried once per process."""
+    """Make a sandbox at a level; skip if the level is unavailable, probed once per process."""
     wanted: Level = "reduced" if level in ("reduced", LANDLOCK_ONLY) else "full"
     if level not in _MISSING:
         try:
@@ -80,7 +80,7 @@ async def _tried(supervisor: Supervisor, policy: policies.Policy, level: str) ->
 
 @pytest.fixture
 def confine(supervisor: Supervisor, workspace: Path) -> Iterator[Confine]:
-    """Makes the workspace a git repository and confines it; skips a level that is not to be had."""
+    """Makes the workspace a git repository and confines it; skips an unavailable level."""
     made: list[Sandbox] = []
 
     async def start(level: str, **options: Any) -> Confined:

@@ -1,4 +1,4 @@
-"""A sandbox made ahead: what runs in it runs as in one made at that moment."""
+"""Sandboxes prepared ahead of time behave like ones made for the command."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LIMITS = Limits(time_s=100)
 
 
 class Place:
-    """A workspace and its environment; ``wait`` until a shell waits for the next command."""
+    """A workspace and its environment; ``wait`` returns once shells are ready for a command."""
 
     def __init__(self, root: Path, environment: HostEnvironment, supervisor: Supervisor) -> None:
         self.root = root
@@ -39,7 +39,7 @@ class Place:
         return await self.environment.exec(list(argv), limits=LIMITS, cwd=cwd, env=env)
 
     async def wait(self) -> list[int]:
-        """Process ids of the waiting shells, once there are as many as are kept."""
+        """The process ids of the waiting shells, once there are AHEAD of them."""
         deadline = asyncio.get_running_loop().time() + 60
         while asyncio.get_running_loop().time() < deadline:
             if self.supervisor.pid and len(found := _waiting_below(self.supervisor.pid)) == AHEAD:
@@ -49,10 +49,10 @@ class Place:
 
 
 def _waiting_below(pid: int) -> list[int]:
-    """The processes below this one that are the shell and nothing else."""
+    """The descendants of ``pid`` that are a bare shell."""
     found = []
     for child in _children(pid):
-        # One may end after it was listed, and while it is read: ENOENT, then ESRCH.
+        # A process may end before it is read (ENOENT) or while it is read (ESRCH).
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             if Path(f"/proc/{child}/cmdline").read_bytes() == b"/bin/sh\0":
                 found.append(child)
@@ -101,7 +101,7 @@ async def test_a_command_is_the_same_as_in_a_sandbox_of_its_own(place: Place) ->
 
 
 def _settled(text: str) -> list[str]:
-    """Without PWD, which bubblewrap alone sets at the full level, and the tasks of the moment."""
+    """Drop PWD, which only bubblewrap sets (at the full level), and the current task limits."""
     own = ("PWD=", "process ", "max user processes ")
     return [line for line in text.splitlines() if not line.startswith(own)]
 
@@ -111,7 +111,7 @@ async def test_the_waiting_sandbox_is_used_once_and_replaced(place: Place) -> No
     before = await place.wait()
     await place.run("touch", "/tmp/agentcli-mine")
     after = await place.wait()
-    while len(set(before) & set(after)) == AHEAD:  # the used one is still being taken away
+    while len(set(before) & set(after)) == AHEAD:  # the used one still ends
         after = await place.wait()
     assert len(set(before) & set(after)) == AHEAD - 1
     theirs = await place.run("ls", "/tmp")
@@ -137,7 +137,7 @@ async def test_what_appeared_meanwhile_is_protected(place: Place) -> None:
     [
         "cp config c && mv c config",
         "rm config && echo '[core]' > config",
-        "ln config c && rm config && mv c config",  # the same file, yet no mount is on it any more
+        "ln config c && rm config && mv c config",  # same file, but no longer mounted over
         "mv hooks h && cp -r h hooks",
         "rm -r hooks && mkdir hooks",
     ],
@@ -231,7 +231,7 @@ def test_sources_tell_what_changed(tmp_path: Path) -> None:
     sources = ahead.Sources()
     paths = [str(file), str(folder), str(missing)]
     first = sources.number(paths)
-    (folder / "new").write_text("")  # what is in a folder is shown as it is
+    (folder / "new").write_text("")  # the content of a folder is visible
     assert sources.number(paths) == first
     numbers = [first]
     file.write_text("two")

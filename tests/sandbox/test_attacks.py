@@ -1,9 +1,6 @@
-"""Attacks, tried for real at each level: every one must fail.
+"""Runs the attacks of ``attacks.py`` at each level; every one must fail."""
 
-The attacks are in ``attacks.py``.
-"""
-
-# ruff: noqa: E501  (programs, one a line)
+# ruff: noqa: E501  (one program per line)
 
 from __future__ import annotations
 
@@ -26,7 +23,7 @@ from tests.running import running_with, some_seconds
 from tests.sandbox.attacks import ATTACKS, SECRET
 from tests.sandbox.conftest import LANDLOCK_ONLY, LEVELS, Confine, Confined
 
-# Each attack runs in a process and a folder of its own; a line of JSON says how each one went.
+# Each attack runs in its own process and folder, and prints its outcome as a line of JSON.
 DRIVER = """
 import ctypes, glob, json, os, socket, struct, subprocess, sys, time
 libc = ctypes.CDLL(None, use_errno=True)
@@ -71,7 +68,7 @@ def _echo(udp: socket.socket) -> None:
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """A secret, a process that knows it and services, all outside the workspace."""
+    """A secret, a process that knows it, and services, all outside the workspace."""
     folder = tmp_path / "outside"
     folder.mkdir()
     (folder / "secret").write_text(SECRET)
@@ -97,7 +94,7 @@ def outside(tmp_path: Path) -> Iterator[dict[str, str]]:
     )
     sockets += [temporary, tcp, udp, stream, datagram, abstract]
     here = os.getcwd()
-    os.chdir(folder)  # names of sockets are at most 107 bytes
+    os.chdir(folder)  # socket names have at most 107 bytes
     stream.bind("socket")
     datagram.bind("datagram")
     os.chdir(here)
@@ -134,7 +131,7 @@ async def confined(confine: Confine, level: str, outside: dict[str, str]) -> Con
 async def tried(
     attacks: dict[str, str], confined: Confined, outside: dict[str, str]
 ) -> dict[str, str]:
-    """What each attack said, all of them tried in one command."""
+    """The outcome of each attack, all tried in one command."""
     result = await confined.run(
         *(os.path.realpath(sys.executable), "-S", "-c", DRIVER),
         env={**outside, "APART": str(int(confined.sandbox.keeps_read_only))},

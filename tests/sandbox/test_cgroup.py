@@ -1,4 +1,4 @@
-"""Control groups: found in either version, and holding what samples would miss."""
+"""Control groups, version 1 and 2: they catch peaks that sampling would miss."""
 
 from __future__ import annotations
 

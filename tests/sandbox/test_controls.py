@@ -1,4 +1,4 @@
-"""What must work inside the sandbox, at each level."""
+"""Things that must work inside the sandbox, at each level."""
 
 from __future__ import annotations
 

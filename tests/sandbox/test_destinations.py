@@ -1,4 +1,4 @@
-"""The list of domains: names, addresses, ports, and names that lead inside."""
+"""The allowed domains: names, addresses, ports, and names that resolve to private addresses."""
 
 from __future__ import annotations
 

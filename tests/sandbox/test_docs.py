@@ -1,4 +1,4 @@
-"""docs/sandbox.md says what is true: its commands run, its settings are the defaults."""
+"""docs/sandbox.md matches the code: its commands run and its settings are the defaults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The doctor tries the layers and says what it found."""
+"""The doctor probes the layers of the sandbox and reports what it found."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""execute_code: the result's fields, limits, and what the code can reach."""
+"""execute_code: the fields of the result, limits, and what the code can reach."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def test_failure(code: str, error: str, supervisor: Supervisor) -> None:
 
 async def test_timeout(supervisor: Supervisor) -> None:
     code = "print('before', flush=True)\nwhile True: pass"
-    for patience_s in (2.0, 30.0):  # a busy machine may need the first to begin
+    for patience_s in (2.0, 30.0):  # on a busy machine, 2 s may end too early
         result = await execute_code(code, patience_s, supervisor=supervisor)
         assert not result.success and result.timeout
         if result.stdout:
@@ -61,7 +61,7 @@ async def test_nothing_outside_changes(supervisor: Supervisor, tmp_path: Path) -
 async def test_no_input_and_no_exit(supervisor: Supervisor) -> None:
     assert (await execute_code("input()", supervisor=supervisor)).error is not None
     killed = await execute_code("import os; os.kill(os.getppid(), 9); os._exit(0)")
-    assert not killed.timeout  # and this process is still here
+    assert not killed.timeout  # and this process was not killed
 
 
 async def test_output_is_bounded(supervisor: Supervisor) -> None:

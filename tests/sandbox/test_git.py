@@ -1,4 +1,4 @@
-"""Our own calls of git: what a repository has planted does not run."""
+"""agentcli's own git calls run nothing that a repository has planted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from agentcli.sandbox.git import git
 
 @pytest.fixture
 def planted(tmp_path: Path) -> tuple[Path, Path]:
-    """A repository whose monitor and hooks leave a mark when they run; the mark's place."""
+    """A repository whose fsmonitor and hooks create a file when they run; and that file's path."""
     folder, mark = tmp_path / "repo", tmp_path / "mark"
     program = tmp_path / "planted"
     program.write_text(f"#!/bin/sh\ntouch {mark}\n")
@@ -36,7 +36,7 @@ def test_monitors_and_hooks_do_not_run(planted: tuple[Path, Path]) -> None:
     git(folder, "commit", "-qm", "a", environ=os.environ, own=who)
     assert not mark.exists()
     subprocess.run(["git", "-C", str(folder), "status"], capture_output=True, check=True)
-    assert mark.exists()  # so the plant would have worked
+    assert mark.exists()  # plain git does run it
 
 
 _WHO = ("NAME", "EMAIL")

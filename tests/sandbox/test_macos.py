@@ -1,4 +1,4 @@
-"""The profile for macOS, as text: its form, what it permits, and what later rules take back."""
+"""The text of the macOS profile: its syntax, what it allows, and the order of its rules."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def built(workspace: Path, tmp_path: Path) -> policy.Policy:
 
 
 def forms(text: str) -> list[str]:
-    """The top-level forms; fails where brackets or strings do not close."""
+    """The top-level forms; fails on unclosed brackets or strings."""
     found, depth, start, quoted = [], 0, 0, False
     for place, letter in enumerate(text):
         if letter == '"' and text[place - 1] != "\\":
@@ -51,7 +51,7 @@ def test_what_can_be_written(built: policy.Policy) -> None:
     closed = [rule for rule in rules if rule.startswith("(deny file-write*")]
     assert f'(subpath "{built.workspace}/.git/hooks")' in closed[0]
     assert f'(literal "{built.workspace}/.git")' in closed[1]
-    assert rules.index(closed[0]) > rules.index(written)  # the last rule counts
+    assert rules.index(closed[0]) > rules.index(written)  # the last matching rule wins
 
 
 def test_the_file_worker_writes_the_workspace_only(built: policy.Policy) -> None:
@@ -96,5 +96,5 @@ async def test_it_is_chosen_by_the_platform(
     assert launch.seccomp is None and launch.landlock is None and launch.namespaces is None
     assert launch.env["HOME"] in launch.argv[2]
     sandbox.close()
-    with pytest.raises(SandboxError, match="sandbox-exec"):  # this machine is no Mac
+    with pytest.raises(SandboxError, match="sandbox-exec"):  # not on a Mac
         await confine.prepare(supervisor, built)

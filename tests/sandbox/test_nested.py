@@ -1,4 +1,4 @@
-"""What the host would obey in the folders below: other repositories, editors' folders."""
+"""Nested repositories and editor folders, whose files the host's programs would obey."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SUB = f"mkdir sub && cd sub && git init -q . && echo a>f && git add f && {COMMIT
 
 
 class Place:
-    """A guarded repository, and a command that plants what it likes."""
+    """A guarded repository, and a way to run commands that plant files in it."""
 
     def __init__(self, root: Path, quarantine: Path) -> None:
         self.root = root
@@ -51,7 +51,7 @@ def test_the_host_runs_nothing_from_a_repository_below(place: Place, tmp_path: P
     assert not mark.exists()
     assert "fsmonitor" not in (place.root / "sub/.git/config").read_text()
     subprocess.run(["git", "-C", place.root / "sub", "log"], check=True, capture_output=True)
-    assert place.run(attack[1:])  # and again, now that the repository is known
+    assert place.run(attack[1:])  # again, now that the repository is known
     place.status()
     assert not mark.exists()
 
@@ -158,7 +158,7 @@ def test_lines_that_name_programs(text: str) -> None:
 
 
 class Tree:
-    """Does to a workspace what a command might do, by chance."""
+    """Makes random changes to a workspace, as a command might."""
 
     def __init__(self, root: Path, seed: int) -> None:
         self.root = root
@@ -238,7 +238,7 @@ def test_more_happens_than_the_kernel_tells(tmp_path: Path) -> None:
     nested.find()
     one, other = str(tmp_path / "one"), str(tmp_path / "other")
     Path(one).write_text("")
-    for _ in range(4500):  # four events each, and 16,384 have room
+    for _ in range(4500):  # 4 events each; the queue holds 16,384
         os.rename(one, other)
         os.rename(other, one)
     (tmp_path / "deep" / "er").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Offline: no connection of this process leaves the machine, whoever makes it."""
+"""Offline mode: no connection of this process leaves the machine, whatever makes it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.conftest import Serve
 from tests.running import Cli
 from tests.server import Reply
 
-OUTSIDE = "192.0.2.1"  # kept for documentation: nobody is there
+OUTSIDE = "192.0.2.1"  # reserved for documentation, unreachable
 
 
 def test_nothing_leaves_and_loopback_stays() -> None:
@@ -94,7 +94,7 @@ print(json.dumps([code, seen]))
 
 
 def test_a_run_reaches_this_machine_only(cli: Cli, serve: Serve, workspace: Path) -> None:
-    """Every connection that a whole run tries is recorded, the refused ones as well."""
+    """Every connection that a whole run attempts is recorded, including refused ones."""
     server = serve([Reply("done")])
     cli.server = server.url
     command = [sys.executable, "-c", RECORD, "run", "-p", "hi", "--model", "openai:m", "--offline"]

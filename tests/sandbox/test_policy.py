@@ -1,4 +1,4 @@
-"""What a policy lets through, from environments and folders made for the test."""
+"""What a policy allows, for environments and folders made by the test."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def test_etc_without_what_not_everybody_may_read(tmp_path: Path) -> None:
     assert sorted(os.listdir(copy)) == ["link", "open"] and os.listdir(copy / "open") == ["file"]
     assert etc.copy(survey, str(tmp_path / "cache"), str(root)) == str(copy)
     (root / "link").unlink()
-    (root / "link").symlink_to("open")  # a link's own state is not looked at, only its folder's
+    (root / "link").symlink_to("open")  # the survey looks at its folder, not at the link
     again = Path(etc.copy(etc.survey(str(root)), str(tmp_path / "cache"), str(root)))
     assert os.readlink(again / "link") == "open" and os.readlink(copy / "link") == "open/file"
 

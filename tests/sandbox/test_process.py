@@ -1,4 +1,4 @@
-"""The supervisor and its client: what a command gets, how it ends, and what is left of it."""
+"""The supervisor and its client: how commands start and end, and that nothing is left behind."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ async def test_many_at_once_keep_their_own_output(supervisor: Supervisor) -> Non
 
 async def test_no_descriptor_is_inherited(supervisor: Supervisor) -> None:
     result = await sh(supervisor, "ls /proc/self/fd")
-    assert set(result.stdout.split()) <= {"0", "1", "2", "3"}  # 3 is the listing itself
+    assert set(result.stdout.split()) <= {"0", "1", "2", "3"}  # 3 is the folder being listed
 
 
 async def test_environment_is_exactly_the_given_one(
@@ -220,7 +220,7 @@ async def test_supervisor_itself_holds_no_secret(monkeypatch: pytest.MonkeyPatch
         environment = Path(f"/proc/{supervisor.pid}/environ").read_bytes()
         assert b"sk-secret" not in environment
     except PermissionError:
-        pass  # not even we may look: it is not dumpable
+        pass  # even its parent may not look: it is not dumpable
     finally:
         await supervisor.aclose()
 
@@ -254,7 +254,7 @@ async def test_a_lost_supervisor_is_reported_and_replaced() -> None:
     os.kill(own.pid, signal.SIGKILL)
     with pytest.raises(EnvironmentOpError, match="supervisor"):
         await task
-    assert survivors(running_with(seconds)) == []  # its wardens see its death and clean up
+    assert survivors(running_with(seconds)) == []  # the wardens clean up after it
     assert (await sh(own, "echo again")).stdout == "again\n"
     await own.aclose()
 

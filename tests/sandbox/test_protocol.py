@@ -1,4 +1,4 @@
-"""What goes between agentcli, its supervisor and the wardens, and what reading it must not load."""
+"""The protocol between agentcli, its supervisor and the wardens, and its light imports."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_an_object_is_whole_with_its_last_byte() -> None:
 
 @pytest.mark.parametrize("module", ["sandbox.supervisor", "environments.worker"])
 def test_starting_loads_no_slow_module(module: str) -> None:
-    """Each of them would be some milliseconds more of every start, twice over."""
+    """Each of these modules would add some milliseconds to every start, twice."""
     program = (
         f"import sys; sys.path.append({str(ROOT)!r}); import agentcli.{module}; print(*sys.modules)"
     )

@@ -1,4 +1,4 @@
-"""The proxy for listed domains, spoken to as the forwarder inside would."""
+"""The proxy for allowed domains; the tests talk to it as the forwarder in the sandbox does."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Inside:
-    """A sandbox's end: connections that were accepted there are handed out."""
+    """The end inside the sandbox: accepts connections and hands them over."""
 
     def __init__(self, *domains: str) -> None:
         self.proxy = Proxy(Destinations(domains))
@@ -31,7 +31,7 @@ class Inside:
         return await asyncio.open_connection(sock=near)
 
     async def say(self, request: str) -> str:
-        """Send one request and read all that comes until the end."""
+        """Send one request and read the whole answer."""
         reader, writer = await self.connect()
         writer.write(request.encode())
         async with asyncio.timeout(20):
@@ -54,7 +54,7 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 @pytest.fixture
 async def port() -> AsyncIterator[int]:
-    """A server that answers with the request's own head."""
+    """A server that answers with the head of the request."""
     server = await asyncio.start_server(_answer, "127.0.0.1", 0)
     yield server.sockets[0].getsockname()[1]
     server.close()
@@ -119,12 +119,12 @@ async def test_only_connections_are_taken() -> None:
     reader, writer = os.pipe()
     socket.send_fds(inside.link, [b"."], [writer])
     os.close(writer)
-    assert await asyncio.to_thread(os.read, reader, 1) == b""  # it was closed, and not used
+    assert await asyncio.to_thread(os.read, reader, 1) == b""  # closed without being used
     os.close(reader)
     pair = socket.socketpair()
     socket.send_fds(inside.link, [b"."], [pair[1].fileno()])
     pair[1].close()
     assert await asyncio.to_thread(pair[0].recv, 1) == b""
     pair[0].close()
-    assert "HTTP/1.1 400" in await inside.say("x\r\n\r\n")  # and the gate is still open
+    assert "HTTP/1.1 400" in await inside.say("x\r\n\r\n")  # the proxy still works
     await inside.aclose()

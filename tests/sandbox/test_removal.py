@@ -1,4 +1,4 @@
-"""Folders that commands have filled go away, however deep and whatever their modes."""
+"""Removing folders that commands have filled, however deep and whatever their modes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_deep_closed_and_linked(tmp_path: Path) -> None:
     (root / "closed" / "inner").chmod(0)
     (root / "closed").chmod(0)
     here = os.open(root, os.O_RDONLY)
-    for _ in range(3000):  # longer than a path can be
+    for _ in range(3000):  # deeper than a path can be long
         os.mkdir("d", dir_fd=here)
         below = os.open("d", os.O_RDONLY, dir_fd=here)
         os.close(here)

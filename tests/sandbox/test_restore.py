@@ -1,4 +1,4 @@
-"""Layer E: what the host would obey is put back, and nothing else is touched."""
+"""Layer E: files that the host's programs would obey are restored, and nothing else."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from agentcli.sandbox.restore import Guard, present
 
 
 class Place:
-    """A guarded workspace and its quarantine."""
+    """A guarded workspace with its quarantine folder."""
 
     def __init__(self, root: Path, environment: HostEnvironment, home: Path) -> None:
         self.root = root
@@ -144,7 +144,7 @@ async def test_file_tools_may_change_what_commands_may_not(place: Place) -> None
 
 
 async def test_what_file_tools_remove_while_a_command_runs_stays_gone(place: Place) -> None:
-    """And what the command puts there in its stead does not stay."""
+    """A file that the command puts in its place does not stay either."""
     venv = place.root / ".venv"
     (venv / "bin").mkdir(parents=True)
     (venv / "pyvenv.cfg").write_text("home = /usr/bin\n")

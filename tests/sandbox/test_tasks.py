@@ -1,6 +1,6 @@
-"""The limit of tasks: the kernel holds it while nobody looks, and a tree that met it is ended.
+"""The task limit: the kernel enforces it between samples, and a tree that hits it is killed.
 
-Nothing here forks without end: the loops are counted, and what they start only sleeps.
+Nothing here forks without end: the loops are bounded, and their children only sleep.
 """
 
 from __future__ import annotations

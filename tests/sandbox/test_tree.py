@@ -1,4 +1,4 @@
-"""Ending whole trees."""
+"""Killing whole process trees."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SLEEPERS = ("sh", "-c", "sleep 60 & sleep 60 & sleep 60 & wait")
 
 
 def after_kill_namespace(*argv: str) -> int:
-    """How many processes are left of a command."""
+    """The number of processes left of a command."""
     command = [sys.executable, "-c", _SCRIPT, str(_ROOT), *argv]
     return int(subprocess.run(command, check=True, capture_output=True).stdout)
 
