@@ -1,8 +1,8 @@
-"""Several answers to one prompt, about the likeliest first.
+"""Best-first search for alternative answers to one prompt, roughly from the likeliest down.
 
-The likeliest token at every place gives the first answer. Every other answer leaves one already
-given at one place, by the token that was next in likelihood there, and goes on greedily; the
-likeliest such turning is taken next. All share one cache: an answer costs what follows its turning.
+Greedy decoding gives the first answer. Every other answer branches off from an earlier one: at one
+position it takes another likely token, then continues greedily. The likeliest open branch is
+followed next. All answers share one KV cache, so that each costs only the tokens after its branch.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from agentcli.inference.constrain import Constraint
 from agentcli.inference.engine import Engine
 from agentcli.inference.sampling import GREEDY
 from agentcli.inference.speculate import Lookup
-from agentcli.inference.variants import PLACE, Edit, Variants
+from agentcli.inference.variants import HEAD_WEIGHT, Edit, Variants
 from agentcli.model.kv_cache import KVCache
 
-TURNINGS = 6
-"""Tokens that are looked at in each place."""
-ELSEWHERE = 3.0
-"""What a place costs that is not among the given ones."""
-BARREN = 1500
-"""Tokens and steps after which it ends where they gave no answer: a model that knows nothing finds
-everything equally unlikely, and would seek for ever."""
+ALTERNATIVES = 6
+"""Likeliest tokens considered at each position."""
+FREE_COST = 3.0
+"""Initial cost, as a negative log probability, of edits that the model finds without a hint."""
+PATIENCE = 1500
+"""Tokens and steps without an answer after which the search ends. An untrained model finds all
+answers equally unlikely and would search for ever."""
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """An answer; ``logprob`` is the mean of its tokens'."""
+    """An answer; ``logprob`` is its weighted log probability per token."""
 
     tokens: list[int]
     logprob: float
@@ -48,68 +48,78 @@ def propose(
     max_tokens: int,
     cancelled: Callable[[], bool] = bool,
 ) -> Iterator[Proposal]:
-    """Whole answers that begin with ``opening``, until there is no other, none is found for long,
-    or the caller stops.
+    """Yield complete answers until there are no more, none is found for long, or ``cancelled()``.
 
-    ``varying`` maps an argument of a call to the one that it is a variant of: then what comes
-    before it is sought as above, and it itself as in ``variants.py``. ``places`` are edits that
-    are looked at beside those, each with what it costs from the start (0: the best).
+    Args:
+        engine: The engine that decodes.
+        prompt: The tokens before the answer.
+        constraint: The grammar of an answer, before its first token.
+        cache: The KV cache to work in.
+        opening: Tokens that every answer begins with.
+        closing: Tokens that end the calls found by ``Variants``.
+        varying: Maps an argument of a call to the argument that it is a variant of. What precedes
+            such an argument is searched as described above, the argument itself by ``Variants``.
+        places: More edits to consider, each with its initial cost (0 is the best).
+        max_tokens: The limit of each generation.
+        cancelled: Ends the search when it returns True.
     """
-    sampling = replace(GREEDY, logprobs=TURNINGS)
+    sampling = replace(GREEDY, logprobs=ALTERNATIVES)
     marks = tuple((f'"{name}": "', source) for name, source in (varying or {}).items())
     variants = Variants(engine, [*prompt, *opening], closing, cache)
     for edit, cost in places:
         variants.add(edit, cost)
-    # (minus the log probability up to the turning, order of arrival, tokens up to it)
-    waiting: list[tuple[float, int, list[int]]] = [(ELSEWHERE if places else 0.0, 0, list(opening))]
-    seen = barren = 0
-    while (waiting or variants) and barren < BARREN and not cancelled():
-        barren += 1
-        if not waiting or variants.best > -waiting[0][0]:
+    initial = FREE_COST if places else 0.0
+    # (negative log probability, order of arrival, tokens): up to and including the branch
+    branches: list[tuple[float, int, list[int]]] = [(initial, 0, list(opening))]
+    arrived = fruitless = 0
+    while (branches or variants) and fruitless < PATIENCE and not cancelled():
+        fruitless += 1
+        if not branches or variants.best > -branches[0][0]:
             if (variant := variants.advance()) is not None:
-                barren = 0
+                fruitless = 0
                 tokens = [*opening, *variant.tokens]
                 yield Proposal(tokens, variant.logprob / len(tokens))
             continue
-        cost, _, prefix = heapq.heappop(waiting)
-        follow = _after(constraint, prefix)
-        if follow is None:
+        cost, _, prefix = heapq.heappop(branches)
+        state = _after(constraint, prefix)
+        if state is None:
             continue
         generation = engine.generate(
             [*prompt, *prefix],
             max_tokens=max_tokens,
             sampling=sampling,
-            constraint=follow,
+            constraint=state,
             lookup=Lookup(),
             cache=cache,
             cancelled=cancelled,
         )
         (row,) = generation.rows
-        begun: Edit | None = None
+        opened: Edit | None = None
         for _ in generation:
             text = engine.tokenizer.decode([*prefix[len(opening) :], *row.generated])
-            begun = _opened(text, marks)
-            if begun is not None:
+            opened = _opened(text, marks)
+            if opened is not None:
                 generation.close()
                 break
-        said, total = row.generated, -cost
-        barren += len(said)
+        generated, total = row.generated, -cost
+        fruitless += len(generated)
         for at, (logprob, likely) in enumerate(row.logprobs):
             for token, other in likely:
-                if token != said[at]:
-                    seen += 1
-                    heapq.heappush(waiting, (-(total + other), seen, [*prefix, *said[:at], token]))
-            total += logprob * (PLACE if varying else 1.0)
-        if begun is not None:
-            variants.add(begun, ELSEWHERE if places else 0.0)
+                if token != generated[at]:
+                    arrived += 1
+                    branch = [*prefix, *generated[:at], token]
+                    heapq.heappush(branches, (-(total + other), arrived, branch))
+            total += logprob * (HEAD_WEIGHT if varying else 1.0)
+        if opened is not None:
+            variants.add(opened, initial)
         elif row.finish == "stop":
-            tokens = [*prefix, *said]
-            barren = 0
+            tokens = [*prefix, *generated]
+            fruitless = 0
             yield Proposal(tokens, total / len(tokens))
 
 
 def _opened(text: str, marks: Sequence[tuple[str, str]]) -> Edit | None:
-    """The edit whose varying string has been opened."""
+    """Return the edit whose varying string ``text`` has just opened, if any."""
     for mark, source in marks:
         at = text.find(mark)
         if at >= 0:
@@ -118,7 +128,7 @@ def _opened(text: str, marks: Sequence[tuple[str, str]]) -> Edit | None:
 
 
 def _after(constraint: Constraint, prefix: Sequence[int]) -> Constraint | None:
-    """The constraint after a prefix whose last token may break it: then None."""
+    """Return the constraint's state after ``prefix``; None if it forbids the last token."""
     after = constraint.fork()
     for token in prefix[:-1]:
         after.accept(token)

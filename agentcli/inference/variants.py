@@ -1,14 +1,13 @@
-"""Calls of an editing tool in which the new text is the old one with one span replaced.
+"""Best-first search for edits whose new text is the old text with one contiguous span replaced.
 
-A small model copies badly once it has begun to change something, and a repair changes little.
-So the search is held to "a piece of the file with one contiguous span replaced by any text": the
-model is read along the copy of the old text; wherever it would leave the copy it may write what it
-likes, and from each place where it would come back the rest is the old text again. Which span, and
-what stands in its place, the model's own probabilities decide; nothing here knows code.
+A small model copies badly after its first change, and a repair changes little. So the model writes
+only the replacement: it is scored along a copy of the old text, branches off wherever another token
+is likely, and rejoins the old text wherever that is likely. Its probabilities alone decide which
+span to replace and by what; nothing here knows any programming language.
 
-Best first by the log probability of all that was said, less what a large change costs: what a
-model writes on is likely word for word, but a fault is small. A whole candidate is then read once
-more by the model, in its usual tokens, and takes its turn by what that gives.
+Candidates are ordered by log probability minus a cost for the size of the change: a model's long
+continuations are likely word for word, but most faults are small. When a candidate is complete, the
+model scores it once more in its usual tokenization, which decides when it is returned.
 """
 
 from __future__ import annotations
@@ -26,33 +25,32 @@ from agentcli.diff import changed_tokens
 from agentcli.inference.engine import Engine
 from agentcli.model.kv_cache import KVCache, Piece
 
-LEAVINGS = 12
-"""Tokens that are looked at in each place of the copy."""
-FURTHER = 4
-"""Tokens with which a replacement may go on,"""
-RETURNS = 4
-"""and places of the old text to which it may come back, from each state."""
-LONGEST = 40
-"""Tokens of a replacement."""
-COPIED = 0.3
-"""What the log probability of a copied token counts for: to go on copying says little,"""
-PLACE = 0.2
-"""and what that of the place counts for, which is judged by other things as well."""
-LARGE = 1.2
-"""What every word or sign beyond the first costs that is written, or that goes."""
-AGAIN = 12
-"""Characters of the old text after which a replacement has come back to it."""
-UNLIKELY = -9.0
-"""Log probability of a token below which it is left out."""
-
+BRANCHES = 12
+"""Likeliest tokens considered at each position of the copy."""
+CONTINUATIONS = 4
+"""Likeliest tokens considered as the next one of a replacement."""
+REJOINS = 4
+"""Likeliest positions considered for rejoining the old text after each token of a replacement."""
+MAX_REPLACEMENT = 40
+"""Most tokens in a replacement."""
+COPY_WEIGHT = 0.3
+"""Weight of the log probabilities of copied tokens: that the model goes on copying says little."""
+HEAD_WEIGHT = 0.2
+"""Weight of the log probabilities before the string: where to edit has other evidence, too."""
+SIZE_COST = 1.2
+"""Cost of each word or punctuation mark beyond the first that is added or removed."""
+REJOINED = 12
+"""Characters of old text in a row after which a replacement counts as having rejoined it."""
+MIN_LOGPROB = -9.0
+"""Log probability below which a token is not considered."""
 
 TAIL = '"}}'
-"""What closes the string, which is the call's last."""
+"""The end of a call whose last argument is the string that varies."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """The tokens of a whole call; ``logprob`` is that of all of them together, as they count."""
+    """The tokens of a complete call; ``logprob`` is weighted, less the cost of its size."""
 
     tokens: list[int]
     logprob: float
@@ -60,9 +58,9 @@ class Variant:
 
 @dataclass(frozen=True)
 class Edit:
-    """A call up to the string that varies, with its quote, and what it is a variant of.
+    """A call up to the opening quote of the varying string, and the old text.
 
-    Both as JSON writes them.
+    Both are escaped as in JSON.
     """
 
     head: str
@@ -70,44 +68,57 @@ class Edit:
 
     @classmethod
     def at(cls, tool: str, arguments: Mapping[str, str], name: str, source: str) -> Edit:
-        """The edit of a tool whose ``arguments`` before ``name`` are these."""
-        said = {"name": tool, "arguments": {**arguments, name: ""}}
-        return cls.of(json.dumps(said, ensure_ascii=False)[: -len(TAIL)], source)
+        """Return the edit of argument ``name`` in a call of ``tool``.
+
+        ``arguments`` precede it in the call; ``source`` is the one it is a variant of.
+        """
+        call = {"name": tool, "arguments": {**arguments, name: ""}}
+        return cls.of(json.dumps(call, ensure_ascii=False)[: -len(TAIL)], source)
 
     @classmethod
     def of(cls, head: str, source: str) -> Edit:
-        """``source`` names the argument that the string is a variant of."""
+        """Return the edit of the string opened by ``head``, a variant of argument ``source``."""
         old: str = json.loads(head + TAIL)["arguments"][source]
         return cls(head, json.dumps(old, ensure_ascii=False)[1:-1])
 
 
 @dataclass(order=True)
 class _Step:
+    """An entry of the queue.
+
+    ``kind`` is "copy" for an edit not looked at yet, "part" for an unfinished replacement, "whole"
+    for a complete text, and "scored" for one that the model has scored.
+    """
+
     cost: float
     number: int
     kind: str = field(compare=False)
     edit: Edit = field(compare=False)
     tokens: list[int] = field(compare=False)
-    said: float = field(compare=False, default=0.0)  # the cost without that of a large change
-    text: str = field(compare=False, default="")  # of the string, so far or whole
-    left: int = field(compare=False, default=0)  # where the copy was left, in characters
-    wrote: int = field(compare=False, default=0)  # tokens since
+    base_cost: float = field(compare=False, default=0.0)  # ``cost`` without the cost of the size
+    text: str = field(compare=False, default="")  # the varying string, so far or complete
+    left_at: int = field(compare=False, default=0)  # where it left the old text, in characters
+    n_written: int = field(compare=False, default=0)  # tokens since then
 
 
 @dataclass
 class _Copy:
-    """The call that changes nothing: its tokens, the log probability before each, ways back."""
+    """The call whose new text equals the old text."""
 
     tokens: list[int]
-    before: list[float]
-    returns: list[tuple[int, int]]  # (place in the old text, the token that goes on from there)
-    held: Piece
+    before: list[float]  # the log probability of the tokens before each position
+    rejoin_points: list[tuple[int, int]]  # (index in the old text, the token that follows there)
+    snapshot: Piece
 
 
 class Variants:
-    """The search over any number of edits, which ``add`` takes in at any time.
+    """A search over any number of edits, which may be added at any time.
 
-    ``before`` is all that stands before a call's JSON, ``closing`` the tokens after it.
+    Args:
+        engine: Its model scores the candidates.
+        before: All tokens before a call's JSON.
+        closing: The tokens after it.
+        cache: The KV cache to work in.
     """
 
     def __init__(
@@ -129,100 +140,104 @@ class Variants:
 
     @property
     def best(self) -> float:
-        """The log probability of what comes next; minus infinity where there is nothing."""
+        """The log probability of the next step; minus infinity if there is none."""
         return -self._heap[0].cost if self._heap else -math.inf
 
     def add(self, edit: Edit, cost: float = 0.0) -> None:
-        """Look at the edit when its turn has come by this cost alone."""
+        """Queue an edit with an initial cost, unless it was added before."""
         if edit.old and edit not in self._known:
             self._known.add(edit)
             self._push(cost, "copy", edit, [])
 
-    def _leave(self, step: _Step) -> None:
-        """All likely ways to leave the copy of an edit's old text."""
+    def _branch_off(self, step: _Step) -> None:
+        """Push every likely token at which the model could leave the edit's old text."""
         edit = step.edit
         tokens = self._encode(edit.head + edit.old + TAIL)
-        rows = self._read(tokens, 0, len(tokens))
-        held = self._cache.piece(len(self._before))
-        copy = self._copies[edit] = _Copy(tokens, [-step.cost], self._ways_back(edit), held)
-        place = -len(edit.head)
+        rows = self._logprobs(tokens, 0, len(tokens))
+        snapshot = self._cache.piece(len(self._before))
+        copy = self._copies[edit] = _Copy(tokens, [-step.cost], self._rejoin_points(edit), snapshot)
+        offset = -len(edit.head)  # of the token, in characters from the start of the old text
         for at, token in enumerate(tokens):
-            after = place + len(self._piece(token))
-            if after > 0 and place <= len(edit.old):
-                for value, other in _likeliest(rows[at], LEAVINGS):
+            after = offset + len(self._piece(token))
+            if after > 0 and offset <= len(edit.old):
+                for value, other in _likeliest(rows[at], BRANCHES):
                     if other != token:
                         cost = -(copy.before[-1] + value)
-                        self._begin(cost, edit, [*tokens[:at], other], max(place, 0), 1)
-            weight = PLACE if after <= 0 else COPIED
+                        self._add_part(cost, edit, [*tokens[:at], other], max(offset, 0), 1)
+            weight = HEAD_WEIGHT if after <= 0 else COPY_WEIGHT
             copy.before.append(copy.before[-1] + weight * float(rows[at][token]))
-            place = after
+            offset = after
 
     def advance(self) -> Variant | None:
-        """One step of the search; a variant where that was its last.
+        """Take one step of the search; return the variant that it completed, if any.
 
-        Raises IndexError where there is nothing more.
+        Raises:
+            IndexError: the queue is empty.
         """
         step = heapq.heappop(self._heap)
         edit = step.edit
         match step.kind:
             case "copy":
-                self._leave(step)
+                self._branch_off(step)
             case "part":
-                self._go_on(step)
+                self._extend(step)
             case "whole":
                 tokens = [*self._encode(edit.head + step.text + TAIL), *self._closing]
                 copy = self._copies[edit]
-                same = _shared(tokens, copy.tokens)
-                rows = self._read(tokens, same, len(tokens) - 1, copy.held)
-                said = sum(
+                same = _common_prefix(tokens, copy.tokens)
+                rows = self._logprobs(tokens, same, len(tokens) - 1, copy.snapshot)
+                logprob = sum(
                     float(row[token]) for row, token in zip(rows, tokens[same:], strict=True)
                 )
-                cost = -(copy.before[same] + said)
-                self._push(cost, "read", edit, tokens, large=step.cost - step.said)
+                cost = -(copy.before[same] + logprob)
+                self._push(cost, "scored", edit, tokens, size_cost=step.cost - step.base_cost)
             case _:
                 return Variant(step.tokens, -step.cost)
         return None
 
-    def _begin(self, cost: float, edit: Edit, tokens: list[int], left: int, wrote: int) -> None:
-        """Take in what was said since the copy was left, if it is something else than the copy."""
+    def _add_part(
+        self, cost: float, edit: Edit, tokens: list[int], left_at: int, n_written: int
+    ) -> None:
+        """Push a replacement that was extended by one token, unless it only repeats old text."""
         if tokens[-1] in self._special:
             return
-        said = self._engine.tokenizer.decode(tokens)
-        if not said.startswith(edit.head):
+        written = self._engine.tokenizer.decode(tokens)
+        if not written.startswith(edit.head):
             return
-        text = said[len(edit.head) :]
-        end = _end_of_string(text)
+        text = written[len(edit.head) :]
+        end = _closing_quote(text)
         if end is not None:
             if TAIL.startswith(text[end:]):
-                self._whole(cost, edit, text[:end])
-        elif not edit.old.startswith(text) and not _has_come_back(text, edit.old, left):
-            large = _large(0, changed_tokens(edit.old, text[left:])[1])
-            self._push(cost, "part", edit, tokens, text, left, wrote, large=large)
+                self._add_whole(cost, edit, text[:end])
+        elif not edit.old.startswith(text) and not _has_rejoined(text, edit.old, left_at):
+            size_cost = _size_cost(0, changed_tokens(edit.old, text[left_at:])[1])
+            self._push(cost, "part", edit, tokens, text, left_at, n_written, size_cost=size_cost)
 
-    def _go_on(self, step: _Step) -> None:
-        """Come back to the old text where that is likely, or write on."""
+    def _extend(self, step: _Step) -> None:
+        """Let a replacement rejoin the old text where that is likely, or grow by one token."""
         edit, tokens = step.edit, step.tokens
-        (row,) = self._read(tokens, len(tokens), len(tokens), self._copies[edit].held)
-        backs = [
+        (row,) = self._logprobs(tokens, len(tokens), len(tokens), self._copies[edit].snapshot)
+        rejoins = [
             (float(row[token]), place)
-            for place, token in self._copies[edit].returns
-            if place >= step.left
+            for place, token in self._copies[edit].rejoin_points
+            if place >= step.left_at
         ]
-        for value, place in heapq.nlargest(RETURNS, backs):
-            if value > UNLIKELY:
-                self._whole(step.said - value, edit, step.text + edit.old[place:])
-        if step.wrote < LONGEST:
-            for value, token in _likeliest(row, FURTHER):
-                self._begin(step.said - value, edit, [*tokens, token], step.left, step.wrote + 1)
+        for value, place in heapq.nlargest(REJOINS, rejoins):
+            if value > MIN_LOGPROB:
+                self._add_whole(step.base_cost - value, edit, step.text + edit.old[place:])
+        if step.n_written < MAX_REPLACEMENT:
+            for value, token in _likeliest(row, CONTINUATIONS):
+                cost, extended = step.base_cost - value, [*tokens, token]
+                self._add_part(cost, edit, extended, step.left_at, step.n_written + 1)
 
-    def _whole(self, cost: float, edit: Edit, text: str) -> None:
+    def _add_whole(self, cost: float, edit: Edit, text: str) -> None:
         key = (edit.head, text)
-        if text != edit.old and key not in self._seen and _is_string(text):
+        if text != edit.old and key not in self._seen and _is_escaped(text):
             self._seen.add(key)
-            large = _large(*changed_tokens(_plain(edit.old), _plain(text)))
-            self._push(cost, "whole", edit, [], text, large=large)
+            size_cost = _size_cost(*changed_tokens(_unescaped(edit.old), _unescaped(text)))
+            self._push(cost, "whole", edit, [], text, size_cost=size_cost)
 
-    def _ways_back(self, edit: Edit) -> list[tuple[int, int]]:
+    def _rejoin_points(self, edit: Edit) -> list[tuple[int, int]]:
         places, at = {len(edit.old)}, 0
         for token in self._encode(edit.old):
             places.add(at)
@@ -231,16 +246,18 @@ class Variants:
         return [(place, self._encode(rest[place:])[0]) for place in sorted(places)]
 
     @torch.inference_mode()
-    def _read(self, tokens: list[int], first: int, last: int, held: Piece | None = None) -> Tensor:
-        """Log probabilities (last - first + 1, V) of what stands at the places of the call."""
+    def _logprobs(
+        self, tokens: list[int], first: int, last: int, snapshot: Piece | None = None
+    ) -> Tensor:
+        """Return log probabilities (last - first + 1, V) at positions ``first..last`` of a call."""
         cache, model = self._cache, self._engine.model
         whole = [*self._before, *tokens[:last]]
-        wanted = len(self._before) + first - 1
-        shared = min(_shared(cache.row_tokens(), whole), wanted)
-        if held is not None and shared >= held.start:
-            again = min(_shared(held.tokens, tokens), wanted - held.start)
-            if held.start + again > shared:
-                cache.put_back(held, again)
+        reusable = len(self._before) + first - 1  # the token before ``first`` gives its logits
+        shared = min(_common_prefix(cache.row_tokens(), whole), reusable)
+        if snapshot is not None and shared >= snapshot.start:
+            restored = min(_common_prefix(snapshot.tokens, tokens), reusable - snapshot.start)
+            if snapshot.start + restored > shared:
+                cache.put_back(snapshot, restored)
                 shared = cache.length
         cache.truncate(shared)
         piece = torch.tensor([whole[shared:]], device=model.device)
@@ -254,12 +271,14 @@ class Variants:
         edit: Edit,
         tokens: list[int],
         text: str = "",
-        left: int = 0,
-        wrote: int = 0,
-        large: float = 0.0,
+        left_at: int = 0,
+        n_written: int = 0,
+        size_cost: float = 0.0,
     ) -> None:
         self._pushed += 1
-        step = _Step(cost + large, self._pushed, kind, edit, tokens, cost, text, left, wrote)
+        step = _Step(
+            cost + size_cost, self._pushed, kind, edit, tokens, cost, text, left_at, n_written
+        )
         heapq.heappush(self._heap, step)
 
     def _encode(self, text: str) -> list[int]:
@@ -269,32 +288,32 @@ class Variants:
         return self._engine.tokenizer.decode([token])
 
 
-def _large(gone: int, come: int) -> float:
-    """What a change costs by its size, in words and signs."""
-    return LARGE * max(0, max(gone, come) - 1)
+def _size_cost(removed: int, added: int) -> float:
+    """Return the cost of removing and adding this many words and punctuation marks."""
+    return SIZE_COST * max(0, max(removed, added) - 1)
 
 
-def _plain(text: str) -> str:
-    """What JSON writes so."""
-    said: str = json.loads(f'"{text}"')
-    return said
+def _unescaped(text: str) -> str:
+    """Undo the escaping of a JSON string."""
+    plain: str = json.loads(f'"{text}"')
+    return plain
 
 
 def _likeliest(row: Tensor, count: int) -> list[tuple[float, int]]:
     values, tokens = torch.topk(row, count)
     pairs = zip(values.tolist(), tokens.tolist(), strict=True)
-    return [(value, token) for value, token in pairs if value > UNLIKELY]
+    return [(value, token) for value, token in pairs if value > MIN_LOGPROB]
 
 
-def _shared(one: Sequence[int], other: Sequence[int]) -> int:
+def _common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
     size = min(len(one), len(other))
     if one[:size] == other[:size]:
         return size
     return next(at for at in range(size) if one[at] != other[at])
 
 
-def _end_of_string(text: str) -> int | None:
-    """Where the first quote stands that is not escaped."""
+def _closing_quote(text: str) -> int | None:
+    """Return the index of the first quote that is not escaped."""
     at = 0
     while at < len(text):
         if text[at] == '"':
@@ -303,15 +322,15 @@ def _end_of_string(text: str) -> int | None:
     return None
 
 
-def _has_come_back(text: str, old: str, left: int) -> bool:
-    """Whether it has gone on with the old text for long enough to be one change before it."""
-    return len(text) - left > AGAIN and text[-AGAIN:] in old[left:]
+def _has_rejoined(text: str, old: str, left_at: int) -> bool:
+    """Whether ``text`` has continued with old text for so long that its change is complete."""
+    return len(text) - left_at > REJOINED and text[-REJOINED:] in old[left_at:]
 
 
-def _is_string(text: str) -> bool:
-    """Whether it can stand between quotes in JSON."""
+def _is_escaped(text: str) -> bool:
+    """Whether ``text`` is valid between the quotes of a JSON string."""
     try:
-        _plain(text)
+        _unescaped(text)
     except ValueError:
         return False
     return "\ufffd" not in text

@@ -88,7 +88,7 @@ def test_proposals_take_places_and_find_their_own(engine: Engine) -> None:
 def test_a_model_that_finds_nothing_comes_to_an_end(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agentcli.inference.propose.BARREN", 50)
+    monkeypatch.setattr("agentcli.inference.propose.PATIENCE", 50)
     grammar = Grammar.json_schema(SCHEMA, engine.tokenizer)
     constraint = CopyConstraint(grammar.constraint(), engine.tokenizer, text_for)
     cache = engine.model.new_cache()
