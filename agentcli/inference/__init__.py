@@ -1,1 +1,1 @@
-"""Inference: from a model and tokens to more tokens. Knows nothing of messages; needs torch."""
+"""Inference: generates tokens with a model. Works below the level of messages; needs torch."""

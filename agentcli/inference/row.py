@@ -1,8 +1,7 @@
-"""RowState: what one row of a generation is doing, and the tool state machine within it.
+"""The state of one row of a generation, including its in-stream tool calls.
 
-A model that may use a tool within its answer opens a block with one special token, writes, and
-closes the block with another. The text between is the call; its result comes back as forced
-tokens: nobody samples them, they simply are what comes next.
+A model calls an in-stream tool by writing a block between two special tokens; the text between them
+is the call. The result is appended as forced tokens, which are not sampled.
 """
 
 from __future__ import annotations
@@ -14,16 +13,16 @@ from typing import Literal
 
 from agentcli.model.tokenizer import StreamDecoder, Tokenizer
 
-# Why a row ended: a stop token, a stop string, max_tokens, a full context, or the caller.
+# Why a row ended: a stop token, a stop string, max_tokens, a full context, or a cancellation.
 FinishReason = Literal["stop", "stop_string", "length", "context", "cancelled"]
 
-# The call in, the result out; None: no result, the model goes on by itself.
+# Takes the call and returns its result; None inserts no result.
 InlineTool = Callable[[str], str | None]
 
 
 @dataclass(frozen=True)
 class ToolTags:
-    """Tokens around a call and around its result."""
+    """The tokens around a call and around its result."""
 
     call_start: int
     call_end: int
@@ -32,7 +31,11 @@ class ToolTags:
 
     @classmethod
     def nanochat(cls, tokenizer: Tokenizer) -> ToolTags:
-        """Raises ModelError if the tokenizer lacks nanochat's special tokens."""
+        """Return nanochat's tags.
+
+        Raises:
+            ModelError: the tokenizer lacks nanochat's special tokens.
+        """
         ids = [
             tokenizer.special_id(f"<|{name}|>")
             for name in ("python_start", "python_end", "output_start", "output_end")
@@ -42,7 +45,7 @@ class ToolTags:
 
 @dataclass(frozen=True)
 class InlineTools:
-    """A tool that runs within the token stream."""
+    """A tool that the model may call within its answer."""
 
     tags: ToolTags
     run: InlineTool
@@ -50,7 +53,17 @@ class InlineTools:
 
 @dataclass
 class RowState:
-    """One row. ``tokens`` are the prompt and all that came after it."""
+    """One row of a generation.
+
+    Attributes:
+        tokens: The prompt and all tokens after it.
+        n_prompt: The number of prompt tokens.
+        forced: Tokens to append before any more are sampled.
+        in_call: Whether a call is open.
+        call_tokens: The tokens of the open call.
+        finish: Why the row ended; None while it goes on.
+        logprobs: For each generated token, its log probability and the likeliest alternatives.
+    """
 
     tokens: list[int]
     n_prompt: int = 0
@@ -75,7 +88,7 @@ class RowState:
         tools: InlineTools | None,
         tokenizer: Tokenizer,
     ) -> None:
-        """Takes the next token, sampled or forced; runs the tool when its call closes."""
+        """Append the next token, sampled or forced, and run the tool if it closes a call."""
         self.tokens.append(token)
         if token in stop_ids:
             self.finish = "stop"
@@ -98,10 +111,10 @@ class RowState:
 
 
 class StopStrings:
-    """Cuts a stream of text before the first of several strings.
+    """Cuts a stream of text before the first stop string.
 
-    ``push`` returns what is safe to show: text that could be the start of a stop string is held
-    back until it is known not to be one.
+    ``push`` returns the text that is safe to show. Text that may be the start of a stop string is
+    held back until that is decided.
     """
 
     def __init__(self, strings: Sequence[str]) -> None:
@@ -127,7 +140,7 @@ class StopStrings:
         return out
 
     def _overlap(self) -> int:
-        """Length of the longest end of what is held that begins a stop string."""
+        """Return the length of the longest suffix of the held text that begins a stop string."""
         longest = max((len(s) for s in self._strings), default=1) - 1
         for size in range(min(longest, len(self._held)), 0, -1):
             if any(s.startswith(self._held[-size:]) for s in self._strings):
@@ -136,12 +149,12 @@ class StopStrings:
 
 
 class RowText:
-    """Tells a row when its text contains a stop string."""
+    """Decodes a row's tokens and looks for stop strings."""
 
     def __init__(self, decoder: StreamDecoder, strings: Sequence[str]) -> None:
         self._decoder, self._stops = decoder, StopStrings(strings)
 
     def push(self, token: int) -> bool:
-        """True once a stop string is complete."""
+        """Add a token; return whether a stop string is complete."""
         self._stops.push(self._decoder.push(token))
         return self._stops.stopped

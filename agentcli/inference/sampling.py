@@ -1,7 +1,7 @@
-"""Sampling: logits in, a token out. Pure functions; the order is that of ``adjust``.
+"""Sampling: pure functions from logits, float32 (B, V), to tokens.
 
-Logits are float32 (B, V). Randomness enters only as numbers in [0, 1) that the caller draws, one
-per row and step: a row's tokens then depend on the seed alone, not on what other rows do.
+``adjust`` comes first, then the grammar mask, then ``choose``. The caller draws the random numbers,
+one in [0, 1) per row and step, so that a row's tokens depend on the seed but not on other rows.
 """
 
 from __future__ import annotations
@@ -15,18 +15,27 @@ from torch import Tensor
 
 from agentcli.errors import ModelError
 
-# So many tokens mostly have a share of 0.9 and more among them.
+# This many tokens usually have 0.9 or more of the probability between them.
 LIKELIEST = 64
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen. Raises ModelError for values outside their range.
+    """How the next token is chosen.
 
-    ``temperature`` 0 takes the likeliest token. ``top_k`` None or 0, ``top_p`` 1 and ``min_p`` 0
-    keep all; a top_k above the vocabulary means all. ``repetition_penalty`` divides positive and
-    multiplies negative logits of tokens that occurred (CTRL, arXiv:1909.05858). ``logit_bias``
-    is added. ``logprobs`` asks for the log probabilities of that many likeliest tokens.
+    Attributes:
+        temperature: Divides the logits; 0 takes the likeliest token.
+        top_k: Keeps the k likeliest tokens; None, 0 or more than the vocabulary keeps all.
+        top_p: Keeps the fewest tokens whose probabilities add up to this; 1 keeps all.
+        min_p: Keeps tokens at least this many times as likely as the likeliest; 0 keeps all.
+        repetition_penalty: Divides the positive and multiplies the negative logits of tokens that
+            have occurred (CTRL, arXiv:1909.05858).
+        logit_bias: Added to the logits, by token.
+        logprobs: Return the log probabilities of this many likeliest tokens with each token.
+        seed: Seeds the random numbers.
+
+    Raises:
+        ModelError: a value is out of range.
     """
 
     temperature: float = 1.0
@@ -65,23 +74,29 @@ GREEDY = Sampling(temperature=0.0)
 
 
 def choose(logits: Tensor, sampling: Sampling, draws: Sequence[float]) -> list[int]:
-    """One token per row of logits (B, V) that are adjusted and masked already.
+    """Choose one token per row of logits (B, V) that are already adjusted and masked.
 
-    Raises ModelError if no token of a row is possible.
+    Args:
+        logits: The logits, (B, V).
+        sampling: How to choose.
+        draws: A random number in [0, 1) per row; ignored if greedy.
+
+    Raises:
+        ModelError: a row has no possible token.
     """
     best = logits.amax(-1)
     if sampling.greedy:
-        return _read(logits.argmax(-1), best)
+        return _to_host(logits.argmax(-1), best)
     if sampling.top_k and sampling.top_k < logits.shape[-1]:
-        # Work on the k likeliest alone: they come sorted, and the rest has no share.
+        # Work on the k likeliest alone; all others have probability 0.
         kept = logits.topk(sampling.top_k, -1)
         place = _draw(_probabilities(kept.values, sampling), draws)
-        return _read(kept.indices.gather(1, place[:, None])[:, 0], best)
-    return _read(_draw(_probabilities(logits, sampling), draws), best)
+        return _to_host(kept.indices.gather(1, place[:, None])[:, 0], best)
+    return _to_host(_draw(_probabilities(logits, sampling), draws), best)
 
 
 def adjust(logits: Tensor, sampling: Sampling, history: Sequence[Sequence[int]]) -> Tensor:
-    """Repetition penalty, then bias; ``history`` are the tokens of each row."""
+    """Apply the repetition penalty, then the logit bias; ``history`` has each row's tokens."""
     if sampling.needs_history:
         logits = repetition_penalty(logits, history, sampling.repetition_penalty)
     if sampling.logit_bias:
@@ -99,7 +114,11 @@ def repetition_penalty(logits: Tensor, history: Sequence[Sequence[int]], penalty
 
 
 def logit_bias(logits: Tensor, bias: Mapping[int, float]) -> Tensor:
-    """Raises ModelError for a token outside the vocabulary."""
+    """Add a bias to the logits of some tokens.
+
+    Raises:
+        ModelError: a token is outside the vocabulary.
+    """
     vocab = logits.shape[-1]
     if outside := [token for token in bias if not 0 <= token < vocab]:
         raise ModelError(f"logit bias for token {outside[0]}, the vocabulary has {vocab}")
@@ -111,16 +130,16 @@ def logit_bias(logits: Tensor, bias: Mapping[int, float]) -> Tensor:
 
 
 def keep_top_k(logits: Tensor, k: int) -> Tensor:
-    """Everything below the k-th likeliest becomes impossible."""
+    """Mask all logits below the k-th largest of their row."""
     threshold = logits.topk(min(k, logits.shape[-1]), -1).values[:, -1:]
     return logits.masked_fill(logits < threshold, -torch.inf)
 
 
 def keep_top_p(probabilities: Tensor, p: float) -> Tensor:
-    """The fewest likeliest tokens whose shares reach p (Holtzman et al., arXiv:1904.09751)."""
+    """Keep the fewest tokens whose probabilities reach p (Holtzman et al., arXiv:1904.09751)."""
     vocab = probabilities.shape[-1]
     count = min(LIKELIEST, vocab)
-    while True:  # to sort a large vocabulary would take longer than the rest of the step
+    while True:  # sorting a large vocabulary would take longer than the rest of the step
         likely = probabilities.topk(count, -1)
         reached = likely.values.cumsum(-1)
         if count == vocab or bool((reached[:, -1] >= p).all()):
@@ -131,13 +150,13 @@ def keep_top_p(probabilities: Tensor, p: float) -> Tensor:
 
 
 def keep_min_p(probabilities: Tensor, min_p: float) -> Tensor:
-    """Tokens at least min_p times as likely as the likeliest (arXiv:2407.01082)."""
+    """Keep tokens at least ``min_p`` times as likely as the likeliest (arXiv:2407.01082)."""
     floor = min_p * probabilities.amax(-1, keepdim=True)
     return probabilities.masked_fill(probabilities < floor, 0)
 
 
 def distribution(logits: Tensor, sampling: Sampling) -> Tensor:
-    """The probabilities that ``choose`` draws from, (B, V); for checks and for speculation."""
+    """Return the probabilities (B, V) that ``choose`` draws from."""
     if sampling.greedy:
         return torch.nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).to(logits.dtype)
     if sampling.top_k:
@@ -147,7 +166,10 @@ def distribution(logits: Tensor, sampling: Sampling) -> Tensor:
 
 
 def top_logprobs(logits: Tensor, token: int, count: int) -> tuple[float, list[tuple[int, float]]]:
-    """Log probability of ``token`` and the ``count`` likeliest, from the model's logits (V,)."""
+    """Return the log probability of ``token`` and those of the ``count`` likeliest tokens.
+
+    ``logits`` (V,) are the model's own, before any adjustment.
+    """
     logs = logits.log_softmax(-1)
     best = logs.topk(min(count, logs.shape[-1]))
     pairs = list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
@@ -155,7 +177,7 @@ def top_logprobs(logits: Tensor, token: int, count: int) -> tuple[float, list[tu
 
 
 def _probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
-    """Shares after temperature and cuts; they need not sum to one."""
+    """Return probabilities after temperature, top-p and min-p; they need not sum to one."""
     probabilities = (logits / sampling.temperature).softmax(-1)
     if sampling.top_p < 1:
         probabilities = keep_top_p(probabilities, sampling.top_p)
@@ -164,19 +186,19 @@ def _probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
     return probabilities
 
 
-def _draw(shares: Tensor, draws: Sequence[float]) -> Tensor:
-    """Inverse of the cumulative distribution: a token without share cannot be hit."""
-    edges = shares.cumsum(-1, dtype=torch.float64)
+def _draw(weights: Tensor, draws: Sequence[float]) -> Tensor:
+    """Sample by inverse transform: a token of weight 0 is never chosen."""
+    edges = weights.cumsum(-1, dtype=torch.float64)
     total = edges[:, -1:]
-    points = torch.tensor(draws, dtype=torch.float64, device=shares.device)[:, None] * total
-    # A product that rounds up to the total would lie behind the last token.
+    points = torch.tensor(draws, dtype=torch.float64, device=weights.device)[:, None] * total
+    # A product that rounds up to the total would fall past the last token.
     points = torch.minimum(points, torch.nextafter(total, torch.zeros_like(total)))
     places = torch.searchsorted(edges, points, right=True)[:, 0]
-    return places.clamp(max=shares.shape[-1] - 1)  # NaN only; ``_read`` refuses it
+    return places.clamp(max=weights.shape[-1] - 1)  # only for NaN, which ``_to_host`` rejects
 
 
-def _read(tokens: Tensor, best: Tensor) -> list[int]:
-    """Tokens to the host, in one transfer with the check of the best logits."""
+def _to_host(tokens: Tensor, best: Tensor) -> list[int]:
+    """Copy the tokens to the host, checking each row's largest logit in the same transfer."""
     possible = best > -torch.inf  # False for NaN, too
     pairs = torch.where(possible, tokens, -1).tolist()
     if min(pairs) < 0:
