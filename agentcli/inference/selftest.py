@@ -1,4 +1,4 @@
-"""Whether a loaded model works here: its logits, its cache, its tokenizer, its speed."""
+"""Self-test of a loaded model: its logits, KV cache, tokenizer and speed."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from agentcli.inference.sampling import GREEDY
 from agentcli.model.checkpoint import LoadedModel
 from agentcli.model.tokenizer import Tokenizer
 
-# Text in several scripts, with white space, code and what tokenizers stumble over.
+# Several scripts, white space, code and other things that tokenizers get wrong.
 SAMPLE = 'def größe(x):\n    return f"{x!r}"  # 日本語 🙂 e\u0301\n\n\t<|im_end|> it\'s 1,234.5\n'
 PROMPT_TOKENS, NEW_TOKENS = 128, 24
-# Rounding that adds up differently, as a share of the largest logit.
+# Allowed rounding differences, as a fraction of the largest logit.
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
 _HALF_TOLERANCE = 0.08
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was tried."""
+    """The result of one test."""
 
     what: str
     works: bool
@@ -33,7 +33,7 @@ class Finding:
 
 @torch.inference_mode()
 def selftest(loaded: LoadedModel) -> Iterator[Finding]:
-    """Tries everything, one after the other."""
+    """Run all tests, yielding each finding as soon as it is known."""
     model, tokenizer = loaded.model, loaded.tokenizer
     tokens = _prompt(tokenizer, min(PROMPT_TOKENS, model.config.sequence_len // 2))
     prompt = torch.tensor([tokens], device=model.device)
@@ -41,7 +41,7 @@ def selftest(loaded: LoadedModel) -> Iterator[Finding]:
     finite = bool(whole.isfinite().all())
     yield Finding("logits", finite, f"{'all' if finite else 'not all'} of {whole.numel():,} finite")
     if not finite:
-        return  # nothing can be said of what is computed from them
+        return  # the other tests depend on the logits
     cache = model.new_cache()
     half = len(tokens) // 2
     pieces = [model(prompt[:, :half], cache)[0]]

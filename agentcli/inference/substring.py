@@ -1,10 +1,9 @@
-"""Strings of a call that must be copied: substrings that occur exactly once, as the call writes
-them: with JSON's escapes, or as they are between tags.
+"""Constrains strings of a call to substrings of a file that occur exactly once.
 
-An edit names the text it replaces. Here such a string can only be written as a part of the file
-as it is, and can only be closed where that part is unambiguous, so the edit cannot miss. A
-``CopyConstraint`` follows the call that a row writes and narrows another constraint's mask within
-those strings.
+An edit names the text it replaces. With this constraint, such a string can only be copied from the
+file, and can only be closed when it occurs once there, so that the edit cannot miss.
+``CopyConstraint`` tracks the call that a row writes, and narrows another constraint's mask within
+those strings. It works on the text as the call spells it: JSON-escaped, or plain between tags.
 """
 
 from __future__ import annotations
@@ -29,11 +28,13 @@ AMBIGUOUS = -1
 
 
 class UniqueSubstring:
-    """Which bytes may come next in a string that is copied from ``text``.
+    """Tracks the occurrences in ``text`` of a string that is written byte by byte.
 
-    Works on the text as JSON writes it (``json.dumps`` without ASCII escapes). ``alive`` are the
-    places in it that the bytes so far may have led to, one for each occurrence.
-    Raises ModelError for an empty text: nothing occurs in it.
+    Works on the JSON-escaped text (``json.dumps`` without ASCII escapes). ``alive`` has the end of
+    each occurrence of the bytes so far, as an offset into it.
+
+    Raises:
+        ModelError: the text is empty.
     """
 
     def __init__(self, text: str) -> None:
@@ -41,7 +42,7 @@ class UniqueSubstring:
             raise ModelError("nothing can be copied from an empty text")
         units = [self._written(char) for char in text]
         self.escaped = b"".join(units)
-        # Places between characters: within an escape or a character no copy begins or ends.
+        # A copy begins and ends between characters, never within an escape or a character.
         self._between = {0}
         at = 0
         for unit in units:
@@ -57,7 +58,7 @@ class UniqueSubstring:
         return tuple(self._start)
 
     def walk(self, alive: tuple[int, ...], data: bytes) -> tuple[int, ...]:
-        """Where the occurrences stand after ``data``; empty if there is none."""
+        """Return the occurrences that continue with ``data``."""
         escaped = self.escaped
         return tuple(at + len(data) for at in alive if escaped.startswith(data, at))
 
@@ -70,7 +71,7 @@ class UniqueSubstring:
 
 
 class PlainSubstring(UniqueSubstring):
-    """Likewise where text is written as it is."""
+    """The same for text that is written without escapes."""
 
     @staticmethod
     def _written(char: str) -> bytes:
@@ -78,12 +79,12 @@ class PlainSubstring(UniqueSubstring):
 
 
 class OneLine(UniqueSubstring):
-    """The string is one of the lines of ``text``, whole."""
+    """Requires the string to be one whole line of ``text``."""
 
     def __init__(self, text: str) -> None:
         lines = list(dict.fromkeys(filter(None, text.split("\n"))))
         super().__init__("".join(lines))
-        # A line break as such stands in no string: nothing goes on over it.
+        # A JSON string has no raw newline, so no copy continues past the end of a line.
         units = [json.dumps(line, ensure_ascii=False)[1:-1].encode() for line in lines]
         self.escaped = b"\n".join([*units, b""])
         ends = [at for at, byte in enumerate(self.escaped) if byte == ord("\n")]
@@ -94,28 +95,28 @@ class OneLine(UniqueSubstring):
         return any(at in self._between for at in alive)
 
 
-# Asked when a string value may begin: the keys that lead to it, and the strings written so far by
-# their paths. Returns what it must be copied from, or None for any string.
+# Takes the path of a string value that may begin, and the strings written so far, by path.
+# Returns what the value must be copied from, or None if it may be any string.
 TextFor = Callable[[Path, Mapping[Path, str]], UniqueSubstring | None]
 
 
 @dataclass
-class _Place:
-    """A state that tokens can be tried on."""
+class _State:
+    """The state after some tokens."""
 
     cursor: Cursor
     source: UniqueSubstring | None = None  # of the value that is expected or open
     alive: tuple[int, ...] = ()
-    closing: int = 0  # bytes of the end mark so far, if it is one: the text may hold them, too
+    closing: int = 0  # bytes of the end mark so far, though they may be part of the text, too
 
-    def copy(self) -> _Place:
-        return _Place(self.cursor.copy(), self.source, self.alive, self.closing)
+    def copy(self) -> _State:
+        return _State(self.cursor.copy(), self.source, self.alive, self.closing)
 
 
 class CopyConstraint:
-    """Narrows ``base`` in the strings that must be copied.
+    """Narrows ``base`` within the strings that must be copied.
 
-    Its language is JSON, or with ``cursor`` whatever that can follow.
+    ``cursor`` tracks the position in the output; without one, the output must be JSON.
     """
 
     def __init__(
@@ -131,63 +132,63 @@ class CopyConstraint:
         first = cursor or JsonCursor()
         self._end = first.string_end
         self._marks = self._vocabulary.marks(first.string_start, self._end)
-        self._places = [_Place(first)]  # one per accepted token, for rollback
+        self._states = [_State(first)]  # one per accepted token, for rollback
         self._first: dict[UniqueSubstring, set[int]] = {}
 
     def allowed(self) -> Tensor | None:
         allowed = self._base.allowed()
-        place = self._places[-1]
-        cursor = place.cursor
-        if place.source is not None and cursor.string is not None:
+        state = self._states[-1]
+        cursor = state.cursor
+        if state.source is not None and cursor.string is not None:
             bits = np.zeros(self._vocabulary.size, dtype=np.bool_)
-            bits[list(self._continuations(place))] = True
+            bits[list(self._continuations(state))] = True
             known = torch.from_numpy(bits)
             return known if allowed is None else known[: len(allowed)] & allowed[: len(known)]
         if allowed is None or cursor.outside:
             return allowed
         if cursor.string is not None and cursor.expects != "key":
             return allowed
-        # Between values the grammar leaves few tokens; those that open a string are tried.
+        # Between values, the grammar allows few tokens: try each that opens a string.
         allowed = allowed.clone()
         size = min(len(allowed), self._vocabulary.size)
         for token in (allowed[:size] & self._marks.opening[:size]).nonzero()[:, 0].tolist():
-            allowed[token] = self._advanced(place, self._vocabulary.of(token)) is not None
+            allowed[token] = self._advanced(state, self._vocabulary.of(token)) is not None
         return allowed
 
     def accept(self, token: int) -> None:
         self._base.accept(token)
         data = self._vocabulary.of(token) or self._vocabulary.special.get(token, b"")
-        place = self._advanced(self._places[-1], data)
-        if place is None:
+        state = self._advanced(self._states[-1], data)
+        if state is None:
             raise ModelError(f"token {token} is not part of the text that is copied")
-        self._places.append(place)
+        self._states.append(state)
 
     def rollback(self, count: int) -> None:
         self._base.rollback(count)
         if count:
-            del self._places[-count:]
+            del self._states[-count:]
 
     def fork(self) -> CopyConstraint:
         other = copy.copy(self)
         other._base = self._base.fork()
-        other._places = [self._places[-1]]
+        other._states = [self._states[-1]]
         return other
 
     @property
     def finished(self) -> bool:
         return self._base.finished
 
-    def _continuations(self, place: _Place) -> set[int]:
-        """Tokens that go on with the copy, or close it where it is unambiguous."""
-        source = place.source
+    def _continuations(self, state: _State) -> set[int]:
+        """Return the tokens that continue the copy, or close it if it is unambiguous."""
+        source = state.source
         assert source is not None
-        fresh = not place.cursor.string
-        if fresh and source in self._first:  # the whole text is looked through once only
+        fresh = not state.cursor.string
+        if fresh and source in self._first:  # searching the whole text is slow
             return self._first[source]
         vocabulary, closing = self._vocabulary, self._marks.closing
-        tokens = set(self._marks.goes_on[place.closing]) if place.closing else set()
-        ends: dict[bytes, int] = {}  # what tokens may write -> where its only occurrence ends
-        for at in place.alive:
+        tokens = set(self._marks.continues[state.closing]) if state.closing else set()
+        ends: dict[bytes, int] = {}  # bytes a token may add -> end of their only occurrence
+        for at in state.alive:
             window = source.window(at, vocabulary.longest)
             for size in range(1, len(window) + 1):
                 piece = window[:size]
@@ -198,51 +199,52 @@ class CopyConstraint:
             tokens.update(vocabulary.by_bytes.get(piece, ()))
             if end != AMBIGUOUS and source.unique((end,)):
                 tokens.update(closing.get(piece, ()))
-        if self._closes(place):
+        if self._closes(state):
             tokens.update(closing.get(b"", ()))
         if fresh:
             self._first[source] = tokens
         return tokens
 
     @staticmethod
-    def _closes(place: _Place) -> bool:
-        assert place.source is not None
-        return bool(place.cursor.string) and place.source.unique(place.alive)
+    def _closes(state: _State) -> bool:
+        assert state.source is not None
+        return bool(state.cursor.string) and state.source.unique(state.alive)
 
-    def _advanced(self, place: _Place, data: bytes) -> _Place | None:
-        """The place after ``data``; None if that breaks a copy."""
-        place = place.copy()
-        cursor = place.cursor
+    def _advanced(self, state: _State, data: bytes) -> _State | None:
+        """Return the state after ``data``; None if that breaks a copy."""
+        state = state.copy()
+        cursor = state.cursor
         for byte in data:
-            inside = place.source is not None and cursor.string is not None
-            if inside and not self._step(place, byte):
+            inside = state.source is not None and cursor.string is not None
+            if inside and not self._step(state, byte):
                 return None
             closed = cursor.string is None
             cursor.feed(byte)
             if closed and cursor.string is not None and cursor.expects == "value":
-                self._open(place)
+                self._open(state)
             elif inside and cursor.string is None:
-                place.source, place.closing = None, 0
-        return place
+                state.source, state.closing = None, 0
+        return state
 
-    def _step(self, place: _Place, byte: int) -> bool:
-        assert place.source is not None
-        if place.closing and self._end[place.closing] == byte:
-            place.closing += 1
+    def _step(self, state: _State, byte: int) -> bool:
+        """Follow one byte of a copied string; return whether it continues the copy or ends it."""
+        assert state.source is not None
+        if state.closing and self._end[state.closing] == byte:
+            state.closing += 1
         else:
-            place.closing = int(self._end[0] == byte and self._closes(place))
-        place.alive = place.source.walk(place.alive, bytes([byte]))
-        return bool(place.alive or place.closing)
+            state.closing = int(self._end[0] == byte and self._closes(state))
+        state.alive = state.source.walk(state.alive, bytes([byte]))
+        return bool(state.alive or state.closing)
 
-    def _open(self, place: _Place) -> None:
-        place.source = self._text_for(place.cursor.path(), place.cursor.strings)
-        if place.source is None:
+    def _open(self, state: _State) -> None:
+        state.source = self._text_for(state.cursor.path(), state.cursor.strings)
+        if state.source is None:
             return
-        place.alive = place.source.start()
+        state.alive = state.source.start()
 
 
 class _Vocabulary:
-    """Tokens by their bytes."""
+    """The tokens of a tokenizer by their bytes."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         special = {token: text.encode() for text, token in tokenizer.special.items()}
@@ -263,30 +265,30 @@ class _Vocabulary:
         return self._bytes[token] if 0 <= token < self.size else b""
 
     def marks(self, start: bytes, end: bytes) -> _Marks:
-        """For strings that begin after ``start`` and end at ``end``."""
+        """Classify the tokens for strings that begin after ``start`` and end at ``end``."""
         if (start, end) not in self._marks:
             self._marks[start, end] = _Marks(self._bytes, start, end)
         return self._marks[start, end]
 
 
 class _Marks:
-    """Tokens by what they do to a string that stands between two marks."""
+    """Tokens by their effect on a string between two marks."""
 
     def __init__(self, vocabulary: Sequence[bytes], start: bytes, end: bytes) -> None:
         self.opening = torch.tensor([start in data for data in vocabulary])  # (V,) bool
-        self.closing: dict[bytes, list[int]] = {}  # by what stands before the end or its beginning
-        self.goes_on: list[list[int]] = [[] for _ in end]  # by how much of the end there was
+        self.closing: dict[bytes, list[int]] = {}  # by the text before the end mark or its start
+        self.continues: list[list[int]] = [[] for _ in end]  # by bytes of the end mark before it
         for token, data in enumerate(vocabulary):
             for at in (i for i, byte in enumerate(data) if byte == end[0]):
                 if _agree(data[at:], end):
                     self.closing.setdefault(data[:at], []).append(token)
             for size in range(1, len(end)):
                 if data and _agree(data, end[size:]):
-                    self.goes_on[size].append(token)
+                    self.continues[size].append(token)
 
 
 def _agree(a: bytes, b: bytes) -> bool:
-    """Whether one begins the other."""
+    """Whether one is a prefix of the other."""
     return a.startswith(b) or b.startswith(a)
 
 

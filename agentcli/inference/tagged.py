@@ -1,4 +1,4 @@
-"""Calls that are written as tags, each text argument as it is (Qwen3-Coder):
+"""Calls written as tags, with text arguments unescaped (Qwen3-Coder):
 
     <function=NAME>
     <parameter=ARGUMENT>
@@ -6,8 +6,8 @@
     </parameter>
     </function>
 
-Which arguments are text, the tool's schema says: others are JSON. ``TagReader`` turns a call into
-its name and JSON arguments; ``TagCursor`` follows its bytes for a constraint.
+The tool's schema tells which arguments are text; all others are JSON. ``TagReader`` converts a call
+to its name and JSON arguments; ``TagCursor`` tracks the position in one for a constraint.
 """
 
 from __future__ import annotations
@@ -25,16 +25,18 @@ CLOSE = "</parameter>"
 VALUE_END = f"\n{CLOSE}"
 FUNCTION_END = "</function>"
 _TAG = re.compile(r"<(?:(?P<kind>function|parameter)=(?P<name>[^<>]*)|/function|/tool_call)>\Z")
-_DEEPEST = 16  # references that are followed
+_MAX_REFERENCES = 16  # of one schema through others
 
 _NAMES = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null",
           dict: "object", list: "array"}  # fmt: skip
 
 
 def kinds(schema: Any, root: Mapping[str, Any], depth: int = 0) -> set[str]:
-    """The JSON types that a schema admits; empty where it does not say. ``root`` has the
-    definitions that it may refer to."""
-    if not isinstance(schema, Mapping) or depth > _DEEPEST:
+    """Return the JSON types that a schema admits; empty if it does not restrict them.
+
+    ``root`` is the schema whose definitions it may refer to.
+    """
+    if not isinstance(schema, Mapping) or depth > _MAX_REFERENCES:
         return set()
     if isinstance(named := schema.get("type"), str):
         return {named}
@@ -55,18 +57,21 @@ def kinds(schema: Any, root: Mapping[str, Any], depth: int = 0) -> set[str]:
 
 
 def is_text(schema: Any, root: Mapping[str, Any]) -> bool:
-    """Whether a value is written as it is: text is possible, or nothing is said of it."""
+    """Whether a value is written unescaped: its schema admits strings, or has no type."""
     found = kinds(schema, root)
     return not found or "string" in found
 
 
 def value_of(text: str, schema: Any, root: Mapping[str, Any]) -> Any:
-    """The value that ``text`` stands for. What is none that the schema admits stays text: whoever
-    checks the arguments says what is wrong."""
+    """Parse ``text`` as a value of ``schema``.
+
+    Text that is not valid JSON is returned as it is, and so is text that parses to a type other
+    than the schema's if that admits strings. The validation of the arguments reports the error.
+    """
     wanted = kinds(schema, root)
     if wanted <= {"string"}:
         return text
-    # Templates write the values of earlier calls as Python does.
+    # Chat templates write the values of earlier calls as Python literals.
     plain = {"True": "true", "False": "false", "None": "null"}.get(text.strip(), text)
     try:
         value = json.loads(plain)
@@ -78,24 +83,25 @@ def value_of(text: str, schema: Any, root: Mapping[str, Any]) -> Any:
 
 
 class TagReader:
-    """Reads one call, from behind its opening mark. ``schemas`` are the tools' parameters."""
+    """Reads one call after its opening mark. ``schemas`` has the parameters of each tool."""
 
     def __init__(self, schemas: Mapping[str, Mapping[str, Any]]) -> None:
         self._schemas = schemas
-        self._root: Mapping[str, Any] = {}  # of the tool that is called
-        self._held = ""  # of a tag, or of a value
-        self._key: str | None = None  # of the open value
-        self._streams = self._fresh = False  # that value is text; nothing of it was read
-        self._given = 0
+        self._root: Mapping[str, Any] = {}  # the schema of the called tool
+        self._held = ""  # the unread part of a tag or value
+        self._key: str | None = None  # the argument whose value is open
+        self._streams = False  # the open value is text, sent piece by piece
+        self._fresh = False  # nothing of the open value was read
+        self._given = 0  # arguments so far
         self.named = self.done = False
 
     @property
     def held(self) -> str:
-        """What was read and is in no piece."""
+        """The text that no piece contains yet."""
         return self._held
 
     def feed(self, char: str) -> Iterator[Piece]:
-        """What this character completes."""
+        """Yield the pieces that this character completes."""
         self._held += char
         if self._key is not None:
             yield from self._value()
@@ -127,7 +133,7 @@ class TagReader:
         return properties.get(self._key, {}) if isinstance(properties, Mapping) else {}
 
     def _value(self) -> Iterator[Piece]:
-        if self._fresh:  # a line break only sets the value apart from its tag
+        if self._fresh:  # the newline after the tag is not part of the value
             self._fresh = False
             self._held = self._held.removeprefix("\n")
         ended = self._held.endswith(CLOSE)
@@ -150,13 +156,14 @@ class TagReader:
 
 @dataclass
 class TagCursor:
-    """Where in such a call a row stands, byte by byte. Expects a valid one: a grammar sees to it.
+    """The position within a tagged call, fed byte by byte.
 
-    ``strings`` holds the name under () and each value, as it is written, under its argument's.
+    The call must be valid, which a grammar ensures. ``strings`` has the tool's name under the empty
+    path, and each value, unparsed, under its argument's path.
     """
 
-    expects: str = "tag"  # or value
-    string: bytearray | None = None  # of the open value
+    expects: str = "tag"  # tag or value
+    string: bytearray | None = None  # the open value so far
     strings: dict[Path, str] = field(default_factory=dict)
     done: bool = False
     string_start: ClassVar[bytes] = b"\n"
@@ -182,7 +189,7 @@ class TagCursor:
                 self.string, self.expects = None, "tag"
             return
         self._tag.append(byte)
-        if self.expects == "value" and byte == ord("\n"):  # what stood after a parameter's tag
+        if self.expects == "value" and byte == ord("\n"):  # the newline after the tag
             self.string = bytearray()
             self._tag.clear()
         elif byte == ord(">"):

@@ -1,7 +1,7 @@
-"""Tools as a grammar of their calls takes them.
+"""Offered tools and the JSON Schema of their calls.
 
-Schemas come from anywhere. A keyword that grammars do not know is left out, and a schema that has
-no grammar at all becomes that of any object: whoever dispatches a call checks it anyway.
+Tool schemas come from anywhere. Keywords unknown to llguidance are ignored, and a schema that does
+not compile is replaced by that of any object: the dispatcher validates every call anyway.
 """
 
 from __future__ import annotations
@@ -20,15 +20,19 @@ SPACING: Mapping[str, Any] = {
     "key_separator": ": ",
     "lenient": True,
 }
-"""As ``json.dumps`` writes it."""
+"""Options of llguidance for the spacing of ``json.dumps``."""
 
 
 @dataclass(frozen=True)
 class OfferedTool:
-    """``text_of`` maps an argument to the path argument of whose file it must be a piece.
+    """A tool that the model may call.
 
-    Where it names none, the argument is one line of the text. ``variant_of`` maps an argument to
-    the one of which it is a variant.
+    Attributes:
+        name: The tool's name.
+        parameters: The JSON Schema of its arguments.
+        text_of: Maps an argument to the path argument that names the file it must be copied from.
+            If that is empty, the argument must be one whole line of the text.
+        variant_of: Maps an argument to the argument that it is a variant of.
     """
 
     name: str
@@ -38,14 +42,16 @@ class OfferedTool:
 
 
 def one_of(tools: Sequence[OfferedTool], arguments: str, more: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema of a call ``{"name": ..., arguments: ...}`` of any of the tools; ``more`` are
-    optional properties."""
+    """Return the schema of a call ``{"name": ..., arguments: ...}`` of any of the tools.
+
+    ``more`` has optional properties of the call.
+    """
     calls = [
         {
             "type": "object",
             "properties": {
                 "name": {"const": tool.name},
-                arguments: _moved(tool.parameters, f"#/anyOf/{i}/properties/{arguments}"),
+                arguments: _rebased(tool.parameters, f"#/anyOf/{i}/properties/{arguments}"),
                 **more,
             },
             "required": ["name", arguments],
@@ -59,7 +65,7 @@ def one_of(tools: Sequence[OfferedTool], arguments: str, more: Mapping[str, Any]
 def usable(
     tools: Sequence[OfferedTool], tokenizer: Tokenizer, vocab_size: int
 ) -> list[OfferedTool]:
-    """The tools, any object for those whose parameters have no grammar."""
+    """Return the tools, with parameters that do not compile replaced by any object."""
     found = []
     for tool in tools:
         try:
@@ -70,15 +76,15 @@ def usable(
     return found
 
 
-def _moved(schema: Any, place: str) -> Any:
-    """A schema that stands at ``place`` of another one: what it refers to is there as well."""
+def _rebased(schema: Any, place: str) -> Any:
+    """Prefix the references of a schema that is embedded at ``place`` in another one."""
     if isinstance(schema, Mapping):
         return {
             key: place + value[1:]
             if key == "$ref" and isinstance(value, str) and value.startswith("#")
-            else _moved(value, place)
+            else _rebased(value, place)
             for key, value in schema.items()
         }
     if isinstance(schema, list | tuple):
-        return [_moved(value, place) for value in schema]
+        return [_rebased(value, place) for value in schema]
     return schema

@@ -1,10 +1,10 @@
-"""The grammar of one turn of a model that writes calls between special tokens.
+"""The grammar of one turn of a nanochat model, which writes calls between special tokens.
 
     turn = { text | <|python_start|> source <|python_end|> } { call } <|assistant_end|>
     call = <|call_start|> JSON <|call_end|>
 
-The JSON of a call is ``{"name": ..., "arguments": ...}`` of an offered tool, exactly as
-``json.dumps`` spaces it; arguments that must be copied from a file can be nothing else.
+The JSON of a call is ``{"name": ..., "arguments": ...}`` of an offered tool, spaced exactly as
+``json.dumps`` does; arguments that must be copied from a file can only be written that way.
 """
 
 from __future__ import annotations
@@ -33,12 +33,13 @@ CALL_START, CALL_END = "<|call_start|>", "<|call_end|>"
 PYTHON_START, PYTHON_END = "<|python_start|>", "<|python_end|>"
 END = "<|assistant_end|>"
 
-# (tool, arguments written so far) -> what the argument must be copied from; None: anything.
+# Takes the tool and the arguments written so far; returns the text that the next argument must be
+# copied from, or None if it may be anything.
 TextOf = Callable[[str, Mapping[str, str]], str | None]
 
 
 def call_grammar(tools: Sequence[OfferedTool], tokenizer: Tokenizer, vocab_size: int) -> Grammar:
-    """Calls of any of ``tools``."""
+    """Compile the grammar of a call of any of ``tools``."""
     try:
         return _call_grammar(tools, tokenizer, vocab_size)
     except ModelError:
@@ -51,7 +52,17 @@ def _call_grammar(tools: Sequence[OfferedTool], tokenizer: Tokenizer, vocab_size
 
 
 class TurnConstraint:
-    """One row's turn. ``inline`` allows the in-stream block; ``begun``: a turn that goes on."""
+    """The state of one row in the grammar of a turn.
+
+    Args:
+        tokenizer: The model's tokenizer; it must have the special tokens above.
+        vocab_size: The model's vocabulary size.
+        calls: The grammar of a call; None forbids calls.
+        tools: The offered tools.
+        text_of: Returns the text that an argument must be copied from.
+        inline: Whether in-stream Python blocks are allowed.
+        begun: Whether the prompt contains the beginning of the turn, so that it may end at once.
+    """
 
     def __init__(
         self,
@@ -78,44 +89,44 @@ class TurnConstraint:
         self._ordinary[[i for i in tokenizer.special.values() if i < vocab_size]] = False
         self._ordinary[tokenizer.vocab_size :] = False
         self._eos = tokenizer.eos_id
-        # text, python, call, or after (a call); ``begun``: the turn may end here.
-        self._place, self._begun = "text", begun
+        # text, python, call or after (a call); ``_begun``: the turn or block may end here.
+        self._state, self._begun = "text", begun
         self._call: Constraint | None = None
         self._history: list[tuple[str, bool, Constraint | None, bool]] = []
 
     def allowed(self) -> Tensor:
         ids = self._ids
-        if self._place == "call":
+        if self._state == "call":
             return self._within_call()
-        allowed = self._ordinary.clone() if self._place != "after" else self._none()
-        if self._place == "python":
+        allowed = self._ordinary.clone() if self._state != "after" else self._none()
+        if self._state == "python":
             allowed[ids[PYTHON_END]] = self._begun
             return allowed
         allowed[ids[CALL_START]] = self._calls is not None
         allowed[ids[END]] = self._begun
-        allowed[ids[PYTHON_START]] = self._inline and self._place == "text"
+        allowed[ids[PYTHON_START]] = self._inline and self._state == "text"
         return allowed
 
     def accept(self, token: int) -> None:
-        inside = self._place == "call" and token != self._ids[CALL_END]
-        self._history.append((self._place, self._begun, self._call, inside))
+        inside = self._state == "call" and token != self._ids[CALL_END]
+        self._history.append((self._state, self._begun, self._call, inside))
         if inside:
             assert self._call is not None
             self._call.accept(token)
         elif token == self._ids[CALL_START]:
-            self._place, self._call = "call", self._new_call()
+            self._state, self._call = "call", self._new_call()
         elif token == self._ids[CALL_END]:
-            self._place, self._begun, self._call = "after", True, None
+            self._state, self._begun, self._call = "after", True, None
         elif token == self._ids[PYTHON_START]:
-            self._place, self._begun = "python", False
+            self._state, self._begun = "python", False
         elif token == self._ids[PYTHON_END]:
-            self._place, self._begun = "text", False
+            self._state, self._begun = "text", False
         else:
             self._begun = True
 
     def rollback(self, count: int) -> None:
         for _ in range(count):
-            self._place, self._begun, self._call, inside = self._history.pop()
+            self._state, self._begun, self._call, inside = self._history.pop()
             if inside and self._call is not None:
                 self._call.rollback(1)
 
@@ -127,7 +138,7 @@ class TurnConstraint:
 
     @property
     def finished(self) -> bool:
-        return False  # a turn ends by its end token
+        return False  # only the end token ends a turn
 
     def _within_call(self) -> Tensor:
         assert self._call is not None
@@ -137,10 +148,10 @@ class TurnConstraint:
             allowed[close] = True
             return allowed
         inner = self._call.allowed()
-        assert inner is not None  # a grammar always has an opinion
+        assert inner is not None  # a grammar always returns a mask
         allowed = self._none()
         allowed[: len(inner)] = inner[: len(allowed)]
-        # Where the JSON may end, its grammar offers the end token.
+        # The grammar allows the end token where the JSON may end; the closing mark takes its place.
         if self._eos is not None:
             allowed[close] = bool(allowed[self._eos])
             allowed[self._eos] = False
@@ -164,9 +175,13 @@ def text_for(
     *,
     plain: bool = False,
 ) -> TextFor:
-    """What a ``CopyConstraint`` asks; ``prefix`` are the keys that lead to a call's arguments.
+    """Return the ``TextFor`` callback of a ``CopyConstraint``.
 
-    ``plain``: they are written as they are, not as JSON.
+    Args:
+        tools: The offered tools.
+        text_of: Returns the text that an argument must be copied from.
+        prefix: The path that leads to a call's arguments.
+        plain: Whether arguments are written unescaped rather than as JSON.
     """
     known = {tool.name: tool for tool in tools}
     texts: dict[tuple[str, tuple[tuple[str, str], ...]], str | None] = {}
@@ -178,15 +193,15 @@ def text_for(
             return None
         written = {key[-1]: value for key, value in strings.items() if key and key[:-1] == prefix}
         key = (tool.name, tuple(written.items()))
-        if key not in texts:  # nothing changes within a turn
+        if key not in texts:  # files do not change within a turn
             texts[key] = text_of(tool.name, written)
         text = texts[key]
-        if not text or (plain and CLOSE in text):  # such a piece could not be written
+        if not text or (plain and CLOSE in text):  # the closing tag would end the argument
             return None
-        a_piece = bool(tool.text_of[path[-1]])
-        if (a_piece, text) not in sources:
-            kind = OneLine if not a_piece else PlainSubstring if plain else UniqueSubstring
-            sources[a_piece, text] = kind(text)
-        return sources[a_piece, text]
+        substring = bool(tool.text_of[path[-1]])
+        if (substring, text) not in sources:
+            kind = OneLine if not substring else PlainSubstring if plain else UniqueSubstring
+            sources[substring, text] = kind(text)
+        return sources[substring, text]
 
     return ask

@@ -1,8 +1,8 @@
-"""The grammar of one turn in a family's own syntax: thinking, text, calls of the offered tools.
+"""The grammar of one turn in a model family's own syntax: thinking, text and tool calls.
 
-Written in llguidance's Lark. A mark that is one special token of the tokenizer stands in the
-grammar as that token, else as its text; text cannot spell it, so that what is read back as a call
-was meant as one.
+It is written in llguidance's Lark dialect. A mark that is a special token of the tokenizer appears
+as that token, any other mark as its text. Free text cannot contain a mark, so that everything
+parsed as a call was meant as one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from agentcli.inference.tool_schemas import SPACING, OfferedTool, one_of, usable
 from agentcli.model.tokenizer import Tokenizer
 
 Thinking = Literal["", "may", "open"]
-"""Whether a turn may begin with a block of thinking, or the prompt has opened one."""
+"""No thinking; the turn may begin with a thinking block; or the prompt has opened one."""
 
 _CALL_ID = {"type": "string", "pattern": "^[a-zA-Z0-9]{9}$"}
 
@@ -32,7 +32,11 @@ def turn_grammar(
     vocab_size: int,
     thinking: Thinking = "",
 ) -> Grammar:
-    """The grammar of a turn with calls of ``tools``."""
+    """Compile the grammar of a turn with calls of ``tools``.
+
+    Raises:
+        ModelError: it does not compile.
+    """
 
     def made(tools: Sequence[OfferedTool]) -> Grammar:
         rules = _rules(syntax, tools, tokenizer, thinking)
@@ -52,7 +56,7 @@ def _rules(
     def mark(text: str) -> str:
         return f"<[{special[text]}]>" if text in special else json.dumps(text)
 
-    # Thinking between marks that are mere text is text to the grammar.
+    # If the thinking marks are not special tokens, thinking counts as text.
     thinks = all(text in special for text in THINK)
     never = "|".join(_escaped(text) for text in (syntax.open, *(THINK if thinks else ())))
     not_marks = f"& ~/(?s:.*)({never})(?s:.*)/"
@@ -79,7 +83,7 @@ def _rules(
 
 
 def _calls(syntax: CallSyntax, tools: Sequence[OfferedTool], mark: Any) -> tuple[str, list[str]]:
-    """What follows the opening mark, and the rules that it needs."""
+    """Return the expression for what follows the opening mark, and the rules it uses."""
     if syntax.tagged:
         close = mark(syntax.close)
         again = f'"\\n" {mark(syntax.open)} "\\n" call "\\n" {close}'
@@ -105,8 +109,8 @@ def _calls(syntax: CallSyntax, tools: Sequence[OfferedTool], mark: Any) -> tuple
 
 
 def _tagged_rules(tools: Sequence[OfferedTool]) -> list[str]:
-    """``call`` for a syntax of tags: the arguments in the order of the schema, text as it is."""
-    within = rf"/(?s:.*){_escaped(CLOSE)}(?s:.+)/"  # what would be read as the end
+    """Return the rules of a tagged call: arguments in the schema's order, with text unescaped."""
+    within = rf"/(?s:.*){_escaped(CLOSE)}(?s:.+)/"  # a closing tag within the value
     rules = [rf"value[lazy]: /(?s:.*){_escaped(VALUE_END)}/ & ~{within}"]
     calls = []
     for i, tool in enumerate(tools):

@@ -1,4 +1,4 @@
-"""The engine process's end of its socket: lines of JSON, read ahead."""
+"""The engine process's end of the socket: lines of JSON."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ STARTS = ("generate", "complete", "check")
 
 
 class Closed(Exception):
-    """The other side has gone."""
+    """The other side closed the socket."""
 
 
 class Wire:
-    """Lines of JSON over a socket, read ahead so that a cancellation is seen while decoding."""
+    """Sends and receives lines of JSON; reads ahead, to notice a cancellation while decoding."""
 
     def __init__(self, link: socket.socket) -> None:
         self._link = link
@@ -30,7 +30,11 @@ class Wire:
             raise Closed from None
 
     def next(self, op: str = "", number: int | None = None) -> dict[str, Any]:
-        """The next message, or the next of this kind and id; others keep their places."""
+        """Return the next message, or the next with this ``op`` and id; others stay queued.
+
+        Raises:
+            Closed: the other side closed the socket.
+        """
         while True:
             for at, message in enumerate(self._waiting):
                 if not op or (message["op"] == op and message.get("id") == number):
@@ -39,13 +43,13 @@ class Wire:
             self._read()
 
     def cancelled(self, number: int) -> bool:
-        """Whether this request is to stop. Takes what has come in, and does not wait."""
+        """Whether the request was cancelled. Reads what has arrived, without blocking."""
         while select.select([self._link], [], [], 0)[0]:
             self._read()
         return any(m["op"] == "cancel" and m["id"] == number for m in self._waiting)
 
     def forget(self, number: int) -> None:
-        """Drop what is left of a request that has ended."""
+        """Drop the queued messages of a request that has ended."""
         kept = [m for m in self._waiting if m.get("id") != number or m["op"] in STARTS]
         self._waiting = deque(kept)
 
