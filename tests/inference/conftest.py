@@ -17,7 +17,7 @@ __all__ = ["one_thread"]
 
 
 def make_engine(**changes: object) -> Engine:
-    """nanochat's architecture with windows shorter than some prompts, and its tokenizer."""
+    """A tiny nanochat model and tokenizer; its attention window is shorter than some prompts."""
     tokenizer = nanochat()
     config = make_config(**{"vocab_size": tokenizer.vocab_size, "n_layer": 3, **changes})
     return Engine(make_model(config).requires_grad_(False), tokenizer)

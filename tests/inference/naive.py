@@ -1,4 +1,4 @@
-"""Generation by recomputing everything for every token: slow, and hard to get wrong."""
+"""Generation without a cache, as a reference: slow, but hard to get wrong."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def naive_rows(
     sampling: Sampling,
     tools: InlineTools | None = None,
 ) -> tuple[list[list[int]], list[list[bool]]]:
-    """(generated tokens, sampled mask) of each row, its end token included."""
+    """The generated tokens and the sampled mask of each row, including its end token."""
     generator = torch.Generator().manual_seed(sampling.seed)
     rows: list[list[int]] = [[] for _ in range(count)]
     masks: list[list[bool]] = [[] for _ in range(count)]

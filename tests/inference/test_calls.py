@@ -1,4 +1,4 @@
-"""Answers split into text, thinking and calls, however they are cut into pieces."""
+"""Splitting streamed answers into text, thinking and calls, wherever the pieces are cut."""
 
 from __future__ import annotations
 

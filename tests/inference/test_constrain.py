@@ -1,4 +1,4 @@
-"""What a grammar allows, a random model says; and it always parses."""
+"""Constrained decoding: even a random model's output parses under its grammar."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.inference.conftest import make_engine
 from tests.model.families import save_tokenizer
 from tests.model.test_tokenizer import nanochat, sentencepiece
 
-# Random weights love long strings; bounded ones keep the tests short.
+# Random weights tend to write long strings, so the lengths are limited.
 LEAVES: list[dict[str, Any]] = [
     {"type": "integer", "minimum": -5, "maximum": 999},
     {"type": "boolean"},
@@ -34,7 +34,7 @@ LEAVES: list[dict[str, Any]] = [
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    """One small layer: only its randomness matters here."""
+    """A random model with one small layer."""
     return make_engine(n_layer=1, n_embd=32, n_head=2, n_kv_head=1)
 
 
@@ -90,7 +90,7 @@ def test_regex_and_lark(engine: Engine) -> None:
 
 @pytest.mark.parametrize("kind", ["byte_level", "sentencepiece"])
 def test_other_tokenizers(kind: str, tmp_path: Path) -> None:
-    """Tokens are bytes to the grammar, whichever way a tokenizer spells them."""
+    """The grammar works on bytes, however a tokenizer spells its tokens."""
     save_tokenizer(tmp_path)
     tokenizer = (
         HfTokenizer.load(tmp_path) if kind == "byte_level" else sentencepiece(eos_token="</s>")
@@ -161,7 +161,7 @@ def test_bad_grammars() -> None:
 
 
 def test_special_tokens_by_name(engine: Engine) -> None:
-    """A tool call between its tags, as often as the model likes, amid ordinary text."""
+    """Any number of tool calls between tags, mixed with ordinary text."""
     source = """start: (TEXT <|python_start|> %json {"type": "boolean"} <|python_end|>)* TEXT
 TEXT: /[a-z ]*/"""
     tokenizer = engine.tokenizer

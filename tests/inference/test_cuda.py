@@ -1,4 +1,4 @@
-"""CUDA against the CPU: eager, as graphs, and compiled. Skipped where there is no such device."""
+"""CUDA against the CPU: eager, with CUDA graphs, and compiled. Skipped without a device."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def on_cuda(engine: Engine, **options: bool) -> Engine:
 @pytest.mark.parametrize("options", [{"graphs": False}, {"graphs": True}, {"compiled": True}])
 @pytest.mark.parametrize("count", [1, 4])
 def test_same_tokens(engine: Engine, options: dict[str, bool], count: int) -> None:
-    """In float32, where rounding does not decide between tokens."""
+    """In float32, so that rounding does not change a token."""
     cuda = on_cuda(engine, **options)
     for sampling in (GREEDY, Sampling(seed=3)):
         wanted = {"num_samples": count, "max_tokens": 40, "sampling": sampling}
@@ -32,7 +32,7 @@ def test_same_tokens(engine: Engine, options: dict[str, bool], count: int) -> No
 
 
 def test_graphs_follow_the_cache() -> None:
-    """Past a bucket, past the capacity, after a truncation, after rows that ended."""
+    """Beyond a bucket, beyond the capacity, after a truncation, and after rows that ended."""
     engine = make_engine(sequence_len=4096, window_pattern="L")
     cuda = on_cuda(engine)
     prompt = [i * 7 % 256 for i in range(1000)]

@@ -1,4 +1,4 @@
-"""The engine against naive full recompute, and what it promises besides."""
+"""The engine against generation without a cache, and its other guarantees."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SAMPLINGS = [
 
 
 def rows_of(engine: Engine, prompt: list[int], **options: object) -> tuple[list[list[int]], ...]:
-    """(tokens, sampled) by row, ended rows cut off."""
+    """The tokens and the sampled mask of each row, cut at its end."""
     columns = list(engine.generate(prompt, **options))  # type: ignore[arg-type]
     rows: list[list[int]] = [[] for _ in columns[0][0]]
     masks: list[list[int]] = [[] for _ in columns[0][0]]
@@ -70,7 +70,7 @@ def test_prefill_in_chunks(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def biased(engine: Engine, *tokens: int) -> Sampling:
-    """Makes tokens likely that a random model would hardly say."""
+    """Sampling that makes tokens likely which a random model would rarely choose."""
     return Sampling(temperature=1.0, seed=11, logit_bias=dict.fromkeys(tokens, 12.0))
 
 
@@ -116,7 +116,7 @@ def test_tool_within_the_stream(engine: Engine, count: int, result: str | None) 
 
 
 def test_forced_tokens_of_one_row_share_a_forward(engine: Engine) -> None:
-    """A result of many tokens is no second prefill and no decode of each."""
+    """The tokens of a tool's result need neither a second prefill nor a step each."""
     tags = ToolTags.nanochat(engine.tokenizer)
     tools = InlineTools(tags, lambda call: "0123456789")
     sampling = biased(engine, tags.call_start, tags.call_end, 49)
@@ -149,20 +149,20 @@ def test_conversation_prefills_only_what_is_new(engine: Engine) -> None:
     first = engine.generate(PROMPT, max_tokens=8, sampling=GREEDY, cache=cache)
     said = [column[0] for column, _ in first]
     assert (first.reused, first.prefilled) == (0, len(PROMPT))
-    # The last token was said, but nobody needed what follows it: it is not in the cache.
+    # The last token is not in the cache: nothing after it was computed.
     assert cache.row_tokens() == PROMPT + said[:-1]
     longer = [*PROMPT, *said, 263, 104, 105, 264]
     second = engine.generate(longer, max_tokens=8, sampling=GREEDY, cache=cache)
     tokens = [column[0] for column, _ in second]
     assert second.reused == len(PROMPT) + 7 and second.prefilled == 5
     assert tokens == naive_rows(engine, longer, 1, 8, GREEDY)[0][0]
-    # An earlier turn is rewritten: only the part before it is kept.
+    # If an earlier turn changes, only the part before it is reused.
     rewritten = [*PROMPT, 99, 98, 97]
     third = engine.generate(rewritten, max_tokens=4, sampling=GREEDY, cache=cache)
     tokens = [column[0] for column, _ in third]
     assert third.reused == len(PROMPT)
     assert tokens == naive_rows(engine, rewritten, 1, 4, GREEDY)[0][0]
-    # The same prompt once more: the last token is computed again, for its logits.
+    # For the same prompt, the last token is computed again to get its logits.
     fourth = engine.generate(rewritten, max_tokens=4, sampling=GREEDY, cache=cache)
     assert [column[0] for column, _ in fourth] == tokens
     assert fourth.prefilled == 1
@@ -190,7 +190,7 @@ def test_closing_early_leaves_a_usable_cache(engine: Engine) -> None:
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 def test_prompt_lookup_changes_nothing(engine: Engine, sampling: Sampling) -> None:
-    """Equal token by token: the same draws decide, drafted or not."""
+    """The tokens are the same with and without drafts, because the same random draws decide."""
     prompt = PROMPT * 4
     plain = rows_of(engine, prompt, max_tokens=40, sampling=sampling)
     drafted = rows_of(engine, prompt, max_tokens=40, sampling=sampling, lookup=Lookup(draft=5))
@@ -198,7 +198,7 @@ def test_prompt_lookup_changes_nothing(engine: Engine, sampling: Sampling) -> No
 
 
 def test_prompt_lookup_saves_forwards(engine: Engine) -> None:
-    sampling = Sampling(temperature=0.0, logit_bias={65: 50.0})  # says A for ever
+    sampling = Sampling(temperature=0.0, logit_bias={65: 50.0})  # repeats "A" forever
     generation = engine.generate(
         [65] * 10, max_tokens=60, sampling=sampling, lookup=Lookup(first=7, draft=7, shortest=1)
     )
@@ -219,7 +219,7 @@ def test_context_fills_up() -> None:
     engine = make_engine(sequence_len=20, window_pattern="L")
     generation = engine.generate(PROMPT, sampling=Sampling(temperature=0.0, logit_bias={65: 50.0}))
     columns = list(generation)
-    # The last token needs no place: nothing follows it.
+    # The last token takes no room in the context, because nothing follows it.
     assert len(columns) == 20 - len(PROMPT) + 1
     assert generation.rows[0].finish == "context"
     with pytest.raises(ContextLengthError, match="21 tokens does not fit the context of 20"):
@@ -240,7 +240,7 @@ def test_cancel_within_a_token(engine: Engine, monkeypatch: pytest.MonkeyPatch) 
     asked.clear()
     generation = engine.generate(PROMPT, max_tokens=50, cancelled=cancelled)
     assert list(generation) == [] and generation.rows[0].finish == "cancelled"
-    assert generation.cache.length == 8  # and what was computed is kept
+    assert generation.cache.length == 8  # the computed part is kept
 
 
 def test_same_seed_same_tokens_in_another_thread(engine: Engine) -> None:
@@ -255,11 +255,11 @@ def test_same_seed_same_tokens_in_another_thread(engine: Engine) -> None:
 
 
 def test_rows_do_not_depend_on_each_other(engine: Engine) -> None:
-    """Row 0 says the same alone and in company that ends early."""
+    """Rows are reproducible although others end early."""
     end = engine.tokenizer.special_id("<|assistant_end|>")
     sampling = Sampling(seed=21, logit_bias={end: 9.0})
     alone, _ = rows_of(engine, PROMPT, num_samples=1, max_tokens=25, sampling=sampling)
-    # The draws of one row differ with the number of rows, so compare within five rows.
+    # A row's random draws depend on the number of rows, so compare runs of five.
     many, _ = rows_of(engine, PROMPT, num_samples=5, max_tokens=25, sampling=sampling)
     again, _ = rows_of(engine, PROMPT, num_samples=5, max_tokens=25, sampling=sampling)
     assert many == again and len(alone) == 1

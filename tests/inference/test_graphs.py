@@ -1,4 +1,4 @@
-"""What is compiled and captured, as far as it shows without CUDA."""
+"""Compilation of the model, as far as it can be tested without CUDA."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.model.test_nanochat import VOCAB, make_config, make_model
 
 
 def test_one_graph_without_breaks() -> None:
-    """What training and decoding compile has no break: neither the whole nor a cached step."""
+    """Neither the whole model (for training) nor a cached step (for decoding) breaks its graph."""
     model = make_model(make_config(n_layer=3))
     tokens = torch.randint(0, VOCAB, (2, 140))
     whole: Any = torch.compile(model, fullgraph=True, backend="eager")

@@ -1,4 +1,4 @@
-"""The engine process, alone: its wire, reuse of a conversation, cancelling, faults."""
+"""The engine process on its own: protocol, reuse of a conversation, cancellation, errors."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ LOOK = {
 
 
 class Client:
-    """The other end of the socket, in lines."""
+    """The client's end of the socket."""
 
     def __init__(self, link: socket.socket) -> None:
-        # Two files: to write to one that reads as well would drop what it has read ahead.
+        # Two files, because writing to a file that also reads drops its read-ahead buffer.
         self._reader, self._writer = link.makefile("r"), link.makefile("w")
         self._number = 0
 
@@ -47,7 +47,7 @@ class Client:
         return event
 
     def ask(self, tokens: list[int], **fields: Any) -> tuple[list[int], dict[str, Any]]:
-        """The tokens of one answer and its end, or the error."""
+        """Return the tokens of one answer and its final event, which may be an error."""
         self._number += 1
         asked = {"conversation": "c", "tokens": tokens, "max_tokens": 20, "tools": [LOOK]}
         self.send("generate", id=self._number, **asked | fields)
@@ -84,7 +84,7 @@ def client() -> Iterator[Client]:
     yield client
     ours.shutdown(socket.SHUT_RDWR)
     thread.join(timeout=30)
-    assert not thread.is_alive()  # it ends when nobody listens
+    assert not thread.is_alive()  # the host ends when its client is gone
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_same_seed_same_answer(client: Client, tokenizer: Tokenizer) -> None:
 
 def test_cancelling_ends_it(client: Client, tokenizer: Tokenizer) -> None:
     number = client.number + 1
-    client.send("cancel", id=number)  # it has come before the first token is made
+    client.send("cancel", id=number)  # arrives before the first token
     said, end = client.ask(prompt(tokenizer, "hello"), max_tokens=2000)
     assert end["finish"] in ("cancelled", "stop")
     assert len(said) < 50

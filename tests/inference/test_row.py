@@ -1,4 +1,4 @@
-"""The tool state machine and stop strings, by themselves."""
+"""The tool state machine, stop strings and prompt lookup, without a model."""
 
 from __future__ import annotations
 
@@ -81,8 +81,8 @@ def test_stop_strings_cut_at_the_first(pieces: list[str], stops: list[str]) -> N
     if not places:
         assert shown == text and not scanner.stopped
     else:
-        # Text comes in pieces, so a longer stop string that began earlier may not be complete
-        # when a shorter one is: then the shorter one ends the stream.
+        # A longer stop string may start earlier, but still be incomplete when a shorter one is
+        # complete. Then the shorter one ends the stream.
         assert scanner.stopped and text.startswith(shown)
         assert any(text.startswith(stop, len(shown)) for stop in stops)
 
@@ -115,7 +115,7 @@ def test_drafts_grow_as_they_hold_and_begin_anew() -> None:
         sizes.append(len(lookup.propose()))
         lookup.feedback(sizes[-1], accepted)
     assert sizes == [2, 6, 7, 7, 4, 6]
-    assert lookup.propose() == []  # the pause after a failure
+    assert lookup.propose() == []  # it pauses after a failed draft
     assert len(lookup.propose()) == 2
 
 

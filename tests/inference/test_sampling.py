@@ -1,4 +1,4 @@
-"""Sampling functions against their definitions, and ``choose`` against its distribution."""
+"""Sampling functions match their definitions, and ``choose`` matches its distribution."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_greedy_takes_the_likeliest() -> None:
      Sampling(temperature=1.5, top_k=6, top_p=0.8, min_p=0.05)],
 )  # fmt: skip
 def test_draws_follow_the_distribution(sampling: Sampling) -> None:
-    """Evenly spaced draws hit each token as often as its probability says, exactly."""
+    """Evenly spaced draws choose each token exactly in proportion to its probability."""
     values = logits()
     count = 20_000
     draws = [(i + 0.5) / count for i in range(count)]
@@ -70,7 +70,7 @@ def test_cuts() -> None:
     assert (keep_top_k(p.log(), 99) > -math.inf).all()
 
 
-@pytest.mark.parametrize("spread", [12.0, 2.0, 0.1, 0.0])  # a few likely tokens ... all alike
+@pytest.mark.parametrize("spread", [12.0, 2.0, 0.1, 0.0])  # from peaked to uniform
 def test_top_p_of_a_large_vocabulary_is_that_of_all_in_order(spread: float) -> None:
     shares = (torch.randn(3, 7000, generator=torch.Generator().manual_seed(1)) * spread).softmax(-1)
     for p in (0.1, 0.9, 0.999, 1 - 1e-7):
@@ -96,7 +96,7 @@ def test_repetition_penalty_and_bias() -> None:
     sampling = Sampling(repetition_penalty=2.0, logit_bias={2: 0.5})
     out = adjust(values, sampling, [[0, 1, 1], []])
     assert out.tolist() == [[1.0, -4.0, 1.5], [2.0, -2.0, 1.5]]
-    assert values[0, 0] == 2.0  # the input is left alone
+    assert values[0, 0] == 2.0  # the input is unchanged
     with pytest.raises(ModelError, match="bias for token 3"):
         adjust(values, Sampling(logit_bias={3: 1.0}), [[], []])
 

@@ -1,4 +1,4 @@
-"""What the engine's process loads before its first token: seconds that every user waits for."""
+"""The imports of the engine process before its first token, which every user waits for."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ for column, _ in Engine(loaded.model, loaded.tokenizer).generate([1, 2, 3], max_
 
 
 def test_neither_flash_attn_nor_the_compiler_is_looked_for() -> None:
-    """The first is asked for at a call that could use it, the second where graphs are compiled."""
+    """They are imported later: by a call that could use flash_attn, and to compile graphs."""
     ended = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(EMBEDDED)],
         stdout=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""A copied string occurs exactly once in its source, whatever a random model wants to say."""
+"""A copied string occurs exactly once in its source, even with a random model."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def text_for(path: Path, strings: Mapping[Path, str]) -> UniqueSubstring | None:
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    """With tokens that open, close or cross strings, and break escapes apart."""
+    """An engine with tokens that open, close or cross strings, or split an escape."""
     extra = [b'": "', b'", "', b'"}', b'"}}', b'")', b' "a', b'\\"', b"\\", b"n\\t", b'x"', b'"d']
     ranks = dict(RANKS)
     for data in extra:
@@ -143,7 +143,7 @@ def test_rollback_fork_and_errors(engine: Engine) -> None:
 def test_one_of_the_lines_whole() -> None:
     source = OneLine('a.py\na.pyi\nb"c.py\n')
     alive = source.walk(source.start(), b"a.py")
-    assert source.unique(alive)  # though another goes on
+    assert source.unique(alive)  # although another one continues
     assert source.unique(source.walk(alive, b"i"))
     assert not source.walk(alive, b"x") and not source.walk(source.start(), b".py")
     assert not source.unique(source.walk(source.start(), b'b\\"c'))

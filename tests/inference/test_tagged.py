@@ -1,4 +1,4 @@
-"""Calls as tags: read into JSON, followed byte by byte, and masked so that each is valid."""
+"""Calls written as tags: parsed to JSON, tracked byte by byte, and constrained to be valid."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def call(name: str, **values: str) -> str:
 
 
 def read(text: str, size: int) -> tuple[str, list[tuple[str, str, bool]]]:
-    """The text around the calls; name, arguments and wholeness of each."""
+    """The text around the calls, and each call's name, arguments and completeness."""
     scanner = CallScanner(SYNTAX, schemas=PARAMETERS)
     said = ""
     calls: list[tuple[str, str, bool]] = []
@@ -109,7 +109,7 @@ def test_text_comes_as_it_is_written() -> None:
     scanner = CallScanner(SYNTAX, schemas=SCHEMAS)
     begun = call("f", text="a" * 40).partition("\n</parameter>")[0]
     pieces = [piece.text for piece in scanner.feed(begun) if piece.kind == "arguments"]
-    assert 20 < "".join(pieces).count("a") < 40  # the last may yet be the end
+    assert 20 < "".join(pieces).count("a") < 40  # the last ones may begin the end tag
 
 
 def test_what_a_value_stands_for() -> None:
@@ -162,7 +162,7 @@ TOOLS = (EDIT, *(OfferedTool(name, schema) for name, schema in SCHEMAS.items()))
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    """With tokens that close a value, begin to close it, or cross its end."""
+    """An engine with tokens that close a value, begin to close it, or cross its end."""
     ranks = dict(RANKS)
     for data in (b"\n</parameter>", b"\n</", b"parameter>", b"):\n", b">\n\n", b"aab\n<"):
         ranks.setdefault(data, len(ranks))
@@ -179,7 +179,7 @@ def test_every_call_is_valid_and_copies_what_it_must(engine: Engine, offered: st
     tools = [tool for tool in TOOLS if tool.name in (offered, "none")]
     grammar = turn_grammar(SYNTAX, tools, tokenizer, tokenizer.vocab_size)
     ask = text_for(tools, lambda _, given: FILES[given["path"]], (), plain=True)
-    # The marks are likely, so that values end.
+    # Closing tags are likely, so that values end.
     marks = (b"\n</parameter>", b"\n</")
     likely = {i: 6.0 for i in range(tokenizer.vocab_size) if tokenizer.token_bytes(i) in marks}
     checked = 0

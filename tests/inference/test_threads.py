@@ -1,4 +1,4 @@
-"""How many threads decode: chosen by what steps take, at start and again beside other work."""
+"""The number of decoding threads: chosen by the time of a step, and adjusted to other load."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BUSY = {1: 3.5, 2: 9.0}
 
 
 def steps(chosen: StepThreads, takes: dict[int, float], count: int) -> list[int]:
-    """The numbers that so many steps are done with, each taking what ``takes`` says."""
+    """Simulate ``count`` steps; ``takes`` maps threads to step times. Return the threads used."""
     used = []
     for _ in range(count):
         used.append(chosen.count)
@@ -40,7 +40,7 @@ def test_other_work_changes_the_number_and_its_end_changes_it_back() -> None:
     assert set(steps(chosen, QUIET, 100)) == {2}
     assert steps(chosen, BUSY, 10) == [2, 2, 2, 1, 1, 2, 2, 1, 1, 1]
     used = steps(chosen, BUSY, 2000)
-    assert used.count(2) <= 20  # it is tried again, less and less often
+    assert used.count(2) <= 20  # tried again ever more rarely
     back = steps(chosen, QUIET, RARELY + 8)
     assert back[-1] == 2
 
@@ -72,7 +72,7 @@ def test_rows_are_tried_at_once() -> None:
     chosen = StepThreads(QUIET)
     chosen.begin(rows=8)
     assert steps(chosen, {1: 10.0, 2: 30.0}, 6) == [1, 1, 2, 2, 1, 1]
-    assert chosen.usual == 2  # of one row
+    assert chosen.usual == 2  # the number for one row
 
 
 def test_every_step_of_one_token_is_timed(engine: Engine) -> None:
@@ -87,4 +87,4 @@ def test_every_step_of_one_token_is_timed(engine: Engine) -> None:
     own = Engine(engine.model, engine.tokenizer, stop_ids=frozenset(), threads=timed)
     generation = own.generate([1, 2, 3], max_tokens=6, sampling=GREEDY)
     assert len(list(generation)) == 6
-    assert timed.seen == 5  # the first comes from the prompt
+    assert timed.seen == 5  # the prefill yields the first token

@@ -1,4 +1,4 @@
-"""Whatever the schemas of tools are, there is a grammar of their calls."""
+"""A grammar exists for every tool schema, even an invalid one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from agentcli.model.tokenizer import Tokenizer, load_tokenizer
 
 POINT = {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}
 SCHEMAS: dict[str, dict[str, Any]] = {
-    # As servers in Python write them: definitions, one of them recursive.
+    # As MCP servers in Python write them: with definitions, one of them recursive.
     "refers": {"properties": {"p": {"$ref": "#/$defs/P"}, "next": {"$ref": "#"}},
                "required": ["p"], "$defs": {"P": {**POINT, "additionalProperties": False}}},
     "unknown keyword": {"properties": {"p": POINT}, "required": ["p"], "not": {"const": 1}},
@@ -56,7 +56,7 @@ def test_calls_of_every_schema_can_be_written(name: str, tokenizer: Tokenizer) -
         (turn_grammar(SYNTAXES["hermes"], tools, tokenizer, size), hermes),
     ):
         assert takes(grammar.constraint(), tokenizer, written(call))
-        # One that cannot be enforced leaves the others as they were.
+        # An unenforceable schema does not affect the other tools.
         assert not takes(grammar.constraint(), tokenizer, written(wrong))
 
 

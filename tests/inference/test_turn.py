@@ -1,4 +1,4 @@
-"""One turn under its grammar: whatever the weights, each call is valid and copies what it must."""
+"""A turn under its grammar: calls are valid and copy their source, whatever the weights."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def names(constraint: TurnConstraint, tokenizer: Tokenizer) -> set[str]:
 
 def test_what_may_follow_what(tokenizer: Tokenizer) -> None:
     one = turn(tokenizer, inline=True)
-    assert names(one, tokenizer) == {"call_start", "python_start"}  # no empty turn
+    assert names(one, tokenizer) == {"call_start", "python_start"}  # an empty turn is not allowed
     say(one, tokenizer, "Yes")
     assert names(one, tokenizer) == {"call_start", "python_start", "assistant_end"}
     say(one, tokenizer, "<|python_start|>")
@@ -74,7 +74,7 @@ def test_what_may_follow_what(tokenizer: Tokenizer) -> None:
     assert names(one, tokenizer) == {"call_end"}
     say(one, tokenizer, "<|call_end|>")
     assert names(one, tokenizer) == {"call_start", "assistant_end"}
-    assert int(one.allowed().sum()) == 2  # and no text after a call
+    assert int(one.allowed().sum()) == 2  # no text after a call
 
 
 def test_an_argument_is_copied_where_it_occurs_once(tokenizer: Tokenizer) -> None:
@@ -113,7 +113,7 @@ def test_random_weights_make_valid_calls(tokenizer: Tokenizer, seed: int) -> Non
     quote = [i for i in range(tokenizer.vocab_size) if b'"' in tokenizer.token_bytes(i)]
     for _ in range(400):
         logits = torch.randn(tokenizer.vocab_size, generator=random)
-        logits[quote] += 4  # or it would write for ever
+        logits[quote] += 4  # else strings never end
         logits[end] += 9
         token = int(logits.masked_fill(~one.allowed(), -torch.inf).argmax())
         one.accept(token)

@@ -1,4 +1,4 @@
-"""Variants of a text: one span is replaced, and the likeliest come first."""
+"""Variants of an edit: one span is replaced; the most likely variants come first."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_one_span_differs_and_all_is_scored_as_it_is_said(engine: Engine) -> Non
     )
     variants = Variants(engine, [1, 2, 3], [4], engine.model.new_cache())
     variants.add(edit)
-    variants.add(edit)  # known
+    variants.add(edit)  # ignored: already known
     found = collect(variants, 6)
     texts = []
     for variant in found:
@@ -45,7 +45,7 @@ def test_one_span_differs_and_all_is_scored_as_it_is_said(engine: Engine) -> Non
     assert len(set(texts)) == len(texts) == 6
     costs = [-variant.logprob for variant in found]
     assert costs == sorted(costs)
-    # Reading pieces of the cache again gives what reading everything gives.
+    # Recomputing parts of the cache gives the same result as recomputing everything.
     fresh = Variants(engine, [1, 2, 3], [4], engine.model.new_cache())
     tokens = found[-1].tokens
     rows = fresh._read(tokens, 0, len(tokens) - 1)
@@ -92,4 +92,4 @@ def test_a_model_that_finds_nothing_comes_to_an_end(
     grammar = Grammar.json_schema(SCHEMA, engine.tokenizer)
     constraint = CopyConstraint(grammar.constraint(), engine.tokenizer, text_for)
     cache = engine.model.new_cache()
-    assert not list(propose(engine, [1, 2], constraint, cache, max_tokens=2))  # never whole
+    assert not list(propose(engine, [1, 2], constraint, cache, max_tokens=2))  # no edit fits
