@@ -1,4 +1,4 @@
-"""A chat as its user sees it: the real application over the real kernel, without a terminal."""
+"""The chat as a user sees it: the real application and kernel, without a terminal."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PATIENCE_S = 60.0
 
 @dataclass
 class Chat:
-    """The application, and what a user can do with it."""
+    """The application, and a user's actions on it."""
 
     app: ChatApp
     pilot: Pilot[int]
@@ -33,7 +33,7 @@ class Chat:
 
     @property
     def rows(self) -> list[str]:
-        """The screen, row by row."""
+        """The rows of the screen."""
         screen = self.app.screen
         strips = screen._compositor.render_strips(screen.size)
         return ["".join(segment.text for segment in strip).rstrip() for strip in strips]
@@ -45,16 +45,16 @@ class Chat:
 
     @property
     def agent(self) -> Agent:
-        """The agent; fails where there is none."""
+        """The agent; fails if there is none yet."""
         assert self.app.conversation is not None and self.app.conversation.agent is not None
         return self.app.conversation.agent
 
     def entries(self, kind: type[Entry]) -> list[Any]:
-        """All entries of one kind."""
+        """All entries of one type."""
         return [entry for entry in self.app.entries if isinstance(entry, kind)]
 
     async def type(self, text: str) -> None:
-        """Press the keys of a text."""
+        """Type a text, one key after another."""
         await self.pilot.press(*[_KEYS.get(character, character) for character in text])
 
     async def send(self, text: str) -> None:
@@ -67,7 +67,7 @@ class Chat:
         await self.pilot.press(*keys)
 
     async def until(self, condition: Callable[[], object], what: str = "") -> None:
-        """Wait until something is so."""
+        """Wait for a condition; ``what`` describes it in the error message."""
         end = time.monotonic() + PATIENCE_S
         while not condition():
             if time.monotonic() > end:
@@ -75,11 +75,11 @@ class Chat:
             await asyncio.sleep(0.02)
 
     async def sees(self, *texts: str) -> None:
-        """Wait until all of these are on the screen."""
+        """Wait until all of these texts are on the screen."""
         await self.until(lambda: all(text in self.text for text in texts), f"{texts} seen")
 
     async def idle(self) -> None:
-        """Wait until the turn under way has ended and all of it is drawn."""
+        """Wait until the current turn has ended and is drawn."""
         app = self.app
         await self.until(
             lambda: app.conversation and app.conversation.agent and not app.conversation.busy,
@@ -89,7 +89,7 @@ class Chat:
         await self.pilot.pause()
 
     async def question(self) -> None:
-        """Wait until something is asked, and long enough to answer it."""
+        """Wait for a question that accepts keys."""
 
         def listens() -> bool:
             panel = self.app.focused
@@ -102,7 +102,7 @@ _KEYS = {" ": "space", "/": "slash", "@": "at", "!": "exclamation_mark", "\n": "
 
 
 def starter(settings: Settings, workspace: Path) -> Callable[..., Conversation]:
-    """How the command line starts conversations."""
+    """A function that starts conversations as the command line does."""
 
     def start(
         *, session_id: str | None, model: str | None, mode: str | None, **screen: Any
@@ -121,7 +121,7 @@ async def chatting(
     size: tuple[int, int] = (100, 36),
     **options: Any,
 ) -> AsyncIterator[Chat]:
-    """A running application, ended in order."""
+    """Run the application; quit it in the end."""
     given: dict[str, Any] = {"model": "openai:scripted", "notify": False, **options}
     app = ChatApp(
         Options(workspace=workspace, history=home / "history.jsonl", **given),

@@ -1,4 +1,4 @@
-"""A folder to work in, a scripted model, and a chat between them."""
+"""Fixtures for a chat: a home folder, and chats with a scripted model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Start = Callable[..., AbstractAsyncContextManager[Chat]]
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home folder of the test's own."""
+    """An empty home folder."""
     folder = tmp_path / "home"
     folder.mkdir()
     for name in ("DATA", "CONFIG", "STATE", "CACHE"):

@@ -1,4 +1,4 @@
-"""A screen as lines of text: what each cell shows, and in which colours."""
+"""A screen as lines of text: the character, colours and style of each cell."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def drawn(app: App[int]) -> list[str]:
-    """The rows between bars; then each row's styles as ``a12 b3`` (letters, cells) and what the
-    letters stand for."""
+    """Describe the screen: its rows between bars, the styles of each row, and a legend.
+
+    The styles are written like ``a12 b3``: 12 cells in style a, then 3 in style b.
+    """
     strips = app.screen._compositor.render_strips(app.screen.size)
     styles: dict[str, str] = {}
     texts, runs = [], []
@@ -36,7 +38,7 @@ def drawn(app: App[int]) -> list[str]:
 
 
 def differences(app: App[int], name: str) -> str:
-    """How the screen differs from the stored one, line by line; empty: not at all."""
+    """A diff between the stored screen and this one; empty if they are the same."""
     path = STORED / f"{name}.txt"
     stored = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return "\n".join(
@@ -45,7 +47,7 @@ def differences(app: App[int], name: str) -> str:
 
 
 def store(app: App[int], name: str) -> None:
-    """Store the screen as it is."""
+    """Store the current screen."""
     STORED.mkdir(exist_ok=True)
     (STORED / f"{name}.txt").write_text("\n".join(drawn(app)) + "\n", encoding="utf-8")
 

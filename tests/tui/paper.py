@@ -13,12 +13,12 @@ BASE = Style(background=Color(0, 0, 0), foreground=Color(255, 255, 255))
 
 
 def paper(width: int) -> Paper:
-    """Paper that knows no colours, only their shapes."""
+    """A Paper that resolves no theme colours."""
     return Paper(width, BASE, lambda style: style if isinstance(style, Style) else BASE)
 
 
 def laid(pieces: Iterable[Piece], width: int) -> tuple[list[Row], list[str]]:
-    """Rows and texts."""
+    """Lay out pieces; return the rows and the texts."""
     rows: list[Row] = []
     texts: list[str] = []
     paper(width).lay(pieces, rows, texts)

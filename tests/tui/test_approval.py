@@ -1,4 +1,4 @@
-"""Questions before a tool acts, answered by keys."""
+"""Approval questions before a tool runs, answered by keys."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def test_yes_runs_it_once(chat: Start, workspace: Path) -> None:
         assert not (workspace / "a").exists()
         await one.press("y")
         await one.until(lambda: "touch b" in one.text)
-        await one.question()  # the next one is asked again
+        await one.question()  # a question for the next call
         assert (workspace / "a").exists() and not (workspace / "b").exists()
         await one.press("escape")
         await one.idle()
@@ -59,7 +59,7 @@ async def test_a_key_of_the_first_moment_goes_to_the_prompt(chat: Start, workspa
     async with chat([touch("a"), Reply(text="done")]) as one:
         await one.send("go")
         await one.question()
-        one.app.query_one(ApprovalPanel).appeared()  # just now, however slow this machine is
+        one.app.query_one(ApprovalPanel).appeared()  # restarts its guard time
         await one.press("y")
         await one.until(lambda: one.app.prompt.text == "y")
         assert one.app.query(ApprovalPanel) and not (workspace / "a").exists()
@@ -150,11 +150,11 @@ async def test_words_instead_of_a_key_refuse_and_none_of_their_letters_answers(
         await one.type("ay")
         await one.until(lambda: one.app.prompt.text == "may")
         assert one.app.query(ApprovalPanel)
-        await one.press("escape")  # back to the question, which stays open
+        await one.press("escape")  # back to the open question
         await one.question()
         await one.press("w")
         await one.until(lambda: one.app.prompt.has_focus, "the prompt takes over again")
-        await one.press("ctrl+c")  # an empty prompt leads back as well
+        await one.press("ctrl+c")  # also leads back if the prompt is empty
         await one.question()
         await one.press("l")
         await one.until(lambda: one.app.prompt.has_focus, "the prompt takes over once more")

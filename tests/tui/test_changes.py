@@ -1,4 +1,4 @@
-"""What the session has changed, in git and beside it: /diff, /commit, /jobs, /theme."""
+"""The commands /diff, /commit, /jobs and /theme."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 async def shown(one: Chat, command: str) -> Shown:
-    """Give a command and wait for what it shows."""
+    """Enter a command and wait for its output."""
     before = len(one.entries(Shown))
     await one.send(command)
     await one.until(lambda: len(one.entries(Shown)) > before, command)
@@ -43,7 +43,7 @@ async def test_what_was_changed_is_seen_and_committed_after_a_look(
     git(workspace, "add", "a.py")
     git(workspace, "commit", "-qm", "first")
     (workspace / "a.py").write_text("x = 1\n\n\n\ny = 'mine'\n")
-    git(workspace, "add", "mine.txt")  # staged by the user, and none of the session's business
+    git(workspace, "add", "mine.txt")  # staged by the user, not by the session
     for kind in ("AUTHOR", "COMMITTER"):
         monkeypatch.setenv(f"GIT_{kind}_NAME", "Me")
         monkeypatch.setenv(f"GIT_{kind}_EMAIL", "me@example.org")
@@ -70,7 +70,7 @@ async def test_what_was_changed_is_seen_and_committed_after_a_look(
         (workspace / "empty").unlink()
         await one.send("/commit")
         await one.until(lambda: one.app.prompt.text.startswith("/commit Make x two"), "a draft")
-        assert git(workspace, "log", "--format=%s") == "first\n"  # nothing before it was read
+        assert git(workspace, "log", "--format=%s") == "first\n"  # not committed before the user agrees
         await one.sees("of a.py only what this session changed")
         one.app.prompt.insert(" Now it is not.")
         await one.press("enter")

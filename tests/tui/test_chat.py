@@ -1,4 +1,4 @@
-"""A conversation on the screen: words, tools, steering, interrupting, quitting."""
+"""A conversation on the screen: text, tools, steering, interrupting, quitting."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def test_an_answer_streams_into_the_transcript(chat: Start) -> None:
         assert [said.text for said in one.entries(Said)] == ["do it"]
         assert [answer.text for answer in one.entries(Answered)] == ["It is **done**."]
         assert [thought.text for thought in one.entries(Thought)] == ["Hm, let me see."]
-        assert "It is done." in one.text  # rendered, not as it was written
+        assert "It is done." in one.text  # Markdown is rendered
         assert "1 step" in one.text and "Thought" in one.text
         assert "Hm, let me see" not in one.text  # folded
         await one.press("ctrl+o")
@@ -82,7 +82,7 @@ async def test_escape_interrupts_at_once_and_nothing_said_is_lost(chat: Start) -
         await one.idle()
         assert "interrupted" in one.text
         assert one.app.prompt.text == "this was not read"
-        assert one.entries(Answered)[0].text.startswith("one two")  # what was shown stays
+        assert one.entries(Answered)[0].text.startswith("one two")  # the partial answer stays
         await one.press("enter")
         await one.until(lambda: len(one.entries(TurnEnded)) == 2)
         assert one.entries(Answered)[-1].text == "again"
@@ -127,7 +127,7 @@ async def test_a_model_that_cannot_be_had_leaves_the_chat_usable(chat: Start) ->
         await one.sees("it will be told: and now?")
         await one.send("/model openai:scripted")
         await one.until(lambda: one.entries(Answered))
-        assert one.entries(Answered)[0].text == "here I am"  # what was said before was not lost
+        assert one.entries(Answered)[0].text == "here I am"  # the first message was kept
 
 
 async def test_escape_takes_back_what_waits_for_an_agent(chat: Start) -> None:

@@ -1,4 +1,4 @@
-"""Diffs as rows, one below the other and side by side."""
+"""Diffs as rows, unified and side by side."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What the screen looks like, cell by cell, against stored pictures of it.
+"""The screen, cell by cell, against stored snapshots.
 
-Events of a scripted past are shown by the real application; no agent runs, and its clocks stand
-still, so that a picture is the same on any machine. After a change that is meant to be seen:
-AGENTCLI_DRAW=1 pytest tests/tui/test_drawn.py, and look at the difference in git.
+The real application shows scripted events. No agent runs and the clocks are stopped, so that the
+screen is the same on every machine. After a visible change, run
+AGENTCLI_DRAW=1 pytest tests/tui/test_drawn.py to store new snapshots, and review them in git.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ ANSWERED = [
 
 
 class Still:
-    """A conversation whose agent never comes."""
+    """A conversation whose agent never opens."""
 
     agent = None
     busy = False
@@ -176,7 +176,7 @@ def open_screen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
 
 
 async def looks_like(app: ChatApp, name: str) -> None:
-    """Wait until the screen is as it was stored."""
+    """Wait until the screen matches the stored snapshot."""
     if os.environ.get("AGENTCLI_DRAW"):
         await asyncio.sleep(1)
         store(app, name)

@@ -1,4 +1,4 @@
-"""Lines as rows: every row as wide as the paper, every character where the row says it is."""
+"""Lines laid out as rows: every row fills the width and maps its characters correctly."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_rows_fit_and_know_their_characters(
         part = texts[0][row.start : row.end]
         assert row.strip.crop(row.column, row.column + cell_len(part)).text == part
     found = "".join(texts[0][row.start : row.end] for row in rows)
-    assert "".join(found.split()) == "".join(texts[0].split())  # only blanks go at a break
+    assert "".join(found.split()) == "".join(texts[0].split())  # a break drops only whitespace
 
 
 def test_markers_stand_once_and_gutters_before_every_row() -> None:

@@ -1,4 +1,4 @@
-"""A session of thousands of messages: there at once, and all of it within reach."""
+"""A session of thousands of messages opens at once, and all of it can be scrolled to."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FEW = 120
 
 
 def events(workspace: Path, turns: int) -> Iterator[Event]:
-    """Four messages a turn: a question, a call, its result and an answer."""
+    """Four messages per turn: a question, a call, its result and an answer."""
     yield SessionStarted(SESSION, str(workspace), "openai:scripted", "ask", "full", (), "0")
     for turn in range(turns):
         step, call = 2 * turn + 1, ToolCall(f"c{turn}", "read_file", '{"path": "a.py"}')
@@ -53,7 +53,7 @@ def events(workspace: Path, turns: int) -> Iterator[Event]:
 
 
 def write(home: Path, workspace: Path, turns: int) -> Path:
-    """The journal of a session of so many turns."""
+    """Write the journal of a session of ``turns`` turns."""
     path = home / "data" / "sessions" / SESSION / "events.jsonl"
     path.parent.mkdir(parents=True)
     lines = (json.dumps({"v": 1, **to_record(event)}) for event in events(workspace, turns))
@@ -65,11 +65,11 @@ def test_the_end_of_5000_messages_is_read_without_the_rest(home: Path, workspace
     journal = write(home, workspace, TURNS)
     end = tail(journal)
     assert 0 < len(end.entries) < 800 and end.start > 0
-    assert isinstance(end.entries[0], Said)  # from the beginning of a turn
+    assert isinstance(end.entries[0], Said)  # starts at a turn
     assert [e.text for e in end.entries if isinstance(e, Answered)][-1] == f"answer {TURNS - 1}"
     earlier = before(journal, end.start)
     said = [e.text for e in [*earlier, *end.entries] if isinstance(e, Said)]
-    assert said == [f"question {n}" for n in range(TURNS)]  # nothing twice, nothing missing
+    assert said == [f"question {n}" for n in range(TURNS)]  # no duplicates, no gaps
 
 
 async def test_it_opens_at_its_end_and_scrolls_upwards(
@@ -80,7 +80,7 @@ async def test_it_opens_at_its_end_and_scrolls_upwards(
         await one.sees(f"answer {FEW - 1}")
         transcript = one.app.transcript
         await one.until(lambda: len(one.entries(Said)) == FEW, "all of it read")
-        assert transcript.laid_out < 150  # only what is near has rows
+        assert transcript.laid_out < 150  # rows exist only near the view
         seen: set[str] = set()
 
         def settled() -> bool:
@@ -112,7 +112,7 @@ async def test_it_opens_at_its_end_and_scrolls_upwards(
 
 
 def text_of(rows: list[str]) -> list[str]:
-    """The rows without the scroll bar at their end, which shortens as the answer grows."""
+    """The rows without the scroll bar, whose thumb shrinks as the answer grows."""
     return [row[:90].rstrip() for row in rows]
 
 

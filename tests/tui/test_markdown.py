@@ -1,4 +1,4 @@
-"""Markdown as lines, all at once and as it streams in."""
+"""Markdown as lines, parsed at once and while it streams in."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_long_code_is_all_there_while_it_grows() -> None:
         block.grow(f"{line}\n")
         block.update(paper(60))
     assert block.texts[:-1] == lines
-    assert all(len(list(row.strip)) > 4 for row in block.rows[:-1])  # coloured, all of it
+    assert all(len(list(row.strip)) > 4 for row in block.rows[:-1])  # all rows are highlighted
 
 
 def test_narrow_tables_break_their_cells() -> None:

@@ -1,4 +1,4 @@
-"""Commands, completion, sessions, copying and how the screen fits."""
+"""Commands, completion, sessions, copying and the layout of the screen."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def test_files_are_completed_without_ignored_ones(chat: Start, workspace: 
         assert "domain.log" not in one.text
         await one.press("tab")
         assert one.app.prompt.text == "see @src/domain.py "
-        await one.press("tab")  # there is no turn for whose end it could wait
+        await one.press("tab")  # no turn runs, so nothing is queued
         assert one.app.prompt.text == "see @src/domain.py " and not one.entries(Said)
 
 
@@ -127,7 +127,7 @@ async def test_the_picker_finds_a_session_and_it_goes_on(chat: Start) -> None:
     async with chat(script) as one:
         await one.send("tell me of cats")
         await one.idle()
-        await one.send("/clear")  # what others call /new
+        await one.send("/clear")  # another name for /new
         await one.until(lambda: not one.entries(Said))
         await one.send("tell me of dogs")
         await one.until(lambda: one.entries(Answered))
@@ -201,7 +201,7 @@ async def test_no_color_has_no_colour(chat: Start, monkeypatch: pytest.MonkeyPat
         await one.idle()
         colours = set(re.findall(r"#[0-9a-f]{6}", one.app.export_screenshot()))
         inner = [c for c in colours if len({c[1:3], c[3:5], c[5:7]}) > 1]
-        # What the export itself draws: three buttons, and its own default.
+        # Colours that the SVG export itself adds: three buttons and a default.
         assert set(inner) <= {"#ff5f57", "#febc2e", "#28c840", "#c5c8c6"}
 
 
@@ -228,7 +228,7 @@ async def test_the_editor_gets_the_prompt_and_gives_it_back(
 
 
 class _nothing:
-    """A test has no terminal that could be lent to the editor."""
+    """Do nothing, because a test has no terminal to hand to the editor."""
 
     def __enter__(self) -> None: ...
 

@@ -1,4 +1,4 @@
-"""MCP servers in the chat: how they stand, their prompts behind / and their resources behind @."""
+"""MCP servers in the chat: their status, prompts as / commands and resources as @ mentions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a conversation stands: the rate of a local model while it decodes."""
+"""The status of a conversation: a local model's decoding rate."""
 
 from __future__ import annotations
 
@@ -30,6 +30,6 @@ async def test_only_of_a_local_model_the_rate_is_told_while_it_decodes(
         monkeypatch.setattr(standing, "time", SimpleNamespace(monotonic=lambda: next(clock)))
         begun = Standing().after(told(10), state, agent)
         at_once = begun.after(told(11), state, agent)
-        assert begun.rate == at_once.rate == 0  # of a moment no rate can be told
+        assert begun.rate == at_once.rate == 0  # too early to tell a rate
         assert at_once.after(told(60), state, agent).rate == rate
         assert at_once.after(StreamReset(1, "again"), state, agent).first is None

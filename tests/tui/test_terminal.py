@@ -1,4 +1,4 @@
-"""The chat in a real terminal: typed into, streamed to, asked, interrupted, resized, killed."""
+"""The chat in a real terminal: typing, streaming, questions, interrupts, resizing, kills."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PATIENCE_S = 60.0
 
 
 class Tmux:
-    """One terminal with agentcli in it: a chat, where the words name no other command."""
+    """A terminal that runs agentcli: the chat, unless another command is given."""
 
     def __init__(self, cli: Cli, workspace: Path, *arguments: str) -> None:
         self._socket = f"agentcli-test-{os.getpid()}-{time.monotonic_ns()}"
@@ -65,7 +65,7 @@ class Tmux:
         )
 
     def answers(self, key: str, gone: str) -> None:
-        """Press a key until the question has gone: what comes too soon does not answer."""
+        """Press a key until the question is gone; keys that come too soon are ignored."""
         end = time.monotonic() + PATIENCE_S
         while gone in self.text:
             assert time.monotonic() < end, f"{key} answers nothing\n{self.text}"
@@ -112,7 +112,7 @@ def test_a_whole_conversation(
         ]
     ).url
     one = terminal()
-    one.type("change it")  # typed before anything is ready; it must not be lost
+    one.type("change it")  # typed before the chat is ready; must not be lost
     one.sees("change it", "openai:scripted")
     one.keys("Enter")
     one.sees("Let me see.", "Make this edit?", "+ new")
@@ -187,7 +187,7 @@ def test_a_plain_chat_edits_its_lines_and_has_earlier_ones(
 def test_it_ends_with_its_terminal_also_where_no_hangup_reaches_it(
     cli: Cli, workspace: Path
 ) -> None:
-    ours, theirs = os.openpty()  # not the controlling terminal of the chat: it gets no SIGHUP
+    ours, theirs = os.openpty()  # not its controlling terminal, so no SIGHUP
     ignoring = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         chat = subprocess.Popen(

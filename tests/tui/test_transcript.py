@@ -1,4 +1,4 @@
-"""The transcript alone: what it lays out, what stays in place, what is selected."""
+"""The transcript on its own: layout, scroll position and selection."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SIZE = (60, 20)
 
 
 class Shell(App[None]):
-    """Nothing but a transcript."""
+    """An application with only a transcript."""
 
     CSS_PATH = Path(agentcli.tui.__file__).parent / "chat.tcss"
     ENABLE_COMMAND_PALETTE = False
@@ -104,7 +104,7 @@ async def test_what_is_looked_at_stays_while_all_about_it_changes() -> None:
 async def test_what_changes_is_drawn_also_where_the_clock_leaps(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As on a machine so busy that a frame's moment has passed before anything waits for it."""
+    """On a busy machine, the time of a frame may pass before anything waits for it."""
     async with transcript() as (app, view, _):
         view.load([Told("before")])
         leaps = itertools.chain(range(1, 9), itertools.repeat(8))

@@ -1,4 +1,4 @@
-"""Undo, redo, rewind and fork, with their files."""
+"""Undo, redo, rewind and fork, including the files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def test_undo_and_redo(chat: Start, workspace: Path) -> None:
         await one.until(lambda: (workspace / "a.txt").read_text() == "one\n")
         await one.until(lambda: len(one.entries(Said)) == 1)
         assert [answer.text for answer in one.entries(Answered)] == ["first"]
-        assert one.app.prompt.text == "do two"  # to be changed and sent again
+        assert one.app.prompt.text == "do two"  # to be edited and sent again
         await one.send("/redo")
         await one.until(lambda: (workspace / "a.txt").read_text() == "two\n")
         await one.until(lambda: len(one.entries(Said)) == 2)

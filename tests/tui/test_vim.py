@@ -1,4 +1,4 @@
-"""vim's keys, on texts: what each command makes of a text and a cursor."""
+"""vim keys on plain text: the effect of each command on the text and the cursor."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from agentcli.tui.vim import Text, Vim, Wish
 
 
 class Writing:
-    """A prompt without a screen: what is typed in insert mode goes in at the cursor."""
+    """A prompt without a screen; in insert mode, keys are inserted at the cursor."""
 
     def __init__(self, marked: str) -> None:
-        """``marked`` has a bar before the character that the cursor is on."""
+        """Start with ``marked``, which has a bar before the cursor's character."""
         at = marked.index("|")
         self.now = Text(marked.replace("|", ""), at)
         self.vim = Vim()
@@ -19,7 +19,7 @@ class Writing:
         self.wishes: list[Wish] = []
 
     def type(self, keys: str) -> str:
-        """Press keys, ``<`` stands for Escape and ``>`` for Ctrl+R; the text with its cursor."""
+        """Press keys (``<`` is Escape, ``>`` is Ctrl+R); return the text, a bar at the cursor."""
         for key in keys:
             if self.vim.inserting:
                 self._insert(key)

@@ -1,4 +1,4 @@
-"""vim's keys in the prompt itself."""
+"""vim keys in the prompt of the chat."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def test_normal_mode_edits_and_the_prompt_shows_it(chat: Start) -> None:
         mark = sign(one)
         await one.press("escape")
         assert (one.app.prompt.text, sign(one)) == ("fix the\nbad tests", "N")
-        await one.type("0dwkAworst <")  # a character that is none of vim's does nothing there
+        await one.type("0dwkAworst <")  # not a vim key, so it does nothing
         assert one.app.prompt.text == "fix theworst <\ntests"
         assert sign(one) == mark
         await one.press("escape")
@@ -34,7 +34,7 @@ async def test_normal_mode_edits_and_the_prompt_shows_it(chat: Start) -> None:
         await one.idle()
         assert [said.text for said in one.entries(Said)] == ["fix the\ntests"]
         assert sign(one) == mark
-        await one.press("escape", "k")  # beyond the first line lies the history
+        await one.press("escape", "k")  # above the first line is the history
         assert one.app.prompt.text == "fix the\ntests"
 
 

@@ -1,4 +1,4 @@
-"""The chat as a page in a real browser: typed into, streamed to, asked, interrupted."""
+"""The chat as a web page in a real browser: typing, streaming, questions, interrupts."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ PATIENCE_S = 60.0
 
 
 class Page:
-    """One page of a headless Chromium, driven by its own protocol."""
+    """A page in headless Chromium, driven over the DevTools protocol."""
 
     def __init__(self, socket: Any) -> None:
         self._socket = socket
         self._count = 0
 
     async def call(self, method: str, **parameters: Any) -> Any:
-        """Call a method of the protocol and wait for its result."""
+        """Call a DevTools method and wait for its result."""
         self._count += 1
         await self._socket.send_json({"id": self._count, "method": method, "params": parameters})
         while True:
@@ -49,7 +49,7 @@ class Page:
                 return answer.get("result")
 
     async def type(self, text: str) -> None:
-        """Press the keys of a text."""
+        """Type a text, one key after another."""
         for character in text:
             code = 13 if character == "\r" else 27 if character == "\x1b" else 0
             key = {"\r": "Enter", "\x1b": "Escape"}.get(character, character)
@@ -59,7 +59,7 @@ class Page:
             await self.call("Input.dispatchKeyEvent", type="keyUp", **told)
 
     async def types_until(self, key: str, condition: Callable[[], object], what: str) -> None:
-        """Press a key until something is so: it may come before anything listens to it."""
+        """Press a key until a condition holds, as early keys may be lost."""
         end = time.monotonic() + PATIENCE_S
         while not condition():
             assert time.monotonic() < end, f"never: {what}"
@@ -70,13 +70,13 @@ class Page:
                     return
 
     async def click(self, x: int, y: int) -> None:
-        """Click at a point of the page, in pixels."""
+        """Click at a point of the page, given in pixels."""
         for kind in ("mousePressed", "mouseReleased"):
             told = {"x": x, "y": y, "button": "left", "clickCount": 1}
             await self.call("Input.dispatchMouseEvent", type=kind, **told)
 
     async def begins(self) -> None:
-        """Wait until the page shows what comes from the terminal behind it."""
+        """Wait until the page shows the output of the terminal behind it."""
         begun = "document.body.classList.contains('-first-byte')"
         end = time.monotonic() + PATIENCE_S
         while not (await self.call("Runtime.evaluate", expression=begun))["result"].get("value"):
@@ -84,14 +84,14 @@ class Page:
             await asyncio.sleep(0.05)
 
     async def picture(self) -> bytes:
-        """The page as PNG."""
+        """A screenshot of the page as PNG."""
         shot = await self.call("Page.captureScreenshot", format="png")
         return base64.b64decode(shot["data"])
 
 
 @asynccontextmanager
 async def browsing(address: str, folder: Path) -> AsyncIterator[Page]:
-    """A browser that shows the page."""
+    """Open the page in a browser."""
     assert BROWSER is not None
     flags = "--headless --no-sandbox --disable-gpu --remote-debugging-port=0 --window-size=1100,700"
     process = subprocess.Popen(
@@ -133,7 +133,7 @@ async def until(condition: Callable[[], object], what: str) -> None:
 
 @asynccontextmanager
 async def serving(cli: Cli, workspace: Path) -> AsyncIterator[str]:
-    """The command that serves the page; its address."""
+    """Run the command that serves the page; yield its address."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "agentcli", "chat", "--web", "--model", "openai:scripted"),
         stdout=asyncio.subprocess.PIPE,
@@ -163,7 +163,7 @@ async def test_a_chat_ends_with_its_server(cli: Cli, workspace: Path) -> None:
 
 
 async def until_served(client: Any, address: str, status: int = 200) -> None:
-    """The address is told a moment before it is listened to."""
+    """Wait for the server, which prints its address just before it listens."""
     end = time.monotonic() + PATIENCE_S
     while True:
         try:
@@ -190,7 +190,7 @@ def _serves(process: psutil.Process) -> bool:
 
 
 async def test_only_who_has_the_token_is_answered(cli: Cli, workspace: Path) -> None:
-    jar = aiohttp.CookieJar(unsafe=True)  # which keeps what an address without a name sets
+    jar = aiohttp.CookieJar(unsafe=True)  # accept cookies from an IP address
     async with serving(cli, workspace) as address, aiohttp.ClientSession(cookie_jar=jar) as client:
         await until_served(client, f"{address}x", 403)
         bare, _, token = address.partition("?token=")
@@ -202,7 +202,7 @@ async def test_only_who_has_the_token_is_answered(cli: Cli, workspace: Path) -> 
             (f"{bare}static/js/textual.js", {}, 403),
             (address, {"Origin": "http://elsewhere.example"}, 403),
             (address, {}, 200),
-            (bare, {}, 200),  # by the cookie of the answer before
+            (bare, {}, 200),  # by the cookie of the previous response
         ):
             async with client.get(where, headers=headers) as answer:
                 assert answer.status == status, where
