@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Wire:
-    """``check`` lists what the real service would refuse; the others build bodies."""
+    """A wire format. ``check`` lists what the real service would reject; the rest build bodies."""
 
     check: Callable[[Mapping[str, Any]], list[str]]
     whole: Callable[[Reply, Mapping[str, Any]], Mapping[str, Any]]
@@ -50,7 +50,7 @@ _WIRES = {
 
 
 def wire_of(path: str) -> Wire | None:
-    """The wire whose path this is."""
+    """The wire that serves this path, or None."""
     for end, wire in _WIRES.items():
         if path.endswith(end):
             return wire

@@ -26,7 +26,7 @@ _TYPES = {
 
 
 def check(body: Mapping[str, Any]) -> list[str]:
-    """What the service would refuse with 400."""
+    """List what the service would reject with status 400."""
     faults: list[str] = []
     if not body.get("model"):
         faults.append("model is missing")
@@ -105,7 +105,7 @@ def _message(reply: Reply, request: Mapping[str, Any], number: int) -> dict[str,
 
 
 def whole(reply: Reply, request: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The whole answer."""
+    """The answer as one JSON body."""
     number = next(_ids)
     content: list[dict[str, Any]] = []
     if reply.thinking:
@@ -130,7 +130,7 @@ def _input(arguments: str) -> Any:
 
 
 def events(reply: Reply, request: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The answer as events."""
+    """The answer as server-sent events."""
     for event in _events(reply, request):
         yield event["type"], event
 
@@ -159,7 +159,7 @@ def _events(reply: Reply, request: Mapping[str, Any]) -> Iterator[dict[str, Any]
         yield {"type": "content_block_start", "index": index, "content_block": block}
         for delta in deltas:
             yield {"type": "content_block_delta", "index": index, "delta": delta}
-        # The service closes no block that the token limit cut through.
+        # The service does not close a block that was cut off by the token limit.
         if index < len(blocks) - 1 or reply.finish != "max_tokens" or block["type"] != "tool_use":
             yield {"type": "content_block_stop", "index": index}
     if reply.error_event is not None:

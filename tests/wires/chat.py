@@ -16,7 +16,7 @@ _ids = itertools.count(1)
 
 
 def check(body: Mapping[str, Any]) -> list[str]:
-    """What the service would refuse with 400."""
+    """List what the service would reject with status 400."""
     faults: list[str] = []
     if not isinstance(body.get("model"), str) or not body["model"]:
         faults.append("model is missing")
@@ -76,7 +76,7 @@ def _usage(reply: Reply) -> Mapping[str, Any] | None:
 
 
 def whole(reply: Reply, request: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The whole answer."""
+    """The answer as one JSON body."""
     number = next(_ids)
     message: dict[str, Any] = {
         "role": "assistant",

@@ -1,4 +1,4 @@
-"""What the wires share: cutting a text into deltas, call ids, argument texts."""
+"""Shared by the wires: splitting a text into deltas, call ids, argument texts."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 
 def pieces(text: str, size: int) -> Iterator[str]:
-    """The text in deltas of ``size`` characters; 0 means an eighth of it."""
+    """Split a text into deltas of ``size`` characters; 0 means an eighth of the text."""
     size = size or max(1, -(-len(text) // 8))
     for start in range(0, len(text), size):
         yield text[start : start + size]
 
 
 def calls_of(reply: Reply, prefix: str) -> list[tuple[str, str, str]]:
-    """(id, name, argument text) of every call."""
+    """The id, name and argument text of every call."""
     found = []
     for index, (name, arguments) in enumerate(reply.calls):
         text = arguments if isinstance(arguments, str) else json.dumps(arguments)

@@ -15,7 +15,7 @@ _ids = itertools.count(1)
 
 
 def check(body: Mapping[str, Any]) -> list[str]:
-    """What the service would refuse with 400."""
+    """List what the service would reject with status 400."""
     faults: list[str] = []
     if not body.get("model"):
         faults.append("model is missing")
@@ -135,13 +135,13 @@ def _status(reply: Reply) -> str:
 
 
 def whole(reply: Reply, request: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The whole answer. ``finish`` other than None is the reason of an incomplete answer."""
+    """The answer as one JSON body. ``finish``, if given, is why the answer is incomplete."""
     number = next(_ids)
     return _response(reply, request, number, _items(reply, number), _status(reply))
 
 
 def events(reply: Reply, request: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The answer as events."""
+    """The answer as server-sent events."""
     for number, event in enumerate(_events(reply, request)):
         yield event["type"], {**event, "sequence_number": number}
 
