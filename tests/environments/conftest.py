@@ -1,4 +1,4 @@
-"""Another machine and an image, made once for all tests of environments."""
+"""A remote machine and a container image, made once for all tests of environments."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.environments.far import FarEnd, Missing, container_cli, far_end
 
 @pytest.fixture(scope="session")
 def supervisor() -> Iterator[Supervisor]:
-    """One for all tests."""
+    """A supervisor shared by all tests."""
     supervisor = Supervisor()
     supervisor.start()
     yield supervisor
@@ -21,7 +21,7 @@ def supervisor() -> Iterator[Supervisor]:
 
 @pytest.fixture(scope="session")
 def far(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FarEnd]:
-    """A server of ssh on loopback."""
+    """An SSH server on loopback."""
     try:
         with far_end(tmp_path_factory.mktemp("far")) as far:
             yield far
@@ -31,7 +31,7 @@ def far(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FarEnd]:
 
 @pytest.fixture(scope="session")
 def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, ...]]:
-    """A CLI of Docker or Podman that has IMAGE."""
+    """A docker or podman command that has IMAGE."""
     try:
         with container_cli(tmp_path_factory.mktemp("images")) as cli:
             yield cli

@@ -1,4 +1,4 @@
-"""A far end and an image for the tests of environments: real ones, or the reason why not."""
+"""A real SSH server and container image for the tests, or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _APPLETS = (
 
 
 class Missing(Exception):
-    """Why there is none on this machine."""
+    """The programs needed are missing on this machine."""
 
 
 @dataclass(frozen=True)
 class FarEnd:
-    """A server of ssh on loopback; ``config`` is the file that leads there as host ``far``."""
+    """An SSH server on loopback; the SSH ``config`` names it as the host ``far``."""
 
     config: Path
     process: subprocess.Popen[bytes]
@@ -36,7 +36,7 @@ class FarEnd:
 
 @contextmanager
 def far_end(folder: Path) -> Iterator[FarEnd]:
-    """Start one with keys of its own; raises Missing."""
+    """Start an SSH server with its own keys; raises Missing."""
     server = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
     if server is None or shutil.which("ssh") is None or shutil.which("ssh-keygen") is None:
         raise Missing("no OpenSSH server and client here")
@@ -81,7 +81,7 @@ def far_end(folder: Path) -> Iterator[FarEnd]:
 
 @contextmanager
 def container_cli(folder: Path) -> Iterator[tuple[str, ...]]:
-    """A CLI that has IMAGE, a little Linux of busybox; raises Missing."""
+    """A container command that has IMAGE, a minimal busybox system; raises Missing."""
     busybox = shutil.which("busybox")
     if busybox is None or b"statically" not in _output("file", "-L", busybox):
         raise Missing("no static busybox to make an image of")
@@ -92,13 +92,13 @@ def container_cli(folder: Path) -> Iterator[tuple[str, ...]]:
     for name in _APPLETS.split():
         (root / "bin" / name).symlink_to("busybox")
     subprocess.run(("tar", "-C", str(root), "-cf", str(folder / "image.tar"), "."), check=True)
-    short = tempfile.mkdtemp(prefix="pod")  # Podman wants names of at most 50 characters
+    short = tempfile.mkdtemp(prefix="pod")  # Podman limits paths to 50 characters
     store = ("--root", f"{short}/store", "--runroot", f"{short}/run")
     tried = []
     for name, options in (
         ("docker", ()),
         ("podman", ()),
-        # Where neither overlays nor a manager of control groups are to be had.
+        # For machines without overlay mounts or a cgroup manager.
         ("podman", (*store, "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs")),
         (
             "podman",
@@ -143,7 +143,7 @@ def _output(*line: str) -> bytes:
 
 
 def with_argument(word: str) -> list[psutil.Process]:
-    """Processes with an argument that is, or ends with, a word."""
+    """Processes with an argument that ends with a word."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
@@ -153,7 +153,7 @@ def with_argument(word: str) -> list[psutil.Process]:
 
 
 def survivors(word: str) -> list[str]:
-    """Those that do not end within a while."""
+    """Describe the processes with this argument that do not end within 30 seconds."""
     end = time.monotonic() + 30
     while (found := with_argument(word)) and time.monotonic() < end:
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""What every environment does alike: this machine at both levels, a container, another machine."""
+"""All environments behave the same: this machine at both levels, a container, a remote machine."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ KINDS = ("full", "reduced", "docker", "ssh")
 async def shared(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, supervisor: Supervisor
 ) -> AsyncIterator[Environment]:
-    """One environment of each kind for all tests, as its start is what takes time."""
+    """One environment of each kind for all tests, because starting one is slow."""
     root = tmp_path_factory.mktemp("shared") / "repo"
     root.mkdir()
     environment: HostEnvironment | SshEnvironment
@@ -55,7 +55,7 @@ async def shared(
 
 @pytest.fixture
 def workspace(shared: Environment) -> Path:
-    """Its root, empty."""
+    """The root of the environment, emptied."""
     root = Path(shared.root)
     for path in root.iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -64,7 +64,7 @@ def workspace(shared: Environment) -> Path:
 
 @pytest.fixture
 def place(shared: Environment, workspace: Path) -> Environment:
-    """The environment, whose workspace is empty."""
+    """The environment, with an empty workspace."""
     return shared
 
 
@@ -75,7 +75,7 @@ async def code_of(awaitable: Any) -> str:
 
 
 async def test_commands(place: Environment, workspace: Path) -> None:
-    """Folder, variables, input, streams and exit codes."""
+    """Commands: folder, variables, input, output streams and exit codes."""
     assert place.operations == {"files", "process"} and place.root == str(workspace)
     (workspace / "sub").mkdir()
     script = "pwd; echo $X; cat; echo wrong >&2; echo made > made; exit 7"
@@ -122,7 +122,7 @@ async def test_output_arrives_while_it_runs(place: Environment, workspace: Path)
 async def test_time_is_up(place: Environment) -> None:
     word = f"7{os.getpid()}"
     script = f"echo before; sleep {word}1 & (sleep {word}2 &) ; sleep {word}3"
-    for patience_s in (1, 30):  # a busy machine may need the first to begin
+    for patience_s in (1, 30):  # on a busy machine, 1 s may end too early
         result = await place.exec(("sh", "-c", script), limits=Limits(time_s=patience_s))
         assert result.timed_out and result.exit_code is None
         if result.stdout:
@@ -147,7 +147,7 @@ async def test_cancelling_ends_all_of_it(place: Environment) -> None:
 
 
 async def test_what_is_left_behind_is_ended(place: Environment) -> None:
-    """A daemon that holds the pipe keeps nobody waiting, and does not live on."""
+    """A daemon that holds the pipe open delays nothing and is killed."""
     word = f"9{os.getpid()}"
     result = await place.exec(
         ("sh", "-c", f"(sleep {word} &) ; echo done"), limits=Limits(time_s=100)
@@ -234,7 +234,7 @@ async def test_unusual_names(place: Environment, workspace: Path) -> None:
     assert [entry.name for entry in await place.list_dir(".")] == sorted(NAMES)
     assert await place.glob("*") == sorted(NAMES)
     assert {match.path for match in await place.grep(".")} == set(NAMES)
-    # Docker and Podman take arguments in UTF-8 only.
+    # Docker and Podman accept only UTF-8 arguments.
     known = NAMES[:-1] if place.level.startswith("docker") else NAMES
     shown = await place.exec(("cat", *(f"./{name}" for name in known)), limits=Limits())
     expected = b"".join(map(os.fsencode, known)).decode(errors="replace")
@@ -247,7 +247,7 @@ async def test_a_worker_that_dies_is_started_anew(place: Environment, workspace:
     task = asyncio.create_task(place.read("f"))
     await asyncio.sleep(0)
     for process in with_argument(str(workspace)):
-        with contextlib.suppress(psutil.NoSuchProcess):  # it may end with the one before
+        with contextlib.suppress(psutil.NoSuchProcess):  # it may have ended with its parent
             process.kill()
     with pytest.raises(EnvironmentOpError, match="worker died"):
         await task

@@ -1,4 +1,4 @@
-"""Copies of a workspace: what is seen there, what its effect is, and how that is brought over."""
+"""Copies of a workspace: what they contain, what changed there, and bringing it back."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from agentcli.sandbox.limits import Limits
 
 @pytest.fixture
 def project(workspace: Path) -> Path:
-    """A repository with an ignored folder, a link, a program and binary data."""
+    """A repository with an ignored folder, a link, an executable and binary data."""
     for name, content in {
         "src/a.py": "one\ntwo\nthree\n",
         "src/b.py": "b\n",
@@ -39,7 +39,7 @@ def project(workspace: Path) -> Path:
 
 
 def content(root: Path) -> dict[str, tuple[int, bytes]]:
-    """Every file with its mode, links with their targets, folders; nothing of ``.git``."""
+    """All files with their modes, links with their targets, and folders; without ``.git``."""
     found = {}
     for path in sorted(root.rglob("*")):
         name = path.relative_to(root).as_posix()
@@ -59,7 +59,7 @@ async def shell(copy: CopiedWorkspace, script: str) -> str:
 
 @asynccontextmanager
 async def in_place_or_skip(project: Path, level: Level) -> AsyncIterator[CopiedWorkspace]:
-    """A copy at that level. Only a level that is not to be had skips the test, no later fault."""
+    """Open a copy at a level. Only an unavailable level skips the test, not a later error."""
     async with AsyncExitStack() as stack:
         try:
             copy = await stack.enter_async_context(in_place(project, wanted=level))
@@ -110,7 +110,7 @@ async def test_effect_and_commit(level: Level, project: Path) -> None:
 
 @pytest.fixture
 def both(project: Path, tmp_path: Path) -> Iterator[tuple[Path, Path, tree.Tree, tree.Tree]]:
-    """A workspace and a copy, without a sandbox."""
+    """A workspace and a copy of it, without a sandbox."""
     folder = tmp_path / "copy"
     folder.mkdir()
     before = tree.survey(str(project))
@@ -189,7 +189,7 @@ def test_kinds_that_change_places(both: Both) -> None:
 
 
 def test_all_or_nothing(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The disk is full, or the like, at the worst moment: each step is taken back."""
+    """If any step fails, for example because the disk is full, the previous ones are undone."""
     root, folder, *_ = both
     (folder / "src/a.py").write_text("new\n")
     (folder / "src/b.py").unlink()

@@ -1,4 +1,4 @@
-"""What a container keeps from a command, tried for real."""
+"""The isolation of a container, tested with real commands."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def test_what_is_kept_from_a_command(
     (tmp_path / "secret").touch()
     async with opened(DockerEnvironment(workspace, IMAGE, supervisor, program=cli)) as place:
         line = ("sh", "-c", LOOK, "sh", str(tmp_path / "secret"))
-        for _ in range(2):  # nothing of the first is seen by the second
+        for _ in range(2):  # the second sees nothing of the first
             said = (await place.exec(line, limits=Limits())).stdout
             uid, *rest, processes = said.splitlines()
             assert uid == str(os.getuid())

@@ -1,4 +1,4 @@
-"""The host environment: files by its worker, commands, and what happens when things die."""
+"""The host environment: files through its worker, commands, and processes that die."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def test_read_and_write(host: HostEnvironment, workspace: Path) -> None:
     assert await host.read(str(workspace / "a/b/c.bin"), max_bytes=10) == data[:10]
     await host.write("empty", b"")
     assert await host.read("empty") == b""
-    assert sorted(os.listdir(workspace / "a/b")) == ["c.bin"]  # no temporary file is left
+    assert sorted(os.listdir(workspace / "a/b")) == ["c.bin"]  # no temporary file remains
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ async def test_ignore_rules(host: HostEnvironment, workspace: Path) -> None:
     expected = sorted(name for name, shown in TREE.items() if shown)
     assert await host.glob("**/*") == expected
     assert sorted({match.path for match in await host.grep("needle")}) == expected
-    assert sorted({match.path for match in await host.grep("needle(?=)")}) == expected  # no ripgrep
+    assert sorted({match.path for match in await host.grep("needle(?=)")}) == expected  # Python
 
 
 async def test_glob(host: HostEnvironment, workspace: Path) -> None:
@@ -206,7 +206,7 @@ async def test_glob(host: HostEnvironment, workspace: Path) -> None:
     assert await host.glob("*.rs") == []
 
 
-@pytest.mark.parametrize("pattern", ["fo+", "(?<!x)fo+"])  # the second is beyond ripgrep
+@pytest.mark.parametrize("pattern", ["fo+", "(?<!x)fo+"])  # ripgrep rejects the second
 async def test_grep(pattern: str, host: HostEnvironment, workspace: Path) -> None:
     (workspace / "a.py").write_text("foo\nbar\r\nFOO\n")
     (workspace / "sub").mkdir()
@@ -353,7 +353,7 @@ async def test_pipes_do_not_stop_a_search(host: HostEnvironment, workspace: Path
     (workspace / "a").write_text("x\n")
     assert await code_of(host.grep("x", "pipe")) == "EINVAL"
     assert await host.glob("*") == ["a"]
-    # A look-ahead is what ripgrep refuses and Python's own search takes.
+    # ripgrep rejects a look-ahead, so Python's own search runs.
     assert [match.path for match in await host.grep("(?=x)")] == ["a"]
 
 

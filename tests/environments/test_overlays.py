@@ -1,4 +1,4 @@
-"""Copies that are overlays: what is seen there, what is read as its effect, how it ends."""
+"""Copies as overlay mounts: what they contain, how changes are read, how they end."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ FILES = {
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository that counts as too large to be copied; its name is hard to put into options."""
+    """A repository that counts as too large to copy; its name is hard to quote in mount options."""
     monkeypatch.setattr(tree, "MOST_FILES", 1)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     root = tmp_path / "a,b:c\\d"
@@ -145,7 +145,7 @@ asyncio.run(main(sys.argv[1]))
 
 
 async def test_kill_9(project: Path) -> None:
-    """Mount and processes end with agentcli; the next copy takes away what was left."""
+    """The mount and the processes end with agentcli; the next copy removes the leftovers."""
     before = content(project)
     argv = [sys.executable, "-c", _KILLED, str(project)]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
@@ -162,7 +162,7 @@ async def test_kill_9(project: Path) -> None:
 
 
 async def test_its_supervisor_is_not_started_anew(project: Path) -> None:
-    """A new one would show what is left of the old one's work, or nothing of it."""
+    """A new supervisor would see only part of the previous one's work, or none."""
     async with in_place(project) as copy:
         pid = copy._supervisor.pid
         assert pid is not None
@@ -174,7 +174,7 @@ async def test_its_supervisor_is_not_started_anew(project: Path) -> None:
 
 
 def test_no_mount(tmp_path: Path) -> None:
-    """The kernel's own reason is told."""
+    """The error contains the kernel's reason."""
     base = tmp_path / "base"
     base.mkdir()
     with pytest.raises(SandboxError, match="an overlay cannot be mounted: No such file"):

@@ -1,4 +1,4 @@
-"""Checkpoints: everything that can stand in a folder is noticed, kept and put back."""
+"""Checkpoints: everything that a folder can contain is noticed, kept and restored."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_rule_that_no_longer_ignores_makes_nothing_new(taken: Snapshots, root:
     assert taken.look(dirty(taken)).paths == (".gitignore",)
     assert taken.left_out == ("data/",)
     (root / ".gitignore").write_text("# nothing\n")
-    # To undo its making would be to delete it.
+    # Undoing its creation would delete it.
     assert taken.look(dirty(taken)).paths == (".gitignore",)
     (root / "data" / "precious.txt").write_text("changed")
     assert taken.look(dirty(taken)).paths == ("data/precious.txt",)
@@ -115,7 +115,7 @@ def test_the_next_session_reads_only_what_differs(taken: Snapshots, root: Path) 
     (root / "b.txt").write_text("quite another text\n")
     again = Snapshots(str(root), taken.blobs.folder)
     again.take()
-    assert again.blobs.kept_bytes - kept < 300  # the file, and the list of all
+    assert again.blobs.kept_bytes - kept < 300  # the file and the list of all files
     assert (
         files_of(again.blobs, again.taken)["b.txt"] != files_of(again.blobs, taken.taken)["b.txt"]
     )
@@ -214,7 +214,7 @@ def test_damaged_contents_are_refused(tmp_path: Path) -> None:
     "path", ["", "..", "../kept", "a/../../kept", "a/./b", "/kept", "a//b", "a\0b", "\ud800"]
 )
 def test_no_path_leads_out_of_the_workspace(path: str, root: Path, tmp_path: Path) -> None:
-    """Paths come back from a journal, which may be damaged, or somebody else's."""
+    """Paths come from a journal, which may be damaged or written by somebody else."""
     (root.parent / "kept").write_text("mine")
     blobs = Blobs(tmp_path / "store")
     before = sorted(root.rglob("*"))
@@ -293,7 +293,7 @@ def test_a_watch_that_lost_track_says_so(root: Path) -> None:
     fd = os.open(root, os.O_RDONLY)
     watch.add(fd, "")
     assert watch.works and watch.changed() == set()
-    for number in range(17_000):  # more than the system's queue holds
+    for number in range(17_000):  # more than the inotify queue holds
         os.close(os.open(root / str(number % 7), os.O_WRONLY | os.O_CREAT))
         if number % 2:
             os.unlink(root / str(number % 7))

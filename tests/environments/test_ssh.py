@@ -1,4 +1,4 @@
-"""Another machine: what is not forwarded, what ends with the connection, and names of places."""
+"""Remote machines: what is not forwarded, what ends with the connection, and their names."""
 
 from __future__ import annotations
 

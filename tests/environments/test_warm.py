@@ -1,4 +1,4 @@
-"""Test runs in forks of a warm interpreter say what they say anywhere, and leave nothing behind."""
+"""Test runs in forks of a warm interpreter: same results as elsewhere, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def warm(workspace: Path) -> AsyncIterator[WarmEnvironment]:
 
 
 def same(result: ExecResult) -> str:
-    """What a run said, without what may differ."""
+    """The output of a run without its duration."""
     return re.sub(r"in [\d.]+s", "in s", result.stdout + result.stderr)
 
 
@@ -60,10 +60,10 @@ async def test_as_anywhere_and_fresh_each_time(
     assert cold.exit_code == first.exit_code == second.exit_code == 1
     assert same(second) == same(cold)
     assert (lines.failed, lines.passed) == (1, 1)
-    # The head of ``low`` runs in both tests, its second return only in the one that fails.
+    # The head of ``low`` runs in both tests, its second return only in the failing one.
     assert lines.ran["calc.py"][2] == (1, 1) and lines.ran["calc.py"][3] == (0, 1)
     assert lines.ran["calc.py"][4] == (1, 0) and 8 not in lines.ran["calc.py"]
-    # As long as before, and within the same second: no stale code is taken for the new.
+    # Same size and same second as before, yet stale bytecode must not be used.
     await warm.write("calc.py", CALC.replace("    return a\n\n", "    return b\n\n").encode())
     assert (await warm.exec(argv, limits=LIMITS, env=ENV)).success
     assert any(warm._warm.values())
@@ -83,7 +83,7 @@ def test_a_run_that_waits_for_the_processor_is_given_time() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs, subprocess.Popen(waits, stdin=subprocess.PIPE) as child:
         assert child.stdin is not None
-        # By the clock its time has been up for long, and then for too long.
+        # A process that has hardly run yet gets extra time (500 s), but not endlessly (1e6 s).
         assert forking.watch(child.pid, [], time.monotonic() - 1e6, 300.0, theirs) is None
         child.stdin.write(b"\n")
         child.stdin.close()
@@ -105,7 +105,7 @@ async def test_what_a_run_leaves_behind_is_ended(warm: WarmEnvironment) -> None:
     for text in (leaves, look):
         await warm.write("test_left.py", text.encode())
         result = await warm.exec((*UNITTEST, "test_left"), limits=LIMITS, env=ENV)
-        assert result.exit_code in (0, 5), result.stderr  # 5: no tests, since 3.12
+        assert result.exit_code in (0, 5), result.stderr  # 5: no tests ran, since Python 3.12
     assert all(warm._warm.values())
 
 
