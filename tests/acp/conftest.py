@@ -1,4 +1,4 @@
-"""An editor's side of the Agent Client Protocol, by the SDK's own client."""
+"""The editor's side of the Agent Client Protocol, with the SDK's client."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.running import BIN, Cli
 
 
 class Editor:
-    """Keeps what it is told, and answers questions with ``chosen``."""
+    """Records the updates it gets, and answers questions with ``chosen``."""
 
     def __init__(self) -> None:
         self.updates: list[Any] = []

@@ -1,4 +1,4 @@
-"""An editor's side of the Agent Client Protocol, by the SDK's own client and real processes."""
+"""The Agent Client Protocol as an editor uses it, with the SDK's client and real processes."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ async def test_a_mode_can_be_changed_and_a_second_turn_goes_on(
         await connection.prompt(session_id=name, prompt=[text_block("write")])
         assert editor.questions == []
         (info,) = editor.of("session_info_update")
-        assert info.title == "hi"  # a session keeps its title
+        assert info.title == "hi"  # the title stays
         with pytest.raises(RequestError):
             await connection.set_session_mode(session_id=name, mode_id="reckless")
     messages = server.requests[1].json["messages"]

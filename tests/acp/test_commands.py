@@ -1,4 +1,4 @@
-"""What an editor offers beside the prompt: commands, models, the plan, and what it has cost."""
+"""What an editor shows besides the prompt: commands, models, the plan and the cost."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.tools.test_mcp import SMALL
 
 
 def told(server: ScriptedServer) -> list[str]:
-    """The last words of the user in each request."""
+    """The user's last message in each request."""
     said = [[m for m in one.json["messages"] if m["role"] == "user"] for one in server.requests]
     return [messages[-1]["content"] for messages in said]
 
@@ -68,7 +68,7 @@ async def test_commands_skills_and_prompts_of_servers(
         assert (await say("/compact")).stop_reason == "end_turn"
         assert editor.text.endswith("Nothing to leave out.")
 
-        # A prompt that a server does not give is waited for no longer than the user likes.
+        # The user can cancel waiting for a server's prompt.
         asked = workspace / "asked"
         turn = asyncio.ensure_future(say(f"/small:review later:{asked}"))
         async with asyncio.timeout(60):
@@ -101,7 +101,7 @@ async def test_modes_and_models_are_options_and_the_plan_is_shown(
             "model": "openai:m",
         }
         await connection.prompt(session_id=name, prompt=[text_block("hi")])
-        assert editor.of("usage_update") == []  # nobody knows how much this model takes
+        assert editor.of("usage_update") == []  # its context window is unknown
         assert await choose("mode", "auto") == {"mode": "auto", "model": "openai:m"}
         assert await choose("model", "openai:gpt-4o") == {"mode": "auto", "model": "openai:gpt-4o"}
         for option, value in (("mode", "wild"), ("model", "nobody:x"), ("colour", "red")):
@@ -119,7 +119,7 @@ async def test_modes_and_models_are_options_and_the_plan_is_shown(
         ]
         usage = editor.of("usage_update")[-1]
         assert 0 < usage.used < usage.size
-        assert usage.cost is None  # what the first model takes nobody knows either
+        assert usage.cost is None  # the first model's price is unknown
         (ran,) = [
             update.content[0].content.text
             for update in editor.of("tool_call_update")
