@@ -1,4 +1,4 @@
-"""The engine process as its client sees it: started when needed, and anew after a crash."""
+"""The client side of the engine process, which starts when needed and restarts after a crash."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from agentcli.sandbox.limits import Limits
 from agentcli.sandbox.process import Launch, SandboxProcess, Supervisor
 from agentcli.settings import LocalSettings
 
-# Answers which text an argument must be copied from.
+# Takes a tool and its arguments so far; returns the text that the next one must be copied from.
 TextOf = Callable[[str, Mapping[str, Any]], Awaitable[str | None]]
-# The result of an in-stream block's source; None: none.
+# Takes the source of an in-stream block; returns its result, or None for no result.
 Run = Callable[[str], Awaitable[str | None]]
 _Answer = Callable[[Mapping[str, Any]], Awaitable[str | None]]
 
@@ -37,25 +37,25 @@ _BOOT = (
 )
 _DESCRIPTOR = 3
 _LINE_BYTES = 1 << 20
-# A model may fill the memory; no clock runs, and nothing is written.
+# A model may use all memory and run for ever; it writes nothing.
 _LIMITS = Limits(time_s=0, memory_bytes=1 << 50, file_bytes=1 << 20, disk_bytes=1 << 30)
 TUNING = {
-    # Threads wait some 0.1 ms for more work, as long as one matrix follows the other; then they
-    # leave the processor to the commands that run beside the model. To wake them for each matrix
-    # would cost half as much again as the matrices.
+    # OpenMP threads spin for about 0.1 ms, long enough from one matrix product to the next; then
+    # they yield the CPU to the commands that run beside the model. Waking them for every product
+    # would add half the time of the products themselves.
     "GOMP_SPINCOUNT": "10000",
-    # Weights in large pages are read a sixth faster.
+    # Reading weights from huge pages is a sixth faster.
     "THP_MEM_ALLOC_ENABLE": "1",
 }
-"""What the engine's libraries read from their environment when they are loaded."""
+"""Environment variables that the engine's libraries read when they are loaded."""
 _ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C.UTF-8", **TUNING}
 _CRASHED = "the process of the local model ended unexpectedly"
 
 
 class EngineProcess:
-    """One model in a process of its own. Many conversations may ask; they take turns.
+    """One model in a process of its own, which serves one request at a time.
 
-    ``ready`` is what the process said of itself, see ``agentcli.inference.host``.
+    ``ready`` is the process's description of the model, see ``agentcli.inference.host``.
     """
 
     def __init__(self, path: Path, settings: LocalSettings | None = None) -> None:
@@ -71,11 +71,11 @@ class EngineProcess:
         self.ready: dict[str, Any] = {}
 
     async def start(self) -> None:
-        """Start the process and load the model, unless that has been done.
+        """Start the process and load the model, unless it is running.
 
         Raises:
             ModelError: the model cannot be loaded.
-            ServerError: the process cannot be started or died.
+            ServerError: the process could not be started, or died.
         """
         async with self._starting:
             if self._writer is not None:
@@ -85,11 +85,11 @@ class EngineProcess:
     def generate(
         self, request: Mapping[str, Any], text_of: TextOf | None = None
     ) -> AsyncGenerator[dict[str, Any], None]:
-        """``token`` or ``proposal`` events and ``end``; closing the iterator stops the engine.
+        """Yield ``token`` or ``proposal`` events, then ``end``; closing the iterator cancels it.
 
         Raises:
-            ContextWindowError: the prompt does not fit.
-            ModelError: the request cannot be met.
+            ContextWindowError: the prompt does not fit the context.
+            ModelError: the model cannot serve the request.
             ServerError: the process died.
         """
 
@@ -101,9 +101,10 @@ class EngineProcess:
     def complete(
         self, request: Mapping[str, Any], run: Run | None = None
     ) -> AsyncGenerator[dict[str, Any], None]:
-        """``column`` events and ``end``; ``run`` gives the result of an in-stream block.
+        """Yield ``column`` events, then ``end``; ``run`` returns the result of an in-stream block.
 
-        Raises as ``generate`` does.
+        Raises:
+            ContextWindowError, ModelError, ServerError: as for ``generate``.
         """
 
         async def answer(event: Mapping[str, Any]) -> str | None:
@@ -112,9 +113,10 @@ class EngineProcess:
         return self._events("complete", request, answer)
 
     async def check(self) -> list[dict[str, Any]]:
-        """What the model was tried for, see ``agentcli.inference.selftest``.
+        """Run the model's self-test and return its findings (see ``agentcli.inference.selftest``).
 
-        Raises as ``generate`` does.
+        Raises:
+            ModelError, ServerError: as for ``generate``.
         """
 
         async def answer(event: Mapping[str, Any]) -> str | None:
@@ -157,7 +159,7 @@ class EngineProcess:
         finally:
             if not ended:
                 self._send({"op": "cancel", "id": number})
-                # One that waits for an answer would wait for ever.
+                # The engine may be waiting for one of these.
                 self._send({"op": "text", "id": number, "text": None})
                 self._send({"op": "more", "id": number})
             del self._answers[number]
@@ -187,7 +189,7 @@ class EngineProcess:
         await self._connect(ours)
 
     async def _connect(self, link: socket.socket) -> None:
-        """Have the model loaded by the host at the other end of ``link``."""
+        """Have the process at the other end of ``link`` load the model."""
         reader, self._writer = await asyncio.open_connection(sock=link, limit=_LINE_BYTES)
         kernels = await built_kernels(self._supervisor)  # while the host imports torch
         self._send({"op": "load", "kernels": kernels and str(kernels), **self._settings})
@@ -229,7 +231,7 @@ class EngineProcess:
             answers.put_nowait({"event": "crash", "message": error.message, "hint": error.hint})
 
     async def _crash(self) -> ServerError:
-        """Why the process has ended, from its last words."""
+        """Return the error for a process that has ended, with its last line of output."""
         last = ""
         if self._process is not None:
             with contextlib.suppress(EnvironmentOpError):
@@ -249,6 +251,6 @@ def _error(event: Mapping[str, Any]) -> Exception:
         return ServerError(message, hint=hint, provider="local")
     if event["error"] == "ContextLengthError":
         return ContextWindowError(message, hint=hint, provider="local")
-    if event["error"].endswith("Error") and event["error"] in ("ModelError", "CheckpointError"):
+    if event["error"] in ("ModelError", "CheckpointError"):
         return ModelError(message, hint=hint)
     return ServerError(f"the local model failed: {message}", provider="local")

@@ -1,8 +1,8 @@
-"""Models on this machine as an ``LLMClient``: the embedded one, and folders that hold a model.
+"""``LLMClient`` for local models: the embedded one and model folders.
 
-A ``Dialogue`` turns the conversation into tokens; the engine process compares them with what its
-cache holds, computes only what is new, and masks the turn so that every call is one of an offered
-tool. Nothing is started before the first request.
+A ``Dialogue`` encodes the conversation as tokens. The engine process prefills only those that its
+KV cache does not hold yet, and masks the turn so that every call is a valid call of an offered
+tool. It starts with the first request.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ from agentcli.settings import Settings
 
 EMBEDDED = Path(agentcli.embedded.__file__).parent
 
-# How the engine names why it stopped where the model itself did not.
+# The engine's finish reasons for an answer that was cut off.
 _CUT = {"length": FinishReason.LENGTH, "context": FinishReason.LENGTH}
-_TELL_EVERY_S = 0.25
-"""How often it is told while decoding how many tokens there are."""
+_USAGE_EVERY_S = 0.25
+"""Interval of the usage updates while decoding."""
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
 
 def connect(path: Path | None, settings: Settings) -> LocalClient:
-    """The client of a model folder; None: the embedded model. Nothing is started yet.
+    """Return the client of a model folder, or of the embedded model if ``path`` is None.
 
     Raises:
         CheckpointError: the folder has no readable tokenizer or configuration.
-        ConfigError: the model is of a kind whose conversations are not known here.
+        ConfigError: the model's conversation format is not supported.
     """
     folder = open_folder(path or EMBEDDED, context=settings.local.context)
     tokenizer = folder.load_tokenizer()
@@ -69,12 +69,12 @@ def connect(path: Path | None, settings: Settings) -> LocalClient:
         context_window=folder.config.sequence_len,
         fits_itself=own,
     )
-    drawn = {} if own else sampling_of(folder.generation)
-    return LocalClient(info, dialogue, EngineProcess(folder.source, settings.local), drawn)
+    defaults = {} if own else sampling_of(folder.generation)
+    return LocalClient(info, dialogue, EngineProcess(folder.source, settings.local), defaults)
 
 
 def sampling_of(generation: Mapping[str, Any]) -> dict[str, Any]:
-    """How a model's own generation_config.json wants its tokens drawn; empty: the likeliest."""
+    """Return the sampling settings of a generation_config.json; empty for greedy decoding."""
     if not generation.get("do_sample"):
         return {}
     given = {name: generation[name] for name in _SAMPLING if generation.get(name) is not None}
@@ -82,9 +82,14 @@ def sampling_of(generation: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class LocalClient:
-    """A model in the engine process. Several clients may share one process (``owns`` False).
+    """A model in an engine process.
 
-    ``drawn`` is how tokens are drawn where the request does not say.
+    Args:
+        info: What is known of the model.
+        dialogue: The conversation format.
+        engine: The engine process; several clients may share it.
+        defaults: Sampling settings that apply unless the request has its own.
+        owns: Whether ``aclose`` ends the engine process.
     """
 
     def __init__(
@@ -92,7 +97,7 @@ class LocalClient:
         info: ModelInfo,
         dialogue: Dialogue,
         engine: EngineProcess,
-        drawn: Mapping[str, Any] | None = None,
+        defaults: Mapping[str, Any] | None = None,
         *,
         owns: bool = True,
     ) -> None:
@@ -100,13 +105,13 @@ class LocalClient:
         self.reuse = Reuse()
         self._dialogue = dialogue
         self._engine = engine
-        self._drawn = drawn or {}
+        self._defaults = defaults or {}
         self._owns = owns
 
     @classmethod
     def sharing(cls, other: LocalClient) -> LocalClient:
-        """Another client of the same engine process, which stays the other's to end."""
-        return cls(other.info, other._dialogue, other._engine, other._drawn, owns=False)
+        """Return another client of the same engine process; ``other`` still owns the process."""
+        return cls(other.info, other._dialogue, other._engine, other._defaults, owns=False)
 
     async def stream(self, request: ChatRequest) -> AsyncIterator[StreamEvent]:
         """See ``LLMClient.stream``."""
@@ -115,14 +120,14 @@ class LocalClient:
         fold = StreamFold()
         sampled: list[int] = []
         usage, cut = Usage(input_tokens=len(prompt.tokens)), None
-        wanted = self._wanted(request, prompt)
-        told = 0.0
-        async with aclosing(self._engine.generate(wanted, request.argument_text)) as events:
+        payload = self._payload(request, prompt)
+        updated = 0.0
+        async with aclosing(self._engine.generate(payload, request.argument_text)) as events:
             async for event in events:
                 if event["event"] == "token":
                     sampled.append(event["token"])
-                    if (now := time.monotonic()) - told >= _TELL_EVERY_S:
-                        told = now
+                    if (now := time.monotonic()) - updated >= _USAGE_EVERY_S:
+                        updated = now
                         yield UsageDelta(replace(usage, output_tokens=len(sampled)))
                     for delta in parser.feed(event["token"]):
                         fold.add(delta)
@@ -130,7 +135,7 @@ class LocalClient:
                 else:
                     usage = Usage(event["prompt"], event["reused"], output_tokens=event["output"])
                     cut = _CUT.get(event["finish"])
-                    self._account(event, prompt)
+                    self._record_reuse(event, prompt)
         for delta in parser.finish(cut):
             fold.add(delta)
             if isinstance(delta, Finished):
@@ -141,15 +146,15 @@ class LocalClient:
     async def propose(
         self, request: ChatRequest, count: int, places: Sequence[EditPlace] = ()
     ) -> AsyncGenerator[ChatResponse, None]:
-        """See ``Proposes.propose``; different tokens may say the same."""
+        """See ``Proposes.propose``; answers of different tokens may have the same text."""
         prompt = self._prompt(request)
-        wanted = {
-            **self._wanted(request, prompt),
+        payload = {
+            **self._payload(request, prompt),
             "count": count,
             "places": [[place.path, place.old, place.cost] for place in places],
         }
-        wanted["max_tokens"] = min(wanted["max_tokens"], ANSWER_TOKENS)
-        async with aclosing(self._engine.generate(wanted, request.argument_text)) as events:
+        payload["max_tokens"] = min(payload["max_tokens"], ANSWER_TOKENS)
+        async with aclosing(self._engine.generate(payload, request.argument_text)) as events:
             async for event in events:
                 if event["event"] != "proposal":
                     continue
@@ -164,40 +169,44 @@ class LocalClient:
                 yield replace(response, usage=Usage(output_tokens=len(event["tokens"])))
 
     async def count_tokens(self, request: ChatRequest, *, exact: bool = False) -> TokenCount:
-        """Exactly the tokens that ``stream`` would send."""
+        """Count exactly the tokens that ``stream`` would send."""
         return TokenCount(len(self._prompt(request).tokens), exact=True)
 
     def size_of(self, message: Message) -> int:
-        """The tokens of one message, as it stands."""
+        """Return the number of tokens of one message."""
         return self._dialogue.size_of(message)
 
     async def aclose(self) -> None:
-        """End the engine process, if it is this client's own."""
+        """End the engine process if this client owns it."""
         if self._owns:
             await self._engine.aclose()
 
     def _prompt(self, request: ChatRequest) -> Prompt:
         return self._dialogue.prompt(request, self.info.context_window or 0)
 
-    def _wanted(self, request: ChatRequest, prompt: Prompt) -> dict[str, Any]:
-        """The request as the engine process reads it."""
+    def _payload(self, request: ChatRequest, prompt: Prompt) -> dict[str, Any]:
+        """Return the request in the form that the engine process expects."""
         sampling = request.sampling
         room = (self.info.context_window or 0) - len(prompt.tokens)
-        said = {"temperature": sampling.temperature, "top_p": sampling.top_p, "seed": sampling.seed}
+        given = {
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "seed": sampling.seed,
+        }
         return {
             "conversation": request.conversation,
             "tokens": prompt.tokens,
             "max_tokens": min(room, sampling.max_tokens or room),
             "sampling": {
-                **self._drawn,
-                **{name: value for name, value in said.items() if value is not None},
+                **self._defaults,
+                **{name: value for name, value in given.items() if value is not None},
             },
             **self._dialogue.turn(request, prompt),
         }
 
-    def _account(self, event: Mapping[str, Any], prompt: Prompt) -> None:
+    def _record_reuse(self, event: Mapping[str, Any], prompt: Prompt) -> None:
         held, reused = event["held"], event["reused"]
-        # The last token of a prompt is always computed, and the end of an answer may not be held.
+        # The last token of a prompt is always prefilled; the last of an answer may not be cached.
         whole = reused >= min(held, event["prompt"] - 1)
         why = "" if whole else prompt.rewritten or "its tokens differ"
         self.reuse = Reuse(held, reused, why)

@@ -1,4 +1,4 @@
-"""The models that are on this machine."""
+"""Finds the models on this machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from agentcli.model.size import parameters
 
 
 def folders(environ: Mapping[str, str], own: Path) -> Iterator[Path]:
-    """Model folders in ``own``, in Hugging Face's cache and in nanochat's."""
+    """Yield the model folders in ``own``, in Hugging Face's cache and in nanochat's."""
     home = Path(environ.get("HOME", "~")).expanduser()
     cache = Path(environ.get("XDG_CACHE_HOME") or home / ".cache")
     hub = environ.get("HF_HUB_CACHE")
@@ -28,24 +28,24 @@ def folders(environ: Mapping[str, str], own: Path) -> Iterator[Path]:
 
 
 def listed(environ: Mapping[str, str], own: Path) -> Iterator[Listed]:
-    """What ``--model`` can name on this machine: embedded, and folders that can be run."""
+    """Yield the local models that ``--model`` can name: ``embedded`` and supported folders."""
     embedded = open_folder(EMBEDDED)
     yield Listed("embedded", described(embedded), embedded.config.sequence_len)
     for path in folders(environ, own):
         try:
             folder = open_folder(path)
         except AgentCLIError:
-            continue  # a family that is not run here, or a download that is not whole
+            continue  # an unsupported family or an incomplete download
         yield Listed(f"local:{path}", described(folder), folder.config.sequence_len)
 
 
 def described(folder: ModelFolder) -> str:
-    """The family and the size."""
+    """Return the family and the number of parameters, in words."""
     return f"{folder.family}, {short_count(parameters(folder.config).total)} parameters"
 
 
 def short_count(count: int) -> str:
-    """``494M``, ``8.03B``."""
+    """Format a count with three digits, as in ``494M`` or ``8.03B``."""
     for size, letter in ((10**9, "B"), (10**6, "M"), (10**3, "K")):
         if count >= size:
             return f"{count / size:.3g}{letter}"
