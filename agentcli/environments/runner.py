@@ -158,7 +158,8 @@ def why_not_started(error: OSError, request: dict[str, Any]) -> str:
     what = os.strerror(error.errno or 0).lower()
     if error.errno == errno.ENOENT:
         what = "no such folder" if folder else "no such program"
-    return (request["cwd"] if folder else request["argv"][0]) + ": " + what
+    name = request["cwd"] if folder else request["argv"][0]
+    return f"{name}: {what}"
 
 
 def watch(process: subprocess.Popen[bytes], streams: list[Stream], time_s: float) -> str:
