@@ -1,1 +1,1 @@
-"""The model: weights and equations. Knows nothing of messages; needs torch."""
+"""The model: weights and equations. Works below the level of messages; needs torch."""

@@ -1,7 +1,7 @@
-"""Attention behind one function: flash-attn where it can run, else PyTorch's SDPA.
+"""Attention behind one function: flash-attn where possible, else PyTorch's SDPA.
 
-Which kernel runs is decided at each call from the tensors, never at import; ``backend`` forces
-one. Layout everywhere: (batch, time, heads, head_dim), as the flash kernels and the cache have it.
+The kernel is chosen from the tensors at each call, never at import; ``backend`` forces one. The
+layout is always (batch, time, heads, head_dim), like that of the flash kernels and the KV cache.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from agentcli.model.kv_cache import Span
 
 Backend = Literal["auto", "flash", "sdpa", "math"]
 
-# Queries per block where scores are materialised, or where a window makes most keys invisible.
+# Queries per block when scores are materialised, or when a window hides most keys.
 QUERY_BLOCK = 512
 
 _forced: Backend = "auto"
@@ -29,7 +29,7 @@ _forced: Backend = "auto"
 
 @contextmanager
 def backend(kind: Backend) -> Iterator[None]:
-    """Forces a kernel for the calls within: for tests, benchmarks and debugging."""
+    """Force one kernel within the context: for tests, benchmarks and debugging."""
     global _forced
     before, _forced = _forced, kind
     try:
@@ -48,15 +48,25 @@ def attend(
     window: int | None = None,
     softcap: float = 0.0,
 ) -> Tensor:
-    """Causal attention of the queries of ``span`` over all keys so far.
+    """Compute causal attention of the queries of ``span`` over all keys so far.
 
-    q is (B, T, H, D); k and v are (B, S, Hkv, D) with H a multiple of Hkv, key j at position j.
-    A query at position p sees the keys p - window .. p (all up to p when window is None).
-    Scores are q·k * scale, passed through softcap * tanh(score / softcap) if softcap is set.
-    Returns (B, T, H, D). Raises ModelError when flash-attn is forced and cannot run.
+    Args:
+        q: Queries, (B, T, H, D).
+        k: Keys, (B, S, Hkv, D), key j at position j; H is a multiple of Hkv.
+        v: Values, (B, S, Hkv, D).
+        span: The positions of the queries.
+        scale: Scores are q·k * scale.
+        window: A query at position p sees the keys p - window .. p; None: all keys up to p.
+        softcap: If not 0, scores become softcap * tanh(score / softcap).
+
+    Returns:
+        The output, (B, T, H, D).
+
+    Raises:
+        ModelError: flash-attn is forced, but cannot run.
     """
     if window is not None and window >= span.end - 1:
-        window = None  # it reaches back to the first key
+        window = None  # the window covers all keys
     if _forced == "math" or (softcap and not _flash_fits(q, span)):
         return _math(q, k, v, span, scale, window, softcap)
     if _flash_fits(q, span):
@@ -69,11 +79,11 @@ def attend(
 
 @lru_cache(maxsize=1)
 def _flash_function() -> Callable[..., Any] | None:
-    """flash_attn_func of the newest flash-attn that imports (4, 3 or 2)."""
+    """Return flash_attn_func of the newest flash-attn that can be imported (4, 3 or 2)."""
     for name in ("flash_attn.cute", "flash_attn_interface", "flash_attn"):
         try:
             function: Callable[..., Any] = importlib.import_module(name).flash_attn_func
-        except (ImportError, AttributeError, OSError, RuntimeError):  # absent, or another build
+        except (ImportError, AttributeError, OSError, RuntimeError):  # absent or incompatible
             continue
         return function
     return None
@@ -82,13 +92,13 @@ def _flash_function() -> Callable[..., Any] | None:
 def _flash_fits(q: Tensor, span: Span) -> bool:
     if _forced in ("sdpa", "math"):
         return False
-    # Rows at different positions need a mask that flash_attn_func does not take.
+    # Rows at different positions need a mask, which flash_attn_func does not accept.
     fits = q.is_cuda and q.dtype in (torch.bfloat16, torch.float16) and span.positions is None
     if _forced == "flash":
         if not fits or _flash_function() is None:
             raise ModelError("flash-attn is forced, but cannot run here with these tensors")
         return True
-    # A compiled graph takes SDPA, which torch can trace and which has the same kernels.
+    # Compiled graphs use SDPA: torch can trace it, and it has the same kernels.
     return fits and not torch.compiler.is_compiling() and _flash_function() is not None
 
 
@@ -97,10 +107,10 @@ def _flash(
 ) -> Tensor:
     function = _flash_function()
     assert function is not None
-    # flash-attn 4 says "no limit" by None, its predecessors by -1.
+    # "No limit" is None in flash-attn 4, -1 in its predecessors.
     unlimited = None if ".cute" in function.__module__ else -1
     left = unlimited if window is None else window
-    # The causal mask of flash-attn is aligned to the last key, as a cache needs it.
+    # flash-attn aligns its causal mask to the last key, as a KV cache requires.
     y = function(q, k, v, softmax_scale=scale, causal=True, window_size=(left, 0), softcap=softcap)
     return y[0] if isinstance(y, tuple) else y  # type: ignore[no-any-return]
 
@@ -113,7 +123,7 @@ def _sdpa(q: Tensor, k: Tensor, v: Tensor, span: Span, scale: float, window: int
     if span.positions is not None:
         return _sdpa_masked(q, k, v, span.visible(n_key, window), scale)
     if n_query == 1:
-        # One query sees a plain slice of keys: no mask.
+        # One query sees a contiguous slice of keys, and needs no mask.
         start = 0 if window is None else max(0, n_key - window - 1)
         return _sdpa_few(q, k[:, start:], v[:, start:], None, scale)
     if window is not None and n_query >= 2 * max(window, QUERY_BLOCK):
@@ -123,8 +133,8 @@ def _sdpa(q: Tensor, k: Tensor, v: Tensor, span: Span, scale: float, window: int
     if n_query == n_key:
         return _sdpa_full(q, k, v, None, scale, causal=True)
     if q.is_cuda:
-        # Keeps the flash kernel, which a boolean mask would not. Imported here, since its module
-        # loads torch's compiler, which takes seconds.
+        # This bias keeps the flash kernel, which a boolean mask would rule out. Its module loads
+        # torch's compiler, which takes seconds, so it is imported only here.
         from torch.nn.attention.bias import causal_lower_right
 
         return _sdpa_full(q, k, v, causal_lower_right(n_query, n_key), scale)
@@ -132,13 +142,13 @@ def _sdpa(q: Tensor, k: Tensor, v: Tensor, span: Span, scale: float, window: int
 
 
 def _sdpa_banded(q: Tensor, k: Tensor, v: Tensor, scale: float, window: int) -> Tensor:
-    """A window much shorter than the queries: block by block, over the keys a block can see."""
+    """Attend block by block to the keys each block sees; for windows shorter than the queries."""
     n_query, offset = q.shape[1], k.shape[1] - q.shape[1]
     block = max(window, QUERY_BLOCK)
     parts = []
     for start in range(0, n_query, block):
         stop = min(start + block, n_query)
-        first = max(0, offset + start - window)  # oldest key the first query of the block sees
+        first = max(0, offset + start - window)  # oldest key that the block's first query sees
         last = offset + stop
         mask = Span(offset + start - first, stop - start).visible(
             last - first, window, device=q.device
@@ -150,7 +160,7 @@ def _sdpa_banded(q: Tensor, k: Tensor, v: Tensor, scale: float, window: int) -> 
 
 
 def _sdpa_masked(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> Tensor:
-    """mask: (B or 1, 1, T, S) bool, True where the query sees the key."""
+    """Attend with a mask (B or 1, 1, T, S) bool, True where the query sees the key."""
     mask = mask.to(q.device)
     if q.shape[1] <= 16 and not torch.is_grad_enabled():
         return _sdpa_few(q, k, v, mask, scale)
@@ -158,7 +168,7 @@ def _sdpa_masked(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) ->
 
 
 def _sdpa_few(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
-    """Few queries: the heads that share keys become more queries, so that keys are read once."""
+    """Fold the heads that share keys into more queries, so that each key is read only once."""
     b, t, h, d = q.shape
     n_kv = k.shape[2]
     group = h // n_kv
@@ -208,7 +218,10 @@ def _math(
     window: int | None,
     softcap: float,
 ) -> Tensor:
-    """Scores written out, in blocks of queries; softmax in float32. For softcaps and for tests."""
+    """Compute the scores explicitly, in blocks of queries, with softmax in float32.
+
+    For softcaps without flash-attn, and for tests.
+    """
     b, n_query, h, d = q.shape
     n_kv = k.shape[2]
     mask = span.visible(k.shape[1], window, device=q.device)[:, :, None]  # (B, 1, 1, T, S)

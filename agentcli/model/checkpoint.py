@@ -1,11 +1,11 @@
-"""Checkpoints: files on disk to a LoadedModel, and a GPT back to files.
+"""Checkpoints: loads a LoadedModel from files, and saves a GPT.
 
-Three kinds of folder are read: Hugging Face (``config.json`` and safetensors, one file or
+Three kinds of folder can be loaded: Hugging Face (``config.json`` and safetensors, in one file or
 sharded), nanochat (``model_*.pt`` and ``meta_*.json``, loaded with weights_only) and agentcli's own
-(``config.json`` with a ModelConfig, ``model.safetensors`` under nanochat's names).
+(``config.json`` with a ModelConfig, ``model.safetensors`` with nanochat's names).
 
-Tensors are memory-mapped and copied straight into the parameters in the target dtype, on the
-target device; pages already copied are given back, so the peak stays near the weights' own size.
+Tensors are memory-mapped and copied into the parameters in the target dtype and on the target
+device. Copied pages are released, so that the peak memory stays near the size of the weights.
 """
 
 from __future__ import annotations
@@ -34,10 +34,16 @@ from agentcli.model.tokenizer import Tokenizer
 
 @dataclass
 class LoadedModel:
-    """A model with what is needed to talk to it.
+    """A model with all that is needed to generate with it.
 
-    ``stop_ids`` end an answer; ``generation`` is generation_config.json, or empty;
-    ``chat_template`` is Jinja, None where the files have none.
+    Attributes:
+        model: The model, in evaluation mode.
+        tokenizer: Its tokenizer.
+        family: The model family.
+        path: The folder it was loaded from.
+        chat_template: The Jinja chat template, if the files have one.
+        stop_ids: The tokens that end an answer.
+        generation: The content of generation_config.json; empty if there is none.
     """
 
     model: GPT
@@ -59,14 +65,22 @@ def load_model(
     fused: bool = True,
     pack: bool = True,
 ) -> LoadedModel:
-    """Loads a model folder (or a nanochat ``model_*.pt``) for inference.
+    """Load a model folder (or a nanochat ``model_*.pt``) for inference.
 
-    ``dtype`` None keeps the files' own, "auto" takes float32 where half precision is slow;
-    ``quantize`` stores the matrices in 8 or 4 bits;
-    ``context`` changes the number of positions allowed; ``fused`` joins matrices that read the
-    same input; ``pack`` puts them into the processor's layout where that is faster (such a model
-    cannot be saved). Raises CheckpointError for missing, damaged, unsafe or misshapen files, naming
-    the file or tensor, and ModelError for models that cannot be run.
+    Args:
+        path: The folder or file.
+        dtype: None keeps the stored dtype; "auto" uses float32 where half precision is slow.
+        device: The device for the weights.
+        quantize: Store the matrices in 8 or 4 bits.
+        context: Override the maximum number of positions.
+        fused: Join matrices that read the same input.
+        pack: Convert matrices to the CPU's preferred layout where that is faster. A packed model
+            cannot be saved.
+
+    Raises:
+        CheckpointError: a file or tensor, named in the message, is missing, damaged, unsafe or has
+            the wrong shape.
+        ModelError: the model is not supported.
     """
     folder = open_folder(path, context=context)
     load = _load_nanochat if folder.kind == "nanochat" else _load_safetensors
@@ -90,9 +104,12 @@ def load_model(
 def save_model(
     model: GPT, folder: str | Path, tokenizer: Tokenizer | None = None, *, chat_template: str = ""
 ) -> None:
-    """Writes agentcli's own format: config.json, model.safetensors and the tokenizer.
+    """Write a folder in agentcli's own format: config.json, model.safetensors and the tokenizer.
 
-    Matrices are written one by one under nanochat's names, however the model holds them.
+    Fused matrices are written separately, under nanochat's names.
+
+    Raises:
+        ModelError: the model is quantised or packed.
     """
     tensors = destinations(model)
     if not any(name.endswith(".mlp.c_proj.weight") for name in tensors):
@@ -123,7 +140,7 @@ def _load_safetensors(
     fused: bool,
 ) -> GPT:
     data, config = folder.data, folder.config
-    model = _empty_model(config, _wanted(dtype, _dtype_of(data), device), device, fused)
+    model = _empty_model(config, _target_dtype(dtype, _dtype_of(data), device), device, fused)
     tensors: Iterable[tuple[str, Tensor]]
     tensors = chain.from_iterable(map(read_safetensors, folder.weights))
     if data.get("storage") == INT8_ROWS:
@@ -133,12 +150,16 @@ def _load_safetensors(
 
 
 def stored_in_int8(path: str | Path) -> bool:
-    """Whether a folder holds its matrices in 8 bits. Raises CheckpointError as ``load_model``."""
+    """Whether a folder stores its matrices in 8 bits.
+
+    Raises:
+        CheckpointError, ModelError: as for ``load_model``.
+    """
     return open_folder(path).data.get("storage") == INT8_ROWS
 
 
 def _dtype_of(data: Mapping[str, Any]) -> torch.dtype:
-    """The dtype that config.json names, under its old or new key; bfloat16 if it is silent."""
+    """Return the dtype named in config.json, under its new or old key; bfloat16 by default."""
     text = {**data, **data.get("text_config", {})}
     name = str(text.get("dtype") or text.get("torch_dtype") or "bfloat16")
     dtype = getattr(torch, name.removeprefix("torch."), None)
@@ -147,7 +168,7 @@ def _dtype_of(data: Mapping[str, Any]) -> torch.dtype:
     return dtype
 
 
-def _wanted(
+def _target_dtype(
     dtype: torch.dtype | Literal["auto"] | None, stored: torch.dtype, device: torch.device | str
 ) -> torch.dtype:
     return suited_dtype(device, stored) if dtype == "auto" else dtype or stored
@@ -175,13 +196,13 @@ _HF_LAYER = {
     "mlp.gate_up_proj": ("mlp.c_gate", "mlp.c_fc"),
     "mlp.down_proj": ("mlp.c_proj",),
 }
-# With norms on both sides (Gemma 2 and 3), one name means another norm.
+# In models with norms before and after each part (Gemma 2 and 3), one name means another norm.
 _HF_POST_NORMS = {
     "post_attention_layernorm": ("attn_post_norm",),
     "pre_feedforward_layernorm": ("mlp_norm",),
     "post_feedforward_layernorm": ("mlp_post_norm",),
 }
-# Buffers that old files carry, and the other modalities of a multimodal model.
+# Buffers in old files, and the other modalities of multimodal models.
 _IGNORED = re.compile(
     r"(.*\.)?rotary_emb\.inv_freq$|(model\.)?(vision_tower|vision_model|multi_modal_projector)\."
 )
@@ -191,7 +212,7 @@ Names = Mapping[str, tuple[str, ...]]
 
 
 def hf_names(config: ModelConfig) -> Names:
-    """Hugging Face tensor name -> our names, several where the file stacks matrices by rows."""
+    """Map Hugging Face's tensor names to ours; several if the file stacks matrices by rows."""
     names: dict[str, tuple[str, ...]] = {theirs: (ours,) for theirs, ours in _HF_TOP.items()}
     layer = _HF_LAYER | (_HF_POST_NORMS if config.post_norms else {})
     for i in range(config.n_layer):
@@ -203,7 +224,7 @@ def hf_names(config: ModelConfig) -> Names:
 
 
 def _plain_name(name: str) -> str:
-    """Without the prefixes that wrappers leave: torch.compile's, and a multimodal model's."""
+    """Remove the prefixes added by torch.compile and by multimodal models."""
     name = name.removeprefix("_orig_mod.")
     for prefix in ("model.language_model.", "language_model.model."):
         if name.startswith(prefix):
@@ -212,7 +233,7 @@ def _plain_name(name: str) -> str:
 
 
 def destinations(model: GPT) -> dict[str, Tensor]:
-    """Our tensor names -> the parameters, or the rows of a fused parameter."""
+    """Map our tensor names to the parameters, or to the rows of a fused parameter."""
     found: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
         data = parameter.detach()
@@ -231,10 +252,13 @@ def destinations(model: GPT) -> dict[str, Tensor]:
 
 
 def fill(model: GPT, tensors: Iterable[tuple[str, Tensor]], names: Names | None = None) -> None:
-    """Copies ``tensors`` into the model, converting on the way.
+    """Copy ``tensors`` into the model, converting their dtype.
 
-    ``names`` maps a file's names to ours; None: they are ours. Raises CheckpointError that lists
-    the missing, unknown and misshapen tensors.
+    ``names`` maps the file's tensor names to ours; None if the file uses ours.
+
+    Raises:
+        CheckpointError: tensors are missing, unknown or have the wrong shape; the message lists
+            them.
     """
     targets = destinations(model)
     missing, faults = set(targets), []
@@ -265,11 +289,15 @@ def fill(model: GPT, tensors: Iterable[tuple[str, Tensor]], names: Names | None 
 def _empty_model(
     config: ModelConfig, dtype: torch.dtype, device: torch.device | str, fused: bool
 ) -> GPT:
-    """Allocated, not initialised."""
+    """Return a model with allocated, uninitialised parameters.
+
+    Raises:
+        ModelError: there is not enough memory.
+    """
     with torch.device("meta"):
         model = GPT(config, fused=fused)
     try:
-        # As ``to_empty``, which for this would load torch's compiler and sympy.
+        # Like ``to_empty``, which would load torch's compiler and sympy.
         for module in model.modules():
             for name, parameter in list(module.named_parameters(recurse=False)):
                 empty = torch.empty(parameter.shape, dtype=dtype, device=device)
@@ -297,7 +325,7 @@ def _load_nanochat(
         state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except OSError as error:
         raise CheckpointError(f"{file}: {error.strerror or error}") from None
-    except Exception as error:  # a damaged or hostile file fails in any way
+    except Exception as error:  # a damaged or hostile file may raise anything
         reason = str(error).splitlines()[0] if str(error) else repr(error)
         raise CheckpointError(f"{file}: damaged, or unsafe to load ({reason})") from None
     if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
@@ -305,13 +333,13 @@ def _load_nanochat(
     state = {_plain_name(name): tensor for name, tensor in state.items()}
     config = _fit_old_files(folder.config, state)
     stored = state.get("transformer.wte.weight", torch.empty(0, dtype=torch.bfloat16))
-    model = _empty_model(config, _wanted(dtype, stored.dtype, device), device, fused)
+    model = _empty_model(config, _target_dtype(dtype, stored.dtype, device), device, fused)
     fill(model, state.items())
     return model
 
 
 def _fit_old_files(config: ModelConfig, state: dict[str, Tensor]) -> ModelConfig:
-    """Older files lack what came later; absent terms are neutral."""
+    """Adapt to older files: add neutral scalars for absent ones, and drop absent features."""
     neutral = {
         "resid_lambdas": torch.ones(config.n_layer),
         "x0_lambdas": torch.zeros(config.n_layer),
