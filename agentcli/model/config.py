@@ -1,7 +1,7 @@
 """ModelConfig: everything that distinguishes one decoder-only transformer from another.
 
-One GPT class (gpt.py) runs every family; what differs is said here as data. ``nanochat`` builds
-the architecture of karpathy/nanochat; families.py reads a Hugging Face ``config.json``.
+One GPT class (gpt.py) runs every family; this configuration is all that differs. ``nanochat``
+returns the architecture of karpathy/nanochat; families.py converts a Hugging Face ``config.json``.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ MlpKind = Literal["relu2", "silu_gate", "gelu_gate"]
 QkNorm = Literal["none", "before_rope", "after_rope"]
 ScalingKind = Literal["linear", "llama3", "yarn", "longrope"]
 
-# nanochat calls rms_norm without eps, which means the epsilon of the accumulation dtype.
+# nanochat calls rms_norm without eps, which defaults to the epsilon of the accumulation dtype.
 FLOAT32_EPS = 2.0**-23
 # Channels of the residual stream that nanochat's gates read.
 SMEAR_CHANNELS = 24
 VALUE_GATE_CHANNELS = 12
-# The embedding matrices of nanochat have a number of rows that tensor cores like.
+# nanochat pads the rows of its embeddings to a multiple of this, for tensor cores.
 VOCAB_MULTIPLE = 64
 
 
 @dataclass(frozen=True)
 class RopeScaling:
-    """How rotary frequencies are stretched beyond the trained context; rope.py has the formulas."""
+    """How rotary frequencies are scaled beyond the trained context; rope.py has the formulas."""
 
     kind: ScalingKind
     factor: float = 1.0
@@ -52,10 +52,10 @@ class RopeScaling:
 
 @dataclass(frozen=True)
 class RopeConfig:
-    """Rotary embedding of one kind of layer.
+    """The rotary embedding of one kind of layer.
 
-    ``dim`` channels of each head are rotated (even; the rest passes), half-split. ``reverse``
-    rotates by -theta, as nanochat does.
+    The first ``dim`` channels of each head (an even number) are rotated, half-split; the rest is
+    left as it is. ``reverse`` rotates by -theta, like nanochat.
     """
 
     base: float
@@ -66,11 +66,13 @@ class RopeConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Shape and equations of a GPT.
+    """The shape and equations of a GPT.
 
-    ``windows`` has one entry per layer: how many keys before its own position a query sees
-    (so ``windows[i] + 1`` keys in all), or None for all of them.
-    Raises ModelError when the numbers contradict each other.
+    ``windows`` has one entry per layer: the number of keys before its own position that a query
+    sees (so ``windows[i] + 1`` keys in all), or None for all of them.
+
+    Raises:
+        ModelError: the values are inconsistent.
     """
 
     vocab_size: int
@@ -84,16 +86,16 @@ class ModelConfig:
     rope: RopeConfig
     family: str = "nanochat"
     windows: tuple[int | None, ...] = ()
-    # What sliding layers use instead of ``rope`` (Gemma 3); None: the same.
+    # Replaces ``rope`` in sliding-window layers (Gemma 3).
     rope_sliding: RopeConfig | None = None
-    # Layers without any rotary embedding (SmolLM 3).
+    # Layers without rotary embedding (SmolLM 3).
     layers_without_rope: tuple[int, ...] = ()
     vocab_padding: int = 1
     tied: bool = False
     # norms
     norm: NormKind = "weight"
     norm_eps: float = 1e-6
-    post_norms: bool = False  # also after attention and MLP, before the residual sum (Gemma)
+    post_norms: bool = False  # more norms after attention and MLP, before the residual sum (Gemma)
     embed_norm: bool = False  # a plain norm right after the embedding (nanochat)
     embed_scale: float = 1.0
     # attention
@@ -137,7 +139,7 @@ class ModelConfig:
 
     @property
     def padded_vocab_size(self) -> int:
-        """Rows of the embedding and of the head; logits are cropped to ``vocab_size``."""
+        """The number of rows of embedding and head; logits are cropped to ``vocab_size``."""
         return -(-self.vocab_size // self.vocab_padding) * self.vocab_padding
 
     @property
@@ -153,7 +155,7 @@ class ModelConfig:
         return self.mlp != "relu2"
 
     def has_value_embed(self, layer: int) -> bool:
-        """Every other layer, counted so that the last one has it."""
+        """Whether a layer has a value embedding: every other layer, including the last."""
         return self.value_embeds and layer % 2 == (self.n_layer - 1) % 2
 
     def rope_of(self, layer: int) -> RopeConfig | None:
@@ -162,16 +164,20 @@ class ModelConfig:
         return self.rope_sliding if self.rope_sliding and self.windows[layer] else self.rope
 
     def cache_bytes(self, tokens: int, bytes_per_value: int = 2) -> int:
-        """Bytes of keys and values for ``tokens`` positions of one row."""
+        """Return the size of the keys and values of ``tokens`` positions of one row, in bytes."""
         return 2 * self.n_layer * tokens * self.kv_dim * bytes_per_value
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON; ``from_dict`` reads it back."""
+        """Return JSON data that ``from_dict`` reads back."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ModelConfig:
-        """Raises ModelError for unknown or missing fields."""
+        """Read what ``to_dict`` returned.
+
+        Raises:
+            ModelError: fields are unknown or missing.
+        """
         fields = dict(data)
         for name in ("rope", "rope_sliding"):
             if fields.get(name) is not None:
@@ -182,7 +188,11 @@ class ModelConfig:
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> ModelConfig:
-        """Raises ModelError for unknown or missing fields."""
+        """Build a configuration from its fields by name.
+
+        Raises:
+            ModelError: fields are unknown or missing.
+        """
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(fields) - known):
             raise ModelError(f"model config: unknown fields {', '.join(unknown)}")
@@ -207,10 +217,13 @@ class ModelConfig:
         tied: bool = False,
         rope_base: float = 100_000.0,
     ) -> ModelConfig:
-        """The architecture of karpathy/nanochat (nanochat/gpt.py), with its defaults.
+        """Return the architecture of karpathy/nanochat (nanochat/gpt.py), with its defaults.
 
-        ``window_pattern`` is tiled over the layers: L sees everything, S a quarter of
-        ``sequence_len`` rounded up to 128; the last layer is always L.
+        ``window_pattern`` is tiled over the layers: L is the full context, S a window of a quarter
+        of ``sequence_len``, rounded up to 128. The last layer is always L.
+
+        Raises:
+            ModelError: the values are inconsistent.
         """
         if n_embd % n_head and head_dim is None:
             raise ModelError(f"model config: n_embd {n_embd} is not a multiple of n_head {n_head}")
@@ -233,7 +246,7 @@ class ModelConfig:
             norm_eps=FLOAT32_EPS,
             embed_norm=True,
             qk_norm="after_rope",
-            # nanochat multiplies the normed q and k by 1.2 each.
+            # nanochat multiplies q and k by 1.2 each, after their norms.
             attention_scale=1.2 * 1.2 * head_dim**-0.5,
             mlp="relu2",
             logit_softcap=15.0,
@@ -245,11 +258,15 @@ class ModelConfig:
 
 
 def nanochat_windows(pattern: str, n_layer: int, sequence_len: int) -> tuple[int | None, ...]:
-    """Windows from a pattern of S and L; None where a window covers the whole context."""
+    """Return the window of each layer; None if it covers the whole context.
+
+    Raises:
+        ModelError: the pattern is empty, or has letters other than S and L.
+    """
     kinds = pattern.upper()
     if not kinds or set(kinds) - {"S", "L"}:
         raise ModelError(f"window pattern {pattern!r}: only the letters S and L are known")
-    short = -(-sequence_len // 4 // 128) * 128  # ceil to the tile of the flash kernels
+    short = -(-sequence_len // 4 // 128) * 128  # rounded up to the tile size of flash kernels
     tiled = [kinds[i % len(kinds)] for i in range(n_layer - 1)] + ["L"]
     return tuple(short if kind == "S" and short < sequence_len else None for kind in tiled)
 

@@ -1,7 +1,6 @@
-"""The families of Hugging Face models: each reader turns a ``config.json`` into a ModelConfig.
+"""The families of Hugging Face models: converts each ``config.json`` to a ModelConfig.
 
-Settings that a reader does not name do not change the equations (dropout, initialisers, token
-ids).
+Settings that do not change the equations (dropout, initialisers, token ids) are ignored.
 """
 
 from __future__ import annotations
@@ -68,7 +67,7 @@ def _qwen3(hf: HfConfig) -> dict[str, Any]:
     bias = bool(hf.get("attention_bias", False))
     fields = {**_qwen2(hf), "qkv_bias": bias, "out_bias": bias, "qk_norm": "before_rope"}
     if not hf.get("head_dim"):
-        # Qwen3's head width is its own setting, 128 unless the file says otherwise.
+        # Qwen3 does not derive head_dim from the hidden size; its default is 128.
         fields |= {"head_dim": 128, "rope": _rope(hf, 128)}
     return fields
 
@@ -77,7 +76,7 @@ def _gemma(hf: HfConfig) -> dict[str, Any]:
     head_dim = int(hf.get("head_dim") or 256)
     return {
         **_llama({**hf, "head_dim": head_dim}),
-        "mlp": "gelu_gate",  # the files say "gelu"; the models were trained with the tanh form
+        "mlp": "gelu_gate",  # files may say "gelu", but the models were trained with the tanh form
         "tied": bool(hf.get("tie_word_embeddings", True)),
         "norm": "one_plus_weight",
         "embed_scale": math.sqrt(hf["hidden_size"]),
@@ -120,7 +119,7 @@ def _gemma3(hf: HfConfig) -> dict[str, Any]:
 def _phi3(hf: HfConfig) -> dict[str, Any]:
     settings = hf.get("rope_parameters") or hf.get("rope_scaling")
     if settings and settings.get("rope_type", settings.get("type")) in {"su", "yarn"}:
-        # Early Phi-3 files call LongRoPE by these names.
+        # Early Phi-3 files use these names for LongRoPE.
         hf = {**hf, "rope_scaling": {**settings, "rope_type": "longrope"}, "rope_parameters": None}
     fields = _llama(hf)
     return {
@@ -132,7 +131,7 @@ def _phi3(hf: HfConfig) -> dict[str, Any]:
 
 def _smollm3(hf: HfConfig) -> dict[str, Any]:
     every = int(hf.get("no_rope_layer_interval", 4))
-    # 1 means "this layer rotates", despite the name.
+    # Despite the setting's name, 1 means that the layer has RoPE.
     rotates = hf.get("no_rope_layers") or [int((i + 1) % every != 0) for i in range(_layers(hf))]
     return {
         **_llama(hf),
@@ -147,7 +146,7 @@ def _layers(hf: HfConfig) -> int:
 
 
 def _windows(hf: HfConfig, default_types: list[str]) -> tuple[int | None, ...]:
-    """HF counts the query itself in its window; ModelConfig does not."""
+    """Return the windows: Hugging Face's include the query itself, ModelConfig's do not."""
     window = hf.get("sliding_window")
     types = hf.get("layer_types") or default_types
     if not window or not types:
@@ -156,7 +155,7 @@ def _windows(hf: HfConfig, default_types: list[str]) -> tuple[int | None, ...]:
 
 
 def _rope(hf: HfConfig, head_dim: int, default_base: float = 10_000.0) -> RopeConfig:
-    """Old spelling: rope_theta and rope_scaling. New: rope_parameters holds both."""
+    """Read the RoPE settings: old files have rope_theta and rope_scaling, new rope_parameters."""
     settings = {**(hf.get("rope_scaling") or {}), **(hf.get("rope_parameters") or {})}
     base = settings.get("rope_theta") or hf.get("rope_theta") or default_base
     fraction = settings.get("partial_rotary_factor") or hf.get("partial_rotary_factor") or 1.0
@@ -164,7 +163,7 @@ def _rope(hf: HfConfig, head_dim: int, default_base: float = 10_000.0) -> RopeCo
 
 
 def _gemma3_ropes(hf: HfConfig, head_dim: int) -> tuple[RopeConfig, RopeConfig]:
-    """(for full layers, for sliding layers); only the former are ever scaled."""
+    """Return the RoPE of full and of sliding layers; old files scale only the former."""
     new = hf.get("rope_parameters") or {}
     if "full_attention" in new or "sliding_attention" in new:
         wide = {"rope_theta": 1e6, **new.get("full_attention", {})}
@@ -181,7 +180,7 @@ def _gemma3_ropes(hf: HfConfig, head_dim: int) -> tuple[RopeConfig, RopeConfig]:
 def _scaling(hf: HfConfig, settings: Mapping[str, Any]) -> RopeScaling | None:
     kind = settings.get("rope_type", settings.get("type", "default"))
     context = int(hf.get("max_position_embeddings", 2048))
-    # The place of this number changed over time; Phi-3 keeps it outside the RoPE settings.
+    # This setting has moved over time; Phi-3 has it outside the RoPE settings.
     original = (
         settings.get("original_max_position_embeddings")
         or hf.get("original_max_position_embeddings")
@@ -240,11 +239,12 @@ FAMILIES: dict[str, Callable[[HfConfig], dict[str, Any]]] = {
 
 
 def config_from_hf(data: Mapping[str, Any]) -> ModelConfig:
-    """Reads the contents of a Hugging Face ``config.json``.
+    """Convert the content of a Hugging Face ``config.json``.
 
-    Raises ModelError, naming the family or the field, for what no family here can run.
+    Raises:
+        ModelError: the family or a setting, named in the message, is not supported.
     """
-    # Multimodal folders keep the language model's settings one level down.
+    # Multimodal models nest the language model's settings.
     text = {**data, **data.get("text_config", {})}
     model_type = str(text.get("model_type", ""))
     reader = FAMILIES.get(model_type)

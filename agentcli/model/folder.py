@@ -1,7 +1,8 @@
-"""What a model folder says of its model, read without torch and without the weights.
+"""Reads the description of a model from its folder, without torch and without the weights.
 
-Three kinds: Hugging Face (``config.json``, safetensors), agentcli's own (``config.json`` with a
-ModelConfig) and nanochat (``model_<step>.pt`` with ``meta_<step>.json``, a tokenizer nearby).
+There are three kinds of folder: Hugging Face (``config.json``, safetensors), agentcli's own
+(``config.json`` with a ModelConfig) and nanochat (``model_<step>.pt`` with ``meta_<step>.json``,
+and a tokenizer nearby).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from agentcli.model.tokenizer import Tokenizer, load_tokenizer, read_json
 
 # model_type of agentcli's own config.json.
 OWN_TYPE = "agentcli"
-# Its ``storage`` where matrices are int8 with a scale a row; they are expanded while they load.
+# Its ``storage`` if matrices are int8 with a scale per row; loading expands them.
 INT8_ROWS = "int8 rows"
 
 _TRAININGS = ("chatrl_checkpoints", "chatsft_checkpoints", "base_checkpoints")  # newest first
@@ -29,10 +30,17 @@ _MODEL_FILE = re.compile(r"model_(\d+)\.pt")
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A model that has not been loaded.
+    """The description of a model whose weights are not loaded.
 
-    ``data`` is config.json, or nanochat's meta file; ``generation`` generation_config.json, or
-    empty; ``chat_template`` is Jinja, None where the files have none.
+    Attributes:
+        path: The folder.
+        kind: Its format.
+        config: The model's configuration.
+        data: The content of config.json, or of nanochat's meta file.
+        weights: The files of the weights.
+        tokenizer_folder: The folder of the tokenizer.
+        chat_template: The Jinja chat template, if the files have one.
+        generation: The content of generation_config.json; empty if there is none.
     """
 
     path: Path
@@ -50,28 +58,39 @@ class ModelFolder:
 
     @property
     def source(self) -> Path:
-        """What ``load_model`` opens to load this very model: one of several in nanochat's."""
+        """The path from which ``load_model`` loads exactly this model.
+
+        A nanochat folder may have several models, so there it is the file.
+        """
         return self.weights[0] if self.kind == "nanochat" else self.path
 
     def load_tokenizer(self) -> Tokenizer:
-        """Raises CheckpointError if there is none, or if it is damaged or unsafe."""
+        """Load the tokenizer.
+
+        Raises:
+            CheckpointError: it is missing, damaged or unsafe.
+        """
         return load_tokenizer(self.tokenizer_folder)
 
     def stop_ids(self, tokenizer: Tokenizer) -> frozenset[int]:
-        """The tokens that end an answer."""
+        """Return the tokens that end an answer."""
         stops: set[int] = set()
         ends = (self.generation.get("eos_token_id"), self.data.get("eos_token_id"))
         for value in (*ends, tokenizer.eos_id):
             stops.update(value if isinstance(value, list) else [value] if value is not None else [])
         if self.family == "nanochat" and tokenizer.bos_id is not None:
-            stops.add(tokenizer.bos_id)  # a new document begins
+            stops.add(tokenizer.bos_id)  # it begins a new document
         return frozenset(stops)
 
 
 def open_folder(path: str | Path, *, context: int | None = None) -> ModelFolder:
-    """Reads a model folder, or a nanochat ``model_<step>.pt``; ``context`` replaces its own.
+    """Read a model folder, or a nanochat ``model_<step>.pt``.
 
-    Raises CheckpointError for missing or damaged files, ModelError for models that cannot be run.
+    ``context`` overrides the model's maximum number of positions.
+
+    Raises:
+        CheckpointError: files are missing or damaged.
+        ModelError: the model is not supported.
     """
     folder = Path(path).expanduser()
     if not folder.exists():
@@ -85,7 +104,11 @@ def open_folder(path: str | Path, *, context: int | None = None) -> ModelFolder:
 
 
 def read_config(path: str | Path) -> ModelConfig:
-    """The configuration of a model folder."""
+    """Read only the configuration of a model folder.
+
+    Raises:
+        CheckpointError, ModelError: as for ``open_folder``.
+    """
     folder = Path(path).expanduser()
     if (folder / "config.json").exists():
         return _config_of(read_json(folder / "config.json"))
@@ -122,7 +145,7 @@ def _weight_files(folder: Path) -> tuple[Path, ...]:
     index = folder / "model.safetensors.index.json"
     if index.exists():
         names = sorted(set(read_json(index).get("weight_map", {}).values()))
-        # A name is a file of this folder, whatever an index claims.
+        # A hostile index must not reach files outside this folder.
         if any(Path(name).name != name for name in names):
             raise CheckpointError(f"{index}: names files outside the folder")
         files = [folder / name for name in names]
@@ -139,7 +162,7 @@ def _weight_files(folder: Path) -> tuple[Path, ...]:
 
 
 def _chat_template(folder: Path) -> str | None:
-    """A file of its own in newer folders, a setting of the tokenizer in older ones."""
+    """Read the template: newer folders have a file of its own, older ones a tokenizer setting."""
     for name in ("chat_template.jinja", "chat_template.json"):
         file = folder / name
         if file.exists():
@@ -173,9 +196,10 @@ def _nanochat_folder(path: Path) -> ModelFolder:
 
 
 def _nanochat_file(path: Path) -> Path:
-    """From a file, a folder of one model, of models by tag, or nanochat's base folder.
+    """Find the checkpoint in a folder of checkpoints, of tags, or in nanochat's base folder.
 
-    Takes reinforced over chat over base models, the largest d<N> tag, the last step.
+    Prefers reinforcement-learned over chat over base models, then the largest ``d<N>`` tag, then
+    the last step. A file is returned as it is.
     """
     if path.is_file():
         return path
@@ -203,14 +227,17 @@ def _nanochat_config(meta: Mapping[str, Any]) -> ModelConfig:
     if not isinstance(settings, dict):
         raise CheckpointError("meta_<step>.json: model_config is missing")
     try:
-        # Files older than the setting were trained with full context.
+        # Models from before this setting were trained with full attention.
         return ModelConfig.nanochat(**{"window_pattern": "L", **settings})
     except TypeError as error:
         raise CheckpointError(f"meta_<step>.json: {error}") from None
 
 
 def _nanochat_tokenizer(folder: Path) -> Path:
-    """Beside the model, or in the base folder's ``tokenizer``: base/<training>/<tag>/."""
+    """Find the tokenizer's folder: beside the model, or ``tokenizer`` in nanochat's base folder.
+
+    Models are in ``<base>/<training>/<tag>``.
+    """
     for candidate in (folder, folder / "tokenizer", *(p / "tokenizer" for p in folder.parents[:2])):
         if (candidate / "tokenizer.pkl").exists() or (candidate / "tokenizer.tiktoken").exists():
             return candidate

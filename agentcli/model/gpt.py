@@ -1,7 +1,7 @@
-"""GPT: one decoder-only transformer for all families. Read top to bottom.
+"""GPT: one decoder-only transformer for all model families. Read it from top to bottom.
 
-Shapes: B rows, T new tokens, S tokens seen so far, C = n_embd, H query heads, Hkv key/value heads,
-D = head_dim. Parameters bear nanochat's names; checkpoint.py maps other files to them.
+Shapes: B rows, T new tokens, S tokens so far, C = n_embd, H query heads, Hkv key/value heads,
+D = head_dim. Parameters have nanochat's names; checkpoint.py maps those of other files to them.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from agentcli.model.rope import CosSin, Rotary, rotate
 
 
 class Linear(nn.Linear):
-    """nn.Linear that computes in the dtype of its input.
+    """An nn.Linear that computes in the dtype of its input.
 
-    Master weights may stay float32 while the stream runs in bfloat16.
+    Master weights may be float32 while the residual stream is bfloat16.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.weight.dtype == x.dtype:  # a conversion to the same dtype is not free either
+        if self.weight.dtype == x.dtype:  # even a no-op conversion has a cost
             return F.linear(x, self.weight, self.bias)
         bias = None if self.bias is None else self.bias.to(x.dtype)
         return F.linear(x, self.weight.to(x.dtype), bias)
@@ -48,7 +48,7 @@ class Norm(nn.Module):
         if self.weight is None:
             return F.rms_norm(x, self.width, eps=self.eps)
         if self.offset:
-            # 1 + w is rounded once, at the end: in bfloat16 the sum alone would lose w.
+            # Round once, at the end: in bfloat16, 1 + w alone would lose most of w.
             wide = torch.promote_types(x.dtype, torch.float32)
             y = F.rms_norm(x.to(wide), self.width, 1 + self.weight.to(wide), self.eps)
             return y.to(x.dtype)
@@ -57,9 +57,9 @@ class Norm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Causal self-attention with grouped heads, rotary positions and an optional window.
+    """Causal grouped-query self-attention with rotary embeddings and an optional window.
 
-    ``fused`` keeps c_q, c_k and c_v as one matrix c_qkv: one product instead of three.
+    ``fused`` joins c_q, c_k and c_v into one matrix, c_qkv: one product instead of three.
     """
 
     def __init__(self, config: ModelConfig, layer: int, *, fused: bool) -> None:
@@ -73,8 +73,8 @@ class Attention(nn.Module):
         q_dim, kv_dim = config.n_head * config.head_dim, config.kv_dim
         self.widths = [q_dim, kv_dim, kv_dim]
         self.heads = (config.n_head, config.n_kv_head)
-        # q and k pass through the same steps unless their norms have weights of their own.
-        self.alike = fused and (config.qk_norm == "none" or config.norm == "plain")
+        # q and k can be normed and rotated together unless their norms have different weights.
+        self.joint_qk = fused and (config.qk_norm == "none" or config.norm == "plain")
         bias = config.qkv_bias
         if fused:
             self.c_qkv = Linear(config.n_embd, sum(self.widths), bias=bias)
@@ -101,17 +101,17 @@ class Attention(nn.Module):
         """(B, T, C) -> (B, T, C). ``value_embed`` is (B, T, Hkv * D)."""
         by_head = (*x.shape[:2], -1, self.head_dim)
         n_q, n_kv = self.heads
-        if self.alike:
+        if self.joint_qk:
             heads = self.c_qkv(x).view(by_head)  # (B, T, H + 2 Hkv, D)
             qk, v = heads.split_with_sizes((n_q + n_kv, n_kv), 2)
-            q, k = self._placed(qk, cos_sin, 0).split_with_sizes((n_q, n_kv), 2)
+            q, k = self._norm_and_rotate(qk, cos_sin, 0).split_with_sizes((n_q, n_kv), 2)
         else:
             if self.fused:
                 q, k, v = self.c_qkv(x).split_with_sizes(self.widths, -1)
             else:
                 q, k, v = self.c_q(x), self.c_k(x), self.c_v(x)
-            q = self._placed(q.reshape(by_head), cos_sin, 0)  # (B, T, H, D)
-            k = self._placed(k.reshape(by_head), cos_sin, 1)  # (B, T, Hkv, D)
+            q = self._norm_and_rotate(q.reshape(by_head), cos_sin, 0)  # (B, T, H, D)
+            k = self._norm_and_rotate(k.reshape(by_head), cos_sin, 1)  # (B, T, Hkv, D)
             v = v.reshape(by_head)  # (B, T, Hkv, D)
         if value_embed is not None:
             v = nanochat.add_value_embedding(v, value_embed, x, self.ve_gate)
@@ -123,8 +123,8 @@ class Attention(nn.Module):
         out: Tensor = self.c_proj(y.flatten(2))
         return out
 
-    def _placed(self, heads: Tensor, cos_sin: CosSin | None, which: int) -> Tensor:
-        """Queries (which 0) or keys (1), normed and rotated in the family's order."""
+    def _norm_and_rotate(self, heads: Tensor, cos_sin: CosSin | None, which: int) -> Tensor:
+        """Norm and rotate queries (``which`` 0) or keys (1), in the family's order."""
         norm = (self.q_norm, self.k_norm)[which] if self.qk_norm != "none" else None
         if norm is not None and self.qk_norm == "before_rope":
             heads = norm(heads)
@@ -136,9 +136,10 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two matrices with relu² between (nanochat), or three: act(gate(x)) * up(x), then down.
+    """down(relu(up(x))²) (nanochat), or down(act(gate(x)) * up(x)).
 
-    ``fused`` keeps gate and up as one matrix c_gate_fc.
+    The matrices are called c_fc (up), c_gate and c_proj (down); ``fused`` joins the first two into
+    c_gate_fc.
     """
 
     def __init__(self, config: ModelConfig, *, fused: bool) -> None:
@@ -169,7 +170,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each normed before (Gemma 2 and 3: also after) and added to the stream."""
+    """Attention and MLP, each with a norm before (in Gemma 2 and 3 also after) and a residual."""
 
     def __init__(self, config: ModelConfig, layer: int, *, fused: bool) -> None:
         super().__init__()
@@ -178,7 +179,7 @@ class Block(nn.Module):
         self.mlp_norm = Norm(config, config.n_embd)
         self.mlp = MLP(config, fused=fused)
         self.post_norms = config.post_norms
-        # The same as one call of a kernel, where streamed.py has prepared it.
+        # The whole block as one kernel, if streamed.py has prepared it.
         self.native: native.Block | None = None
         if config.post_norms:
             self.attn_post_norm = Norm(config, config.n_embd)
@@ -204,14 +205,17 @@ class Block(nn.Module):
 
 
 def _embedding(rows: int, width: int) -> nn.Embedding:
-    """Not initialised: drawing numbers on the meta device would load torch's compiler."""
+    """Return an uninitialised embedding.
+
+    Random initialisation on the meta device would load torch's compiler.
+    """
     return nn.Embedding(rows, width, _weight=torch.empty(rows, width))
 
 
 class GPT(nn.Module):
-    """The whole model. Training: ``hidden`` then ``logits``, or ``forward``, without a cache.
+    """The whole model. To train it, call it without a cache.
 
-    ``compute_dtype`` (None: the embedding's own) is the dtype of the residual stream; set it to
+    ``compute_dtype`` is the dtype of the residual stream (None: that of the embedding). Set it to
     bfloat16 to train float32 master weights without autocast.
     """
 
@@ -225,11 +229,11 @@ class GPT(nn.Module):
             {"wte": _embedding(rows, config.n_embd), "h": nn.ModuleList(blocks)}
         )
         self.final_norm = Norm(config, config.n_embd)
-        # A tied model has no head of its own, unless it is quantised.
+        # A tied model has its own head only if it is quantised.
         self.lm_head: nn.Module | None = None
         if not config.tied:
             self.lm_head = Linear(config.n_embd, rows, bias=False)
-        # One table for each way of rotating, and for each layer the table it uses.
+        # Layers with the same RopeConfig share a table; ``rotary_of`` has its index per layer.
         kinds = {rope: None for i in range(config.n_layer) if (rope := config.rope_of(i))}
         self.rotaries = nn.ModuleList(Rotary(rope, config.sequence_len) for rope in kinds)
         order = list(kinds)
@@ -257,7 +261,7 @@ class GPT(nn.Module):
         cache: KVCache | None = None,
         counts: Sequence[int] | None = None,
     ) -> Tensor:
-        """Logits (B, T, vocab_size) of the tokens (B, T); float32 or wider."""
+        """Return the logits (B, T, vocab_size) for tokens (B, T), in float32 or float64."""
         return self.logits(self.hidden(tokens, cache, counts))
 
     def hidden(
@@ -266,11 +270,15 @@ class GPT(nn.Module):
         cache: KVCache | None = None,
         counts: Sequence[int] | None = None,
     ) -> Tensor:
-        """The normed stream before the head, (B, T, C).
+        """Return the final hidden states, normed, (B, T, C).
 
-        With a cache, ``tokens`` continue what it holds; ``counts`` says how many tokens of each
-        row are real where rows are padded on the right. Raises ContextLengthError past the
-        context; the cache then still holds what it held.
+        Args:
+            tokens: The tokens, (B, T); with a cache, they continue its content.
+            cache: The KV cache to read and extend.
+            counts: The number of tokens in each row, if rows are padded on the right.
+
+        Raises:
+            ContextLengthError: the tokens exceed the context; the cache's content is unchanged.
         """
         if cache is None:
             if tokens.shape[1] > self.config.sequence_len:
@@ -286,7 +294,7 @@ class GPT(nn.Module):
         return x
 
     def trunk(self, tokens: Tensor, span: Span, cache: KVCache | None) -> Tensor:
-        """``hidden`` for a span that is planned already; changes no lengths."""
+        """Compute ``hidden`` for a planned span, without changing the cache's lengths."""
         config = self.config
         x = self._embed(tokens, span, cache)  # (B, T, C)
         cos_sins = [rotary(span, x) for rotary in self.rotaries]
@@ -308,7 +316,7 @@ class GPT(nn.Module):
         return normed
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """(..., C) -> (..., vocab_size), capped; in float32, or float64 for a float64 model."""
+        """(..., C) -> (..., vocab_size), with the softcap, in float32 or float64."""
         if self.lm_head is None:
             logits = F.linear(hidden, self.embedding_weight.to(hidden.dtype))
         else:
@@ -319,7 +327,7 @@ class GPT(nn.Module):
         return cap * torch.tanh(logits / cap) if cap else logits
 
     def _embed(self, tokens: Tensor, span: Span, cache: KVCache | None) -> Tensor:
-        """Token embeddings, scaled or normed and smeared as the family wants it: (B, T, C)."""
+        """Return the token embeddings (B, T, C) after the family's scale, norm and smear."""
         x = self._embed_tokens(tokens)
         if not self.config.smear:
             return x
@@ -338,12 +346,12 @@ class GPT(nn.Module):
         if self.config.embed_norm:
             x = F.rms_norm(x, (self.config.n_embd,), eps=self.config.norm_eps)
         if self.config.embed_scale != 1.0:
-            # Gemma rounds the scale to the dtype of the stream first.
+            # Gemma first rounds the scale to the dtype of the residual stream.
             x = x * torch.tensor(self.config.embed_scale, dtype=x.dtype)
         return x
 
     def new_cache(self, batch: int = 1, *, capacity: int = 0, limit: int | None = None) -> KVCache:
-        """An empty cache in the dtype and on the device of this model."""
+        """Return an empty KV cache with this model's dtype and device."""
         weight = self.embedding_weight
         return KVCache(
             self.config,
@@ -360,7 +368,7 @@ class GPT(nn.Module):
 
     @property
     def embedding_weight(self) -> Tensor:
-        """(padded_vocab_size, C)"""
+        """The token embeddings, (padded_vocab_size, C)."""
         weight: Tensor = self.transformer["wte"].weight  # type: ignore[assignment]
         return weight
 
@@ -370,7 +378,7 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def init_weights(self, seed: int = 42) -> None:
-        """Random weights that do not depend on the device: nanochat's, or normal 0.02."""
+        """Initialise as nanochat does, or from N(0, 0.02²); the same on every device."""
         generator = torch.Generator().manual_seed(seed)
         if self.config.residual_scalars:
             nanochat.init_weights(self, self.config.n_layer, self.config.n_embd, generator)
@@ -380,7 +388,10 @@ class GPT(nn.Module):
                 parameter.copy_(torch.empty(parameter.shape).normal_(0, 0.02, generator=generator))
 
     def count_parameters(self) -> dict[str, int]:
-        """Parameters by what they cost: matrices are multiplied with, embeddings looked up."""
+        """Count all parameters ("total") and those of matrix products ("matrices").
+
+        The latter leave out embeddings, which are only looked up.
+        """
         total = sum(parameter.numel() for parameter in self.parameters())
         matrices = sum(m.weight.numel() for m in self.modules() if isinstance(m, nn.Linear))
         if self.config.tied:
