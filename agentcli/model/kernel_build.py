@@ -1,4 +1,4 @@
-"""How ``kernels.c`` becomes a library. Needs no torch: who starts processes does not load it."""
+"""Builds ``kernels.c``. Imports no torch, because the process that runs the compiler has none."""
 
 from __future__ import annotations
 
@@ -14,20 +14,23 @@ _OPTIONS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-f
 
 
 def compiler() -> str | None:
-    """A C compiler, if there is one."""
+    """Return the path of a C compiler, if there is one."""
     return shutil.which("gcc") or shutil.which("cc")
 
 
 def library_name() -> str:
-    """Of the file to build: other sources and other processors have others."""
+    """Return the name of the library's file, unique to the sources, options and processor."""
     sources = SOURCE.read_bytes() + _INCLUDED.read_bytes()
     made_of = sources + "\0".join((*_OPTIONS, _processor())).encode()
     return f"kernels-{hashlib.sha256(made_of).hexdigest()[:16]}.so"
 
 
 def build_commands(compiler: str, output: Path) -> list[tuple[str, ...]]:
-    """To run one after the other; two, so that the compiler's own OpenMP is not linked: the
-    functions are found in the one that torch brings, with its threads. ``output`` ends in .so."""
+    """Return the commands that build ``output`` (a .so file), to be run in order.
+
+    Linking without -fopenmp leaves out the compiler's OpenMP runtime; torch's is used, with its
+    threads.
+    """
     middle = str(output.with_suffix(".o"))
     return [
         (compiler, *_OPTIONS, "-c", str(SOURCE), "-o", middle),
@@ -37,7 +40,7 @@ def build_commands(compiler: str, output: Path) -> list[tuple[str, ...]]:
 
 @cache
 def _processor() -> str:
-    """What ``-march=native`` stands for here."""
+    """Return what determines ``-march=native`` on this machine."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:

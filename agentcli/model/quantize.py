@@ -1,9 +1,9 @@
-"""Weight-only quantisation: matrices stored in 8 or 4 bits, activations as they are.
+"""Weight-only quantisation: matrices in 8 or 4 bits, activations unchanged.
 
-int8: one scale per output row, symmetric. int4: one scale and one zero per group of 32 inputs of
-a row. The kernels of ``native.py`` multiply with them where they are built (``streamed.py``), else
-PyTorch's own (aten ``_weight_int8pack_mm`` and ``_weight_int4pack_mm``); prompts, which have rows
-enough to keep the matrix units busy, multiply with weights expanded on the way.
+int8 is symmetric with one scale per output row; int4 has a scale and a zero point per group of 32
+inputs of a row. Products use the kernels of ``native.py`` if they are built (see ``streamed.py``),
+else PyTorch's (aten ``_weight_int8pack_mm`` and ``_weight_int4pack_mm``). Prompts, which have
+enough rows to keep the matrix units busy, are multiplied with expanded weights.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from agentcli.model.streamed import (
 Scheme = Literal["int8", "int4"]
 
 GROUP = 32
-# From so many rows on, expanding the weights once costs less than the narrow kernels.
+# From this many rows on, expanding the weights once is faster than the quantised kernels.
 EXPAND_ROWS = 32
 
 
 class Int8Linear(nn.Module):
-    """y = x @ (weight * scale).T + bias; weight int8 (out, in), scale (out,)."""
+    """y = x @ (weight * scale[:, None]).T + bias, with weight (out, in) int8 and scale (out,)."""
 
     weight: Tensor
     scale: Tensor
@@ -50,7 +50,7 @@ class Int8Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         rows = x.numel() // x.shape[-1]
         if x.is_cuda or rows >= EXPAND_ROWS:
-            # Compiled, the conversion happens within the product.
+            # torch.compile fuses the conversion with the product.
             y = F.linear(x, self.weight.to(x.dtype)) * self.scale
         else:
             flat = x.reshape(rows, -1)
@@ -59,14 +59,14 @@ class Int8Linear(nn.Module):
         return y if self.bias is None else y + self.bias
 
     def expanded(self) -> Tensor:
-        """The matrix it stands for, (out, in)."""
+        """Return the dequantised matrix, (out, in)."""
         return self.weight.to(self.scale.dtype) * self.scale[:, None]
 
 
 class Int4Linear(nn.Module):
-    """Groups of 32 inputs share scale and zero: w = (q - 8) * scale + zero, q in 0..15.
+    """w = (q - 8) * scale + zero, with q in 0..15 and a scale and zero per group of 32 inputs.
 
-    ``packed`` is in the layout of the kernel; ``scales`` (in / 32, out, 2) holds scale and zero.
+    ``packed`` has q in the kernel's layout; ``scales`` (in / 32, out, 2) has scale and zero.
     """
 
     packed: Tensor
@@ -83,7 +83,7 @@ class Int4Linear(nn.Module):
 
     @staticmethod
     def fits(weight: Tensor) -> bool:
-        """Whether the kernels can take a matrix of this shape."""
+        """Whether the kernels support a matrix of this shape."""
         rows, columns = weight.shape
         if weight.is_cuda:
             return rows % 8 == 0 and columns % 128 == 0 and weight.dtype == torch.bfloat16
@@ -101,7 +101,7 @@ class Int4Linear(nn.Module):
         return y if self.bias is None else y + self.bias
 
     def expanded(self) -> Tensor:
-        """The matrix it stands for, (out, in)."""
+        """Return the dequantised matrix, (out, in)."""
         identity = torch.eye(self.shape[1], dtype=self.scales.dtype, device=self.scales.device)
         bias, self.bias = self.bias, None
         try:
@@ -111,11 +111,13 @@ class Int4Linear(nn.Module):
 
 
 def quantize_model(model: GPT, scheme: Scheme) -> None:
-    """Replaces the matrices of ``model`` one after another, in place.
+    """Quantise the matrices of ``model`` in place, one after another.
 
-    With int4 the head stays int8: it decides between near-equal logits. A tied head gets an
-    int8 copy of the embedding, which itself stays as it is: rows are only looked up there.
-    Raises ModelError for an unknown scheme.
+    With int4, the head is still int8, because it decides between nearly equal logits. A tied head
+    becomes an int8 copy of the embedding, which itself is not quantised: its rows are looked up.
+
+    Raises:
+        ModelError: the scheme is unknown.
     """
     if scheme not in ("int8", "int4"):
         raise ModelError(f"unknown quantisation {scheme!r}; known are int8 and int4")
@@ -127,7 +129,7 @@ def quantize_model(model: GPT, scheme: Scheme) -> None:
     int4 = StreamedInt4Linear if streamed else Int4Linear
     if model.lm_head is None:
         model.lm_head = int8(model.embedding_weight)
-    while found:  # each is let go before the next is made
+    while found:  # frees each matrix before it quantises the next
         parent, name, matrix = found.pop()
         use_int4 = scheme == "int4" and name != "lm_head" and int4.fits(matrix.weight)
         narrow = int4 if use_int4 else int8
@@ -137,7 +139,7 @@ def quantize_model(model: GPT, scheme: Scheme) -> None:
 
 
 def _round_to_groups(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """q (out, in) int32 in 0..15, and (in / GROUP, out, 2) scales and zeros."""
+    """Return q (out, in) int32 in 0..15, and (in / GROUP, out, 2) scales and zeros."""
     rows, columns = weight.shape
     groups = weight.float().view(rows, columns // GROUP, GROUP)
     low, high = groups.amin(-1, keepdim=True), groups.amax(-1, keepdim=True)
@@ -152,7 +154,7 @@ def _pack(q: Tensor) -> Tensor:
     if not q.is_cuda:
         packed: Tensor = torch.ops.aten._convert_weight_to_int4pack_for_cpu(q, 1)
         return packed
-    # The CUDA kernel wants two values a byte, the first one high, in tiles of 8 x 16 inputs.
+    # The CUDA kernel takes two values per byte, the first in the high bits, in tiles of 8 x 16.
     bytes_ = (q[:, ::2] << 4 | q[:, 1::2]).to(torch.uint8)
     packed = torch.ops.aten._convert_weight_to_int4pack(bytes_, 8)
     return packed

@@ -1,6 +1,6 @@
 """Rotary position embeddings (Su et al. 2021, arXiv:2104.09864) and their scalings.
 
-Half-split: channel i of the first half turns together with channel i of the second half.
+They are half-split: channel i of the first half is paired with channel i of the second half.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from torch import Tensor, nn
 from agentcli.model.config import RopeConfig, RopeScaling
 from agentcli.model.kv_cache import Span
 
-# Tables start this long and double; a table of 8192 x 128 float32 pairs takes 8 MB.
+# Initial length of a table, which doubles as needed; 8192 x 128 float32 pairs take 8 MB.
 FIRST_TABLE = 8192
 
 CosSin = tuple[Tensor, Tensor]
 
 
 class Rotary(nn.Module):
-    """Table of cos and sin for one RopeConfig, grown on demand.
+    """A table of cos and sin for one RopeConfig that grows on demand.
 
-    The table stays float32 whatever dtype the model is moved to: angles of large positions do
-    not survive bfloat16. It is rebuilt on the device the model moves to, so it needs no state.
+    The table stays float32 when the model's dtype changes, because bfloat16 cannot represent the
+    angles of large positions. It follows the model to other devices, but is not saved with it.
     """
 
     def __init__(self, rope: RopeConfig, sequence_len: int) -> None:
@@ -34,9 +34,9 @@ class Rotary(nn.Module):
         self.cos, self.sin = self._build(min(sequence_len, FIRST_TABLE), torch.device("cpu"))
 
     def forward(self, span: Span, like: Tensor) -> CosSin:
-        """cos and sin for the positions of ``span``, in the dtype of ``like``.
+        """Return cos and sin for the positions of ``span``, in the dtype of ``like``.
 
-        Each (1, T, 1, dim), or (B, T, 1, dim) where the rows stand at different positions.
+        Each is (1, T, 1, dim), or (B, T, 1, dim) if the rows are at different positions.
         """
         if span.end > self.cos.shape[0]:
             longer = max(span.end, 2 * self.cos.shape[0])
@@ -50,7 +50,7 @@ class Rotary(nn.Module):
         return cos.to(like.dtype), sin.to(like.dtype)
 
     def _build(self, length: int, device: torch.device) -> CosSin:
-        """(length, dim) each, as ``rotate`` wants them: sin carries the signs."""
+        """Build cos and sin, each (length, dim), with the signs of ``rotate`` in sin."""
         frequencies, factor = inverse_frequencies(self.rope, self.sequence_len)
         positions = torch.arange(length, dtype=torch.float64, device="cpu")
         angles = positions[:, None] * frequencies  # (length, dim / 2)
@@ -68,7 +68,7 @@ class Rotary(nn.Module):
 
 
 def rotate(x: Tensor, cos_sin: CosSin) -> Tensor:
-    """Rotates the first ``dim`` channels of each head; x is (B, T, heads, head_dim)."""
+    """Rotate the first ``dim`` channels of each head; x is (B, T, heads, head_dim)."""
     cos, sin = cos_sin
     dim = cos.shape[-1]
     if dim < x.shape[-1]:
@@ -78,9 +78,9 @@ def rotate(x: Tensor, cos_sin: CosSin) -> Tensor:
 
 
 def inverse_frequencies(rope: RopeConfig, sequence_len: int) -> tuple[Tensor, float]:
-    """Radians per position of each rotated pair, (dim / 2,) float64, and a factor for cos, sin.
+    """Return the radians per position of each pair, (dim / 2,) float64, and a factor for cos, sin.
 
-    ``sequence_len`` is the context the model is run with; only LongRoPE asks for it.
+    ``sequence_len`` is the context the model runs with; only LongRoPE depends on it.
     """
     steps = torch.arange(0, rope.dim, 2, dtype=torch.float64, device="cpu") / rope.dim
     frequencies = rope.base**-steps
@@ -97,7 +97,7 @@ def inverse_frequencies(rope: RopeConfig, sequence_len: int) -> tuple[Tensor, fl
 
 
 def _llama3(frequencies: Tensor, scaling: RopeScaling) -> Tensor:
-    """Long waves are stretched, short ones kept, those between interpolated (Llama 3.1)."""
+    """Scale low frequencies, keep high ones and interpolate between them (Llama 3.1)."""
     turns = scaling.original_len * frequencies / (2 * math.pi)  # within the trained context
     width = scaling.high_freq_factor - scaling.low_freq_factor
     keep = ((turns - scaling.low_freq_factor) / width).clamp(0, 1)
@@ -108,7 +108,7 @@ def _yarn(frequencies: Tensor, rope: RopeConfig, scaling: RopeScaling) -> Tensor
     """YaRN (Peng et al. 2023, arXiv:2309.00071), section 3.2: NTK by parts."""
 
     def pair_with(turns: float) -> float:
-        """Index of the pair that turns this often within the trained context."""
+        """Return the index of the pair that turns this often within the trained context."""
         length = scaling.original_len / (turns * 2 * math.pi)
         return rope.dim * math.log(length) / (2 * math.log(rope.base))
 
@@ -124,7 +124,7 @@ def _yarn(frequencies: Tensor, rope: RopeConfig, scaling: RopeScaling) -> Tensor
 
 
 def _yarn_factor(scaling: RopeScaling) -> float:
-    """Section 3.3: attention sharpened with the logarithm of the stretch."""
+    """Return the attention factor of section 3.3, which grows with the log of the scaling."""
     if scaling.attention_factor is not None:
         return scaling.attention_factor
 
@@ -137,10 +137,10 @@ def _yarn_factor(scaling: RopeScaling) -> float:
 
 
 def _longrope(frequencies: Tensor, scaling: RopeScaling, sequence_len: int) -> tuple[Tensor, float]:
-    """LongRoPE (Ding et al. 2024, arXiv:2402.13753), as Phi-3 uses it.
+    """LongRoPE (Ding et al. 2024, arXiv:2402.13753), as used by Phi-3.
 
-    Which set of factors holds is decided once, by the context the model is run with: keys in a
-    cache are rotated already, and cannot change sets when the conversation grows longer.
+    The context that the model runs with selects the short or the long factors, once: keys in the
+    cache are already rotated, and cannot change when the conversation grows.
     """
     long = sequence_len > scaling.original_len
     factors = scaling.long_factors if long else scaling.short_factors

@@ -1,4 +1,4 @@
-"""How many parameters a model has and the memory that it needs, from its configuration alone."""
+"""Computes a model's parameters and memory from its configuration alone."""
 
 from __future__ import annotations
 
@@ -6,16 +6,21 @@ from dataclasses import dataclass
 
 from agentcli.model.config import SMEAR_CHANNELS, VALUE_GATE_CHANNELS, ModelConfig
 
-# Bytes of a parameter. Quantised matrices carry a scale a row, or scale and zero for 32 inputs.
+# Bytes per parameter. int4 has a scale and a zero (2 bytes each) for every 32 inputs; the scale per
+# row of int8 is negligible.
 _WIDTH = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "int8": 1.0, "int4": 0.5 + 4 / 32}
 FORMATS = ("float32", "bfloat16", "int8", "int4")
 
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """``matrices`` are multiplied with, ``head`` as well; ``embedding`` rows are looked up.
+    """A model's parameters by their use.
 
-    A tied ``head`` is 0: it is the embedding.
+    Attributes:
+        embedding: Embeddings, whose rows are looked up.
+        matrices: Matrices of the blocks.
+        head: The head; 0 if it is tied to the embedding.
+        rest: Biases, norms, gates and scalars.
     """
 
     embedding: int
@@ -29,7 +34,7 @@ class Parameters:
 
 
 def parameters(config: ModelConfig) -> Parameters:
-    """The parameters of a model, counted by what they are for."""
+    """Count the parameters of a model."""
     c, layers = config.n_embd, config.n_layer
     q, kv = config.n_head * config.head_dim, config.kv_dim
     mlp = (3 if config.gated else 2) * c * config.n_hidden
@@ -57,9 +62,9 @@ def parameters(config: ModelConfig) -> Parameters:
 
 
 def weight_bytes(config: ModelConfig, form: str) -> int:
-    """Bytes of the weights in one of ``FORMATS``; what is not quantised is in bfloat16.
+    """Return the size of the weights in one of ``FORMATS``, in bytes.
 
-    A tied head is stored once more where matrices are quantised, and stays int8 with int4.
+    If matrices are quantised, the rest is bfloat16, and the head is int8: a copy if it is tied.
     """
     count = parameters(config)
     if form not in ("int8", "int4"):

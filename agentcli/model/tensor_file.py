@@ -1,8 +1,8 @@
-"""safetensors files, read and written: names, shapes and bytes of tensors.
+"""Reads and writes safetensors files.
 
-Eight bytes give the length of a JSON header; the header; the tensors' bytes. Read here rather
-than by the library to copy without a second buffer, to give pages back that are copied, and to
-say exactly what is wrong with a file.
+The format: eight bytes with the length of a JSON header, the header, then the bytes of the tensors.
+Unlike the library, this reader copies without a second buffer, releases copied pages, and reports
+exactly what is wrong with a file.
 """
 
 from __future__ import annotations
@@ -41,32 +41,35 @@ _MAX_HEADER = 100_000_000
 
 
 def read_safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
-    """Each tensor as a view of the mapped file, valid until the next is asked for.
+    """Yield each tensor as a view of the mapped file, valid until the next one is read.
 
-    Raises CheckpointError for a file that is truncated or is no safetensors file.
+    Raises:
+        CheckpointError: the file is truncated or not a safetensors file.
     """
     with path.open("rb") as file:
         header, start = _read_header(path, file.read(8), file)
         size = path.stat().st_size
-        # A private mapping: torch wants writable memory, and nothing is ever written.
+        # A private mapping, because torch requires writable memory; nothing is written to it.
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as mapped:
             entries = sorted(header.items(), key=lambda item: item[1]["data_offsets"])
             for name, entry in entries:
                 tensor, begin, end = _view(path, mapped, size, start, name, entry)
                 yield name, tensor
                 del tensor
-                _give_back(mapped, begin, end)
+                _release_pages(mapped, begin, end)
 
 
 def expand_rows(tensors: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
-    """Matrices stored as int8 (NAME) with a float32 scale a row (NAME.scale) as float32.
+    """Expand matrices stored as int8 (NAME) with a float32 scale per row (NAME.scale) to float32.
 
-    Each is valid until the next is asked for. A matrix may stand before or after its scales.
-    Raises CheckpointError for int8 without scales.
+    Each tensor is valid until the next one is read. A matrix may come before or after its scales.
+
+    Raises:
+        CheckpointError: an int8 matrix has no scales.
     """
     scales: dict[str, Tensor] = {}
-    waiting: dict[str, Tensor] = {}
-    room = torch.empty(0)
+    pending: dict[str, Tensor] = {}
+    buffer = torch.empty(0)
     for name, tensor in tensors:
         owner = name.removesuffix(SCALE)
         if owner != name:
@@ -75,19 +78,19 @@ def expand_rows(tensors: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Te
             yield name, tensor
             continue
         elif name not in scales:
-            waiting[name] = tensor.clone()
+            pending[name] = tensor.clone()
             continue
         else:
-            waiting[name] = tensor
-        matrix = waiting.pop(owner, None)
+            pending[name] = tensor
+        matrix = pending.pop(owner, None)
         if matrix is not None:
-            # One buffer for all: fresh pages would cost more than the product.
-            if room.numel() < matrix.numel():
-                room = torch.empty(matrix.numel())
-            wide = room[: matrix.numel()].view(matrix.shape)
-            yield owner, torch.mul(matrix, scales.pop(owner)[:, None], out=wide)
-    if waiting:
-        raise CheckpointError(f"{', '.join(sorted(waiting)[:3])}: int8 without scales")
+            # Reuse one buffer: allocating fresh pages would cost more than the product.
+            if buffer.numel() < matrix.numel():
+                buffer = torch.empty(matrix.numel())
+            expanded = buffer[: matrix.numel()].view(matrix.shape)
+            yield owner, torch.mul(matrix, scales.pop(owner)[:, None], out=expanded)
+    if pending:
+        raise CheckpointError(f"{', '.join(sorted(pending)[:3])}: int8 without scales")
 
 
 def _read_header(path: Path, length: bytes, file: Any) -> tuple[dict[str, Any], int]:
@@ -126,22 +129,22 @@ def _view(
         raise CheckpointError(f"{path}: {name} has {end - begin} bytes, its shape says otherwise")
     if count == 0:
         return torch.empty(entry["shape"], dtype=dtype), begin, end
-    if begin % dtype.itemsize:  # never so in files of the library, but the format allows it
+    if begin % dtype.itemsize:  # the library never writes such files, but the format allows them
         data = torch.frombuffer(bytearray(mapped[begin:end]), dtype=dtype)
     else:
         data = torch.frombuffer(mapped, dtype=dtype, count=count, offset=begin)
     return data.view(entry["shape"]), begin, end
 
 
-def _give_back(mapped: mmap.mmap, begin: int, end: int) -> None:
-    """Lets the kernel drop pages that are copied; they would count as this process's memory."""
+def _release_pages(mapped: mmap.mmap, begin: int, end: int) -> None:
+    """Let the kernel drop copied pages, which would count as this process's memory."""
     first = begin - begin % mmap.PAGESIZE
     with suppress(AttributeError, OSError, ValueError):  # not every system has madvise
         mapped.madvise(mmap.MADV_DONTNEED, first, end - first)
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Writes beside the target first, so that a broken write leaves no half file."""
+    """Write a file atomically: an interrupted write does not touch ``path``."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for name, tensor in tensors.items():
