@@ -1,8 +1,8 @@
-"""Folders as Hugging Face's families have them: tiny random models with templates in their form.
+"""Model folders in Hugging Face's format: tiny random models with templates of several families.
 
-The templates are written here after the families' documented formats, with the turns of phrase
-that make templates hard: trimmed text, thinking that is dropped, roles that must alternate, ids of
-nine characters, a date, a system message that is put elsewhere.
+The templates are written from the documented formats of the families. They contain what makes real
+templates hard: trimmed text, dropped thinking, roles that must alternate, call ids of nine
+characters, a date, and a system message that moves elsewhere.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ HERMES = """\
 {%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}
 """
 
-# As Hermes', but thinking before the last question is dropped.
+# Like Hermes, but thinking before the last question is dropped.
 QWEN3 = HERMES.replace(
     "{%- for message in messages %}",
     """\
@@ -71,7 +71,7 @@ QWEN3 = HERMES.replace(
 {%- endgeneration %}""",
 )
 
-# Calls as tags, in which text stands as it is.
+# Calls are written as tags with unescaped text.
 _HERMES_CALL = """\
 {{- '<tool_call>\\n{"name": "' + call.function.name + '", "arguments": ' }}
 {{- call.function.arguments | tojson }}{{- '}\\n</tool_call>' }}
@@ -120,7 +120,7 @@ LLAMA3 = """\
 {%- endif %}
 """
 
-# The system message goes into the last question; calls are a list, with ids.
+# The system message moves into the last question; calls are a list with ids.
 MISTRAL = """\
 {%- if messages[0].role == 'system' %}
 {%- set system_message = messages[0].content %}{%- set messages = messages[1:] %}
@@ -169,7 +169,7 @@ MISTRAL_ARGS = """\
 {%- endfor %}
 """
 
-# No system message, no tools, and roles that alternate.
+# No system message, no tools, and roles must alternate.
 GEMMA = """\
 {{ bos_token }}
 {%- if messages[0]['role'] == 'system' %}{{ raise_exception('No system role') }}{% endif %}
@@ -186,7 +186,7 @@ GEMMA = """\
 
 @dataclass(frozen=True)
 class Kind:
-    """A family: its template, its control tokens, and what ends its turns."""
+    """A family: its template, its control tokens, and the token that ends a turn."""
 
     name: str
     model: str
@@ -225,7 +225,7 @@ KINDS = {
 
 
 def make_folder(name: str, folder: Path, *, context: int = 8192, seed: int = 0) -> Path:
-    """A whole model folder: random weights, a byte tokenizer with a few merges, the template."""
+    """Make a model folder: random weights, a byte tokenizer with a few merges, and the template."""
     kind = KINDS[name]
     special = ["<pad>", "<s>", "</s>", *kind.special]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -233,7 +233,7 @@ def make_folder(name: str, folder: Path, *, context: int = 8192, seed: int = 0) 
     merges = [("h", "e"), ("l", "l"), ("he", "ll"), ("hell", "o"), ("Ġ", "w"), ('"', ":"),
               ('":', "Ġ"), ('":Ġ', '"'), ('"', "}"), (",", "Ġ"), ("{", '"')]  # fmt: skip
     opens = next((mark for mark in ("<tool_call>", "[TOOL_CALLS]") if mark in special), "")
-    if not opens and name != "llama3":  # a mark that is plain text, yet one token
+    if not opens and name != "llama3":  # plain text, but one token
         opens = "<tool_call>"
         merges += [(opens[:n], opens[n]) for n in range(1, len(opens))]
     value_end = "Ċ</parameter>" if name == "qwen_coder" else ""
@@ -252,7 +252,7 @@ def make_folder(name: str, folder: Path, *, context: int = 8192, seed: int = 0) 
         "eos_token": kind.end,
         "pad_token": "<pad>",
     }
-    if name.startswith("mistral"):  # older folders keep the template among the settings
+    if name.startswith("mistral"):  # older folders keep the template here
         settings["chat_template"] = kind.template
     else:
         (folder / "chat_template.jinja").write_text(kind.template)
@@ -286,9 +286,9 @@ def make_folder(name: str, folder: Path, *, context: int = 8192, seed: int = 0) 
 
 @torch.no_grad()
 def _prefer(model: Any, tokens: list[int]) -> None:
-    """Make some tokens likelier everywhere, so that random answers call tools and come to an end.
+    """Make some tokens more likely everywhere, so that random answers call tools and end.
 
-    One channel of the stream is the same after every token; the head reads it.
+    One channel of the residual stream is made the same after every token, and the head reads it.
     """
     model.get_input_embeddings().weight[:, 0] = 0.5
     seen: Any = model.model(torch.arange(3, 35)[None]).last_hidden_state[..., 0].mean()

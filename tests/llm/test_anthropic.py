@@ -1,4 +1,4 @@
-"""What is particular to the Messages API."""
+"""Behaviour specific to the Anthropic Messages API."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""StreamFold: the whole answer is the fold of its stream, however the stream was cut up."""
+"""StreamFold: folding a stream gives the whole answer, however the stream is split."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_a_stream_without_its_end_mark_is_broken() -> None:
 
 
 class Recorded:
-    """A client that says the same every time."""
+    """A client that always streams the same answer."""
 
     info = ModelInfo("recorded", "test")
 

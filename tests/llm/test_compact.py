@@ -1,4 +1,4 @@
-"""What a small model reads of the tools' results."""
+"""Shortened tool results for small models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which counts of tokens are believed."""
+"""Which token counts from providers are trusted."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""docs/providers.md says what is true."""
+"""docs/providers.md matches the code."""
 
 from __future__ import annotations
 

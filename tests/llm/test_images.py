@@ -1,4 +1,4 @@
-"""A task's images on the three wires, whole: bytes in base64 under the type that they are."""
+"""Images of a task on the three wires: sent in full, in base64, with the right media type."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ async def test_the_images_of_a_task(
         client = client_of(ModelInfo("m", "openai", images=True), "sk", server.url)
         agent = Agent(client)
         await agent.start(task.instruction, images=images).result()
-        await agent.start("Sure?").result()  # a later turn still shows them
+        await agent.start("Sure?").result()  # later turns still contain them
         await client.aclose()
         assert server.faults == []
     first, second = (request.json for request in server.requests)

@@ -1,4 +1,4 @@
-"""Where keys come from, with real commands and a keyring that is a file."""
+"""Sources of API keys, with real commands and a keyring stored in a file."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_what_gives_no_key_says_why(chosen: ProviderSettings, complaint: str) ->
 
 
 class FileKeyring(keyring.backend.KeyringBackend):
-    """Keeps passwords in a file."""
+    """A keyring backend that stores passwords in a file."""
 
     priority = 1
 

@@ -1,4 +1,4 @@
-"""The embedded model as an LLM client: what is sent, reused, streamed, and what happens to it."""
+"""The embedded model as an LLM client: requests, reuse, streaming and failures."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ async def test_a_call_streams_and_the_next_turn_reuses_it(client: LocalClient) -
     async with aclosing(client.stream(first)) as stream:  # type: ignore[type-var]
         events = [event async for event in stream]
     counts = [event.usage.output_tokens for event in events if isinstance(event, UsageDelta)]
-    assert counts[0] == 1 and counts == sorted(counts)  # told as it decodes, and at the end
+    assert counts[0] == 1 and counts == sorted(counts)  # reported during decoding and at the end
     assert isinstance(events[-2], UsageDelta)
     assert events[-1] == Finished(FinishReason.TOOL_CALLS)
     answer = await chat(client, first)

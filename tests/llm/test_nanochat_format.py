@@ -1,4 +1,4 @@
-"""The embedded model's grammar: what is rendered is read back, token by token."""
+"""The embedded model's chat format: rendered messages parse back, token by token."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from agentcli.messages import (
 
 
 class Bytes:
-    """The smallest codec: a token a byte, the special tokens after them."""
+    """A minimal codec: one token per byte, followed by the special tokens."""
 
     def encode(self, text: str) -> list[int]:
         return list(text.encode())
@@ -198,7 +198,7 @@ def test_ordinary_text_is_never_a_mark() -> None:
 
 def test_a_system_message_without_marks_of_its_own() -> None:
     class Nine(Bytes):
-        """nanochat's own nine special tokens."""
+        """A codec with nanochat's nine special tokens."""
 
         def special_id(self, text: str) -> int:
             return 256 + SPECIAL_TOKENS[:9].index(text)

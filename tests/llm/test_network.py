@@ -1,4 +1,4 @@
-"""Addresses and proxies: the table in docs/providers.md."""
+"""Network errors and proxies, as in the table in docs/providers.md."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def fault(wire: str, url: str) -> ProviderError:
 
 @asynccontextmanager
 async def answering(said: bytes, host: str = "127.0.0.1") -> AsyncIterator[int]:
-    """Whoever connects is told this as soon as it says something; yields the port."""
+    """Run a server that answers the first bytes of any client with ``said``; yield its port."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(100)
@@ -69,7 +69,7 @@ async def answering(said: bytes, host: str = "127.0.0.1") -> AsyncIterator[int]:
 
 @pytest.fixture
 def dead_port() -> int:
-    """A port that nobody listens at."""
+    """A port on which nothing listens."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         return int(held.getsockname()[1])
@@ -100,7 +100,7 @@ async def test_https_to_plain_http(wire: str) -> None:
 
 @every_wire
 async def test_http_to_tls(wire: str) -> None:
-    async with answering(b"\x15\x03\x01\x00\x02\x02\x46") as port:  # the alert of a TLS server
+    async with answering(b"\x15\x03\x01\x00\x02\x02\x46") as port:  # a TLS alert
         error = await fault(wire, f"http://127.0.0.1:{port}/v1")
     assert isinstance(error, ConnectError) and "http or https" in error.line()
 

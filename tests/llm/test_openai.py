@@ -119,7 +119,7 @@ async def test_split_at_every_byte_boundary(sample: str) -> None:
     reply = SAMPLES[sample]
     whole = wire_bytes(reply)
     want = without_ids(await answer(reply))
-    # One byte a piece is a split at every boundary; two pieces leave whole lines in each.
+    # Small pieces split at every boundary; two large pieces also leave whole lines in each.
     replies = [dataclasses.replace(reply, split=size) for size in (1, 2, 3)]
     replies += [dataclasses.replace(reply, split=(at,)) for at in range(1, len(whole), 3)]
     async with ScriptedServer(replies) as server:
@@ -222,7 +222,7 @@ async def test_request_as_it_is_sent() -> None:
     assert roles == ["system", "user", "system", "assistant", "tool", "user"]
     assert [m["content"] for m in body["messages"]][3:] == ["", "", "invalid ? text"]
     assert body["messages"][1]["content"][1]["image_url"]["url"] == "data:image/png;base64,iVBORw=="
-    # Many servers take the arguments apart, and fail at what is no JSON object.
+    # Many servers parse the arguments, and fail unless they are a JSON object.
     arguments = body["messages"][3]["tool_calls"][0]["function"]["arguments"]
     assert json.loads(arguments) == {"INVALID_JSON": '{"path": "a"'}
     assert body["tools"][0]["function"]["name"] == "read_file"
@@ -245,7 +245,7 @@ async def test_reasoning_goes_back_where_the_server_wants_it() -> None:
 
 @pytest.mark.parametrize("streaming", [True, False])
 async def test_what_a_provider_wants_back_unread(streaming: bool) -> None:
-    """Gemini signs calls; OpenRouter gives its reasoning in details."""
+    """Gemini's call signatures and OpenRouter's reasoning details must be sent back unchanged."""
     extra = {"google": {"thought_signature": "sig"}}
     calls = [
         piece("a", "{}", id="1", index=0, extra_content=extra),
@@ -601,7 +601,7 @@ async def test_connection_survives_faults_and_cancellation() -> None:
         assert (await chat(client, ask())).message.text == "a"
         assert (await chat(client, ask())).message.text == "b"
         await client.aclose()
-        assert s.connections == 2  # the cancelled one cannot be used again
+        assert s.connections == 2  # the cancelled connection cannot be reused
 
 
 async def test_leaving_a_stream_early_closes_it() -> None:
@@ -614,7 +614,7 @@ async def test_leaving_a_stream_early_closes_it() -> None:
                 break
         await stream.aclose()  # type: ignore[attr-defined]
         assert (await chat(client, ask())).message.text == "next"
-        assert server.connections == 2  # the one that was left cannot be used again
+        assert server.connections == 2  # the first connection cannot be reused
         await client.aclose()
 
 

@@ -1,4 +1,4 @@
-"""What is particular to the Responses API."""
+"""Behaviour specific to the OpenAI Responses API."""
 
 from __future__ import annotations
 

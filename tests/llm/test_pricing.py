@@ -1,4 +1,4 @@
-"""Costs of model calls."""
+"""The cost of model calls."""
 
 from __future__ import annotations
 
@@ -76,6 +76,6 @@ def test_what_is_known_already_is_not_looked_up() -> None:
     ],
 )  # fmt: skip
 def test_the_own_table_agrees_with_them(model: str, provider: str) -> None:
-    """A window that is taken for larger than it is costs a refused request."""
+    """Overestimating a context window would lead to rejected requests."""
     known = in_tables(ModelInfo(model, provider, priced_by=provider))
     assert context_window(model) == known is not None

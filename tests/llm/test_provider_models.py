@@ -1,4 +1,4 @@
-"""What ``models list`` says of providers."""
+"""Providers in the output of ``models list``."""
 
 from __future__ import annotations
 

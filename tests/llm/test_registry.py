@@ -1,4 +1,4 @@
-"""From names to clients, without a network."""
+"""Making clients from model names, without a network."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_default_model(keys: set[str], name: str) -> None:
 
 def test_embedded_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    monkeypatch.setitem(sys.modules, "agentcli.llm.local", None)  # its import fails as well
+    monkeypatch.setitem(sys.modules, "agentcli.llm.local", None)  # makes its import fail
     with pytest.raises(ConfigError, match="the extra 'local'") as caught:
         connect("embedded", settings(), {})
     assert caught.value.exit_code == 2

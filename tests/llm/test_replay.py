@@ -1,4 +1,4 @@
-"""Recorded answers played back."""
+"""Playing back recorded answers."""
 
 from __future__ import annotations
 

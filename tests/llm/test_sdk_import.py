@@ -1,4 +1,4 @@
-"""SDKs are imported in part, and nothing of them is missing."""
+"""SDKs are imported lazily, yet all of their names work."""
 
 import importlib
 import subprocess

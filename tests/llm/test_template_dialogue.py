@@ -1,5 +1,6 @@
-"""Models of several families as LLM clients: random ones, so that only the grammar makes calls
-valid, and only the log keeps what they said."""
+"""Models of several families as LLM clients.
+
+The models have random weights, so that valid calls can come only from the grammar."""
 
 from __future__ import annotations
 
@@ -108,7 +109,7 @@ async def test_a_turn_goes_on_where_the_last_ended(client: LocalClient) -> None:
 
 
 def _check_reuse(client: LocalClient) -> None:
-    """All that was held served again, or it is said why not."""
+    """The whole cached prompt was reused, or the client says why not."""
     reuse = client.reuse
     assert reuse.held > 0
     assert reuse.why or reuse.reused >= reuse.held - 1
@@ -120,7 +121,7 @@ async def test_an_answer_goes_back_as_the_tokens_that_were_said(client: LocalCli
     again = replace(request, messages=(*QUESTION, answer.message, user("and?")))
     prompt = client._prompt(again)
     said = [tokens for _, tokens in prompt.pieces][1:2]
-    if not said:  # the template trims, moves or drops something: then it says so
+    if not said:  # the template trims, moves or drops text
         assert prompt.rewritten
         return
     at = len(prompt.pieces[0][1])

@@ -1,4 +1,4 @@
-"""Chat templates: the tokens that transformers makes, and none that a message could smuggle in."""
+"""Chat templates: the same tokens as transformers, and none injected by a message."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def template(folder: Path) -> ChatTemplate:
 @pytest.mark.parametrize("answer", [True, False])
 def test_the_tokens_of_transformers(folders: dict[str, Path], kind: str, answer: bool) -> None:
     ours = template(folders[kind])
-    # By its own class: AutoTokenizer puts a family's usual pattern in place of the file's.
+    # AutoTokenizer would replace the pattern in the file by the usual one of the family.
     oracle: Any = transformers.PreTrainedTokenizerFast.from_pretrained(folders[kind])
     compared = 0
     for messages in CONVERSATIONS.values():

@@ -1,4 +1,4 @@
-"""Tool calls in text: four forms, the ways in which models miss them, and what is no call."""
+"""Tool calls in text: four forms, the mistakes that models make, and text that is no call."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TOOLS = (
 
 
 def calls(form: Form, text: str) -> list[tuple[str, Any]]:
-    """(name, arguments), with arguments that are no JSON as they are."""
+    """The name and arguments of each call; arguments that are not JSON stay text."""
     found = []
     for call in parse(form, text, TOOLS).calls:
         try:
@@ -125,7 +125,7 @@ CUT: dict[Form, list[tuple[str, list[tuple[str, Any]]]]] = {
     ],
     "function": [('```call\nread_file(path="a.py"', READ), ('read_file(path="a.py"\n', READ)],
 }
-"""Only not closed: these are recovered."""
+"""Calls that are only unclosed are recovered."""
 
 BROKEN: dict[Form, str] = {
     "react": 'Action: write_file\nAction Input: {"path": "a.py", "content": "half of',
@@ -133,7 +133,7 @@ BROKEN: dict[Form, str] = {
     "xml": '<tool name="write_file"><path>a.py</path><content>half of',
     "function": '```call\nwrite_file(path="a.py", content="half of',
 }
-"""A value is cut: nobody knows the rest, so that nothing may be written."""
+"""Calls with a truncated value are rejected, because writing half a file would be wrong."""
 
 PROSE: dict[Form, list[str]] = {
     "react": ["The action is done.", "Use `Action` for it"],

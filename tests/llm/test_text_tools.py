@@ -1,4 +1,4 @@
-"""Whole runs with models that call tools by text: over the kernel and a real server."""
+"""Whole runs with models that call tools in text, with the kernel and an HTTP server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Counting: exact where it can be, an estimate that the provider's own count corrects elsewhere."""
+"""Counting tokens: exactly if possible, else by an estimate calibrated with provider counts."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_vocabulary_of(model: str, name: str | None) -> None:
 
 
 def test_tokens_are_not_a_quarter_of_the_length() -> None:
-    """The defect of the reference: length / 4, which is off by far for other scripts than Latin."""
+    """The reference used length / 4, which is far off for non-Latin scripts."""
     meter = Meter("gpt-6.2-sol")
     meter.sharpen()
     japanese = "東京都の天気予報を確認してください。" * 50
@@ -126,7 +126,7 @@ async def test_the_best_count_of_an_openai_model_is_by_its_vocabulary() -> None:
         best = await client.count_tokens(ChatRequest((user(CODE),)), exact=True)
         own = len(vocabulary("o200k_base").encode_ordinary(CODE))
         assert own <= best.tokens <= own + 8 and rough.tokens != best.tokens
-        assert not best.exact  # the provider's marks around it are not known
+        assert not best.exact  # the provider's control tokens are unknown
         assert client.size_of(user(CODE)) == best.tokens
         await client.aclose()
         assert server.requests == []

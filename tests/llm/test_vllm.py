@@ -1,4 +1,4 @@
-"""What vLLM's server sends and takes, over real HTTP: its streams, its errors, our requests."""
+"""vLLM's server over HTTP: its streams, its errors, and the requests it accepts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ READ = ToolDefinition(
 
 
 def chunk(delta: dict[str, Any] | None, finish: str | None = None, **more: Any) -> bytes:
-    """One event as its chat endpoint writes it; without a delta the last one, with the usage."""
+    """An event of vLLM's chat endpoint; without a delta, the final one with the usage."""
     choice = {
         "index": 0,
         "delta": delta,
@@ -66,7 +66,7 @@ def client_of(server: ScriptedServer, window: int | None = None) -> OpenAIChat:
     return OpenAIChat(info, "", server.url, reasoning_field="reasoning_content")
 
 
-@pytest.mark.parametrize("reasoning", ["reasoning", "reasoning_content"])  # newer, older
+@pytest.mark.parametrize("reasoning", ["reasoning", "reasoning_content"])  # new, old
 async def test_a_thought_and_a_call_in_pieces(reasoning: str) -> None:
     body = stream(
         called(name="read_file"),

@@ -1,4 +1,4 @@
-"""The window of a small model: oldest results go first, and only as many as must."""
+"""Fitting a conversation into a small window: the oldest results go first, as few as possible."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_the_oldest_go_first_and_some_room_is_made() -> None:
     shown, short = run(messages, 1500)
     assert contents(shown) == [LEFT_OUT, LEFT_OUT, "x" * 10, "x" * 10]
     assert short == {2, 4}
-    assert messages[2].result.content == "x" * 400  # nothing was changed in place
+    assert messages[2].result.content == "x" * 400  # the input is unchanged
 
 
 def test_what_is_short_stays_short_as_the_conversation_grows() -> None:
@@ -45,7 +45,7 @@ def test_what_is_short_stays_short_as_the_conversation_grows() -> None:
     longer = conversation(400, 400, 100, 50)
     again, still = run(longer, 700, short)
     assert still == short == {2}
-    assert again[: len(shown)] == shown  # a cache that holds it can be extended
+    assert again[: len(shown)] == shown  # so a cache can be extended
 
 
 def test_the_newest_go_only_when_nothing_else_is_left() -> None:

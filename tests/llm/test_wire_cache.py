@@ -1,4 +1,4 @@
-"""What is encoded, and how often."""
+"""Each message is encoded for the wire only once."""
 
 from __future__ import annotations
 

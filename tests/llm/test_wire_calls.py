@@ -1,4 +1,4 @@
-"""Calls go back in a form that every provider takes."""
+"""Calls are sent back in a form that every provider accepts."""
 
 from __future__ import annotations
 

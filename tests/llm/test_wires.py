@@ -1,4 +1,4 @@
-"""What holds on every wire, over real HTTP."""
+"""Behaviour common to all wires, over HTTP."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ async def answer(
 
 
 def plain(response: ChatResponse) -> ChatResponse:
-    """The same answer without what differs from call to call."""
+    """The answer without the parts that differ from call to call."""
     parts: list[Part] = []
     for part in response.message.parts:
         if isinstance(part, ToolCall):
@@ -157,7 +157,7 @@ async def test_split_at_byte_boundaries(wire: str) -> None:
 
 async def malformed(wire: str, raw: str) -> str:
     response = await answer(wire, Reply(calls=[("a", raw)]))
-    # A history with such a call must be one that the service takes.
+    # The service must accept a history with such a call.
     result = tool(ToolResult(response.message.calls[0].id, "a", "error: ...", Outcome.ERROR))
     await answer(wire, Reply(text="ok"), ask(user("x"), response.message, result))
     return response.message.calls[0].arguments
@@ -190,7 +190,7 @@ HISTORY = (
 
 @every_wire
 async def test_any_history_is_taken(wire: str) -> None:
-    """The scripted server refuses what the service would."""
+    """The scripted server rejects whatever the real service would."""
     assert (await answer(wire, Reply(text="ok"), ask(*HISTORY))).message.text == "ok"
 
 
@@ -212,7 +212,7 @@ async def test_requests_extend_each_other_on_one_connection(wire: str) -> None:
 
 
 def prefix_of(body: dict[str, Any]) -> list[Any]:
-    """All that a cache may extend, in its order, without cache marks."""
+    """The parts of a request in the order of the prompt cache, without cache marks."""
     unmarked = json.loads(json.dumps(body), object_hook=_without_mark)
     turns = unmarked.get("messages") or unmarked.get("input")
     flat: list[Any] = [unmarked["tools"], unmarked.get("system")]
@@ -285,7 +285,7 @@ async def test_faults(wire: str, case: str, streaming: bool) -> None:
 
 
 def cuts(wire: str, reply: Reply) -> int:
-    """Where the last piece of content ends and the closing events begin."""
+    """The offset where the content ends and the closing events begin."""
     found = wire_of(PATHS[wire])
     assert found is not None
     body = found.stream(reply, {"model": "m"})

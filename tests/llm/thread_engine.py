@@ -1,4 +1,4 @@
-"""The engine in a thread: the same host behind the same socket, without starting Python."""
+"""The engine in a thread: the same host and socket, without the cost of a new process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from agentcli.llm.engine import EngineProcess
 
 
 class ThreadEngine(EngineProcess):
-    """An ``EngineProcess`` that starts no process."""
+    """An ``EngineProcess`` that runs in a thread."""
 
     async def _start(self) -> None:
         ours, theirs = socket.socketpair()
