@@ -1,4 +1,4 @@
-"""Tiny models gain nothing from a second thread, and lose much when cores are shared."""
+"""Run the tests with one thread: more do not help tiny models, and hurt if cores are shared."""
 
 from __future__ import annotations
 

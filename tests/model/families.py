@@ -1,4 +1,4 @@
-"""Tiny random models of every family, made with transformers, which is the oracle."""
+"""Tiny random models of every family, made with transformers, which serves as the oracle."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LLAMA3_ROPE = {
 
 @dataclass(frozen=True)
 class Case:
-    """``settings`` go to transformers' config; ``rewrite`` then changes config.json."""
+    """A model. ``settings`` go to transformers' config; ``rewrite`` then changes config.json."""
 
     name: str
     kind: str
@@ -132,7 +132,7 @@ CASES = [
 
 
 def make_oracle(case: Case, seed: int = 0) -> Any:
-    """A transformers model whose weights are large enough for every term to show."""
+    """A transformers model with weights large enough for every term to matter."""
     torch.manual_seed(seed)
     auto: Any = transformers.AutoModelForCausalLM
     model = auto.from_config(case.config(), attn_implementation="eager", dtype=torch.float32)
@@ -145,7 +145,7 @@ def make_oracle(case: Case, seed: int = 0) -> Any:
 
 
 def save_oracle(case: Case, model: Any, folder: Path, **options: Any) -> None:
-    """A Hugging Face folder with a byte-level tokenizer."""
+    """Save a model as a Hugging Face folder with a byte-level tokenizer."""
     model.save_pretrained(folder, **options)
     file = folder / "config.json"
     config = json.loads(file.read_text())
@@ -156,7 +156,7 @@ def save_oracle(case: Case, model: Any, folder: Path, **options: Any) -> None:
 
 
 def save_tokenizer(folder: Path) -> None:
-    """Ids 0..2 are special, then the 256 bytes, then a few merges."""
+    """Save a tokenizer: ids 0 to 2 are special, then the 256 bytes, then a few merges."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     special = ["<pad>", "<s>", "</s>"]
     vocab = {token: i for i, token in enumerate([*special, *alphabet])}

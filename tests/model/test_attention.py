@@ -1,4 +1,4 @@
-"""Every path of ``attend`` against scores written out in float64."""
+"""Every path of ``attend`` against a plain float64 implementation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from agentcli.model.kv_cache import Span
 def naive(
     q: Tensor, k: Tensor, v: Tensor, first: list[int], window: int | None, softcap: float
 ) -> Tensor:
-    """Query t of row b stands at position first[b] + t."""
+    """Attention in float64; query t of row b is at position first[b] + t."""
     out = torch.zeros_like(q, dtype=torch.float64)
     group = q.shape[2] // k.shape[2]
     for b in range(q.shape[0]):
@@ -66,7 +66,7 @@ def test_rows_at_different_positions(window: int | None, n_query: int) -> None:
 
 @pytest.mark.parametrize(("n_query", "n_key"), [(64, 64), (50, 70), (33, 90)])
 def test_long_prompt_in_bands(n_query: int, n_key: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A window far shorter than the prompt goes block by block."""
+    """If the window is much shorter than the prompt, attention is computed in blocks."""
     monkeypatch.setattr(attention, "QUERY_BLOCK", 8)
     q, k, v = tensors(1, n_query, n_key, 4, 2)
     span = Span(n_key - n_query, n_query)
@@ -88,7 +88,7 @@ def test_forced_flash_that_cannot_run_is_an_error() -> None:
     q, k, v = tensors(1, 2, 2, 4, 2)
     with backend("flash"), pytest.raises(ModelError, match="flash-attn"):
         attend(q, k, v, Span(0, 2), scale=1.0)
-    attend(q, k, v, Span(0, 2), scale=1.0)  # the override ended with its block
+    attend(q, k, v, Span(0, 2), scale=1.0)  # the override applies only inside the block
 
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

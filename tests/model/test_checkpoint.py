@@ -1,4 +1,4 @@
-"""Files in, files out: three formats, exact errors, bounded memory."""
+"""Loading and saving checkpoints: three formats, precise errors, bounded memory."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def test_own_format_keeps_every_bit(case: Case, tmp_path: Path) -> None:
 
 
 def test_multimodal_wrapper(folder: Path) -> None:
-    """Gemma 3 style: settings one level down, names with a prefix, other modalities beside."""
+    """As in Gemma 3: nested settings, prefixed names, and weights of other modalities."""
     expected = load_model(folder).model(random_tokens(1, 20))
     file = folder / "config.json"
     text = json.loads(file.read_text())
@@ -200,7 +200,7 @@ def nanochat_settings(config: ModelConfig) -> dict[str, Any]:
 
 
 def save_nanochat(folder: Path, model: GPT, step: int, **changes: Any) -> Path:
-    """As nanochat saves a model trained under torch.compile."""
+    """Save as nanochat does for a model trained under torch.compile."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {f"_orig_mod.{name}": tensor for name, tensor in model.state_dict().items()}
     torch.save(state, folder / f"model_{step:06d}.pt")
@@ -222,7 +222,7 @@ def config_for_tokenizer() -> ModelConfig:
 
 
 def test_nanochat_folder(base: Path) -> None:
-    """The most trained kind, the largest tag, the last step."""
+    """Loads the most trained kind, the largest tag and the last step."""
     wanted = make_model(config_for_tokenizer())
     other = make_model(make_config(n_layer=1, vocab_size=271), seed=9)
     save_nanochat(base / "base_checkpoints" / "d5", other, 9000)
@@ -239,7 +239,7 @@ def test_nanochat_folder(base: Path) -> None:
 
 
 def test_old_nanochat_files(base: Path) -> None:
-    """Without a window pattern and residual scalars they mean full context and neutral terms."""
+    """Old files without window pattern and residual scalars get full context and neutral terms."""
     model = make_model(config_for_tokenizer())
     with torch.no_grad():
         model.resid_lambdas.fill_(1)
@@ -309,11 +309,11 @@ print((peak - before) * 1024 / size)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss and madvise as on Linux")
 def test_peak_memory(tmp_path: Path) -> None:
-    """Loading 130 MB takes at most 1.2 times that, though the file is mapped as well."""
+    """Loading 130 MB takes at most 1.2 times as much memory, although the file is mapped too."""
     big = Case("big", "Llama", {"hidden_size": 512, "intermediate_size": 2048,
                                 "num_hidden_layers": 16})  # fmt: skip
     auto: Any = transformers.AutoModelForCausalLM
-    with torch.device("meta"):  # only the size matters: to draw 65 million numbers takes seconds
+    with torch.device("meta"):  # real random weights take seconds to draw
         model = auto.from_config(big.config(), dtype=torch.bfloat16)
     save_oracle(big, model.to_empty(device="cpu"), tmp_path)
     done = subprocess.run(

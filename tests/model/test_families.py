@@ -1,4 +1,4 @@
-"""Logits and greedy continuations equal to transformers, for every family."""
+"""For every family, logits and greedy continuations equal those of transformers."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from agentcli.model.attention import backend
 from agentcli.model.checkpoint import LoadedModel, load_model
 from tests.model.families import CASES, Case, make_oracle, near, random_tokens, save_oracle
 
-LENGTH = 40  # several times the windows
+LENGTH = 40  # several attention windows
 
 
 class Pair:
-    """The oracle and our model of the same folder, with the oracle's logits (2, T, V)."""
+    """The oracle and our model from the same folder, with the oracle's logits (2, T, V)."""
 
     def __init__(self, case: Case, folder: Path) -> None:
         self.case, self.folder = case, folder
@@ -60,7 +60,7 @@ def test_in_pieces(pair: Pair, pieces: list[int]) -> None:
 
 
 def test_rows_of_different_lengths(pair: Pair) -> None:
-    """Their batch is padded on the left, ours on the right; then one step each."""
+    """The oracle's batch is padded on the left, ours on the right; then both make one step."""
     short, long = LENGTH - 17, LENGTH - 1
     padded = torch.zeros(2, long, dtype=torch.long)
     padded[0, -short:] = pair.tokens[0, :short]
@@ -103,7 +103,7 @@ def test_unfused_weights(pair: Pair) -> None:
 
 
 def test_bfloat16(pair: Pair, tmp_path: Path) -> None:
-    """Files in bfloat16, sharded: within rounding of the float32 logits, as theirs is."""
+    """Sharded bfloat16 files: logits are within rounding of the float32 ones, like the oracle's."""
     oracle: Any = make_oracle(pair.case).to(torch.bfloat16)
     save_oracle(pair.case, oracle, tmp_path, max_shard_size="40KB")
     assert len(list(tmp_path.glob("*.safetensors"))) > 1

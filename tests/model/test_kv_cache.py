@@ -82,7 +82,7 @@ def test_fork_lives_by_itself(model: GPT, tokens: Tensor, whole: Tensor) -> None
     cache = model.new_cache()
     model(tokens[:1, :100], cache)
     rows = cache.fork(3)
-    model(tokens[1:2, :50], cache)  # the original goes elsewhere
+    model(tokens[1:2, :50], cache)  # the original continues differently
     logits = model(tokens[:1, 100:120].expand(3, -1), rows)
     for row in range(3):
         near(logits[row], whole[0, 100:120], 1e-3)
@@ -144,4 +144,4 @@ def test_no_room_is_a_clear_error(model: GPT) -> None:
     with pytest.raises(ModelError, match=r"no room for .* GB of keys and values"):
         cache.reserve(1 << 45)
     assert cache.lengths == [10]
-    model(torch.arange(10)[None], cache)  # and the cache lives on
+    model(torch.arange(10)[None], cache)  # the cache still works

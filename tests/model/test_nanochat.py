@@ -1,4 +1,4 @@
-"""nanochat's architecture against a plain float64 rendering of its equations."""
+"""nanochat's architecture against a plain float64 implementation of its equations."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def make_config(**changes: object) -> ModelConfig:
 
 
 def make_model(config: ModelConfig, seed: int = 0) -> GPT:
-    """Random weights with nothing zero or neutral, so that each term shows in the logits."""
+    """A model without zero or neutral weights, so that every term affects the logits."""
     model = GPT(config)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -43,7 +43,7 @@ def make_model(config: ModelConfig, seed: int = 0) -> GPT:
 
 
 def reference_logits(model: GPT, tokens: list[int]) -> Tensor:
-    """The equations, one position after another, in float64: (T, vocab)."""
+    """Logits (T, vocab) from the equations in float64, one position after another."""
     c = model.config
     w = {name: p.detach().double() for name, p in model.state_dict().items()}
     eps = 2.0**-23
@@ -109,7 +109,7 @@ def reference_logits(model: GPT, tokens: list[int]) -> Tensor:
 
 @pytest.fixture(scope="module")
 def case() -> tuple[GPT, Tensor, Tensor]:
-    """Model, tokens (1, 150) longer than the short window of 128, logits (150, vocab)."""
+    """A model, tokens (1, 150) beyond the short window of 128, and logits (150, vocab)."""
     model = make_model(make_config())
     tokens = torch.randint(0, VOCAB, (1, 150), generator=torch.Generator().manual_seed(1))
     return model, tokens, reference_logits(model, tokens[0].tolist())
@@ -121,7 +121,7 @@ def test_float64_logits_equal_the_equations(case: tuple[GPT, Tensor, Tensor]) ->
     wide.load_state_dict(model.state_dict())
     logits = wide(tokens)[0]
     assert logits.dtype == torch.float64
-    assert expected.std() > 1  # else closeness would mean little
+    assert expected.std() > 1  # else small differences prove little
     torch.testing.assert_close(logits, expected, rtol=0, atol=2e-5)
 
 
@@ -134,7 +134,7 @@ def test_float32_logits_equal_the_equations(case: tuple[GPT, Tensor, Tensor]) ->
 def test_cache_in_pieces_equals_the_equations(
     case: tuple[GPT, Tensor, Tensor], pieces: list[int]
 ) -> None:
-    """A later prefill on a live cache is right by the smear term, too."""
+    """The smear term is also right for a later prefill into a used cache."""
     model, tokens, expected = case
     cache = model.new_cache()
     with torch.no_grad():
@@ -148,7 +148,7 @@ def test_truncation_restores_the_smear(case: tuple[GPT, Tensor, Tensor]) -> None
     cache = model.new_cache()
     with torch.no_grad():
         model(tokens[:, :90], cache)
-        model(torch.full((1, 30), 7), cache)  # a turn that is taken back
+        model(torch.full((1, 30), 7), cache)  # a turn that is undone
         cache.truncate(90)
         logits = model(tokens[:, 90:], cache)[0].double()
     torch.testing.assert_close(logits, expected[90:], rtol=0, atol=1e-3)
@@ -209,7 +209,7 @@ def test_value_embeddings_can_be_left_out() -> None:
 
 
 def test_defaults() -> None:
-    """nanochat's own numbers, for whoever writes a configuration without them."""
+    """A configuration without these values gets nanochat's defaults."""
     config = ModelConfig.nanochat()
     assert (config.sequence_len, config.vocab_size, config.n_layer) == (2048, 32768, 12)
     assert (config.n_head, config.n_kv_head, config.n_embd) == (6, 6, 768)

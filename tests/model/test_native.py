@@ -1,4 +1,4 @@
-"""The kernels compute what the model computes without them, family by family, and are built."""
+"""The native kernels: they build, and compute the same as the model without them."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from agentcli.model.tokenizer import TiktokenTokenizer
 from tests.model.families import CASES, make_oracle, near, random_tokens, save_oracle
 
 FAMILIES = (
-    "llama_mqa_tied_biases",  # biases everywhere, one key for all heads
+    "llama_mqa_tied_biases",  # biases everywhere, one key head
     "llama3_scaled",
     "qwen2_window",
-    "qwen3",  # norms of queries and keys
+    "qwen3",  # query and key norms
     "gemma2",  # caps, windows, norms on both sides, gelu
     "gemma3",
-    "phi3_partial",  # half of a head rotated
+    "phi3_partial",  # half of each head is rotated
     "smollm3_nope",  # a layer without rotation
 )
 
@@ -56,7 +56,7 @@ def kernels(library: Path) -> Iterator[None]:
 
 
 def stepwise(model: GPT, tokens: Tensor) -> Tensor:
-    """Logits (B, T, V) of a long piece, single tokens, and a short piece."""
+    """Logits (B, T, V), computed for a long piece, single tokens, and a short piece."""
     with torch.inference_mode():
         cache = model.new_cache(tokens.shape[0])
         pieces = [tokens[:, :20], *torch.split(tokens[:, 20:30], 1, 1), tokens[:, 30:]]
@@ -66,7 +66,7 @@ def stepwise(model: GPT, tokens: Tensor) -> Tensor:
 @pytest.mark.skipif(can_pack(), reason="oneDNN packs bfloat16 on this processor")
 @pytest.mark.parametrize("name", FAMILIES)
 def test_bfloat16_is_computed_exactly(name: str, tmp_path: Path, kernels: None) -> None:
-    """The stream is float32, so the result is that of the same weights in float32."""
+    """Activations are float32, so the result equals that of the same weights in float32."""
     case = next(case for case in CASES if case.name == name)
     case = replace(case, settings={**case.settings, "intermediate_size": 128})
     save_oracle(case, make_oracle(case).to(torch.bfloat16), tmp_path)
@@ -83,7 +83,7 @@ def nanochat(scheme: Scheme | None = None) -> GPT:
     model = GPT(config, fused=True).requires_grad_(False)
     model.init_weights()
     for name, parameter in model.named_parameters():
-        if "c_proj" in name:  # zero at first, which would hide the block
+        if "c_proj" in name:  # initially zero, which would hide the block
             parameter.copy_(torch.randn(parameter.shape) * 0.05)
         if "lambda" in name:
             parameter.add_(0.1)
@@ -94,7 +94,7 @@ def nanochat(scheme: Scheme | None = None) -> GPT:
 
 @pytest.mark.parametrize("scheme", ["int8", "int4"])
 def test_narrow_weights(scheme: Scheme, kernels: None) -> None:
-    """Against the matrices that the narrow ones stand for, multiplied in float64."""
+    """Quantized weights against their dequantized matrices, multiplied in float64."""
     torch.manual_seed(0)
     model = nanochat(scheme)
     assert all(block.native is not None for block in model.blocks)
@@ -125,25 +125,25 @@ def test_rows_of_different_lengths(kernels: None) -> None:
             near(ours[row], alone, 2e-3)
 
 
-@pytest.mark.parametrize("inputs", [192, 1344])  # less and more than a piece of a panel
+@pytest.mark.parametrize("inputs", [192, 1344])  # less and more than a panel's piece
 @pytest.mark.parametrize("kind", [StreamedLinear, StreamedInt8Linear, StreamedInt4Linear])
 def test_product(inputs: int, kind: type[StreamedLinear], kernels: None) -> None:
-    """For every number of rows that a panel's tiles divide otherwise, and some beyond."""
+    """For every number of rows that the tiles of a panel split differently, and some more."""
     torch.manual_seed(0)
-    far_out = torch.tensor([1.0] * (inputs - 1) + [1e3])  # one channel
+    far_out = torch.tensor([1.0] * (inputs - 1) + [1e3])  # an outlier channel
     for rows in (1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 40):
-        outputs = 66 + rows % 7  # panels are of three, two at a time
+        outputs = 66 + rows % 7  # panels have three, in pairs
         weight, bias = torch.randn(outputs, inputs).bfloat16(), torch.randn(outputs)
         matrix = kind(weight, bias)
         x = torch.randn(rows, inputs) * far_out
         expected = x.double() @ matrix.expanded().double().T + bias
-        # An input is rounded to 16 bits of the largest of its 32 at most, a sum to float32.
+        # Inputs are rounded to 16 bits relative to the largest of 32, and sums to float32.
         steps = (x.abs().view(rows, -1, 32).amax(-1) / 32767).repeat_interleave(32, 1).double()
         most = steps / 2 @ matrix.expanded().abs().double().T + 1e-4 * expected.abs() + 1e-2
         with torch.inference_mode():
             assert ((matrix(x) - expected).abs() <= most).all()
     with torch.inference_mode():
-        wide = torch.cat([x] * 2)  # so many rows multiply the expanded matrix
+        wide = torch.cat([x] * 2)  # so many rows use the expanded matrix
         near(matrix(wide).double(), torch.cat([expected] * 2), 1e-2)
 
 
@@ -161,7 +161,7 @@ def test_any_number_of_threads_gives_the_same_steps(scheme: Scheme | None, kerne
             with torch.inference_mode():
                 torch.set_num_threads(before)
                 cache = model.new_cache(2)
-                model(tokens[:, :20], cache)  # a prompt is computed with the usual number
+                model(tokens[:, :20], cache)  # prefill uses the usual number of threads
                 torch.set_num_threads(threads)
                 found.append(torch.cat([model(tokens[:, [at]], cache) for at in range(20, 24)], 1))
     finally:

@@ -1,4 +1,4 @@
-"""Packed bfloat16 computes the same; where it cannot be had, nothing changes."""
+"""Packed bfloat16 weights compute the same; without hardware support, nothing changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""8 and 4 bits: the kernels multiply with the matrix they stand for, and the logits stay near."""
+"""Quantization to 8 and 4 bits: products match the dequantized matrix; logits stay close."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_logits_stay_near(name: str, tmp_path: Path) -> None:
     entropy = -float((exact.log_softmax(-1).exp() * exact.log_softmax(-1)).sum(-1).mean())
     bits8 = divergence(exact, load_model(tmp_path, quantize="int8").model(tokens))
     bits4 = divergence(exact, load_model(tmp_path, quantize="int4").model(tokens))
-    # Random weights are the hardest to round; trained ones diverge far less.
+    # Random weights are the hardest to quantize; trained ones diverge far less.
     assert bits8 < 0.01 * entropy and bits8 < bits4 < 0.5 * entropy
 
 

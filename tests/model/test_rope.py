@@ -1,4 +1,4 @@
-"""What the families' logits cannot show of the rotary tables."""
+"""Properties of the rotary tables that the logits of the families do not show."""
 
 from __future__ import annotations
 

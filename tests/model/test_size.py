@@ -1,4 +1,4 @@
-"""Parameters counted from a configuration are those that the model has."""
+"""The parameter count computed from a configuration equals that of the model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokenizers: nothing special from ordinary text, no half characters, files and pickles."""
+"""Tokenizers: no special tokens from ordinary text, no half characters, files and pickles."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def byte_level(folder: Path) -> HfTokenizer:
 
 
 def sentencepiece(**options: Any) -> HfTokenizer:
-    """As Llama 2 and Mistral have it: spaces as U+2581, bytes that have no token as <0xAB>."""
+    """As in Llama 2 and Mistral: spaces as U+2581, and bytes without a token as <0xAB>."""
     vocab = {"<unk>": 0, "<s>": 1, "</s>": 2}
     vocab |= {f"<0x{i:02X}>": 3 + i for i in range(256)}
     for piece in ("\u2581", "h", "e", "l", "o", "he", "ll", "\u2581h", "\u2581hello", "hello"):
@@ -140,7 +140,7 @@ def test_nanochat_numbers_its_special_tokens_after_the_merges() -> None:
 
 
 def test_control_tokens_not_marked_special(tmp_path: Path) -> None:
-    """Qwen's <tool_call> is an added token like any other in the file; text must not make it."""
+    """Qwen's file does not mark <tool_call> as special, but text must not produce it."""
     save_tokenizer(tmp_path)
     file = tmp_path / "tokenizer.json"
     data = json.loads(file.read_text())
@@ -180,7 +180,7 @@ def test_files_round_trip(tokenizer: Tokenizer, tmp_path: Path) -> None:
 
 
 def make_pickle(folder: Path) -> Path:
-    """As nanochat saves it."""
+    """Save a pickle as nanochat does."""
     special = {name: len(RANKS) + i for i, name in enumerate(NANOCHAT_SPECIAL)}
     encoding = tiktoken.Encoding(
         "rustbpe", pat_str=PATTERN, mergeable_ranks=RANKS, special_tokens=special
