@@ -1,4 +1,4 @@
-"""The agent over real parts that the tests of the kernel use."""
+"""The ``bench`` fixture of the kernel's tests: an agent built from real parts."""
 
 from tests.agent.conftest import bench
 

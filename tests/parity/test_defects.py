@@ -1,4 +1,4 @@
-"""Defects of the reference's engine and kernel that no test beside the code would catch."""
+"""Defects of the reference systems that the other tests of the kernel would not catch."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "agentcli"
 
 
 async def test_a_later_system_message_erases_no_prompt() -> None:
-    """dodo's adapter kept the last system message only: a summary took the place of the prompt."""
+    """dodo's adapter kept only the last system message, so a summary replaced the prompt."""
     history = (system("the prompt"), user("hi"), system("a summary"), user("go on"))
     with ScriptedServer([Reply(text="done")]) as server:
         client = OpenAIChat(ModelInfo("m", "openai"), "sk-test", server.url)
@@ -44,7 +44,7 @@ async def test_a_later_system_message_erases_no_prompt() -> None:
     "words", ["500 Internal Server Error", "429 rate limit", "timeout", "connection reset"]
 )
 async def test_the_words_of_an_error_decide_nothing(bench: Make, words: str) -> None:
-    """dodo looked for "500" anywhere in the text: a refusal that quoted it was tried again."""
+    """dodo retried any error whose text contained "500", even a rejection that quoted it."""
     made = await bench([Reply(status=400, message=f"you asked about: {words}"), "never"])
     result = await made.run()
     assert result.exit_code == 3 and len(made.server.requests) == 1
@@ -52,7 +52,7 @@ async def test_the_words_of_an_error_decide_nothing(bench: Make, words: str) -> 
 
 
 def test_every_event_happens_somewhere() -> None:
-    """Two of dodo's hooks were never called: here an event that nothing emits is found."""
+    """Two of dodo's hooks were never called; this finds an event that nothing emits."""
     made = {
         node.func.id
         for path in PACKAGE.rglob("*.py")
@@ -64,7 +64,7 @@ def test_every_event_happens_somewhere() -> None:
 
 
 async def test_a_limit_of_the_session_below_the_budget_is_no_error(bench: Make) -> None:
-    """QitOS raised out of run() where a state's own limit was less than the budget."""
+    """QitOS raised an exception from run() if a state's limit was lower than the budget."""
     looking = Reply(calls=[call("echo", text="x")])
     state = AgentState(session_id="s1", limits={"max_steps": 1, "tokens": 5})
     made = await bench([looking] * 3, [ECHO], state=state, limits=RunLimits(max_steps=3))
@@ -84,7 +84,7 @@ def test_no_file_holds_the_whole_kernel() -> None:
 
 
 async def test_requests_only_ever_grow(bench: Make) -> None:
-    """A kernel that rewrites what was said makes every step pay for the whole conversation."""
+    """A kernel that rewrites the history pays for the whole conversation in every step."""
     looking = [Reply(calls=[call("echo", text=str(n))]) for n in range(3)]
     made = await bench([*looking, "done"], [ECHO])
     await made.run()
@@ -94,7 +94,7 @@ async def test_requests_only_ever_grow(bench: Make) -> None:
 
 
 async def test_a_neighbour_of_the_same_beginning_is_outside(tmp_path: Path) -> None:
-    """QitOS compared prefixes of strings: ``repo-other`` passed for a part of ``repo``."""
+    """QitOS compared string prefixes, so ``repo-other`` counted as part of ``repo``."""
     for name in ("repo", "repo-other"):
         (tmp_path / name).mkdir()
     secret = tmp_path / "repo-other" / "secret.txt"

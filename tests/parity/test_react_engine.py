@@ -1,7 +1,7 @@
-"""System B of the reference, row by row: what its ReAct engine does, this kernel does.
+"""System B of the reference, row by row: this kernel does what its ReAct engine does.
 
-Each test says one row of the table whole, in its order; the finer points have tests of their own
-beside the code. ``docs/parity.md`` names them.
+Each test covers one row of the table in ``docs/parity.md``, in the same order. The details are
+tested next to the code.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def told(made: Bench, *classes: type[Event]) -> list[Any]:
 
 
 async def test_state(bench: Make) -> None:
-    """step counts successful cycles only, retries apart; a failed step uses no step budget."""
+    """``step`` counts only successful cycles; retries and failed steps use no step budget."""
     script = [Reply(status=503), ECHOING, Reply(status=500), ECHOING, "done"]
     made = await bench(script, [ECHO], limits=RunLimits(max_steps=3, tokens=100_000))
     state = (await made.run()).state
@@ -103,7 +103,7 @@ async def test_state(bench: Make) -> None:
 
 
 async def test_run(bench: Make) -> None:
-    """Steps while there are any and it is not done; cancellation and caps are looked at first."""
+    """Runs steps until it is done or out of steps; checks cancellation and caps first."""
     made = await bench([ECHOING] * 3, [ECHO], limits=RunLimits(max_steps=2))
     assert (await made.run()).state.stop is StopReason.BUDGET_STEPS
     assert len(made.server.requests) == 2
@@ -118,7 +118,7 @@ async def test_run(bench: Make) -> None:
 
 
 async def test_step(bench: Make) -> None:
-    """Start, prompt, model with retry, totals, history, then tools or the end: in this order."""
+    """In this order: start, prompt, model with retries, totals, history, then tools or the end."""
     made = await bench([Reply(status=503), ECHOING, "done"], [ECHO])
     events = [kind(event) async for event in made.agent.start("go") if event.durable]
     assert events[2:] == [
@@ -138,7 +138,7 @@ async def test_step(bench: Make) -> None:
 
 
 async def test_tools(bench: Make) -> None:
-    """In parallel, results in call order, faults as text, unknown tools and bad arguments too."""
+    """Tools run in parallel; results come in call order; all errors become text for the model."""
     running = 0
 
     async def meet(context: ToolContext, delay_s: float) -> str:
@@ -175,7 +175,7 @@ async def test_tools(bench: Make) -> None:
 
 
 def test_retry() -> None:
-    """3 retries from 1 s to 30 s by 2; tools 2; Retry-After overrides, capped; jitter to 20 %."""
+    """3 retries, 1 s doubling to 30 s; 2 for tools; Retry-After wins, capped; jitter to 20 %."""
     model, tools = RetryConfig(), TOOL_RETRIES
     assert (model.attempts, model.first_delay_s, model.max_delay_s, model.factor) == (4, 1, 30, 2)
     assert tools.attempts == 3 and tools.max_delay_s <= 10
@@ -198,7 +198,7 @@ def test_retry() -> None:
 
 
 async def test_classes() -> None:
-    """What is tried again is decided by the class that a status code or an exception has."""
+    """The error class of a status code or an exception decides whether it is retried."""
     answers = [
         (Reply(status=429), RateLimitError),
         (Reply(status=500), ServerError),
@@ -225,7 +225,7 @@ async def test_classes() -> None:
 
 
 async def test_hooks(bench: Make) -> None:
-    """Each of the reference's hooks has an event that fires, every one of them in this run."""
+    """Each of the reference's hooks has an event, and this run fires all of them."""
     seen: Counter[str] = Counter()
 
     class Watcher(Hook):
@@ -268,7 +268,7 @@ async def test_hooks(bench: Make) -> None:
         "done": "run_finished",
     }
     assert [name for name, event in fires.items() if not seen[event]] == []
-    # Retries exhausted and a budget exceeded end a run: the end says so.
+    # Exhausted retries and an exceeded budget end a run, and its end says so.
     made = await bench([Reply(status=500)] * 4)
     assert "after 4 attempts" in (await made.run()).state.detail
     made = await bench([ECHOING] * 9, [ECHO], limits=RunLimits(tokens=250))
@@ -276,7 +276,7 @@ async def test_hooks(bench: Make) -> None:
 
 
 async def test_processors(bench: Make) -> None:
-    """The pipeline is ordered and chosen by name; calls keep their results; first words stay."""
+    """Processors are chosen and ordered by name; calls keep their results; the task stays."""
     names = [processor.name for processor in processors_named(STANDARD)]
     same = ("summarize_older_than_n", "keep_last_n", "truncate_long_tools")
     assert {*same, "keep_recent_tool_calls", "condense_results", "keep_relevant"} < set(names)
@@ -308,7 +308,7 @@ async def test_processors(bench: Make) -> None:
 
 
 async def test_budget(bench: Make) -> None:
-    """Passes in order until it fits, each must shorten; what cannot fit is a typed error."""
+    """Runs passes in order until it fits; each must shorten; what cannot fit is a typed error."""
 
     async def long(context: ToolContext) -> str:
         """Say much."""
@@ -332,7 +332,7 @@ async def test_budget(bench: Make) -> None:
 
 
 async def test_phases(bench: Make) -> None:
-    """By kinds of tools and what command lines run, never by names or ids of calls."""
+    """Phases follow from tool kinds and command lines, never from the names or ids of calls."""
     script = [
         Reply(calls=[call("look", text="x")], call_ids=["write_file"]),
         Reply(calls=[call("change", path="f", text="x")], call_ids=["run_tests"]),
@@ -360,7 +360,7 @@ async def test_phases(bench: Make) -> None:
 
 
 async def test_streaming(bench: Make) -> None:
-    """Text, calls, results and usage come as they arise; a retry in mid-answer is announced."""
+    """Text, calls, results and usage arrive as they happen; a retry in mid-answer is announced."""
     script = [
         Reply(text="I will lo", cut_after=400),
         Reply(text="I look.", calls=[call("echo", text="x")], piece=2),
@@ -384,8 +384,9 @@ async def test_streaming(bench: Make) -> None:
 
 
 async def test_soft_caps(bench: Make) -> None:
-    """40 tool calls, 3 failed builds, 3 failed edits of a file, four fifths of a limit: each is
-    told once, and none ends the run."""
+    """Soft caps are announced once and never end the run.
+
+    They are 40 tool calls, 3 failed builds, 3 failed edits of a file, and 80 % of a limit."""
 
     async def build(context: ToolContext) -> ToolOutput:
         """Build."""
@@ -412,7 +413,7 @@ async def test_soft_caps(bench: Make) -> None:
 
 
 async def test_plan_gate(bench: Make) -> None:
-    """Where it is set, editing is blocked, by commands too, until a plan of 3 to 6 steps exists."""
+    """With the gate on, edits (by commands too) are blocked until a plan of 3 to 6 steps exists."""
     by_command = call("shell", command="sed -i s/a/b/ f")
     writing = Reply(calls=[call("write", path="f", text="x"), by_command])
     planning = Reply(calls=[call("plan", steps=["a", "b", "c"])])
@@ -429,7 +430,7 @@ async def test_plan_gate(bench: Make) -> None:
 
 @pytest.mark.parametrize("content", ["", "text"])
 async def test_providers(content: str) -> None:
-    """Empty tool content reaches no provider as null; every system message reaches it."""
+    """Empty tool content is never sent as null; every system message is sent."""
     result = ToolResult("c1", "echo", content)
     history = (
         system("the prompt"),
@@ -450,7 +451,7 @@ async def test_providers(content: str) -> None:
 
 
 async def test_the_state_is_the_fold_of_its_events(bench: Make) -> None:
-    """What the reference keeps in a mutable struct is a value here, and nothing but its events."""
+    """The reference keeps a mutable struct; here the state is a value, folded from events."""
     made = await bench([ECHOING, "done"], [ECHO])
     result = await made.run()
     assert fold_all(made.log.events) == result.state

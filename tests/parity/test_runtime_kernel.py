@@ -1,6 +1,6 @@
-"""System C of the reference, row by row: what its runtime kernel does, this kernel does.
+"""System C of the reference, row by row: this kernel does what its runtime kernel does.
 
-As in ``test_react_engine``: each test says one row whole.
+As in ``test_react_engine``, each test covers one row of the table in ``docs/parity.md``.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ ECHOING = Reply(calls=[call("echo", text="x")])
 
 
 class Content:
-    """A critic that is content."""
+    """A critic that accepts every step."""
 
     async def review(self, state: AgentState) -> Review:
         return Review()
@@ -77,8 +77,9 @@ def told(made: Bench, *classes: type[Event]) -> list[Any]:
 
 
 async def test_runtime_phases(bench: Make) -> None:
-    """OBSERVE, DECIDE, ACT, REDUCE, CRITIC, CHECK_STOP, framed by the beginning and the end; an
-    error is told with its stage."""
+    """The phases are OBSERVE, DECIDE, ACT, REDUCE, CRITIC, CHECK_STOP, between a start and an end.
+
+    An error reports its phase."""
     made = await bench([ECHOING, "done"], [ECHO], critics=[Content()])
     events = [event async for event in made.agent.start("go")]
     assert isinstance(events[0], SessionStarted) and isinstance(events[-1], RunFinished)
@@ -90,7 +91,7 @@ async def test_runtime_phases(bench: Make) -> None:
 
 
 async def test_events(bench: Make) -> None:
-    """Per step the stages with start and result; END once; hooks around each call and the run."""
+    """Each stage has a start and a result; END comes once; hooks wrap each call and the run."""
     order: list[str] = []
 
     class Watcher(Hook):
@@ -116,7 +117,7 @@ async def test_events(bench: Make) -> None:
 
 
 async def test_agent_module(bench: Make) -> None:
-    """Six methods at their places; run() is a thin way to the final result, or to all of it."""
+    """Six methods are called in their places; run() returns the final answer or the full result."""
 
     class Mine(AgentModule):
         asked: list[str]
@@ -166,14 +167,14 @@ def echo(text: str) -> Act:
 
 
 def test_stop_reasons() -> None:
-    """All of the reference's, each with what it means and the exit code that tells of it."""
+    """All stop reasons of the reference exist, each with a meaning and an exit code."""
     reference = (
         "success final max_steps budget_steps budget_time budget_tokens agent_condition "
         "critic_stop stagnation env_terminal task_validation_failed env_capability_mismatch "
         "unrecoverable_error"
     )
     ours = {reason.value for reason in StopReason}
-    assert set(reference.split()) - {"max_steps"} <= ours  # which is budget_steps here
+    assert set(reference.split()) - {"max_steps"} <= ours  # called budget_steps here
     assert {"declined", "tries_used_up"} <= ours and set(STATUS_OF) == set(StopReason)
     codes = {reason.value: exit_code(reason, STATUS_OF[reason]) for reason in StopReason}
     assert codes["final"] == codes["success"] == codes["env_terminal"] == 0
@@ -182,7 +183,7 @@ def test_stop_reasons() -> None:
 
 
 async def test_stop_order(bench: Make) -> None:
-    """Before a step: steps, tokens; after it: final, agent, environment, steps, time, circles."""
+    """Before a step: steps, tokens; after: final, agent, environment, steps, time, stagnation."""
     made = await bench([], [ECHO], limits=RunLimits(max_steps=0, tokens=1))
     assert (await made.run()).state.stop is StopReason.BUDGET_STEPS
     made = await bench([], [ECHO], limits=RunLimits(tokens=1))
@@ -202,11 +203,11 @@ async def test_stop_order(bench: Make) -> None:
     ]
     wrong = Reply(calls=[call("echo", text=7)])
     made = await bench([wrong] * 3, [ECHO], limits=RunLimits(max_steps=3))
-    assert (await made.run()).state.stop is StopReason.BUDGET_STEPS  # before stagnation
+    assert (await made.run()).state.stop is StopReason.BUDGET_STEPS  # not STAGNATION
 
 
 async def test_decisions(bench: Make) -> None:
-    """act needs actions, final an answer; wait does nothing; of a branch the best is taken."""
+    """act needs actions; final needs an answer; wait does nothing; a branch takes the best."""
 
     class Deciding(AgentModule):
         plan: Sequence[Decision] = (
@@ -229,7 +230,7 @@ async def test_decisions(bench: Make) -> None:
 
 
 async def test_recovery(bench: Make) -> None:
-    """Up to 3 a run; what a tool raises is the result of its call and no recovery."""
+    """Up to 3 recoveries per run; an exception in a tool is the result of its call instead."""
 
     class Faulty(AgentModule):
         faults = 3
@@ -259,8 +260,9 @@ async def test_recovery(bench: Make) -> None:
 
 
 async def test_critics(bench: Make) -> None:
-    """All are heard; the first stop or retry in order wins; a retry uses a step. Two are there: one
-    for checks and a model's."""
+    """All critics run; the first stop or retry in order wins; a retry uses up a step.
+
+    Two are built in: one runs the checks, the other asks a model."""
 
     class Saying:
         def __init__(self, *judgements: Judgement) -> None:
@@ -302,7 +304,7 @@ async def test_critics(bench: Make) -> None:
 
 
 async def test_preflight(bench: Make, tmp_path: Path) -> None:
-    """All 17 codes; a run with an issue ends in no steps, once, with all of them listed."""
+    """All 17 codes; a run with issues ends once, without a step, and lists all of them."""
     bad = Task(
         " ",
         id="no id",
@@ -349,7 +351,7 @@ async def test_preflight(bench: Make, tmp_path: Path) -> None:
     async with opened(HostEnvironment(tmp_path, wanted="none")) as host:
 
         class FilesAlone:
-            """The host without commands: what may be written is told by the modes of files."""
+            """The host without commands, so only file modes tell what is writable."""
 
             operations, root, stat = frozenset({"files"}), host.root, staticmethod(host.stat)
 
@@ -358,7 +360,7 @@ async def test_preflight(bench: Make, tmp_path: Path) -> None:
     async with opened(HostEnvironment(tmp_path / "gone", wanted="none")) as host:
         (tmp_path / "gone").rmdir()
         found += await codes(Task("do it"), host)
-    found += await codes(Task("do it"), host)  # which is closed now
+    found += await codes(Task("do it"), host)  # now closed
     assert set(found) == set(Code) and len(Code) == 17
 
 
@@ -369,8 +371,9 @@ async def codes(
 
 
 async def test_memory(bench: Make) -> None:
-    """Records are appended as the run goes and brought back for DECIDE: window, summary, search;
-    kept on resume."""
+    """Records are appended during the run, retrieved for DECIDE, and kept on resume.
+
+    The strategies are window, summary and search."""
 
     async def find(context: ToolContext, topic: str) -> str:
         """Find."""
@@ -395,7 +398,7 @@ async def test_memory(bench: Make) -> None:
 
 
 async def test_environments(tmp_path: Path) -> None:
-    """Host, docker and remote behind one protocol; tools declare the operations they require."""
+    """Host, Docker and remote share one protocol; tools declare the operations they need."""
     names = {
         "host": HostEnvironment,
         "docker:IMAGE": DockerEnvironment,
@@ -425,7 +428,7 @@ async def work(
     script: Sequence[Any],
     tools: Literal["native", "function"] = "native",
 ) -> Path:
-    """A run by the composition root; the folder of its session."""
+    """Run an agent from the composition root; return the folder of its session."""
     for name in ("DATA", "CONFIG", "STATE", "CACHE"):
         monkeypatch.setenv(f"AGENTCLI_{name}_DIR", str(tmp_path / name.lower()))
     (tmp_path / "repo").mkdir()
@@ -438,7 +441,7 @@ async def work(
 
 
 async def test_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """manifest.json, events.jsonl and steps.jsonl with what the reference names."""
+    """manifest.json, events.jsonl and steps.jsonl contain what the reference lists."""
     writing = Reply(calls=[("write_file", {"path": "a.txt", "content": "1\n"})])
     folder = await work(tmp_path, monkeypatch, [writing, Reply(text="done")])
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -455,7 +458,7 @@ async def test_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_result(bench: Make) -> None:
-    """State, records, events, step count and the task's result."""
+    """The result has the state, records, events, step count and the task's result."""
     made = await bench([ECHOING, "the answer"], [ECHO])
     result = await made.run()
     assert result.task_result == result.state.answer == "the answer"
@@ -466,8 +469,9 @@ async def test_result(bench: Make) -> None:
 
 
 async def test_text_parsers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ReAct, JSON, XML and function form, by a provider's setting; calls that are only not closed
-    are recovered."""
+    """ReAct, JSON, XML and function form, chosen by a provider's setting.
+
+    Calls that are only unclosed are recovered."""
     schema = {"type": "object", "properties": {"path": {"type": "string"}}, "required": ["path"]}
     tools = [ToolDefinition("read", "Read.", schema)]
     whole = {
