@@ -1,4 +1,4 @@
-"""Whole sessions in a data folder of their own: the scripted server, real tools, a real journal."""
+"""Whole sessions in their own data folder, with a scripted server, real tools and a journal."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from tests.server import Reply, ScriptedServer
 
 @dataclass
 class Sessions:
-    """Runs sessions in one workspace."""
+    """Runs sessions in a shared workspace."""
 
     workspace: Path
     data: Path
 
     @asynccontextmanager
     async def agent(self, script: Sequence[Reply], **options: Any) -> AsyncIterator[Agent]:
-        """An agent that the script answers."""
+        """Open an agent whose model plays the script."""
         async with ScriptedServer(list(script)) as server:
             client = OpenAIChat(ModelInfo("scripted", "openai"), "sk-test", server.url)
             settings = options.pop("settings", None) or load(self.workspace)
@@ -39,13 +39,13 @@ class Sessions:
                 yield agent
 
     async def run(self, script: Sequence[Reply], task: str = "do it", **options: Any) -> RunResult:
-        """One run to its end, in a session that is closed afterwards."""
+        """Complete one run, then close the session."""
         checks = options.pop("checks", ())
         async with self.agent(script, **options) as agent:
             return await agent.start(task, checks=checks).result()
 
     def state(self, session: str) -> AgentState:
-        """Where a session stands."""
+        """The current state of a session."""
         return load_state(session)
 
 
@@ -58,17 +58,17 @@ def sessions(tmp_path: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def shell(command: str) -> Reply:
-    """An answer that runs a command."""
+    """A reply that runs a command."""
     return Reply(calls=[("shell", {"command": command})])
 
 
 def write(path: str, content: str) -> Reply:
-    """An answer that writes a file."""
+    """A reply that writes a file."""
     return Reply(calls=[("write_file", {"path": path, "content": content})])
 
 
 def files(folder: Path) -> dict[str, str]:
-    """Everything in a folder, for comparing: mode and content, target, or that it is a folder."""
+    """The content of a folder, for comparison: each file's mode and content or a link's target."""
     found = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))

@@ -1,4 +1,4 @@
-"""A disk that is full, a data folder that cannot be written: nothing is done unrecorded."""
+"""With a full disk or a read-only data folder, nothing happens that is not recorded."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.session.conftest import Sessions, files, shell, write
 
 @contextmanager
 def files_no_larger_than(size: int) -> Iterator[None]:
-    """As on a full disk, writing to a file fails where it grows beyond ``size`` bytes."""
+    """Like a full disk, make writes fail that grow a file beyond ``size`` bytes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
@@ -62,13 +62,13 @@ async def test_a_disk_that_fills_up_at_any_point(sessions: Sessions) -> None:
         session = agent.session.session_id
         path = journal_path(session)
         manifest = json.loads((path.parent / "manifest.json").read_bytes())
-        assert manifest["status"] == "interrupted"  # its end could not be recorded
-        events = list(read_events(path))  # every line of it is whole
+        assert manifest["status"] == "interrupted"  # the end could not be recorded
+        events = list(read_events(path))  # every line is complete
         started = [e.call.id for e in events if isinstance(e, ToolStarted)]
         done = (sessions.workspace / "count.txt").exists() and (
             sessions.workspace / "count.txt"
         ).read_text().split()
-        assert len(done or []) <= len(started)  # nothing ran that was not recorded to have begun
+        assert len(done or []) <= len(started)  # no command ran unrecorded
 
         resumed = await sessions.run([Reply(text="So be it.")], task="", session_id=session)
         assert resumed.state.answer == "So be it."
@@ -76,7 +76,7 @@ async def test_a_disk_that_fills_up_at_any_point(sessions: Sessions) -> None:
         assert after[: len(events)] == events
         history = tuple(fold_all(after).history)
         validate_history(history)
-        # No call ran again; one that had begun and has no result is said to be of unknown effect.
+        # No call ran again; the effect of a started call without a result is reported as unknown.
         assert [e.call.id for e in after if isinstance(e, ToolStarted)] == started
         ended = {e.result.call_id for e in events if isinstance(e, ToolFinished)}
         unknown = {

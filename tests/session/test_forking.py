@@ -1,4 +1,4 @@
-"""Forks and replays: a second session with the first one's past, and the past once more."""
+"""Forks, which start a session from another one's past, and replays, which repeat it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command line in this process: its exit code, stdout and stderr."""
+    """Runs the command line in this process; returns its exit code, stdout and stderr."""
 
     def call(*arguments: str) -> tuple[int, str, str]:
         capsys.readouterr()
@@ -47,7 +47,7 @@ async def test_a_fork_in_the_same_workspace(sessions: Sessions) -> None:
     assert (state.session_id, state.step) == (second, 1)
     assert state.usage == result.state.records[0].usage
     assert list(state.history) == list(result.state.history)[: len(state.history)]
-    # The first session is as it was, but for its files, which it does not take for its own.
+    # The first session is unchanged, but no longer owns the files, which the fork has changed.
     assert sessions.state(first).history == result.state.history
     with pytest.raises(ConflictError, match=r"1 file .*a\.txt"):
         await timetravel.undo(first)
@@ -69,7 +69,7 @@ async def test_a_fork_into_a_copy(sessions: Sessions, tmp_path: Path) -> None:
     assert files(copy) == {"a.txt": "644 b'1\\n'", "old.txt": "644 b'old\\n'"}
     assert files(sessions.workspace) == before
     assert sessions.state(second).workspace == str(copy)
-    await timetravel.rewind(second, 0)  # its own files, from what the first session kept
+    await timetravel.rewind(second, 0)  # restores files from the first session's snapshots
     assert files(copy) == {"old.txt": "644 b'old\\n'"}
     await timetravel.redo(second)
     assert (copy / "a.txt").read_text() == "1\n"
@@ -112,18 +112,18 @@ def test_a_replay_gives_the_same_and_says_what_differs(
     assert [m.text for m in replayed.history] == [m.text for m in recorded.history]
     assert [record.step for record in replayed.records] == [1, 2, 3, 4, 5]
 
-    # From a step on, where it goes on in the middle of its task; that step was undone once since.
+    # Replay from a step in the middle of a task.
     code, out, err = run("sessions", "replay", session, "--from", "1")
     assert code == 0, err
     replayed = sessions.state(list_sessions()[0].id)
     assert [record.step for record in replayed.records] == [1, 2, 3, 4, 5]
     assert replayed.records[0] == recorded.records[0]
-    # A tool that gives another result is told of by name.
+    # A tool with a different result is named.
     path = journal_path(session)
     path.write_bytes(path.read_bytes().replace(b"exit code 0\\none\\n", b"exit code 0\\ntwo\\n"))
     code, out, err = run("sessions", "replay", session)
     assert code == 1 and "shell (call_" in err and "gave another result" in err
-    # Of a session that was killed there is no more to play back.
+    # A killed session cannot be replayed beyond its last event.
     lines = path.read_bytes().splitlines(keepends=True)
     begun = next(n for n, line in enumerate(lines) if b'"kind":"tool_started"' in line)
     path.write_bytes(b"".join(lines[: begun + 1]))
@@ -202,7 +202,7 @@ def test_list_search_export_and_delete(sessions: Sessions, run: Run, tmp_path: P
     assert run("sessions", "delete", first, "--yes")[0] == 0
     assert not journal_path(first).parent.exists() and len(list(kept.iterdir())) == 1
     assert run("sessions", "delete", second, "--yes")[0] == 0
-    assert list(kept.iterdir()) == []  # nothing of the files is left behind
+    assert list(kept.iterdir()) == []  # no snapshot remains
     assert sorted(files(sessions.workspace)) == ["a.txt", "b.txt"]
 
 
@@ -224,7 +224,7 @@ def test_a_fork_of_a_step_that_was_brought_back(sessions: Sessions, run: Run) ->
         assert run("sessions", "rewind", out.strip(), "0", "--yes")[0] == 0
         assert files(sessions.workspace) == {}
         assert run("sessions", "redo", out.strip(), "--yes")[0] == 0
-        if step == 1:  # as the first session left them
+        if step == 1:  # restore what the first session left
             (sessions.workspace / "a.txt").write_text("1\n2\n")
             (sessions.workspace / "b.txt").write_text("b\n")
 
@@ -241,7 +241,7 @@ def test_what_can_be_done_after_an_undo(sessions: Sessions, run: Run) -> None:
     assert [(i.condition, i.ended) for i in list_sessions()] == [("finished", "rewound")]
     assert "rewound" in run("trace", "show", session)[1]
     code, _, err = run("run", "--session", session)
-    assert code == 2 and "has ended" in err  # there is an answer already: a task is wanted
+    assert code == 2 and "has ended" in err  # already answered: needs a new task
     code, _, err = run("run", "--session", "", "-p", "an unset variable names no session")
     assert code == 2 and "is not a session id" in err
 

@@ -1,4 +1,4 @@
-"""The journal: what was written is there, whatever happens to the process."""
+"""The journal: written events survive, whatever happens to the process."""
 
 from __future__ import annotations
 
@@ -288,7 +288,7 @@ class TestStore:
         why = store.unreadable_sessions()
         assert sorted(why) == ["broken0", "broken1", "broken2", "broken3", "fifo"]
         assert "not a journal line" in why["broken0"]
-        assert store.find_session("brok" + "en2") == "broken2"  # by name it is still found
+        assert store.find_session("brok" + "en2") == "broken2"  # but found by name
 
     @pytest.mark.parametrize(
         ("mark", "redo"), [(77, False), (-1, False), (0, False), (0, True)], ids=str

@@ -1,4 +1,4 @@
-"""Spans by the GenAI conventions: as the SDK sees them, and as they leave over HTTP."""
+"""OpenTelemetry spans in the GenAI conventions, in the SDK and as exported over HTTP."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ async def test_a_failed_run_says_why(sessions: Sessions) -> None:
 
 
 class Collector(BaseHTTPRequestHandler):
-    """Takes in what an exporter sends."""
+    """Collects what an exporter sends."""
 
     received: list[bytes]
 

@@ -1,4 +1,4 @@
-"""Undo, redo, rewind: messages and files go back together, and nothing of the user's is lost."""
+"""Undo, redo and rewind restore messages and files together, and lose no user changes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ START = {
     "keep/old.txt": b"old\n",
     "run.sh": b"#!/bin/sh\n",
 }
-# Everything that a command can do to files, one line each.
+# All kinds of changes that a command can make to files, one per line.
 CHAOS = """
 echo two >> plain.txt
 printf 'a\\nb\\n' > crlf.txt
@@ -110,8 +110,8 @@ async def test_rewind_to_a_step_and_go_on_from_there(sessions: Sessions) -> None
     assert [message.text for message in state.history if message.role is Role.ASSISTANT] == [
         *("", "Better.")
     ]
-    assert state.step == 5  # steps are never counted anew
-    # The journal is append-only: all that was said stands in it still.
+    assert state.step == 5  # step numbers are never reused
+    # The journal is append-only, so everything is still in it.
     assert sum(isinstance(event, Rewound) for event in events) == 1
     with pytest.raises(UsageError, match="no step 9"):
         await timetravel.rewind(session, 9)
@@ -134,7 +134,7 @@ async def test_what_the_user_changed_meanwhile_is_refused_by_name(sessions: Sess
     assert files(sessions.workspace) == {}
     assert done.quarantine is not None
     assert (done.quarantine / "mine.txt").read_text() == "the user's\n"
-    await timetravel.redo(session)  # and what gave way comes back
+    await timetravel.redo(session)  # the replaced file comes back
     assert (sessions.workspace / "mine.txt").read_text() == "the user's\n"
 
 
@@ -154,7 +154,7 @@ async def test_what_the_user_changed_between_two_commands_is_refused(sessions: S
         result = await agent.start("two").result()
         changes = list(agent.state.changes)
         assert [change.outside for change in changes] == [False, True, False]
-        # Back before the second task only: what the user wrote is what that takes away.
+        # Undoing only the second task restores what the user wrote.
         await timetravel.undo(agent)
         assert shared.read_text() == "the user's second\n"
         await timetravel.redo(agent)
@@ -183,7 +183,7 @@ async def test_within_a_running_session(sessions: Sessions) -> None:
         result = await agent.start("three").result()
         assert result.state.answer == "Three."
         assert [m.text for m in agent.state.history if m.role is Role.USER] == ["one", "three"]
-        # To put files back was nobody else's doing, and no command's.
+        # Restoring files is recorded neither as a command's change nor as an outside one.
         assert sum(isinstance(change, WorkspaceChanged) for change in agent.state.changes) == 1
     assert fold_all(read_events(journal_path(agent.state.session_id))) == agent.state
 
@@ -216,7 +216,7 @@ async def test_ignored_folders_are_named_and_left_alone(sessions: Sessions) -> N
     await timetravel.undo(result.state.session_id)
     assert (sessions.workspace / "build" / "out").exists()
     assert not (sessions.workspace / "z.txt").exists()
-    # What a file tool wrote can be undone even there.
+    # Writes by a file tool can be undone even for ignored files.
     assert (sessions.workspace / "run.log").read_text() == "y\n"
 
 

@@ -1,4 +1,4 @@
-"""The trace: true at every end, complete, without secrets, and a page that harms nobody."""
+"""The trace: correct however a run ends, complete, without secrets; and a safe HTML page."""
 
 from __future__ import annotations
 
@@ -102,13 +102,13 @@ async def test_a_resumed_session_adds_to_its_trace_and_reads_no_journal_again(
     result = await sessions.run([Reply(text="One.")], "one")
     session = result.state.session_id
     path = journal_path(session).parent / "steps.jsonl"
-    path.write_bytes(path.read_bytes().replace(b"One.", b"1st."))  # of the same length
+    path.write_bytes(path.read_bytes().replace(b"One.", b"1st."))  # same length
     await sessions.run([Reply(text="Two.")], "two", session_id=session)
     manifest, steps = traced(session)
     assert [step["decision"]["text"] for step in steps] == ["1st.", "Two."]
     assert (manifest["runs"], manifest["step_count"]) == (2, 2)
 
-    path.write_bytes(path.read_bytes() + b"{}\n")  # no longer what the manifest is about
+    path.write_bytes(path.read_bytes() + b"{}\n")  # no longer matches the manifest
     await sessions.run([Reply(text="Three.")], "three", session_id=session)
     manifest, steps = traced(session)
     assert [step["decision"]["text"] for step in steps] == ["One.", "Two.", "Three."]
@@ -121,7 +121,7 @@ async def test_a_killed_run_is_not_left_running(sessions: Sessions) -> None:
     lines = path.read_bytes().splitlines(keepends=True)
     timed = list(read_timed(path))
     cut = next(n for n, (_, e) in enumerate(timed) if isinstance(e, StepFinished)) - 1
-    path.write_bytes(b"".join(lines[:cut]))  # as a kill in the first step leaves it
+    path.write_bytes(b"".join(lines[:cut]))  # as if killed in the first step
     manifest = json.loads((path.parent / "manifest.json").read_text())
     (path.parent / "manifest.json").write_text(json.dumps(manifest | {"status": "running"}))
     close_interrupted(list_sessions())
@@ -163,7 +163,7 @@ async def test_keys_are_redacted(sessions: Sessions, monkeypatch: pytest.MonkeyP
 
 
 class Page(HTMLParser):
-    """Every tag with its attributes, and all text."""
+    """The tags of a page with their attributes, and its text."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -241,7 +241,7 @@ async def test_a_browser_draws_the_waterfall(sessions: Sessions, tmp_path: Path)
         ]
     )
     steps, found = steps_of(read_timed(journal_path(result.state.session_id)))
-    for step in found:  # as on a machine that has nothing else to do
+    for step in found:  # set the times of an idle machine
         step["duration_s"], start = 1.0, step["started"]
         step["metrics"] |= {"model_started": start, "first_token_s": 0.3, "model_s": 0.6}
         for call in step["tool_invocations"]:
@@ -266,7 +266,7 @@ async def test_a_browser_draws_the_waterfall(sessions: Sessions, tmp_path: Path)
 
 
 def pixels(png: bytes) -> Iterator[bytes]:
-    """The colours of a PNG of 8 bits a channel, without its transparency."""
+    """The RGB pixels of a PNG with 8 bits per channel."""
     assert png[:8] == b"\x89PNG\r\n\x1a\n"
     place, data, width, channels = 8, b"", 0, 3
     while place < len(png):
