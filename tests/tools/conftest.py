@@ -31,7 +31,7 @@ def workspace(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def supervisor() -> Iterator[Supervisor]:
-    """One supervisor process for all tests."""
+    """A supervisor process shared by all tests."""
     supervisor = Supervisor()
     supervisor.start()
     yield supervisor
@@ -40,14 +40,14 @@ def supervisor() -> Iterator[Supervisor]:
 
 @pytest.fixture
 async def context(workspace: Path, supervisor: Supervisor) -> AsyncIterator[ToolContext]:
-    """A context whose environment is the workspace on this machine."""
+    """A tool context for the workspace on this machine."""
     async with opened(HostEnvironment(workspace, supervisor)) as environment:
         yield ToolContext(environment)
 
 
 @pytest.fixture
 def call(context: ToolContext) -> Call:
-    """Calls a built-in tool through the dispatch path: ``await call("grep", pattern="x")``."""
+    """Calls a built-in tool through the registry: ``await call("grep", pattern="x")``."""
     registry = Registry(TOOLS)
 
     async def dispatch(name: str, **arguments: Any) -> ToolResult:

@@ -1,4 +1,4 @@
-"""An MCP server by the official SDK: ``python mcp_sdk_server.py PORT`` serves HTTP."""
+"""An MCP server built with the official SDK; ``python mcp_sdk_server.py PORT`` serves HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small MCP server in the 2025-11-25 protocol, by hand: one by the SDK is slow to start."""
+"""A small hand-written MCP server (protocol 2025-11-25), because the SDK starts slowly."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def answer(method: str, params: dict[str, Any]) -> dict[str, Any] | None:
             return {"prompts": [review]}
         case "prompts/get":
             what = params["arguments"]["what"]
-            if what.startswith("later:"):  # that it was asked is told by a file
+            if what.startswith("later:"):  # the file tells the test that it was asked
                 open(what.removeprefix("later:"), "x").close()
                 time.sleep(600)
             text = f"Please review {what}."

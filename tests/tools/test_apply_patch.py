@@ -1,4 +1,4 @@
-"""apply_patch: what it makes of real files, and that it is all or nothing."""
+"""apply_patch on real files: its results, and that it applies all of a patch or nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The calculator evaluates arithmetic and counts, and nothing else."""
+"""The calculator evaluates arithmetic and counting, and nothing else."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_what_it_refuses(expression: str) -> None:
 
 
 def test_it_works_in_any_thread() -> None:
-    """A clock by signals, as others use, works in the main thread alone."""
+    """A timeout by signals would work only in the main thread."""
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(calculate, "6 * 7").result() == "42"
 

@@ -1,4 +1,4 @@
-"""run_tests, run_build, run_lint: the right command for each kind of project, really run."""
+"""run_tests, run_build and run_lint choose and run the right command for each project."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def fill(workspace: Path) -> Fill:
-    """Writes files into the workspace."""
+    """Writes files to the workspace."""
 
     def write(files: Mapping[str, str]) -> None:
         for name, text in files.items():
@@ -88,7 +88,7 @@ async def test_pytest_fails(fill: Fill, call: Call) -> None:
 
 
 async def test_an_edit_within_the_same_second_is_seen(fill: Fill, call: Call) -> None:
-    # Python takes bytecode of the same second and size for current: none must be written.
+    # Python reuses bytecode if second and size match, so the tests must not write any.
     wrong = "def double(x):\n    return x * 3\n"
     fill({"calc.py": wrong, "test_calc.py": TEST, **pytest_ini()})
     assert (await call("run_tests")).outcome is Outcome.FAILED
@@ -187,7 +187,7 @@ async def test_one_failure_among_several_runs_fails(fill: Fill, call: Call) -> N
     [
         ({"test_calc.py": "import unittest\n"}, None),
         ({"test_calc.py": UNITTEST, "docs/x": ""}, "docs"),
-        ({"test_calc.py": "x = 1\n"}, None),  # pytest
+        ({"test_calc.py": "x = 1\n"}, None),  # for pytest
         ({"test_calc.py": TEST, "calc.py": CALC, "conftest.py": "", "docs/x": ""}, "docs"),
         ({"Makefile": "test:\n\t@python -m unittest discover\n"}, None),
     ],
@@ -210,12 +210,12 @@ async def test_skipped_tests_are_no_failure(fill: Fill, call: Call) -> None:
     assert lines(await call("run_tests"))[0] == "tests failed (exit code 1)"
 
 
-# A virtual environment of the workspace that cannot run the tests
+# A virtual environment in the workspace that cannot run the tests
 
 
 @pytest.fixture
 def venv(workspace: Path) -> Path:
-    """A virtual environment without pytest, but with a module that only it has."""
+    """A virtual environment without pytest, but with a module of its own."""
     folder = workspace / ".venv"
     venv_module.create(folder, symlinks=True)
     (next(folder.glob("lib/python*/site-packages")) / "own.py").write_text("")
@@ -266,7 +266,7 @@ async def test_a_configured_pytest_runs_unittest_cases_too(
     assert (await planned(context)).startswith("python -m pytest")
 
 
-# What decides
+# Which files decide the command
 
 
 @pytest.mark.parametrize(
@@ -378,12 +378,12 @@ async def test_make_runs(fill: Fill, call: Call) -> None:
     assert lines(tests)[:3] == ["tests failed (exit code 2)", "$ make test", "broken"]
 
 
-# A hanging test, and commands of the configuration
+# Hanging tests and configured commands
 
 
 async def test_a_hanging_test_is_ended(fill: Fill, context: ToolContext) -> None:
     fill({"Makefile": "test:\n\t@echo started; sleep 600\n"})
-    for patience_s in (1, 20):  # a busy machine may need the first to begin
+    for patience_s in (1, 20):  # on a busy machine, 1 s may end too early
         short = replace(context, check=replace(context.check, time_s=patience_s))
         result = await Registry(TOOLS).dispatch(ToolCall("1", "run_tests", "{}"), short)
         assert result.outcome is Outcome.FAILED and result.data["timed_out"] is True

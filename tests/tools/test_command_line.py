@@ -1,4 +1,4 @@
-"""Command lines taken apart, and held against what bash really runs."""
+"""Parsing command lines, verified against what bash really runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from agentcli.tools.command_line import parse
 
 
 def programs(line: str) -> list[str]:
-    """What each segment runs, with the words that are known."""
+    """The command of each segment; unknown words are ``?``."""
     return [" ".join(word or "?" for word in segment.words) for segment in parse(line).segments]
 
 
@@ -140,10 +140,10 @@ TRICKS = (
 
 
 def test_bash_runs_nothing_that_is_not_seen(tmp_path: Path) -> None:
-    """Each trick is run by bash with programs that only leave a mark, in two passes.
+    """Bash runs each trick twice, with programs that only record their name.
 
-    All programs succeed in the first; in the second the first one to run fails. So both sides of
-    every ``&&`` and ``||`` are run, and every loop ends.
+    In the first pass all programs succeed; in the second, the first one to run fails. So both sides
+    of every ``&&`` and ``||`` run, and every loop ends.
     """
     marks, fails, bin_folder = tmp_path / "marks", tmp_path / "fails", tmp_path / "bin"
     bin_folder.mkdir()

@@ -1,4 +1,4 @@
-"""search_replace: exactly once, nothing else touched, and a miss that can be acted on."""
+"""search_replace: exactly one match, nothing else changes, and a miss explains what to do."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ async def test_a_missing_file(call: Call) -> None:
     assert result.content == "error: nope.py: no such file"
 
 
-# What stays as it was
+# What must not change
 
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
@@ -175,7 +175,7 @@ async def test_a_character_that_the_encoding_lacks_is_refused(workspace: Path, c
 
 async def test_a_change_meanwhile_is_a_conflict(stats: Path, context: ToolContext) -> None:
     class Meddled(HostEnvironment):
-        """Someone else writes between reading and writing."""
+        """An environment in which somebody else writes between a read and a write."""
 
         async def read(self, path: str, *, max_bytes: int | None = None) -> bytes:
             data = await super().read(path, max_bytes=max_bytes)
@@ -209,11 +209,11 @@ def test_only_what_was_asked_changes(text: str, data: st.DataObject) -> None:
     plain = Newlines(after).plain if seen._mac == Newlines(after)._mac else after
     if "\r" not in text.replace("\r\n", ""):
         assert plain == seen.plain[:start] + replacement + seen.plain[end:]
-    # What stands before and after is there byte for byte.
+    # The text before and after is unchanged, byte for byte.
     assert after.startswith(text[: seen._at(start)]) and after.endswith(text[seen._at(end) :])
 
 
-# A miss says what to do
+# A miss explains what to do
 
 
 @pytest.mark.parametrize(

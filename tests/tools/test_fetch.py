@@ -1,4 +1,4 @@
-"""fetch: from a real server on loopback, as far as rules let it."""
+"""fetch, with a real server on loopback and the rules that limit it."""
 
 from __future__ import annotations
 
@@ -206,7 +206,7 @@ async def test_the_user_may_allow_a_host(server: tuple[str, list[str]]) -> None:
 async def test_a_name_that_leads_into_the_network_is_refused(
     server: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The look-up of a name is the one thing that cannot be real here."""
+    """Only the name lookup is simulated here."""
     url, seen = server
     port = place_of(url).port
 

@@ -1,4 +1,4 @@
-"""read_file, list_dir, write_file: what the model reads, and what is left on disk."""
+"""read_file, list_dir and write_file: what the model reads, and what is on disk afterwards."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ async def test_a_name_cannot_forge_another(workspace: Path, call: Call) -> None:
     assert sorted(listed) == sorted(['"new\\nline"', '"\\u001b[31mred"', '"a\\"b"', "ünï code"])
     assert sorted((await call("glob", pattern="*")).content.split("\n")) == sorted(listed)
     assert '"new\\nline":1: x' in (await call("grep", pattern="x")).content.split("\n")
-    for name in listed:  # and what is shown can be asked for
+    for name in listed:  # the shown names can be read
         assert (await call("read_file", path=name)).content == "1\tx"
 
 

@@ -1,4 +1,4 @@
-"""Commands in the background: real processes that go on, are read, killed, and end with it all."""
+"""Background commands: they keep running, can be read and killed, and end with the session."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def test_one_goes_on_while_others_run_and_is_read_in_parts(
     script = "echo one; until [ -e go ]; do sleep 0.05; done; echo two >&2; exit 3"
     seen = (await call("shell", command=script, background=True)).content
     assert seen.startswith('running in the background; id "1"')
-    while "\none" not in seen:  # which a busy machine may say later
+    while "\none" not in seen:  # a busy machine may take a while
         seen += (await call("jobs", action="read", id="1", wait_s=20)).content
     assert (await call("jobs", action="read", id="1")).content.endswith("s]\n[nothing new]")
     assert "\trunning for " in (await call("jobs")).content
@@ -82,7 +82,7 @@ async def test_all_of_them_end_with_the_session(call: Call, jobs: Jobs) -> None:
 async def test_what_fails_at_once_is_told_at_once(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shell, "_AT_ONCE_S", 60.0)  # of a machine that is busy
+    monkeypatch.setattr(shell, "_AT_ONCE_S", 60.0)  # for a busy machine
     result = await call("shell", command="echo no such port >&2; exit 1", background=True)
     assert result.outcome is Outcome.FAILED
     assert result.content == "ended at once: exit code 1\n[stderr]\nno such port"

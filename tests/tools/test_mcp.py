@@ -1,4 +1,4 @@
-"""MCP servers: their tools on the one dispatch path, and every way in which they can fail."""
+"""MCP servers: their tools in the registry, and every way in which they can fail."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def call(
 async def test_a_servers_tools_take_the_dispatch_path(tmp_path: Path, context: ToolContext) -> None:
     async with opened(tmp_path, small=Settings(command=SMALL)) as servers:
         kinds = {tool.spec.name: tool.spec.kind for tool in await servers.tools()}
-        assert kinds["mcp__small__add"] is ToolKind.READ  # as its annotations say
+        assert kinds["mcp__small__add"] is ToolKind.READ  # from its annotations
         assert kinds["mcp__small__fail"] is ToolKind.RUN
         assert (await call(servers, context, "mcp__small__add", a=2, b=3)).content == "5"
         wrong = await call(servers, context, "mcp__small__add", a="two", b=3)
@@ -102,7 +102,7 @@ async def test_what_a_user_names_of_servers(tmp_path: Path, context: ToolContext
             await servers.expanded("/bad:review a.py")
         (read,) = servers.mentioned("As @small:note://today, @bad:x://y and @nobody:x://y say.")
         assert (await registry.dispatch(read, context)).content == "buy milk"
-    # What it offers is remembered: a text needs no connection to be understood.
+    # What a server offers is cached, so reading a text needs no connection.
     async with opened(tmp_path, small=Settings(command=SMALL)) as servers:
         await servers.tools()
         assert servers.mentioned("@small:note://today") and servers.prompts()
@@ -205,7 +205,7 @@ async def test_one_that_is_slow_costs_its_time_and_goes_on(
 async def test_one_that_cannot_be_had_costs_one_line(
     command: tuple[str, ...], complaint: str, tmp_path: Path
 ) -> None:
-    # The flood needs longer than the others to be one.
+    # Only "sleep" should time out; the flood takes a while to exceed its limit.
     patience = 0.7 if command[0] == "sleep" else 60.0
     bad = Settings(command=command, startup_timeout_s=patience)
     async with opened(tmp_path, bad=bad, small=Settings(command=SMALL)) as servers:
@@ -218,7 +218,7 @@ async def test_one_that_cannot_be_had_costs_one_line(
 
 async def test_an_address_is_named_as_it_is_written(tmp_path: Path) -> None:
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # nobody listens there, and nobody else will
+        taken.bind(("127.0.0.1", 0))  # reserved, but nothing listens
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/${{PLACE:-mcp}}"
         async with opened(tmp_path, bad=Settings(url=url)) as servers:
             await servers.tools()
@@ -263,7 +263,7 @@ async def test_over_http(tmp_path: Path, context: ToolContext) -> None:
 
 
 class Forgetful(BaseHTTPRequestHandler):
-    """A server over HTTP that knows one session, until ``session`` is another."""
+    """An HTTP server that accepts only the session id ``session``."""
 
     protocol_version = "HTTP/1.1"
     session = "first"
@@ -405,7 +405,7 @@ async def _listening(url: str) -> None:
         try:
             await asyncio.to_thread(urllib.request.urlopen, url, timeout=30)
         except urllib.error.HTTPError:
-            return  # it answers, if only to refuse
+            return  # any answer will do
         except OSError:
             await asyncio.sleep(0.1)
     raise AssertionError(f"nothing at {url}")

@@ -1,4 +1,4 @@
-"""What stands around tools, on the real dispatch path over real files."""
+"""Middleware around tools, in a real registry with real files."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class TestRateLimit:
         call = limited(0.2)
         results = await asyncio.gather(*[call("ask") for _ in range(5)])
         assert [result.content for result in results] == ["yes"] * 5
-        # Two at once, two after the first window, one after the second.
+        # Two start at once, two after the first window and one after the second.
         assert begun[2] - started >= 0.19 and begun[4] - started >= 0.39
 
         begun.clear()
@@ -147,7 +147,7 @@ class TestRateLimit:
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        rate._seconds = 0.01  # what the one that waits now has to wait for
+        rate._seconds = 0.01  # the next call waits so long
         assert (await call("ask")).content == "yes"
 
     @pytest.mark.parametrize(("calls", "seconds"), [(0, 1.0), (1, 0.0), (-1, 1.0)])

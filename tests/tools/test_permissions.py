@@ -1,4 +1,4 @@
-"""Modes: what runs freely, what is asked, what is refused."""
+"""Permission modes: what is allowed, what needs approval, and what is denied."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ async def test_the_mode_can_change_at_any_time() -> None:
 
 
 class Answers:
-    """Answers in turn, and keeps what was asked."""
+    """Gives the answers in turn, and records the questions."""
 
     def __init__(self, *answers: Answer) -> None:
         self.asked: list[Approval] = []

@@ -1,4 +1,4 @@
-"""What an edit would change is known without a change."""
+"""The diff of an edit can be previewed without making it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What command lines are for."""
+"""The purpose of a command line: to test, build, edit, search, and so on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dispatch path: every call gets a result, and only cancellation passes through."""
+"""The registry: every call gets a result; only a cancellation propagates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Saved rules: read back by another process, written by several at once, never half."""
+"""Saved rules: shared between processes, safe for concurrent writers, never half-written."""
 
 from __future__ import annotations
 

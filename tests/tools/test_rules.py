@@ -1,4 +1,4 @@
-"""Rules: how they are written, what they are about, and which of them holds."""
+"""Permission rules: their syntax, what they match, and which one wins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a function to a schema, and from a model's JSON to checked arguments."""
+"""Making a schema from a function, and validating a model's JSON arguments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""glob and grep: forms of the answer, limits, and patterns that are wrong."""
+"""glob and grep: the form of the result, limits, and invalid patterns."""
 
 from __future__ import annotations
 

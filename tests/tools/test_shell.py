@@ -1,4 +1,4 @@
-"""shell and python: what a command's end looks like, and that nothing of it stays behind."""
+"""shell and python: how the end of a command is reported, and that nothing is left behind."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def test_it_runs_in_the_workspace(workspace: Path, call: Call) -> None:
 
 
 async def test_time_out(call: Call) -> None:
-    for patience_s in (1, 20):  # a busy machine may need the first to begin
+    for patience_s in (1, 20):  # on a busy machine, 1 s may end too early
         result = await call("shell", command="echo started; sleep 600", timeout_s=patience_s)
         assert result.outcome is Outcome.FAILED and result.data["timed_out"] is True
         if "started" in result.content:

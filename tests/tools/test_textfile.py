@@ -1,4 +1,4 @@
-"""Encodings, binary files and line ends; what was read is given back byte for byte."""
+"""Encodings, binary files and line endings; text is written back byte for byte."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls that are tried on a copy before they are allowed, through the one dispatch path."""
+"""Calls that run on a copy of the workspace before the user allows them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.tools.conftest import TOOLS
 
 @pytest.fixture
 def trying(context: ToolContext, workspace: Path) -> ToolContext:
-    """A context whose environment has copies."""
+    """A tool context that can copy the workspace."""
     if context.environment.level == "none":
         pytest.skip("no sandbox here")
     return replace(context, copies=functools.partial(in_place, workspace))
@@ -32,7 +32,7 @@ def trying(context: ToolContext, workspace: Path) -> ToolContext:
 async def asked(
     context: ToolContext, command: str, *answers: Answer, between: object = None
 ) -> tuple[ToolResult, list[Approval]]:
-    """The result of a command, and what was asked about it."""
+    """Run a command; return its result and the questions asked about it."""
     questions: list[Approval] = []
 
     async def ask(approval: Approval) -> Reply:

@@ -1,4 +1,4 @@
-"""Names that nothing in a file binds."""
+"""Finding names that nothing in a file defines."""
 
 from __future__ import annotations
 
