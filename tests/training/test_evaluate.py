@@ -1,4 +1,4 @@
-"""What the evaluation makes of its scores, and the baseline that only counts."""
+"""The report of the evaluation, and the baseline that only uses counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults change what they say, and their repair restores the file."""
+"""Injected faults change what they claim, and their repair restores the file."""
 
 from __future__ import annotations
 

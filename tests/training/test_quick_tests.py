@@ -1,4 +1,4 @@
-"""The fast runner says what pytest says, as the model reads it."""
+"""The fast test runner reports what pytest reports, as the model reads it."""
 
 from __future__ import annotations
 

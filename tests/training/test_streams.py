@@ -1,4 +1,4 @@
-"""Shards, packing, mixtures, and loss and optimiser against plain formulas."""
+"""Shards, packing and mixtures; and the loss and the optimiser against plain formulas."""
 
 from __future__ import annotations
 

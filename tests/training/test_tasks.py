@@ -1,4 +1,4 @@
-"""Trajectories hold together: calls have results, edits hit, and the end is what the tests say."""
+"""Trajectories are consistent: calls have results, edits apply, and the end matches the tests."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_an_opening_ends_with_the_models_first_turn(
         tokens, mask = opening.tokens(FORM)
         whole_tokens, whole_mask = whole.tokens(FORM)
         assert tokens == whole_tokens[: len(tokens)] and mask == whole_mask[: len(mask)]
-        assert mask[-1] == 1  # the end of the turn is learnt as well
+        assert mask[-1] == 1  # the end of the turn is learnt too
 
 
 def test_every_mix_is_of_documents_that_can_be_made(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The trainer on a model small enough for a test: it learns, resumes exactly, exports."""
+"""The trainer on a tiny model: it learns, resumes exactly, and exports."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def plan() -> Plan:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Counting upwards in code, doubling in tasks: rules that a tiny model can find."""
+    """Code that counts upwards and tasks with a constant answer: a tiny model can learn both."""
     rng = np.random.default_rng(5)
     start = rng.integers(100, size=(200, 1))
     counted = ((start + np.arange(16)) % 100).astype(np.uint16)
@@ -97,7 +97,7 @@ def test_a_resumed_run_goes_on_exactly(plan: Plan, data: Path, tmp_path: Path) -
 
 def test_a_sitting_ends_in_time(plan: Plan, data: Path, tmp_path: Path) -> None:
     found = trainer(plan, data, tmp_path / "run")
-    found.train(Sitting(0.0, 1.0, 21.0, None))  # all but one second is kept for closing
+    found.train(Sitting(0.0, 1.0, 21.0, None))  # closing reserves all but one second
     assert records(tmp_path / "run")[-1]["seconds"] < 60
     assert found.steps > 0
 

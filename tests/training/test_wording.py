@@ -1,4 +1,4 @@
-"""Phrasings: what lines with alternatives stand for, and that training sees none of the held."""
+"""Phrasings: expanding lines with alternatives, and keeping held-out phrases from training."""
 
 from __future__ import annotations
 
