@@ -1,4 +1,4 @@
-"""agentcli as a library: the names of the package, the example, and agents that run themselves."""
+"""agentcli as a library: the public names, the example, and agents run from Python."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_the_example_is_short_and_runs(tmp_path: Path) -> None:
 
 
 class TestTool:
-    """A tool from a plain function."""
+    """``@tool`` makes a tool from a plain function."""
 
     async def call(self, made: Tool, arguments: str) -> ToolOutput | str:
         return await made.function(ToolContext(Nowhere()), **json.loads(arguments))
@@ -123,7 +123,7 @@ class TestTool:
 
 
 class Counting(AgentModule):
-    """Ends by its own condition after two results."""
+    """An agent that stops by its own condition after two tool results."""
 
     def build_system_prompt(self, state: AgentState) -> str:
         return "Count."
@@ -134,7 +134,7 @@ class Counting(AgentModule):
 
 
 class TestAgentModule:
-    """``run`` is a thin way from a task to its answer, for code that is not async."""
+    """``run`` returns the answer to a task from synchronous code."""
 
     def test_it_gives_the_answer(self) -> None:
         with ScriptedServer([Reply(text="Five.")]) as server:

@@ -1,4 +1,4 @@
-"""examples/plugin, installed into a folder and used by a real process; and plugins that fail."""
+"""examples/plugin, installed in a folder and used by a real process; and failing plugins."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "plugin"
 
 
 def describe(folder: Path, name: str, points: Mapping[str, Mapping[str, str]]) -> None:
-    """What an installer writes about a package beside it."""
+    """Write the metadata of a package as an installer does."""
     info = folder / f"{name}-1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
@@ -38,7 +38,7 @@ def describe(folder: Path, name: str, points: Mapping[str, Mapping[str, str]]) -
 
 
 def install(folder: Path, name: str, source: str, **points: str) -> None:
-    """A package of one module, whose entry points have its name."""
+    """Install a package with one module and entry points of the same name."""
     folder.mkdir(exist_ok=True)
     (folder / f"of_{name}.py").write_text(source)
     groups = {f"agentcli.{group}": {name: f"of_{name}:{what}"} for group, what in points.items()}
@@ -108,7 +108,7 @@ def test_each_that_fails_costs_one_line_and_no_other(site: Path) -> None:
     notices.clear()
     assert plugin_hooks(notices) == []
     assert len(notices) == 2 and "int is not an agentcli.Hook" in notices[1]
-    # tools and doctor tell of all of them, with the package that each is of.
+    # ``tools`` and ``doctor`` list all of them with their packages.
     assert {(one.kind, one.name): (one.works, one.what, one.package) for one in added()} == {
         ("tool", "good"): (True, "good", "good 1"),
         ("tool", "gone"): (False, missing, "gone 1"),
