@@ -1,4 +1,4 @@
-"""A whole run as hand-made events, for the renderers' tests."""
+"""A whole run as hand-written events, for the tests of the renderers."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ TEST = ToolCall("3", "run_tests", "{}")
 
 
 def answered(step: int, text: str, *calls: ToolCall) -> ModelAnswered:
-    """An answer as the model gave it."""
+    """The event of an answer from the model."""
     reason = FinishReason.TOOL_CALLS if calls else FinishReason.STOP
     return ModelAnswered(step, assistant(text, *calls), reason, Usage(1000, 400, 0, 50), 0.1, 0.5)
 
 
 def run_events() -> list[Event]:
-    """Read and edit, a failing test, a retry, an unusable answer, the final answer."""
+    """A read and an edit, a failing test, a retry, a rejected answer and the final answer."""
     failing = "tests failed (exit code 1)\n$ python -m pytest\n" + "\n".join(
         f"line {number}" for number in range(20)
     )
@@ -105,5 +105,5 @@ def run_events() -> list[Event]:
 
 
 def summary(events: list[Event], exit_code: int = 0) -> Summary:
-    """What those events came to, after 67 seconds."""
+    """The summary of a run with these events that took 67 seconds."""
     return Summary(fold_all(events), exit_code, 67.0)

@@ -1,4 +1,4 @@
-"""A question on the terminal of ``agentcli run``: which keys answer it, and when."""
+"""Approval questions in the terminal of ``agentcli run``: which keys answer, and when."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHELL = next(tool.spec for tool in builtin_tools() if tool.spec.name == "shell")
 
 @pytest.fixture
 def keys(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """A terminal to ask on; the end on which keys are pressed."""
+    """Make a pseudo-terminal stdin; yield the descriptor on which keys are pressed."""
     pressed, terminal = os.openpty()
     with os.fdopen(terminal) as stdin:
         monkeypatch.setattr("sys.stdin", stdin)
@@ -41,7 +41,7 @@ async def asked(**more: Any) -> AsyncIterator[asyncio.Task[Reply]]:
 
 
 async def answered(reply: asyncio.Task[Reply], keys: int, key: bytes) -> Answer:
-    """Press a key until it is read by itself."""
+    """Press a key until it is read on its own and answers."""
     while not reply.done():
         os.write(keys, key)
         await asyncio.wait([reply], timeout=0.2)
@@ -60,7 +60,7 @@ async def test_a_key_that_was_pressed_before_the_question_answers_nothing(
 
     monkeypatch.setattr(os, "read", noted)
     async with asked() as reply:
-        await asyncio.sleep(0)  # the question has been put, and older keys thrown away
+        await asyncio.sleep(0)  # the question is shown and earlier keys are dropped
         for pressed in range(1, 21):
             os.write(keys, b"y")
             while len(seen) < pressed:
@@ -84,8 +84,8 @@ async def test_one_key_answers(
 ) -> None:
     monkeypatch.setattr(asking, "GUARD_S", 0)
     async with asked(can_copy=True) as reply:
-        await asyncio.sleep(0)  # the question has been put, and older keys thrown away
-        os.write(keys, b"\x1b[A")  # an arrow key is not Escape
+        await asyncio.sleep(0)  # the question is shown and earlier keys are dropped
+        os.write(keys, b"\x1b[A")  # an arrow key, which begins with Escape
         await asyncio.wait([reply], timeout=0.05)
         assert not reply.done()
         assert await answered(reply, keys, pressed) is answer

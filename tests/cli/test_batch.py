@@ -1,4 +1,4 @@
-"""A folder of tasks: each in a copy of its own, side by side, and after a crash none twice."""
+"""Batches: each task runs in its own copy, in parallel, and only once even after a crash."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def repository(workspace: Path) -> Path:
 
 
 def answer(request: Request) -> Reply:
-    """Writes the file that the task names, then says so."""
+    """A model that writes the file named in the task, then reports it."""
     messages = request.json["messages"]
     name = next(
         found[1]
@@ -100,7 +100,7 @@ def test_one_that_fails_does_not_stop_the_others(
     (tasks / "three.md").write_text("---\nchecks: ['false']\n---\nWrite three.txt.\n")
     cli.server = serve([answer] * 12).url
     ended = cli.run(*arguments(tasks, workspace, "--jobs", "3"))
-    # The command line's model goes before a task's own.
+    # The model of the command line overrides that of the task.
     assert {name: one["status"] for name, one in results(ended.out).items()} == {
         "one": "solved",
         "two": "solved",
@@ -212,7 +212,7 @@ def test_what_cannot_be_a_batch(cli: Cli, tasks: Path, workspace: Path) -> None:
 def test_what_came_back_from_a_cluster_survives_a_crash(
     tmp_path: Path, workspace: Path, tasks: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The process dies between the arrival of a result and its record, at any of the steps."""
+    """The process dies after a result arrived and before it is recorded, at each step."""
     monkeypatch.setenv("AGENTCLI_DATA_DIR", str(tmp_path / "data"))
     (workspace / "old.txt").write_text("old\n")
     far = tmp_path / "far"
@@ -243,7 +243,7 @@ def test_what_came_back_from_a_cluster_survives_a_crash(
     with opened(tasks, workspace) as batch:
         assert batch.open == ["three", "two"] and list(settled(batch)) == []
         done.save(batch.arrival_of("two"))
-        (tasks / "two.md").write_text("Another task.")  # what came back was not of this one
+        (tasks / "two.md").write_text("Another task.")  # the result belongs to the old text
         assert list(settled(batch)) == []
 
 

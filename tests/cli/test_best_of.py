@@ -1,4 +1,4 @@
-"""``agentcli run --best-of N``: attempts on copies, of which the first that passes is kept."""
+"""``agentcli run --best-of N``: attempts run on copies; the first that passes is kept."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.server import Reply
 
 
 def writing(text: str) -> list[Reply]:
-    """One attempt: a file is written, and the model says that it is done, as often as asked."""
+    """The replies of one attempt: write the file, then report the answer."""
     edit = ("write_file", {"path": "answer.txt", "content": f"{text}\n"})
     return [Reply(calls=[edit]), Reply(text=f"It is {text}.")]
 

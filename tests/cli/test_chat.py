@@ -1,4 +1,4 @@
-"""``agentcli chat`` without a screen, and what it says to wrong command lines."""
+"""``agentcli chat`` without a screen, and its errors for wrong command lines."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_lines_of_a_pipe_are_messages(
         cwd=workspace,
     )
     assert ended.code == 0, ended.err
-    assert ended.out == "It is **done**.\nNothing else.\n"  # answers, and nothing but answers
+    assert ended.out == "It is **done**.\nNothing else.\n"  # only the answers
     for seen in ("I change it.", "search_replace a.txt", "200 tokens", "exit code 0\nnew"):
         assert seen in ended.err
     assert "there is no command /nonsense" in ended.err

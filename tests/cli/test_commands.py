@@ -1,4 +1,4 @@
-"""The smaller commands: sessions, tools, doctor, and the frame around them all."""
+"""The smaller commands (sessions, tools, doctor) and behaviour common to all commands."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.server import Reply
 
 @pytest.fixture
 def session(cli: Cli, serve: Serve, workspace: Path) -> str:
-    """The id of a session that has ended."""
+    """The id of a finished session."""
     edit = ("write_file", {"path": "a.txt", "content": "\x1b[2Jhello\n"})
     cli.server = serve([Reply(text="I write.", calls=[edit]), Reply(text="Written.")]).url
     arguments = ["-p", "Write\na file.", "--model", "openai:m", "--workspace", str(workspace)]
@@ -91,7 +91,7 @@ def test_tools(cli: Cli) -> None:
     assert ended.code == 0
     names = [line.split()[0] for line in ended.out.splitlines()]
     assert {"read_file", "search_replace", "run_tests", "shell"} <= set(names)
-    assert {"todo", "delegate", "jobs"} <= set(names)  # what is not of the workspace as well
+    assert {"todo", "delegate", "jobs"} <= set(names)  # tools outside the workspace too
     one = cli.run("tools", "grep")
     assert '"pattern"' in one.out and one.out.startswith("grep@1 (search)")
     assert cli.run("tools", "hammer").code == 2

@@ -1,4 +1,4 @@
-"""``run --commit`` in real repositories: exactly the session's files, and nothing of the user's."""
+"""``run --commit`` in real repositories: it commits the session's changes, never the user's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``agentcli sessions compact``: looked at, done, gone on with, undone."""
+"""``agentcli sessions compact``: preview, compaction, continuing and undo."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Completion as a shell does it: bash reads the script, and asks."""
+"""Shell completion: bash loads the script and calls it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``agentcli config``: layers shown, values set with the file left as it was."""
+"""``agentcli config``: shows the layers, and sets values without changing the rest of a file."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_a_key_needs_a_keyring(cli: Cli, file: Path) -> None:
 
 
 def test_a_key_goes_into_the_keyring_and_comes_out_of_it(cli: Cli, file: Path) -> None:
-    """From stdin, as a script would give it; the keyring is a file."""
+    """The key comes from stdin, as in a script; the keyring is a file."""
     (cli.home / "filed.py").write_text(FILED)
     cli.extra = {
         **cli.extra,

@@ -1,4 +1,4 @@
-"""The pages of docs/ that are about the command line say what is true."""
+"""The pages of docs/ about the command line match the code."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_its_settings(page: str) -> None:
 
 
 def test_the_github_action(cli: Cli, serve: Serve, workspace: Path) -> None:
-    """The workflow is sound YAML, and the step that runs agentcli runs as it stands."""
+    """The workflow is valid YAML, and its step that runs agentcli works."""
     (block,) = blocks("scripting", "yaml")
     (job,) = yaml.safe_load(block)["jobs"].values()
     (step,) = [one for one in job["steps"] if "agentcli run" in one.get("run", "")]

@@ -1,4 +1,4 @@
-"""fetch in whole runs: the rules of the settings let it out, and offline it is not there."""
+"""fetch in whole runs: allowed by the rules in the settings, and absent when offline."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.tools.test_fetch import serving
 
 
 def results(events: list[dict[str, Any]]) -> list[str]:
-    """In the order of the calls, whichever ended first."""
+    """The tool results in the order of their calls."""
     ended = [event["result"] for event in events if event["type"] == "tool_finished"]
     return [result["content"] for result in sorted(ended, key=lambda result: result["call_id"])]
 

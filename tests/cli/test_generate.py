@@ -1,4 +1,4 @@
-"""``agentcli generate``: what it writes, and one clear line for whatever is wrong."""
+"""``agentcli generate``: its output, and one clear line for every error."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def cli(tmp_path: Path) -> Cli:
 
 
 class Result:
-    """How one call ended."""
+    """The result of a command."""
 
     def __init__(self, code: int, out: str, err: str) -> None:
         self.code, self.out, self.err = code, out, err
@@ -152,7 +152,7 @@ def _no_header(folder: Path) -> None:
 
 
 class Attack:
-    """What a pickle runs when it is loaded carelessly."""
+    """A pickle that runs code if it is loaded without care."""
 
     def __init__(self, proof: Path) -> None:
         self.proof = proof
@@ -269,7 +269,7 @@ def test_a_reader_that_leaves(cli: Cli, folder: Path) -> None:
 
 
 def _endless(folder: Path) -> Path:
-    """A schema that takes long to fill."""
+    """A schema whose instances are very long."""
     file = folder / "endless.json"
     items = {"type": "string", "minLength": 5}
     file.write_text(json.dumps({"type": "array", "items": items, "minItems": 5000}))

@@ -1,4 +1,4 @@
-"""The help of every command: one voice, nothing of Typer's own names for types."""
+"""The help of every command: a uniform style, without Typer's names for types."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``agentcli run`` with a task that shows images."""
+"""``agentcli run`` with a task that contains images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``agentcli init`` and the reference of the settings."""
+"""``agentcli init`` and the settings reference."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Models(BaseHTTPRequestHandler):
-    """Answers as Ollama, LM Studio and vLLM do."""
+    """Lists models like Ollama, LM Studio and vLLM."""
 
     def do_GET(self) -> None:
         body = json.dumps({"data": [{"id": "qwen3:4b"}, {"id": "other"}]}).encode()

@@ -1,4 +1,4 @@
-"""What a person sees, read back from an emulated terminal."""
+"""The live display of a run, read back from an emulated terminal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COLUMNS, LINES = 100, 80
 
 
 class Terminal(io.StringIO):
-    """A stream that says it is a terminal, and what its screen would show."""
+    """A stream that claims to be a terminal and can show its screen."""
 
     def isatty(self) -> bool:
         return True

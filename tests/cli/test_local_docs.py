@@ -1,4 +1,4 @@
-"""docs/local-models.md: every command and every example in it runs, and the README's."""
+"""docs/local-models.md and the README: every command and every example runs."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_every_command_runs(
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(said.encode())))
     code = main(shlex.split(ours)[1:])
     err = capfd.readouterr().err
-    # What a random model answers is anything, but it is an answer, and its one step is taken.
+    # A random model may answer anything, but it answers and completes its only step.
     assert code in ((0, 1) if " run " in command else (0,)), err
     assert "agentcli: error" not in err
 

@@ -15,7 +15,7 @@ def configure(cli: Cli, name: str, *argv: str) -> None:
     folder = cli.home / ".config" / "agentcli"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "config.toml").open("a") as file:
-        patience = "startup_timeout_s = 80\ntimeout_s = 80\n"  # of a machine that is busy
+        patience = "startup_timeout_s = 80\ntimeout_s = 80\n"  # for a busy machine
         file.write(f"[mcp.servers.{name}]\ncommand = {json.dumps(argv)}\n{patience}")
 
 
@@ -41,7 +41,7 @@ def test_a_task_may_name_resources_and_be_a_prompt(cli: Cli, serve: Serve, works
     arguments = ["--model", "openai:m", "--workspace", str(workspace), "--output", "stream-json"]
     ended = cli.run("run", "-p", "What does @small:note://today say?", *arguments)
     assert ended.code == 0, ended.err
-    # The resource was read in a step of its own, before the model was asked.
+    # The resource was read in a separate step, before the first request to the model.
     asked = server.requests[0].json["messages"]
     assert [message["role"] for message in asked] == ["system", "user", "assistant", "tool"]
     assert asked[-1]["content"] == "buy milk"

@@ -1,7 +1,7 @@
-"""Every mention of a command line in README.md and docs/: its commands and options are there.
+"""Every command line mentioned in README.md and docs/ uses existing commands and options.
 
-What is meant to be run as it stands is run by the pages' own tests; this is for the rest, such as
-``agentcli sessions undo ID`` in a table.
+Commands that can be run as written are run by the tests of their pages. This test covers the rest,
+such as ``agentcli sessions undo ID`` in a table.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from tests.cli.test_docs import PAGES
 ROOT = Path(__file__).resolve().parents[2]
 FILES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 OWN = {"permissions", "sandbox"}
-"""Pages whose commands are run by tests of their own, beside those of ``PAGES``."""
+"""Pages, in addition to ``PAGES``, whose commands are run by their own tests."""
 
 
 def mentions(text: str) -> list[str]:
-    """What begins with the program's name: as code within a line, or as a line of a block."""
+    """Command lines of agentcli, written as inline code or as lines of a code block."""
     within = re.findall(r"`([^`\n]*\bagentcli [^`\n]+)`", text)
     blocks = re.findall(r"```(?:sh|text)\n(.+?)```", text, re.DOTALL)
     indented = re.findall(r"^ {4}(.+)$", text, re.MULTILINE)
@@ -34,7 +34,7 @@ def mentions(text: str) -> list[str]:
 
 
 def check(line: str) -> None:
-    """Follow a command line through the groups, and look its options up."""
+    """Check that the commands and options of a command line exist."""
     line = re.sub(r".*?(?:^|(?<=[ =]))agentcli ", "", line.replace(r"\|", "|"), count=1)
     command: Command = typer.main.get_command(app)
     for word in shlex.split(line, comments=True):

@@ -1,4 +1,4 @@
-"""``agentcli models``: what there is, what it needs, and whether it works."""
+"""``agentcli models``: lists the models, their requirements, and tests whether they work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A batch on a Ray cluster of two machines, one of which is lost in the middle."""
+"""A batch on a Ray cluster of two machines; one of them is lost during the batch."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from tests.server import Reply, Request
 pytest.importorskip("ray", reason="the extra ray is not installed")
 
 PATIENCE_S = 400
-"""Ray takes a minute for a worker where the machine is busy."""
+"""On a busy machine, Ray takes a minute to start a worker."""
 
 
 @pytest.fixture
 def clustered(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
-    """Starts a head; its machines have the environment of the command line."""
+    """Starts a cluster whose nodes have the environment of the command line."""
     from ray.cluster_utils import Cluster
 
     with ExitStack() as stack:
@@ -39,7 +39,7 @@ def clustered(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
             head = {"num_cpus": cpus, "include_dashboard": False}
             try:
                 cluster = Cluster(initialize_head=True, head_node_args=head)
-            except Exception as error:  # Ray gives each of its own processes 30 s to begin
+            except Exception as error:  # Ray allows its own processes 30 s to start
                 pytest.skip(f"Ray itself does not start here: {error}")
             stack.callback(cluster.shutdown)
             cli.extra = {"RAY_ADDRESS": cluster.address}
@@ -103,14 +103,14 @@ def test_a_machine_that_is_lost_costs_no_task_and_none_runs_twice(
         assert not (Path(result["workspace"]) / "old.txt").exists()
         patch = Path(result["patch"]).read_text()
         assert f"+{name}\n" in patch and "deleted file mode" in patch
-    # The one that had ended was not begun again; of the three others two were on the lost machine.
+    # The finished task did not run again. Of the three others, two were on the lost machine.
     assert begun["a"] == 1
     assert sorted(begun[slow] for slow in "bcd") == [1, 2, 2]
     (journal,) = (cli.home / "data" / "batches").glob("*/batch.jsonl")
     entries = [json.loads(line) for line in journal.read_text().splitlines()]
     marked = Counter(entry["task"] for entry in entries if "interrupted" in entry)
     assert marked == {name: 1 for name, times in begun.items() if times == 2}
-    # Their sessions came home, and the nodes have kept nothing.
+    # The sessions were brought back from the nodes.
     assert len(cli.run("sessions", "list").out.splitlines()) == 4
 
 

@@ -1,4 +1,4 @@
-"""What a run looks like in a pipe: plain lines, one object, or one object a line."""
+"""The output of a run in a pipe: plain lines, one JSON object, or one object per line."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_cached_and_fresh_tokens_are_shown_for_each_step() -> None:
     steps = [line for line in log.getvalue().split("\n") if line.startswith("step ")]
     assert steps[0] == "step 1 · 1,000 tokens in (400 cached, 600 fresh), 50 out · 1.0 s"
     assert [line.partition(" ·")[0] for line in steps] == ["step 1", "step 2", "step 3"]
-    assert "1,010 tokens in" in steps[2]  # with the answer that was not used
+    assert "1,010 tokens in" in steps[2]  # including the rejected answer
 
 
 def test_what_becomes_of_the_conversation_is_told() -> None:

@@ -1,4 +1,4 @@
-"""``agentcli sandbox exec``: output, exit codes, limits and the network, as a user meets them."""
+"""``agentcli sandbox exec``: output, exit codes, limits and the network."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def execute(
     monkeypatch: pytest.MonkeyPatch,
     capfdbinary: pytest.CaptureFixture[bytes],
 ) -> Execute:
-    """Runs a command line of it in this process; skips where the level is not available."""
+    """Runs ``agentcli sandbox exec`` in this process; skips if the level is not available."""
     monkeypatch.setenv("AGENTCLI_CONFIG_DIR", str(tmp_path / "config"))
     monkeypatch.setenv("SOME_TOKEN", "secret")
 
@@ -79,7 +79,7 @@ def test_exit_codes(
 def test_a_time_out_ends_everything(execute: Execute) -> None:
     mark = some_seconds()
     script = f"trap '' TERM; setsid sleep {mark} & echo up; sleep {mark}"
-    for patience_s in ("0.7", "20"):  # a busy machine may need the first to begin
+    for patience_s in ("0.7", "20"):  # on a busy machine, 0.7 s may end too early
         code, out, err = execute("--timeout", patience_s, "--", "sh", "-c", script)
         assert (code, err) == (124, f"agentcli: error: timed out after {patience_s} s\n")
         if out:
@@ -144,7 +144,7 @@ def test_a_terminal_gets_nothing_that_acts_on_it(cli: Cli, workspace: Path) -> N
     try:
         while part := os.read(screen, 1000):
             said += part
-    except OSError:  # how a terminal ends on Linux
+    except OSError:  # on Linux, a closed terminal raises EIO
         pass
     assert process.wait() in (0, 4)
     process.communicate()
@@ -174,12 +174,12 @@ class _Page(BaseHTTPRequestHandler):
         self.wfile.write(f"page {self.path} for {self.headers['Host']}".encode())
 
     def log_message(self, format: str, *args: object) -> None:
-        """Quiet."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    """A server of the host's on its loopback."""
+    """The port of a server on the host's loopback."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Page)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server.server_address[1]
