@@ -170,7 +170,7 @@ def test_a_folder_that_holds_more_than_the_copy_knew_is_not_removed(both: Both) 
     (folder / "src").rmdir()
     (root / "src/new").write_text("mine\n")
     mine = content(root)
-    with pytest.raises(EnvironmentOpError, match="src would be removed, but holds new"):
+    with pytest.raises(EnvironmentOpError, match="src would be removed, but contains new"):
         bring_over(*both)
     assert content(root) == mine
 
