@@ -23,7 +23,7 @@ from torch import Tensor
 
 from agentcli.diff import changed_tokens
 from agentcli.inference.engine import Engine
-from agentcli.model.kv_cache import KVCache, Piece
+from agentcli.model.kv_cache import KVCache, Snapshot
 
 BRANCHES = 12
 """Likeliest tokens considered at each position of the copy."""
@@ -108,7 +108,7 @@ class _Copy:
     tokens: list[int]
     before: list[float]  # the log probability of the tokens before each position
     rejoin_points: list[tuple[int, int]]  # (index in the old text, the token that follows there)
-    snapshot: Piece
+    snapshot: Snapshot
 
 
 class Variants:
@@ -154,7 +154,7 @@ class Variants:
         edit = step.edit
         tokens = self._encode(edit.head + edit.old + TAIL)
         rows = self._logprobs(tokens, 0, len(tokens))
-        snapshot = self._cache.piece(len(self._before))
+        snapshot = self._cache.snapshot(len(self._before))
         copy = self._copies[edit] = _Copy(tokens, [-step.cost], self._rejoin_points(edit), snapshot)
         offset = -len(edit.head)  # of the token, in characters from the start of the old text
         for at, token in enumerate(tokens):
@@ -247,7 +247,7 @@ class Variants:
 
     @torch.inference_mode()
     def _logprobs(
-        self, tokens: list[int], first: int, last: int, snapshot: Piece | None = None
+        self, tokens: list[int], first: int, last: int, snapshot: Snapshot | None = None
     ) -> Tensor:
         """Return log probabilities (last - first + 1, V) at positions ``first..last`` of a call."""
         cache, model = self._cache, self._engine.model
@@ -257,7 +257,7 @@ class Variants:
         if snapshot is not None and shared >= snapshot.start:
             restored = min(_common_prefix(snapshot.tokens, tokens), reusable - snapshot.start)
             if snapshot.start + restored > shared:
-                cache.put_back(snapshot, restored)
+                cache.restore(snapshot, restored)
                 shared = cache.length
         cache.truncate(shared)
         piece = torch.tensor([whole[shared:]], device=model.device)

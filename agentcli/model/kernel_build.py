@@ -1,4 +1,4 @@
-"""Builds ``kernels.c``. Imports no torch, because the process that runs the compiler has none."""
+"""Builds ``kernels.c``. Imports no torch: the process that starts the compiler must not load it."""
 
 from __future__ import annotations
 

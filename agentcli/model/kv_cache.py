@@ -1,10 +1,10 @@
-"""KVCache: the keys, values and tokens of conversations in progress.
+"""KVCache: the keys, values and tokens of the rows of a batch.
 
-Layout, nanochat's newest: k and v are (layers, batch, seq, kv_heads, head_dim), held as one tensor
-per layer, so that growing needs room for one more layer only. Rows may have different lengths;
-each starts at slot 0, so slot j of a row always holds position j. The cache keeps the token ids
-too: whatever depends on an earlier token (nanochat's smear) is computed from them, so truncation
-has no other state to restore.
+The layout is nanochat's newest: k and v are (layers, batch, seq, kv_heads, head_dim). Each layer is
+a separate tensor, so that growing needs memory for only one more layer. Rows may have different
+lengths; all start at slot 0, so that slot j always holds position j. The cache also stores the
+token ids: nanochat's smear, which depends on the previous token, is computed from them, so that
+truncation has no other state to restore.
 """
 
 from __future__ import annotations
@@ -25,11 +25,15 @@ GRAIN = 1024
 
 @dataclass(frozen=True)
 class Span:
-    """The positions that one forward covers: ``start .. start + length`` of every row.
+    """The positions of one forward pass: ``start .. start + length`` in every row.
 
-    ``positions`` (B, T) says them row by row where rows differ; then ``keys`` slots of the
-    cache are looked at (start is the shortest row's), and ``counts`` says how many of the T
-    tokens of each row are real, the rest being padding on the right.
+    Attributes:
+        start: The first position, of the shortest row if rows differ.
+        length: The number of new tokens per row, T.
+        keys: The number of slots to attend to, if rows differ.
+        positions: The positions of each row, (B, T), if rows differ.
+        counts: The number of tokens of each row that are not padding, if rows differ; padding is on
+            the right.
     """
 
     start: int
@@ -45,7 +49,10 @@ class Span:
         return self.keys or self.start + self.length
 
     def visible(self, n_key: int, window: int | None, device: torch.device | None = None) -> Tensor:
-        """(B or 1, 1, T, n_key) bool: which keys each query sees. Made once for all layers."""
+        """Return the mask (B or 1, 1, T, n_key) bool of the keys each query sees.
+
+        It is cached, and so computed once for all layers.
+        """
         if (n_key, window) not in self._masks:
             positions = self.positions
             if positions is None:
@@ -59,8 +66,8 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Tokens with their keys and values, one tensor (1, n, Hkv, D) a layer, from a position on."""
+class Snapshot:
+    """A copy of the tokens from ``start`` on, with keys and values (1, n, Hkv, D) per layer."""
 
     start: int
     tokens: list[int]
@@ -69,9 +76,11 @@ class Piece:
 
 
 class KVCache:
-    """Keys and values of ``batch`` rows, growing on demand up to ``limit`` positions.
+    """The keys and values of ``batch`` rows, growing on demand up to ``limit`` positions.
 
-    Raises ModelError for operations that do not fit, ContextLengthError past ``limit``.
+    Raises:
+        ContextLengthError: an operation exceeds ``limit``.
+        ModelError: the arguments of an operation do not fit the cache, or memory runs out.
     """
 
     def __init__(
@@ -89,7 +98,7 @@ class KVCache:
         self.lengths = [0] * batch
         slots = min(_round_up(max(capacity, 1)), self.limit)
         shape = (batch, slots, config.n_kv_head, config.head_dim)
-        with _allocating(self.cache_bytes(batch, slots, dtype)):
+        with _allocating(self._bytes(batch, slots, dtype)):
             self.k = [torch.zeros(shape, dtype=dtype, device=device) for _ in config.windows]
             self.v = [torch.zeros(shape, dtype=dtype, device=device) for _ in config.windows]
             self.tokens = torch.zeros(batch, slots, dtype=torch.long, device=device)
@@ -100,34 +109,35 @@ class KVCache:
 
     @property
     def capacity(self) -> int:
-        """Positions that fit before the next growth."""
+        """The number of positions that fit without growing."""
         return self.tokens.shape[1]
 
     @property
     def length(self) -> int:
-        """Positions held by the longest row."""
+        """The number of positions in the longest row."""
         return max(self.lengths)
 
     @property
     def uniform(self) -> bool:
+        """Whether all rows have the same length."""
         return min(self.lengths) == max(self.lengths)
 
     @property
     def nbytes(self) -> int:
         return sum(t.nbytes for t in (*self.k, *self.v, self.tokens))
 
-    def cache_bytes(self, batch: int, slots: int, dtype: torch.dtype) -> int:
+    def _bytes(self, batch: int, slots: int, dtype: torch.dtype) -> int:
         return batch * self.config.cache_bytes(slots, dtype.itemsize)
 
     def row_tokens(self, row: int = 0) -> list[int]:
-        """The token ids whose keys and values are held for ``row``."""
+        """Return the token ids of a row."""
         ids: list[int] = self.tokens[row, : self.lengths[row]].tolist()
         return ids
 
     # --- one forward: plan, write in every layer, commit ---------------------------------------
 
     def plan(self, tokens: Tensor, counts: Sequence[int] | None = None) -> Span:
-        """Makes room for ``tokens`` (B, T) and says where they go. Holds nothing of them yet."""
+        """Reserve memory for ``tokens`` (B, T) and return their span; ``commit`` adds them."""
         batch, n_new = tokens.shape
         if batch != self.batch:
             raise ModelError(f"{batch} rows of tokens for a cache of {self.batch} rows")
@@ -149,7 +159,7 @@ class KVCache:
         return Span(min(self.lengths), n_new, keys, positions, tuple(real))
 
     def write(self, layer: int, k: Tensor, v: Tensor, span: Span) -> tuple[Tensor, Tensor]:
-        """Stores k and v (B, T, Hkv, D); returns all keys and values so far, (B, S, Hkv, D)."""
+        """Store k and v (B, T, Hkv, D); return all keys and values so far, (B, S, Hkv, D)."""
         all_k, all_v = self.k[layer], self.v[layer]
         if span.positions is None:
             all_k.narrow(1, span.start, span.length).copy_(k)
@@ -161,9 +171,9 @@ class KVCache:
         return all_k.narrow(1, 0, span.end), all_v.narrow(1, 0, span.end)
 
     def previous(self, span: Span) -> tuple[Tensor, Tensor | None]:
-        """The token before each row's first new one, (B, 1), and whether there is one.
+        """Return the token before each row's first new one, (B, 1), and whether it exists.
 
-        The second is None where all rows have one, else (B, 1) bool.
+        The latter is (B, 1) bool, or None if it exists in all rows.
         """
         if span.positions is None:
             at = max(span.start - 1, 0)
@@ -173,7 +183,7 @@ class KVCache:
         return self.tokens.gather(1, (first - 1).clamp(min=0)), first > 0
 
     def commit(self, tokens: Tensor, span: Span) -> None:
-        """Counts the tokens of ``span`` as held. Only now do they exist."""
+        """Record the tokens of ``span``, whose keys and values have been written in all layers."""
         if span.positions is None:
             self.tokens[:, span.start : span.end] = tokens
         else:
@@ -184,21 +194,21 @@ class KVCache:
     # --- between forwards ----------------------------------------------------------------------
 
     def reserve(self, positions: int) -> None:
-        """Grows to hold ``positions``; what is held stays."""
+        """Grow the capacity to at least ``positions``, keeping the content."""
         if positions <= self.capacity:
             return
-        # At least double, so that growing token by token copies each key a few times only.
+        # At least double, so that growing token by token copies each key only a few times.
         wanted = max(_round_up(positions), min(2 * self.capacity, _round_up(self.limit)))
         held = self.length
-        with _allocating(self.cache_bytes(self.batch, wanted, self.k[0].dtype)):
+        with _allocating(self._bytes(self.batch, wanted, self.k[0].dtype)):
             for tensors in (self.k, self.v):
                 for layer, old in enumerate(tensors):
-                    if old.shape[1] < wanted:  # done already, if memory ran out the last time
+                    if old.shape[1] < wanted:  # else it was grown before memory ran out last time
                         tensors[layer] = _grown(old, wanted, held)
             self.tokens = _grown(self.tokens, wanted, held)
 
     def truncate(self, lengths: int | Sequence[int]) -> None:
-        """Forgets everything past ``lengths`` (one for all rows, or one a row)."""
+        """Drop everything after ``lengths`` (one for all rows, or one per row)."""
         wanted = [lengths] * self.batch if isinstance(lengths, int) else list(lengths)
         if len(wanted) != self.batch:
             raise ModelError(f"{len(wanted)} lengths for a cache of {self.batch} rows")
@@ -207,34 +217,34 @@ class KVCache:
                 raise ModelError(f"cannot truncate row {row} from {held} to {new} tokens")
         self.lengths = wanted
 
-    def piece(self, start: int) -> Piece:
-        """A copy of what a cache of one row holds from ``start`` on, for ``put_back``."""
+    def snapshot(self, start: int) -> Snapshot:
+        """Copy the content of a one-row cache from ``start`` on, for ``restore``."""
         held = slice(start, self.length)
         keys, values = ([t[:, held].clone() for t in tensors] for tensors in (self.k, self.v))
-        return Piece(start, self.tokens[0, held].tolist(), keys, values)
+        return Snapshot(start, self.tokens[0, held].tolist(), keys, values)
 
-    def put_back(self, piece: Piece, count: int) -> None:
-        """Holds the first ``count`` tokens of a piece again, and nothing after them.
+    def restore(self, snapshot: Snapshot, count: int) -> None:
+        """Restore the first ``count`` tokens of a snapshot and drop everything after them.
 
-        What stands before ``piece.start`` must be what stood there when it was taken.
+        The content before ``snapshot.start`` must be the same as when the snapshot was taken.
         """
-        if count > len(piece.tokens):
-            raise ModelError(f"{count} tokens of a piece of {len(piece.tokens)}")
-        self.truncate(piece.start)
-        self.reserve(piece.start + count)
-        place = slice(piece.start, piece.start + count)
-        for tensors, kept in ((self.k, piece.k), (self.v, piece.v)):
+        if count > len(snapshot.tokens):
+            raise ModelError(f"cannot restore {count} of {len(snapshot.tokens)} tokens")
+        self.truncate(snapshot.start)
+        self.reserve(snapshot.start + count)
+        place = slice(snapshot.start, snapshot.start + count)
+        for tensors, kept in ((self.k, snapshot.k), (self.v, snapshot.v)):
             for mine, old in zip(tensors, kept, strict=True):
                 mine[:, place] = old[:, :count]
-        self.tokens[0, place] = torch.tensor(piece.tokens[:count], device=self.tokens.device)
+        self.tokens[0, place] = torch.tensor(snapshot.tokens[:count], device=self.tokens.device)
         self.lengths = [place.stop]
 
     def reset(self) -> None:
-        """Forgets everything; keeps the memory."""
+        """Drop the content, but keep the memory."""
         self.lengths = [0] * self.batch
 
     def fork(self, rows: int | None = None, *, capacity: int = 0) -> KVCache:
-        """A copy that lives on by itself, with ``rows`` rows (from one) or as many as here."""
+        """Return an independent copy, in which a single row is repeated ``rows`` times."""
         batch = rows or self.batch
         copy = KVCache(
             self.config,
@@ -248,7 +258,7 @@ class KVCache:
         return copy
 
     def prefill(self, other: KVCache) -> None:
-        """Takes over what ``other`` holds; its single row is repeated for all rows here."""
+        """Copy the content of ``other`` into this empty cache, repeating a single row for all."""
         if self.length:
             raise ModelError("cannot prefill a cache that already holds tokens")
         if other.batch not in (1, self.batch):
@@ -268,7 +278,7 @@ class KVCache:
         self.lengths = other.lengths * (self.batch // other.batch)
 
     def select(self, rows: Sequence[int]) -> None:
-        """Keeps only these rows, in this order: finished rows stop costing compute."""
+        """Keep only these rows, in this order, so that finished rows cost no more compute."""
         with _allocating(self.nbytes):
             index = torch.tensor(list(rows), dtype=torch.long, device=self.tokens.device)
             for tensors in (self.k, self.v):
@@ -280,9 +290,12 @@ class KVCache:
 
 @contextmanager
 def _allocating(size: int) -> Iterator[None]:
-    """For the memory of a cache. Raises ModelError, with the size, where there is no room.
+    """Allocate the memory of a cache within this context.
 
-    Ordinary tensors even within inference_mode, so that later calls may write to them.
+    Tensors are ordinary ones even under inference_mode, so that later calls may write to them.
+
+    Raises:
+        ModelError: memory ran out; the message has the ``size`` in GB.
     """
     try:
         with torch.inference_mode(False):
