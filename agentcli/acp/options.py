@@ -44,7 +44,7 @@ def options(mode: str, model: str, models: Iterable[str]) -> list[SessionConfigO
             type="select",
             id=MODE,
             name="Mode",
-            description="How much may happen without asking",
+            description="What needs your approval",
             category="mode",
             current_value=mode,
             options=[

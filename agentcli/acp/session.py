@@ -200,8 +200,8 @@ class Session:
     async def _compact(self) -> PromptResponse:
         done = await self.agent.compact()
         before, after = f"{done.tokens_before:,}", f"{done.tokens_after:,}"
-        told = f"About {before} tokens are {after} now." if done.passes else "Nothing to leave out."
-        await self._tell(update_agent_message_text(told))
+        text = f"About {before} tokens are {after} now." if done.passes else "Nothing to leave out."
+        await self._tell(update_agent_message_text(text))
         return PromptResponse(stop_reason="end_turn")
 
 

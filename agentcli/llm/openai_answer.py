@@ -180,7 +180,7 @@ class AnswerReader:
         if wire_id and not function.get("name") and wire_id != getattr(open_call, "wire_id", ""):
             same = (call for call in self._calls if call.wire_id == wire_id)
             open_call = next(same, open_call)
-        if open_call is not None and not _begins_anew(open_call, wire_id, function):
+        if open_call is not None and not _starts_new_call(open_call, wire_id, function):
             return open_call
         call = _Call(len(self._calls), wire_id)
         self._calls.append(call)
@@ -189,7 +189,7 @@ class AnswerReader:
         return call
 
 
-def _begins_anew(open_call: _Call, wire_id: str, function: Mapping[str, Any]) -> bool:
+def _starts_new_call(open_call: _Call, wire_id: str, function: Mapping[str, Any]) -> bool:
     """Whether a piece with the index of an open call starts a new call."""
     name = str(function.get("name") or "")
     if not name:

@@ -47,7 +47,7 @@ class TextTools:
         self.form = form
         self._prompts = prompts
         self._seen: list[Message] = []
-        self._told: list[Message] = []
+        self._sent: list[Message] = []
         self._tools: tuple[ToolDefinition, ...] = ()
 
     @property
@@ -101,7 +101,7 @@ class TextTools:
 
     def size_of(self, message: Message) -> int:
         """See ``LLMClient``."""
-        return sum(self.client.size_of(told) for told in self._plain([message]))
+        return sum(self.client.size_of(plain) for plain in self._plain([message]))
 
     async def aclose(self) -> None:
         """Close the model's client."""
@@ -124,41 +124,41 @@ class TextTools:
             and all(a is b for a, b in zip(self._seen, request.messages, strict=False))
         )
         if not same or known == 0:
-            self._seen, self._told, known = [], [], 0
+            self._seen, self._sent, known = [], [], 0
             self._tools = request.tools
         new = list(request.messages[known:])
         if known == 0:
             first, new = self._opening(new, request.tools)
-            self._told.append(first)
+            self._sent.append(first)
         # The results of one answer arrive together, so translating only new messages merges them.
-        self._told += self._plain(new)
+        self._sent += self._plain(new)
         self._seen = list(request.messages)
-        return tuple(self._told)
+        return tuple(self._sent)
 
     def _opening(
         self, messages: list[Message], tools: Sequence[ToolDefinition]
     ) -> tuple[Message, list[Message]]:
-        told = "\n".join(_described(tool) for tool in tools)
-        prompt = self._prompts.render(f"calls/{self.form}", {"tools": told})
+        descriptions = "\n".join(_described(tool) for tool in tools)
+        prompt = self._prompts.render(f"calls/{self.form}", {"tools": descriptions})
         if messages and messages[0].role is Role.SYSTEM:
             return system(f"{messages[0].text}\n\n{prompt}"), messages[1:]
         return system(prompt), messages
 
     def _plain(self, messages: Sequence[Message]) -> list[Message]:
         """Messages with calls and results turned into text."""
-        told: list[Message] = []
+        plain: list[Message] = []
         results: list[str] = []
         for message in messages:
             if message.role is Role.TOOL:
                 results.append(self._result(message.result))
                 continue
             if results:
-                told.append(_said(results))
+                plain.append(_said(results))
                 results = []
-            told.append(self._written(message) if message.calls else message)
+            plain.append(self._written(message) if message.calls else message)
         if results:
-            told.append(_said(results))
-        return told
+            plain.append(_said(results))
+        return plain
 
     def _written(self, message: Message) -> Message:
         parts = [part for part in message.parts if not isinstance(part, ToolCall)]

@@ -156,7 +156,7 @@ class Actions:
     async def _mode(self, argument: str) -> None:
         if not argument:
             modes = [Choice(mode, mode.value, _MODES[mode]) for mode in Mode]
-            chosen = await self._face.choose("How much may happen without asking?", modes)
+            chosen = await self._face.choose("What needs your approval?", modes)
             if chosen is not None:
                 await self._face.set_mode(chosen)
             return
@@ -257,9 +257,9 @@ class Actions:
         """Ctrl+R: put an earlier prompt into the prompt."""
         texts = list(dict.fromkeys(reversed(self._face.typed_before)))
         if not texts:
-            raise UsageError("nothing was written before")
+            raise UsageError("there are no earlier prompts")
         choices = [Choice(text, clip(text, 200)) for text in texts]
-        chosen = await self._face.choose("What you wrote before", choices)
+        chosen = await self._face.choose("Earlier prompts", choices)
         if chosen is not None:
             self._face.write(chosen)
 
@@ -272,7 +272,7 @@ class Actions:
             with self._face.outside():
                 code = terminal.run([*argv, str(path)], cwd=self._face.options.workspace)
             if code != 0:
-                raise UsageError(f"{argv[0]} ended with exit code {code}; the prompt is as before")
+                raise UsageError(f"{argv[0]} ended with exit code {code}; the prompt is unchanged")
             self._face.write(path.read_text(encoding="utf-8", errors="replace").rstrip("\n"))
 
     # -- the shell ---------------------------------------------------------------------------
@@ -306,6 +306,6 @@ class Actions:
 _MODES = {
     Mode.ASK: "asks before edits and commands",
     Mode.EDITS: "edits without asking, asks before commands",
-    Mode.AUTO: "asks nothing; the sandbox holds",
+    Mode.AUTO: "asks nothing; the sandbox still applies",
     Mode.PLAN: "reads only",
 }

@@ -25,10 +25,10 @@ from agentcli.tools.permissions import Mode
 from agentcli.tui import pace
 from agentcli.tui.actions import Actions
 from agentcli.tui.approval import ApprovalPanel
+from agentcli.tui.candidates import candidates, wants_files
 from agentcli.tui.chat_session import ChatSession, Start
 from agentcli.tui.chooser import Choice, Chooser
 from agentcli.tui.commands import BUILTIN, Command, is_command, own_commands, prompts_of, split
-from agentcli.tui.completing import candidates, wants_files
 from agentcli.tui.completion import Completion
 from agentcli.tui.entries import Answered, Entry, Level, Thought, Told
 from agentcli.tui.files import FileIndex
@@ -70,7 +70,7 @@ class ChatApp(App[int]):
         Binding("ctrl+r", "search_history", "earlier prompts", priority=True),
         Binding("ctrl+g", "edit_outside", "write in your editor", priority=True),
         Binding("shift+tab", "next_mode", "next mode", priority=True),
-        Binding("ctrl+z", "suspend_process", "stop; fg goes on", priority=True),
+        Binding("ctrl+z", "suspend_process", "suspend", priority=True),
         Binding("escape", "escape", "interrupt, twice: rewind"),
         Binding("pageup", "scroll(-1)", "up", priority=True),
         Binding("pagedown", "scroll(1)", "down", priority=True),

@@ -117,20 +117,20 @@ class ChatSession:
 
     def open(self, session_id: str | None, *, model: str | None) -> None:
         """Replace the current session with an existing one, or with a new one."""
-        told = len(self._screen.transcript.entries)
-        self._in_background(self._open(session_id, model, told), "conversation")
+        before = len(self._screen.transcript.entries)
+        self._in_background(self._open(session_id, model, before), "conversation")
 
     def _in_background(self, work: Coroutine[Any, Any, None], group: str) -> Worker[None]:
         return self._screen.run_worker(work, group=group, exit_on_error=False)
 
-    async def _open(self, session_id: str | None, model: str | None, told: int) -> None:
-        """Open the session. Notices after the first ``told`` entries stay on the screen."""
+    async def _open(self, session_id: str | None, model: str | None, before: int) -> None:
+        """Open the session. Notices after the first ``before`` ones stay on the screen."""
         screen = self._screen
         await self.end()
         if self._past_worker is not None:
             self._past_worker.cancel()  # else the new session would get the old one's history
         if self._opened:
-            since = screen.transcript.entries[told:]
+            since = screen.transcript.entries[before:]
             screen.transcript.load([entry for entry in since if isinstance(entry, Told)])
         self._opened = True
         self.failed = False

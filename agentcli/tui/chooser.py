@@ -131,13 +131,12 @@ class Chooser(VerticalGroup, Generic[T]):
 
     def _filter(self, query: str) -> None:
         words = query.lower().split()
-        ranked = [
-            (sum(score(word, f"{choice.label} {choice.detail}") for word in words), choice)
-            for choice in self._choices
-            if all(score(word, f"{choice.label} {choice.detail}") > 0 for word in words)
-        ]
-        if words:
-            ranked.sort(key=lambda item: -item[0])
+        ranked: list[tuple[float, Choice[T]]] = []
+        for choice in self._choices:
+            scores = [score(word, f"{choice.label} {choice.detail}") for word in words]
+            if all(scores):
+                ranked.append((sum(scores), choice))
+        ranked.sort(key=lambda item: -item[0])
         self._shown = [choice for _, choice in ranked[:_MOST]]
         options = self.query_one(OptionList)
         options.clear_options()

@@ -120,7 +120,7 @@ class Conversation:
                 self._at_rest.set()
 
     async def _turn(self, agent: Agent, text: str) -> RunResult:
-        told = len(agent.state.history)
+        before = len(agent.state.history)
         run = self._run = agent.start(text)
         try:
             result = await run.result()
@@ -132,7 +132,7 @@ class Conversation:
             self._run = None
         # Unread messages go back to the user. The text itself may be unread too, for example when
         # the disk was full. The next turn reads steering messages, unless this one was interrupted.
-        new = result.state.history.since(told)
+        new = result.state.history.since(before)
         unsent = [] if any(message.role is Role.USER for message in new) else [text]
         if result.state.stop is StopReason.CANCELLED:
             while (words := run.next_steered()) is not None:

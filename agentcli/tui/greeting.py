@@ -10,19 +10,20 @@ from agentcli.tui.entries import Entry, Shown, Told
 EMBEDDED = "embedded"
 
 _EMBEDDED = """\
-**You are talking with the embedded model**: a small one of agentcli's own (41 million parameters)
-that runs on this machine, without a key and without the network.
+**You are talking to the embedded model**: agentcli's own small model (41 million parameters), which
+runs on this machine without a key or a network.
 
-- It can mend a wrong token or line in a Python project that has a failing test, trying its edits
-  on a copy: write *the tests fail, fix it*.
+- It can repair a wrong token or line in a Python project with a failing test, trying its edits on
+  a copy: write *the tests fail, fix it*.
 - It can answer simple questions about this repository: *where is `median` defined?*
-- It cannot hold a conversation, write new features or explain code; most other wishes it declines.
+- It cannot hold a conversation, write new features or explain code; it declines most other
+  requests.
 
-For all else, connect a provider and begin again:
+For anything else, connect a provider and start again:
 
 ```
 export ANTHROPIC_API_KEY=...      # or OPENAI_API_KEY
-agentcli chat --model ollama:qwen3:8b      # or a server of your own
+agentcli chat --model ollama:qwen3:8b      # or your own server
 ```
 """
 

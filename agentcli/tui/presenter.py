@@ -283,8 +283,8 @@ class Presenter:
         elif not event.redo:
             self._undone.append(([], self._marks))
         files = len({*event.before, *event.after})
-        what = "brought back" if event.redo else "taken back"
-        self._view.added(Told(f"{what}: {counted(files, 'file')} put as before"))
+        what = "redone" if event.redo else "undone"
+        self._view.added(Told(f"{what}: {counted(files, 'file')} restored"))
 
     def _add(self, entry: Entry) -> None:
         self._entries.append(entry)

@@ -9,14 +9,14 @@ from textual.timer import Timer
 
 from agentcli.agent.events import Phase
 from agentcli.text import escape
-from agentcli.tui.line import Line, spread
+from agentcli.tui.line_widget import LineWidget, spread
 from agentcli.wording import duration
 
 _FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _TICK_S = 0.12
 
 
-class ProgressLine(Line):
+class ProgressLine(LineWidget):
     """Animates only while busy, and redraws its line without a new layout."""
 
     def __init__(self) -> None:

@@ -47,7 +47,7 @@ class Repository:
         face, agent = self._face, agent_of(self._face)
         assert face.conversation is not None
         if face.conversation.busy:
-            raise UsageError("a turn is under way", hint="Wait for its end, or Esc interrupts it")
+            raise UsageError("a turn is running", hint="Wait, or press Esc to interrupt it")
         changes = self._changes()
         differing = await asyncio.to_thread(changes.uncommitted)
         async with timetravel.opened_place(agent, only_look=True) as place:
@@ -63,12 +63,12 @@ class Repository:
             face.tell(
                 f"left out: {_named(found.mixed)}",
                 Level.WARNING,
-                "Changes of yours are in the same lines; commit by hand what you want of it",
+                "The same lines have changes of yours; commit what you want of them by hand",
             )
             if not found.paths:
                 return
         if not found.paths:
-            raise UsageError("this session has changed no file that git does not have already")
+            raise UsageError("this session has no changes that git does not already have")
         if argument:
             name = await asyncio.to_thread(changes.commit, found.paths, argument, found.parts)
             face.tell(f"commit {name}: {argument.splitlines()[0]} ({_named(found.paths)})")
@@ -91,7 +91,7 @@ class Repository:
     def _changes(self) -> Changes:
         agent = agent_of(self._face)
         if agent.context.environment.root != str(self._face.options.workspace):
-            raise UsageError("git is asked on this machine only, and the tools act elsewhere")
+            raise UsageError("git is used on this machine only, but the tools act elsewhere")
         return Changes(self._face.options.workspace, os.environ)
 
 

@@ -38,15 +38,15 @@ def with_offsets(row: Row, number: int) -> Strip:
     start = Style.from_meta({"offset": (row.start, number)})
     cells = [Segment(" ", start)] * before.cell_length
     wide = 0
-    told: list[Segment] = []
+    marked_text: list[Segment] = []
     at = row.start
     for segment in text:
         left = row.end - at  # excludes the filling after the text
         part = segment.text[:left] if left > 0 else ""
         if part:
             meta = Style.from_meta({"offset": (at, number)})
-            told.append(Segment(part, segment.style + meta if segment.style else meta))
+            marked_text.append(Segment(part, segment.style + meta if segment.style else meta))
             at += len(part)
             wide += cell_len(part)
     rest = row.strip.cell_length - row.column - wide
-    return Strip([*cells, *told, Segment(" " * max(0, rest))], row.strip.cell_length)
+    return Strip([*cells, *marked_text, Segment(" " * max(0, rest))], row.strip.cell_length)

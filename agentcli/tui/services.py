@@ -59,7 +59,7 @@ class Services:
             said = f"{counted(len(server.tools), 'tool')}: {tools}" if tools else "no tools"
             rows.append(f"| `{server.name}` | {server.state} | {said} | {prompts} |")
         head = ["| Server | | Tools | Prompts |", "|---|---|---|---|"]
-        hint = "`agentcli mcp` connects to each and says what is wrong where one does not answer."
+        hint = "`agentcli mcp` connects to each server and reports problems."
         self._face.added(Shown("\n".join([*head, *rows, "", hint])))
 
 

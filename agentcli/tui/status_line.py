@@ -5,7 +5,7 @@ from __future__ import annotations
 from textual.content import Content
 
 from agentcli.text import clip, escape
-from agentcli.tui.line import Line, spread
+from agentcli.tui.line_widget import LineWidget, spread
 from agentcli.tui.numbers import short_number
 from agentcli.tui.standing import Standing
 
@@ -16,7 +16,7 @@ _SANDBOX_WIDTH = 72
 """Minimum width in cells to show the sandbox; a missing sandbox is always shown."""
 
 
-class StatusLine(Line):
+class StatusLine(LineWidget):
     """See the module docstring."""
 
     def __init__(self) -> None:

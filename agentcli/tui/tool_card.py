@@ -68,9 +68,9 @@ class ToolCard(Block[Used]):
         took = f" · {duration(entry.duration_s)}" if entry.duration_s >= 0.05 else ""
         folded = fold_result(result, entry.kind)
         # The headline of a failed command says that it failed; most other headlines do, too.
-        told = result.outcome in (Outcome.OK, Outcome.FAILED)
-        told = told or folded.headline.startswith(result.outcome)
-        mark = "" if told else f" · {result.outcome}"
+        implied = result.outcome in (Outcome.OK, Outcome.FAILED)
+        implied = implied or folded.headline.startswith(result.outcome)
+        mark = "" if implied else f" · {result.outcome}"
         if result.diff and entry.kind == "edit":  # no duration: it includes the approval
             return _gutter([f"{changed_lines(result.diff)}{mark}"])
         if self.expanded:

@@ -60,7 +60,7 @@ class Transcript(ScrollView, can_focus=False):
     def on_mount(self) -> None:
         """Lay everything out again when the theme changes."""
         self.app.theme_changed_signal.subscribe(
-            self, lambda theme: self.call_after_refresh(self._lay_anew)
+            self, lambda theme: self.call_after_refresh(self._lay_again)
         )
 
     @property
@@ -280,7 +280,7 @@ class Transcript(ScrollView, can_focus=False):
         if self.is_mounted and self.text_selection is not None:
             self.screen.clear_selection()
 
-    def _lay_anew(self) -> None:
+    def _lay_again(self) -> None:
         """Lay out the visible part again for another width or other colours."""
         width = self.size.width - self.styles.scrollbar_size_vertical
         if width <= 0:
@@ -300,7 +300,7 @@ class Transcript(ScrollView, can_focus=False):
         """Lay out again for a new width; a new height only changes how many rows are shown."""
         width = event.size.width - self.styles.scrollbar_size_vertical
         if self._paper is None or self._paper.width != width:
-            self._lay_anew()
+            self._lay_again()
         else:
             with self._in_place():
                 pass

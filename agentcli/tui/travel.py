@@ -39,7 +39,7 @@ class Travel:
         """Choose a point to go back to, preview the effect, and choose messages, files or both."""
         face, agent = self._face, agent_of(self._face)
         if face.conversation is not None and face.conversation.busy:
-            raise UsageError("a turn is under way", hint="Esc interrupts it")
+            raise UsageError("a turn is running", hint="Press Esc to interrupt it")
         points = [point for point in timetravel.points(agent) if point.turn or point.text]
         if not points:
             raise UsageError("there is nothing to go back to yet")
@@ -59,7 +59,7 @@ class Travel:
             [
                 Choice("both", "messages and files", _counted(preview)),
                 Choice("messages", "messages only", "files stay as they are"),
-                Choice("files", "files only", "the conversation goes on"),
+                Choice("files", "files only", "the conversation stays as it is"),
                 Choice("look", "show what would change in files"),
             ],
             look=lambda chosen: _look(preview),

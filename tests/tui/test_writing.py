@@ -1,4 +1,4 @@
-"""What helps while writing: fuzzy matches, history, commands of one's own."""
+"""Help for writing a prompt: fuzzy matching, history and custom commands."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from agentcli.tui.candidates import candidates, wants_files
 from agentcli.tui.commands import is_command, own_commands, split
-from agentcli.tui.completing import candidates, wants_files
 from agentcli.tui.files import FileIndex
 from agentcli.tui.fuzzy import best
 from agentcli.tui.history import PromptHistory

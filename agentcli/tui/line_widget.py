@@ -6,10 +6,10 @@ from textual.content import Content
 from textual.widget import Widget
 
 
-class Line(Widget):
+class LineWidget(Widget):
     """Override ``content``, and call ``refresh()`` when it changes."""
 
-    DEFAULT_CSS = "Line { height: 1; width: 1fr; }"
+    DEFAULT_CSS = "LineWidget { height: 1; width: 1fr; }"
     ALLOW_SELECT = False
 
     def content(self, width: int) -> Content:
