@@ -1,9 +1,9 @@
-"""Tokenizers: text to token ids and back, for tiktoken encodings and Hugging Face files.
+"""Tokenizers for tiktoken encodings and Hugging Face files.
 
-Two promises hold for both. Ordinary text never becomes a special token: ``encode`` treats
-``<|im_end|>`` in a user's file as the ten characters it is; only ``encode_template``, for text
-that the program wrote, recognises special tokens. And ``StreamDecoder`` never emits half a
-character. Both follow from working on bytes: every token has its bytes, text is their UTF-8.
+Both kinds make two guarantees. Ordinary text never becomes a special token: ``encode`` treats
+``<|im_end|>`` in a user's file as ten ordinary characters, and only ``encode_template``, for text
+written by the program, recognises special tokens. And ``StreamDecoder`` never emits part of a
+character, because it decodes the bytes of the tokens incrementally.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from agentcli.model.tokenizer_json import (
 )
 from agentcli.model.tokenizer_pickle import read_encoding
 
-# A control character merges with nothing: what follows it is within a text.
+# A control character never merges with the text after it, so it can stand in for preceding text.
 _SEPARATOR = "\x02"
 
 # nanochat numbers these after the merges, in this order.
@@ -46,10 +46,14 @@ NANOCHAT_SPECIAL = (
 
 
 class Tokenizer(ABC):
-    """``special`` maps the text of each special token to its id.
+    """Converts text to token ids and back.
 
-    ``vocab_size`` is one more than the highest id; some ids below it may have no token.
-    ``prompt_prefix`` are the ids that every fresh prompt starts with (often one: bos).
+    Attributes:
+        vocab_size: One more than the highest id; some ids below it may be unused.
+        special: Maps the text of each special token to its id.
+        bos_id: The id of the beginning-of-sequence token.
+        eos_id: The id of the end-of-sequence token.
+        prompt_prefix: The ids that every new prompt starts with (often just ``bos_id``).
     """
 
     vocab_size: int
@@ -67,45 +71,49 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
-        """Ordinary text: never yields a special token."""
+        """Encode ordinary text, in which nothing is a special token."""
 
     def encode_inner(self, text: str) -> list[int]:
-        """Ordinary text that continues other text: no space is put before it."""
+        """Encode ordinary text that continues other text, without adding a leading space."""
         return self.encode(text)
 
     @abstractmethod
     def encode_template(self, text: str) -> list[int]:
-        """Text that the program wrote: special tokens in it become their ids."""
+        """Encode text written by the program, recognising special tokens."""
 
     @abstractmethod
     def token_bytes(self, token: int) -> bytes:
-        """The bytes of a token; of a special token, its text; empty for an id without token."""
+        """Return the bytes of a token: a special token's text, nothing for an unused id."""
 
     @abstractmethod
     def save(self, folder: Path) -> None:
-        """Writes files that ``load_tokenizer`` reads back."""
+        """Write files that ``load_tokenizer`` can read."""
 
     def special_id(self, text: str) -> int:
-        """Raises ModelError if there is no such special token."""
+        """Return the id of a special token.
+
+        Raises:
+            ModelError: there is no such special token.
+        """
         try:
             return self.special[text]
         except KeyError:
             raise ModelError(f"the tokenizer has no special token {text!r}") from None
 
     def decode(self, tokens: Iterable[int], *, skip_special: bool = False) -> str:
-        """Bytes that are no UTF-8 become U+FFFD."""
+        """Decode tokens to text; bytes that are not valid UTF-8 become U+FFFD."""
         stream = self.stream(skip_special=skip_special)
         return "".join([*(stream.push(token) for token in tokens), stream.finish()])
 
     def stream(self, *, skip_special: bool = False) -> StreamDecoder:
         return StreamDecoder(self, skip_special=skip_special)
 
-    # SentencePiece puts a space before the first word, which decoding takes away again.
+    # SentencePiece adds a space before the first word, which decoding must remove.
     strips_first_space = False
 
 
 class StreamDecoder:
-    """Text of tokens as they come. ``push`` holds back the bytes of an unfinished character."""
+    """Decodes tokens one by one; ``push`` holds back the bytes of an incomplete character."""
 
     def __init__(self, tokenizer: Tokenizer, *, skip_special: bool = False) -> None:
         self._tokenizer = tokenizer
@@ -114,7 +122,7 @@ class StreamDecoder:
         self._strip = tokenizer.strips_first_space
 
     def push(self, token: int) -> str:
-        """The characters that this token completes, perhaps none."""
+        """Return the characters that this token completes, if any."""
         if token in self._skip:
             return ""
         data = self._tokenizer.token_bytes(token)
@@ -124,12 +132,12 @@ class StreamDecoder:
         return self._utf8.decode(data)
 
     def finish(self) -> str:
-        """What is left: U+FFFD if the tokens ended within a character."""
+        """Return the rest: U+FFFD if the tokens ended within a character."""
         return self._utf8.decode(b"", final=True)
 
 
 class TiktokenTokenizer(Tokenizer):
-    """Byte-pair encoding as tiktoken does it: ranks of merges and a pattern that splits text."""
+    """A tiktoken encoding: byte-pair merges by rank, and a pattern that splits text first."""
 
     def __init__(
         self,
@@ -159,7 +167,7 @@ class TiktokenTokenizer(Tokenizer):
 
     @classmethod
     def nanochat(cls, ranks: Mapping[bytes, int], pattern: str) -> TiktokenTokenizer:
-        """Adds nanochat's nine special tokens after the merges."""
+        """Return an encoding with nanochat's nine special tokens after the merges."""
         special = {text: len(ranks) + i for i, text in enumerate(NANOCHAT_SPECIAL)}
         return cls(ranks, pattern, special, bos="<|bos|>", eos="<|assistant_end|>")
 
@@ -181,7 +189,7 @@ class TiktokenTokenizer(Tokenizer):
         return self._bytes[token] if 0 <= token < self.vocab_size else b""
 
     def save(self, folder: Path) -> None:
-        """tokenizer.tiktoken (base64 and rank a line) and tokenizer_config.json."""
+        """Write tokenizer.tiktoken (base64 and rank, one per line) and tokenizer_config.json."""
         ordered = sorted(self._ranks.items(), key=lambda item: item[1])
         lines = (f"{base64.b64encode(data).decode()} {rank}\n" for data, rank in ordered)
         (folder / "tokenizer.tiktoken").write_text("".join(lines), encoding="ascii")
@@ -197,7 +205,11 @@ class TiktokenTokenizer(Tokenizer):
 
     @classmethod
     def load(cls, folder: Path) -> TiktokenTokenizer:
-        """Raises CheckpointError for files that are missing or damaged."""
+        """Read the files written by ``save``.
+
+        Raises:
+            CheckpointError: a file is missing or damaged.
+        """
         path = folder / "tokenizer.tiktoken"
         settings = read_json(folder / "tokenizer_config.json")
         try:
@@ -217,21 +229,24 @@ class TiktokenTokenizer(Tokenizer):
 
 
 class HfTokenizer(Tokenizer):
-    """A Hugging Face ``tokenizer.json`` with byte-level or SentencePiece-like (byte fallback)
-    tokens."""
+    """A Hugging Face tokenizer with byte-level or SentencePiece-like (byte fallback) tokens.
+
+    Args:
+        data: The content of tokenizer.json.
+        settings: The content of tokenizer_config.json.
+
+    Raises:
+        CheckpointError: the tokenizer is invalid, or of a kind whose tokens have no known bytes.
+    """
 
     def __init__(self, data: Mapping[str, Any], settings: Mapping[str, Any] | None = None) -> None:
-        """``data`` is the content of tokenizer.json, ``settings`` of tokenizer_config.json.
-
-        Raises CheckpointError for kinds of tokenizers that have no bytes per token.
-        """
         data = mark_control_tokens(data)
         self._json = json.dumps(data, ensure_ascii=False)
         self._settings = dict(settings or {})
         try:
             self._ordinary = tokenizers.Tokenizer.from_str(self._json)
             self._template = tokenizers.Tokenizer.from_str(self._json)
-        except Exception as error:  # the library raises no narrower class
+        except Exception as error:  # the library raises plain Exception
             raise CheckpointError(f"tokenizer.json: {error}") from None
         for tokenizer in (self._ordinary, self._template):
             tokenizer.no_padding()
@@ -292,12 +307,12 @@ class HfTokenizer(Tokenizer):
         )
 
     def _id_of(self, token: Any) -> int | None:
-        """Files give a token as text or as an object with its content."""
+        """Return the id of a token in the settings, which is a text or an object with one."""
         text = token.get("content") if isinstance(token, Mapping) else token
         return None if text is None else self._template.token_to_id(text)
 
     def _prefix(self) -> tuple[int, ...]:
-        """What the file puts before a text. Behind it, some files put an end token: not wanted."""
+        """Return the tokens added before a text, without those that some files add after it."""
         if "add_bos_token" in self._settings:
             wanted = self._settings["add_bos_token"] and self.bos_id is not None
             return (self.bos_id,) if wanted and self.bos_id is not None else ()
@@ -310,9 +325,10 @@ class HfTokenizer(Tokenizer):
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """Reads the tokenizer of a model folder, whichever kind it is.
+    """Read the tokenizer of a model folder, of any kind.
 
-    Raises CheckpointError if there is none, or if it is damaged or unsafe.
+    Raises:
+        CheckpointError: it is missing, damaged or unsafe.
     """
     if (folder / "tokenizer.json").exists():
         return HfTokenizer.load(folder)
@@ -327,9 +343,10 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
 
 def load_nanochat_pickle(path: Path) -> TiktokenTokenizer:
-    """Reads nanochat's pickled tiktoken Encoding without running anything in it.
+    """Read nanochat's pickled tiktoken Encoding without executing anything in it.
 
-    Raises CheckpointError for files that need more than that, or hold something else.
+    Raises:
+        CheckpointError: the file refers to other classes, or holds something else.
     """
     ranks, special, pattern = read_encoding(path)
     bos = next((text for text in ("<|bos|>", "<|endoftext|>") if text in special), None)
@@ -338,7 +355,11 @@ def load_nanochat_pickle(path: Path) -> TiktokenTokenizer:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Raises CheckpointError if the file is missing or holds no JSON object."""
+    """Read a JSON object.
+
+    Raises:
+        CheckpointError: the file is missing, or is not a JSON object.
+    """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What a Hugging Face ``tokenizer.json`` says of its tokens' bytes and of its control tokens."""
+"""Reads the bytes of tokens and the control tokens from a Hugging Face ``tokenizer.json``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from agentcli.errors import CheckpointError
 
-# Added tokens that files do not mark as special, although models read them as control.
+# Added tokens that models treat as control tokens, although files do not mark them as special.
 _TOOL_TAGS = ("tool_call", "tool_response", "tools", "think")
 _BRACKET_TAGS = ("AVAILABLE_TOOLS", "TOOL_RESULTS", "INST", "SYSTEM_PROMPT", "THINK")
 CONTROL_TOKENS = frozenset(
@@ -21,6 +21,7 @@ CONTROL_TOKENS = frozenset(
 
 
 def mark_control_tokens(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of tokenizer.json with ``CONTROL_TOKENS`` marked as special."""
     added = [
         {**token, "special": True} if token.get("content") in CONTROL_TOKENS else token
         for token in data.get("added_tokens") or ()
@@ -29,7 +30,7 @@ def mark_control_tokens(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _components(part: Any) -> list[dict[str, Any]]:
-    """A component of tokenizer.json, its sequences flattened."""
+    """Return the parts of a component, with nested sequences flattened."""
     if not part:
         return []
     if part.get("type") == "Sequence":
@@ -39,6 +40,11 @@ def _components(part: Any) -> list[dict[str, Any]]:
 
 
 def decoder_kind(data: Mapping[str, Any]) -> str:
+    """Return how tokens spell bytes: "byte_level" or "byte_fallback".
+
+    Raises:
+        CheckpointError: the decoder is not supported.
+    """
     kinds = {part["type"] for part in _components(data.get("decoder"))}
     if "ByteLevel" in kinds:
         return "byte_level"
@@ -48,6 +54,7 @@ def decoder_kind(data: Mapping[str, Any]) -> str:
 
 
 def strips_first_space(data: Mapping[str, Any]) -> bool:
+    """Whether the decoder removes a space at the start of the text."""
     for part in _components(data.get("decoder")):
         if part["type"] == "Strip" and part.get("content") == " " and part.get("start"):
             return True
@@ -57,7 +64,7 @@ def strips_first_space(data: Mapping[str, Any]) -> bool:
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """GPT-2's printable stand-ins: every byte has a character that is no space or control."""
+    """Return GPT-2's mapping of printable characters to bytes, without spaces or controls."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     alphabet = {chr(byte): byte for byte in printable}
     rest = (byte for byte in range(256) if byte not in set(printable))
@@ -70,6 +77,7 @@ _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 def bytes_of(text: str, kind: str) -> bytes:
+    """Return the bytes that a token of the vocabulary stands for; ``kind`` as ``decoder_kind``."""
     if kind == "byte_level":
         if all(char in _ALPHABET for char in text):
             return bytes(_ALPHABET[char] for char in text)

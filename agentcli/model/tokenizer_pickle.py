@@ -1,7 +1,7 @@
-"""nanochat's pickled tiktoken Encoding, read without running anything in it.
+"""Reads nanochat's pickled tiktoken Encoding without executing anything in it.
 
-A pickle can name any class to be called. The unpickler here admits the one class that such a file
-needs, as a stand-in that only takes its state, and refuses all else.
+A pickle can call any class it names. This unpickler allows only the one class that such a file
+needs, replaced by a stand-in that just keeps the state, and refuses all others.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from agentcli.errors import CheckpointError
 
 
 class _PickledEncoding:
-    """Stands in for tiktoken.core.Encoding; takes its state and runs nothing."""
+    """Stands in for tiktoken.core.Encoding and keeps its state."""
 
     state: Any = None
 
@@ -24,7 +24,7 @@ class _PickledEncoding:
 
 
 class _EncodingUnpickler(pickle.Unpickler):
-    """Admits the one class that such a file needs, as a stand-in, and refuses all else."""
+    """Allows only ``Encoding``, replaced by its stand-in."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in {("tiktoken.core", "Encoding"), ("tiktoken", "Encoding")}:
@@ -36,9 +36,10 @@ class _EncodingUnpickler(pickle.Unpickler):
 
 
 def read_encoding(path: Path) -> tuple[dict[bytes, int], dict[str, int], str]:
-    """(ranks of merges, special tokens, pattern).
+    """Return the merge ranks, the special tokens and the pattern of a pickled Encoding.
 
-    Raises CheckpointError for files that need more than that, or hold something else.
+    Raises:
+        CheckpointError: the file refers to other classes, is damaged, or holds something else.
     """
     try:
         with path.open("rb") as file:
@@ -47,7 +48,7 @@ def read_encoding(path: Path) -> tuple[dict[bytes, int], dict[str, int], str]:
         raise CheckpointError(f"{path}: {error.strerror}") from None
     except CheckpointError:
         raise
-    except Exception as error:  # a damaged pickle fails in any way
+    except Exception as error:  # a damaged pickle may raise anything
         raise CheckpointError(f"{path}: damaged ({error!r})") from None
     return _encoding_parts(path, state)
 
@@ -55,7 +56,7 @@ def read_encoding(path: Path) -> tuple[dict[bytes, int], dict[str, int], str]:
 def _encoding_parts(
     path: Path, state: Mapping[str, Any]
 ) -> tuple[dict[bytes, int], dict[str, int], str]:
-    """The parts of an encoding, checked to be of the types they must be."""
+    """Return the parts of an encoding after checking their types."""
     ranks, special = state.get("mergeable_ranks"), state.get("special_tokens")
     pattern = state.get("pat_str")
     if (
