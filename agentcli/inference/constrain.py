@@ -21,8 +21,8 @@ from torch import Tensor
 from agentcli.errors import ModelError
 from agentcli.model.tokenizer import Tokenizer
 
-# Between the parts of JSON: nothing, a space, or a new line with its indent. Any more and a weak
-# model never comes to an end.
+# Between JSON tokens: nothing, a space, or a newline with indentation. If more were allowed, a weak
+# model would emit white space for ever.
 WHITESPACE = r"( |\n {0,16})?"
 
 

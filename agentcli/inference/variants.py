@@ -23,7 +23,7 @@ from torch import Tensor
 
 from agentcli.diff import changed_tokens
 from agentcli.inference.engine import Engine
-from agentcli.model.kv_cache import KVCache, Snapshot
+from agentcli.model.kv_cache import KVCache, Snapshot, common_prefix
 
 BRANCHES = 12
 """Likeliest tokens considered at each position of the copy."""
@@ -184,7 +184,7 @@ class Variants:
             case "whole":
                 tokens = [*self._encode(edit.head + step.text + TAIL), *self._closing]
                 copy = self._copies[edit]
-                same = _common_prefix(tokens, copy.tokens)
+                same = common_prefix(tokens, copy.tokens)
                 rows = self._logprobs(tokens, same, len(tokens) - 1, copy.snapshot)
                 logprob = sum(
                     float(row[token]) for row, token in zip(rows, tokens[same:], strict=True)
@@ -253,9 +253,9 @@ class Variants:
         cache, model = self._cache, self._engine.model
         whole = [*self._before, *tokens[:last]]
         reusable = len(self._before) + first - 1  # the token before ``first`` gives its logits
-        shared = min(_common_prefix(cache.row_tokens(), whole), reusable)
+        shared = min(common_prefix(cache.row_tokens(), whole), reusable)
         if snapshot is not None and shared >= snapshot.start:
-            restored = min(_common_prefix(snapshot.tokens, tokens), reusable - snapshot.start)
+            restored = min(common_prefix(snapshot.tokens, tokens), reusable - snapshot.start)
             if snapshot.start + restored > shared:
                 cache.restore(snapshot, restored)
                 shared = cache.length
@@ -303,13 +303,6 @@ def _likeliest(row: Tensor, count: int) -> list[tuple[float, int]]:
     values, tokens = torch.topk(row, count)
     pairs = zip(values.tolist(), tokens.tolist(), strict=True)
     return [(value, token) for value, token in pairs if value > MIN_LOGPROB]
-
-
-def _common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
-    size = min(len(one), len(other))
-    if one[:size] == other[:size]:
-        return size
-    return next(at for at in range(size) if one[at] != other[at])
 
 
 def _closing_quote(text: str) -> int | None:

@@ -307,6 +307,14 @@ def _allocating(size: int) -> Iterator[None]:
         ) from None
 
 
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """Return the length of the longest common prefix of two sequences of tokens."""
+    size = min(len(a), len(b))
+    if a[:size] == b[:size]:  # the usual case, compared without a loop
+        return size
+    return next(at for at in range(size) if a[at] != b[at])
+
+
 def _grown(old: Tensor, slots: int, held: int) -> Tensor:
     new = old.new_zeros((old.shape[0], slots, *old.shape[2:]))
     new[:, :held] = old[:, :held]
