@@ -320,7 +320,7 @@ class TestStore:
             ToolFinished(1, ToolResult("b", "read_file", "x")),
         ]
         path.write_text("".join(json.dumps({"v": 1, **to_record(e)}) + "\n" for e in events))
-        with pytest.raises(JournalError, match="fit together"):
+        with pytest.raises(JournalError, match="are inconsistent"):
             store.load_state("s1")
 
 
