@@ -19,7 +19,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "agentcli"
 
-FLOORS = (
+LAYERS = (
     "errors",
     "messages",
     "text",
@@ -152,11 +152,11 @@ class Source:
         return f"agentcli.{dotted}".rstrip(".")
 
     @property
-    def floor(self) -> str:
+    def layer(self) -> str:
         return self.path.split("/")[0].removesuffix(".py")
 
 
-Law = Callable[[list[Source]], list[str]]
+Rule = Callable[[list[Source]], list[str]]
 
 
 def all_sources() -> list[Source]:
@@ -218,30 +218,30 @@ def _at(source: Source, line: int, what: str) -> str:
 # The rules
 
 
-def every_module_has_a_floor(sources: list[Source]) -> list[str]:
+def every_module_has_a_layer(sources: list[Source]) -> list[str]:
     return [
-        _at(source, 1, "no floor: name it in FLOORS")
+        _at(source, 1, "no layer: name it in LAYERS")
         for source in sources
-        if source.floor not in FLOORS and source.path != "__init__.py"
+        if source.layer not in LAYERS and source.path != "__init__.py"
     ]
 
 
 def imports_run_downwards(sources: list[Source]) -> list[str]:
     faults = []
-    for source, one, floor in _own(sources):
-        known = floor in FLOORS and source.floor in FLOORS
+    for source, one, layer in _own(sources):
+        known = layer in LAYERS and source.layer in LAYERS
         if source.path == "__init__.py" or not known:
             faults.append(_at(source, one.line, f"imports {one.target}"))
-        elif FLOORS.index(floor) > FLOORS.index(source.floor):
+        elif LAYERS.index(layer) > LAYERS.index(source.layer):
             faults.append(_at(source, one.line, f"imports {one.target}, upwards"))
     return faults
 
 
-def some_floors_never_see_each_other(sources: list[Source]) -> list[str]:
+def some_layers_never_see_each_other(sources: list[Source]) -> list[str]:
     return [
-        _at(source, one.line, f"{source.floor} must not see {floor}")
-        for source, one, floor in _own(sources)
-        if floor in NEVER_SEES.get(source.floor, frozenset())
+        _at(source, one.line, f"{source.layer} must not see {layer}")
+        for source, one, layer in _own(sources)
+        if layer in NEVER_SEES.get(source.layer, frozenset())
     ]
 
 
@@ -267,14 +267,14 @@ def modules_do_not_import_each_other_in_circles(sources: list[Source]) -> list[s
 
 def agent_names_no_provider_tool_or_environment(sources: list[Source]) -> list[str]:
     faults = []
-    for source, one, floor in _own(sources):
-        if source.floor == "agent" and floor in AGENT_KNOWS:
+    for source, one, layer in _own(sources):
+        if source.layer == "agent" and layer in AGENT_KNOWS:
             module = one.target.split(".")[2:3]
-            if not set(module) <= AGENT_KNOWS[floor] or not module:
+            if not set(module) <= AGENT_KNOWS[layer] or not module:
                 faults.append(_at(source, one.line, f"imports {one.target}"))
     concrete = _tool_names(sources) | {"openai", "anthropic"}
     for source in sources:
-        if source.floor == "agent":
+        if source.layer == "agent":
             for node in ast.walk(source.tree):
                 if isinstance(node, ast.Constant) and node.value in concrete:
                     faults.append(_at(source, node.lineno, f"names {node.value!r}"))
@@ -303,10 +303,10 @@ def imports_are_lazy_only_in_a_few_places(sources: list[Source]) -> list[str]:
 
 def libraries_have_their_places(sources: list[Source]) -> list[str]:
     return [
-        _at(source, one.line, f"{source.floor} must not know {library}")
+        _at(source, one.line, f"{source.layer} must not know {library}")
         for source in sources
         for one in imports(source)
-        if (library := one.target.split(".")[0]) in PLACES and source.floor not in PLACES[library]
+        if (library := one.target.split(".")[0]) in PLACES and source.layer not in PLACES[library]
     ]
 
 
@@ -374,10 +374,10 @@ def names_say_something(sources: list[Source]) -> list[str]:
     return faults
 
 
-LAWS: tuple[Law, ...] = (
-    every_module_has_a_floor,
+RULES: tuple[Rule, ...] = (
+    every_module_has_a_layer,
     imports_run_downwards,
-    some_floors_never_see_each_other,
+    some_layers_never_see_each_other,
     modules_do_not_import_each_other_in_circles,
     agent_names_no_provider_tool_or_environment,
     imports_are_lazy_only_in_a_few_places,
@@ -389,18 +389,18 @@ LAWS: tuple[Law, ...] = (
 )
 
 
-@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
-def test_law(law: Law) -> None:
-    assert law(all_sources()) == []
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_rule(rule: Rule) -> None:
+    assert rule(all_sources()) == []
 
 
 # Each rule finds a violation
 
 
-class Broken(NamedTuple):
+class Violation(NamedTuple):
     """A module that violates a rule, and a path where the same text is allowed."""
 
-    law: Law
+    rule: Rule
     path: str
     text: str
     allowed: str = ""
@@ -409,132 +409,136 @@ class Broken(NamedTuple):
 IN_FUNCTION = "def f():\n    {}\n"
 FOR_TYPES = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    {}\n"
 
-BROKEN = (
-    Broken(every_module_has_a_floor, "gadgets/x.py", "", "tools/x.py"),
-    Broken(every_module_has_a_floor, "extra.py", "", "text.py"),
-    Broken(imports_run_downwards, "llm/x.py", "import agentcli.tools.base", "agent/x.py"),
-    Broken(imports_run_downwards, "llm/x.py", "from agentcli.tools import base", "agent/x.py"),
-    Broken(imports_run_downwards, "llm/x.py", "from agentcli import tools", "agent/x.py"),
-    Broken(imports_run_downwards, "llm/x.py", "from ..tools import base", "agent/x.py"),
-    Broken(imports_run_downwards, "llm/__init__.py", "from .. import tools", "agent/__init__.py"),
-    Broken(
+VIOLATIONS = (
+    Violation(every_module_has_a_layer, "gadgets/x.py", "", "tools/x.py"),
+    Violation(every_module_has_a_layer, "extra.py", "", "text.py"),
+    Violation(imports_run_downwards, "llm/x.py", "import agentcli.tools.base", "agent/x.py"),
+    Violation(imports_run_downwards, "llm/x.py", "from agentcli.tools import base", "agent/x.py"),
+    Violation(imports_run_downwards, "llm/x.py", "from agentcli import tools", "agent/x.py"),
+    Violation(imports_run_downwards, "llm/x.py", "from ..tools import base", "agent/x.py"),
+    Violation(
+        imports_run_downwards, "llm/__init__.py", "from .. import tools", "agent/__init__.py"
+    ),
+    Violation(
         imports_run_downwards,
         "sandbox/x.py",
         IN_FUNCTION.format("from agentcli.llm import client"),
         "wiring/x.py",
     ),
-    Broken(
+    Violation(
         imports_run_downwards,
         "sandbox/x.py",
         FOR_TYPES.format("from agentcli.llm.client import LLMClient"),
         "tools/x.py",
     ),
-    Broken(
+    Violation(
         imports_run_downwards,
         "llm/x.py",
         'import importlib\nimportlib.import_module("agentcli.agent.kernel")',
         "cli/x.py",
     ),
-    Broken(imports_run_downwards, "errors.py", "import agentcli.messages", "messages.py"),
-    Broken(imports_run_downwards, "__init__.py", "from agentcli.errors import AgentCLIError"),
-    Broken(
-        some_floors_never_see_each_other,
+    Violation(imports_run_downwards, "errors.py", "import agentcli.messages", "messages.py"),
+    Violation(imports_run_downwards, "__init__.py", "from agentcli.errors import AgentCLIError"),
+    Violation(
+        some_layers_never_see_each_other,
         "model/x.py",
         "from agentcli.messages import Message",
         "llm/x.py",
     ),
-    Broken(
-        some_floors_never_see_each_other,
+    Violation(
+        some_layers_never_see_each_other,
         "inference/x.py",
         FOR_TYPES.format("from agentcli.messages import Message"),
         "llm/x.py",
     ),
-    Broken(
-        some_floors_never_see_each_other,
+    Violation(
+        some_layers_never_see_each_other,
         "tools/x.py",
         IN_FUNCTION.format("import agentcli.agent"),
         "session/x.py",
     ),
-    Broken(
+    Violation(
         agent_names_no_provider_tool_or_environment,
         "agent/x.py",
         "from agentcli.tools.shell import shell",
         "wiring/x.py",
     ),
-    Broken(
+    Violation(
         agent_names_no_provider_tool_or_environment,
         "agent/x.py",
         "from agentcli.llm import openai",
         "wiring/x.py",
     ),
-    Broken(
+    Violation(
         agent_names_no_provider_tool_or_environment,
         "agent/x.py",
         "from agentcli import tools",
         "wiring/x.py",
     ),
-    Broken(
+    Violation(
         agent_names_no_provider_tool_or_environment,
         "agent/x.py",
         'if call.name == "search_replace": pass',
         "cli/x.py",
     ),
-    Broken(
+    Violation(
         imports_are_lazy_only_in_a_few_places,
         "llm/x.py",
         IN_FUNCTION.format("import openai"),
         "llm/registry.py",
     ),
-    Broken(
+    Violation(
         imports_are_lazy_only_in_a_few_places,
         "agent/x.py",
         "class A:\n    async def f(self):\n        from agentcli import text\n",
         "cli/x.py",
     ),
-    Broken(
+    Violation(
         imports_are_lazy_only_in_a_few_places,
         "tools/x.py",
         IN_FUNCTION.format("importlib.import_module(name)"),
         "tools/mcp/server.py",
     ),
-    Broken(libraries_have_their_places, "llm/x.py", "import torch.nn", "model/x.py"),
-    Broken(libraries_have_their_places, "agent/x.py", "from openai import OpenAI", "llm/x.py"),
-    Broken(libraries_have_their_places, "cli/x.py", "from textual.app import App", "tui/x.py"),
-    Broken(processes_start_only_in_the_sandbox, "tools/x.py", "import subprocess", "sandbox/x.py"),
-    Broken(
+    Violation(libraries_have_their_places, "llm/x.py", "import torch.nn", "model/x.py"),
+    Violation(libraries_have_their_places, "agent/x.py", "from openai import OpenAI", "llm/x.py"),
+    Violation(libraries_have_their_places, "cli/x.py", "from textual.app import App", "tui/x.py"),
+    Violation(
+        processes_start_only_in_the_sandbox, "tools/x.py", "import subprocess", "sandbox/x.py"
+    ),
+    Violation(
         processes_start_only_in_the_sandbox,
         "cli/x.py",
         IN_FUNCTION.format("from subprocess import run"),
         "tools/mcp/server.py",
     ),
-    Broken(processes_start_only_in_the_sandbox, "tui/x.py", "import os\nos.system('ls')"),
-    Broken(processes_start_only_in_the_sandbox, "tui/x.py", "from os import execvp"),
-    Broken(processes_start_only_in_the_sandbox, "agent/x.py", "import os\npid = os.fork()"),
-    Broken(
+    Violation(processes_start_only_in_the_sandbox, "tui/x.py", "import os\nos.system('ls')"),
+    Violation(processes_start_only_in_the_sandbox, "tui/x.py", "from os import execvp"),
+    Violation(processes_start_only_in_the_sandbox, "agent/x.py", "import os\npid = os.fork()"),
+    Violation(
         processes_start_only_in_the_sandbox,
         "llm/x.py",
         "import asyncio\nasyncio.create_subprocess_exec('ls')",
     ),
-    Broken(
+    Violation(
         processes_start_only_in_the_sandbox,
         "llm/x.py",
         "from concurrent.futures import ProcessPoolExecutor",
     ),
-    Broken(
+    Violation(
         nothing_runs_between_fork_and_exec,
         "sandbox/x.py",
         "subprocess.Popen(['ls'], preexec_fn=setup)",
     ),
-    Broken(the_worker_runs_on_any_machine, "environments/worker.py", "import pathspec"),
-    Broken(
+    Violation(the_worker_runs_on_any_machine, "environments/worker.py", "import pathspec"),
+    Violation(
         the_worker_runs_on_any_machine,
         "environments/worker.py",
         "match 1:\n    case 1:\n        pass\n",
         "environments/x.py",
     ),
-    Broken(names_say_something, "tools/shell_utils.py", "", "tools/shell.py"),
-    Broken(names_say_something, "common/x.py", "", "tools/x.py"),
-    Broken(names_say_something, "agent/x.py", "class SessionManager: pass"),
+    Violation(names_say_something, "tools/shell_utils.py", "", "tools/shell.py"),
+    Violation(names_say_something, "common/x.py", "", "tools/x.py"),
+    Violation(names_say_something, "agent/x.py", "class SessionManager: pass"),
 )
 
 
@@ -549,12 +553,12 @@ def _fake(path: str, text: str) -> list[Source]:
     return [*sources, Source("tools/builtin.py", table), Source(path, text)]
 
 
-@pytest.mark.parametrize("broken", BROKEN, ids=lambda b: f"{b.law.__name__}-{b.path}")
-def test_a_broken_law_is_found(broken: Broken) -> None:
-    faults = broken.law(_fake(broken.path, broken.text))
-    assert len(faults) >= 1 and all(fault.startswith(broken.path) for fault in faults)
-    if broken.allowed:
-        assert broken.law(_fake(broken.allowed, broken.text)) == []
+@pytest.mark.parametrize("violation", VIOLATIONS, ids=lambda b: f"{b.rule.__name__}-{b.path}")
+def test_a_violation_is_found(violation: Violation) -> None:
+    faults = violation.rule(_fake(violation.path, violation.text))
+    assert len(faults) >= 1 and all(fault.startswith(violation.path) for fault in faults)
+    if violation.allowed:
+        assert violation.rule(_fake(violation.allowed, violation.text)) == []
 
 
 def test_a_circle_is_found() -> None:
@@ -568,9 +572,11 @@ def test_a_circle_is_found() -> None:
     assert modules_do_not_import_each_other_in_circles([a, b, d]) == []
 
 
-def test_every_law_is_shown_to_fail() -> None:
-    shown = {broken.law for broken in BROKEN} | {modules_do_not_import_each_other_in_circles}
-    assert shown == set(LAWS)
+def test_every_rule_is_shown_to_fail() -> None:
+    shown = {violation.rule for violation in VIOLATIONS} | {
+        modules_do_not_import_each_other_in_circles
+    }
+    assert shown == set(RULES)
 
 
 def test_there_is_something_to_read() -> None:

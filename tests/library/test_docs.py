@@ -1,4 +1,4 @@
-"""docs/library.md: every example runs. docs/architecture.md: what it names is there."""
+"""Every example in docs/library.md runs, and every name in docs/architecture.md exists."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import Serve
 from tests.server import Reply
-from tests.test_layers import FLOORS
+from tests.test_layers import LAYERS
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = re.findall(r"```python\n(.+?)```", (ROOT / "docs/library.md").read_text(), re.DOTALL)
@@ -62,6 +62,6 @@ def test_an_example_runs(
 def test_the_architecture_names_what_is_there() -> None:
     for name in re.findall(r"`((?:[a-z_]+/)+(?:[a-z_]+\.py)?)`", ARCHITECTURE):
         assert (ROOT / name).exists() or (ROOT / "agentcli" / name).exists(), name
-    (order,) = re.findall(r"^ground floor .+?`cli`$", ARCHITECTURE, re.MULTILINE | re.DOTALL)
+    (order,) = re.findall(r"^ground layer .+?`cli`$", ARCHITECTURE, re.MULTILINE | re.DOTALL)
     layers = re.findall(r"`(\w+)`", order.partition("<")[2])
-    assert layers == [floor for floor in FLOORS if floor in layers] and "agent" in layers
+    assert layers == [layer for layer in LAYERS if layer in layers] and "agent" in layers
