@@ -101,7 +101,7 @@ class Dialogue(Protocol):
         """A parser for one answer."""
         ...
 
-    def said(
+    def record(
         self, request: ChatRequest, prompt: Prompt, message: Message, tokens: Sequence[int]
     ) -> None:
         """Record that the model answered with ``tokens``, parsed as ``message``."""

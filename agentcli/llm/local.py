@@ -141,7 +141,7 @@ class LocalClient:
             if isinstance(delta, Finished):
                 yield UsageDelta(usage)
             yield delta
-        self._dialogue.said(request, prompt, fold.response().message, sampled)
+        self._dialogue.record(request, prompt, fold.response().message, sampled)
 
     async def propose(
         self, request: ChatRequest, count: int, places: Sequence[EditPlace] = ()
@@ -165,7 +165,7 @@ class LocalClient:
                 for delta in parser.finish():
                     fold.add(delta)
                 response = fold.response()
-                self._dialogue.said(request, prompt, response.message, event["tokens"])
+                self._dialogue.record(request, prompt, response.message, event["tokens"])
                 yield replace(response, usage=Usage(output_tokens=len(event["tokens"])))
 
     async def count_tokens(self, request: ChatRequest, *, exact: bool = False) -> TokenCount:

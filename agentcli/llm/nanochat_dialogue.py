@@ -38,14 +38,14 @@ ANSWER_TOKENS = 640
 
 _PYTHON_START, _PYTHON_END = "<|python_start|>", "<|python_end|>"
 
-_Said = tuple[str, tuple[tuple[str, str], ...]]
+_TurnKey = tuple[str, tuple[tuple[str, str], ...]]
 
 
 @dataclass
 class _Conversation:
     """The sampled tokens of the model's turns by content, and the results left out."""
 
-    turns: dict[_Said, list[int]] = field(default_factory=dict)
+    turns: dict[_TurnKey, list[int]] = field(default_factory=dict)
     short: frozenset[int] = frozenset()
 
 
@@ -91,11 +91,11 @@ class NanochatDialogue:
     def parser(self, request: ChatRequest, prompt: Prompt) -> _InlineParser:
         return _InlineParser(self._tokenizer)
 
-    def said(
+    def record(
         self, request: ChatRequest, prompt: Prompt, message: Message, tokens: Sequence[int]
     ) -> None:
         turns = self._conversations.of(request.conversation).turns
-        turns[_said(message)] = list(tokens)
+        turns[_turn_key(message)] = list(tokens)
 
     def size_of(self, message: Message) -> int:
         """The number of tokens of one message."""
@@ -108,7 +108,7 @@ class NanochatDialogue:
         for message, segment in zip(messages, self._format.segments(messages), strict=True):
             piece = segment.tokens
             if message.role is Role.ASSISTANT:
-                sampled = conversation.turns.get(_said(message))
+                sampled = conversation.turns.get(_turn_key(message))
                 if sampled is not None:
                     opened = 1 + piece.index(start) if start in piece else 0
                     piece = [*piece[:opened], *sampled]
@@ -145,7 +145,7 @@ class _InlineParser:
         ]
 
 
-def _said(message: Message) -> _Said:
+def _turn_key(message: Message) -> _TurnKey:
     """A key for a turn's content, without call ids, which the model does not choose."""
     return message.text, tuple((call.name, call.arguments) for call in message.calls)
 

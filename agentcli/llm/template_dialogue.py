@@ -104,7 +104,7 @@ class TemplateDialogue:
         scanner = CallScanner(self._syntax, thinking=opened, schemas=schemas)
         return CallParser(self._tokenizer, self._syntax, self._stops, scanner)
 
-    def said(
+    def record(
         self, request: ChatRequest, prompt: Prompt, message: Message, tokens: Sequence[int]
     ) -> None:
         kept = [token for token in tokens if token not in self._stops]
