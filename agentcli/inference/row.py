@@ -62,7 +62,7 @@ class RowState:
         in_call: Whether a call is open.
         call_tokens: The tokens of the open call.
         finish: Why the row ended; None while it goes on.
-        logprobs: For each generated token, its log probability and the likeliest alternatives.
+        logprobs: For each sampled token, its log probability and the likeliest ones, if requested.
     """
 
     tokens: list[int]
