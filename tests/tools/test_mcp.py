@@ -169,7 +169,7 @@ async def test_what_a_server_has_is_remembered_and_it_starts_when_first_called(
         assert [tool.spec for tool in await servers.tools()] == first
 
 
-async def test_one_that_dies_says_so_once_and_is_started_anew(
+async def test_a_dead_server_is_reported_once_and_restarted(
     tmp_path: Path, context: ToolContext
 ) -> None:
     async with opened(tmp_path, small=Settings(command=SMALL)) as servers:
@@ -179,14 +179,19 @@ async def test_one_that_dies_says_so_once_and_is_started_anew(
         assert (await call(servers, context, "mcp__small__add", a=1, b=1)).content == "2"
 
 
-async def test_one_that_is_slow_costs_its_time_and_goes_on(
+async def test_a_slow_call_times_out_and_the_server_continues(
     tmp_path: Path, context: ToolContext
 ) -> None:
-    async with opened(tmp_path, small=Settings(command=SMALL, timeout_s=1.0)) as servers:
-        await servers.tools()
-        late = await call(servers, context, "mcp__small__sleep", seconds=60)
+    async with opened(tmp_path, small=Settings(command=SMALL)) as servers:
+        registry = Registry(await servers.tools())
+        small = servers.servers["small"]
+        small.settings = Settings(command=SMALL, timeout_s=1.0)
+        slow = ToolCall("1", "mcp__small__sleep", '{"seconds": 60}')
+        late = await registry.dispatch(slow, context)
         assert late.content == "error: MCP server small: did not answer within 1 s"
-        assert (await call(servers, context, "mcp__small__add", a=1, b=1)).content == "2"
+        small.settings = Settings(command=SMALL)  # a busy machine may need more than 1 s to add
+        quick = ToolCall("2", "mcp__small__add", '{"a": 1, "b": 1}')
+        assert (await registry.dispatch(quick, context)).content == "2"
 
 
 @pytest.mark.parametrize(
@@ -202,7 +207,7 @@ async def test_one_that_is_slow_costs_its_time_and_goes_on(
         (WRONG, "answers what is not MCP: tools: Input should be a valid list"),
     ],
 )
-async def test_one_that_cannot_be_had_costs_one_line(
+async def test_an_unavailable_server_costs_one_line(
     command: tuple[str, ...], complaint: str, tmp_path: Path
 ) -> None:
     # Only "sleep" should time out; the flood takes a while to exceed its limit.
@@ -226,7 +231,7 @@ async def test_an_address_is_named_as_it_is_written(tmp_path: Path) -> None:
     assert notice.startswith(f"MCP server bad: {url}: ")
 
 
-async def test_one_that_keeps_failing_is_left_alone(tmp_path: Path) -> None:
+async def test_a_server_that_keeps_failing_is_left_alone(tmp_path: Path) -> None:
     async with opened(tmp_path, bad=Settings(command=("false",))) as servers:
         for _ in range(3):
             with pytest.raises(ToolError, match="exit code 1"):
@@ -297,7 +302,7 @@ class Forgetful(BaseHTTPRequestHandler):
 
 
 @pytest.mark.parametrize("refusal", [404, 400])
-async def test_a_session_that_is_forgotten_begins_anew(
+async def test_a_forgotten_session_is_restarted(
     refusal: int, tmp_path: Path, context: ToolContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Forgetful, "refusal", refusal)
@@ -369,7 +374,7 @@ def test_names_fit_every_provider() -> None:
 
 
 @pytest.mark.skipif(not NODE.is_dir(), reason="the servers that others wrote are not installed")
-async def test_servers_that_others_wrote(tmp_path: Path, context: ToolContext) -> None:
+async def test_third_party_servers(tmp_path: Path, context: ToolContext) -> None:
     (tmp_path / "a.txt").write_text("hello")
     memory = {"MEMORY_FILE_PATH": str(tmp_path / "memory.jsonl")}
     async with opened(
