@@ -175,7 +175,7 @@ def test_a_value_and_a_section_of_one_name(files: Files) -> None:
 
 
 @pytest.mark.parametrize("text", ["1\nx=2", "9" * 5000, "[" * 5000], ids=ascii)
-def test_a_variable_that_is_no_number(files: Files, text: str) -> None:
+def test_an_invalid_number_in_a_variable(files: Files, text: str) -> None:
     with pytest.raises(ConfigError, match="AGENTCLI_MAX_STEPS: max_steps should be") as caught:
         files.load({"AGENTCLI_MAX_STEPS": text})
     assert len(caught.value.line()) < 200
@@ -258,7 +258,7 @@ def test_a_profile_stands_between_the_users_file_and_the_rest(files: Files) -> N
         ("[profiles.a]\nmodle = 1", r'a\]: unknown key "modle"'),
     ],
 )
-def test_a_profile_that_is_none(text: str, complaint: str, files: Files) -> None:
+def test_an_unknown_profile(text: str, complaint: str, files: Files) -> None:
     files.user.write_text(text)
     with pytest.raises(ConfigError, match=complaint):
         files.load()
@@ -282,6 +282,6 @@ def test_an_untrusted_project_may_only_tighten_the_rules(files: Files) -> None:
 
 
 @pytest.mark.parametrize("env", ["dock", "docker:", "ssh:", "host:x", "docker:a b"])
-def test_environments_that_are_none(env: str, files: Files) -> None:
+def test_invalid_environments(env: str, files: Files) -> None:
     with pytest.raises(ConfigError, match="--env: env"):
         files.load(flags={"env": env})

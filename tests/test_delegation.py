@@ -65,7 +65,7 @@ def test_questions_are_answered_side_by_side_and_counted(
     assert len(cli.run("sessions", "list").out.splitlines()) == 1
 
 
-def test_one_that_changes_files_or_comes_to_no_end_is_an_error(
+def test_a_sub_agent_that_edits_or_never_finishes_is_an_error(
     cli: Cli, serve: Serve, workspace: Path, run: Callable[..., Ended]
 ) -> None:
     def answer(request: Request) -> Reply:
@@ -99,7 +99,7 @@ def test_the_budget_of_a_session_bounds_its_sub_agents(
     assert usage["input_tokens"] + usage["output_tokens"] <= 6_000
 
 
-def test_the_list_of_what_is_to_do(cli: Cli, serve: Serve, run: Callable[..., Ended]) -> None:
+def test_the_todo_list(cli: Cli, serve: Serve, run: Callable[..., Ended]) -> None:
     items = [{"text": "read", "state": "done"}, {"text": "write", "state": "in_progress"}]
     twice = [{**item, "state": "in_progress"} for item in items]
     lists: list[list[dict[str, str]]] = [items, twice, [{}]]

@@ -119,7 +119,7 @@ def test_the_same_lines_cannot_be_told_apart(repository: Repository) -> None:
     assert repository.own() == Own(mixed=["a.txt"])
 
 
-def test_a_file_that_git_has_not_is_the_users_or_the_sessions(repository: Repository) -> None:
+def test_an_untracked_file_is_the_users_or_the_sessions(repository: Repository) -> None:
     repository.write("mine.txt", LINES)
     repository.by_session(1, "session", "mine.txt")
     repository.write("new.txt", LINES)

@@ -58,7 +58,7 @@ def test_a_later_folder_goes_before(tmp_path: Path) -> None:
         ("\x00\udcff", "not UTF-8"),
     ],
 )
-def test_one_that_is_not_sound_is_named_and_left_out(text: str, why: str, tmp_path: Path) -> None:
+def test_an_invalid_skill_is_reported_and_left_out(text: str, why: str, tmp_path: Path) -> None:
     write(tmp_path, "good")
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "SKILL.md").write_bytes(text.encode(errors="surrogateescape"))

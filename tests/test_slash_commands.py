@@ -24,7 +24,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path
     return user, project
 
 
-def test_a_projects_own_are_had_where_it_is_trusted(
+def test_commands_of_a_trusted_project_are_available(
     folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
     user, project = folders

@@ -83,7 +83,7 @@ def test_the_model_hears_what_a_hook_says_of_a_result(
     assert last["role"] == "user" and "['a.txt'] not formatted" in last["content"]
 
 
-def test_the_end_is_put_off_until_the_hook_is_content(
+def test_the_run_ends_only_once_the_hook_agrees(
     cli: Cli, serve: Serve, workspace: Path, hook: Any, run: Any
 ) -> None:
     hook("stop", "sys.exit(0 if os.path.exists('a.txt') else (print('no', file=sys.stderr), 2)[1])")
@@ -95,7 +95,7 @@ def test_the_end_is_put_off_until_the_hook_is_content(
     assert ended.events[-1]["final_answer"] == "Now."
 
 
-def test_one_that_is_never_content_cannot_hold_the_end_for_ever(
+def test_a_hook_that_always_objects_cannot_block_the_end_forever(
     cli: Cli, serve: Serve, hook: Any, run: Any
 ) -> None:
     hook("stop", "sys.exit(2)")
@@ -105,7 +105,7 @@ def test_one_that_is_never_content_cannot_hold_the_end_for_ever(
     assert len(server.requests) == 4
 
 
-def test_those_that_fail_are_reported_and_hold_up_nothing_and_no_other(
+def test_failing_hooks_are_reported_and_block_nothing(
     cli: Cli, serve: Serve, workspace: Path, hook: Any, run: Any
 ) -> None:
     hook("session_start", "sys.exit(3)")
@@ -127,7 +127,9 @@ def test_those_that_fail_are_reported_and_hold_up_nothing_and_no_other(
         assert sum(why in one for one in warned) == 1, warned
 
 
-def test_a_line_is_the_shells(cli: Cli, serve: Serve, workspace: Path, hook: Any, run: Any) -> None:
+def test_a_command_line_runs_in_the_shell(
+    cli: Cli, serve: Serve, workspace: Path, hook: Any, run: Any
+) -> None:
     line = "test -e a.txt || { echo 'none yet' >&2; exit 2; }"
     hook("stop", "", command=line)
     server = serve([Reply(text="Done."), EDIT, Reply(text="Now.")])

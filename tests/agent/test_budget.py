@@ -52,7 +52,7 @@ async def test_every_call_is_paid_for(bench: Make) -> None:
     assert made.agent.state.usage == USED + USED + USED + last
 
 
-async def test_an_answer_that_broke_off_after_its_count_is_paid_for(bench: Make) -> None:
+async def test_a_broken_answer_with_a_token_count_is_paid_for(bench: Make) -> None:
     usage = b'data: {"choices":[],"usage":{"prompt_tokens":1000,"completion_tokens":100}}\n\n'
     made = await spend(bench, [Reply(body=usage, stream=True), "done"])
     assert made.agent.state.retries == 1
@@ -74,7 +74,7 @@ async def test_cost(bench: Make, dollars: float) -> None:
         assert len(made.server.requests) >= 2
 
 
-async def test_a_cost_that_cannot_be_known_is_no_licence_to_spend(bench: Make) -> None:
+async def test_a_budget_in_dollars_needs_a_known_price(bench: Make) -> None:
     made = await bench(STEPS, [ECHO], limits=RunLimits(cost_usd=5.0), price_of=price_of)
     client = made.agent.client
     assert isinstance(client, OpenAIChat)
@@ -84,7 +84,7 @@ async def test_a_cost_that_cannot_be_known_is_no_licence_to_spend(bench: Make) -
     assert made.server.requests == []
 
 
-async def test_a_server_that_counts_nothing_is_counted(bench: Make) -> None:
+async def test_tokens_are_estimated_if_the_server_reports_none(bench: Make) -> None:
     uncounted = [dataclasses.replace(reply, usage=None) for reply in STEPS]
     made = await spend(bench, uncounted, tokens=600)
     assert made.agent.state.stop is StopReason.BUDGET_TOKENS

@@ -95,7 +95,7 @@ async def test_four_fifths_of_a_hard_limit(
         assert result.state.stop is not None and result.state.stop.value.startswith("budget_")
 
 
-async def test_a_later_run_counts_anew(bench: Make) -> None:
+async def test_each_run_counts_from_zero(bench: Make) -> None:
     two = calls(*(("look", {"at": f"{n}"}) for n in range(2)))
     made = await bench([two, "one", two, "two"], TOOLS, caps=Caps(tool_calls=2))
     await made.run()

@@ -185,14 +185,14 @@ async def test_after_a_refusal_it_is_compacted_once_and_asked_again(bench: Make)
     assert (await bench([], state=other)).agent.context_window is None
 
 
-async def test_a_refusal_that_stays_ends_the_run(bench: Make) -> None:
+async def test_a_repeated_refusal_ends_the_run(bench: Make) -> None:
     made = await bench([Reply(status=400, code="context_length_exceeded")] * 5, [LOOK])
     result = await made.run("look around")
     assert result.state.stop is StopReason.PROVIDER_FAILED
     assert result.state.error == "ContextWindowError" and len(made.server.requests) == 1
 
 
-async def test_what_cannot_be_shortened_ends_with_what_was_tried(bench: Make) -> None:
+async def test_a_conversation_that_cannot_shrink_ends_with_what_was_tried(bench: Make) -> None:
     made = await long_run(bench, window=1000, processors=CHEAP)
     result = await made.run("word " * 4000)
     assert made.server.requests == []
@@ -201,14 +201,14 @@ async def test_what_cannot_be_shortened_ends_with_what_was_tried(bench: Make) ->
     assert "750 are allowed (3 ways to shorten it were tried)" in result.state.detail
 
 
-async def test_each_pass_must_shrink_or_is_not_counted(bench: Make) -> None:
+async def test_a_pass_that_does_not_shrink_is_not_counted(bench: Make) -> None:
     names = ["keep_last_n=500", "condense_results=500", "keep_last_n=4"]
     made = await long_run(bench, processors=processors_named(names))
     await made.run("look around")
     assert {event.passes for event in of(made, Compacted)} == {("keep_last_n",)}
 
 
-async def test_what_frees_little_is_not_tried_at_every_step(bench: Make) -> None:
+async def test_an_ineffective_compaction_is_not_tried_at_every_step(bench: Make) -> None:
     class Vain:
         name = "vain"
         tries = 0
@@ -286,7 +286,7 @@ async def test_after_a_compaction_a_resumed_session_asks_the_same(bench: Make) -
     assert len(json.dumps(asked)) < len(json.dumps(made.server.requests[-1].json["messages"])) / 2
 
 
-async def test_a_window_that_only_the_tables_know_is_found_beside_the_work(bench: Make) -> None:
+async def test_an_unknown_window_is_looked_up_in_the_background(bench: Make) -> None:
     sent_before: list[int] = []
 
     def window_of(info: ModelInfo) -> int:
@@ -324,7 +324,7 @@ def test_limits_follow_from_the_window() -> None:
     assert said.limits(200_000, 1) == ContextLimits(12_000, 16_000, 6_400)
 
 
-async def test_limits_that_were_said_hold_where_the_window_is_larger(bench: Make) -> None:
+async def test_explicit_limits_hold_in_a_larger_window(bench: Make) -> None:
     rules = ContextRules(soft_tokens=2000, hard_tokens=3000)
     made = await long_run(bench, 20, 200_000, processors=CHEAP, rules=rules)
     await made.run("look around")

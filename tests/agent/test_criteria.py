@@ -39,7 +39,7 @@ async def test_the_agents_condition_comes_before_the_limit_of_steps(bench: Make)
     assert result.state.status is Status.SOLVED and result.exit_code == 0
 
 
-async def test_an_environment_can_come_to_its_end(bench: Make) -> None:
+async def test_an_environment_can_end_the_run(bench: Make) -> None:
     made = await bench([ECHOING, ECHOING], [ECHO])
     made.agent.context.environment.terminal = ""  # type: ignore[attr-defined]
     run = made.agent.start("play")
@@ -51,7 +51,7 @@ async def test_an_environment_can_come_to_its_end(bench: Make) -> None:
     assert result.state.detail == "checkmate" and result.exit_code == 0
 
 
-async def test_a_tool_can_say_that_its_world_has_ended(bench: Make) -> None:
+async def test_a_tool_can_end_the_run(bench: Make) -> None:
     async def move(context: ToolContext) -> ToolOutput:
         """Move."""
         return ToolOutput("you win", data={STOP: "env_terminal"})
@@ -69,7 +69,7 @@ async def test_a_model_that_declines_leaves_the_task_unsolved(bench: Make) -> No
     assert result.task_result == "There is no such file."
 
 
-async def test_a_runtime_ends_the_run_after_a_step_and_cuts_none_short(bench: Make) -> None:
+async def test_max_runtime_ends_the_run_after_a_complete_step(bench: Make) -> None:
     async def slow(context: ToolContext) -> str:
         """Wait."""
         await asyncio.sleep(0.3)

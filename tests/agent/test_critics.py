@@ -40,9 +40,7 @@ def said(made: Bench) -> list[tuple[int, str, str]]:
 
 
 class TestOrder:
-    async def test_all_are_heard_and_the_first_that_is_not_content_decides(
-        self, bench: Make
-    ) -> None:
+    async def test_all_critics_run_and_the_first_objection_decides(self, bench: Make) -> None:
         critics = [Saying(), Saying(RETRY), Saying(STOP)]
         made = await bench(["one", "two"], critics=critics)
         result = await made.run()
@@ -62,7 +60,7 @@ class TestOrder:
         assert made.server.requests[1].json["messages"][-1]["content"] == "once more"
         assert result.state.used.steps == 2
 
-    async def test_one_that_fails_is_told_of_and_stops_nothing(self, bench: Make) -> None:
+    async def test_a_failing_critic_is_reported_and_stops_nothing(self, bench: Make) -> None:
         class Broken:
             async def review(self, state: AgentState) -> Review:
                 raise ValueError("oops")
@@ -81,7 +79,7 @@ class TestChecksPass:
         made.agent._reviewing._critics = (critic,)
         return made
 
-    async def test_it_wants_another_step_until_they_do(self, bench: Make) -> None:
+    async def test_it_asks_for_another_step_until_the_checks_pass(self, bench: Make) -> None:
         writing = Reply(calls=[call("write", path="ok", text="")])
         made = await self.made(bench, ["done?", writing, "done!"])
         result = await made.run()
@@ -126,7 +124,7 @@ class TestModelCritic:
         assert [(event.purpose, event.usage.total_tokens) for event in used] == [("critic", 55)] * 2
         assert result.state.usage.total_tokens == 3 * 110 + 2 * 55
 
-    async def test_one_that_is_never_content_or_cannot_be_read_holds_up_nothing(
+    async def test_an_endless_or_unreadable_objection_cannot_block_the_end(
         self, bench: Make
     ) -> None:
         never = json.dumps({"judgement": "retry", "reason": "more"})

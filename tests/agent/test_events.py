@@ -143,7 +143,7 @@ def test_a_record_without_a_field_is_refused_unless_it_has_a_default(event: Even
 
 
 @pytest.mark.parametrize("number", ["1e400", "-1e400", "1" + 301 * "0"])
-def test_a_number_of_seconds_that_nothing_can_last_is_refused(number: str) -> None:
+def test_an_impossible_duration_is_refused(number: str) -> None:
     record = json.loads(f'{{"kind": "step_finished", "step": 1, "duration_s": {number}}}')
     with pytest.raises(ValueError, match="duration_s of step_finished has a wrong type"):
         from_record(record)
@@ -179,7 +179,7 @@ async def test_memory_log_keeps_what_it_is_given() -> None:
     ]
 
 
-def test_a_command_took_what_it_took_however_long_somebody_was_asked() -> None:
+def test_the_time_of_a_command_excludes_waiting_for_approval() -> None:
     command = ToolResult("c1", "shell", "exit code 0", data={"duration_s": 0.25})
     assert ToolFinished(1, command, 9.0).command_s == 0.25
     fetched = ToolResult("c2", "fetch", "text", data={"asked_s": 8.0})
@@ -187,7 +187,7 @@ def test_a_command_took_what_it_took_however_long_somebody_was_asked() -> None:
 
 
 @pytest.mark.parametrize("told", ["soon", None, [], -1, float("inf"), float("nan")])
-def test_what_a_tool_tells_of_itself_may_be_anything(told: Any) -> None:
+def test_malformed_data_from_a_tool_is_ignored(told: Any) -> None:
     data = {"duration_s": told, "asked_s": told, "plan": told, "stop": [told]}
     finished = ToolFinished(1, ToolResult("c1", "theirs", "text", data=data), 2.0)
     assert (finished.command_s, finished.asked_s) == (2.0, 0.0)

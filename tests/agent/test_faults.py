@@ -129,7 +129,7 @@ async def test_a_step_has_its_deadline_in_every_stage(bench: Make) -> None:
         assert result.state.detail == f"step 1 ({stage}) took more than {patience_s:g} s"
 
 
-async def test_signs_of_life_are_no_answer(bench: Make) -> None:
+async def test_keep_alives_do_not_count_as_an_answer(bench: Make) -> None:
     beats = Reply(body=b": keep-alive\n\n" * 400, stream=True, split=14, pause_s=0.02)
     made = await bench([beats, beats], limits=RunLimits(silence_s=0.3))
     result = await made.run()
@@ -161,7 +161,7 @@ async def test_an_internal_failure_names_the_call(bench: Make) -> None:
 
 
 class TestFallback:
-    async def test_what_cannot_be_used_is_passed_over(self, bench: Make) -> None:
+    async def test_an_unusable_fallback_is_skipped(self, bench: Make) -> None:
         def missing() -> LLMClient:
             raise ConfigError("no key for it")
 

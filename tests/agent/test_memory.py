@@ -52,7 +52,7 @@ def reminders(made: Bench) -> list[str]:
 
 
 @pytest.mark.parametrize("memory", [WindowMemory(7), SummaryMemory(), SearchMemory()], ids=type)
-async def test_what_is_in_sight_is_not_told_again(bench: Make, memory: Memory) -> None:
+async def test_steps_in_view_are_not_repeated(bench: Make, memory: Memory) -> None:
     made = await bench([*SCRIPT, "looked"], [LOOK], memory=memory)
     await made.run("Look at everything about the staging database")
     assert reminders(made) == []
@@ -88,7 +88,7 @@ async def test_the_search_finds_the_needle_when_it_is_asked_for(bench: Make) -> 
     assert NEEDLE in asked[-1]["content"]
 
 
-async def test_the_search_says_nothing_of_what_has_nothing_to_do_with_it(bench: Make) -> None:
+async def test_the_search_ignores_unrelated_steps(bench: Make) -> None:
     made = await compacted(bench, SearchMemory(3, least=6.0), "fine")
     await made.agent.start("Xyzzy").result()
     assert reminders(made) == []
@@ -111,7 +111,7 @@ async def test_memories_are_kept_on_resume(bench: Make, name: str) -> None:
     assert len(reminders(third)) <= (2 if name == "search" else 1)
 
 
-async def test_records_go_in_as_they_are_made(bench: Make) -> None:
+async def test_records_are_added_during_the_run(bench: Make) -> None:
     class Noting:
         def __init__(self) -> None:
             self.steps: list[int] = []

@@ -103,11 +103,11 @@ class TestOutcomes:
         assert walk("edit", "check", "check:failed", "check") == ["edit", *["validate"] * 3]
 
     @pytest.mark.parametrize("outcome", ["error", "denied", "skipped", "cancelled"])
-    def test_edits_that_changed_nothing_are_none(self, outcome: str) -> None:
+    def test_edits_that_change_nothing_do_not_count(self, outcome: str) -> None:
         assert walk("read", f"edit:{outcome}", "check") == ["discover"] * 3
 
     @pytest.mark.parametrize("kind", ToolKind)
-    def test_what_never_ran_moves_nothing(self, kind: ToolKind) -> None:
+    def test_calls_that_never_ran_do_not_move_the_phase(self, kind: ToolKind) -> None:
         for outcome, phase in itertools.product(("denied", "skipped", "cancelled"), Phase):
             before = Progress(phase, unproven=True)
             assert after(before, kind, Outcome(outcome)) == before

@@ -77,7 +77,7 @@ def test_a_cache_that_no_longer_holds_it() -> None:
     assert prefix.answered(Usage(20_100, 500, 0, 10), STATE) == PrefixBroken(3, "expired", 19_510)
 
 
-def test_a_cache_of_ones_own_says_why() -> None:
+def test_a_local_cache_reports_the_cause() -> None:
     class Own(OpenAIChat):
         reuse = Reuse(20_010, 500, "the template rewrites an earlier answer")
 
@@ -97,13 +97,13 @@ def test_a_cache_of_ones_own_says_why() -> None:
     ],
     ids=["no cache", "a hit", "short"],
 )
-def test_no_loss_is_told_where_there_is_none(first: Usage, then: Usage) -> None:
+def test_no_false_reports(first: Usage, then: Usage) -> None:
     prefix = after_one(first)
     prefix.broken(client(), more(assistant("x"), user("y")), STATE)
     assert prefix.answered(then, STATE) is None
 
 
-def test_what_was_told_is_not_told_again_as_expired() -> None:
+def test_a_reported_break_is_not_reported_as_expired() -> None:
     prefix = after_one(Usage(20_000, 0, 20_000, 10))
     assert prefix.broken(client(), ChatRequest(START, ()), STATE)
     assert prefix.answered(Usage(20_100, 0, 20_100, 10), STATE) is None

@@ -97,12 +97,12 @@ class TestRights:
 
         return Guarded()  # type: ignore[return-value]
 
-    async def test_of_a_file(self, guarded: Environment) -> None:
+    async def test_to_a_file(self, guarded: Environment) -> None:
         task = using(path="locked/old.txt", writable=True)
         found = await look(task, guarded)
         assert [issue.code for issue in found] == [Code.TASK_RESOURCE_NOT_WRITABLE]
 
-    async def test_of_the_folder_that_a_file_is_to_be_made_in(self, guarded: Environment) -> None:
+    async def test_to_the_folder_of_a_new_file(self, guarded: Environment) -> None:
         task = using(path="locked/new.txt", required=False, writable=True)
         found = await look(task, guarded)
         assert [issue.code for issue in found] == [Code.TASK_RESOURCE_PARENT_NOT_WRITABLE]
@@ -139,7 +139,7 @@ class TestEnvironment:
         host.stat = gone  # type: ignore[method-assign]
         assert await codes(GOOD, host) == ["ENV_HEALTH_CHECK_FAILED"]
 
-    async def test_one_that_does_not_answer(self, host: Environment) -> None:
+    async def test_a_broken_environment(self, host: Environment) -> None:
         async def broken(path: str) -> None:
             raise EnvironmentOpError("the worker is gone", code="EPIPE")
 

@@ -81,11 +81,11 @@ def test_maybe_errors_get_two_attempts_in_all() -> None:
     assert delay_s(CONFIG, DeadlineError("x"), 2) is None
 
 
-def test_the_providers_own_wish_goes_first() -> None:
+def test_the_providers_retry_after_wins() -> None:
     assert delay_s(CONFIG, RateLimitError("x", retry_after_s=7.5), 1) == 7.5
 
 
-def test_a_wish_beyond_the_cap_ends_the_attempts() -> None:
+def test_a_retry_after_beyond_the_cap_ends_the_attempts() -> None:
     assert delay_s(CONFIG, RateLimitError("x", retry_after_s=3600), 1) is None
 
 
@@ -154,7 +154,7 @@ class TestRuns:
         assert result.exit_code == 5 and "oops" in result.state.detail
         assert made.server.requests == []
 
-    async def test_the_next_run_has_three_again(self, bench: Make) -> None:
+    async def test_the_next_run_may_fail_three_times_again(self, bench: Make) -> None:
         module = self.Faulty("observe", 3, ValueError("oops"))
         made = await bench(["one", "two"], module=module)
         await made.agent.start("one").result()
@@ -174,9 +174,7 @@ class TestRuns:
     @pytest.mark.parametrize(
         "error", [JournalError("disk full"), AuthenticationError("no key"), SandboxError("none")]
     )
-    async def test_what_will_not_pass_by_itself_is_not_tried_again(
-        self, bench: Make, error: Exception
-    ) -> None:
+    async def test_permanent_errors_are_not_retried(self, bench: Make, error: Exception) -> None:
         made = await bench(["never"], module=self.Faulty("observe", 1, error))
         result = await made.run()
         assert result.state.recoveries == 0 and result.exit_code in (3, 4, 5)

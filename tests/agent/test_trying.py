@@ -40,7 +40,7 @@ async def test_it_is_entered_once_it_is_open() -> None:
     assert seen == ["opened", "closed"]
 
 
-async def test_it_is_opened_before_anybody_enters_and_closed_where_nobody_does() -> None:
+async def test_it_is_opened_in_advance_and_closed_if_unused() -> None:
     seen: list[str] = []
     pending = PendingTrial(opened(seen))
     await asyncio.sleep(0)
@@ -50,7 +50,7 @@ async def test_it_is_opened_before_anybody_enters_and_closed_where_nobody_does()
 
 
 @pytest.mark.parametrize("fails", ["opening", "closing"])
-async def test_what_fails_reaches_who_entered_and_nobody_else(fails: str) -> None:
+async def test_an_error_reaches_only_the_code_that_enters(fails: str) -> None:
     with pytest.raises(OSError, match="no room"):
         async with PendingTrial(opened([], fails)):
             pass

@@ -34,7 +34,7 @@ def test_the_first_that_passes_is_kept(cli: Cli, serve: Serve, workspace: Path) 
     assert cli.server and len(cli.run("sessions", "list").out.splitlines()) == 2
 
 
-def test_where_none_passes_nothing_is_changed(cli: Cli, serve: Serve, workspace: Path) -> None:
+def test_nothing_changes_if_no_attempt_passes(cli: Cli, serve: Serve, workspace: Path) -> None:
     (workspace / "answer.txt").write_text("0\n")
     wrong = [*writing("41"), *[Reply(text="I say it is 41.")] * 3]
     cli.server = serve(wrong * 2).url
@@ -61,7 +61,7 @@ def test_a_provider_that_fails_is_not_asked_for_more(
         (["--best-of", "0", "--check", "true"], "--best-of"),
     ],
 )
-def test_what_it_cannot_do_is_said(
+def test_unsupported_options_are_rejected(
     cli: Cli, workspace: Path, options: list[str], complaint: str
 ) -> None:
     ended = run(cli, workspace, *options)

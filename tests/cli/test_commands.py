@@ -115,7 +115,7 @@ def test_doctor(cli: Cli) -> None:
         ("--max-cost", "-1", "must be more than 0"),
     ],
 )
-def test_numbers_that_are_none(option: str, value: str, told: str) -> None:
+def test_invalid_numbers(option: str, value: str, told: str) -> None:
     with pytest.raises(UsageError) as caught:
         call(["run", "-p", "x", option, value])
     assert caught.value.message == (

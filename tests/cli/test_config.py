@@ -55,7 +55,7 @@ def test_every_value_names_the_layer_that_set_it(cli: Cli, file: Path, workspace
     assert "max_steps" in cli.run("config", "show", "max_step").error
 
 
-def test_set_keeps_what_else_is_there_and_refuses_what_is_not_sound(cli: Cli, file: Path) -> None:
+def test_set_keeps_the_rest_of_the_file_and_refuses_invalid_values(cli: Cli, file: Path) -> None:
     text = "# mine\nretries = 2  # not many\n"
     file.write_text(text)
     file.chmod(0o600)

@@ -55,7 +55,7 @@ def check(line: str) -> None:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.stem))
-def test_what_is_mentioned_is_there(file: Path) -> None:
+def test_mentioned_commands_and_options_exist(file: Path) -> None:
     for line in mentions(file.read_text("utf-8")):
         check(line)
 

@@ -168,7 +168,7 @@ def test_an_interrupted_and_a_killed_batch_go_on_where_they_were(
     assert begun == {"quick": 1, "slow": 3}
 
 
-def test_a_cluster_that_is_not_there_is_one_error(cli: Cli, workspace: Path) -> None:
+def test_a_missing_cluster_is_one_error(cli: Cli, workspace: Path) -> None:
     (workspace / "tasks").mkdir()
     (workspace / "tasks" / "one.md").write_text("Do it.\n")
     cli.extra = {"RAY_ADDRESS": "127.0.0.1:1"}

@@ -72,7 +72,7 @@ def test_cached_and_fresh_tokens_are_shown_for_each_step() -> None:
     assert "1,010 tokens in" in steps[2]  # including the rejected answer
 
 
-def test_what_becomes_of_the_conversation_is_told() -> None:
+def test_compactions_are_shown() -> None:
     log = io.StringIO()
     renderer = PlainRenderer(log, io.StringIO())
     renderer.event(Compacted(3, "near the limit", 134_000, 61_000, ("keep_last_n",), ()))

@@ -57,7 +57,7 @@ def test_a_fault_is_repaired(cli: Cli, workspace: Path) -> None:
     assert changed == FILES["shop/prices.py"].replace("max", "min")
 
 
-def test_questions_and_the_same_again(cli: Cli, workspace: Path) -> None:
+def test_the_same_question_gets_the_same_answer(cli: Cli, workspace: Path) -> None:
     repository(workspace, FILES)
     first = ask(cli, workspace, "where is cheapest defined?")
     assert "shop/prices.py" in str(first["final_answer"])
@@ -69,7 +69,7 @@ def test_arithmetic(cli: Cli, workspace: Path) -> None:
     assert "144" in str(ask(cli, workspace, "what is 12 * 12?")["final_answer"])
 
 
-def test_what_is_beyond_it_is_declined(cli: Cli, workspace: Path) -> None:
+def test_tasks_beyond_its_abilities_are_declined(cli: Cli, workspace: Path) -> None:
     repository(workspace, FILES)
     answer = ask(cli, workspace, "add OAuth login with Google", code=1)
     assert answer["stop_reason"] == "declined"

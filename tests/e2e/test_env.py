@@ -65,6 +65,6 @@ def test_in_a_container(cli: Cli, serve: Serve, workspace: Path, tmp_path: Path)
         pytest.skip(str(reason))
 
 
-def test_a_name_that_is_none(cli: Cli, workspace: Path) -> None:
+def test_an_invalid_name(cli: Cli, workspace: Path) -> None:
     ended = cli.run("run", "-p", "x", "--env", "dock", cwd=workspace)
     assert ended.code == 2 and "--env" in ended.err

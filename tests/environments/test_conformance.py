@@ -119,7 +119,7 @@ async def test_output_arrives_while_it_runs(place: Environment, workspace: Path)
     assert (await task).stdout == "one\ntwo\n"
 
 
-async def test_time_is_up(place: Environment) -> None:
+async def test_a_time_limit(place: Environment) -> None:
     word = f"7{os.getpid()}"
     script = f"echo before; sleep {word}1 & (sleep {word}2 &) ; sleep {word}3"
     for patience_s in (1, 30):  # on a busy machine, 1 s may end too early
@@ -146,7 +146,7 @@ async def test_cancelling_ends_all_of_it(place: Environment) -> None:
     assert (await place.exec(("echo", "ok"), limits=Limits())).stdout == "ok\n"
 
 
-async def test_what_is_left_behind_is_ended(place: Environment) -> None:
+async def test_leftover_processes_are_killed(place: Environment) -> None:
     """A daemon that holds the pipe open delays nothing and is killed."""
     word = f"9{os.getpid()}"
     result = await place.exec(

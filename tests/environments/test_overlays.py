@@ -161,7 +161,7 @@ async def test_kill_9(project: Path) -> None:
         assert (await copy.effect()).paths == ()
 
 
-async def test_its_supervisor_is_not_started_anew(project: Path) -> None:
+async def test_its_supervisor_is_not_restarted(project: Path) -> None:
     """A new supervisor would see only part of the previous one's work, or none."""
     async with in_place(project) as copy:
         pid = copy._supervisor.pid

@@ -75,14 +75,14 @@ def test_a_folder_that_moved_is_still_watched(taken: Snapshots, root: Path) -> N
     assert taken.look(dirty(taken)).paths == ("moved/deep/c.txt",)
 
 
-def test_what_was_made_and_unmade_is_no_change(taken: Snapshots, root: Path) -> None:
+def test_a_created_and_deleted_file_is_no_change(taken: Snapshots, root: Path) -> None:
     (root / "c.txt").write_text("c")
     (root / "c.txt").unlink()
     os.utime(root / "b.txt")
     assert taken.look(dirty(taken)).paths == ()
 
 
-def test_a_rule_that_no_longer_ignores_makes_nothing_new(taken: Snapshots, root: Path) -> None:
+def test_files_no_longer_ignored_are_not_new(taken: Snapshots, root: Path) -> None:
     (root / ".gitignore").write_text("data/\n")
     (root / "data").mkdir()
     (root / "data" / "precious.txt").write_text("mine")
@@ -230,12 +230,12 @@ def test_no_path_leads_out_of_the_workspace(path: str, root: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("entry", ["", "zip 644", "file 9", "file 7777777777777 x", "dir 1 2 3"])
-def test_an_entry_that_says_nothing_is_refused(entry: str) -> None:
+def test_a_malformed_entry_is_refused(entry: str) -> None:
     with pytest.raises(SnapshotError, match="does not describe a file"):
         Entry.parse(entry)
 
 
-def test_a_content_that_was_not_kept_makes_no_folder(root: Path, tmp_path: Path) -> None:
+def test_missing_content_creates_no_folder(root: Path, tmp_path: Path) -> None:
     with pytest.raises(SnapshotError, match="was not kept"):
         put_back(str(root), "new/folder/x", f"file 644 {'0' * 40}", Blobs(tmp_path / "store"))
     assert not (root / "new").exists()

@@ -31,7 +31,7 @@ def test_names_of_places(place: str, expected: tuple[str, str]) -> None:
 
 
 @pytest.mark.parametrize("place", ["", ":x", "-oProxyCommand=x", "a b", "a;b", "$(x)", "a\nb"])
-def test_names_that_are_none(place: str) -> None:
+def test_invalid_names(place: str) -> None:
     with pytest.raises(CapabilityError):
         split_place(place)
 

@@ -50,7 +50,7 @@ def same(result: ExecResult) -> str:
 
 
 @pytest.mark.parametrize("argv", [PYTEST, UNITTEST])
-async def test_as_anywhere_and_fresh_each_time(
+async def test_same_results_as_cold_and_fresh_each_time(
     warm: WarmEnvironment, argv: tuple[str, ...]
 ) -> None:
     cold = await super(WarmEnvironment, warm).exec(argv, limits=LIMITS, env=ENV)
@@ -69,7 +69,7 @@ async def test_as_anywhere_and_fresh_each_time(
     assert any(warm._warm.values())
 
 
-async def test_time_is_bounded_and_the_next_run_is_none_the_worse(warm: WarmEnvironment) -> None:
+async def test_a_run_out_of_time_does_not_affect_the_next(warm: WarmEnvironment) -> None:
     await warm.write("calc.py", b"while True:\n    pass\n")
     stuck = await warm.exec(UNITTEST, limits=Limits(time_s=1.0), env=ENV)
     assert stuck.timed_out and not stuck.success and stuck.exit_code is None

@@ -135,7 +135,9 @@ def test_cancelling_ends_it(client: Client, tokenizer: Tokenizer) -> None:
     assert len(said) < 50
 
 
-def test_faults_are_told_and_the_process_goes_on(client: Client, tokenizer: Tokenizer) -> None:
+def test_errors_are_reported_and_the_process_continues(
+    client: Client, tokenizer: Tokenizer
+) -> None:
     _, end = client.ask([])
     assert (end["event"], end["error"]) == ("error", "ModelError")
     _, end = client.ask([5] * 5000)
@@ -163,7 +165,7 @@ def test_proposals_are_different_calls(client: Client, tokenizer: Tokenizer) -> 
         assert call["name"] == "read_file"
 
 
-def test_a_model_that_is_none() -> None:
+def test_an_invalid_model() -> None:
     ours, theirs = socket.socketpair()
     thread = threading.Thread(target=serving, args=(theirs,))
     thread.start()

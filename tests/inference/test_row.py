@@ -45,7 +45,7 @@ def test_no_call(tokens: tuple[int, ...]) -> None:
     assert not calls and not row.forced
 
 
-def test_start_within_a_block_starts_anew() -> None:
+def test_a_start_inside_a_block_restarts_it() -> None:
     _, calls = feed(TAGS.call_start, 49, TAGS.call_start, 50, TAGS.call_end)
     assert calls == ["2"]
 

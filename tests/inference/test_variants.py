@@ -27,7 +27,7 @@ def collect(variants: Variants, count: int) -> list[Variant]:
     return found
 
 
-def test_one_span_differs_and_all_is_scored_as_it_is_said(engine: Engine) -> None:
+def test_variants_differ_in_one_span_and_are_scored_exactly(engine: Engine) -> None:
     edit = Edit.of(HEAD, "old")
     assert edit.old == "aaaaaaab" and edit == Edit.at(
         "edit", {"path": "b.py", "old": "aaaaaaab"}, "new", "old"
@@ -85,9 +85,7 @@ def test_proposals_take_places_and_find_their_own(engine: Engine) -> None:
         assert call["old"] != call["new"]
 
 
-def test_a_model_that_finds_nothing_comes_to_an_end(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_search_without_results_ends(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agentcli.inference.propose.PATIENCE", 50)
     grammar = Grammar.json_schema(SCHEMA, engine.tokenizer)
     constraint = CopyConstraint(grammar.constraint(), engine.tokenizer, text_for)

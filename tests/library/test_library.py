@@ -144,7 +144,7 @@ class TestAgentModule:
                 "count",
             ]
 
-    def test_or_all_of_the_result(self) -> None:
+    def test_it_can_return_the_whole_result(self) -> None:
         @tool
         def count() -> str:
             """Count."""

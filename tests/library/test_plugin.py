@@ -88,7 +88,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_each_that_fails_costs_one_line_and_no_other(site: Path) -> None:
+def test_failing_plugins_cost_one_line_each(site: Path) -> None:
     good = "from agentcli import tool\n@tool\ndef good(x: int) -> int:\n    'Double it.'\n"
     install(site, "good", good, tools="good")
     install(site, "gone", "import not_there_at_all", tools="x", hooks="x")
@@ -134,7 +134,7 @@ def test_a_provider_that_fails_is_a_wrong_configuration(site: Path) -> None:
     assert error.value.hint and 'Did you mean "useless"?' in error.value.hint
 
 
-def test_where_there_are_none_nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_plugins_nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert plugins.names(plugins.TOOLS) == []
     script = (
         "import sys; from agentcli import plugins; assert plugins.names(plugins.HOOKS) == [];"

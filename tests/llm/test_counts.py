@@ -26,7 +26,7 @@ ABSURD = [-1, MOST + 1, 10**30, math.nan, math.inf, -math.inf, "5", True, [1], {
 
 @pytest.mark.parametrize("count", ABSURD, ids=repr)
 @pytest.mark.parametrize("name", ["prompt", "cached", "cache_written", "output", "reasoning"])
-def test_one_that_cannot_be_spoils_all(name: str, count: object) -> None:
+def test_an_impossible_count_discredits_the_others(name: str, count: object) -> None:
     counts: dict[str, object] = {"prompt": 10, "output": 10, name: count}
     delta = reported_usage(**counts)
     assert delta.usage == Usage() and repr(count) in delta.doubt

@@ -130,7 +130,7 @@ async def test_arithmetic_is_a_call_within_the_turn(client: LocalClient) -> None
     assert final.usage.cached_tokens >= answer.usage.input_tokens
 
 
-async def test_the_same_again(client: LocalClient) -> None:
+async def test_a_seed_reproduces_the_answer(client: LocalClient) -> None:
     sampling = Sampling(temperature=1.0, seed=5)
     asked = replace(request([user("where is main defined?")], "again"), sampling=sampling)
     one, two = await chat(client, asked), await chat(client, replace(asked, conversation="other"))

@@ -94,7 +94,7 @@ def test_unknown_provider() -> None:
     assert "openai" in caught.value.line() and "[providers.nobody]" in caught.value.line()
 
 
-def test_addresses_that_are_none() -> None:
+def test_invalid_addresses() -> None:
     with pytest.raises(ConfigError, match="base_url is missing"):
         resolve("mine:x", settings(providers={"mine": {}}), {})
     with pytest.raises(ConfigError, match="OPENAI_BASE_URL is no http address"):

@@ -125,7 +125,7 @@ def test_a_template_can_reach_nothing(folders: dict[str, Path]) -> None:
             ChatTemplate(source, tokenizer).render([QUESTION])
 
 
-def test_a_template_that_is_none(folders: dict[str, Path]) -> None:
+def test_an_invalid_template(folders: dict[str, Path]) -> None:
     tokenizer = open_folder(folders["qwen2"]).load_tokenizer()
     with pytest.raises(ModelError, match="not valid Jinja"):
         ChatTemplate("{% if %}", tokenizer)

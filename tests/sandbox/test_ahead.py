@@ -212,7 +212,7 @@ async def test_nothing_waits_when_the_supervisor_was_killed(place: Place) -> Non
         (["true"], {"UID": "7"}),
     ],
 )
-def test_what_cannot_be_said_to_a_shell(argv: list[str], env: dict[str, str]) -> None:
+def test_commands_that_a_shell_cannot_pass_on(argv: list[str], env: dict[str, str]) -> None:
     assert ahead.line(argv, None, env) is None
 
 

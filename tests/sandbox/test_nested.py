@@ -233,7 +233,7 @@ def test_what_changed_is_found_as_by_a_new_walk(tmp_path: Path, seed: int, told:
     nested.close()
 
 
-def test_more_happens_than_the_kernel_tells(tmp_path: Path) -> None:
+def test_an_overflow_of_the_event_queue(tmp_path: Path) -> None:
     nested = Nested(str(tmp_path))
     nested.find()
     one, other = str(tmp_path / "one"), str(tmp_path / "other")

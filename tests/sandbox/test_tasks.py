@@ -41,7 +41,7 @@ time.sleep(100)
 
 
 @pytest.mark.parametrize("level", LEVELS)
-async def test_the_kernel_holds_it_between_two_looks(level: str, confine: Confine) -> None:
+async def test_the_kernel_enforces_it_between_samples(level: str, confine: Confine) -> None:
     place = cgroup.find()
     if os.getuid() == 0 and place is None:
         pytest.skip("the kernel limits root's tasks by control groups alone, and gives none here")
@@ -77,7 +77,7 @@ def _is_limited(place: cgroup.Place, warden: int) -> bool:
 
 
 @pytest.mark.parametrize("level", (*LEVELS, LANDLOCK_ONLY))
-async def test_what_doubles_is_ended(level: str, confine: Confine) -> None:
+async def test_a_tree_that_doubles_is_killed(level: str, confine: Confine) -> None:
     confined = await confine(level)
     result = await confined.python(DOUBLING, limits=LIMITS)
     assert result.error == f"used more than {LIMITS.tasks} tasks"

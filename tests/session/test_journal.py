@@ -64,7 +64,7 @@ async def test_keys_are_redacted(path: Path) -> None:
     assert list(read_events(path)) == [TaskGiven("my key is [redacted], keep it")]
 
 
-async def test_who_follows_is_told_what_will_be_read(path: Path) -> None:
+async def test_a_follower_gets_the_redacted_events(path: Path) -> None:
     journal = Journal(path, secrets=["sk-very-secret", 'pass"word'])
     told: list[tuple[float, Event]] = []
     journal.follower = lambda when, event: told.append((when, event))
@@ -218,7 +218,7 @@ def test_a_damaged_line_is_named(path: Path, line: bytes, complaint: str) -> Non
     assert "line 1" in caught.value.message
 
 
-async def test_a_part_is_read_while_more_is_written(path: Path) -> None:
+async def test_it_can_be_read_in_parts_while_it_grows(path: Path) -> None:
     journal = Journal(path)
     places = []
     for text in ("one", "two", "three"):
@@ -293,7 +293,7 @@ class TestStore:
     @pytest.mark.parametrize(
         ("mark", "redo"), [(77, False), (-1, False), (0, False), (0, True)], ids=str
     )
-    async def test_a_way_back_that_is_none_is_named(self, mark: int, redo: bool) -> None:
+    async def test_an_invalid_rewind_is_reported(self, mark: int, redo: bool) -> None:
         journal = Journal(store.journal_path("s1"))
         await journal.append(STARTED)
         await journal.append(Rewound(mark, {}, {}, redo))

@@ -78,7 +78,7 @@ async def test_manifest_and_steps_hold_what_the_reference_names(sessions: Sessio
     assert third["critic_outputs"] == [] and third["complete"]
 
 
-async def test_what_goes_along_is_what_is_read_afterwards(sessions: Sessions) -> None:
+async def test_the_live_trace_equals_one_made_from_the_journal(sessions: Sessions) -> None:
     script = [write("a.txt", "1\n"), Reply(text="One."), shell("rm a.txt"), Reply(text="Two.")]
     async with sessions.agent(script) as agent:
         await agent.start("one").result()

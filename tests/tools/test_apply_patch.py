@@ -37,7 +37,7 @@ def call(context: ToolContext) -> Call:
     return apply
 
 
-async def test_all_it_can_do_at_once(call: Call, workspace: Path) -> None:
+async def test_all_operations_in_one_patch(call: Call, workspace: Path) -> None:
     (workspace / "a.py").write_text(SOURCE)
     (workspace / "old.sh").write_text("one\ntwo\n")
     (workspace / "old.sh").chmod(0o755)
@@ -140,7 +140,7 @@ async def test_the_last_place_where_the_end_is_meant(call: Call, workspace: Path
         (patch("*** Update File: a", "@@", "-x", "*x"), "line 5"),
     ],
 )
-def test_what_is_no_patch(text: str, why: str) -> None:
+def test_invalid_patches(text: str, why: str) -> None:
     with pytest.raises(ToolInputError, match=why):
         parse_patch(text)
 

@@ -41,7 +41,7 @@ def call(context: ToolContext, jobs: Jobs) -> Call:
     return dispatch
 
 
-async def test_one_goes_on_while_others_run_and_is_read_in_parts(
+async def test_a_job_runs_beside_other_calls_and_is_read_in_parts(
     call: Call, workspace: Path
 ) -> None:
     script = "echo one; until [ -e go ]; do sleep 0.05; done; echo two >&2; exit 3"
@@ -79,7 +79,7 @@ async def test_all_of_them_end_with_the_session(call: Call, jobs: Jobs) -> None:
     assert [job.running for job in jobs] == [False, False]
 
 
-async def test_what_fails_at_once_is_told_at_once(
+async def test_an_immediate_failure_is_reported_at_once(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shell, "_AT_ONCE_S", 60.0)  # for a busy machine
@@ -112,14 +112,14 @@ async def test_characters_that_come_in_pieces() -> None:
     assert job.read(100) == ""
 
 
-async def test_there_are_not_too_many(call: Call, jobs: Jobs, context: ToolContext) -> None:
+async def test_the_number_of_jobs_is_limited(call: Call, jobs: Jobs, context: ToolContext) -> None:
     for number in range(MOST_RUNNING):
         jobs.start(context.environment, f"sleep {number}", ("sleep", "60"), context.command)
     result = await call("shell", command="sleep 60", background=True)
     assert (result.outcome, "kill one first" in result.content) == (Outcome.ERROR, True)
 
 
-async def test_what_there_is_not(call: Call, context: ToolContext) -> None:
+async def test_unknown_jobs_and_missing_arguments(call: Call, context: ToolContext) -> None:
     assert (await call("jobs")).content == "no background commands"
     assert "there are: none" in (await call("jobs", action="read", id="7")).content
     assert '"id" is missing' in (await call("jobs", action="kill")).content
@@ -128,7 +128,7 @@ async def test_what_there_is_not(call: Call, context: ToolContext) -> None:
     assert result.outcome is Outcome.ERROR and "can stay in the background" in result.content
 
 
-def test_that_a_check_has_begun_says_nothing_of_it() -> None:
+def test_a_check_in_the_background_does_not_count_as_a_check() -> None:
     registry = Registry(TOOLS)
     command: dict[str, Any] = {"command": "pytest -q"}
     assert registry.purpose(ToolCall("1", "shell", json.dumps(command))) is ToolKind.CHECK

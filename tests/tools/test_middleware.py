@@ -131,7 +131,7 @@ class TestRateLimit:
             task.cancel()
         await asyncio.gather(*asking, return_exceptions=True)
 
-    async def test_one_that_is_cancelled_while_it_waits_takes_no_turn(
+    async def test_a_call_cancelled_while_waiting_takes_no_turn(
         self, environment: Environment
     ) -> None:
         @tool(kind=ToolKind.READ)

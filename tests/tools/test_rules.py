@@ -49,7 +49,7 @@ def test_how_rules_are_written(text: str, rule: Rule) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "shell(", "two words", "shell()", "shell(:*)", "a(b) c"])
-def test_what_is_no_rule(text: str) -> None:
+def test_invalid_rules(text: str) -> None:
     with pytest.raises(ConfigError):
         parse_rule(text)
 
@@ -62,7 +62,7 @@ def test_what_is_no_rule(text: str) -> None:
         ("read_file([z-a])", "pattern"),
     ],
 )
-def test_patterns_that_are_none_for_their_tool(text: str, why: str) -> None:
+def test_invalid_patterns_for_a_tool(text: str, why: str) -> None:
     with pytest.raises(ConfigError, match=why):
         check_rules(parse_rules(deny=[text]), SPECS.values())
 

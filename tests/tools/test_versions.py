@@ -52,7 +52,7 @@ class TestReplacement:
         assert await said(registry, "new") == "new 1"
         assert [definition.name for definition in registry.definitions()] == ["new"]
 
-    def test_what_replaces_it_must_be_there(self) -> None:
+    def test_a_replacement_must_exist(self) -> None:
         with pytest.raises(ConfigError, match="old is replaced by new@2, not registered"):
             Registry([made("old", replaced_by="new@2"), made("new")])
 
@@ -75,7 +75,7 @@ class TestRollout:
         counts = Counter(rollout.version(f"session-{n}") for n in range(4000))
         assert 2850 <= counts["1"] <= 3150 and counts["1"] + counts["2"] == 4000
 
-    def test_a_share_of_nothing_gets_nobody(self) -> None:
+    def test_a_share_of_zero_is_never_chosen(self) -> None:
         rollout = Rollout("say", {"1": 0.0, "2": 1.0, "3": 0.0})
         assert {rollout.version(str(n)) for n in range(500)} == {"2"}
 
@@ -84,7 +84,7 @@ class TestRollout:
         with pytest.raises(ConfigError, match="shares must be"):
             self.chosen(shares, "x")
 
-    def test_versions_must_be_there(self) -> None:
+    def test_versions_must_exist(self) -> None:
         with pytest.raises(ConfigError, match="there is no version 3"):
             self.chosen({"1": 1.0, "3": 1.0}, "x")
 

@@ -38,7 +38,7 @@ def test_each_has_its_line_and_unsolved_tasks_cost_tries_too() -> None:
     assert (model[6], prior[6]) == ("2 of 2", "1 of 1")
 
 
-def test_what_was_broken_off_is_read_again(tmp_path: Path) -> None:
+def test_an_interrupted_evaluation_is_resumed(tmp_path: Path) -> None:
     out = tmp_path / "scores.jsonl"
     assert known(out) == []
     scores = [score("a", "model", True, 1), score("a", "prior", False, 30)]

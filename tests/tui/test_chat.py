@@ -97,7 +97,7 @@ async def test_an_error_says_what_to_do(chat: Start) -> None:
         await one.sees("✗", "OPENAI_API_KEY")
 
 
-async def test_what_a_full_disk_did_not_take_is_given_back(chat: Start) -> None:
+async def test_text_that_a_full_disk_did_not_take_is_given_back(chat: Start) -> None:
     async with chat([Reply(text="First."), Reply(text="Second.")]) as one:
         await one.send("one")
         await one.idle()
@@ -119,7 +119,7 @@ async def test_what_a_full_disk_did_not_take_is_given_back(chat: Start) -> None:
         os.close(full)
 
 
-async def test_a_model_that_cannot_be_had_leaves_the_chat_usable(chat: Start) -> None:
+async def test_an_unavailable_model_leaves_the_chat_usable(chat: Start) -> None:
     async with chat([Reply(text="here I am"), Reply(text="still")], model="nobody:x") as one:
         await one.send("are you there?")
         await one.sees('unknown provider "nobody"', "→", "no agent")

@@ -22,7 +22,7 @@ def told(tokens: int) -> Delta:
 
 
 @pytest.mark.parametrize("model, rate", [("embedded", 25.0), ("openai:scripted", 0.0)])
-async def test_only_of_a_local_model_the_rate_is_told_while_it_decodes(
+async def test_the_rate_is_shown_only_while_a_local_model_decodes(
     model: str, rate: float, home: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state, clock = AgentState(), iter([10.0, 10.1, 12.0])

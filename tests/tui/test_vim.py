@@ -178,7 +178,7 @@ def test_inserting(before: str, keys: str, after: str) -> None:
         ("|one", "99999999999x", "|"),
     ],
 )
-def test_again_and_back(before: str, keys: str, after: str) -> None:
+def test_repeat_undo_and_redo(before: str, keys: str, after: str) -> None:
     assert Writing(before).type(keys) == after
 
 

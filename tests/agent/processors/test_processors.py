@@ -116,7 +116,7 @@ async def test_a_second_summary_is_made_of_the_first() -> None:
     assert NEEDLE in summary.text
 
 
-async def test_a_summary_that_cannot_be_had_falls_back_to_truncation() -> None:
+async def test_an_unavailable_summary_falls_back_to_truncation() -> None:
     told = conversation(steps(10, "x" * 3000), summary=None)
     kept = await SummarizeOlderThanN("sum up", 2).process(told)
     (summary,) = [m for m in shown(kept) if m.text.startswith(SUMMARY)]
