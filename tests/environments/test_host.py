@@ -252,10 +252,10 @@ async def test_limits_reach_the_command(host: HostEnvironment) -> None:
 
 
 async def test_cancelling_a_command(host: HostEnvironment, workspace: Path) -> None:
-    started = asyncio.Event()
+    started, mark = asyncio.Event(), some_seconds()
     task = asyncio.create_task(
         host.exec(
-            ["sh", "-c", "echo up; sleep 1; touch late"],
+            ["sh", "-c", f"echo up; sleep {mark}; touch late"],
             limits=Limits(),
             on_output=lambda name, data: started.set(),
         )
@@ -264,7 +264,7 @@ async def test_cancelling_a_command(host: HostEnvironment, workspace: Path) -> N
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await asyncio.sleep(1.2)
+    assert not running_with(mark)  # neither the shell, whose line holds it, nor what it runs
     assert not (workspace / "late").exists()
 
 
@@ -297,7 +297,8 @@ async def test_a_dead_worker_is_reported_and_replaced(host: HostEnvironment) -> 
 async def test_a_worker_that_dies_during_a_call_says_so(
     host: HostEnvironment, workspace: Path
 ) -> None:
-    (workspace / "big").write_bytes(bytes(200 * MIB))
+    (workspace / "big").touch()
+    os.truncate(workspace / "big", 200 * MIB)
     task = asyncio.create_task(host.read("big"))
     await asyncio.sleep(0.01)
     assert host._process is not None
@@ -310,7 +311,8 @@ async def test_a_worker_that_dies_during_a_call_says_so(
 async def test_a_cancelled_call_leaves_the_next_one_right(
     host: HostEnvironment, workspace: Path
 ) -> None:
-    (workspace / "big").write_bytes(bytes(50 * MIB))
+    (workspace / "big").touch()
+    os.truncate(workspace / "big", 50 * MIB)
     (workspace / "small").write_bytes(b"small")
     task = asyncio.create_task(host.read("big"))
     await asyncio.sleep(0)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from agentcli.sandbox import advice, bwrap, cgroup
+from agentcli.sandbox import advice, bwrap, cgroup, landlock, policy, seccomp
+from agentcli.sandbox.confine import Level, prepare
 from agentcli.sandbox.doctor import probe
 from agentcli.sandbox.process import Supervisor
 
@@ -23,6 +25,24 @@ async def test_every_layer_has_a_reason(supervisor: Supervisor) -> None:
         or "install bubblewrap" in layers[0].reason
         or "userns" in layers[0].reason
     )
+
+
+async def test_no_level_is_missing_where_the_machine_has_it(
+    supervisor: Supervisor, workspace: Path
+) -> None:
+    """Other tests skip a level that does not start, which would hide a fault of ours."""
+    program = bwrap.program()
+    namespaces = ["--unshare-user", "--unshare-pid", "--unshare-net", "--ro-bind", "/", "/"]
+    line = [program or "false", *namespaces, "--proc", "/proc", "true"]
+    expected: list[Level] = []
+    if program is not None and subprocess.run(line, capture_output=True).returncode == 0:
+        expected.append("full")
+    if landlock.version() and seccomp.supported():
+        expected.append("reduced")
+    for wanted in expected:
+        sandbox = await prepare(supervisor, policy.build(str(workspace)), wanted)
+        assert sandbox.level == wanted
+        sandbox.close()
 
 
 async def test_what_the_layers_below_say(supervisor: Supervisor, tmp_path: Path) -> None:

@@ -236,13 +236,14 @@ async def test_start_files_where_home_is_the_workspace(tmp_path: Path) -> None:
     )
     environment = HostEnvironment(tmp_path, policy=policy)
     try:
-        await environment.start(worker=False)
+        try:
+            await environment.start(worker=False)
+        except SandboxError as error:
+            pytest.skip(error.line())
         script = (
             "echo evil >> .bashrc; echo evil > .profile; mkdir -p .local/bin; echo > .local/bin/ls"
         )
         await environment.exec(["sh", "-c", script], limits=Limits(time_s=100))
-    except SandboxError as error:
-        pytest.skip(error.line())
     finally:
         await environment.aclose()
     assert (tmp_path / ".bashrc").read_text() == "mine"
