@@ -48,7 +48,7 @@ def test_variants_differ_in_one_span_and_are_scored_exactly(engine: Engine) -> N
     # Recomputing parts of the cache gives the same result as recomputing everything.
     fresh = Variants(engine, [1, 2, 3], [4], engine.model.new_cache())
     tokens = found[-1].tokens
-    rows = fresh._read(tokens, 0, len(tokens) - 1)
+    rows = fresh._logprobs(tokens, 0, len(tokens) - 1)
     with torch.inference_mode():
         logits = engine.model(torch.tensor([[1, 2, 3, *tokens]]))[0, 2:-1]
     assert torch.allclose(rows, torch.log_softmax(logits, -1), atol=1e-4)
