@@ -1,10 +1,10 @@
-"""Engine: tokens in, tokens out. Prefill once, copy the cache to the rows, decode.
+"""Engine: generates tokens. It prefills the prompt once, forks the KV cache per row, and decodes.
 
     engine = Engine(model, tokenizer)
     for column, sampled in engine.generate(tokens, num_samples=2, max_tokens=100):
-        ...                         # one token per row; sampled is False where it was forced
+        ...                         # one token per row; sampled is False for forced tokens
 
-A Generation is an iterator that can be asked how it went: its rows, what was reused, the times.
+``generate`` returns a Generation, an iterator that also has the rows, the timings and the reuse.
 """
 
 from __future__ import annotations
@@ -24,23 +24,27 @@ from agentcli.inference.sampling import Sampling, adjust, choose, top_logprobs
 from agentcli.inference.speculate import Lookup, PromptLookup
 from agentcli.inference.threads import StepThreads
 from agentcli.model.gpt import GPT
-from agentcli.model.kv_cache import KVCache
+from agentcli.model.kv_cache import KVCache, common_prefix
 from agentcli.model.tokenizer import Tokenizer
 
-# In a column, stands for a row that has ended.
+# The token of an ended row in a column.
 ENDED = -1
-# Tokens per forward of a prefill: bounds memory, and how long a cancellation waits.
+# Tokens per forward pass of a prefill: limits memory and the delay of a cancellation.
 PREFILL_CHUNK = {"cpu": 512, "cuda": 8192}
 
 Column = tuple[list[int], list[bool]]
 
 
 class Engine:
-    """Generates with one model. Holds no conversation: caches are the caller's.
+    """Generates with one model. It keeps no conversations: the caller owns the KV caches.
 
-    ``stop_ids`` end a row; None: the tokenizer's end and beginning. ``graphs`` replays decode
-    steps as CUDA graphs (None: on CUDA), ``compiled`` compiles them as well. ``threads`` chooses
-    how many compute (None: as torch is set).
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        stop_ids: The tokens that end a row; by default, the tokenizer's end and beginning tokens.
+        graphs: Whether to replay decode steps as CUDA graphs; by default, on CUDA.
+        compiled: Whether to compile these steps with torch.compile first.
+        threads: Chooses the number of CPU threads; by default, torch's setting applies.
     """
 
     def __init__(
@@ -78,14 +82,24 @@ class Engine:
         cache: KVCache | None = None,
         cancelled: Callable[[], bool] = bool,
     ) -> Generation:
-        """Continues ``tokens`` in ``num_samples`` rows.
+        """Continue ``tokens`` in ``num_samples`` rows.
 
-        ``max_tokens`` counts forced tokens, too; without it rows run until the context is full.
-        ``cache`` (one row) is a conversation's: what it shares with ``tokens`` is reused, the
-        rest forgotten; with one sample it holds the answer afterwards. ``lookup`` drafts from
-        the text so far (one row only). ``cancelled`` is asked before each forward.
-        Raises ModelError for arguments out of range and an empty prompt, ContextLengthError for
-        a prompt that does not fit.
+        Args:
+            tokens: The prompt.
+            num_samples: The number of rows.
+            max_tokens: The limit per row, including forced tokens; by default, the context.
+            sampling: How to choose tokens.
+            constraint: A constraint, forked for each row.
+            tools: The tool that the model may call in its answer.
+            stop: Strings that end a row.
+            lookup: Enables speculative decoding by prompt lookup, for one row only.
+            cache: The one-row KV cache of a conversation. The prefix it shares with ``tokens`` is
+                reused, the rest dropped. With one sample, it includes the answer afterwards.
+            cancelled: Called before each forward pass; ends the generation if it returns True.
+
+        Raises:
+            ContextLengthError: the prompt does not fit the context.
+            ModelError: the prompt is empty, or an argument is out of range.
         """
         return Generation(
             self,
@@ -104,9 +118,10 @@ class Engine:
     def generate_batch(
         self, tokens: Sequence[int], num_samples: int = 1, **options: Any
     ) -> tuple[list[list[int]], list[list[bool]]]:
-        """All rows at once: (tokens with the prompt, mask), without the tokens that ended them.
+        """Generate all rows; return their tokens, including the prompt, and a mask for each.
 
-        The mask is True for sampled tokens, False for the prompt and forced ones.
+        Stop tokens are left out. A mask is True for sampled tokens, False for forced ones and those
+        of the prompt.
         """
         rows = [list(tokens) for _ in range(num_samples)]
         masks = [[False] * len(tokens) for _ in range(num_samples)]
@@ -118,16 +133,16 @@ class Engine:
         return rows, masks
 
     def capacity(self, positions: int, limit: int) -> int:
-        """What a cache for ``positions`` should hold at first.
+        """Return the initial capacity of a cache for ``positions``.
 
-        Powers of two where steps are compiled: each capacity costs a compilation.
+        It is a power of two if steps are compiled, because each capacity costs a compilation.
         """
         if self.compiled:
             positions = 1 << (positions - 1).bit_length()
         return min(positions, limit)
 
     def forward(self, tokens: Tensor, cache: KVCache) -> Tensor:
-        """Logits (B, T, V) of tokens (B, T) on the host, which the cache holds afterwards."""
+        """Append ``tokens`` (B, T), on the host, to the cache; return their logits (B, T, V)."""
         if self.graphs is not None and tokens.shape[1] == 1:
             return self.graphs(tokens, cache)[:, None]
         started = time.perf_counter()
@@ -138,10 +153,17 @@ class Engine:
 
 
 class Generation(Iterator[Column]):
-    """One call of ``Engine.generate``, under way.
+    """A generation in progress: an iterator over columns of one token per row.
 
-    ``reused`` and ``prefilled`` count prompt tokens; the times are in seconds; ``steps`` counts
-    forwards of the decode phase. ``cache`` holds the conversation so far.
+    Attributes:
+        rows: The state of each row.
+        cache: The KV cache of the conversation.
+        reused: Prompt tokens that the cache already had.
+        prefilled: Prompt tokens that were computed.
+        prefill_s: The time of the prefill, in seconds.
+        decode_s: The time of the decoding, in seconds.
+        steps: Forward passes of the decoding.
+        drafts: Proposes drafts, and counts the drafted and accepted tokens; None without lookup.
     """
 
     def __init__(
@@ -184,20 +206,20 @@ class Generation(Iterator[Column]):
         ]
         self._cancelled = cancelled
         self._random = torch.Generator().manual_seed(sampling.seed)
-        # Rows still going, by number; the row of the working cache is the place in this list.
+        # Numbers of the unfinished rows, A of them, in the order of the working cache's rows.
         self._active = list(range(num_samples))
         self._working = self.cache
-        self._pending: list[list[int]] = []  # columns that are said but not yet in the cache
-        self._ready: list[Tensor] = []  # logits (A, V) of the columns to come
-        self._ahead: list[int] = []  # drafted tokens that are in the cache but not yet said
-        self._drafted = 0  # how many there were at first
+        self._pending: list[list[int]] = []  # columns returned, but not yet in the cache
+        self._ready: list[Tensor] = []  # logits (A, V) for the next columns
+        self._ahead: list[int] = []  # drafted tokens in the cache, not yet accepted or returned
+        self._drafted = 0  # the length of that draft at first
         self._columns = self._run()
 
     def __next__(self) -> Column:
         return next(self._columns)
 
     def close(self) -> None:
-        """Ends early; the cache then holds what was said."""
+        """End early; the cache then has the tokens returned so far."""
         self._columns.close()
 
     # --- the loop ------------------------------------------------------------------------------
@@ -226,13 +248,13 @@ class Generation(Iterator[Column]):
             self._forget_drafts()
 
     def _prefill(self) -> bool:
-        """Brings the prompt into the cache but for what it shares already. False: cancelled."""
+        """Prefill the part of the prompt that the cache lacks; return False if cancelled."""
         started = time.perf_counter()
         if self.engine.threads is not None:
             self.engine.threads.begin(len(self.rows))
         cache, prompt = self.cache, self._prompt
-        shared = _common_prefix(cache.row_tokens(), prompt)
-        # The last token is always computed: its logits are needed.
+        shared = common_prefix(cache.row_tokens(), prompt)
+        # The last token is always computed, because its logits are needed.
         self.reused = min(shared, len(prompt) - 1)
         cache.truncate(self.reused)
         model = self.engine.model
@@ -254,7 +276,7 @@ class Generation(Iterator[Column]):
         return True
 
     def _make_ready(self) -> bool:
-        """Runs the model if a row needs logits for its next token. False: the rows ended."""
+        """Run the model if a row needs logits; return False if the rows ended."""
         if self._cancelled():
             self._finish_all("cancelled")
             return False
@@ -277,7 +299,7 @@ class Generation(Iterator[Column]):
         return True
 
     def _next_column(self) -> Column:
-        """The next token of every row: forced, or sampled from the logits that are ready."""
+        """Return the next token of every row, forced or sampled, and which were sampled."""
         logits = self._ready.pop(0) if self._ready else None
         draws = torch.rand(len(self.rows), generator=self._random, dtype=torch.float64).tolist()
         needs = [at for at, row in enumerate(self._active) if not self.rows[row].forced]
@@ -297,7 +319,7 @@ class Generation(Iterator[Column]):
         return column, sampled
 
     def _sample(self, logits: Tensor, numbers: list[int], draws: list[float]) -> list[int]:
-        """logits (n, V) of the rows ``numbers`` -> their tokens."""
+        """Sample a token for each of the rows ``numbers`` from logits (n, V)."""
         raw = logits
         if self.sampling.needs_history or self.sampling.logit_bias:
             logits = adjust(logits, self.sampling, [self.rows[n].tokens for n in numbers])
@@ -334,7 +356,7 @@ class Generation(Iterator[Column]):
             row.finish = "stop_string"
 
     def _follow(self, column: list[int]) -> None:
-        """Accounts for a column said: a draft that holds is in the cache already."""
+        """Compare a column with the draft: accepted tokens are already in the cache."""
         holds = bool(self._ahead) and column == [self._ahead[0]]
         if holds:
             self._ahead.pop(0)
@@ -352,7 +374,7 @@ class Generation(Iterator[Column]):
         self._ready = []
 
     def _drop_finished(self) -> None:
-        """Takes rows that ended out of the cache, so that they cost nothing more."""
+        """Remove finished rows from the cache, so that they cost no more compute."""
         keep = [at for at, row in enumerate(self._active) if not self.rows[row].completed]
         if len(keep) == len(self._active):
             return
@@ -394,10 +416,3 @@ def _one_per_row(constraint: Constraint | None, count: int) -> list[Constraint]:
     if constraint is None:
         return []
     return [constraint.fork() for _ in range(count)]
-
-
-def _common_prefix(held: list[int], tokens: list[int]) -> int:
-    size = min(len(held), len(tokens))
-    if held[:size] == tokens[:size]:  # the usual case, compared without a loop
-        return size
-    return next(at for at in range(size) if held[at] != tokens[at])

@@ -1,13 +1,12 @@
-"""Prompt lookup: guess the next tokens from what was said before (Saxena 2023).
+"""Speculative decoding by prompt lookup (Saxena 2023): drafts are copied from the text so far.
 
-An answer about code repeats code. The last few tokens are looked up in the text so far; what
-followed them there is the draft. One forward checks the whole draft: each position samples its
-token as always, and the draft holds as far as it agrees. With the sample taken from the model's
-own distribution, agreement or not, the output is distributed exactly as without drafts; greedy
-output is equal token by token.
+Answers about code repeat code. The last few tokens are looked up in the text so far; those that
+followed them there are the draft. One forward pass verifies the whole draft: a token is sampled at
+each position as usual, and the draft is accepted up to the first difference. All tokens are thus
+sampled from the model's own distribution, as without drafts; greedy output is identical.
 
-A forward of many tokens costs more than one of a single token, so drafts for a text that does not
-repeat itself must be short and rare: they begin short and grow as they hold.
+A forward pass of many tokens costs more than one of a single token. So drafts start short, grow
+while they are accepted, and become rare when they are not.
 """
 
 from __future__ import annotations
@@ -18,7 +17,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Lookup:
-    """``first`` tokens, later ``draft`` at most, found by the last ``longest`` .. ``shortest``."""
+    """Settings of prompt lookup, in tokens.
+
+    Attributes:
+        first: The length of the first draft.
+        draft: The maximum length of a draft.
+        longest: The longest n-gram to look up.
+        shortest: The shortest n-gram to look up.
+    """
 
     first: int = 2
     draft: int = 8
@@ -27,23 +33,24 @@ class Lookup:
 
 
 class PromptLookup:
-    """Drafts for one row. Feed it every token; ``feedback`` keeps useless drafts rare and short."""
+    """Proposes drafts for one row, from all tokens passed to ``extend``."""
 
     def __init__(self, settings: Lookup, tokens: Sequence[int] = ()) -> None:
         self._settings = settings
         self._tokens: list[int] = []
-        # n-gram -> the position after its latest occurrence but the current one
+        # n-gram -> the position after its latest occurrence, except at the end of the text
         self._after: dict[tuple[int, ...], int] = {}
-        self._wait = 0  # steps without drafts left
-        self._pause = 1  # how many the next failure costs
-        self._size = min(settings.first, settings.draft)  # of the next draft
+        self._wait = 0  # steps until the next draft
+        self._pause = 1  # steps to wait after the next rejected draft
+        self._size = min(settings.first, settings.draft)  # length of the next draft
         self.drafted = 0
         self.accepted = 0
         self.extend(tokens)
 
     def extend(self, tokens: Sequence[int]) -> None:
+        """Append tokens to the text."""
         for token in tokens:
-            # Indexed only when a token follows, so that an n-gram never finds itself.
+            # An n-gram is indexed when a token follows it, so that it never finds itself.
             at = len(self._tokens)
             for size in range(self._settings.shortest, self._settings.longest + 1):
                 if at >= size:
@@ -51,7 +58,7 @@ class PromptLookup:
             self._tokens.append(token)
 
     def propose(self) -> list[int]:
-        """A draft, perhaps empty."""
+        """Return a draft, which may be empty."""
         if self._wait:
             self._wait -= 1
             return []
@@ -64,15 +71,16 @@ class PromptLookup:
         return []
 
     def _copy(self, place: int) -> list[int]:
-        """What followed there; where that reaches the present, the draft repeats itself."""
+        """Copy a draft from ``place`` on; if it reaches the end of the text, it repeats itself."""
         period = len(self._tokens) - place
         followed = self._tokens[place : place + self._size]
         return [followed[i % period] for i in range(self._size)]
 
     def feedback(self, drafted: int, accepted: int) -> None:
-        """The next draft is twice as long as what held of this one and what the forward gave.
+        """Adapt the next draft to the number of accepted tokens of this one.
 
-        One that failed entirely doubles the pause before the next, up to 32 steps.
+        The next one is twice as long as the accepted part plus the token sampled after it. A draft
+        that is rejected entirely doubles the pause before the next one, up to 32 steps.
         """
         self.drafted += drafted
         self.accepted += accepted

@@ -1,10 +1,10 @@
-"""The kernels of ``kernels.c``, where they have been built: decoding on a processor.
+"""Bindings for ``kernels.c``: fast decoding on CPUs.
 
-PyTorch's own products of a few rows reach half of the memory's speed or less on processors without
-AVX-512, and a step of a small model is mostly the cost of calling it. These kernels read weights
-at the speed of memory, and do a whole block at one call. They are optional: without them everything
-computes as PyTorch does. They take a few tokens of float32 activations where no gradient is wanted.
-How they are built is in ``kernel_build.py``; the engine's process is told where they are.
+On CPUs without AVX-512, PyTorch's products of a few rows reach half the memory bandwidth or less,
+and in a small model most of a step is call overhead. These kernels read weights at full memory
+bandwidth, and compute a whole block per call. They apply to a few tokens of float32 activations
+without gradients, and are optional: without them, PyTorch computes everything.
+``kernel_build.py`` builds them; the engine process is told where they are.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from agentcli.model.kv_cache import KVCache, Span
     from agentcli.model.rope import CosSin
 
-# So many rows at most: from there on reading the weights is not what costs.
+# The most rows the kernels take; with more, reading the weights is no longer the bottleneck.
 FEW = 48
-# A block has its attention done row by row, which pays for fewer.
+# The most tokens for a whole block, whose attention is computed row by row.
 FEW_TOKENS = 16
-# Inputs that share a scale in 4 bits; a row of a matrix is a multiple of two groups.
+# Inputs that share a scale in int4; the inputs of a matrix must be a multiple of two groups.
 GROUP = 32
 COLUMNS = 2 * GROUP
 LARGEST_HEAD = 512
@@ -41,7 +41,7 @@ _wide = torch.empty(0)
 
 
 class Matrix(ctypes.Structure):
-    """A matrix as ``kernels.c`` has it. Points into tensors that its owner keeps."""
+    """``Matrix`` of products.h. Points into tensors that the owner must keep alive."""
 
     _fields_ = (
         *((name, c_void_p) for name in ("weight", "scales", "zeros", "bias")),
@@ -50,7 +50,7 @@ class Matrix(ctypes.Structure):
 
 
 class Block(ctypes.Structure):
-    """What stays the same for a layer."""
+    """``Block`` of kernels.c: the constants of a layer."""
 
     _fields_ = (
         *((name, c_void_p) for name in ("attn_norm", "attn_post", "mlp_norm", "mlp_post")),
@@ -63,7 +63,7 @@ class Block(ctypes.Structure):
 
 
 class Step(ctypes.Structure):
-    """What differs from step to step and from layer to layer."""
+    """``Step`` of kernels.c: the arguments of one step in one layer."""
 
     _fields_ = (
         *((name, c_long) for name in ("batch", "tokens", "start")),
@@ -76,7 +76,7 @@ class Step(ctypes.Structure):
 
 
 def use(path: Path | str | None) -> bool:
-    """Computes with the library at ``path`` from now on; None: without. Whether it can be used."""
+    """Use the library at ``path`` from now on, or none; return whether the kernels are loaded."""
     global _library
     _library = None
     if path is None:
@@ -86,19 +86,19 @@ def use(path: Path | str | None) -> bool:
         for name, arguments in _SIGNATURES.items():
             function = getattr(library, name)
             function.argtypes, function.restype = arguments, None
-    except (OSError, AttributeError):  # not there, or built for something else
+    except (OSError, AttributeError):  # missing, or not our library
         return False
     _library = library
     return True
 
 
 def loaded() -> bool:
-    """Whether there is a library."""
+    """Whether the kernels are loaded."""
     return _library is not None
 
 
 def few(x: Tensor) -> bool:
-    """Whether the kernels take such activations (..., width)."""
+    """Whether the kernels apply to these activations (..., width)."""
     return (
         _library is not None
         and x.dtype is torch.float32
@@ -125,7 +125,7 @@ def steps(
     value_embed: Tensor | None,
     layer: int,
 ) -> Step | None:
-    """What ``block`` is told of this step in this layer; None where the kernels cannot take it."""
+    """Return the arguments of ``block`` for one layer; None if the kernels do not apply."""
     keys, values = cache.k[layer], cache.v[layer]
     batch, tokens, _ = x.shape
     if tokens > FEW_TOKENS or not few(x) or keys.dtype is not torch.float32:
@@ -143,7 +143,7 @@ def steps(
 
 
 def block(x: Tensor, block: Block, step: Step) -> Tensor:
-    """(B, T, C) -> (B, T, C); keys and values are stored."""
+    """Compute a block, (B, T, C) -> (B, T, C), and store its keys and values."""
     x = x.contiguous()
     y = torch.empty_like(x)
     _library.block(y.data_ptr(), x.data_ptr(), ctypes.addressof(block), ctypes.addressof(step))
@@ -151,20 +151,20 @@ def block(x: Tensor, block: Block, step: Step) -> Tensor:
 
 
 def widened(weight: Tensor) -> Tensor:
-    """A float32 copy of a matrix, good until the next is asked for: one piece of memory serves."""
-    return _space(weight.numel()).view(weight.shape).copy_(weight)
+    """Return a float32 copy of a matrix, valid until the next call: all share one buffer."""
+    return _buffer(weight.numel()).view(weight.shape).copy_(weight)
 
 
 def widened_int4(packed: Tensor, scales: Tensor, zeros: Tensor) -> Tensor:
-    """Likewise for packed int4, (groups * 32,)."""
+    """Return a dequantised copy of an int4 matrix, (groups * 32,); see ``widened``."""
     groups = packed.numel() // (GROUP // 2)
-    wide = _space(groups * GROUP)
+    wide = _buffer(groups * GROUP)
     pointers = [tensor.data_ptr() for tensor in (wide, packed, scales, zeros)]
     _library.widen_int4(*pointers, groups)
     return wide
 
 
-def _space(count: int) -> Tensor:
+def _buffer(count: int) -> Tensor:
     global _wide
     if _wide.numel() < count:
         with torch.inference_mode(False):

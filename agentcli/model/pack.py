@@ -1,9 +1,9 @@
-"""bfloat16 weights on the processor, in a form that is read at nearly the speed of memory.
+"""Fast bfloat16 weights on CPUs, read at nearly the full memory bandwidth.
 
-With AVX-512 or AMX that is oneDNN's own layout: a plain product reorders its weights each time,
-which for one row costs more than the product. Elsewhere it is the kernels of ``native.py``, which
-read the weights where they are and keep the stream in float32. Where neither is to be had,
-float32 weights do better, see ``suited_dtype``.
+With AVX-512 or AMX, they are packed in oneDNN's layout: otherwise each product reorders its
+weights, which for one row costs more than the product itself. On other CPUs, the kernels of
+``native.py`` read the weights as they are, with the residual stream in float32. Without either,
+float32 weights are faster, see ``suited_dtype``.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from agentcli.model.streamed import StreamedLinear, matrices, prepare_blocks, st
 
 
 class PackedLinear(nn.Module):
-    """A linear layer whose weight only oneDNN can read."""
+    """A linear layer with its weight in oneDNN's opaque layout."""
 
     bias: Tensor | None
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         super().__init__()
-        # Not a buffer: such a tensor cannot be moved or copied like others.
+        # Not a buffer, because such a tensor cannot be moved or copied.
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), 1)
         self.register_buffer("bias", None if bias is None else bias.detach())
 
@@ -36,7 +36,10 @@ class PackedLinear(nn.Module):
 
 
 def pack_model(model: GPT) -> bool:
-    """Packs the matrices of a bfloat16 model on the CPU, in place; False where that is no use."""
+    """Pack the matrices of a bfloat16 model on the CPU, in place.
+
+    Returns False, and changes nothing, if the model or the CPU cannot benefit.
+    """
     weight = model.embedding_weight
     if weight.device.type != "cpu" or weight.dtype != torch.bfloat16:
         return False
@@ -48,7 +51,7 @@ def pack_model(model: GPT) -> bool:
     else:
         return False
     found = matrices(model)
-    while found:  # each is let go before the next is made
+    while found:  # frees each matrix before it packs the next
         parent, name, matrix = found.pop()
         setattr(parent, name, kind(matrix.weight, matrix.bias))
     if model.lm_head is None:  # tied: the kernels read the embedding itself
@@ -59,7 +62,7 @@ def pack_model(model: GPT) -> bool:
 
 @cache
 def can_pack() -> bool:
-    """Tries it: whether this processor and this torch can pack, and compute the same."""
+    """Whether packing works on this CPU with this torch, determined by trying it."""
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(64, 96, generator=generator).to(torch.bfloat16)
     x = torch.randn(3, 96, generator=generator).to(torch.bfloat16)
@@ -71,8 +74,11 @@ def can_pack() -> bool:
 
 
 def suited_dtype(device: torch.device | str, stored: torch.dtype) -> torch.dtype:
-    """``stored``, but where a CPU multiplies half precision slowly float32, and bfloat16 stays
-    only where the kernels read it."""
+    """Return the fastest dtype for weights stored in ``stored``.
+
+    On a CPU that computes slowly in half precision, that is float32; bfloat16 is kept if the
+    kernels of ``native.py`` are loaded.
+    """
     if torch.device(device).type != "cpu" or can_pack():
         return stored
     slow = stored == torch.float16 or (stored == torch.bfloat16 and not native.loaded())

@@ -1,7 +1,7 @@
-"""A model's matrices for the kernels of ``native.py``: float32 inputs, weights in 16, 8 or 4 bits.
+"""Linear layers for the kernels of ``native.py``: float32 inputs, weights in 16, 8 or 4 bits.
 
-A few rows are multiplied as the weights are streamed from memory; for more, the matrix is widened
-to float32 and PyTorch multiplies.
+For a few rows, the kernels multiply while they stream the weights from memory. For more, the matrix
+is expanded to float32 and multiplied by PyTorch.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from agentcli.model import native
 from agentcli.model.gpt import GPT
 
-# Smaller matrices, such as gates, are left as they are, in float32.
+# Smaller matrices, such as gates, stay ordinary float32 layers.
 SMALLEST = 4096
 
 
 class StreamedLinear(nn.Module):
-    """bfloat16 weights, where they were."""
+    """A linear layer with bfloat16 weights, shared with the original layer."""
 
     weight: Tensor
     bias: Tensor | None
@@ -35,19 +35,19 @@ class StreamedLinear(nn.Module):
         return F.linear(x, native.widened(self.weight), self.bias)
 
     def expanded(self) -> Tensor:
-        """The matrix it stands for, (out, in) float32."""
+        """Return the matrix, (out, in) float32."""
         return self.weight.float()
 
 
 def round_to_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """(out, in) -> its int8 values (out, in) and the scale of each row (out,) in float32."""
+    """Quantise (out, in) to int8; return it and the float32 scale of each row, (out,)."""
     wide = weight.detach().float()
     scale = wide.abs().amax(1).clamp(min=1e-10) / 127
     return (wide / scale[:, None]).round().clamp(-127, 127).to(torch.int8), scale
 
 
 class StreamedInt8Linear(nn.Module):
-    """y = x @ (weight * scale).T + bias; weight int8 (out, in), scale float32 (out,)."""
+    """y = x @ (weight * scale[:, None]).T + bias; weight int8 (out, in), scale float32 (out,)."""
 
     weight: Tensor
     scale: Tensor
@@ -68,15 +68,16 @@ class StreamedInt8Linear(nn.Module):
         return y if self.bias is None else y.add_(self.bias)
 
     def expanded(self) -> Tensor:
-        """The matrix it stands for, (out, in) float32."""
+        """Return the dequantised matrix, (out, in) float32."""
         return self.weight.float() * self.scale[:, None]
 
 
 class StreamedInt4Linear(nn.Module):
-    """Groups of 32 inputs share scale and zero: w = (q - 8) * scale + zero, q in 0..15.
+    """w = (q - 8) * scale + zero, with q in 0..15 and a scale and zero per group of 32 inputs.
 
-    ``packed`` uint8 (out, in / 32, 16): byte i of a group holds input i below and input 16 + i
-    above. ``scales`` and ``zeros`` are bfloat16, (out * in / 32 + 8,): the kernel takes 8 at once.
+    ``packed`` is uint8 (out, in / 32, 16): byte i of a group has input i in its low bits and input
+    16 + i in its high bits. ``scales`` and ``zeros`` are bfloat16 (out * in / 32 + 8,), padded
+    because the kernel reads 8 at a time.
     """
 
     packed: Tensor
@@ -89,7 +90,7 @@ class StreamedInt4Linear(nn.Module):
         rows, columns = weight.shape
         groups = weight.detach().float().view(rows, columns // native.GROUP, native.GROUP)
         low, high = groups.amin(-1, keepdim=True), groups.amax(-1, keepdim=True)
-        # Scales as they are stored, so that the weights are rounded to what will be multiplied.
+        # Round the scales first, so that q is computed for the scales that are stored.
         scale = ((high - low) / 15).clamp(min=1e-8).bfloat16().float()
         zero = (low + 8 * scale).bfloat16().float()
         q = ((groups - zero) / scale + 8).round().clamp(0, 15).to(torch.uint8)
@@ -103,7 +104,7 @@ class StreamedInt4Linear(nn.Module):
 
     @staticmethod
     def fits(weight: Tensor) -> bool:
-        """Whether the kernel can take a matrix of this shape."""
+        """Whether the kernel supports a matrix of this shape."""
         return weight.shape[1] % native.COLUMNS == 0
 
     def forward(self, x: Tensor) -> Tensor:
@@ -112,7 +113,7 @@ class StreamedInt4Linear(nn.Module):
         return F.linear(x, self.expanded(), self.bias)
 
     def expanded(self) -> Tensor:
-        """The matrix it stands for, (out, in) float32."""
+        """Return the dequantised matrix, (out, in) float32, valid until the next is expanded."""
         rows = self.packed.shape[0]
         return native.widened_int4(self.packed, self.scales, self.zeros).view(rows, -1)
 
@@ -121,7 +122,7 @@ Streamed = StreamedLinear | StreamedInt8Linear | StreamedInt4Linear
 
 
 def matrices(model: GPT) -> list[tuple[nn.Module, str, nn.Linear]]:
-    """All linear layers that are worth another form: the module each is in, its name there."""
+    """Return all linear layers worth converting, as (parent module, name, layer)."""
     found = []
     for parent in model.modules():
         for name, child in parent.named_children():
@@ -131,7 +132,7 @@ def matrices(model: GPT) -> list[tuple[nn.Module, str, nn.Linear]]:
 
 
 def streams(model: GPT) -> bool:
-    """Whether the kernels are there and can take all its matrices."""
+    """Whether the kernels are loaded and support all matrices of the model."""
     if not native.loaded() or model.device.type != "cpu":
         return False
     widths = {matrix.weight.shape[1] for _, _, matrix in matrices(model)} | {model.config.n_embd}
@@ -139,7 +140,7 @@ def streams(model: GPT) -> bool:
 
 
 def widen_stream(model: GPT) -> None:
-    """Has the stream computed in float32, and all that is small stored so."""
+    """Make the residual stream float32, along with all small parameters."""
     model.compute_dtype = torch.float32
     for module in model.modules():
         large = isinstance(module, nn.Embedding) or (
@@ -151,7 +152,7 @@ def widen_stream(model: GPT) -> None:
 
 
 def prepare_blocks(model: GPT) -> None:
-    """Gives each block the form in which it is one call, once its matrices are streamed."""
+    """Prepare each block whose matrices are streamed to run as one kernel call."""
     config = model.config
     for block in model.blocks:
         attn, mlp = block.attn, block.mlp

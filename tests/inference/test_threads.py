@@ -8,7 +8,7 @@ import torch
 from agentcli.inference import threads
 from agentcli.inference.engine import Engine
 from agentcli.inference.sampling import GREEDY
-from agentcli.inference.threads import AGAIN, RARELY, StepThreads
+from agentcli.inference.threads import MAX_INTERVAL, MIN_INTERVAL, StepThreads
 
 QUIET = {1: 3.0, 2: 2.0}
 BUSY = {1: 3.5, 2: 9.0}
@@ -41,7 +41,7 @@ def test_other_work_changes_the_number_and_its_end_changes_it_back() -> None:
     assert steps(chosen, BUSY, 10) == [2, 2, 2, 1, 1, 2, 2, 1, 1, 1]
     used = steps(chosen, BUSY, 2000)
     assert used.count(2) <= 20  # tried again ever more rarely
-    back = steps(chosen, QUIET, RARELY + 8)
+    back = steps(chosen, QUIET, MAX_INTERVAL + 8)
     assert back[-1] == 2
 
 
@@ -57,13 +57,13 @@ def test_a_new_generation_begins_with_the_usual_number() -> None:
     steps(chosen, BUSY, 20)
     assert chosen.count == 1
     chosen.begin(rows=1)
-    assert steps(chosen, QUIET, 2 * AGAIN).count(1) <= 2
+    assert steps(chosen, QUIET, 2 * MIN_INTERVAL).count(1) <= 2
 
 
 def test_a_number_that_was_measured_on_a_busy_machine_is_corrected() -> None:
     chosen = StepThreads(BUSY)
     assert chosen.usual == 1
-    steps(chosen, QUIET, RARELY + 10)
+    steps(chosen, QUIET, MAX_INTERVAL + 10)
     chosen.begin(rows=1)
     assert chosen.usual == 2 == chosen.count
 
