@@ -210,9 +210,9 @@ class Generation(Iterator[Column]):
         self._active = list(range(num_samples))
         self._working = self.cache
         self._pending: list[list[int]] = []  # columns returned, but not yet in the cache
-        self._ready: list[Tensor] = []  # logits (A, V) for the next columns
-        self._ahead: list[int] = []  # drafted tokens in the cache, not yet accepted or returned
-        self._drafted = 0  # the length of that draft at first
+        self._logits: list[Tensor] = []  # logits (A, V) for the next columns
+        self._draft: list[int] = []  # drafted tokens in the cache, not yet accepted or returned
+        self._draft_size = 0  # the length of that draft at first
         self._columns = self._run()
 
     def __next__(self) -> Column:
@@ -229,13 +229,13 @@ class Generation(Iterator[Column]):
         try:
             if not self._prefill():
                 return
-            made = 0
-            while self._active and (self._max_tokens is None or made < self._max_tokens):
+            n_columns = 0
+            while self._active and (self._max_tokens is None or n_columns < self._max_tokens):
                 started = time.perf_counter()
-                if not self._make_ready():
+                if not self._compute_logits():
                     return
                 column, sampled = self._next_column()
-                made += 1
+                n_columns += 1
                 self.decode_s += time.perf_counter() - started
                 yield column, sampled
                 self._drop_finished()
@@ -245,7 +245,7 @@ class Generation(Iterator[Column]):
             hint = "use a shorter context, fewer samples or a quantised model"
             raise ModelError(f"out of memory while generating ({reason})", hint=hint) from None
         finally:
-            self._forget_drafts()
+            self._drop_draft()
 
     def _prefill(self) -> bool:
         """Prefill the part of the prompt that the cache lacks; return False if cancelled."""
@@ -271,16 +271,16 @@ class Generation(Iterator[Column]):
         if len(self.rows) > 1:
             room = self.engine.capacity(len(prompt) + (self._max_tokens or 0), cache.limit)
             self._working = cache.fork(len(self.rows), capacity=room)
-        self._ready = [logits.expand(len(self.rows), -1)]
+        self._logits = [logits.expand(len(self.rows), -1)]
         self.prefill_s = time.perf_counter() - started
         return True
 
-    def _make_ready(self) -> bool:
+    def _compute_logits(self) -> bool:
         """Run the model if a row needs logits; return False if the rows ended."""
         if self._cancelled():
             self._finish_all("cancelled")
             return False
-        if self._ready or all(self.rows[row].forced for row in self._active):
+        if self._logits or all(self.rows[row].forced for row in self._active):
             return True
         room = self._working.limit - self._working.length - len(self._pending)
         if room < 0:
@@ -294,13 +294,13 @@ class Generation(Iterator[Column]):
         logits = self.engine.forward(tokens, self._working)
         self.steps += 1
         first = len(self._pending) - 1
-        self._ready = [logits[:, at] for at in range(first, len(columns))]
-        self._ahead, self._drafted, self._pending = draft, len(draft), []
+        self._logits = [logits[:, at] for at in range(first, len(columns))]
+        self._draft, self._draft_size, self._pending = draft, len(draft), []
         return True
 
     def _next_column(self) -> Column:
         """Return the next token of every row, forced or sampled, and which were sampled."""
-        logits = self._ready.pop(0) if self._ready else None
+        logits = self._logits.pop(0) if self._logits else None
         draws = torch.rand(len(self.rows), generator=self._random, dtype=torch.float64).tolist()
         needs = [at for at, row in enumerate(self._active) if not self.rows[row].forced]
         chosen = {}
@@ -315,7 +315,7 @@ class Generation(Iterator[Column]):
             token = chosen[at] if at in chosen else row.forced.popleft()
             column[number], sampled[number] = token, at in chosen
             self._append(number, token, sampled=at in chosen)
-        self._follow([column[number] for number in self._active])
+        self._verify_draft([column[number] for number in self._active])
         return column, sampled
 
     def _sample(self, logits: Tensor, numbers: list[int], draws: list[float]) -> list[int]:
@@ -355,23 +355,23 @@ class Generation(Iterator[Column]):
         if text is not None and text.push(token) and not row.completed:
             row.finish = "stop_string"
 
-    def _follow(self, column: list[int]) -> None:
+    def _verify_draft(self, column: list[int]) -> None:
         """Compare a column with the draft: accepted tokens are already in the cache."""
-        holds = bool(self._ahead) and column == [self._ahead[0]]
-        if holds:
-            self._ahead.pop(0)
-        if self._drafted and self.drafts is not None and not (holds and self._ahead):
-            self.drafts.feedback(self._drafted, self._drafted - len(self._ahead))
-            self._drafted = 0
-        if not holds:
-            self._forget_drafts()
+        accepted = bool(self._draft) and column == [self._draft[0]]
+        if accepted:
+            self._draft.pop(0)
+        if self._draft_size and self.drafts is not None and not (accepted and self._draft):
+            self.drafts.feedback(self._draft_size, self._draft_size - len(self._draft))
+            self._draft_size = 0
+        if not accepted:
+            self._drop_draft()
             self._pending.append(column)
 
-    def _forget_drafts(self) -> None:
-        if self._ahead:
-            self._working.truncate(self._working.length - len(self._ahead))
-            self._ahead = []
-        self._ready = []
+    def _drop_draft(self) -> None:
+        if self._draft:
+            self._working.truncate(self._working.length - len(self._draft))
+            self._draft = []
+        self._logits = []
 
     def _drop_finished(self) -> None:
         """Remove finished rows from the cache, so that they cost no more compute."""
