@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from agentcli.sandbox.process import Supervisor
 from tests.running import Cli, share_kernels
 from tests.server import Script, ScriptedServer
 
@@ -19,6 +21,27 @@ settings.register_profile(
     "same", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("same")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Collection imports thousands of modules, which leaves hardly any garbage to look for.
+
+    Later collections skip what has been imported by then.
+    """
+    gc.disable()
+    yield
+    gc.freeze()
+    gc.enable()
+
+
+@pytest.fixture(scope="session")
+def supervisor() -> Iterator[Supervisor]:
+    """A supervisor process shared by all tests."""
+    supervisor = Supervisor()
+    supervisor.start()
+    yield supervisor
+    supervisor.close()
 
 
 @pytest.fixture

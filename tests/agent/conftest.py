@@ -22,6 +22,7 @@ from agentcli.environments.host import HostEnvironment
 from agentcli.llm.client import ModelInfo
 from agentcli.llm.openai import OpenAIChat
 from agentcli.messages import validate_history
+from agentcli.sandbox.process import Supervisor
 from agentcli.tools.base import Tool, ToolContext
 from agentcli.tools.registry import Registry
 from agentcli.tools.verify import verify
@@ -67,7 +68,7 @@ Make = Callable[..., Awaitable[Bench]]
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Make]:
+async def bench(tmp_path: Path, supervisor: Supervisor) -> AsyncIterator[Make]:
     """Builds agents: ``await bench([Reply(...)], tools=[...])``."""
     async with AsyncExitStack() as stack:
 
@@ -84,7 +85,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Make]:
             server = await stack.enter_async_context(ScriptedServer([_reply(s) for s in script]))
             client = OpenAIChat(ModelInfo("scripted", "openai"), "sk-test", server.url)
             stack.push_async_callback(client.aclose)
-            environment = HostEnvironment(tmp_path)
+            environment = HostEnvironment(tmp_path, supervisor)
             await environment.start()
             stack.push_async_callback(environment.aclose)
             memory = log or MemoryLog()

@@ -6,17 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from agentcli.sandbox.process import Supervisor
 from tests.environments.far import FarEnd, Missing, container_cli, far_end
-
-
-@pytest.fixture(scope="session")
-def supervisor() -> Iterator[Supervisor]:
-    """A supervisor shared by all tests."""
-    supervisor = Supervisor()
-    supervisor.start()
-    yield supervisor
-    supervisor.close()
 
 
 @pytest.fixture(scope="session")
