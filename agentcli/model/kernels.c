@@ -47,6 +47,7 @@ enum { SILU, GELU, RELU2 };  // of the MLP; the first two gated
 
 // hidden (rows, n) of the MLP. With gates x (rows, 2 n) holds gate and up, else x is (rows, n).
 static void activate(float *y, const float *x, int kind, long rows, long n) {
+#pragma omp parallel for schedule(static) if (rows > TILE)
     for (long m = 0; m < rows; m++) {
         const float *gate = x + (kind == RELU2 ? m * n : 2 * m * n), *up = gate + n;
         for (long i = 0; i < n; i += 8) {

@@ -147,6 +147,16 @@ def test_product(inputs: int, kind: type[StreamedLinear], kernels: None) -> None
         near(matrix(wide).double(), torch.cat([expected] * 2), 1e-2)
 
 
+def test_bfloat16_rows_do_not_depend_on_each_other(kernels: None) -> None:
+    """A row has the same product alone and among others: drafts change no token."""
+    torch.manual_seed(0)
+    matrix, x = StreamedLinear(torch.randn(131, 1088).bfloat16()), torch.randn(40, 1088)
+    with torch.inference_mode():
+        expected = matrix(x)
+        for rows in (1, 2, 3, 4, 5, 8, 11, 16, 17):
+            assert torch.equal(matrix(x[:rows]), expected[:rows])
+
+
 @pytest.mark.parametrize("scheme", [None, "int8", "int4"])
 def test_any_number_of_threads_gives_the_same_steps(scheme: Scheme | None, kernels: None) -> None:
     torch.manual_seed(0)
