@@ -28,16 +28,16 @@ def session(cli: Cli, serve: Serve, workspace: Path) -> str:
 
 
 def test_sessions_are_listed(cli: Cli, session: str, workspace: Path) -> None:
-    ended = cli.run("sessions", "list")
+    ended = cli.call("sessions", "list")
     (line,) = ended.out.splitlines()
     for part in (session, "solved", "openai:m", str(workspace), "Write a file."):
         assert part in line
-    assert session in cli.run("sessions", "list", "--workspace", str(workspace)).out
-    assert session not in cli.run("sessions", "list", "--workspace", str(cli.home)).out
+    assert session in cli.call("sessions", "list", "--workspace", str(workspace)).out
+    assert session not in cli.call("sessions", "list", "--workspace", str(cli.home)).out
 
 
 def test_a_session_is_shown(cli: Cli, session: str) -> None:
-    ended = cli.run("sessions", "show", session[:-2])
+    ended = cli.call("sessions", "show", session[:-2])
     assert ended.code == 0
     for part in (
         "task: Write\na file.\n",
@@ -56,7 +56,7 @@ def test_a_session_without_its_end_is_shown(cli: Cli, session: str) -> None:
     lines = path.read_bytes().splitlines(keepends=True)
     started = next(n for n, line in enumerate(lines) if b'"tool_started"' in line)
     path.write_bytes(b"".join(lines[: started + 1]))
-    ended = cli.run("sessions", "show", session)
+    ended = cli.call("sessions", "show", session)
     assert "> write_file a.txt\n  began, and has no result\ninterrupted · 1 step · " in ended.out
     assert f"go on with: agentcli run --session {session}\n" in ended.out
     assert "None" not in ended.out
@@ -76,12 +76,12 @@ def test_a_session_goes_on_by_the_beginning_of_its_id(
 
 
 def test_no_session_yet(cli: Cli) -> None:
-    ended = cli.run("sessions", "list")
+    ended = cli.call("sessions", "list")
     assert (ended.code, ended.out) == (0, "")
 
 
 def test_a_session_that_does_not_exist(cli: Cli) -> None:
-    ended = cli.run("sessions", "show", "20200101-000000-abc")
+    ended = cli.call("sessions", "show", "20200101-000000-abc")
     assert ended.code == 2
     assert "20200101-000000-abc" in ended.error
 
@@ -142,7 +142,7 @@ def test_doctor_keeps_to_the_width(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_doctor_says_what_is_missing(cli: Cli) -> None:
     (cli.home / "data").write_text("in the way")
-    ended = cli.run("doctor")
+    ended = cli.call("doctor")
     assert ended.code == 1
     assert "MISSING  sessions" in ended.out
 
@@ -228,13 +228,13 @@ def test_a_misspelt_command_is_guessed(cli: Cli) -> None:
         ),
         (["xyzzy"], "No such command 'xyzzy'. See: agentcli --help"),
     ):
-        ended = cli.run(*arguments)
+        ended = cli.call(*arguments)
         assert (ended.code, ended.err) == (2, f"agentcli: error: {line}\n")
 
 
 @pytest.mark.parametrize("group", ["sessions", "trace", "config", "models", "sandbox"])
 def test_help_says_the_whole_of_what_a_command_does(cli: Cli, group: str) -> None:
-    ended = cli.run(group, "--help")
+    ended = cli.call(group, "--help")
     listed = ended.out.partition("Commands:\n")[2].splitlines()
     assert ended.code == 0
     assert listed

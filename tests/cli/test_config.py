@@ -59,9 +59,9 @@ def test_set_keeps_the_rest_of_the_file_and_refuses_invalid_values(cli: Cli, fil
     text = "# mine\nretries = 2  # not many\n"
     file.write_text(text)
     file.chmod(0o600)
-    assert cli.run("config", "set", "limits.tasks", "99").code == 0
-    assert cli.run("config", "set", "model", "openai:b").code == 0
-    assert cli.run("config", "set", "fallback", "openai:c,openai:d").code == 0
+    assert cli.call("config", "set", "limits.tasks", "99").code == 0
+    assert cli.call("config", "set", "model", "openai:b").code == 0
+    assert cli.call("config", "set", "fallback", "openai:c,openai:d").code == 0
     kept = file.read_text()
     assert kept.startswith(text)
     assert 'model = "openai:b"' in kept and "tasks = 99" in kept
@@ -71,13 +71,13 @@ def test_set_keeps_the_rest_of_the_file_and_refuses_invalid_values(cli: Cli, fil
         ("retries", "many", "retries should be"),
         ("retries.deep", "1", "is inside a value, not a section"),
     ):
-        error = cli.run("config", "set", key, value).error
+        error = cli.call("config", "set", key, value).error
         assert complaint in error and str(file) in error
         assert file.read_text() == kept
     assert [path.name for path in file.parent.iterdir()] == ["config.toml"]
-    assert cli.run("config", "unset", "limits.tasks").code == 0
+    assert cli.call("config", "unset", "limits.tasks").code == 0
     assert "tasks" not in file.read_text()
-    assert "is not set" in cli.run("config", "unset", "limits.tasks").error
+    assert "is not set" in cli.call("config", "unset", "limits.tasks").error
 
 
 def test_a_linked_file_stays_a_link_and_a_project_gets_its_own(
@@ -86,13 +86,13 @@ def test_a_linked_file_stays_a_link_and_a_project_gets_its_own(
     real = cli.home / "dotfiles.toml"
     real.write_text("")
     file.symlink_to(real)
-    assert cli.run("config", "set", "max_steps", "5").code == 0
+    assert cli.call("config", "set", "max_steps", "5").code == 0
     assert file.is_symlink() and real.read_text() == "max_steps = 5\n"
     arguments = ["--project", "--workspace", str(workspace)]
-    assert cli.run("config", "set", "checks.test", "make test", *arguments).code == 0
+    assert cli.call("config", "set", "checks.test", "make test", *arguments).code == 0
     project = workspace / ".agentcli" / "config.toml"
     assert json.loads(project.read_text().split("=")[1]) == "make test"
-    assert str(project) in cli.run("config", "path", "--workspace", str(workspace)).out
+    assert str(project) in cli.call("config", "path", "--workspace", str(workspace)).out
 
 
 def test_a_key_needs_a_keyring(cli: Cli, file: Path) -> None:
