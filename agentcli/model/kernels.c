@@ -1,16 +1,16 @@
-// What a step of decoding on a processor consists of: a few tokens for a few rows.
+// A transformer block for decoding on a CPU: a few tokens of a few rows.
 //
-// Written in plain C with vectors of 8 floats, which the compiler maps to what the processor has.
-// Activations are float32. The matrices are multiplied in products.h.
+// Plain C with vectors of 8 floats, which the compiler maps to the CPU's instructions. Activations are
+// float32. products.h has the matrix products.
 
 #include <math.h>
 
 #include "products.h"
 
 #define LARGEST_HEAD 512
-#define GATE 12  // channels that open nanochat's value embeddings
+#define GATE 12  // channels that gate nanochat's value embeddings
 
-// --- beside the matrices -----------------------------------------------------------------------
+// --- norm, activation, attention ---------------------------------------------------------------
 
 // y = x / sqrt(mean(x^2) + eps) * (weight + offset), row by row; weight may be null.
 INLINE void norm_row(float *y, const float *x, const float *weight, float offset, float eps, long n) {
@@ -43,9 +43,9 @@ INLINE f8 exp8(f8 x) {
     return (f8)((i8)p + (__builtin_convertvector(whole, i8) << 23));
 }
 
-enum { SILU, GELU, RELU2 };  // of the MLP; the first two gated
+enum { SILU, GELU, RELU2 };  // activations of the MLP; the first two are gated
 
-// hidden (rows, n) of the MLP. With gates x (rows, 2 n) holds gate and up, else x is (rows, n).
+// y (rows, n): the MLP's hidden activations. x is (rows, 2 n), gate and up, or (rows, n) if ungated.
 static void activate(float *y, const float *x, int kind, long rows, long n) {
 #pragma omp parallel for schedule(static) if (rows > TILE)
     for (long m = 0; m < rows; m++) {
@@ -67,31 +67,33 @@ static void activate(float *y, const float *x, int kind, long rows, long n) {
     }
 }
 
-// What a step is given, beside what stays the same for a layer.
+// The arguments of one step in one layer.
 typedef struct {
     long batch, tokens;
-    long start;                // position of the first token in every row, unless there are positions
-    const int64_t *positions;  // (batch, tokens) or null
-    long capacity;             // slots of a row of the cache
-    float *k, *v;              // the cache of this layer: (batch, capacity, kv_heads, dim)
-    const float *cos, *sin;    // (tables, tokens, rotated), the signs in sin
-    long tables, rotated;      // 1 where rows share them, else batch; an even number of channels, or 0
+    long start;                // position of the first token in every row, if positions is null
+    const int64_t *positions;  // (batch, tokens), or null
+    long capacity;             // slots per row of the KV cache
+    float *k, *v;              // the KV cache of this layer: (batch, capacity, kv_heads, dim)
+    const float *cos, *sin;    // (tables, tokens, rotated), with the signs of the rotation in sin
+    long tables, rotated;      // 1 if rows share a table, else batch; rotated channels, even, or 0
     const float *values;       // (batch, tokens, kv_heads * dim), added to v through the gate, or null
 } Step;
 
+// The constants of a layer.
 typedef struct {
-    const float *attn_norm, *attn_post, *mlp_norm, *mlp_post;  // posts are null where there are none
+    const float *attn_norm, *attn_post, *mlp_norm, *mlp_post;  // weights of the norms; may be null
     const float *q_norm, *k_norm;
     const float *gate;  // (kv_heads, GATE), of nanochat's value embeddings
     Matrix qkv, attn_proj, up, mlp_proj;
     long width, heads, kv_heads, dim;  // dim is a multiple of 8
-    long window;                       // keys seen before the own one; negative: all
-    long qk;                           // norm of q and k: 0 none, 1 before, 2 after rotating
-    long post;                         // whether there are norms after attention and MLP
+    long window;                       // keys seen before a query's own; negative: all
+    long qk;                           // norm of q and k: 0 none, 1 before, 2 after rotation
+    long post;                         // whether attention and MLP are followed by norms
     long mlp;
     float scale, softcap, eps, offset;
 } Block;
 
+// Norms and rotates one head, in the order of the model.
 INLINE void place(float *y, const float *x, const Block *b, const Step *s, const float *cos,
                   const float *sin, const float *weight) {
     long half = s->rotated / 2;
@@ -114,7 +116,7 @@ INLINE float dot(const float *a, const float *b, long n) {
     return sum(total);
 }
 
-// One query over the keys first .. last of one head; scores is scratch.
+// Attends with one query to the keys first .. last of one head; scores is scratch memory.
 static void attend(float *y, const float *q, const float *k, const float *v, float *scores,
                    const Block *b, long first, long last) {
     long stride = b->kv_heads * b->dim, count = last - first + 1;
@@ -132,7 +134,7 @@ static void attend(float *y, const float *q, const float *k, const float *v, flo
         memcpy(scores + j, &weight, sizeof weight);
         total += sum(weight);
     }
-    for (long i = 0; i < b->dim; i += 32) {  // so many sums stay in registers
+    for (long i = 0; i < b->dim; i += 32) {  // as many sums as fit the registers
         f8 sums[4] = {0};
         int parts = b->dim - i < 32 ? (b->dim - i) / 8 : 4;
         for (long j = 0; j < count; j++) {
@@ -150,9 +152,9 @@ static void attend(float *y, const float *q, const float *k, const float *v, flo
     }
 }
 
-// Attention of a few new tokens. qkv (batch, tokens, heads + 2 kv_heads, dim) is turned in place:
-// queries and keys are normed and rotated, keys and values stored in the cache, then y (batch,
-// tokens, heads, dim) is what the queries see. x (batch, tokens, width) opens the gates of values.
+// Computes the attention of a few new tokens, y (batch, tokens, heads, dim). First norms and rotates
+// queries and keys in qkv (batch, tokens, heads + 2 kv_heads, dim), in place, and stores keys and values
+// in the KV cache. x (batch, tokens, width), the input, gates the value embeddings.
 static void attention(float *y, float *qkv, const float *x, const Block *b, const Step *s) {
     long all = b->heads + 2 * b->kv_heads, size = b->kv_heads * b->dim;
     long longest = s->start + s->tokens;
@@ -205,7 +207,7 @@ static void norm(float *y, const float *x, const float *weight, const Block *b, 
         norm_row(y + m * b->width, x + m * b->width, weight, b->offset, b->eps, b->width);
 }
 
-// y = x + what the attention and the MLP make of x, both (batch, tokens, width): gpt.py's Block.
+// Computes gpt.py's Block: attention and MLP with residuals; x and y are (batch, tokens, width).
 void block(float *y, const float *x, const Block *b, const Step *s) {
     long rows = s->batch * s->tokens, size = rows * b->width;
     long inner = b->mlp_proj.inputs, q = b->attn_proj.inputs;
