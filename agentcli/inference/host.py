@@ -319,7 +319,9 @@ def _device(name: str | None) -> torch.device:
 
 
 def _sampling(request: Mapping[str, Any]) -> Sampling:
-    return Sampling(**{"temperature": 0.0, "seed": 0, **request.get("sampling", {})})
+    given = {"temperature": 0.0, "seed": 0, **request.get("sampling", {})}
+    given["logit_bias"] = dict(given.get("logit_bias", ()))  # pairs: JSON has no integer keys
+    return Sampling(**given)
 
 
 def serve(link: socket.socket) -> None:

@@ -69,16 +69,23 @@ def connect(path: Path | None, settings: Settings) -> LocalClient:
         context_window=folder.config.sequence_len,
         fits_itself=own,
     )
-    defaults = {} if own else sampling_of(folder.generation)
+    defaults = sampling_of(folder.generation)
     return LocalClient(info, dialogue, EngineProcess(folder.source, settings.local), defaults)
 
 
 def sampling_of(generation: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the sampling settings of a generation_config.json; empty for greedy decoding."""
-    if not generation.get("do_sample"):
-        return {}
-    given = {name: generation[name] for name in _SAMPLING if generation.get(name) is not None}
-    return {"temperature": 1.0, **given}
+    """Return the sampling settings of a generation_config.json.
+
+    Decoding is greedy unless it says ``do_sample``. Of ``sequence_bias``, single tokens are used.
+    """
+    settings: dict[str, Any] = {}
+    if generation.get("do_sample"):
+        given = {name: generation[name] for name in _SAMPLING if generation.get(name) is not None}
+        settings = {"temperature": 1.0, **given}
+    biased = generation.get("sequence_bias") or ()
+    if bias := [(tokens[0], by) for tokens, by in biased if len(tokens) == 1]:
+        settings["logit_bias"] = bias
+    return settings
 
 
 class LocalClient:

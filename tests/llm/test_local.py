@@ -16,7 +16,7 @@ import pytest_asyncio
 
 from agentcli.errors import ConfigError, ContextWindowError, ServerError
 from agentcli.llm.client import ChatRequest, Finished, Sampling, UsageDelta, chat
-from agentcli.llm.local import EMBEDDED, LocalClient, connect
+from agentcli.llm.local import EMBEDDED, LocalClient, connect, sampling_of
 from agentcli.messages import (
     FinishReason,
     Message,
@@ -27,6 +27,7 @@ from agentcli.messages import (
     tool,
     user,
 )
+from agentcli.model.folder import open_folder
 from agentcli.settings import Settings
 from agentcli.tools.builtin import builtin_tools
 from agentcli.tools.calculator import calculator_tool
@@ -78,6 +79,30 @@ def request(messages: list[Message], conversation: str) -> ChatRequest:
 
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def test_a_sequence_bias_of_the_generation_config_changes_greedy_answers(
+    client: LocalClient, tmp_path: Path
+) -> None:
+    first = ChatRequest((user("hello"),), (), Sampling(max_tokens=1), "plain")
+    plain = (await chat(client, first)).message.text
+    for file in EMBEDDED.iterdir():
+        if file.is_file():
+            (tmp_path / file.name).symlink_to(file)
+    (tmp_path / "generation_config.json").unlink()
+    token = open_folder(EMBEDDED).load_tokenizer().encode(plain)
+    (tmp_path / "generation_config.json").write_text(json.dumps({"sequence_bias": [[token, -50]]}))
+    biased = connect(tmp_path, Settings())
+    try:
+        assert (await chat(biased, first)).message.text != plain
+    finally:
+        await biased.aclose()
+
+
+async def test_sampling_of_a_generation_config() -> None:
+    given = {"do_sample": True, "top_k": 20, "sequence_bias": [[[5], -0.5], [[5, 6], 9.0]]}
+    assert sampling_of(given) == {"temperature": 1.0, "top_k": 20, "logit_bias": [(5, -0.5)]}
+    assert sampling_of({"temperature": 0.7}) == {}  # greedy without do_sample
 
 
 async def test_a_call_streams_and_the_next_turn_reuses_it(client: LocalClient) -> None:
