@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from agentcli.tui import approval
 from agentcli.tui.app import MARK
 from agentcli.tui.approval import ApprovalPanel
 from agentcli.tui.entries import Used
@@ -55,13 +58,16 @@ async def test_always_saves_the_rule_that_was_shown(
     assert rule in saved
 
 
-async def test_a_key_of_the_first_moment_goes_to_the_prompt(chat: Start, workspace: Path) -> None:
+async def test_a_key_of_the_first_moment_goes_to_the_prompt(
+    chat: Start, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with chat([touch("a"), Reply(text="done")]) as one:
         await one.send("go")
         await one.question()
-        one.app.query_one(ApprovalPanel).appeared()  # restarts its guard time
-        await one.press("y")
-        await one.until(lambda: one.app.prompt.text == "y")
+        with monkeypatch.context() as early:
+            early.setattr(approval, "GUARD_S", 3600)
+            await one.press("y")
+            await one.until(lambda: one.app.prompt.text == "y")
         assert one.app.query(ApprovalPanel) and not (workspace / "a").exists()
         await one.question()
         await one.press("n")

@@ -70,7 +70,7 @@ async def test_what_was_changed_is_seen_and_committed_after_a_look(
         (workspace / "empty").unlink()
         await one.send("/commit")
         await one.until(lambda: one.app.prompt.text.startswith("/commit Make x two"), "a draft")
-        assert git(workspace, "log", "--format=%s") == "first\n"  # not committed before the user agrees
+        assert git(workspace, "log", "--format=%s") == "first\n"  # only drafted
         await one.sees("of a.py only what this session changed")
         one.app.prompt.insert(" Now it is not.")
         await one.press("enter")

@@ -6,6 +6,8 @@ import os
 import threading
 from pathlib import Path
 
+import pytest
+
 from agentcli.session.journal import Journal
 from agentcli.tui.entries import Answered, Said, Thought, Told, TurnEnded, Used
 from tests.server import Reply
@@ -139,7 +141,8 @@ async def test_escape_takes_back_what_waits_for_an_agent(chat: Start) -> None:
         await one.until(lambda: one.app.prompt.text == "first\nsecond")
 
 
-async def test_ctrl_c_clears_then_quits(chat: Start) -> None:
+async def test_ctrl_c_clears_then_quits(chat: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentcli.tui.app._TWICE_S", 3600.0)  # however slow the machine
     async with chat() as one:
         await one.type("abc")
         assert one.app.prompt.text == "abc"

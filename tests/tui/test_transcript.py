@@ -166,9 +166,8 @@ async def test_two_clicks_select_a_line_and_three_an_entry() -> None:
 
 
 async def test_a_theme_colours_what_is_there_already() -> None:
-    async with transcript() as (app, view, pilot):
+    async with transcript() as (app, view, _):
         view.load([Told("a note")])
-        await pilot.pause()
-        before = app.export_screenshot()
+        await until(lambda: "#15171c" in app.export_screenshot())
         app.theme = "light"
-        await until(lambda: "#15171c" in before and "#15171c" not in app.export_screenshot())
+        await until(lambda: "#15171c" not in app.export_screenshot())

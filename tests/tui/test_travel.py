@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from agentcli.tui.entries import Answered, Said
 from tests.server import Reply
 from tests.tui.conftest import Start
@@ -31,7 +33,10 @@ async def test_undo_and_redo(chat: Start, workspace: Path) -> None:
         await one.until(lambda: len(one.entries(Said)) == 2)
 
 
-async def test_escape_twice_goes_back_with_a_look_before(chat: Start, workspace: Path) -> None:
+async def test_escape_twice_goes_back_with_a_look_before(
+    chat: Start, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentcli.tui.app._TWICE_S", 3600.0)  # however slow the machine
     script = [write("a.txt", "one\n"), Reply(text="first"), Reply(text="second")]
     async with chat(script, mode="edits") as one:
         for text in ("do one", "and now"):
