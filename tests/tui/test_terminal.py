@@ -127,8 +127,7 @@ def test_a_whole_conversation(
     one.sees("word word", "esc interrupts")
     one.keys("Escape")
     one.sees("interrupted", gone="esc interrupts")
-    one.keys("C-c")
-    one.keys("C-c")
+    one.keys("C-c", "C-c")
     one.until(one.ended, "the end")
     events = cli.journal()
     assert isinstance(events[-1], RunFinished) and events[-1].reason == "cancelled"
