@@ -123,7 +123,7 @@ async def test_several_results_are_one_message_and_a_history_is_translated_once(
     for earlier, later in itertools.pairwise(asked):
         assert later[: len(earlier)] == earlier and len(later) == len(earlier) + 2
     assert asked[-1][-1]["content"].count("Result of add") == 2
-    translated = [id(message) for message in client._told]
+    translated = [id(message) for message in client._sent]
     history = tuple(result.state.history)
     again = client._messages(ChatRequest(history, agent.tools.definitions()))
     assert [id(message) for message in again][: len(translated)] == translated
