@@ -140,7 +140,7 @@ def compare(
     model = build(shape, "cpu", torch.bfloat16, scheme)
     engine = Engine(model, bytes_tokenizer())
     prompt = [7 + i % 1000 for i in range(PROMPT)]
-    ours, theirs = [], []
+    ours, theirs, bandwidth = [], [], bench.read()
     for _ in range(rounds):
         generation = engine.generate(prompt, max_tokens=tokens + 2, sampling=GREEDY)
         next(generation), next(generation)
@@ -148,9 +148,10 @@ def compare(
         peer.run(PROMPT, fresh=True)
         peer.run(1)
         theirs.append(seconds(lambda: peer.step(tokens)) / tokens)
+        bandwidth = max(bandwidth, bench.read())
     read = read_bytes(model) + config.cache_bytes(PROMPT, 4)
-    share = read / min(ours) / bench.limits.read
-    note = f"{1 / min(ours):7.1f} tok/s, {share:5.1%} of bandwidth, {read / 1e6:.0f} MB a token"
+    share = f"{read / min(ours) / bandwidth:5.1%} of {bandwidth / 1e9:.1f} GB/s"
+    note = f"{1 / min(ours):7.1f} tok/s, {share}, {read / 1e6:.0f} MB a token"
     bench.add(shape, f"decode {kind}", min(ours) * 1e3, "ms", note)
     bench.add(shape, f"llama.cpp {name}", min(theirs) * 1e3, "ms", f"{1 / min(theirs):7.1f} tok/s")
     bench.add(shape, f"decode {kind}, times llama.cpp", min(theirs) / min(ours), "x")

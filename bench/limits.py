@@ -16,6 +16,10 @@ from functools import partial
 
 import torch
 
+# Streams read at once, and how many floats of each: their sum stays in the cache.
+STREAMS = 8
+STRIP = 1 << 18
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -43,14 +47,32 @@ def best_time(
     return best
 
 
-def measure(device: str) -> Limits:
-    """Takes a few seconds."""
+def read_bandwidth(device: str, rounds: int = 5) -> float:
+    """Bytes/s of the fastest of several ways to read memory.
+
+    On shared machines this changes within minutes: take it beside what is compared with it.
+    """
     on_cuda = device.startswith("cuda")
     size = 4 << 30 if on_cuda else 512 << 20  # far above any cache
     # float32 sums run at full vector width on every machine; a sum reads and writes nothing back.
     data = torch.ones(size // 4, dtype=torch.float32, device=device)
-    read = size / best_time(data.sum, device=device)
-    del data
+    took = best_time(data.sum, device=device, repeats=rounds)
+    if not on_cuda:  # where more streams than one a thread read faster, that is the limit
+        rows = data.view(STREAMS, -1, STRIP).unbind(1)
+        total = torch.empty(STRIP)
+
+        def sum_streams() -> None:
+            for strip in rows:
+                torch.sum(strip, 0, out=total)
+
+        took = min(took, best_time(sum_streams, device=device, repeats=rounds))
+    return size / took
+
+
+def measure(device: str) -> Limits:
+    """Takes a few seconds."""
+    on_cuda = device.startswith("cuda")
+    read = read_bandwidth(device)
     matrix = {}
     for dtype in (torch.bfloat16, torch.float32):
         if on_cuda:
