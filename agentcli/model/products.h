@@ -1,16 +1,15 @@
-// Products of a few rows of float32 with matrices in 32, 16, 8 or 4 bits.
+// Products of a few float32 rows with matrices of 16, 8 or 4 bits.
 //
-// bfloat16 and 8 bits, up to three rows: memory is the limit. Each thread reads several streams at once,
-// far apart in its share of the matrix. The processor's prefetcher follows each one, so more lines are on
-// their way than a single stream would have: on Zen 3 that reads 1.2 to 1.5 times as fast.
+// bfloat16 and 8 bits with up to three rows are limited by memory bandwidth. Each thread reads several
+// streams at once, far apart in its share of the matrix. The hardware prefetcher follows each of them, so
+// that more cache lines are in flight than with one stream: on Zen 3, this reads 1.2 to 1.5 times as fast.
 //
-// bfloat16 and 8 bits, more rows: arithmetic is the limit. Weights are widened in registers, in tiles of
-// two outputs and up to four rows. A block of outputs is multiplied piece by piece, so that a piece of the
-// inputs stays in the first-level cache while the block passes; later rows find the block in the second
-// level. Meanwhile the next block is prefetched.
+// bfloat16 and 8 bits with more rows are limited by arithmetic. Weights are widened in registers, in tiles
+// of two outputs and up to four rows. A block of outputs is multiplied in pieces of the inputs that stay
+// in the L1 cache. Later rows find the block's weights in the L2 cache, while the next block is prefetched.
 //
-// 4 bits: weights multiply as integers, read row by row. An input is rounded to 16 bits within its group
-// of 32, which loses less than bfloat16 would.
+// 4 bits are multiplied as integers, one matrix row after the other. Inputs are rounded to 16 bits with a
+// scale per group of 32, which loses less than bfloat16.
 //
 // The result of a row depends neither on the other rows nor on the number of threads.
 
@@ -30,16 +29,16 @@ typedef int32_t i8 __attribute__((vector_size(32)));
 typedef int16_t s16 __attribute__((vector_size(32)));
 
 #define INLINE static inline __attribute__((always_inline))
-#define EACH _Pragma("GCC unroll 16")  // else compilers keep arrays of registers in memory
+#define EACH _Pragma("GCC unroll 16")  // otherwise compilers keep arrays of vectors in memory
 #define GROUP 32
-#define AHEAD 4096   // bytes
-#define LINE 64      // bytes
-#define MOST 8       // rows at once of 4 bits,
-#define ROWS 16      // and of others; more are taken in turns
-#define TILE 4       // rows of a tile
-#define STREAMS 6    // outputs read at once
-#define SUMS 9       // of them and rows: with the operands they fill 16 registers
-#define BLOCK 16     // pairs of outputs
+#define AHEAD 4096   // prefetch distance in bytes
+#define LINE 64      // bytes of a cache line
+#define MOST 8       // the most rows at once with 4 bits
+#define ROWS 16      // the most rows at once otherwise
+#define TILE 4       // the most rows of a tile
+#define STREAMS 6    // the most outputs read at once
+#define SUMS 9       // the most sums of a tile: with the operands, they fill 16 registers
+#define BLOCK 16     // pairs of outputs in a block
 #define DEPTH 1024   // inputs of a piece
 
 INLINE f8 load(const float *p) { f8 v; memcpy(&v, p, sizeof v); return v; }
@@ -51,7 +50,7 @@ INLINE float sum(f8 v) {
     return half[0] + half[1];
 }
 
-// Has a value loaded once, and stored: compilers read memory for each use, or shuffle registers.
+// Force a value into a register, or into memory: compilers would reload it for each use, or shuffle.
 #ifdef __AVX2__
 #define KEEP(v) __asm__("" : "+x"(v))
 #define STORED(v) __asm__("" : "+m"(v))
@@ -60,9 +59,9 @@ INLINE float sum(f8 v) {
 #define STORED(v)
 #endif
 
-// Numbers widened as they are loaded. Compilers make five instructions of what is one.
+// Load and widen numbers. Compilers turn the portable version into five instructions instead of one.
 #ifdef __AVX2__
-// Loaded by itself: with the load within the conversion, memory is read a tenth slower.
+// A separate load: folded into the conversion, it reads memory a tenth slower.
 INLINE __m128i half(const void *p) {
     __m128i v = _mm_loadu_si128((const __m128i *)p);
     KEEP(v);
@@ -89,7 +88,7 @@ WIDENED(from_uint8, i8, uint8_t, 8, p[i])
 WIDENED(short_uint8, s16, uint8_t, 16, p[i])
 #endif
 
-// Sums of products of neighbours: 16 numbers to 8.
+// Multiplies 16 pairs of numbers, and adds neighbouring products: 8 sums.
 INLINE i8 dot_pairs(s16 a, s16 b) {
 #ifdef __AVX2__
     return (i8)_mm256_madd_epi16((__m256i)a, (__m256i)b);
@@ -102,21 +101,21 @@ INLINE i8 dot_pairs(s16 a, s16 b) {
 }
 
 typedef struct {
-    const void *weight;      // (outputs, inputs) by bits: 16 bfloat16, 8 int8, 4: see below
-    const void *scales;      // of 8 bits: (outputs,) float; of 4 bits: (outputs, inputs / 32)
-    const uint16_t *zeros;   // bfloat16, which both may be read 8 past their end
-    const float *bias;       // null: none
-    long bits, outputs, inputs;  // inputs are a multiple of 64
+    const void *weight;      // (outputs, inputs): bfloat16 (16 bits), int8 (8), or packed (4, see below)
+    const void *scales;      // 8 bits: (outputs,) float; 4 bits: (outputs, inputs / 32) bfloat16
+    const uint16_t *zeros;   // 4 bits: like scales; of both, 8 more values must be readable at the end
+    const float *bias;       // may be null
+    long bits, outputs, inputs;  // inputs is a multiple of 64
 } Matrix;
-// 4 bits: byte i of a group holds input i below and input 16 + i above. w = (q - 8) * scale + zero.
+// 4 bits: w = (q - 8) * scale + zero; byte i of a group has input i in its low bits, 16 + i in its high.
 
 // --- weights of 4 bits as integers -------------------------------------------------------------
 
 typedef struct {
     int16_t *q;     // (rows, k)
     float *scale;   // (rows, groups): x = q * scale
-    float *total;   // (rows, groups): the sum of a group's x, as rounded
-    long groups;    // k / 32, rounded up to a multiple of 8; what is beyond is zero
+    float *total;   // (rows, groups): the sum of a group's rounded x
+    long groups;    // k / 32, padded with zeros to a multiple of 8
 } Rounded;
 
 static Rounded round_inputs(const float *x, long rows, long k) {
@@ -127,7 +126,7 @@ static Rounded round_inputs(const float *x, long rows, long k) {
         for (long g = 0; g < k / GROUP; g++) {
             const float *from = x + m * k + g * GROUP;
             int16_t *to = r.q + m * k + g * GROUP;
-            i8 most_bits = {0};  // of positive floats, which compare as integers do
+            i8 most_bits = {0};  // the largest magnitude: the bits of positive floats compare as integers
             for (int i = 0; i < GROUP; i += 8) {
                 i8 bits = (i8)load(from + i) & 0x7fffffff, larger = bits > most_bits;
                 most_bits = (bits & larger) | (most_bits & ~larger);
@@ -181,7 +180,7 @@ static void int4_product(float *y, const float *x, const Matrix *w, long rows) {
         long n = w->outputs, k = w->inputs, groups = o * k / GROUP;
         const uint8_t *of = (const uint8_t *)w->weight + o * k / 2;
         const uint16_t *scales = (const uint16_t *)w->scales + groups, *zeros = w->zeros + groups;
-        switch (rows) {  // constants, so that the sums stay in registers
+        switch (rows) {  // constants, so that the compiler keeps the sums in registers
             case 1: int4_row(y + o, rounded, of, scales, zeros, n, k, 1); break;
             case 2: int4_row(y + o, rounded, of, scales, zeros, n, k, 2); break;
             case 3: int4_row(y + o, rounded, of, scales, zeros, n, k, 3); break;
@@ -199,8 +198,8 @@ static void int4_product(float *y, const float *x, const Matrix *w, long rows) {
 
 // --- weights of 16 and 8 bits as floats --------------------------------------------------------
 
-// Eight of the 16 weights from i on; 8 bits without their scale. Of bfloat16 the even ones are the first:
-// two share a lane, and come apart without a shuffle.
+// Half of the 16 weights from i on; of 8 bits, without the scale. For bfloat16, the halves are the even
+// and the odd weights, which share a lane: no shuffle is needed.
 INLINE f8 eight(const char *w, long bits, long i, int second) {
     if (bits == 8) return __builtin_convertvector(from_int8((const int8_t *)w + i + 8 * second), f8);
     u8 both;
@@ -208,7 +207,7 @@ INLINE f8 eight(const char *w, long bits, long i, int second) {
     return (f8)(second ? both & 0xffff0000 : both << 16);
 }
 
-// x (rows, k) for tiles of `size` rows: (k / 8, size, 8) each, in the order of `eight`.
+// Packs x (rows, k) for tiles of `size` rows: (k / 8, size, 8) each, in the order of `eight`.
 static float *packed(const float *x, long rows, long k, long bits, long size) {
     float *all = aligned_alloc(64, rows * k * sizeof(float));
 #pragma omp parallel for schedule(static) if (rows > TILE)
@@ -225,7 +224,7 @@ static float *packed(const float *x, long rows, long k, long bits, long size) {
 }
 
 // acc (outputs, rows) += the products of `count` packed inputs and the weights at each w. Prefetches as
-// many at `next`, unless that is null. What is used most is held in registers: inputs or weights.
+// many weights at `next`, unless it is null. Holds inputs or weights in registers, whichever are fewer.
 INLINE void tile(f8 *acc, const float *x, const char *const *w, const char *next, long bits, long count,
                  int outputs, int rows) {
     f8 sums[SUMS], held[TILE];
@@ -269,8 +268,8 @@ INLINE void finish(float *y, f8 total, const Matrix *w, long o) {
     *y = sum(total) * scale + (w->bias ? w->bias[o] : 0);
 }
 
-// The outputs first .. last of one to three rows, `streams` at once.
-INLINE void far(float *y, const float *x, const Matrix *w, long bits, long first, long last, int streams,
+// Computes the outputs first .. last of one to three rows, `streams` at once.
+INLINE void stream(float *y, const float *x, const Matrix *w, long bits, long first, long last, int streams,
                 int rows) {
     long n = w->outputs, apart = (last - first + streams - 1) / streams;
     for (long o = first; o < first + apart; o++) {
@@ -287,7 +286,7 @@ INLINE void far(float *y, const float *x, const Matrix *w, long bits, long first
     }
 }
 
-// The outputs first .. last of more rows, in tiles of `size`: two streams, in blocks.
+// Computes the outputs first .. last of more rows, in tiles of `size` rows: two streams, in blocks.
 INLINE void blocks(float *y, const float *x, const Matrix *w, long bits, long first, long last, long rows,
                    long size) {
     long n = w->outputs, k = w->inputs, apart = (last - first + 1) / 2;
@@ -303,10 +302,10 @@ INLINE void blocks(float *y, const float *x, const Matrix *w, long bits, long fi
                 for (long o = begin; o < begin + count; o++) {
                     long two = o + apart < last ? o + apart : last - 1;
                     const char *of[2] = {row_of(w, bits, o, at), row_of(w, bits, two, at)};
-                    // Each of the first two tiles prefetches one of the streams.
+                    // Each of the first two tiles prefetches the next block of one stream.
                     const char *next = of[later == 1] + (later < 2 ? BLOCK * k * bits / 8 : 0);
                     f8 *sums = acc + 2 * (m * count + (o - begin) * now);
-                    switch (now) {  // constants, so that the sums stay in registers
+                    switch (now) {  // constants, so that the compiler keeps the sums in registers
                         case 1: tile(sums, from, of, next, bits, depth, 2, 1); break;
                         case 2: tile(sums, from, of, next, bits, depth, 2, 2); break;
                         case 3: tile(sums, from, of, next, bits, depth, 2, 3); break;
@@ -326,19 +325,19 @@ INLINE void blocks(float *y, const float *x, const Matrix *w, long bits, long fi
     }
 }
 
-// A constant number of rows in each branch, so that the sums stay in registers.
+// Computes the outputs first .. last, with constant row counts so that the sums stay in registers.
 INLINE void multiply_share(float *y, const float *x, const Matrix *w, long bits, long first, long last,
                            long rows, long size) {
     switch (rows) {
-        case 1: far(y, x, w, bits, first, last, STREAMS, 1); break;
-        case 2: far(y, x, w, bits, first, last, 4, 2); break;
-        case 3: far(y, x, w, bits, first, last, 3, 3); break;
+        case 1: stream(y, x, w, bits, first, last, STREAMS, 1); break;
+        case 2: stream(y, x, w, bits, first, last, 4, 2); break;
+        case 3: stream(y, x, w, bits, first, last, 3, 3); break;
         default: blocks(y, x, w, bits, first, last, rows, size);
     }
 }
 
 static void float_product(float *y, const float *x, const Matrix *w, long rows) {
-    long tiles = (rows + TILE - 1) / TILE, size = (rows + tiles - 1) / tiles;  // tiles alike
+    long tiles = (rows + TILE - 1) / TILE, size = (rows + tiles - 1) / tiles;  // of similar size
     float *own = packed(x, rows, w->inputs, w->bits, size);
 #pragma omp parallel
     {
@@ -350,7 +349,7 @@ static void float_product(float *y, const float *x, const Matrix *w, long rows) 
     free(own);
 }
 
-// y (rows, outputs) = x (rows, inputs) times the matrix transposed, plus bias.
+// y (rows, outputs) = x (rows, inputs) @ matrix.T + bias.
 void linear(float *y, const float *x, const Matrix *matrix, long rows) {
     const Matrix w = *matrix;
     long most = w.bits == 4 ? MOST : ROWS;
@@ -360,7 +359,7 @@ void linear(float *y, const float *x, const Matrix *matrix, long rows) {
     }
 }
 
-// A matrix of 4 bits as floats (outputs, inputs).
+// Dequantises a matrix of 4 bits to floats (outputs, inputs).
 void widen_int4(float *wide, const uint8_t *w, const uint16_t *scales, const uint16_t *zeros, long groups) {
 #pragma omp parallel for schedule(static)
     for (long g = 0; g < groups; g++) {
