@@ -55,7 +55,7 @@ async def test_what_was_changed_is_seen_and_committed_after_a_look(
     async with chat(script, mode="auto") as one:
         await one.idle()
         await one.send("/commit")
-        await one.sees("has changed no file")
+        await one.sees("has no changes that git does not already")
         await one.send("/diff")
         await one.sees("no file differs since the session began")
         await one.send("go")
