@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import random
 
-from training import decline_words
 from training.wording import bare, chosen, lists, phrases
 
 _FEATURES = """
@@ -230,69 +229,17 @@ who invented {x}?
 why is {x} important?
 recommend a book about {x}
 """.strip().split("\n")
-_OPEN = """
-make the code better | improve code in general
-clean up the code | clean up code
-refactor everything | restructure code
-refactor this module | restructure code
-simplify the code | simplify code
-make it faster | optimise code
-improve the performance | optimise code
-reduce memory usage | optimise code
-improve the architecture | redesign a project
-review this code | review code
-what would you improve here? | review code
-is this code good? | judge code
-explain this code | explain code
-explain the whole project | explain a project
-what does this project do? | explain a project
-document everything | write documentation
-comment the code | write comments
-write a docstring for every function | write documentation
-write more tests | write tests
-add tests for the edge cases | write tests
-find all security problems | audit code
-check for race conditions | audit code
-make it production ready | make a project production ready
-make it pretty | redesign things
-finish the project | write new code
-implement the TODOs | write new code
-implement the missing functions | write new code
-write the code for me | write new code
-continue | go on without a task that I know
-write a script that downloads all files from a website | write new programs
-write a program that sorts my mails | write new programs
-create a new project | create projects
-create a new module for reporting | write new modules
-delete everything | do that
-commit this | use git for you
-push to main | use git for you
-merge the branches | use git for you
-resolve the merge conflicts | resolve merge conflicts
-release version 2.0 | make a release
-install numpy | install packages
-update all packages | update packages
-what time is it | tell the time
-what day is today? | tell the date
-will it rain tomorrow | tell the weather
-sing a song | sing
-tell me a story | tell stories
-let's play a game | play games
-translate this to Spanish | translate texts
-call my mother | make calls
-order a pizza | order food
-what's 2nd largest city in Spain? | answer general questions
-how tall is the Eiffel tower? | answer general questions
-who is the president of the USA? | answer general questions
-what is love | answer general questions
-""".strip().split("\n")
 
-
-_LINES = [
-    *(f"{asked} | {what}" for what, lines in lists("declines.txt").items() for asked in lines),
-    *decline_words.DECLINES,
-    *_OPEN,
+REASONS = [
+    "I can't {what}: I am a small offline model for small repairs and simple questions about a "
+    "repository. Set ANTHROPIC_API_KEY or OPENAI_API_KEY, or use --model local:PATH, for this.",
+    "That is out of my reach: I cannot {what}. Configure a provider (ANTHROPIC_API_KEY, "
+    "OPENAI_API_KEY) or a local model with --model local:PATH.",
+    "I cannot {what}; I only fix small faults, rename things and answer simple questions. A larger "
+    "model can: set ANTHROPIC_API_KEY or OPENAI_API_KEY, or pass --model local:PATH.",
 ]
+
+_LINES = [f"{asked} | {what}" for what, lines in lists("declines.txt").items() for asked in lines]
 
 # Under another heading, another line may say the same.
 _HELD = frozenset(bare(line.rpartition("|")[0]) for line in phrases(_LINES, held=True))

@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 
 from training import complaint_words as words
 from training.projects import Case
-from training.wording import chosen
+from training.wording import chosen, lists
 
+_PHRASES = lists("complaints.txt")
 _FIELD = re.compile(r"\{(\w+)\}")
 _SMALL_WORDS = "to of in at by for from with and or is has as on per"
 _SMALL = frozenset(_SMALL_WORDS.split())
@@ -31,14 +32,14 @@ def complaint(rng: random.Random, fields: Mapping[str, str], held: bool = False)
     if draw < 0.48:
         return _said(rng, fields, held)
     if draw < 0.68:
-        return _filled(rng, words.ASKED, fields, held)
+        return _filled(rng, _PHRASES["asked"], fields, held)
     if draw < 0.76:
-        return _filled(rng, words.TESTED, fields, held)
-    first = _sentence(_filled(rng, words.SAID, fields, held))
-    more = _sentence(_filled(rng, words.MORE, fields, held))
+        return _filled(rng, _PHRASES["tested"], fields, held)
+    first = _sentence(_filled(rng, _PHRASES["said"], fields, held))
+    more = _sentence(_filled(rng, _PHRASES["more"], fields, held))
     if draw < 0.85:
         return f"{first} {more}"
-    title = _filled(rng, words.TITLES, fields, held)
+    title = _filled(rng, _PHRASES["titles"], fields, held)
     text = rng.choice([first, f"{first} {more}", f"{first} {more}"])
     number = str(rng.randint(2, 3000))
     form = rng.choice(words.ISSUES)
@@ -51,13 +52,13 @@ def complaint(rng: random.Random, fields: Mapping[str, str], held: bool = False)
 
 def _said(rng: random.Random, fields: Mapping[str, str], held: bool) -> str:
     """A statement, perhaps with something before it and a request after it."""
-    text = _filled(rng, words.SAID, fields, held)
+    text = _filled(rng, _PHRASES["said"], fields, held)
     if rng.random() < 0.3:
-        text = f"{_filled(rng, words.BEFORE, fields, held)} {text}"
+        text = f"{_filled(rng, _PHRASES['before'], fields, held)} {text}"
     if rng.random() < 0.35:
         text = text[:1].upper() + text[1:]
     if rng.random() < 0.75:
-        after = _filled(rng, words.AFTER, fields, held)
+        after = _filled(rng, _PHRASES["after"], fields, held)
         text += after if after[0] in ".,?!" else f" {after}"
     return text
 

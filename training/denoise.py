@@ -13,7 +13,7 @@ import re
 import warnings
 from collections.abc import Iterator
 
-from training import repair_words, wording
+from training import wording
 from training.answers import told
 from training.faults import HELD_OUT_KINDS, Fault, Faults, repair_edit
 from training.requests import enclosing
@@ -143,14 +143,14 @@ def _request(
     error = _error(chosen[0], path)
     if error is not None and rng.random() < 0.8:
         if rng.random() < 0.5:
-            text = wording.phrase(rng, repair_words.FIX_ERROR, held, error=error)
+            text = wording.phrase(rng, wording.REPAIRS["fix_error"], held, error=error)
             text = f"{text} ({path})" if rng.random() < 0.5 else f"{path}: {text}"
         else:
             error = _traceback(chosen[0], path, names[0] if names else "<module>", error)
-            text = wording.phrase(rng, repair_words.FIX_PASTED, held, output=error)
+            text = wording.phrase(rng, wording.REPAIRS["fix_pasted"], held, output=error)
         talk.user(wording.spoken(rng, text, exact=[error, path], fix=True))
     elif names and len(chosen) == 1 and rng.random() < 0.7:
-        text = wording.phrase(rng, repair_words.FIX_FUNCTION, held, f=names[0], path=path)
+        text = wording.phrase(rng, wording.REPAIRS["fix_function"], held, f=names[0], path=path)
         if path not in text:
             text = f"{text} ({path})"
         talk.user(wording.spoken(rng, text, exact=[names[0], path], fix=True))

@@ -6,7 +6,7 @@ import ast
 import random
 import re
 
-from training import beyond, decline_words, repair_words, wording
+from training import beyond, wording
 from training.names import NEW_NAMES
 from training.projects import Project, definitions
 from training.quick_tests import QuickTests
@@ -261,7 +261,7 @@ def _which_fails(talk: Conversation, project: Project, rng: random.Random, held:
 
 
 def _nothing_to_fix(talk: Conversation, project: Project, rng: random.Random, held: bool) -> None:
-    _ask(talk, rng, repair_words.FIX, held)
+    _ask(talk, rng, wording.REPAIRS["fix"], held)
     talk.call("run_tests")
     talk.say(f"All {project.baseline.passed} tests pass already; I changed nothing.")
 
@@ -411,5 +411,5 @@ def decline(rng: random.Random, project: Project | None = None, held: bool = Fal
         name = rng.choice(list(defined)) if defined else name
     asked = asked.replace("{f}", name).replace("{path}", path)
     talk.user(wording.spoken(rng, asked, exact=[name, path]))
-    talk.decline(rng.choice(decline_words.REASONS).format(what=what))
+    talk.decline(rng.choice(beyond.REASONS).format(what=what))
     return talk

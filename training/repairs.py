@@ -6,7 +6,7 @@ import random
 import re
 from collections.abc import Sequence
 
-from training import repair_words, wording
+from training import wording
 from training.answers import Change, passed_text, told
 from training.faults import HELD_OUT_KINDS, Fault, repair_edit
 from training.names import NEW_NAMES, RESERVED
@@ -109,7 +109,9 @@ def two_faults(
     (path, fault), (next_path, next_fault) = case.faults
     space = _workspace(case, runner)
     talk = Conversation(space)
-    if not request(talk, case, rng, held, texts=repair_words.TWO if rng.random() < 0.5 else None):
+    if not request(
+        talk, case, rng, held, texts=wording.REPAIRS["two"] if rng.random() < 0.5 else None
+    ):
         talk.call("run_tests")
     known: set[str] = set()
     find(talk, run, path, fault, rng, known)
@@ -166,7 +168,7 @@ def _rename(
     held: bool,
 ) -> Conversation:
     space = talk.workspace
-    text = wording.phrase(rng, repair_words.RENAME, held, old=old, new=new, kind=kind)
+    text = wording.phrase(rng, wording.REPAIRS["rename"], held, old=old, new=new, kind=kind)
     talk.user(wording.spoken(rng, text, exact=[old, new]))
     talk.call("grep", pattern=old)
     places = 0

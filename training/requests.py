@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 
 from agentcli.llm.compact import compact
-from training import repair_words, wording
+from training import wording
 from training.complaints import complaint, fields
 from training.projects import Case
 from training.trajectories import Conversation
@@ -51,27 +51,31 @@ def request(
         exact += [value for name, value in words.items() if name in ("f", "call", "got", "want")]
         text = complaint(rng, words, held)
     elif draw < 0.42:
-        text = wording.phrase(rng, repair_words.FIX, held)
+        text = wording.phrase(rng, wording.REPAIRS["fix"], held)
     elif draw < 0.50:
-        text = wording.phrase(rng, repair_words.FIX_FILE, held, path=path)
+        text = wording.phrase(rng, wording.REPAIRS["fix_file"], held, path=path)
     elif draw < 0.62:
         name = enclosing(case.project.files[path], fault.line)
         if name is None:
-            text = wording.phrase(rng, repair_words.FIX, held)
+            text = wording.phrase(rng, wording.REPAIRS["fix"], held)
         else:
             exact.append(name)
-            text = wording.phrase(rng, repair_words.FIX_FUNCTION, held, f=name, path=path)
+            text = wording.phrase(rng, wording.REPAIRS["fix_function"], held, f=name, path=path)
     elif draw < 0.72 and run.failed:
         file, test = run.failed[0]
         test = test.split("[")[0].rpartition(".")[2]
         exact += [file, test]
-        text = wording.phrase(rng, repair_words.FIX_TEST, held, test=test, testfile=file)
+        text = wording.phrase(rng, wording.REPAIRS["fix_test"], held, test=test, testfile=file)
     elif draw < 0.80:
         symptom = _symptom(case)
         if symptom is None:
             error = run.message.strip()
             exact.append(error)
-            lines = repair_words.FIX if error.startswith("File ") else repair_words.FIX_ERROR
+            lines = (
+                wording.REPAIRS["fix"]
+                if error.startswith("File ")
+                else wording.REPAIRS["fix_error"]
+            )
             text = wording.phrase(rng, lines, held, error=error)
         else:
             exact += list(symptom.values())
@@ -79,7 +83,7 @@ def request(
     else:
         output = _pasted(case, rng)
         exact.append(output)
-        text = wording.phrase(rng, repair_words.FIX_PASTED, held, output=output)
+        text = wording.phrase(rng, wording.REPAIRS["fix_pasted"], held, output=output)
         talk.user(wording.spoken(rng, text, exact=exact, fix=True))
         return True
     talk.user(wording.spoken(rng, text, exact=exact, fix=True))

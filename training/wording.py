@@ -47,6 +47,7 @@ def lists(name: str) -> dict[str, list[str]]:
 
 QUESTIONS = lists("questions.txt")
 TALK = lists("talk.txt")
+REPAIRS = lists("repairs.txt")
 
 BEFORE = [
     "hi, ",

@@ -1,4 +1,4 @@
-"""A supervisor shared by all tests, and a workspace confined at each level."""
+"""A workspace confined at each level."""
 
 from __future__ import annotations
 
@@ -44,14 +44,6 @@ class Confined:
 
     async def python(self, script: str, **more: Any) -> ExecResult:
         return await self.run("python3", "-c", script, **more)
-
-
-@pytest.fixture(scope="session")
-def supervisor() -> Iterator[Supervisor]:
-    supervisor = Supervisor()
-    supervisor.start()
-    yield supervisor
-    supervisor.close()
 
 
 @pytest.fixture(params=LEVELS)

@@ -10,7 +10,7 @@ import pytest
 
 from agentcli.llm.nanochat_format import DECLINE_TOOL, NanochatFormat
 from agentcli.messages import Role, validate_history
-from training import questions, repair_words, repairs, sums, wording
+from training import questions, repairs, sums, wording
 from training.candidates import candidates
 from training.compose import compose
 from training.denoise import denoise, excerpts
@@ -161,10 +161,13 @@ def test_denoising_restores_the_source() -> None:
 
 
 def test_held_out_wordings_are_apart() -> None:
-    train, held = wording.phrases(repair_words.FIX), wording.phrases(repair_words.FIX, held=True)
+    train, held = (
+        wording.phrases(wording.REPAIRS["fix"]),
+        wording.phrases(wording.REPAIRS["fix"], held=True),
+    )
     assert not set(train) & set(held)
     assert 3 <= len(held) < len(train)
-    assert all("{output}" in text for text in repair_words.FIX_PASTED)
+    assert all("{output}" in text for text in wording.REPAIRS["fix_pasted"])
 
 
 def test_the_same_seed_gives_the_same(
