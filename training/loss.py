@@ -75,7 +75,12 @@ class CrossEntropy:
 
     def __call__(self, hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         """hidden (B, T, C), head (V, C), in nats per weight."""
+        hidden, targets, weights = hidden.flatten(0, 1), targets.flatten(), weights.flatten()
+        if self.piece is _piece:
+            # Positions that do not count need no logits; compiled code needs a constant shape.
+            counted = weights.nonzero()[:, 0]
+            hidden, targets, weights = hidden[counted], targets[counted], weights[counted]
         loss: Tensor = _CappedCrossEntropy.apply(  # type: ignore[no-untyped-call]
-            hidden.flatten(0, 1), head, targets.flatten(), weights.flatten(), self.cap, self.piece
+            hidden, head, targets, weights, self.cap, self.piece
         )
         return loss

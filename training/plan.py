@@ -16,7 +16,8 @@ from agentcli.model.config import ModelConfig
 from training.optim import Rates
 from training.tokenizer import VOCAB_SIZE
 
-CODE, TASKS = "code", "tasks"
+CODE, TASKS, OPENINGS = "code", "tasks", "openings"
+STREAMS = (CODE, TASKS, OPENINGS)
 
 
 @dataclass(frozen=True)
@@ -41,14 +42,18 @@ class Plan:
     last_rate: float
     eval_every: float  # seconds
     eval_batches: int
+    opening_length: int = 256  # tokens of a row of short documents
 
     @property
     def step_tokens(self) -> int:
         return self.batch_tokens * self.batches
 
     def rows(self, stream: str) -> int:
-        length = self.code_length if stream == CODE else self.task_length
-        return max(1, self.batch_tokens // length)
+        return max(1, self.batch_tokens // self.length(stream))
+
+    def length(self, stream: str) -> int:
+        lengths = {CODE: self.code_length, TASKS: self.task_length, OPENINGS: self.opening_length}
+        return lengths[stream]
 
     def phase(self, progress: float) -> Phase:
         return next((p for p in self.phases if progress < p.until), self.phases[-1])
@@ -64,7 +69,7 @@ def read_plan(path: Path) -> Plan:
     data: dict[str, Any] = tomllib.loads(path.read_text())
     model = ModelConfig.nanochat(vocab_size=VOCAB_SIZE, window_pattern="L", **data["model"])
     phases = tuple(
-        Phase(phase["until"], {CODE: phase[CODE], TASKS: phase[TASKS]}, phase["context"])
+        Phase(phase["until"], {s: phase.get(s, 0.0) for s in STREAMS}, phase["context"])
         for phase in data["phase"]
     )
     return Plan(model=model, rates=Rates(**data["rates"]), phases=phases, **data["run"])

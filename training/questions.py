@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import random
 import re
+from collections.abc import Iterator
 
 from training import beyond, wording
 from training.names import NEW_NAMES
@@ -26,7 +27,7 @@ def question(
     weights = [_KINDS[kind] for kind in kinds]
     kind = rng.choices(kinds, weights)[0]
     if kind is _which_fails and rng.random() < 0.75:
-        return _failing(project, rng, runner, held)
+        return failing(project, rng, runner, held)
     kind(talk, project, rng, held)
     if rng.random() < 0.12:
         rng.choices(kinds, weights)[0](talk, project, rng, held)
@@ -154,32 +155,59 @@ def _constant(talk: Conversation, project: Project, rng: random.Random, held: bo
 
 
 def _default(talk: Conversation, project: Project, rng: random.Random, held: bool) -> None:
-    found = []
-    for path in project.sources:
-        for node in ast.walk(ast.parse(project.files[path])):
-            if isinstance(node, ast.FunctionDef) and node.args.defaults and node.name != "__init__":
-                arguments = node.args.args[-len(node.args.defaults) :]
-                for argument, default in zip(arguments, node.args.defaults, strict=True):
-                    value = ast.get_source_segment(project.files[path], default) or ""
-                    found.append((node.name, argument.arg, value, path, node.lineno))
+    found = [
+        (owner, function, argument, value, path)
+        for path in project.sources
+        for owner, function, argument, value in _defaults(project.files[path])
+    ]
     if not found:
         raise Unusable("no defaults")
-    f, name, value, path, line = rng.choice(found)
-    _ask(talk, rng, QUESTIONS["default"], held, name=name, f=f)
-    result = talk.call("grep", pattern=f"def {f}")
-    if "\n" in result or f"{name}" not in result.split(":", 2)[2]:
+    owner, function, name, value, path = rng.choice(found)
+    if owner:  # of a constructor: all constructors have the same name, so look for the parameter
+        _ask(talk, rng, QUESTIONS["default_new"], held, name=name, f=owner)
+        result = talk.call("grep", pattern=f"def __init__.*{name}")
+    else:
+        _ask(talk, rng, QUESTIONS["default"], held, name=name, f=function)
+        result = talk.call("grep", pattern=f"def {function}")
+    line = result.split(":", 2)[1]
+    if "\n" in result or name not in result.split(":", 2)[2]:
         raise Unusable("not in one line")
     talk.say(
         rng.choice(
             [
-                f"The default of `{name}` in `{f}` is `{value}` ({path}, line {line}).",
+                f"The default of `{name}` in `{owner or function}` is `{value}` ({path}, line "
+                f"{line}).",
                 f"`{value}` ({path}, line {line}).",
             ]
         )
     )
 
 
+def _defaults(source: str) -> Iterator[tuple[str, str, str, str]]:
+    """Yield (class if it is a constructor, function, parameter, default)."""
+    tree = ast.parse(source)
+    owners = {
+        id(node): owner.name
+        for owner in ast.walk(tree)
+        if isinstance(owner, ast.ClassDef)
+        for node in owner.body
+    }
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.FunctionDef) or not node.args.defaults:
+            continue
+        new = node.name == "__init__"
+        if new and id(node) not in owners:
+            continue
+        arguments = node.args.args[-len(node.args.defaults) :]
+        for argument, default in zip(arguments, node.args.defaults, strict=True):
+            value = ast.get_source_segment(source, default) or ""
+            yield owners[id(node)] if new else "", node.name, argument.arg, value
+
+
 def _count_tests(talk: Conversation, project: Project, rng: random.Random, held: bool) -> None:
+    if rng.random() < 0.3:
+        _count_tests_of(talk, project, rng, held)
+        return
     _ask(talk, rng, QUESTIONS["count_tests"], held)
     talk.call("run_tests")
     count = project.baseline.passed
@@ -196,7 +224,15 @@ def _count_tests(talk: Conversation, project: Project, rng: random.Random, held:
     )
 
 
-def _failing(project: Project, rng: random.Random, runner: QuickTests, held: bool) -> Conversation:
+def _count_tests_of(talk: Conversation, project: Project, rng: random.Random, held: bool) -> None:
+    path = rng.choice(project.tests)
+    _ask(talk, rng, QUESTIONS["count_tests_file"], held, path=path)
+    talk.call("run_tests", path=path)
+    count = talk.workspace.test_run(path).passed
+    talk.say(rng.choice([f"{path} has {plural(count, 'test')}.", f"{plural(count, 'test')}."]))
+
+
+def failing(project: Project, rng: random.Random, runner: QuickTests, held: bool) -> Conversation:
     """Which test fails, or how many tests, of a project with a fault; sometimes then repaired."""
     case = break_project(project, rng, runner)
     space = Workspace(case.files, runner)
@@ -346,8 +382,8 @@ _KINDS = {
     _where: 3.0,
     _absent: 0.8,
     _constant: 2.5,
-    _default: 1.0,
-    _count_tests: 1.5,
+    _default: 1.6,
+    _count_tests: 2.0,
     _which_fails: 3.0,
     _nothing_to_fix: 0.7,
     _functions: 1.2,

@@ -34,8 +34,15 @@ class Sum:
 def arithmetic(rng: random.Random, held: bool = False) -> Conversation:
     """Make a conversation about a calculation or a count."""
     talk = Conversation(Workspace({}))
-    if rng.random() < 0.35:
+    draw = rng.random()
+    if draw < 0.26:
         count_letters(talk, rng, held)
+        return talk
+    if draw < 0.34:
+        word_length(talk, rng, held)
+        return talk
+    if draw < 0.5:
+        story(talk, rng, held)
         return talk
     while True:
         sum_ = rng.choice(_MAKERS)(rng)
@@ -223,6 +230,28 @@ def count_letters(talk: Conversation, rng: random.Random, held: bool = False) ->
     count = calculate(f"'{word}'.count('{letter}')")
     talk.compute(f"'{word}'.count('{letter}')", count)
     talk.say(f'The letter "{letter}" occurs {count} time{"" if count == "1" else "s"} in "{word}".')
+
+
+def word_length(talk: Conversation, rng: random.Random, held: bool = False) -> None:
+    """Ask how many letters a word has."""
+    word = _word(rng)
+    talk.user(
+        wording.spoken(rng, wording.phrase(rng, TALK["word_length"], held, w=word), exact=[word])
+    )
+    length = calculate(f"len('{word}')")
+    talk.compute(f"len('{word}')", length)
+    talk.say(rng.choice([length, f'"{word}" has {length} letters.']))
+
+
+def story(talk: Conversation, rng: random.Random, held: bool = False) -> None:
+    """Ask a word problem of one calculation, which the phrase gives after the last ``=``."""
+    a, c = rng.randint(3, rng.choice([12, 99, 99, 999])), rng.randint(2, 12)
+    fields = {"a": a, "b": rng.randint(2, a), "c": c, "p": a * c}
+    text, _, expression = wording.phrase(rng, TALK["stories"], held, **fields).rpartition(" = ")
+    talk.user(wording.spoken(rng, text))
+    value = calculate(expression)
+    talk.compute(expression, value)
+    talk.say(rng.choice([value, f"That is {value}.", f"The result is {value}."]))
 
 
 def _word(rng: random.Random) -> str:

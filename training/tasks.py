@@ -40,6 +40,7 @@ from training.trajectories import Conversation, Unusable
 DATA = Path(__file__).parent / "data"
 SHARD_TOKENS = 2_000_000
 SILENCE_S = 40.0
+DECLINED = 20  # tokens of a refusal, up to what cannot be done; the rest is always the same
 MINED_FIRST = 250  # functions that a worker looks for eagerly
 MINED_FILES = 24  # files that are searched at a time
 # Documents of each kind; tokens differ.
@@ -55,19 +56,24 @@ MIXES = {
         "decline": 0.03,
         "small_talk": 0.015,
     },
-    # What people say and the model's first turn, with some whole documents so that the rest is
-    # not forgotten.
-    "wordings": {
-        "repair_opening": 0.35,
-        "question_opening": 0.26,
-        "rename_opening": 0.05,
-        "decline": 0.19,
-        "arithmetic": 0.09,
-        "small_talk": 0.03,
-        "question": 0.015,
-        "rename": 0.004,
-        "repair_seed": 0.006,
-        "repair_code": 0.005,
+    # What people say and the model's first turn: where a misread request goes wrong.
+    "openings": {
+        "repair_opening": 0.25,
+        "question_opening": 0.30,
+        "rename_opening": 0.07,
+        "decline_opening": 0.20,
+        "arithmetic": 0.16,
+        "small_talk": 0.02,
+    },
+    # Whole documents beside them, so that the rest is not forgotten.
+    "whole": {
+        "question": 0.32,
+        "failing": 0.30,
+        "decline": 0.10,
+        "rename": 0.08,
+        "repair_seed": 0.10,
+        "repair_code": 0.08,
+        "two_faults": 0.02,
     },
 }
 KINDS = list(dict.fromkeys(kind for mix in MIXES.values() for kind in mix))
@@ -109,6 +115,7 @@ class Worker:
         self.makers: dict[str, Callable[[], Conversation]] = {
             "repair_seed": lambda: repairs.one_fault(self.seed(), *self.tools()),
             "repair_code": lambda: repairs.one_fault(self.code(), *self.tools()),
+            "failing": lambda: questions.failing(self.either(), *self.tools()),
             "repair_opening": lambda: repairs.one_fault(self.either(), *self.tools()).opening(),
             "question_opening": lambda: questions.question(self.either(), *self.tools()).opening(),
             "rename_opening": lambda: repairs.rename(self.either(), *self.tools()).opening(),
@@ -117,7 +124,8 @@ class Worker:
             "rename": lambda: repairs.rename(self.either(), *self.tools()),
             "question": lambda: questions.question(self.either(), *self.tools()),
             "arithmetic": lambda: sums.arithmetic(self.rng, self.sources.held),
-            "decline": lambda: questions.decline(self.rng, self.either(), self.sources.held),
+            "decline": self.decline,
+            "decline_opening": lambda: self.decline().opening(DECLINED),
             "small_talk": lambda: questions.small_talk(self.rng, self.sources.held),
         }
 
@@ -131,6 +139,9 @@ class Worker:
         except Exception:
             # Faulty code of others can fail in any way; make another draw.
             return None
+
+    def decline(self) -> Conversation:
+        return questions.decline(self.rng, self.either(), self.sources.held)
 
     def seed(self) -> Project:
         return self._pool(self.varied, self._new_seed, keep=24, uses=6)

@@ -4,10 +4,11 @@
         --seconds 560 --from 0 --to 0.5 --export DIR        # first sitting
     python -m training.train ... --from 0.5 --to 1 --resume # second sitting
 
-``--data`` holds ``code.npy`` and ``held.npy`` (pack.py) and, if there are any, the folders
-``tasks`` and ``tasks-held`` of shards (shards.py); new shards may appear in ``tasks`` while it
-runs. ``--run`` gets ``log.jsonl`` and the checkpoint. A sitting is bounded by ``--seconds`` of
-wall-clock time, including compilation, evaluation and export, or by ``--steps``.
+``--data`` holds ``code.npy`` and ``held.npy`` (pack.py) and, if there are any, folders of shards
+(shards.py): ``tasks``, ``openings`` (short documents, in shorter rows) and the same names with
+``-held``; new shards may appear while it runs. ``--run`` gets ``log.jsonl`` and the checkpoint. A
+sitting is bounded by ``--seconds`` of wall-clock time, including compilation, evaluation and
+export, or by ``--steps``.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ from agentcli.model.gpt import GPT
 from agentcli.model.pack import can_pack
 from training.loss import CrossEntropy
 from training.optim import Optimiser
-from training.plan import CODE, TASKS, Plan, read_plan
+from training.plan import CODE, OPENINGS, STREAMS, TASKS, Plan, read_plan
 from training.shards import list_shards
 from training.streams import Batch, CodeStream, Loader, Mixture, Stream, TaskStream
-from training.weights import export, load_checkpoint, load_export, save_checkpoint
+from training.weights import blend, export, load_checkpoint, load_export, save_checkpoint
 
 LOG_EVERY = 20  # steps
 AHEAD = 3  # steps prepared in advance
@@ -73,7 +74,7 @@ class Trainer:
         if compiled:
             self.hidden = torch.compile(self.model.hidden, dynamic=False)
         self.steps = 0
-        self.mixture = Mixture(self._streams(), {s: plan.rows(s) for s in (CODE, TASKS)})
+        self.mixture = Mixture(self._streams(), {s: plan.rows(s) for s in STREAMS})
         self.held = self._held_batches()
         run.mkdir(parents=True, exist_ok=True)
         self.log_file = (run / "log.jsonl").open("a")
@@ -86,22 +87,26 @@ class Trainer:
         if (self.data / "code.npy").exists():
             tokens = np.load(self.data / "code.npy", mmap_mode="r")
             streams[CODE] = CodeStream(tokens, plan.code_length, plan.seed)
-        if list_shards(self.data / "tasks"):
-            streams[TASKS] = self._tasks(self.data / "tasks", context=0.0)
+        streams |= self._tasks("")
         if not streams:
-            raise FileNotFoundError(f"{self.data}: neither code.npy nor tasks/*.npz")
+            raise FileNotFoundError(f"{self.data}: neither code.npy nor shards of tasks")
         return streams
 
-    def _tasks(self, folder: Path, context: float) -> TaskStream:
-        return TaskStream(folder, self.plan.task_length, self.plan.seed, context)
+    def _tasks(self, suffix: str) -> dict[str, Stream]:
+        """The streams of the folders of shards that exist: ``tasks``, ``openings``."""
+        plan = self.plan
+        return {
+            name: TaskStream(folder, plan.length(name), plan.seed, context=0.0)
+            for name in (TASKS, OPENINGS)
+            if list_shards(folder := self.data / f"{name}{suffix}")
+        }
 
     def _held_batches(self) -> dict[str, list[Batch]]:
         """The same held-out batches at every evaluation."""
         streams: dict[str, Stream] = {}
         if (self.data / "held.npy").exists():
             streams[CODE] = CodeStream(np.load(self.data / "held.npy"), self.plan.code_length, 0)
-        if list_shards(self.data / "tasks-held"):
-            streams[TASKS] = self._tasks(self.data / "tasks-held", context=0.0)
+        streams |= self._tasks("-held")
         count = self.plan.eval_batches
         return {
             name: [stream.next_batch(self.plan.rows(name)) for _ in range(count)]
@@ -253,6 +258,7 @@ def main() -> None:
     parser.add_argument("--least-speed", type=float, default=0.0, help="tokens/s, else give up")
     parser.add_argument("--resume", action="store_true", help="from --run")
     parser.add_argument("--weights", type=Path, help="start from an export")
+    parser.add_argument("--share", type=float, default=1.0, help="of new weights in the export")
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--float32", action="store_true")
     args = parser.parse_args()
@@ -271,6 +277,8 @@ def main() -> None:
         trainer.start_from(args.weights)
     trainer.train(Sitting(args.start, args.end, args.seconds, args.steps, args.least_speed))
     if args.export:
+        if args.weights and args.share < 1:
+            blend(trainer.model, args.weights, args.share)
         size = export(trainer.model, args.export, {"steps": trainer.steps, "progress": args.end})
         print(f"exported {size / 1e6:.1f} MB")
 

@@ -119,6 +119,7 @@ class Conversation:
     messages: list[Message] = field(default_factory=list)
     silent: set[int] = field(default_factory=set)
     calls: int = 0
+    learnt: int | None = None  # the document ends after so many learnt tokens
 
     def user(self, text: str) -> None:
         self.messages.append(user(text))
@@ -158,9 +159,9 @@ class Conversation:
         call = ToolCall(f"call_{self.calls}", DECLINE_TOOL, arguments_text(reason=reason))
         self.messages.append(assistant("", call))
 
-    def opening(self) -> Conversation:
-        """Only the user's first message and the model's first turn."""
-        return replace(self, messages=self.messages[:2])
+    def opening(self, learnt: int | None = None) -> Conversation:
+        """The user's first message and the model's first turn, or its first ``learnt`` tokens."""
+        return replace(self, messages=self.messages[:2], learnt=learnt)
 
     def tokens(self, form: NanochatFormat) -> tuple[list[int], list[int]]:
         """Render to (token ids, mask).
@@ -171,4 +172,6 @@ class Conversation:
         rendered = form.render(self.messages, silent=self.silent)
         if len(rendered.tokens) > MAX_TOKENS:
             raise Unusable("too long")
-        return rendered.tokens, rendered.mask
+        ends = [i for i, learnt in enumerate(rendered.mask, 1) if learnt]
+        end = len(rendered.tokens) if self.learnt is None else ends[: self.learnt][-1]
+        return rendered.tokens[:end], rendered.mask[:end]

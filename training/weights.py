@@ -55,6 +55,18 @@ def quantised(weight: Tensor) -> tuple[Tensor, Tensor]:
     return values, scale[:, 0]
 
 
+def blend(model: GPT, folder: Path, share: float) -> None:
+    """Give the model ``share`` of its own weights and the rest of those of an export.
+
+    Forgets less of what tuning does not show (Wortsman et al. 2021, arXiv:2109.01903).
+    """
+    _, before = load_export(folder)
+    tuned = model.state_dict()
+    model.load_state_dict(
+        {name: torch.lerp(before[name].to(tuned[name]), tuned[name], share) for name in tuned}
+    )
+
+
 def export(model: GPT, folder: Path, about: dict[str, Any]) -> int:
     """Write the int8 export; return its size in bytes."""
     folder.mkdir(parents=True, exist_ok=True)

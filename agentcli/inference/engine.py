@@ -321,7 +321,7 @@ class Generation(Iterator[Column]):
     def _sample(self, logits: Tensor, numbers: list[int], draws: list[float]) -> list[int]:
         """Sample a token for each of the rows ``numbers`` from logits (n, V)."""
         raw = logits
-        if self.sampling.needs_history or self.sampling.logit_bias:
+        if self.sampling.adjusts:
             logits = adjust(logits, self.sampling, [self.rows[n].tokens for n in numbers])
         if self._constraints:
             logits = self._masked(logits, numbers)

@@ -7,7 +7,7 @@ one in [0, 1) per row and step, so that a row's tokens depend on the seed but no
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -31,6 +31,8 @@ class Sampling:
         repetition_penalty: Divides the positive and multiplies the negative logits of tokens that
             have occurred (CTRL, arXiv:1909.05858).
         logit_bias: Added to the logits, by token.
+        sequence_bias: Pairs (tokens, bias): added to the logit of the last token where the others
+            precede it, as in ``generation_config.json``.
         logprobs: Return the log probabilities of this many likeliest tokens with each token.
         seed: Seeds the random numbers.
 
@@ -44,6 +46,7 @@ class Sampling:
     min_p: float = 0.0
     repetition_penalty: float = 1.0
     logit_bias: Mapping[int, float] = field(default_factory=dict)
+    sequence_bias: Sequence[tuple[Sequence[int], float]] = ()
     logprobs: int | None = None
     seed: int = 42
 
@@ -66,8 +69,9 @@ class Sampling:
         return self.temperature == 0
 
     @property
-    def needs_history(self) -> bool:
-        return self.repetition_penalty != 1
+    def adjusts(self) -> bool:
+        """Whether ``adjust`` does anything."""
+        return bool(self.repetition_penalty != 1 or self.logit_bias or self.sequence_bias)
 
 
 GREEDY = Sampling(temperature=0.0)
@@ -96,11 +100,13 @@ def choose(logits: Tensor, sampling: Sampling, draws: Sequence[float]) -> list[i
 
 
 def adjust(logits: Tensor, sampling: Sampling, history: Sequence[Sequence[int]]) -> Tensor:
-    """Apply the repetition penalty, then the logit bias; ``history`` has each row's tokens."""
-    if sampling.needs_history:
+    """Apply the repetition penalty, then the biases; ``history`` has each row's tokens."""
+    if sampling.repetition_penalty != 1:
         logits = repetition_penalty(logits, history, sampling.repetition_penalty)
     if sampling.logit_bias:
         logits = logit_bias(logits, sampling.logit_bias)
+    for tokens, bias in sampling.sequence_bias:
+        logits = sequence_bias(logits, history, tokens, bias)
     return logits
 
 
@@ -119,14 +125,38 @@ def logit_bias(logits: Tensor, bias: Mapping[int, float]) -> Tensor:
     Raises:
         ModelError: a token is outside the vocabulary.
     """
-    vocab = logits.shape[-1]
-    if outside := [token for token in bias if not 0 <= token < vocab]:
-        raise ModelError(f"logit bias for token {outside[0]}, the vocabulary has {vocab}")
+    _check_bias(logits, bias)
     logits = logits.clone()
     index = torch.tensor(list(bias), dtype=torch.long, device=logits.device)
     values = torch.tensor(list(bias.values()), dtype=logits.dtype, device=logits.device)
     logits[:, index] += values
     return logits
+
+
+def sequence_bias(
+    logits: Tensor, history: Sequence[Sequence[int]], tokens: Sequence[int], bias: float
+) -> Tensor:
+    """Add a bias to the logit of the last of ``tokens`` in rows whose history ends with the others.
+
+    Raises:
+        ModelError: the last token is outside the vocabulary.
+    """
+    *before, last = tokens
+    _check_bias(logits, [last])
+    rows = [
+        at for at, past in enumerate(history) if list(past[len(past) - len(before) :]) == before
+    ]
+    if not rows:
+        return logits
+    logits = logits.clone()
+    logits[rows, last] += bias
+    return logits
+
+
+def _check_bias(logits: Tensor, tokens: Iterable[int]) -> None:
+    vocab = logits.shape[-1]
+    if outside := [token for token in tokens if not 0 <= token < vocab]:
+        raise ModelError(f"logit bias for token {outside[0]}, the vocabulary has {vocab}")
 
 
 def keep_top_k(logits: Tensor, k: int) -> Tensor:

@@ -76,15 +76,14 @@ def connect(path: Path | None, settings: Settings) -> LocalClient:
 def sampling_of(generation: Mapping[str, Any]) -> dict[str, Any]:
     """Return the sampling settings of a generation_config.json.
 
-    Decoding is greedy unless it says ``do_sample``. Of ``sequence_bias``, single tokens are used.
+    Decoding is greedy unless it says ``do_sample``.
     """
     settings: dict[str, Any] = {}
     if generation.get("do_sample"):
         given = {name: generation[name] for name in _SAMPLING if generation.get(name) is not None}
         settings = {"temperature": 1.0, **given}
-    biased = generation.get("sequence_bias") or ()
-    if bias := [(tokens[0], by) for tokens, by in biased if len(tokens) == 1]:
-        settings["logit_bias"] = bias
+    if biases := [(tokens, by) for tokens, by in generation.get("sequence_bias") or () if tokens]:
+        settings["sequence_bias"] = biases
     return settings
 
 

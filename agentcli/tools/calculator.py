@@ -26,7 +26,7 @@ _UNARY: Mapping[type[ast.unaryop], Callable[[Any], Any]] = {
 
 
 def calculate(expression: str) -> str:
-    """Evaluate numbers with + - * / and brackets, or ``"text".count("t")``.
+    """Evaluate numbers with + - * / and brackets, ``"text".count("t")`` or ``len("text")``.
 
     Raises:
         ToolInputError: the expression is anything else, or divides by zero.
@@ -67,6 +67,10 @@ def _count(node: ast.Call) -> int:
             keywords=[],
         ):
             return text.count(wanted)
+        case ast.Call(
+            func=ast.Name(id="len"), args=[ast.Constant(value=str() as text)], keywords=[]
+        ):
+            return len(text)
     raise ValueError("unknown call")
 
 
@@ -74,7 +78,8 @@ async def calculator(context: ToolContext, expression: str) -> str:
     """Work out an expression.
 
     Args:
-        expression: Numbers with + - * / and brackets, or a count such as "banana".count("a").
+        expression: Numbers with + - * / and brackets, a count such as "banana".count("a") or a
+            length such as len("banana").
     """
     return calculate(expression)
 

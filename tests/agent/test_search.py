@@ -158,21 +158,21 @@ async def test_of_those_that_pass_the_one_that_changes_least_is_kept(
     more = edit("return max(a, b)", "return a if a < b else b")
     longer = edit("return max(a, b)", "return (a if (a <= b) else b) + 0")
     wrong = edit("return max(a, b)", "return b")
-    result, log, _ = await work([RUN, more, RUN, "Fixed."], [longer, wrong, RIGHT, ALSO])
+    result, log, _ = await work([RUN, more, RUN, "Fixed."], [wrong, longer, RIGHT, ALSO])
     assert result.state.stop is StopReason.FINAL
     assert "return min(a, b)" in (tmp_path / "calc.py").read_text()
     # Larger edits are not tried, and nothing is tried once a single token was exchanged.
-    assert tried(log) == [0, 1, 0]
+    assert tried(log) == [1, 0, 0]
 
 
 async def test_what_passed_is_kept_where_nothing_smaller_passes(work: Work, tmp_path: Path) -> None:
     (tmp_path / "calc.py").write_text(FILES["calc.py"].replace("return min", "return  max"))
     more = edit("return max(a, b)", "return a if a < b else b")
-    wrong = [edit("return max(a, b)", f"return {n}") for n in range(2, LOOK_ON + 2)]
+    wrong = [edit("return max(a, b)", f"return {n}") for n in range(2, LOOK_ON + 3)]
     result, log, _ = await work([RUN, more, RUN, "Fixed."], [*wrong, RIGHT])
     assert result.state.stop is StopReason.FINAL
     assert "return a if a < b else b" in (tmp_path / "calc.py").read_text()
-    assert len(tried(log)) == 1 + LOOK_ON  # then the search ends
+    assert len(tried(log)) == 2 + LOOK_ON  # then the search ends
 
 
 async def test_a_renaming_is_not_searched_for_between_its_edits(work: Work, tmp_path: Path) -> None:

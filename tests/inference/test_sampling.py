@@ -101,6 +101,16 @@ def test_repetition_penalty_and_bias() -> None:
         adjust(values, Sampling(logit_bias={3: 1.0}), [[], []])
 
 
+def test_a_sequence_bias_counts_only_after_its_first_tokens() -> None:
+    values = torch.zeros(4, 3)
+    sampling = Sampling(sequence_bias=[([7, 8, 2], 1.5), ([0], -1.0)])
+    out = adjust(values, sampling, [[7, 8], [9, 7, 8], [7, 8, 9], [8]])
+    assert out.tolist() == [[-1, 0, 1.5], [-1, 0, 1.5], [-1, 0, 0], [-1, 0, 0]]
+    assert not values.any()  # the input is unchanged
+    with pytest.raises(ModelError, match="bias for token 3"):
+        adjust(values, Sampling(sequence_bias=[([7, 3], 1.0)]), [[], [], [], []])
+
+
 def test_impossible_logits_are_an_error() -> None:
     for value in (-math.inf, math.nan):
         for sampling in (GREEDY, Sampling(), Sampling(top_k=2)):

@@ -101,7 +101,8 @@ async def test_a_sequence_bias_of_the_generation_config_changes_greedy_answers(
 
 async def test_sampling_of_a_generation_config() -> None:
     given = {"do_sample": True, "top_k": 20, "sequence_bias": [[[5], -0.5], [[5, 6], 9.0]]}
-    assert sampling_of(given) == {"temperature": 1.0, "top_k": 20, "logit_bias": [(5, -0.5)]}
+    biases = [([5], -0.5), ([5, 6], 9.0)]
+    assert sampling_of(given) == {"temperature": 1.0, "top_k": 20, "sequence_bias": biases}
     assert sampling_of({"temperature": 0.7}) == {}  # greedy without do_sample
 
 

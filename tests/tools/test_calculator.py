@@ -19,6 +19,7 @@ from agentcli.tools.calculator import calculate
         ("15*80/100", "12.0"),
         (" 1.5 - .5 ", "1.0"),
         ("'banana'.count('a')", "3"),
+        ("len('banana')", "6"),
         ('"a.b".count(".")', "1"),
     ],
 )
@@ -42,6 +43,7 @@ def test_what_it_can(expression: str, value: str) -> None:
         "__import__('os').system('true')",
         "'a'.upper()",
         "'a'.count('a', 0)",
+        "len(3)",
         "'{}'.format(1)",
         "[1, 2]",
         "x",

@@ -89,6 +89,8 @@ def test_an_opening_ends_with_the_models_first_turn(
         whole_tokens, whole_mask = whole.tokens(FORM)
         assert tokens == whole_tokens[: len(tokens)] and mask == whole_mask[: len(mask)]
         assert mask[-1] == 1  # the end of the turn is learnt too
+        cut, cut_mask = whole.opening(learnt=4).tokens(FORM)
+        assert cut == tokens[: len(cut)] and sum(cut_mask) == 4 and cut_mask[-1] == 1
 
 
 def test_every_mix_is_of_documents_that_can_be_made(tmp_path: Path) -> None:

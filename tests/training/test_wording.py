@@ -11,7 +11,7 @@ from training import wording
 from training.sums import arithmetic
 
 LISTS = {**wording.QUESTIONS, **wording.TALK}
-LEFT_OVER = re.compile(r"[\[\]|<>]|  |\{(?!(?:f|kind|name|path|n|e|d|c|w)\})")
+LEFT_OVER = re.compile(r"[\[\]|<>]|  |\{(?!(?:f|kind|name|path|n|e|d|a|b|c|p|w)\})")
 
 
 def drawn(name: str, held: bool, count: int = 150) -> set[str]:
