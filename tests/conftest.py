@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,6 +14,11 @@ from hypothesis import HealthCheck, settings
 from agentcli.sandbox.process import Supervisor
 from tests.running import Cli, share_kernels
 from tests.server import Script, ScriptedServer
+
+# A shell starts background commands with SIGINT ignored, and their processes inherit that; tests
+# send it to processes that have to end by it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Serve = Callable[..., ScriptedServer]
 

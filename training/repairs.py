@@ -75,15 +75,6 @@ def one_fault(
     return talk
 
 
-def opening(
-    project: Project, rng: random.Random, runner: QuickTests, held: bool = False
-) -> Conversation:
-    """What the user says who wants a repair, and the model's first turn."""
-    talk = one_fault(project, rng, runner, held)
-    del talk.messages[2:]
-    return talk
-
-
 def two_faults(
     project: Project, rng: random.Random, runner: QuickTests, held: bool = False
 ) -> Conversation:
