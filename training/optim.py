@@ -38,7 +38,6 @@ class Rates:
     head: float = 0.008
     scalar: float = 0.5
     weight_decay: float = 0.1
-    muon: bool = True  # False: AdamW for the matrices too, whose rate is then that of AdamW
 
 
 def orthogonal(momentum: Tensor) -> Tensor:
@@ -90,7 +89,7 @@ class Optimiser:
         by_shape: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
         others: dict[str, list[nn.Parameter]] = defaultdict(list)
         for name, parameter in model.named_parameters():
-            if _kind(name) == "matrix" and rates.muon:
+            if parameter.ndim == 2 and name.startswith("transformer.h.") and "gate" not in name:
                 by_shape[parameter.shape].append(parameter)
             else:
                 others[_kind(name)].append(parameter)
@@ -102,7 +101,6 @@ class Optimiser:
             self._muon = torch.compile(_muon_step, dynamic=False)
         scale = (768 / width) ** 0.5
         settings: dict[str, dict[str, Any]] = {
-            "matrix": {"lr": rates.matrix, "betas": (0.9, 0.98)},
             "embedding": {"lr": rates.embedding * scale, "betas": (0.8, 0.95)},
             "head": {"lr": rates.head * scale, "betas": (0.8, 0.95)},
             "gate": {"lr": rates.matrix, "betas": (0.8, 0.95)},
@@ -169,8 +167,6 @@ def _kind(name: str) -> str:
         return "head"
     if "gate" in name:
         return "gate"
-    if name.startswith("transformer.h."):
-        return "matrix"
     return {"resid_lambdas": "resid", "x0_lambdas": "x0"}.get(name, "scalar")
 
 

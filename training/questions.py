@@ -169,15 +169,15 @@ def _default(talk: Conversation, project: Project, rng: random.Random, held: boo
     else:
         _ask(talk, rng, QUESTIONS["default"], held, name=name, f=function)
         result = talk.call("grep", pattern=f"def {function}")
-    line = result.split(":", 2)[1]
-    if "\n" in result or name not in result.split(":", 2)[2]:
+    row = re.fullmatch(r"[^:\n]+:(\d+): (.*)", result)
+    if row is None or name not in row[2]:
         raise Unusable("not in one line")
     talk.say(
         rng.choice(
             [
                 f"The default of `{name}` in `{owner or function}` is `{value}` ({path}, line "
-                f"{line}).",
-                f"`{value}` ({path}, line {line}).",
+                f"{row[1]}).",
+                f"`{value}` ({path}, line {row[1]}).",
             ]
         )
     )

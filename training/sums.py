@@ -56,7 +56,7 @@ def arithmetic(rng: random.Random, held: bool = False) -> Conversation:
     text = wording.phrase(rng, texts, held, e=sum_.shown, d=sum_.shown)
     talk.user(wording.spoken(rng, text, exact=[sum_.shown]))
     talk.compute(sum_.expression, value)
-    answers = [value, f"That is {value}.", f"The result is {value}."]
+    answers = _answers(value)
     if sum_.symbols:
         answers.append(f"{sum_.shown} = {value}")
     talk.say(rng.choice(answers))
@@ -238,8 +238,9 @@ def word_length(talk: Conversation, rng: random.Random, held: bool = False) -> N
     talk.user(
         wording.spoken(rng, wording.phrase(rng, TALK["word_length"], held, w=word), exact=[word])
     )
-    length = calculate(f"len('{word}')")
-    talk.compute(f"len('{word}')", length)
+    expression = f"len('{word}')"
+    length = calculate(expression)
+    talk.compute(expression, length)
     talk.say(rng.choice([length, f'"{word}" has {length} letters.']))
 
 
@@ -251,7 +252,11 @@ def story(talk: Conversation, rng: random.Random, held: bool = False) -> None:
     talk.user(wording.spoken(rng, text))
     value = calculate(expression)
     talk.compute(expression, value)
-    talk.say(rng.choice([value, f"That is {value}.", f"The result is {value}."]))
+    talk.say(rng.choice(_answers(value)))
+
+
+def _answers(value: str) -> list[str]:
+    return [value, f"That is {value}.", f"The result is {value}."]
 
 
 def _word(rng: random.Random) -> str:

@@ -216,14 +216,12 @@ class Search:
         # Different token sequences can make the same edit, so ask for more than can be tried.
         proposals = client.propose(replace(request, tools=edits), 4 * self._tries_left, places)
         async with aclosing(proposals) as others:  # type: ignore[type-var]
-            waiting = True
             async for proposal in others:
                 yield proposal
-                if waiting:
-                    yield first
-                    waiting = False
-            if waiting:
-                yield first
+                break
+            yield first
+            async for proposal in others:
+                yield proposal
 
     async def _try(self, on: Trial, step: int, call: ToolCall) -> int | None:
         """How many tests fail after the edit; None if that is not known."""

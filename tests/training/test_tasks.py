@@ -16,11 +16,12 @@ from training.compose import compose
 from training.denoise import denoise, excerpts
 from training.functions import record
 from training.projects import Project, checked, vary
+from training.quick_session import Run
 from training.quick_tests import QuickTests
 from training.seeds import load_seeds
 from training.tasks import KINDS, MIXES, Sources, Worker
 from training.tokenizer import load
-from training.trajectories import MAX_TOKENS, Conversation, Unusable
+from training.trajectories import MAX_TOKENS, Conversation, Unusable, Workspace
 
 FORM = NanochatFormat(load())
 
@@ -103,6 +104,14 @@ def test_questions(projects: list[Project], runner: QuickTests) -> None:
     rng = random.Random(2)
     for talk in made(lambda: questions.question(rng.choice(projects), rng, runner), 40):
         sound(talk)
+
+
+def test_a_default_that_grep_cannot_show_is_not_asked_for(runner: QuickTests) -> None:
+    code = "class A:\n    def __init__(\n        self, size=3\n    ):\n        self.size = size\n"
+    project = Project("p", {"a.py": code}, Run())
+    talk = Conversation(Workspace(project.files, runner))
+    with pytest.raises(Unusable, match="one line"):
+        questions._default(talk, project, random.Random(1), False)
 
 
 def test_without_a_repository(projects: list[Project]) -> None:
