@@ -73,7 +73,11 @@ def _where(talk: Conversation, project: Project, rng: random.Random, held: bool)
     exact = [row for row in result.split("\n") if re.search(rf"\b{name}\b", row)]
     if len(exact) != 1 or len(places) > 12:
         raise Unusable("several places")
-    path, number = exact[0].split(":")[:2]
+    path, number, line = exact[0].split(":", 2)
+    value = re.fullmatch(rf" {name} = ([^\s#][^#]{{,68}}?) *(#.*)?", line)
+    if kind == "constant" and value:
+        talk.say(_value_told(rng, name, value[1], path, number))
+        return
     talk.say(
         rng.choice(
             [
@@ -83,6 +87,17 @@ def _where(talk: Conversation, project: Project, rng: random.Random, held: bool)
                 f"{path}:{number}",
             ]
         )
+    )
+
+
+def _value_told(rng: random.Random, name: str, value: str, path: str, line: object) -> str:
+    """A constant's value and place; whichever was asked for, the answer has it."""
+    return rng.choice(
+        [
+            f"`{name}` is `{value}` ({path}, line {line}).",
+            f"{name} = {value}, in {path}, line {line}.",
+            f"`{value}`. It is set in {path}, line {line}.",
+        ]
     )
 
 
@@ -143,15 +158,7 @@ def _constant(talk: Conversation, project: Project, rng: random.Random, held: bo
     result = talk.call("grep", pattern=f"{name} =")
     if len(result.split("\n")) > 4:
         raise Unusable("several places")
-    talk.say(
-        rng.choice(
-            [
-                f"`{name}` is `{value}` ({path}, line {line}).",
-                f"{name} = {value}, in {path}, line {line}.",
-                f"`{value}`. It is set in {path}, line {line}.",
-            ]
-        )
-    )
+    talk.say(_value_told(rng, name, value, path, line))
 
 
 def _default(talk: Conversation, project: Project, rng: random.Random, held: bool) -> None:

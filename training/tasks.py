@@ -10,6 +10,7 @@ corpus (``training/data/code-*.xz``); missing sources are left out. Shards are n
 from __future__ import annotations
 
 import argparse
+import functools
 import gc
 import json
 import lzma
@@ -56,13 +57,17 @@ MIXES = {
         "decline": 0.03,
         "small_talk": 0.015,
     },
-    # What people say and the model's first turn: where a misread request goes wrong.
+    # What people say and the model's first turn or two: where a misread request goes wrong.
     "openings": {
-        "repair_opening": 0.25,
-        "question_opening": 0.30,
-        "rename_opening": 0.07,
-        "decline_opening": 0.20,
-        "arithmetic": 0.16,
+        "repair_opening": 0.15,
+        "repair_second": 0.10,
+        "question_opening": 0.12,
+        "question_second": 0.16,
+        "failing_second": 0.06,
+        "rename_opening": 0.03,
+        "rename_second": 0.04,
+        "decline_opening": 0.18,
+        "arithmetic": 0.14,
         "small_talk": 0.02,
     },
     # Whole documents beside them, so that the rest is not forgotten.
@@ -75,6 +80,16 @@ MIXES = {
         "repair_code": 0.08,
         "two_faults": 0.02,
     },
+}
+# What is cut short, and after how many turns of the model.
+BEGINNINGS: dict[str, tuple[Callable[..., Conversation], int]] = {
+    "repair_opening": (repairs.one_fault, 1),
+    "repair_second": (repairs.one_fault, 2),
+    "question_opening": (questions.question, 1),
+    "question_second": (questions.question, 2),
+    "failing_second": (questions.failing, 2),
+    "rename_opening": (repairs.rename, 1),
+    "rename_second": (repairs.rename, 2),
 }
 KINDS = list(dict.fromkeys(kind for mix in MIXES.values() for kind in mix))
 
@@ -116,18 +131,21 @@ class Worker:
             "repair_seed": lambda: repairs.one_fault(self.seed(), *self.tools()),
             "repair_code": lambda: repairs.one_fault(self.code(), *self.tools()),
             "failing": lambda: questions.failing(self.either(), *self.tools()),
-            "repair_opening": lambda: repairs.one_fault(self.either(), *self.tools()).opening(),
-            "question_opening": lambda: questions.question(self.either(), *self.tools()).opening(),
-            "rename_opening": lambda: repairs.rename(self.either(), *self.tools()).opening(),
             "denoise": lambda: denoise.denoise(*self.piece(), self.rng, self.sources.held),
             "two_faults": lambda: repairs.two_faults(self.either(), *self.tools()),
             "rename": lambda: repairs.rename(self.either(), *self.tools()),
             "question": lambda: questions.question(self.either(), *self.tools()),
             "arithmetic": lambda: sums.arithmetic(self.rng, self.sources.held),
             "decline": self.decline,
-            "decline_opening": lambda: self.decline().opening(DECLINED),
+            "decline_opening": lambda: self.decline().opening(learnt=DECLINED),
             "small_talk": lambda: questions.small_talk(self.rng, self.sources.held),
         }
+        for kind, (whole, turns) in BEGINNINGS.items():
+            self.makers[kind] = functools.partial(self.start, whole, turns)
+
+    def start(self, whole: Callable[..., Conversation], turns: int) -> Conversation:
+        """The beginning of a conversation, up to the model's turn number ``turns``."""
+        return whole(self.either(), *self.tools()).opening(turns)
 
     def tools(self) -> tuple[random.Random, QuickTests, bool]:
         return self.rng, self.runner, self.sources.held

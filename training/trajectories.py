@@ -159,9 +159,10 @@ class Conversation:
         call = ToolCall(f"call_{self.calls}", DECLINE_TOOL, arguments_text(reason=reason))
         self.messages.append(assistant("", call))
 
-    def opening(self, learnt: int | None = None) -> Conversation:
-        """The user's first message and the model's first turn, or its first ``learnt`` tokens."""
-        return replace(self, messages=self.messages[:2], learnt=learnt)
+    def opening(self, turns: int = 1, learnt: int | None = None) -> Conversation:
+        """The conversation up to the model's turn number ``turns``, or its ``learnt``-th token."""
+        said = [i for i, message in enumerate(self.messages, 1) if message.role == "assistant"]
+        return replace(self, messages=self.messages[: said[:turns][-1]], learnt=learnt)
 
     def tokens(self, form: NanochatFormat) -> tuple[list[int], list[int]]:
         """Render to (token ids, mask).

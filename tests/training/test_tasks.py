@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -79,18 +80,20 @@ def test_changes_end_with_passing_tests(
         assert names[-1] == "run_tests" and "search_replace" in names
 
 
-def test_an_opening_ends_with_the_models_first_turn(
-    projects: list[Project], runner: QuickTests
+@pytest.mark.parametrize("turns", [1, 2])
+def test_an_opening_ends_with_a_turn_of_the_model(
+    projects: list[Project], runner: QuickTests, turns: int
 ) -> None:
     rng = random.Random(3)
     for whole in made(lambda: questions.question(rng.choice(projects), rng, runner)):
-        opening = whole.opening()
-        assert [message.role for message in opening.messages] == [Role.USER, Role.ASSISTANT]
+        opening = whole.opening(turns)
+        said = [Role.USER, Role.ASSISTANT, Role.TOOL, Role.ASSISTANT][: 2 * turns]
+        assert [message.role for message in opening.messages] == said
         tokens, mask = opening.tokens(FORM)
         whole_tokens, whole_mask = whole.tokens(FORM)
         assert tokens == whole_tokens[: len(tokens)] and mask == whole_mask[: len(mask)]
         assert mask[-1] == 1  # the end of the turn is learnt too
-        cut, cut_mask = whole.opening(learnt=4).tokens(FORM)
+        cut, cut_mask = whole.opening(turns, learnt=4).tokens(FORM)
         assert cut == tokens[: len(cut)] and sum(cut_mask) == 4 and cut_mask[-1] == 1
 
 
@@ -112,6 +115,17 @@ def test_a_default_that_grep_cannot_show_is_not_asked_for(runner: QuickTests) ->
     talk = Conversation(Workspace(project.files, runner))
     with pytest.raises(Unusable, match="one line"):
         questions._default(talk, project, random.Random(1), False)
+
+
+@pytest.mark.parametrize("ask", [questions._where, questions._constant])
+def test_an_answer_about_a_constant_has_its_value_and_its_place(
+    runner: QuickTests, ask: Callable[..., None]
+) -> None:
+    project = Project("p", {"a.py": "\nLIMIT = 30  # seconds\n"}, Run())
+    talk = Conversation(Workspace(project.files, runner))
+    ask(talk, project, random.Random(1), False)
+    answer = talk.messages[-1].text
+    assert "30" in answer and "seconds" not in answer and "a.py, line 2" in answer
 
 
 def test_without_a_repository(projects: list[Project]) -> None:
