@@ -125,7 +125,8 @@ class Search:
         """
         best: _Kept | None = None
         fewest = on.failed or 0  # failing tests to undercut
-        tried: set[str] = set()
+        seen: set[str] = set()
+        tried = 0
         after = 0  # candidates considered since one has passed
         spent = first.usage
         async with aclosing(self._candidates(client, request, first, on.places)) as candidates:
@@ -133,9 +134,9 @@ class Search:
                 if candidate is not first:
                     spent += candidate.usage
                 call = self._edits.of(candidate)
-                if call is None or call.arguments in tried or self._edits.is_guarded(call):
+                if call is None or call.arguments in seen or self._edits.is_guarded(call):
                     continue
-                if self._tries_left <= 0 or (best is not None and len(tried) >= PATIENCE):
+                if self._tries_left <= 0 or (best is not None and tried >= PATIENCE):
                     break
                 size = self._edits.size(call)
                 if best is not None and not best.left:
@@ -144,13 +145,17 @@ class Search:
                         break
                     if size >= best.size:
                         continue
-                tried.add(call.arguments)
-                left = await self._try(on, step, call)
+                seen.add(call.arguments)
+                try:
+                    left = await self._try(on, step, call)
+                except NoTryError:
+                    continue
+                tried += 1
                 if left is not None and (left == 0 or left < fewest):
                     best, fewest = _Kept(left, size, candidate), left
                 if best is not None and not best.left and best.size <= SMALLEST:
                     break
-        return best, len(tried), spent
+        return best, tried, spent
 
     async def _prepare_trial(self, state: AgentState, check: ToolCall, failed: int) -> None:
         """Start to open the trial that an edit will need, while the model still reads."""
@@ -213,8 +218,8 @@ class Search:
             for tool in request.tools
             if (spec := self.tools.spec(tool.name)) and spec.kind is ToolKind.EDIT
         )
-        # Different token sequences can make the same edit, so ask for more than can be tried.
-        proposals = client.propose(replace(request, tools=edits), 4 * self._tries_left, places)
+        # Many proposals are not worth a try, so ask for more than can be tried.
+        proposals = client.propose(replace(request, tools=edits), 8 * self._tries_left, places)
         async with aclosing(proposals) as others:  # type: ignore[type-var]
             async for proposal in others:
                 yield proposal
@@ -224,12 +229,9 @@ class Search:
                 yield proposal
 
     async def _try(self, on: Trial, step: int, call: ToolCall) -> int | None:
-        """How many tests fail after the edit; None if that is not known."""
+        """How many tests fail after the edit; None if that is not known. See ``Trial.left``."""
         started = time.monotonic()
-        try:
-            left = await on.left(call)
-        except NoTryError:
-            return None
+        left = await on.left(call)
         self._tries_left -= 1
         await self.emit(CandidateTried(step, call, left, time.monotonic() - started))
         return left

@@ -10,18 +10,19 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 
 from agentcli.agent.edit_calls import EditCalls, is_guarded
 from agentcli.agent.places import likely_places
+from agentcli.agent.programs import breaks, program
 from agentcli.environments.base import Environment, LinesRun, TracesLines
 from agentcli.errors import EnvironmentOpError
 from agentcli.llm.client import EditPlace
 from agentcli.messages import Outcome, ToolCall, ToolResult
-from agentcli.tools.base import BROKEN, FAILED, NARROWER, ToolContext
+from agentcli.tools.base import FAILED, NARROWER, ToolContext
 from agentcli.tools.registry import Registry
 
 _log = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class Trial:
     places: list[EditPlace]
     tools: Registry
     context: ToolContext
+    _tried: set[frozenset[tuple[str, str]]] = field(default_factory=set)  # (path, program)
 
     async def left(self, call: ToolCall) -> int | None:
         """Try an edit and undo it; return how many tests fail after it, or None if not known.
@@ -52,7 +54,8 @@ class Trial:
         An edit that passes the narrow check has to pass the whole one too.
 
         Raises:
-            NoTryError: the edit could not be made, or the file no longer parses after it.
+            NoTryError: the edit could not be made, or its result is known without running it: it
+                breaks a file, or leaves the program as it is or as an earlier edit made it.
         """
         copy = self.context.environment
         paths = EditCalls(self.tools).paths(call)
@@ -61,7 +64,8 @@ class Trial:
         if edit.outcome is not Outcome.OK:
             raise NoTryError
         try:
-            if edit.data.get(BROKEN):
+            after = {path: await read(copy, path) for path in paths}
+            if not self._is_worth_a_run(before, after):
                 raise NoTryError
             left = failures(await self.tools.dispatch(self.narrow, self.context))
             if left == 0 and self.narrow != self.check:
@@ -71,6 +75,23 @@ class Trial:
                 if data is not None:
                     await copy.write(path, data)
         return left
+
+    def _is_worth_a_run(self, *contents: Mapping[str, bytes | None]) -> bool:
+        """Whether the program after an edit is not broken, and another one than those before."""
+        before, after = (
+            {path: _text(data) for path, data in files.items() if data is not None}
+            for files in contents
+        )
+        if any(breaks(path, text, after.get(path, text)) for path, text in before.items()):
+            return False
+        old, new = (
+            frozenset((path, program(path, text)) for path, text in files.items())
+            for files in (before, after)
+        )
+        if new and (new == old or new in self._tried):
+            return False
+        self._tried.add(new)
+        return True
 
 
 class NoTryError(Exception):
@@ -105,7 +126,7 @@ async def trial(
         for path in lines.ran:
             data = None if is_guarded(path) else await read(copy, path)
             if data is not None:
-                texts[path] = data.decode("utf-8", "replace").replace("\r\n", "\n")
+                texts[path] = _text(data)
         yield Trial(check, now, narrow, likely_places(lines, texts), tools, context)
 
 
@@ -162,6 +183,10 @@ async def read(environment: Environment, path: str) -> bytes | None:
         return await environment.read(path)
     except EnvironmentOpError:
         return None
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace").replace("\r\n", "\n")
 
 
 def failures(result: ToolResult) -> int | None:

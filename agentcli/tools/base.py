@@ -22,9 +22,6 @@ STOP = "stop"
 FAILED = "failed"
 """Key of a check's ``data``: how many tests failed, if known."""
 
-BROKEN = "broken"
-"""Key of an edit's ``data``: True if a Python file no longer parses, or uses new unbound names."""
-
 NARROWER = "narrower"
 """Key of a check's ``data``: arguments that limit the same check to what failed."""
 

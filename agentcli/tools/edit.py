@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import ast
 import asyncio
-import warnings
 from bisect import bisect_left
 
 from agentcli.diff import unified_diff
 from agentcli.errors import ToolError, ToolInputError
 from agentcli.messages import Outcome
-from agentcli.tools.base import BROKEN, ToolContext, ToolOutput
+from agentcli.tools.base import ToolContext, ToolOutput
 from agentcli.tools.files import load
 from agentcli.tools.nearest import explain_miss
 from agentcli.tools.textfile import decode, dominant_newline
-from agentcli.tools.undefined import undefined_names
 
-MAX_PARSED = 200_000
-"""Longest text, in characters, whose syntax is checked."""
 MAX_PLACES = 20
 """The most line numbers that an answer lists."""
 
@@ -62,31 +57,8 @@ async def search_replace(
         f"replaced {len(places)} {noun} in {path} {_listed(lines)}",
         diff=await asyncio.to_thread(unified_diff, file.text, after, path),
         paths=(path,),
-        data={
-            "occurrences": len(places),
-            **({BROKEN: True} if _breaks(path, file.text, after) else {}),
-        },
+        data={"occurrences": len(places)},
     )
-
-
-def _breaks(path: str, before: str, after: str) -> bool:
-    """Whether an edit breaks a Python file: it no longer parses, or uses new unbound names."""
-    if not path.endswith(".py") or len(after) > MAX_PARSED:
-        return False
-    old = _parsed(before)
-    if old is None:
-        return False
-    new = _parsed(after)
-    return new is None or not undefined_names(new) <= undefined_names(old)
-
-
-def _parsed(text: str) -> ast.Module | None:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # SyntaxWarnings about the user's code
-            return ast.parse(text)
-    except (SyntaxError, ValueError, MemoryError, RecursionError):
-        return None
 
 
 def _plain(text: str) -> str:

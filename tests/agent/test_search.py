@@ -119,13 +119,16 @@ async def test_the_first_that_passes_is_kept(work: Work, tmp_path: Path) -> None
     wrong = edit("return max(a, b)", "return a + b")
     broken = edit("return max(a, b)", "return (")
     same = edit("return max(a, b)", "return max(a, b)")
+    spaced = edit("return max(a, b)", "return (max(a,b))  # the larger")
+    again = edit("    return max(a, b)", "    return a  +  b")
     script = [RUN, READ, READ, wrong, RUN, "Fixed."]
-    result, log, model = await work(script, [wrong, broken, same, RIGHT])
+    result, log, model = await work(script, [wrong, broken, same, spaced, again, RIGHT])
     # One copy served both answers; it was opened while the model was still reading.
     assert model.copies == ["opened", "closed"]
     assert result.state.stop is StopReason.FINAL
     assert "return min(a, b)" in (tmp_path / "calc.py").read_text()
-    # Not tried: a repeated edit, one that changes nothing, one with a syntax error.
+    # Not tried: a repeated edit, one that changes nothing, one with a syntax error, one after which
+    # the program is the same, and another way to an earlier one.
     assert tried(log) == [1, 0]
     assert [tool.name for tool in model.asked[0].tools] == ["search_replace", "write_file"]
     assert result.state.files_changed == ("calc.py",)

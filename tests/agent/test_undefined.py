@@ -6,7 +6,7 @@ import ast
 
 import pytest
 
-from agentcli.tools.undefined import undefined_names
+from agentcli.agent.undefined import undefined_names
 
 
 @pytest.mark.parametrize(

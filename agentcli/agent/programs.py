@@ -1,0 +1,47 @@
+"""Tells without running it what an edit does to a program: it breaks it, changes it, or neither."""
+
+from __future__ import annotations
+
+import ast
+import warnings
+
+from agentcli.agent.undefined import undefined_names
+
+MAX_PARSED = 200_000
+"""Longest text, in characters, that is parsed."""
+
+_Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def breaks(path: str, before: str, after: str) -> bool:
+    """Whether an edit breaks a Python file: it no longer parses, or uses new unbound names."""
+    old = _parsed(path, before)
+    if old is None or len(after) > MAX_PARSED:
+        return False
+    new = _parsed(path, after)
+    return new is None or not undefined_names(new) <= undefined_names(old)
+
+
+def program(path: str, text: str) -> str:
+    """A text that is equal for files that run equally.
+
+    For Python, that is the syntax tree without docstrings; otherwise the text itself.
+    """
+    tree = _parsed(path, text)
+    if tree is None:
+        return text
+    for node in ast.walk(tree):
+        if isinstance(node, _Documented) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:]
+    return ast.dump(tree)
+
+
+def _parsed(path: str, text: str) -> ast.Module | None:
+    if not path.endswith(".py") or len(text) > MAX_PARSED:
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # SyntaxWarnings about the user's code
+            return ast.parse(text)
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return None
