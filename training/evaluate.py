@@ -36,7 +36,7 @@ from agentcli.llm.client import LLMClient
 from agentcli.llm.local import LocalClient, connect
 from agentcli.messages import Outcome
 from agentcli.sandbox.limits import Limits
-from agentcli.settings import Settings
+from agentcli.settings import LimitSettings, Settings
 from agentcli.tools.base import ToolKind
 from agentcli.wiring import open_agent
 from training.baselines import NAMES as BASELINES
@@ -46,6 +46,7 @@ from training.quick_session import is_test_file
 MODEL = "model"
 MAX_STEPS = 24
 TIME_S = 1200.0  # runs are limited by tries; this only ends those that make none
+CHECK_S = 60.0  # a fault can make the tests hang
 TESTS = ("-m", "pytest", "-q", "-x", "--no-header", "-p", "no:cacheprovider")
 
 
@@ -266,7 +267,8 @@ def main() -> None:
     cases = [folder for kind in kinds for folder in chosen[kind][: args.limit or None]]
     with tempfile.TemporaryDirectory() as data:
         os.environ["AGENTCLI_DATA_DIR"] = data  # journals
-        settings = Settings(max_steps=MAX_STEPS, timeout_s=TIME_S)
+        limits = LimitSettings(check_time_s=CHECK_S)
+        settings = Settings(max_steps=MAX_STEPS, timeout_s=TIME_S, limits=limits)
         asyncio.run(evaluate(cases, settings, args.at_once, args.out, args.baselines))
 
 

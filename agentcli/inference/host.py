@@ -34,7 +34,7 @@ import socket
 import sys
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -45,7 +45,8 @@ from agentcli.inference.call_syntax import SYNTAXES
 from agentcli.inference.calls import CallCursor
 from agentcli.inference.constrain import Constraint, Ended, Grammar
 from agentcli.inference.engine import Engine, Generation
-from agentcli.inference.propose import propose
+from agentcli.inference.propose import Proposal, propose
+from agentcli.inference.rerank import Files, reranked
 from agentcli.inference.row import InlineTools, ToolTags
 from agentcli.inference.sampling import Sampling
 from agentcli.inference.selftest import selftest
@@ -98,6 +99,7 @@ class Host:
         self._engine = Engine(
             model, tokenizer, stop_ids=self.loaded.stop_ids | ends, threads=self._threads
         )
+        self._files = Files(self._engine)
         self._caches: OrderedDict[str, KVCache] = OrderedDict()
         self._grammars: OrderedDict[str, Grammar] = OrderedDict()
         wire.send(
@@ -176,7 +178,7 @@ class Host:
         wire, sent = self._wire, 0
         special_id = self.loaded.tokenizer.special_id
         tools = [OfferedTool(**tool) for tool in request.get("tools", ())]
-        proposals = propose(
+        found = propose(
             self._engine,
             request["tokens"],
             self._constraint(request),
@@ -188,12 +190,43 @@ class Host:
             max_tokens=request["max_tokens"],
             cancelled=lambda: wire.cancelled(number),
         )
+        proposals = reranked(found, self._gain(tools, self._asking(number)))
         for proposal in islice(proposals, request["count"]):
             sent += 1
             wire.send("proposal", id=number, tokens=proposal.tokens, logprob=proposal.logprob)
             if sent > PREFETCH:
                 wire.next("more", number)
+            if wire.cancelled(number):
+                break
         wire.send("end", id=number, finish="stop", count=sent)
+
+    def _gain(
+        self, tools: Sequence[OfferedTool], text_of: Callable[[str, Mapping[str, str]], str | None]
+    ) -> Callable[[Proposal], float]:
+        """How much likelier a proposal makes the file that it edits, if it is an edit."""
+        tokenizer = self.loaded.tokenizer
+        special = frozenset(tokenizer.special.values())
+        edits = {
+            tool.name: (tool.text_of[old], old, new)
+            for tool in tools
+            for new, old in tool.variant_of.items()
+            if tool.text_of.get(old)
+        }
+        texts: dict[tuple[str, str], str | None] = {}
+
+        def gain(proposal: Proposal) -> float:
+            plain = tokenizer.decode([token for token in proposal.tokens if token not in special])
+            call = json.loads(plain)
+            name, arguments = call["name"], call["arguments"]
+            if name not in edits:
+                return 0.0
+            path, old, new = (str(arguments[argument]) for argument in edits[name])
+            if (name, path) not in texts:
+                texts[name, path] = text_of(name, {edits[name][0]: path})
+            text = texts[name, path]
+            return 0.0 if text is None else self._files.gain(path, text, old, new)
+
+        return gain
 
     def _end(self, number: int, generation: Generation, held: int) -> None:
         rows = generation.rows
@@ -224,11 +257,7 @@ class Host:
         tokenizer, vocab_size = self.loaded.tokenizer, self.loaded.model.config.vocab_size
         tools = [OfferedTool(**tool) for tool in request.get("tools", ())]
 
-        def text_of(tool: str, arguments: Mapping[str, str]) -> str | None:
-            self._wire.send("ask", id=number, tool=tool, arguments=dict(arguments))
-            text: str | None = self._wire.next("text", number)["text"]
-            return text
-
+        text_of = self._asking(number)
         name: str = request.get("syntax", "")
         thinking = request.get("thinking", "")
         key = json.dumps([name, thinking, request.get("tools", ())])
@@ -260,6 +289,16 @@ class Host:
             inline=bool(request.get("inline")),
             begun=bool(request.get("begun")),
         )
+
+    def _asking(self, number: int) -> Callable[[str, Mapping[str, str]], str | None]:
+        """A function that asks the client for the text that an argument must be part of."""
+
+        def text_of(tool: str, arguments: Mapping[str, str]) -> str | None:
+            self._wire.send("ask", id=number, tool=tool, arguments=dict(arguments))
+            text: str | None = self._wire.next("text", number)["text"]
+            return text
+
+        return text_of
 
     def _grammar(self, key: str, make: Callable[[], Grammar]) -> Grammar:
         # With hundreds of tools, a grammar takes a second to compile and tens of megabytes.
