@@ -26,7 +26,7 @@ AFTER = 32
 WEIGHT = 0.6
 """Weight of what the file gains, relative to the log probability of the edit."""
 CLIP = 2.0
-"""The most, in nats, that the changed text or one token after it can gain or lose. Without it, every
+"""The most, in nats, that the changed text or one token after it can gain or lose. Without it, each
 edit that makes a line shorter or more common would gain much."""
 LOOKAHEAD = 16
 """Proposals that are compared with each other before the best one is yielded."""

@@ -77,7 +77,7 @@ def test_what_is_no_edit_gains_nothing(engine: Engine) -> None:
 
 def test_the_best_of_the_next_few_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rerank, "LOOKAHEAD", 2)
-    gains = {1: 0.0, 2: 5.0, 3: 1.0, 4: 100.0, 5: 0.0}
+    gains = {1: 0.0, 2: 10.0, 3: 1.0, 4: 100.0, 5: 0.0}
     drawn: list[int] = []
 
     def source() -> object:
@@ -88,5 +88,5 @@ def test_the_best_of_the_next_few_comes_first(monkeypatch: pytest.MonkeyPatch) -
     order = reranked(source(), lambda proposal: gains[proposal.tokens[0]])  # type: ignore[arg-type]
     first = next(order)
     assert first.tokens[0] == 2 and drawn == [1, 2, 3]  # not more than needed is drawn
-    assert first.logprob == pytest.approx((-2.0 * 4 + WEIGHT * 5.0) / 4)
+    assert first.logprob == pytest.approx((-2.0 * 4 + WEIGHT * 10.0) / 4)
     assert [proposal.tokens[0] for proposal in order] == [4, 1, 3, 5]
