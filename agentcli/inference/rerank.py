@@ -30,8 +30,10 @@ CLIP = 2.0
 edit that makes a line shorter or more common would gain much."""
 LOOKAHEAD = 16
 """Proposals that are compared with each other before the best one is yielded."""
-BLOCK = 3000
+BLOCK = 2000
 """Characters; an edit is scored after one to two blocks of the text before it."""
+MARGIN = 400
+"""Characters kept after an edit's block: more than ``AFTER`` tokens."""
 MAX_PARTS = 4
 """Parts of files whose scores are kept."""
 
@@ -62,7 +64,7 @@ class Files:
             return 0.0
         at = text.index(old)
         begin = max(0, at // BLOCK - 1) * BLOCK
-        end = (at + len(old)) // BLOCK * BLOCK + 2 * BLOCK
+        end = ((at + len(old)) // BLOCK + 1) * BLOCK + MARGIN
         head = f"# {path}\n"
         part = self._part(head + text[begin:end])
         edited = self._encode(head + text[begin:at] + new + text[at + len(old) : end])

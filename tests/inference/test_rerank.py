@@ -58,6 +58,7 @@ def test_only_the_text_around_an_edit_of_a_long_file_is_read(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rerank, "BLOCK", 60)
+    monkeypatch.setattr(rerank, "MARGIN", 30)
     files = Files(engine)
     assert files.gain("m.py", TEXT, "b * 6", "b * 5") != 0.0
     (part,) = files._parts
