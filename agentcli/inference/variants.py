@@ -37,6 +37,8 @@ COPY_WEIGHT = 0.3
 """Weight of the log probabilities of copied tokens: that the model goes on copying says little."""
 HEAD_WEIGHT = 0.2
 """Weight of the log probabilities before the string: where to edit has other evidence, too."""
+HEAD_MOST = 1.5
+"""The most that they cost: a line of a file that the model has not read would be out of reach."""
 SIZE_COST = 1.2
 """Cost of each word or punctuation mark beyond the first that is added or removed."""
 REJOINED = 12
@@ -156,6 +158,7 @@ class Variants:
         rows = self._logprobs(tokens, 0, len(tokens))
         snapshot = self._cache.snapshot(len(self._before))
         copy = self._copies[edit] = _Copy(tokens, [-step.cost], self._rejoin_points(edit), snapshot)
+        head = 0.0
         offset = -len(edit.head)  # of the token, in characters from the start of the old text
         for at, token in enumerate(tokens):
             after = offset + len(self._piece(token))
@@ -164,8 +167,11 @@ class Variants:
                     if other != token:
                         cost = -(copy.before[-1] + value)
                         self._add_part(cost, edit, [*tokens[:at], other], max(offset, 0), 1)
-            weight = HEAD_WEIGHT if after <= 0 else COPY_WEIGHT
-            copy.before.append(copy.before[-1] + weight * float(rows[at][token]))
+            if after <= 0:
+                head += HEAD_WEIGHT * float(rows[at][token])
+                copy.before.append(-step.cost + max(-HEAD_MOST, head))
+            else:
+                copy.before.append(copy.before[-1] + COPY_WEIGHT * float(rows[at][token]))
             offset = after
 
     def advance(self) -> Variant | None:
