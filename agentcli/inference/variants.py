@@ -215,7 +215,10 @@ class Variants:
         if end is not None:
             if TAIL.startswith(text[end:]):
                 self._add_whole(cost, edit, text[:end])
-        elif not edit.old.startswith(text) and not _has_rejoined(text, edit.old, left_at):
+        # At first it may be a piece of the old token, as in ">" for ">="; the rest is then left out.
+        elif (n_written == 1 or not edit.old.startswith(text)) and not _has_rejoined(
+            text, edit.old, left_at
+        ):
             size_cost = _size_cost(0, changed_tokens(edit.old, text[left_at:])[1])
             self._push(cost, "part", edit, tokens, text, left_at, n_written, size_cost=size_cost)
 

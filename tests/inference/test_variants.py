@@ -12,7 +12,9 @@ from agentcli.inference.constrain import Grammar
 from agentcli.inference.engine import Engine
 from agentcli.inference.propose import propose
 from agentcli.inference.substring import CopyConstraint
-from agentcli.inference.variants import Edit, Variant, Variants
+from agentcli.inference.variants import HEAD_MOST, Edit, Variant, Variants
+from agentcli.llm.local import EMBEDDED
+from agentcli.model.checkpoint import load_model
 from tests.inference.test_substring import FILES, SCHEMA, engine, text_for
 
 __all__ = ["engine"]
@@ -91,3 +93,47 @@ def test_a_search_without_results_ends(engine: Engine, monkeypatch: pytest.Monke
     constraint = CopyConstraint(grammar.constraint(), engine.tokenizer, text_for)
     cache = engine.model.new_cache()
     assert not list(propose(engine, [1, 2], constraint, cache, max_tokens=2))  # no edit fits
+
+
+@pytest.fixture(scope="module")
+def trained() -> Engine:
+    loaded = load_model(EMBEDDED, dtype=torch.float32)
+    return Engine(loaded.model, loaded.tokenizer, stop_ids=loaded.stop_ids)
+
+
+def found_by(trained: Engine, old: str, count: int) -> list[str]:
+    """The new texts of the likeliest edits of a line that the model has not read."""
+    prompt = trained.tokenizer.encode_template(
+        "<|bos|><|user_start|>tests fail, fix it<|user_end|><|assistant_start|><|call_start|>"
+    )
+    variants = Variants(trained, prompt, [], trained.model.new_cache())
+    variants.add(Edit.at("search_replace", {"path": "a.py", "old": old}, "new", "old"))
+    calls = [trained.tokenizer.decode(variant.tokens) for variant in collect(variants, count)]
+    return [json.loads(call)["arguments"]["new"] for call in calls]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("        while len(self.data) >= self.size:", "        while len(self.data) > self.size:"),
+        ("    return (low + high) // 2", "    return (low + high) / 2"),
+        ("    if count <= limit:", "    if count < limit:"),
+    ],
+)
+def test_the_end_of_a_token_can_be_left_out(trained: Engine, old: str, new: str) -> None:
+    assert new in found_by(trained, old, 12)
+
+
+def test_a_file_that_was_not_read_is_within_reach(trained: Engine) -> None:
+    variants = Variants(trained, trained.tokenizer.encode("<"), [], trained.model.new_cache())
+    line = "            thresholds.setdefault(zone_code, {})[quarter_index] = wanted"
+    variants.add(Edit.at("search_replace", {"path": "x/y/zones.py", "old": line}, "new", "old"))
+    (edit,) = variants._known
+    variants.advance()
+    copy = variants._copies[edit]
+    start = next(
+        i
+        for i in range(len(copy.tokens))
+        if len(trained.tokenizer.decode(copy.tokens[:i])) >= len(edit.head)
+    )
+    assert -HEAD_MOST == copy.before[start] > copy.before[-1]
