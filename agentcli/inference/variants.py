@@ -215,7 +215,7 @@ class Variants:
         if end is not None:
             if TAIL.startswith(text[end:]):
                 self._add_whole(cost, edit, text[:end])
-        # At first it may be a piece of the old token, as in ">" for ">="; the rest is then left out.
+        # At first it may be a piece of the old token, as in ">" for ">="; the rest is left out.
         elif (n_written == 1 or not edit.old.startswith(text)) and not _has_rejoined(
             text, edit.old, left_at
         ):
