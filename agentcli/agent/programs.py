@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import warnings
 
 from agentcli.agent.undefined import undefined_names
@@ -22,6 +23,7 @@ def breaks(path: str, before: str, after: str) -> bool:
     return new is None or not undefined_names(new) <= undefined_names(old)
 
 
+@functools.lru_cache(maxsize=8)  # the program before an edit is asked for at every try
 def program(path: str, text: str) -> str:
     """A text that is equal for files that run equally.
 
