@@ -17,9 +17,10 @@ import gc
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from agentcli.llm.engine import TUNING
@@ -45,6 +46,8 @@ from agentcli.inference.sampling import GREEDY
 from agentcli.inference.speculate import Lookup, PromptLookup
 from agentcli.inference.threads import step_threads
 from agentcli.model.gpt import GPT
+
+TURN = 4  # steps of each kind in a turn
 
 
 @dataclass(frozen=True)
@@ -85,38 +88,52 @@ class Bench:
 
     def read(self) -> float:
         """Bytes/s of memory now: a processor's changes with what else runs on the machine."""
-        return self.limits.read if self.device.startswith("cuda") else read_bandwidth(self.device)
+        on_cuda = self.device.startswith("cuda")
+        return self.limits.read if on_cuda else read_bandwidth(self.device, rounds=1)
 
     # --- ours ----------------------------------------------------------------------------------
 
     def decode(
-        self, shape: str, engine: Engine, batch: int, label: str, prompt: int = PROMPT
-    ) -> float:
-        """Seconds a step, after a warm-up that compiles and captures."""
+        self, shape: str, engine: Engine, batches: Sequence[int], label: str, prompt: int = PROMPT
+    ) -> dict[int, float]:
+        """Seconds a step for each number of rows, after a warm-up that compiles and captures.
+
+        All take turns, and turns with the memory's bandwidth, since a shared machine's changes
+        within seconds; medians count.
+        """
         tokens = [7 + i % 1000 for i in range(prompt)]
-        rows = {"num_samples": batch, "sampling": GREEDY}
-        started = time.perf_counter()
-        for _ in engine.generate(tokens, max_tokens=4, cache=None, **rows):  # type: ignore[arg-type]
-            pass
-        warm = time.perf_counter() - started
-        best, read = float("inf"), self.read()
-        for _ in range(3):
-            generation = engine.generate(tokens, max_tokens=self.tokens, **rows)  # type: ignore[arg-type]
+        turns, count = self.tokens // TURN, self.tokens // TURN * TURN + 2
+        running, warm = {}, {}
+        for batch in batches:
+            started = time.perf_counter()
+            rows = {"num_samples": batch, "sampling": GREEDY}
+            generation = engine.generate(tokens, max_tokens=count, **rows)  # type: ignore[arg-type]
             next(generation)  # the prefill, and any capture for this generation's memory
             next(generation)
-            started = time.perf_counter()
-            steps = sum(1 for _ in generation)
-            best = min(best, (time.perf_counter() - started) / steps)
-            read = max(read, self.read())
+            running[batch], warm[batch] = generation, time.perf_counter() - started
         weights = read_bytes(engine.model)
-        cache = engine.model.config.cache_bytes(prompt + self.tokens // 2) * batch
-        share = (weights + cache) / best / read
-        note = (
-            f"{batch / best:8.1f} tok/s, {share:5.1%} of {read / 1e9:.1f} GB/s,"
-            f" warm-up {warm:.1f} s"
-        )
-        self.add(shape, f"decode {label}, batch {batch}", best * 1e3, "ms/step", note)
-        return best
+        took: dict[int, list[float]] = {batch: [] for batch in batches}
+        shares: dict[int, list[float]] = {batch: [] for batch in batches}
+        for _ in range(turns):
+            read = self.read()
+            for batch in batches:
+                started = time.perf_counter()
+                for _ in range(TURN):
+                    next(running[batch])
+                took[batch].append((time.perf_counter() - started) / TURN)
+                cache = engine.model.config.cache_bytes(prompt + self.tokens // 2) * batch
+                shares[batch].append((weights + cache) / took[batch][-1] / read)
+        for batch in batches:
+            step, share = median(took[batch]), median(shares[batch])
+            note = (
+                f"{batch / step:8.1f} tok/s, {share:5.1%} of bandwidth, start {warm[batch]:.1f} s"
+            )
+            self.add(shape, f"decode {label}, batch {batch}", step * 1e3, "ms/step", note)
+        one, many = batches[0], batches[-1]
+        gains = [many / one * a / b for a, b in zip(took[one], took[many], strict=True)]
+        work = f"batch {many} over batch {one}, {label}, tokens/s"
+        self.add(shape, work, median(gains), "x")
+        return {batch: median(took[batch]) for batch in batches}
 
     def prefill(self, shape: str, model: GPT, length: int) -> None:
         tokens = torch.randint(0, 1000, (1, length), device=self.device)
@@ -278,9 +295,9 @@ def on_cuda(bench: Bench, shapes: list[str]) -> None:
             if bench.compiled:
                 kinds["compiled + graphs"] = Engine(model, tokenizer, compiled=True)
             for label, engine in kinds.items():
-                for batch in (1, 32):
-                    with bench.row(shape, f"decode {label}, batch {batch}"):
-                        steps[label, batch] = bench.decode(shape, engine, batch, label)
+                with bench.row(shape, f"decode {label}"):
+                    for batch, took in bench.decode(shape, engine, (1, 32), label).items():
+                        steps[label, batch] = took
             with bench.row(shape, "turn"):
                 bench.turn(shape, kinds["graphs"], 2000)
             del model, kinds, engine
@@ -291,9 +308,6 @@ def on_cuda(bench: Bench, shapes: list[str]) -> None:
                 bench.add(
                     shape, f"times transformers, batch {batch}", peers[batch] / min(ours), "x"
                 )
-        best = {b: min((t for (_, r), t in steps.items() if r == b), default=0.0) for b in (1, 32)}
-        if all(best.values()):
-            bench.add(shape, "batch 32 over batch 1, tokens/s", 32 * best[1] / best[32], "x")
 
 
 def on_cpu(bench: Bench, shapes: list[str], fixed: int) -> None:
@@ -307,10 +321,8 @@ def on_cpu(bench: Bench, shapes: list[str], fixed: int) -> None:
                 threads = fixed or step_threads(model).usual
                 torch.set_num_threads(threads)
                 engine = Engine(model, bytes_tokenizer())
-                steps[label] = bench.decode(shape, engine, 1, f"{label}, {threads} threads")
-                eight = bench.decode(shape, engine, 8, label)
-                gain = 8 * steps[label] / eight
-                bench.add(shape, f"batch 8 over batch 1, {label}", gain, "x")
+                named = f"{label}, {threads} threads"
+                steps[label] = bench.decode(shape, engine, (1, 8), named)[1]
                 bench.lookup(shape, engine)
                 if scheme is None:
                     bench.turn(shape, engine, 2000)
@@ -319,8 +331,7 @@ def on_cpu(bench: Bench, shapes: list[str], fixed: int) -> None:
         with bench.row(shape, "decode float32"):
             # Twice the bytes for the same arithmetic, so that memory limits one row more.
             engine = Engine(build(shape, "cpu", torch.float32), bytes_tokenizer())
-            one, eight = (bench.decode(shape, engine, rows, "float32") for rows in (1, 8))
-            bench.add(shape, "batch 8 over batch 1, float32", 8 * one / eight, "x")
+            bench.decode(shape, engine, (1, 8), "float32")
             del engine
         peers = bench.transformers(shape, torch.bfloat16, [1])
         if 1 in peers and "bfloat16" in steps:

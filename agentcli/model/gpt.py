@@ -163,8 +163,12 @@ class MLP(nn.Module):
                 gate, up = self.c_gate_fc(x).chunk(2, -1)
             else:
                 gate, up = self.c_gate(x), self.c_fc(x)
-            opened = F.silu(gate) if self.kind == "silu_gate" else F.gelu(gate, approximate="tanh")
-            hidden = opened * up
+            in_place = not torch.is_grad_enabled()  # new memory costs more than the arithmetic
+            if self.kind == "silu_gate":
+                opened = F.silu(gate, inplace=in_place)
+            else:
+                opened = F.gelu(gate, approximate="tanh")
+            hidden = opened.mul_(up) if in_place else opened * up
         out: Tensor = self.c_proj(hidden)
         return out
 

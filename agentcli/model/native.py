@@ -1,16 +1,16 @@
 """Bindings for ``kernels.c``: fast decoding on CPUs.
 
-On CPUs without AVX-512, PyTorch's products of a few rows reach half the memory bandwidth or less,
-and in a small model most of a step is call overhead. These kernels read weights at full memory
-bandwidth, and compute a whole block per call. They apply to a few tokens of float32 activations
-without gradients, and are optional: without them, PyTorch computes everything.
+PyTorch's products of a few rows reach half the memory bandwidth or less, and in a small model most
+of a step is call overhead. These kernels read weights at full memory bandwidth, and compute a whole
+block per call. They apply to a few tokens of float32 activations without gradients, and are
+optional: without them, PyTorch computes everything.
 ``kernel_build.py`` builds them; the engine process is told where they are.
 """
 
 from __future__ import annotations
 
 import ctypes
-from ctypes import c_float, c_long, c_void_p
+from ctypes import c_float, c_int, c_long, c_void_p
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,10 +34,11 @@ _SIGNATURES = {
     "linear": [c_void_p, c_void_p, c_void_p, c_long],
     "widen_int4": [c_void_p, c_void_p, c_void_p, c_void_p, c_long],
     "block": [c_void_p, c_void_p, c_void_p, c_void_p],
+    "multiplies_bfloat16": [],
 }
 
 _library: Any = None
-_wide = torch.empty(0)
+_wide = torch.empty(0, dtype=torch.uint8)
 
 
 class Matrix(ctypes.Structure):
@@ -88,6 +89,7 @@ def use(path: Path | str | None) -> bool:
             function.argtypes, function.restype = arguments, None
     except (OSError, AttributeError):  # missing, or not our library
         return False
+    library.multiplies_bfloat16.restype = c_int
     _library = library
     return True
 
@@ -95,6 +97,14 @@ def use(path: Path | str | None) -> bool:
 def loaded() -> bool:
     """Whether the kernels are loaded."""
     return _library is not None
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether the kernels are loaded, and the CPU has instructions for products of bfloat16.
+
+    The inputs of products with bfloat16 weights are then rounded to it.
+    """
+    return _library is not None and bool(_library.multiplies_bfloat16())
 
 
 def few(x: Tensor) -> bool:
@@ -150,23 +160,24 @@ def block(x: Tensor, block: Block, step: Step) -> Tensor:
     return y
 
 
-def widened(weight: Tensor) -> Tensor:
-    """Return a float32 copy of a matrix, valid until the next call: all share one buffer."""
-    return _buffer(weight.numel()).view(weight.shape).copy_(weight)
+def widened(weight: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return a copy of a matrix in ``dtype``, valid until the next call: all share one buffer."""
+    return _buffer(weight.numel(), dtype).view(weight.shape).copy_(weight)
 
 
 def widened_int4(packed: Tensor, scales: Tensor, zeros: Tensor) -> Tensor:
     """Return a dequantised copy of an int4 matrix, (groups * 32,); see ``widened``."""
     groups = packed.numel() // (GROUP // 2)
-    wide = _buffer(groups * GROUP)
+    wide = _buffer(groups * GROUP, torch.float32)
     pointers = [tensor.data_ptr() for tensor in (wide, packed, scales, zeros)]
     _library.widen_int4(*pointers, groups)
     return wide
 
 
-def _buffer(count: int) -> Tensor:
+def _buffer(count: int, dtype: torch.dtype) -> Tensor:
     global _wide
-    if _wide.numel() < count:
+    size = count * dtype.itemsize
+    if _wide.numel() < size:
         with torch.inference_mode(False):
-            _wide = torch.empty(count)
-    return _wide[:count]
+            _wide = torch.empty(size, dtype=torch.uint8)
+    return _wide[:size].view(dtype)

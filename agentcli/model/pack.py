@@ -1,8 +1,8 @@
 """Fast bfloat16 weights on CPUs, read at nearly the full memory bandwidth.
 
-With AVX-512 or AMX, they are packed in oneDNN's layout: otherwise each product reorders its
-weights, which for one row costs more than the product itself. On other CPUs, the kernels of
-``native.py`` read the weights as they are, with the residual stream in float32. Without either,
+The kernels of ``native.py`` read the weights as they are, with the residual stream in float32.
+Without the kernels, CPUs with AVX-512 or AMX have them packed in oneDNN's layout: otherwise each
+product reorders its weights, which for one row costs more than the product itself. Without either,
 float32 weights are faster, see ``suited_dtype``.
 """
 
@@ -43,11 +43,12 @@ def pack_model(model: GPT) -> bool:
     weight = model.embedding_weight
     if weight.device.type != "cpu" or weight.dtype != torch.bfloat16:
         return False
-    if can_pack():
-        kind: type[PackedLinear] | type[StreamedLinear] = PackedLinear
-    elif streams(model):
+    kind: type[PackedLinear] | type[StreamedLinear]
+    if streams(model):
         kind = StreamedLinear
         widen_stream(model)
+    elif can_pack():
+        kind = PackedLinear
     else:
         return False
     found = matrices(model)

@@ -1,12 +1,16 @@
 // Products of a few float32 rows with matrices of 16, 8 or 4 bits.
 //
-// bfloat16 and 8 bits with up to three rows are limited by memory bandwidth. Each thread reads several
+// bfloat16 and 8 bits with up to three or four rows are limited by memory bandwidth. Each thread reads several
 // streams at once, far apart in its share of the matrix. The hardware prefetcher follows each of them, so
 // that more cache lines are in flight than with one stream: on Zen 3, this reads 1.2 to 1.5 times as fast.
 //
 // bfloat16 and 8 bits with more rows are limited by arithmetic. Weights are widened in registers, in tiles
-// of two outputs and up to four rows. A block of outputs is multiplied in pieces of the inputs that stay
-// in the L1 cache. Later rows find the block's weights in the L2 cache, while the next block is prefetched.
+// of two outputs and several rows. A block of outputs is multiplied in pieces of the inputs that stay in
+// the L1 cache. Later rows find the block's weights in the L2 cache, while the next block is prefetched.
+//
+// Processors with instructions for bfloat16 multiply two pairs of 16-bit numbers per lane: bfloat16 with
+// inputs rounded to it, and 8 bits, widened to 16, with inputs rounded to 16 bits with a scale per piece,
+// which loses less. Others multiply floats.
 //
 // 4 bits are multiplied as integers, one matrix row after the other. Inputs are rounded to 16 bits with a
 // scale per group of 32, which loses less than bfloat16.
@@ -35,11 +39,27 @@ typedef int16_t s16 __attribute__((vector_size(32)));
 #define LINE 64      // bytes of a cache line
 #define MOST 8       // the most rows at once with 4 bits
 #define ROWS 16      // the most rows at once otherwise
-#define TILE 4       // the most rows of a tile
 #define STREAMS 6    // the most outputs read at once
-#define SUMS 9       // the most sums of a tile: with the operands, they fill 16 registers
-#define BLOCK 16     // pairs of outputs in a block
 #define DEPTH 1024   // inputs of a piece
+
+// What products of 16 and 8 bits are made of: vectors of sums, and of STEP inputs or weights.
+#ifdef __AVX512BF16__
+typedef float f16 __attribute__((vector_size(64)));
+typedef int32_t i16 __attribute__((vector_size(64)));
+typedef f16 lanes;
+typedef uint16_t element;
+#define STEP 32
+#define TILE 8       // the most rows of a tile
+#define SUMS 18      // the most sums of a tile: with the operands, they fit the registers
+#define BLOCK 8      // pairs of outputs in a block
+#else
+typedef f8 lanes;
+typedef float element;
+#define STEP 8
+#define TILE 4
+#define SUMS 9
+#define BLOCK 16
+#endif
 
 INLINE f8 load(const float *p) { f8 v; memcpy(&v, p, sizeof v); return v; }
 INLINE void store(float *p, f8 v) { memcpy(p, &v, sizeof v); }
@@ -52,7 +72,7 @@ INLINE float sum(f8 v) {
 
 // Force a value into a register, or into memory: compilers would reload it for each use, or shuffle.
 #ifdef __AVX2__
-#define KEEP(v) __asm__("" : "+x"(v))
+#define KEEP(v) __asm__("" : "+v"(v))
 #define STORED(v) __asm__("" : "+m"(v))
 #else
 #define KEEP(v)
@@ -88,15 +108,16 @@ WIDENED(from_uint8, i8, uint8_t, 8, p[i])
 WIDENED(short_uint8, s16, uint8_t, 16, p[i])
 #endif
 
-// Multiplies 16 pairs of numbers, and adds neighbouring products: 8 sums.
-INLINE i8 dot_pairs(s16 a, s16 b) {
-#ifdef __AVX2__
-    return (i8)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+// Multiplies 16 pairs of numbers, and adds neighbouring products to 8 sums.
+INLINE i8 dot_pairs(i8 sums, s16 a, s16 b) {
+#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
+    return (i8)_mm256_dpwssd_epi32((__m256i)sums, (__m256i)a, (__m256i)b);
+#elif defined(__AVX2__)
+    return sums + (i8)_mm256_madd_epi16((__m256i)a, (__m256i)b);
 #else
-    i8 out;
     for (int i = 0; i < 8; i++)
-        out[i] = (int32_t)a[2 * i] * b[2 * i] + (int32_t)a[2 * i + 1] * b[2 * i + 1];
-    return out;
+        sums[i] += (int32_t)a[2 * i] * b[2 * i] + (int32_t)a[2 * i + 1] * b[2 * i + 1];
+    return sums;
 #endif
 }
 
@@ -164,7 +185,7 @@ INLINE void int4_row(float *y, Rounded x, const uint8_t *w, const uint16_t *scal
                 s16 pair = short_uint8(w + (g + i + part) * 16), low = pair & 15, high = pair >> 4;
                 for (int m = 0; m < rows; m++) {
                     const int16_t *q = x.q + m * k + (g + i + part) * GROUP;
-                    i8 dot = dot_pairs(low, load16(q)) + dot_pairs(high, load16(q + 16));
+                    i8 dot = dot_pairs(dot_pairs((i8){0}, low, load16(q)), high, load16(q + 16));
                     acc[m][part] += __builtin_convertvector(dot, f8) * both[m][i + part];
                 }
             }
@@ -198,88 +219,160 @@ static void int4_product(float *y, const float *x, const Matrix *w, long rows) {
 
 // --- weights of 16 and 8 bits as floats --------------------------------------------------------
 
-// Half of the 16 weights from i on; of 8 bits, without the scale. For bfloat16, the halves are the even
-// and the odd weights, which share a lane: no shuffle is needed.
-INLINE f8 eight(const char *w, long bits, long i, int second) {
-    if (bits == 8) return __builtin_convertvector(from_int8((const int8_t *)w + i + 8 * second), f8);
-    u8 both;
-    memcpy(&both, w + 2 * i, sizeof both);
-    return (f8)(second ? both & 0xffff0000 : both << 16);
+// The rows of x (rows, k), for tiles of `size` rows: (k / STEP, size, STEP) each, in the order of `weights`.
+typedef struct {
+    element *values;
+    float *scales;  // (pieces, rows) if they are integers: x = value * scale
+} Inputs;
+
+#ifdef __AVX512BF16__
+INLINE float total(lanes v) {
+    return sum(__builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
+               __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15));
+}
+INLINE int integers(long bits) { return bits == 8; }
+INLINE lanes inputs(const element *p) { return (lanes)_mm512_loadu_si512(p); }
+INLINE lanes weights(const char *w, long bits, long i) {
+    if (bits == 8) return (lanes)_mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(w + i)));
+    return (lanes)_mm512_loadu_si512(w + 2 * i);
+}
+INLINE lanes multiplied(lanes sums, lanes w, lanes x, long bits) {
+    if (bits == 8) return (lanes)_mm512_dpwssd_epi32((__m512i)sums, (__m512i)w, (__m512i)x);
+    return (lanes)_mm512_dpbf16_ps((__m512)sums, (__m512bh)w, (__m512bh)x);
+}
+INLINE lanes added(lanes acc, lanes sums, float scale) {
+    return acc + __builtin_convertvector((i16)sums, f16) * scale;
 }
 
-// Packs x (rows, k) for tiles of `size` rows: (k / 8, size, 8) each, in the order of `eight`.
-static float *packed(const float *x, long rows, long k, long bits, long size) {
-    float *all = aligned_alloc(64, rows * k * sizeof(float));
-#pragma omp parallel for schedule(static) if (rows > TILE)
+// Rounds `count` inputs of a row, a piece; returns their scale.
+INLINE float round_piece(element *to, const float *x, long bits, long count, long apart) {
+    __m512 most = _mm512_setzero_ps();
+    for (long i = 0; bits == 8 && i < count; i += 16)
+        most = _mm512_max_ps(most, _mm512_abs_ps(_mm512_loadu_ps(x + i)));
+    float largest = _mm512_reduce_max_ps(most);
+    __m512 inverse = _mm512_set1_ps(largest > 0 ? 32767 / largest : 0);
+    for (long i = 0; i < count; i += STEP, to += apart) {
+        __m512 a = _mm512_loadu_ps(x + i), b = _mm512_loadu_ps(x + i + 16);
+        if (bits == 8) {
+            __m512i low = _mm512_cvtps_epi32(a * inverse), high = _mm512_cvtps_epi32(b * inverse);
+            _mm256_storeu_si256((__m256i *)to, _mm512_cvtsepi32_epi16(low));
+            _mm256_storeu_si256((__m256i *)(to + 16), _mm512_cvtsepi32_epi16(high));
+        } else {
+            __m512bh both = _mm512_cvtne2ps_pbh(b, a);
+            memcpy(to, &both, sizeof both);
+        }
+    }
+    return largest / 32767;
+}
+#else
+INLINE float total(lanes v) { return sum(v); }
+INLINE int integers(long bits) { return bits < 0; }
+INLINE lanes inputs(const element *p) { return load(p); }
+// Of 8 bits, without the scale. For bfloat16, even and odd weights, which share a lane, take turns as
+// vectors: no shuffle is needed.
+INLINE lanes weights(const char *w, long bits, long i) {
+    if (bits == 8) return __builtin_convertvector(from_int8((const int8_t *)w + i), f8);
+    u8 both;
+    memcpy(&both, w + 2 * (i & ~15L), sizeof both);
+    return (f8)(i & 8 ? both & 0xffff0000 : both << 16);
+}
+INLINE lanes multiplied(lanes sums, lanes w, lanes x, long bits) { return sums + w * x; }
+INLINE lanes added(lanes acc, lanes sums, float scale) { return acc + sums * scale; }
+
+INLINE float round_piece(element *to, const float *x, long bits, long count, long apart) {
+    for (long i = 0; i < count; i += 2 * STEP, to += 2 * apart) {
+        f8 a = load(x + i), b = load(x + i + STEP);
+        store(to, bits == 8 ? a : __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14));
+        store(to + apart, bits == 8 ? b : __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15));
+    }
+    return 1;
+}
+#endif
+
+static Inputs pack_inputs(const float *x, long rows, long k, long bits, long size) {
+    long values = rows * k * sizeof(element), pieces = (k + DEPTH - 1) / DEPTH;
+    char *memory = aligned_alloc(64, (values + pieces * rows * sizeof(float) + 63) & ~63L);
+    Inputs all = {(element *)memory, (float *)(memory + values)};
+#pragma omp parallel for schedule(static) if (rows > 4)
     for (long m = 0; m < rows; m++) {
         long first = m / size * size, now = rows - first < size ? rows - first : size;
-        float *to = all + first * k + 8 * (m - first);
-        for (long i = m * k; i < (m + 1) * k; i += 16, to += 16 * now) {
-            f8 a = load(x + i), b = load(x + i + 8);
-            store(to, bits == 8 ? a : __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14));
-            store(to + 8 * now, bits == 8 ? b : __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15));
+        element *to = all.values + first * k + STEP * (m - first);
+        for (long at = 0; at < k; at += DEPTH) {
+            long count = k - at < DEPTH ? k - at : DEPTH;
+            all.scales[at / DEPTH * rows + m] = round_piece(to + at * now, x + m * k + at, bits, count, STEP * now);
         }
     }
     return all;
 }
 
-// acc (outputs, rows) += the products of `count` packed inputs and the weights at each w. Prefetches as
-// many weights at `next`, unless it is null. Holds inputs or weights in registers, whichever are fewer.
-INLINE void tile(f8 *acc, const float *x, const char *const *w, const char *next, long bits, long count,
-                 int outputs, int rows) {
-    f8 sums[SUMS], held[TILE];
-    EACH for (int i = 0; i < outputs * rows; i++) sums[i] = acc[i];
+// acc (outputs, rows) += the products of `count` packed inputs and the weights at each w. Prefetches the
+// weights `ahead` bytes later, unless it is 0. Holds inputs or weights in registers, whichever are fewer.
+INLINE void tile(lanes *acc, const element *x, const float *scales, const char *const *w, long ahead,
+                 long bits, long count, int outputs, int rows) {
+    lanes sums[SUMS], held[TILE];
+    EACH for (int i = 0; i < outputs * rows; i++) sums[i] = integers(bits) ? (lanes){0} : acc[i];
     for (long i = 0; i < count; i += 8 * LINE / bits) {
-        if (next) __builtin_prefetch(next + i * bits / 8, 0, 2);
-        EACH for (int part = 0; part < LINE / bits; part++, x += 8 * rows) {
-            long at = i + part / 2 * 16;
+        if (ahead)
+            EACH for (int o = 0; o < outputs; o++) __builtin_prefetch(w[o] + ahead + i * bits / 8, 0, 2);
+        EACH for (long at = i; at < i + 8 * LINE / bits; at += STEP, x += STEP * rows) {
             if (rows < outputs) {
                 EACH for (int m = 0; m < rows; m++) {
-                    held[m] = load(x + 8 * m);
+                    held[m] = inputs(x + STEP * m);
                     KEEP(held[m]);
                 }
                 EACH for (int o = 0; o < outputs; o++) {
-                    f8 weight = eight(w[o], bits, at, part % 2);
+                    lanes weight = weights(w[o], bits, at);
                     KEEP(weight);
-                    EACH for (int m = 0; m < rows; m++) sums[o * rows + m] += weight * held[m];
+                    EACH for (int m = 0; m < rows; m++) {
+                        int one = o * rows + m;
+                        sums[one] = multiplied(sums[one], weight, held[m], bits);
+                    }
                 }
             } else {
                 EACH for (int o = 0; o < outputs; o++) {
-                    held[o] = eight(w[o], bits, at, part % 2);
+                    held[o] = weights(w[o], bits, at);
                     KEEP(held[o]);
                 }
                 EACH for (int m = 0; m < rows; m++) {
-                    f8 input = load(x + 8 * m);
+                    lanes input = inputs(x + STEP * m);
                     KEEP(input);
-                    EACH for (int o = 0; o < outputs; o++) sums[o * rows + m] += held[o] * input;
+                    EACH for (int o = 0; o < outputs; o++) {
+                        int one = o * rows + m;
+                        sums[one] = multiplied(sums[one], held[o], input, bits);
+                    }
                 }
             }
         }
     }
-    EACH for (int i = 0; i < outputs * rows; i++) acc[i] = sums[i];
+    EACH for (int i = 0; i < outputs * rows; i++)
+        acc[i] = integers(bits) ? added(acc[i], sums[i], scales[i % rows]) : sums[i];
 }
 
 INLINE const char *row_of(const Matrix *w, long bits, long o, long at) {
     return (const char *)w->weight + (o * w->inputs + at) * bits / 8;
 }
 
-INLINE void finish(float *y, f8 total, const Matrix *w, long o) {
+INLINE void finish(float *y, lanes sums, const Matrix *w, long o) {
     float scale = w->bits == 8 ? ((const float *)w->scales)[o] : 1;
-    *y = sum(total) * scale + (w->bias ? w->bias[o] : 0);
+    *y = total(sums) * scale + (w->bias ? w->bias[o] : 0);
 }
 
-// Computes the outputs first .. last of one to three rows, `streams` at once.
-INLINE void stream(float *y, const float *x, const Matrix *w, long bits, long first, long last, int streams,
-                int rows) {
-    long n = w->outputs, apart = (last - first + streams - 1) / streams;
+// Computes the outputs first .. last of a few rows, `streams` at once.
+INLINE void stream(float *y, Inputs x, const Matrix *w, long bits, long first, long last, int streams,
+                   int rows) {
+    long n = w->outputs, k = w->inputs, apart = (last - first + streams - 1) / streams;
+    long piece = integers(bits) ? DEPTH : k;
     for (long o = first; o < first + apart; o++) {
-        f8 acc[SUMS] = {0};
-        const char *of[STREAMS];
-        for (int s = 0; s < streams; s++) {
-            long one = o + s * apart;
-            of[s] = row_of(w, bits, one < last ? one : last - 1, 0);
+        lanes acc[SUMS] = {0};
+        for (long at = 0; at < k; at += piece) {
+            const char *of[STREAMS];
+            for (int s = 0; s < streams; s++) {
+                long one = o + s * apart;
+                of[s] = row_of(w, bits, one < last ? one : last - 1, at);
+            }
+            long depth = k - at < piece ? k - at : piece;
+            tile(acc, x.values + at * rows, x.scales + at / DEPTH * rows, of, 0, bits, depth, streams, rows);
         }
-        tile(acc, x, of, 0, bits, w->inputs, streams, rows);
         for (int s = 0; s < streams; s++)
             for (int m = 0; m < rows && o + s * apart < last; m++)
                 finish(y + m * n + o + s * apart, acc[s * rows + m], w, o + s * apart);
@@ -287,58 +380,62 @@ INLINE void stream(float *y, const float *x, const Matrix *w, long bits, long fi
 }
 
 // Computes the outputs first .. last of more rows, in tiles of `size` rows: two streams, in blocks.
-INLINE void blocks(float *y, const float *x, const Matrix *w, long bits, long first, long last, long rows,
+INLINE void blocks(float *y, Inputs x, const Matrix *w, long bits, long first, long last, long rows,
                    long size) {
     long n = w->outputs, k = w->inputs, apart = (last - first + 1) / 2;
     for (long begin = first; begin < first + apart; begin += BLOCK) {
         long count = first + apart - begin < BLOCK ? first + apart - begin : BLOCK;
-        f8 acc[2 * BLOCK * ROWS];  // by tile, then pair, then output, then row
-        memset(acc, 0, 2 * count * rows * sizeof(f8));
+        lanes acc[2 * BLOCK * ROWS];  // by tile, then pair, then output, then row
+        memset(acc, 0, 2 * count * rows * sizeof(lanes));
         for (long at = 0; at < k; at += DEPTH) {
             long depth = k - at < DEPTH ? k - at : DEPTH;
             for (long m = 0; m < rows; m += size) {
-                long now = rows - m < size ? rows - m : size, later = m / size;
-                const float *from = x + m * k + at * now;
+                long now = rows - m < size ? rows - m : size;
+                long ahead = m == 0 ? BLOCK * k * bits / 8 : 0;  // the first tile prefetches the next block
+                const element *from = x.values + m * k + at * now;
+                const float *scales = x.scales + at / DEPTH * rows + m;
                 for (long o = begin; o < begin + count; o++) {
                     long two = o + apart < last ? o + apart : last - 1;
                     const char *of[2] = {row_of(w, bits, o, at), row_of(w, bits, two, at)};
-                    // Each of the first two tiles prefetches the next block of one stream.
-                    const char *next = of[later == 1] + (later < 2 ? BLOCK * k * bits / 8 : 0);
-                    f8 *sums = acc + 2 * (m * count + (o - begin) * now);
+                    lanes *sums = acc + 2 * (m * count + (o - begin) * now);
                     switch (now) {  // constants, so that the compiler keeps the sums in registers
-                        case 1: tile(sums, from, of, next, bits, depth, 2, 1); break;
-                        case 2: tile(sums, from, of, next, bits, depth, 2, 2); break;
-                        case 3: tile(sums, from, of, next, bits, depth, 2, 3); break;
-                        default: tile(sums, from, of, next, bits, depth, 2, 4);
+#define TILED(many) case many: tile(sums, from, scales, of, ahead, bits, depth, 2, many); break;
+                        TILED(1) TILED(2) TILED(3) TILED(4)
+#if TILE > 4
+                        TILED(5) TILED(6) TILED(7) TILED(8)
+#endif
                     }
                 }
             }
         }
-        const f8 *total = acc;
+        const lanes *sums = acc;
         for (long m = 0; m < rows; m += size) {
             long end = rows - m < size ? rows : m + size;
             for (long o = begin; o < begin + count; o++)
                 for (long one = o; one <= o + apart; one += apart)
-                    for (long row = m; row < end; row++, total++)
-                        if (one < last) finish(y + row * n + one, *total, w, one);
+                    for (long row = m; row < end; row++, sums++)
+                        if (one < last) finish(y + row * n + one, *sums, w, one);
         }
     }
 }
 
 // Computes the outputs first .. last, with constant row counts so that the sums stay in registers.
-INLINE void multiply_share(float *y, const float *x, const Matrix *w, long bits, long first, long last,
+INLINE void multiply_share(float *y, Inputs x, const Matrix *w, long bits, long first, long last,
                            long rows, long size) {
     switch (rows) {
         case 1: stream(y, x, w, bits, first, last, STREAMS, 1); break;
         case 2: stream(y, x, w, bits, first, last, 4, 2); break;
         case 3: stream(y, x, w, bits, first, last, 3, 3); break;
+#if TILE > 4
+        case 4: stream(y, x, w, bits, first, last, 4, 4); break;
+#endif
         default: blocks(y, x, w, bits, first, last, rows, size);
     }
 }
 
 static void float_product(float *y, const float *x, const Matrix *w, long rows) {
     long tiles = (rows + TILE - 1) / TILE, size = (rows + tiles - 1) / tiles;  // of similar size
-    float *own = packed(x, rows, w->inputs, w->bits, size);
+    Inputs own = pack_inputs(x, rows, w->inputs, w->bits, size);
 #pragma omp parallel
     {
         long threads = omp_get_num_threads(), thread = omp_get_thread_num();
@@ -346,8 +443,11 @@ static void float_product(float *y, const float *x, const Matrix *w, long rows) 
         if (w->bits == 8) multiply_share(y, own, w, 8, first, last, rows, size);
         else multiply_share(y, own, w, 16, first, last, rows, size);
     }
-    free(own);
+    free(own.values);
 }
+
+// Whether products of bfloat16 round their inputs to it, because the processor multiplies it.
+int multiplies_bfloat16(void) { return STEP == 32; }
 
 // y (rows, outputs) = x (rows, inputs) @ matrix.T + bias.
 void linear(float *y, const float *x, const Matrix *matrix, long rows) {

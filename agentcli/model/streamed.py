@@ -1,7 +1,8 @@
 """Linear layers for the kernels of ``native.py``: float32 inputs, weights in 16, 8 or 4 bits.
 
-For a few rows, the kernels multiply while they stream the weights from memory. For more, the matrix
-is expanded to float32 and multiplied by PyTorch.
+For a few rows, the kernels multiply while they stream the weights from memory. For more, PyTorch
+multiplies the expanded matrix: in bfloat16 if the model was in bfloat16 and the CPU multiplies it,
+else in float32.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ class StreamedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if native.few(x):
             return native.linear(x, self.matrix)
+        if native.multiplies_bfloat16():
+            return _added(F.linear(x.bfloat16(), self.weight).float(), self.bias)
         return F.linear(x, native.widened(self.weight), self.bias)
 
     def expanded(self) -> Tensor:
@@ -60,12 +63,13 @@ class StreamedInt8Linear(nn.Module):
         self.register_buffer("scale", scale)
         self.register_buffer("bias", None if bias is None else bias.detach().float())
         self.matrix = _matrix(8, weight.shape, self.weight, self.scale, bias=self.bias)
+        self.wide = _wide_dtype(weight)
 
     def forward(self, x: Tensor) -> Tensor:
         if native.few(x):
             return native.linear(x, self.matrix)
-        y = F.linear(x, native.widened(self.weight)).mul_(self.scale)
-        return y if self.bias is None else y.add_(self.bias)
+        y = F.linear(x.to(self.wide), native.widened(self.weight, self.wide)).float()
+        return _added(y.mul_(self.scale), self.bias)
 
     def expanded(self) -> Tensor:
         """Return the dequantised matrix, (out, in) float32."""
@@ -101,6 +105,7 @@ class StreamedInt4Linear(nn.Module):
         self.register_buffer("bias", None if bias is None else bias.detach().float())
         tensors = (self.packed, self.scales, self.zeros)
         self.matrix = _matrix(4, weight.shape, *tensors, bias=self.bias)
+        self.wide = _wide_dtype(weight)
 
     @staticmethod
     def fits(weight: Tensor) -> bool:
@@ -110,7 +115,8 @@ class StreamedInt4Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if native.few(x):
             return native.linear(x, self.matrix)
-        return F.linear(x, self.expanded(), self.bias)
+        y = F.linear(x.to(self.wide), self.expanded().to(self.wide)).float()
+        return _added(y, self.bias)
 
     def expanded(self) -> Tensor:
         """Return the dequantised matrix, (out, in) float32, valid until the next is expanded."""
@@ -185,6 +191,15 @@ def prepare_blocks(model: GPT) -> None:
             eps=config.norm_eps,
             offset=float(config.norm == "one_plus_weight"),
         )
+
+
+def _wide_dtype(weight: Tensor) -> torch.dtype:
+    fast = native.multiplies_bfloat16() and weight.dtype == torch.bfloat16
+    return torch.bfloat16 if fast else torch.float32
+
+
+def _added(y: Tensor, bias: Tensor | None) -> Tensor:
+    return y if bias is None else y.add_(bias)
 
 
 def _matrix(

@@ -18,7 +18,7 @@ from agentcli.model.checkpoint import load_model
 from agentcli.model.config import ModelConfig
 from agentcli.model.gpt import GPT
 from agentcli.model.kernel_build import build_commands, compiler, library_name
-from agentcli.model.pack import can_pack, pack_model
+from agentcli.model.pack import pack_model
 from agentcli.model.quantize import Scheme, quantize_model
 from agentcli.model.streamed import StreamedInt4Linear, StreamedInt8Linear, StreamedLinear
 from agentcli.model.tokenizer import TiktokenTokenizer
@@ -63,10 +63,12 @@ def stepwise(model: GPT, tokens: Tensor) -> Tensor:
         return torch.cat([model(piece, cache) for piece in pieces], 1)
 
 
-@pytest.mark.skipif(can_pack(), reason="oneDNN packs bfloat16 on this processor")
 @pytest.mark.parametrize("name", FAMILIES)
 def test_bfloat16_is_computed_exactly(name: str, tmp_path: Path, kernels: None) -> None:
-    """Activations are float32, so the result equals that of the same weights in float32."""
+    """Activations are float32, so the result equals that of the same weights in float32.
+
+    Except on processors that multiply bfloat16, where products round their inputs.
+    """
     case = next(case for case in CASES if case.name == name)
     case = replace(case, settings={**case.settings, "intermediate_size": 128})
     save_oracle(case, make_oracle(case).to(torch.bfloat16), tmp_path)
@@ -75,7 +77,9 @@ def test_bfloat16_is_computed_exactly(name: str, tmp_path: Path, kernels: None) 
     assert all(block.native is not None for block in streamed.blocks)
     assert isinstance(streamed.lm_head, StreamedLinear)
     tokens = random_tokens(2, 37)
-    near(stepwise(streamed, tokens), exact(tokens), 2e-4)
+    expected = exact(tokens)
+    error = (stepwise(streamed, tokens) - expected).norm() / expected.norm()
+    assert error < (2e-2 if native.multiplies_bfloat16() else 1e-5)
 
 
 def nanochat(scheme: Scheme | None = None) -> GPT:
@@ -136,21 +140,28 @@ def test_product(inputs: int, kind: type[StreamedLinear], kernels: None) -> None
         weight, bias = torch.randn(outputs, inputs).bfloat16(), torch.randn(outputs)
         matrix = kind(weight, bias)
         x = torch.randn(rows, inputs) * far_out
+        if kind is StreamedLinear and native.multiplies_bfloat16():
+            x = x.bfloat16().float()  # the products round them
         expected = x.double() @ matrix.expanded().double().T + bias
-        # Inputs are rounded to 16 bits relative to the largest of 32, and sums to float32.
-        steps = (x.abs().view(rows, -1, 32).amax(-1) / 32767).repeat_interleave(32, 1).double()
-        most = steps / 2 @ matrix.expanded().abs().double().T + 1e-4 * expected.abs() + 1e-2
+        # Inputs are rounded to 16 bits, by the largest of a group or piece, and sums to float32.
+        group = 192 if kind.__name__ == "StreamedInt8Linear" else 32
+        steps = (x.abs().view(rows, -1, group).amax(-1) / 32767).repeat_interleave(group, 1)
+        most = (
+            steps.double() / 2 @ matrix.expanded().abs().double().T + 1e-4 * expected.abs() + 1e-2
+        )
         with torch.inference_mode():
             assert ((matrix(x) - expected).abs() <= most).all()
     with torch.inference_mode():
         wide = torch.cat([x] * 2)  # so many rows use the expanded matrix
-        near(matrix(wide).double(), torch.cat([expected] * 2), 1e-2)
+        error = (matrix(wide) - torch.cat([expected] * 2)).norm() / expected.norm()
+        assert error < (5e-3 if native.multiplies_bfloat16() else 1e-5)
 
 
-def test_bfloat16_rows_do_not_depend_on_each_other(kernels: None) -> None:
+@pytest.mark.parametrize("kind", [StreamedLinear, StreamedInt8Linear, StreamedInt4Linear])
+def test_rows_do_not_depend_on_each_other(kind: type[StreamedLinear], kernels: None) -> None:
     """A row has the same product alone and among others: drafts change no token."""
     torch.manual_seed(0)
-    matrix, x = StreamedLinear(torch.randn(131, 1088).bfloat16()), torch.randn(40, 1088)
+    matrix, x = kind(torch.randn(131, 1088).bfloat16()), torch.randn(40, 1088)
     with torch.inference_mode():
         expected = matrix(x)
         for rows in (1, 2, 3, 4, 5, 8, 11, 16, 17):
@@ -163,7 +174,7 @@ def test_any_number_of_threads_gives_the_same_steps(scheme: Scheme | None, kerne
     model = nanochat(scheme)
     if scheme is None:
         pack_model(model.bfloat16())
-    assert can_pack() or all(block.native is not None for block in model.blocks)
+    assert all(block.native is not None for block in model.blocks)
     tokens, before = torch.randint(0, 512, (2, 24)), torch.get_num_threads()
     found = []
     try:
