@@ -4,8 +4,8 @@
     python bench/beside_llama_cpp.py --prefill 2048  # and a long prompt
 
 Needs the extra ``bench`` (llama-cpp-python builds llama.cpp, which takes minutes; gguf writes the
-file). Both sides decode in turns within one run, so that what disturbs one disturbs the other; the
-fastest of the rounds counts.
+file). Both sides decode in turns within one run, so that what disturbs one disturbs the other;
+medians count.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from agentcli.llm.engine import TUNING
@@ -140,7 +141,8 @@ def compare(
     model = build(shape, "cpu", torch.bfloat16, scheme)
     engine = Engine(model, bytes_tokenizer())
     prompt = [7 + i % 1000 for i in range(PROMPT)]
-    ours, theirs, bandwidth = [], [], bench.read()
+    ours, theirs, shares = [], [], []
+    read = read_bytes(model) + config.cache_bytes(PROMPT, 4)
     for _ in range(rounds):
         generation = engine.generate(prompt, max_tokens=tokens + 2, sampling=GREEDY)
         next(generation), next(generation)
@@ -148,13 +150,13 @@ def compare(
         peer.run(PROMPT, fresh=True)
         peer.run(1)
         theirs.append(seconds(lambda: peer.step(tokens)) / tokens)
-        bandwidth = max(bandwidth, bench.read())
-    read = read_bytes(model) + config.cache_bytes(PROMPT, 4)
-    share = f"{read / min(ours) / bandwidth:5.1%} of {bandwidth / 1e9:.1f} GB/s"
-    note = f"{1 / min(ours):7.1f} tok/s, {share}, {read / 1e6:.0f} MB a token"
-    bench.add(shape, f"decode {kind}", min(ours) * 1e3, "ms", note)
-    bench.add(shape, f"llama.cpp {name}", min(theirs) * 1e3, "ms", f"{1 / min(theirs):7.1f} tok/s")
-    bench.add(shape, f"decode {kind}, times llama.cpp", min(theirs) / min(ours), "x")
+        shares.append(read / ours[-1] / bench.read())
+    step, other = median(ours), median(theirs)
+    note = f"{1 / step:7.1f} tok/s, {median(shares):5.1%} of bandwidth, {read / 1e6:.0f} MB a token"
+    bench.add(shape, f"decode {kind}", step * 1e3, "ms", note)
+    bench.add(shape, f"llama.cpp {name}", other * 1e3, "ms", f"{1 / other:7.1f} tok/s")
+    ratio = median(b / a for a, b in zip(ours, theirs, strict=True))
+    bench.add(shape, f"decode {kind}, times llama.cpp", ratio, "x")
     if prefill:
         bench.prefill(shape, model, prefill)
         took = min(seconds(lambda: peer.run(prefill, fresh=True)) for _ in range(2))
@@ -166,7 +168,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--formats", nargs="+", choices=sorted(FORMATS), default=list(FORMATS))
     parser.add_argument("--tokens", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--prefill", type=int, default=0, help="length of a long prompt")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "bench-gguf")
     options = parser.parse_args()
