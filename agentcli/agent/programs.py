@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 import functools
 import warnings
+from collections.abc import Collection
 
-from agentcli.agent.undefined import undefined_names
+from agentcli.agent.undefined import definitions, mentions, undefined_names
 
 MAX_PARSED = 200_000
 """Longest text, in characters, that is parsed."""
@@ -14,13 +15,34 @@ MAX_PARSED = 200_000
 _Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def breaks(path: str, before: str, after: str) -> bool:
-    """Whether an edit breaks a Python file: it no longer parses, or uses new unbound names."""
+def breaks(path: str, before: str, after: str, elsewhere: Collection[str] = ()) -> bool:
+    """Whether an edit breaks a Python file.
+
+    It does if the file no longer parses, uses new unbound names, or has lost a definition that is
+    still mentioned, in the file or ``elsewhere``.
+    """
     old = _parsed(path, before)
     if old is None or len(after) > MAX_PARSED:
         return False
     new = _parsed(path, after)
-    return new is None or not undefined_names(new) <= undefined_names(old)
+    if new is None or not _undefined(after) <= _undefined(before):
+        return True
+    lost = definitions(old) - definitions(new)
+    return bool(lost) and bool(lost & {*mentions(new), *elsewhere})
+
+
+def mentioned(path: str, text: str) -> frozenset[str]:
+    """All names and attributes that a Python file uses or imports; none if it cannot be parsed."""
+    tree = _parsed(path, text)
+    return frozenset() if tree is None else mentions(tree)
+
+
+@functools.lru_cache(maxsize=8)  # the file before an edit is asked about at every try
+def _undefined(text: str) -> frozenset[str]:
+    try:
+        return undefined_names(text)
+    except (SyntaxError, ValueError, RecursionError):  # such as the same parameter twice
+        return frozenset({""})
 
 
 @functools.lru_cache(maxsize=8)  # the program before an edit is asked for at every try

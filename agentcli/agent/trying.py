@@ -17,7 +17,7 @@ from types import TracebackType
 
 from agentcli.agent.edit_calls import EditCalls, is_guarded
 from agentcli.agent.places import likely_places
-from agentcli.agent.programs import breaks, program
+from agentcli.agent.programs import breaks, mentioned, program
 from agentcli.environments.base import Environment, LinesRun, TracesLines
 from agentcli.errors import EnvironmentOpError
 from agentcli.llm.client import EditPlace
@@ -46,6 +46,8 @@ class Trial:
     places: list[EditPlace]
     tools: Registry
     context: ToolContext
+    mentions: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """The names that each file uses which ran in the check."""
     _tried: set[frozenset[tuple[str, str]]] = field(default_factory=set)  # (path, program)
 
     async def left(self, call: ToolCall) -> int | None:
@@ -82,8 +84,10 @@ class Trial:
             {path: _text(data) for path, data in files.items() if data is not None}
             for files in contents
         )
-        if any(breaks(path, text, after.get(path, text)) for path, text in before.items()):
-            return False
+        for path, text in before.items():
+            elsewhere = frozenset().union(*(self.mentions[p] for p in self.mentions if p != path))
+            if breaks(path, text, after.get(path, text), elsewhere):
+                return False
         old, new = (
             frozenset((path, program(path, text)) for path, text in files.items())
             for files in (before, after)
@@ -124,10 +128,12 @@ async def trial(
             narrow = replace(check, arguments=arguments)
         texts: dict[str, str] = {}
         for path in lines.ran:
-            data = None if is_guarded(path) else await read(copy, path)
-            if data is not None:
+            if (data := await read(copy, path)) is not None:
                 texts[path] = _text(data)
-        yield Trial(check, now, narrow, likely_places(lines, texts), tools, context)
+        mentions = {path: mentioned(path, text) for path, text in texts.items()}
+        own = {path: text for path, text in texts.items() if not is_guarded(path)}
+        places = likely_places(lines, own)
+        yield Trial(check, now, narrow, places, tools, context, mentions)
 
 
 class PendingTrial:

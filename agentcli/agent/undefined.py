@@ -1,55 +1,75 @@
-"""Finds names that a Python file uses but nothing in it binds.
+"""Finds names that a Python file uses but nothing binds, and definitions that it does not have.
 
-Using one raises ``NameError`` for a plain name, or ``AttributeError`` for ``self.name`` in a class
-without base classes.
+Using an unbound name raises ``NameError`` for a plain name, or ``AttributeError`` for ``self.name``
+in a class without base classes.
 """
 
 from __future__ import annotations
 
 import ast
 import builtins
+import symtable
+from collections.abc import Iterator
 
 _MODULE = {"__file__", "__name__", "__doc__", "__path__", "__spec__", "__builtins__", "__class__"}
+_Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
-def undefined_names(tree: ast.Module) -> frozenset[str]:
-    """Names that are read but bound in no scope of the file; attributes appear as ``self.name``.
+def undefined_names(text: str) -> frozenset[str]:
+    """Names that are read but not bound where they are read; attributes appear as ``self.name``.
 
     Empty if the file has a ``*`` import, which could bind any of them.
+
+    Raises:
+        SyntaxError, ValueError: it cannot be parsed, or breaks a rule of scopes.
     """
-    read: set[str] = set()
+    tree = ast.parse(text)
     own: set[str] = set()  # attributes of self that are read
-    bound: set[str] = {*dir(builtins), *_MODULE}
-    attributes: set[str] = set(dir(object))
+    attributes: set[str] = {*dir(object), *definitions(tree)}
     for node in ast.walk(tree):
         match node:
             case ast.Attribute(attr=name, ctx=ast.Store()):
                 attributes.add(name)
             case ast.Constant(value=str(name)):  # e.g. for setattr or in __slots__
                 attributes.add(name)
-            case ast.Name(id=name, ctx=ast.Load()):
-                read.add(name)
-            case ast.Name(id=name) | ast.arg(arg=name):
-                bound.add(name)
-            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
-                bound.add(name)
-            case ast.ClassDef(name=name):
-                bound.add(name)
+            case ast.ClassDef():
                 own |= _own_reads(node)
             case ast.alias(name="*"):
                 return frozenset()
-            case ast.alias(name=name, asname=asname):
-                bound.add(asname or name.split(".")[0])
-            case ast.Global(names=names) | ast.Nonlocal(names=names):
-                bound.update(names)
-            case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)):
-                bound.add(name)
-            case ast.MatchStar(name=str(name)) | ast.MatchMapping(rest=str(name)):
-                bound.add(name)
-            case _ if name := getattr(node, "name", ""):  # type parameters, since 3.12
-                bound.add(str(name))
-    unset = own - attributes - bound
-    return frozenset((read - bound) | {f"self.{name}" for name in unset})
+    read: set[str] = set()
+    bound: set[str] = {*dir(builtins), *_MODULE}  # for the whole module
+    top = symtable.symtable(text, "<text>", "exec")
+    for table in _tables(top):
+        for symbol in table.get_symbols():
+            name, outside = symbol.get_name(), table is top or symbol.is_global()
+            if symbol.is_assigned() or symbol.is_imported() or symbol.is_parameter():
+                attributes.add(name)
+                if outside:
+                    bound.add(name)
+            if outside and symbol.is_referenced():
+                read.add(name)
+    return frozenset((read - bound) | {f"self.{name}" for name in own - attributes})
+
+
+def definitions(tree: ast.Module) -> frozenset[str]:
+    """Names of the functions, methods and classes of a file."""
+    return frozenset(node.name for node in ast.walk(tree) if isinstance(node, _Definition))
+
+
+def mentions(tree: ast.Module) -> frozenset[str]:
+    """All names and attributes that a file uses or imports."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name) | ast.Attribute(attr=name) | ast.alias(name=name):
+                found.add(name)
+    return frozenset(found)
+
+
+def _tables(top: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:
+    yield top
+    for child in top.get_children():
+        yield from _tables(child)
 
 
 def _own_reads(node: ast.ClassDef) -> set[str]:

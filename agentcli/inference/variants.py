@@ -161,7 +161,7 @@ class Variants:
         head = 0.0
         offset = -len(edit.head)  # of the token, in characters from the start of the old text
         for at, token in enumerate(tokens):
-            after = offset + len(self._piece(token))
+            after = offset + self._engine.tokenizer.characters(token)
             if after > 0 and offset <= len(edit.old):
                 for value, other in _likeliest(rows[at], BRANCHES):
                     if other != token:
@@ -250,7 +250,7 @@ class Variants:
         places, at = {len(edit.old)}, 0
         for token in self._encode(edit.old):
             places.add(at)
-            at += len(self._piece(token))
+            at += self._engine.tokenizer.characters(token)
         rest = edit.old + TAIL
         return [(place, self._encode(rest[place:])[0]) for place in sorted(places)]
 
@@ -292,9 +292,6 @@ class Variants:
 
     def _encode(self, text: str) -> list[int]:
         return self._engine.tokenizer.encode(text)
-
-    def _piece(self, token: int) -> str:
-        return self._engine.tokenizer.decode([token])
 
 
 def _size_cost(removed: int, added: int) -> float:

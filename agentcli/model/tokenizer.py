@@ -100,6 +100,10 @@ class Tokenizer(ABC):
         except KeyError:
             raise ModelError(f"the tokenizer has no special token {text!r}") from None
 
+    def characters(self, token: int) -> int:
+        """Return how many characters begin in a token; it may be the end of one."""
+        return sum(byte & 0xC0 != 0x80 for byte in self.token_bytes(token))
+
     def decode(self, tokens: Iterable[int], *, skip_special: bool = False) -> str:
         """Decode tokens to text; bytes that are not valid UTF-8 become U+FFFD."""
         stream = self.stream(skip_special=skip_special)

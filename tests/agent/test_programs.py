@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agentcli.agent.programs import MAX_PARSED, breaks, program
+from agentcli.agent.programs import MAX_PARSED, breaks, mentioned, program
 
 SOURCE = '"""Sums."""\n\n\ndef add(a, b):\n    """Add."""\n    return a + b\n'
 
@@ -47,7 +47,22 @@ def test_an_edit_that_breaks_a_file() -> None:
     assert breaks("a.py", SOURCE, SOURCE.replace("a + b", "a + c"))
     assert not breaks("a.py", SOURCE, SOURCE.replace("a + b", "a - b"))
     assert not breaks("a.txt", SOURCE, "def (")
+    assert breaks("a.py", SOURCE, SOURCE.replace("(a, b)", "(a, a)"))  # no such function
+    two = SOURCE + "\n\ndef one():\n    c = 1\n    return c\n"
+    assert breaks("a.py", two, two.replace("a + b", "a + c"))  # bound, but not here
     broken = SOURCE.replace("a + b", "a +")
     assert not breaks("a.py", broken, broken + "1\n")  # it was broken before
     unbound = SOURCE.replace("a + b", "a + c")
     assert not breaks("a.py", unbound, unbound.replace("add", "sum_of"))
+
+
+def test_an_edit_that_takes_away_what_is_used() -> None:
+    renamed = SOURCE.replace("def add", "def sum_of")
+    assert not breaks("a.py", SOURCE, renamed)  # nothing mentions either name
+    test = "from a import add\n\n\ndef test_it():\n    assert add(1, 2) == 3\n"
+    assert breaks("a.py", SOURCE, renamed, mentioned("test_a.py", test))
+    assert not breaks("a.py", renamed, SOURCE, mentioned("test_a.py", test))
+    used = SOURCE + "\n\nclass Sum:\n    def of(self):\n        return self.all()\n\n"
+    used += "    def all(self):\n        return add(1, 2)\n"
+    assert breaks("a.py", used, used.replace("def all", "def some"))
+    assert mentioned("a.py", "def (") == frozenset()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-
 import pytest
 
 from agentcli.agent.undefined import undefined_names
@@ -25,15 +23,19 @@ from agentcli.agent.undefined import undefined_names
         ("from m import *\nanything", set()),
         (
             "class A:\n    x = 1\n    def m(self):\n        self.a = self.x\n        self.b(m)",
-            {"self.b"},
+            {"self.b", "m"},
         ),
         ("class A:\n    def m(self):\n        self.a += 1\n        self.__class__", set()),
         ("class A:\n    __slots__ = ['a']\n    def m(self):\n        return self.a", set()),
         ("class A(object):\n    def m(self):\n        return self.a", set()),
         ("@d.e\nclass A:\n    def m(self):\n        return self.a", {"d"}),
         ("class A:\n    def __getattr__(self, n):\n        return self.a", set()),
+        ("def f():\n    inner = 1\ndef g():\n    return inner", {"inner"}),
+        ("def f(a):\n    def g():\n        return a, b\n    b = 1\n    return g", set()),
+        ("def f():\n    global x\n    x = 1\ndef g():\n    return x", set()),
+        ("class A:\n    def __m(self):\n        return self.__m", set()),
         ("for i.x in y:\n    del z", {"i", "y"}),
     ],
 )
 def test_names(source: str, names: set[str]) -> None:
-    assert undefined_names(ast.parse(source)) == names
+    assert undefined_names(source) == names

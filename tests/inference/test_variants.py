@@ -118,6 +118,8 @@ def found_by(trained: Engine, old: str, count: int) -> list[str]:
         ("        while len(self.data) >= self.size:", "        while len(self.data) > self.size:"),
         ("    return (low + high) // 2", "    return (low + high) / 2"),
         ("    if count <= limit:", "    if count < limit:"),
+        # Characters in two tokens each.
+        ('    return "ÄÖÜ äöü" if size <= 3 else "ß"', '    return "ÄÖÜ äöü" if size < 3 else "ß"'),
     ],
 )
 def test_the_end_of_a_token_can_be_left_out(trained: Engine, old: str, new: str) -> None:
