@@ -8,9 +8,9 @@
 // of two outputs and several rows. A block of outputs is multiplied in pieces of the inputs that stay in
 // the L1 cache. Later rows find the block's weights in the L2 cache, while the next block is prefetched.
 //
-// Processors with instructions for bfloat16 multiply two pairs of 16-bit numbers per lane: bfloat16 with
-// inputs rounded to it, and 8 bits, widened to 16, with inputs rounded to 16 bits with a scale per piece,
-// which loses less. Others multiply floats.
+// Processors with instructions for bfloat16 multiply pairs of 16-bit numbers: bfloat16 with inputs rounded
+// to it, and 8 bits, widened to 16, with inputs rounded to 16 bits with a scale per piece, which loses less.
+// Others multiply floats.
 //
 // 4 bits are multiplied as integers, one matrix row after the other. Inputs are rounded to 16 bits with a
 // scale per group of 32, which loses less than bfloat16.
@@ -246,9 +246,12 @@ INLINE lanes added(lanes acc, lanes sums, float scale) {
 
 // Rounds `count` inputs of a row, a piece; returns their scale.
 INLINE float round_piece(element *to, const float *x, long bits, long count, long apart) {
-    __m512 most = _mm512_setzero_ps();
-    for (long i = 0; bits == 8 && i < count; i += 16)
-        most = _mm512_max_ps(most, _mm512_abs_ps(_mm512_loadu_ps(x + i)));
+    __m512 most = _mm512_setzero_ps(), invalid = most;  // NaN, if an input is not finite
+    for (long i = 0; bits == 8 && i < count; i += 16) {
+        __m512 a = _mm512_loadu_ps(x + i);
+        most = _mm512_max_ps(most, _mm512_abs_ps(a));
+        invalid += a * 0;
+    }
     float largest = _mm512_reduce_max_ps(most);
     __m512 inverse = _mm512_set1_ps(largest > 0 ? 32767 / largest : 0);
     for (long i = 0; i < count; i += STEP, to += apart) {
@@ -262,7 +265,7 @@ INLINE float round_piece(element *to, const float *x, long bits, long count, lon
             memcpy(to, &both, sizeof both);
         }
     }
-    return largest / 32767;
+    return largest / 32767 + _mm512_reduce_add_ps(invalid);
 }
 #else
 INLINE float total(lanes v) { return sum(v); }

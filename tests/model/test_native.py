@@ -157,6 +157,18 @@ def test_product(inputs: int, kind: type[StreamedLinear], kernels: None) -> None
         assert error < (5e-3 if native.multiplies_bfloat16() else 1e-5)
 
 
+@pytest.mark.parametrize("kind", [StreamedLinear, StreamedInt8Linear])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_stays_visible(
+    value: float, kind: type[StreamedLinear], kernels: None
+) -> None:
+    matrix, x = kind(torch.randn(66, 1088).bfloat16()), torch.randn(5, 1088)
+    x[3, 700] = value
+    with torch.inference_mode():
+        assert matrix(x).isfinite().all(1).tolist() == [True, True, True, False, True]
+        assert not matrix(x[3:4]).isfinite().any()
+
+
 @pytest.mark.parametrize("kind", [StreamedLinear, StreamedInt8Linear, StreamedInt4Linear])
 def test_rows_do_not_depend_on_each_other(kind: type[StreamedLinear], kernels: None) -> None:
     """A row has the same product alone and among others: drafts change no token."""
