@@ -32,7 +32,7 @@ def breaks(path: str, before: str, after: str, elsewhere: Collection[str] = ()) 
 
 
 def mentioned(path: str, text: str) -> frozenset[str]:
-    """All names and attributes that a Python file uses or imports; none if it cannot be parsed."""
+    """``mentions`` of a Python file; none if it cannot be parsed."""
     tree = _parsed(path, text)
     return frozenset() if tree is None else mentions(tree)
 

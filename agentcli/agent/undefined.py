@@ -1,4 +1,4 @@
-"""Finds names that a Python file uses but nothing binds, and definitions that it does not have.
+"""Finds names that a Python file uses but nothing binds, and what it defines and mentions.
 
 Using an unbound name raises ``NameError`` for a plain name, or ``AttributeError`` for ``self.name``
 in a class without base classes.
@@ -12,6 +12,7 @@ import symtable
 from collections.abc import Iterator
 
 _MODULE = {"__file__", "__name__", "__doc__", "__path__", "__spec__", "__builtins__", "__class__"}
+_METHODS = frozenset(name for kind in (str, bytes, list, dict, set, object) for name in dir(kind))
 _Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
@@ -57,13 +58,16 @@ def definitions(tree: ast.Module) -> frozenset[str]:
 
 
 def mentions(tree: ast.Module) -> frozenset[str]:
-    """All names and attributes that a file uses or imports."""
+    """Names and attributes that a file uses or imports.
+
+    Without the methods of built-in types: ``.get`` says little about a function of that name.
+    """
     found: set[str] = set()
     for node in ast.walk(tree):
         match node:
             case ast.Name(id=name) | ast.Attribute(attr=name) | ast.alias(name=name):
                 found.add(name)
-    return frozenset(found)
+    return frozenset(found - _METHODS)
 
 
 def _tables(top: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:

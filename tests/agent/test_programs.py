@@ -57,12 +57,15 @@ def test_an_edit_that_breaks_a_file() -> None:
 
 
 def test_an_edit_that_takes_away_what_is_used() -> None:
-    renamed = SOURCE.replace("def add", "def sum_of")
-    assert not breaks("a.py", SOURCE, renamed)  # nothing mentions either name
-    test = "from a import add\n\n\ndef test_it():\n    assert add(1, 2) == 3\n"
-    assert breaks("a.py", SOURCE, renamed, mentioned("test_a.py", test))
-    assert not breaks("a.py", renamed, SOURCE, mentioned("test_a.py", test))
-    used = SOURCE + "\n\nclass Sum:\n    def of(self):\n        return self.all()\n\n"
-    used += "    def all(self):\n        return add(1, 2)\n"
-    assert breaks("a.py", used, used.replace("def all", "def some"))
+    source = SOURCE.replace("add", "plus")
+    renamed = source.replace("plus", "sum_of")
+    assert not breaks("a.py", source, renamed)  # nothing mentions either name
+    test = "from a import plus\n\n\ndef test_it():\n    assert plus(1, 2) == 3\n"
+    assert breaks("a.py", source, renamed, mentioned("test_a.py", test))
+    assert not breaks("a.py", renamed, source, mentioned("test_a.py", test))
+    used = source + "\n\nclass Sum:\n    def every(self):\n        return plus(1, 2)\n"
+    used += "\n\ndef total(sums):\n    return sums.every()\n"
+    assert breaks("a.py", used, used.replace("def every", "def some"))
+    getter = used.replace("every", "get")
+    assert not breaks("a.py", getter, getter.replace("def get", "def some"))  # or a dict's?
     assert mentioned("a.py", "def (") == frozenset()
