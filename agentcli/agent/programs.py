@@ -28,7 +28,7 @@ def breaks(path: str, before: str, after: str, elsewhere: Collection[str] = ()) 
     if new is None or not _undefined(after) <= _undefined(before):
         return True
     lost = definitions(old) - definitions(new)
-    return bool(lost) and bool(lost & {*mentions(new), *elsewhere})
+    return not lost.isdisjoint({*mentions(new), *elsewhere})
 
 
 def mentioned(path: str, text: str) -> frozenset[str]:
