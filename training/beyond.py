@@ -6,8 +6,9 @@ Objects, not whole sentences, are split into those of training and those of the 
 from __future__ import annotations
 
 import random
+import re
 
-from training.wording import bare, chosen, lists, phrases
+from training.wording import bare, chosen, lists, pattern, phrases
 
 _FEATURES = """
 OAuth
@@ -241,12 +242,22 @@ REASONS = [
 
 _LINES = [f"{asked} | {what}" for what, lines in lists("declines.txt").items() for asked in lines]
 
-# Under another heading, another line may say the same.
-_HELD = frozenset(bare(line.rpartition("|")[0]) for line in phrases(_LINES, held=True))
+# What the lines of the evaluation can say: under another heading another line may say the same.
+_HELD = re.compile(
+    "|".join(pattern(line.rpartition("|")[0]) for line in phrases(_LINES, held=True))
+)
 
 
 def request(rng: random.Random, held: bool = False) -> tuple[str, str]:
-    """(what the user says, what the model says that it cannot do)
+    """(what the user says, what the model says that it cannot do)"""
+    while True:
+        asked, what = _drawn(rng, held)
+        if held or not _HELD.fullmatch(bare(asked)):
+            return asked, what
+
+
+def _drawn(rng: random.Random, held: bool) -> tuple[str, str]:
+    """A request, and what the answer calls it.
 
     The model would garble objects that it copies, so the answer names the kind of request.
     """
@@ -260,7 +271,5 @@ def request(rng: random.Random, held: bool = False) -> tuple[str, str]:
     if draw < 0.29:
         x = rng.choice(phrases(_TOPICS, held))
         return rng.choice(phrases(_EXPLAIN, held)).replace("{x}", x), "answer general questions"
-    while True:
-        asked, _, what = chosen(rng, _LINES, held).rpartition("|")
-        if held or bare(asked) not in _HELD:
-            return asked.strip(), what.strip()
+    asked, _, what = chosen(rng, _LINES, held).rpartition("|")
+    return asked.strip(), what.strip()

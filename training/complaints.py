@@ -1,7 +1,8 @@
 """Complaints about behaviour, in words made of the project's own names.
 
 ``cancel_order(order, reason)`` gives "cancelling an order", "cancel an order", "cancelled", "order"
-and "reason". The words need not fit the fault: what is wrong, the tests say.
+and "reason". The words need not fit the fault: what is wrong, the tests say. Therefore some of the
+complaints are about other programs altogether.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ _NO_NOUN = frozenset(_PLAIN.split())
 
 def complaint(rng: random.Random, fields: Mapping[str, str], held: bool = False) -> str:
     """What somebody says about the behaviour, in one line or as an issue."""
+    if rng.random() < 0.3:
+        return _elsewhere(rng, fields, held)
     draw = rng.random()
     if draw < 0.48:
         return _said(rng, fields, held)
@@ -50,9 +53,19 @@ def complaint(rng: random.Random, fields: Mapping[str, str], held: bool = False)
     )
 
 
-def _said(rng: random.Random, fields: Mapping[str, str], held: bool) -> str:
+def _elsewhere(rng: random.Random, fields: Mapping[str, str], held: bool) -> str:
+    """A complaint as it could be about any program, mostly about another one than this."""
+    draw = rng.random()
+    if draw < 0.6:
+        return _said(rng, fields, held, "facts")
+    if draw < 0.8:
+        return _filled(rng, _PHRASES["pleas"], fields, held)
+    return _filled(rng, _PHRASES["issues"], fields, held).replace("\\n", "\n").strip()
+
+
+def _said(rng: random.Random, fields: Mapping[str, str], held: bool, phrases: str = "said") -> str:
     """A statement, perhaps with something before it and a request after it."""
-    text = _filled(rng, _PHRASES["said"], fields, held)
+    text = _filled(rng, _PHRASES[phrases], fields, held)
     if rng.random() < 0.3:
         text = f"{_filled(rng, _PHRASES['before'], fields, held)} {text}"
     if rng.random() < 0.35:

@@ -99,7 +99,7 @@ def load(package: Package, cache: Path) -> Source:
         if not archives:
             source.refused = "not fetched"
             return source
-        metadata, pairs = _archive(archives[0])
+        metadata, pairs = read_archive(archives[0])
         _check(source, _field(metadata, "Version"), metadata)
     if not source.refused:
         cleaned = ((path, clean(path, data)) for path, data in pairs)
@@ -120,7 +120,7 @@ def _field(metadata: str, name: str) -> str:
     return next(lines, ":").split(":", 1)[1].strip()
 
 
-def _archive(path: Path) -> tuple[str, Iterator[tuple[str, bytes]]]:
+def read_archive(path: Path) -> tuple[str, Iterator[tuple[str, bytes]]]:
     if path.suffix == ".whl":
         archive = zipfile.ZipFile(path)
         names = sorted(archive.namelist())

@@ -1,4 +1,5 @@
-"""Repairs of real code without running it: one to three faults in a file of the corpus.
+"""Repairs of real code without running it: one to six faults in a file of the corpus, or one change
+that people made from one release of a package to the next (releases.py).
 
 The user names the function or the error that Python gives for such a line. Tests do not check these
 examples; they teach the model to read, to find what does not fit, and to write edits.
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 
 from training import wording
 from training.answers import told
-from training.faults import HELD_OUT_KINDS, Fault, Faults, repair_edit
+from training.faults import HELD_OUT_KINDS, Fault, Faults, changed_lines, repair_edit
 from training.requests import enclosing
 from training.trajectories import Conversation, Unusable, Workspace
 
@@ -81,11 +82,12 @@ def denoise(path: str, source: str, rng: random.Random, held: bool = False) -> C
         raise Unusable("size")
     faults = Faults(source)
     chosen: list[Fault] = []
-    count = rng.choice([1, 1, 1, 2, 2, 3, 4])
+    # Several in one file: what is read once serves several edits.
+    count = rng.choice([1, 1, 2, 3, 4, 5, 6])
     text = source
     for _ in range(count):
         fault = faults.draw(rng, without=HELD_OUT_KINDS)
-        if fault is None or any(abs(fault.line - other.line) < 8 for other in chosen):
+        if fault is None or any(abs(fault.line - other.line) < 4 for other in chosen):
             continue
         if fault.kind in ("wrong_string", "wrong_key", "wrong_number") and rng.random() < 0.7:
             continue  # usually impossible to tell
@@ -97,6 +99,20 @@ def denoise(path: str, source: str, rng: random.Random, held: bool = False) -> C
     if not chosen:
         raise Unusable("no fault")
     chosen.sort(key=lambda fault: fault.line)
+    return _repaired(path, source, text, chosen, rng, held)
+
+
+def fix(path: str, before: str, after: str, rng: random.Random, held: bool = False) -> Conversation:
+    """Make one conversation about a change that people made: from ``before`` to ``after``."""
+    start, right, wrong = changed_lines(after, before)
+    change = Fault("people's", start + 1, tuple(right), tuple(wrong), before)
+    return _repaired(path, after, before, [change], rng, held)
+
+
+def _repaired(
+    path: str, source: str, text: str, chosen: list[Fault], rng: random.Random, held: bool
+) -> Conversation:
+    """The faults of ``text`` are removed, one after the other, until it is ``source``."""
     space = Workspace({path: text})
     talk = Conversation(space)
     _request(talk, path, source, chosen, rng, held)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from training import fault_words as words
 
 SYNTAX_KINDS = frozenset({"missing_colon", "missing_bracket", "missing_quote", "missing_comma_def"})
-_IN_FSTRING = sys.version_info < (3, 12)  # positions inside f-strings are right from 3.12 on
+FSTRING_PLACES = sys.version_info >= (3, 12)  # before, positions inside f-strings are wrong
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -148,7 +148,7 @@ class Finder:
                 start = self.at.start(node)
                 if any(isinstance(value, ast.FormattedValue) for value in node.values):
                     yield Edit("missing_fprefix", start, start + 1, "")
-            if _IN_FSTRING:
+            if not FSTRING_PLACES:
                 return
             for value in node.values:
                 if isinstance(value, ast.FormattedValue):

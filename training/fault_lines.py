@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from itertools import pairwise
 
-from training.fault_kinds import Edit, Places
+from training.fault_kinds import Edit, FunctionNode, Places
 
 
 def line_edits(source: str, tree: ast.Module) -> Iterator[Edit]:
@@ -16,15 +16,18 @@ def line_edits(source: str, tree: ast.Module) -> Iterator[Edit]:
     for owner in ast.walk(tree):
         if not isinstance(owner, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
+        again = _again(owner)
         for parent in ast.walk(owner):
             for field in ("body", "orelse", "finalbody"):
                 body = getattr(parent, field, None)
                 if isinstance(body, list) and body and isinstance(body[0], ast.stmt):
-                    yield from _block(at, parent, body)
+                    yield from _block(at, parent, body, again)
     yield from _punctuation(at, tree)
 
 
-def _block(at: Places, parent: ast.AST, body: list[ast.stmt]) -> Iterator[Edit]:
+def _block(
+    at: Places, parent: ast.AST, body: list[ast.stmt], again: Container[ast.stmt]
+) -> Iterator[Edit]:
     for index, node in enumerate(body):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             continue
@@ -37,8 +40,14 @@ def _block(at: Places, parent: ast.AST, body: list[ast.stmt]) -> Iterator[Edit]:
         if len(body) > 1:
             if isinstance(node, ast.Return):
                 yield Edit("deleted_return", *span, "")
-            elif (isinstance(node, ast.AugAssign | ast.Expr | ast.Raise) and lines <= 2) or (
-                isinstance(node, ast.Assign) and lines == 1 and _is_update(node)
+            elif (
+                (isinstance(node, ast.AugAssign | ast.Expr | ast.Raise) and lines <= 2)
+                or (
+                    isinstance(node, ast.Assign)
+                    and lines == 1
+                    and (_is_update(node) or node in again)
+                )
+                or isinstance(node, ast.Break | ast.Continue)
             ):
                 yield Edit("deleted_line", *span, "")
             elif isinstance(node, ast.If) and lines <= 3 and _is_guard(node):
@@ -46,6 +55,13 @@ def _block(at: Places, parent: ast.AST, body: list[ast.stmt]) -> Iterator[Edit]:
         if isinstance(node, ast.Break | ast.Continue):
             other = "continue" if isinstance(node, ast.Break) else "break"
             yield Edit("break_continue", at.start(node), at.end(node), other)
+        if isinstance(node, ast.Return) and node.value is not None and lines == 1:
+            yield Edit("missing_return", span[0] + indent, at.start(node.value), "")
+        if lines == 1 and index and _is_step(node) and _is_step(before := body[index - 1]):
+            low = at.starts[before.lineno - 1]
+            if at.lines[first - 2].startswith(" " * indent) and before.lineno == first - 1:
+                text = at.source[span[0] : span[1]] + at.source[low : span[0]]
+                yield Edit("swapped_lines", low, span[1], text)
         if isinstance(node, ast.AugAssign | ast.Expr) and lines == 1:
             yield Edit("extra_line", span[0], span[0], at.source[span[0] : span[1]])
         if isinstance(node, ast.Raise) and lines == 1:
@@ -69,6 +85,24 @@ def _block(at: Places, parent: ast.AST, body: list[ast.stmt]) -> Iterator[Edit]:
         ):
             text = " " * parent.col_offset + at.source[at.start(node) : span[1]]
             yield Edit("wrong_indent", *span, text)
+
+
+def _again(function: FunctionNode) -> set[ast.stmt]:
+    """The assignments to a name that is assigned before: a reset, a second value."""
+    seen: set[str] = set()
+    found: set[ast.stmt] = set()
+    assigned = [node for node in ast.walk(function) if isinstance(node, ast.Assign)]
+    for node in sorted(assigned, key=lambda node: node.lineno):
+        if isinstance(target := node.targets[0], ast.Name):
+            if target.id in seen:
+                found.add(node)
+            seen.add(target.id)
+    return found
+
+
+def _is_step(node: ast.stmt) -> bool:
+    """Whether a statement's place among others of its kind is a matter of order."""
+    return isinstance(node, ast.Assign | ast.AugAssign | ast.Expr)
 
 
 def _is_guard(node: ast.If) -> bool:

@@ -1,8 +1,8 @@
 """Puts a fault into Python source, and finds the edit that removes it.
 
-A fault is a span of the text replaced by other text. ``Finder`` (fault_kinds.py) lists the spans
-that a file offers, by kind; ``Faults`` draws from them. Kinds in ``HELD_OUT_KINDS`` never occur in
-training: they are only for the evaluation.
+A fault is a span of the text replaced by other text. ``Finder`` (fault_kinds.py), ``line_edits``
+and ``part_edits`` list the spans that a file offers, by kind; ``Faults`` draws from them. Kinds in
+``HELD_OUT_KINDS`` never occur in training: they are only for the evaluation.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ import random
 import warnings
 from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import chain
 
 from training.fault_kinds import SYNTAX_KINDS, Edit, Finder
 from training.fault_lines import line_edits
+from training.fault_parts import part_edits
 
 HELD_OUT_KINDS = frozenset({"break_continue", "wrong_unpack", "missing_fprefix", "missing_call"})
 
@@ -43,6 +45,16 @@ WEIGHTS = {
     "wrong_import": 0.6,
     "extra_line": 0.4,
     "wrong_type": 0.5,
+    "dropped_part": 3.5,
+    "added_part": 2.5,
+    "wrong_value": 2.0,
+    "wrong_member": 1.5,
+    "wrong_target": 0.6,
+    "missing_parens": 0.7,
+    "none_check": 0.8,
+    "wrong_lookup": 0.7,
+    "missing_return": 0.6,
+    "swapped_lines": 0.7,
 }
 
 
@@ -68,7 +80,9 @@ class Faults:
         self.source = source
         tree = ast.parse(source)
         self._by_kind: dict[str, list[Edit]] = {}
-        for edit in [*Finder(source, tree).edits(), *line_edits(source, tree)]:
+        finder = Finder(source, tree)
+        found = chain(finder.edits(), line_edits(source, tree), part_edits(source, tree))
+        for edit in found:
             self._by_kind.setdefault(edit.kind, []).append(edit)
 
     @property

@@ -5,10 +5,12 @@
 #   bash training/gpu.sh sit 0 0.5 590                # first half of the run in 590 seconds
 #   bash training/gpu.sh sit 0.5 1 590 --resume       # second half, on the same machine
 #   bash training/gpu.sh sit 0.7 1 400 --weights DIR  # from an export, with fresh optimisers
+#   bash training/gpu.sh tasks 300                    # only tasks, while the GPU does other work
 #
-# Reads $DATA (default training/data: the packed corpus, functions, perhaps tasks/ and tasks-held/),
-# works in build/train, which must survive between sittings that resume, and leaves weights and log
-# in $OUT. $WORKERS processes write fresh tasks meanwhile.
+# Reads $DATA (default training/data: the packed corpus, functions, people's fixes), works in
+# build/train, which must survive between sittings that resume, and leaves weights and log in $OUT.
+# $WORKERS processes write fresh tasks meanwhile, and a quarter as many of them openings, if the plan
+# ($PLAN) has any.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 DATA=${DATA:-training/data}
@@ -20,7 +22,7 @@ WORK=build/train
 LEAST_SPEED=${LEAST_SPEED:-200000}
 # Compiled kernels are kept between sittings.
 export TORCHINDUCTOR_CACHE_DIR=$PWD/$WORK/kernels PYTHONUNBUFFERED=1
-mkdir -p "$WORK/data/tasks" "$OUT"
+mkdir -p "$WORK/data/tasks" "$WORK/data/openings" "$OUT"
 
 generate() { # folder, seconds, workers, seed, further options
     local out=$1 seconds=$2 workers=$3 seed=$4
@@ -29,18 +31,27 @@ generate() { # folder, seconds, workers, seed, further options
         --workers "$workers" --seed "$seed" --data "$DATA" --shard-tokens 400000 "$@"
 }
 
-prepare() { # seconds of task generation, seed
-    for kind in tasks tasks-held; do
-        if [ -d "$DATA/$kind" ]; then cp -r "$DATA/$kind/." "$WORK/data/$kind"; fi
+start() { # seconds of task generation, seed
+    # A second part of the corpus comes without what is made from the whole of it.
+    for made in functions.xz fixes.xz; do
+        if [ -f "$DATA/$made" ]; then cp "$DATA/$made" "$WORK/"; fi
+        if [ ! -f "$DATA/$made" ] && [ -f "$WORK/$made" ]; then cp "$WORK/$made" "$DATA/"; fi
     done
-    # A second part of the corpus comes without the functions of the first.
-    if [ -f "$DATA/functions.xz" ]; then cp "$DATA/functions.xz" "$WORK/"; fi
-    if [ ! -f "$DATA/functions.xz" ] && [ -f "$WORK/functions.xz" ]; then
-        cp "$WORK/functions.xz" "$DATA/"
+    local openings=0
+    if grep -q '^openings' "$PLAN"; then openings=$((WORKERS / 4)); fi
+    generate "$WORK/data/tasks/seed$2" "$1" $((WORKERS - openings)) "$2" \
+        >"$WORK/tasks-$2.log" 2>&1 &
+    generators=$!
+    if [ "$openings" -gt 0 ]; then
+        generate "$WORK/data/openings/seed$2" "$1" "$openings" "$2" --mix openings \
+            --shard-tokens 100000 >"$WORK/openings-$2.log" 2>&1 &
+        generators="$generators $!"
     fi
-    generate "$WORK/data/tasks/seed$2" "$1" "$WORKERS" "$2" >"$WORK/tasks-$2.log" 2>&1 &
-    generator=$!
-    trap 'kill $generator 2>/dev/null || true' EXIT
+    trap 'kill $generators 2>/dev/null || true' EXIT
+}
+
+prepare() { # seconds of task generation, seed
+    start "$@"
     local held=
     if [ ! -d "$WORK/data/tasks-held" ]; then
         generate "$WORK/data/tasks-held" 25 4 1 --held-out >"$WORK/held.log" 2>&1 &
@@ -48,12 +59,14 @@ prepare() { # seconds of task generation, seed
     fi
     python3 -m training.pack tokens --data "$DATA" --out "$WORK/data"
     if [ -n "$held" ]; then wait "$held" || cat "$WORK/held.log"; fi
-    for _ in $(seq 60); do # the first shards
-        if [ -n "$(find "$WORK/data/tasks" -name '*.npz' -print -quit)" ]; then return; fi
-        if ! kill -0 $generator 2>/dev/null; then break; fi
-        sleep 1
+    for kind in tasks openings; do # the first shards of each
+        for _ in $(seq 60); do
+            if [ ! -f "$WORK/$kind-$2.log" ]; then continue 2; fi
+            if [ -n "$(find "$WORK/data/$kind" -name '*.npz' -print -quit)" ]; then continue 2; fi
+            sleep 1
+        done
+        echo "no $kind:" && tail -n 5 "$WORK/$kind-$2.log"
     done
-    echo "no tasks:" && tail -n 5 "$WORK/tasks-$2.log"
 }
 
 train() { # seconds of the whole call, further options
@@ -87,8 +100,12 @@ sit)
     cp "$WORK/run/log.jsonl" "$OUT/"
     tail -n 12 "$WORK/tasks-1${from/./}.log"
     ;;
+tasks)
+    start "$2" 0
+    wait
+    ;;
 *)
-    sed -n '2,12p' "$0"
+    sed -n '2,14p' "$0"
     exit 2
     ;;
 esac

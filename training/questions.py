@@ -106,7 +106,7 @@ def _absent(talk: Conversation, project: Project, rng: random.Random, held: bool
     if name in "\n".join(project.files.values()):
         raise Unusable("it exists")
     if kind == "constant" and rng.random() < 0.6:
-        _ask(talk, rng, QUESTIONS["constant"], held, name=name)
+        _ask(talk, rng, QUESTIONS["constant"], held, name=name, words=_in_words(name))
     else:
         _ask(talk, rng, QUESTIONS["where"], held, f=name, kind=rng.choice(_SAID_FOR[kind]))
     first = {"class": f"class {name}", "constant": f"{name} =", "function": f"def {name}"}
@@ -154,11 +154,20 @@ def _constant(talk: Conversation, project: Project, rng: random.Random, held: bo
     if not found:
         raise Unusable("no constants")
     name, value, path, line = rng.choice(found)
-    _ask(talk, rng, QUESTIONS["constant"], held, name=name)
+    words = _in_words(name)
+    if re.fullmatch(r"[A-Z]{2,}(_[A-Z]+)+", name) and rng.random() < 0.2:
+        _ask(talk, rng, QUESTIONS["constant_words"], held, words=words)
+    else:
+        _ask(talk, rng, QUESTIONS["constant"], held, name=name, words=words)
     result = talk.call("grep", pattern=f"{name} =")
     if len(result.split("\n")) > 4:
         raise Unusable("several places")
     talk.say(_value_told(rng, name, value, path, line))
+
+
+def _in_words(name: str) -> str:
+    """``VAT_PERCENT`` → vat percent"""
+    return name.strip("_").lower().replace("_", " ")
 
 
 def _default(talk: Conversation, project: Project, rng: random.Random, held: bool) -> None:
@@ -324,6 +333,61 @@ def _functions(talk: Conversation, project: Project, rng: random.Random, held: b
     talk.say(f"{path} defines {shown}: {plural(len(names), 'function')}.")
 
 
+def _classes(talk: Conversation, project: Project, rng: random.Random, held: bool) -> None:
+    having = [path for path in project.sources if _class_names(project.files[path])]
+    path = rng.choice(having if having and rng.random() < 0.85 else project.sources)
+    names = _class_names(project.files[path])
+    _ask(talk, rng, QUESTIONS["count_classes"], held, path=path)
+    result = talk.call("grep", pattern="class ", path=path)
+    if not names:
+        talk.say(f"{path} defines no classes.")
+        return
+    if len(result.split("\n")) > 14:
+        raise Unusable("too many classes")
+    shown = ", ".join(f"`{name}`" for name in names)
+    talk.say(f"{path} defines {shown}: {len(names)} class{'es' if len(names) > 1 else ''}.")
+
+
+def _class_names(source: str) -> list[str]:
+    """The classes of a file, from top to bottom."""
+    found = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef)]
+    return [node.name for node in sorted(found, key=lambda node: node.lineno)]
+
+
+def _parameters(talk: Conversation, project: Project, rng: random.Random, held: bool) -> None:
+    found = [
+        (node, path)
+        for path in project.sources
+        for node in ast.walk(ast.parse(project.files[path]))
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("__")
+    ]
+    if not found:
+        raise Unusable("no functions")
+    node, path = rng.choice(found)
+    name = node.name
+    _ask(talk, rng, QUESTIONS["parameters"], held, f=name)
+    row = re.fullmatch(r"[^:\n]+:(\d+): (.*)", talk.call("grep", pattern=f"def {name}"))
+    if row is None or not re.search(rf"\bdef {name}\(.*\).*:", row[2]):
+        raise Unusable("not in one line")
+    names = _parameter_names(node.args)
+    place = f"({path}, line {row[1]})"
+    if not names:
+        talk.say(f"`{name}` takes no parameters {place}.")
+        return
+    shown = ", ".join(f"`{name}`" for name in names)
+    talk.say(f"`{name}` takes {shown}: {plural(len(names), 'parameter')} {place}.")
+
+
+def _parameter_names(arguments: ast.arguments) -> list[str]:
+    """In the order of the definition, without ``self`` and ``cls``."""
+    plain = [argument.arg for argument in (*arguments.posonlyargs, *arguments.args)]
+    if plain[:1] in (["self"], ["cls"]):
+        del plain[0]
+    several = [f"*{arguments.vararg.arg}"] if arguments.vararg else []
+    named = [f"**{arguments.kwarg.arg}"] if arguments.kwarg else []
+    return [*plain, *several, *(argument.arg for argument in arguments.kwonlyargs), *named]
+
+
 def _line_of(talk: Conversation, project: Project, rng: random.Random, held: bool) -> None:
     path = rng.choice(sorted(project.files))
     lines = project.files[path].split("\n")
@@ -394,6 +458,8 @@ _KINDS = {
     _which_fails: 3.0,
     _nothing_to_fix: 0.7,
     _functions: 1.2,
+    _classes: 0.8,
+    _parameters: 0.8,
     _line_of: 0.8,
     _length: 0.6,
     _files: 0.7,

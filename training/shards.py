@@ -3,7 +3,7 @@
 A shard is one ``.npz`` file with three arrays:
 
     tokens   uint16  (n,)           all documents, one after another
-    mask     uint8   (n,)           1 = this token is predicted and trained on, 0 = context only
+    mask     uint8   (n,)           weight of this token in the loss; 0 = context only
     offsets  int64   (documents+1,) document i is tokens[offsets[i]:offsets[i + 1]]
 
 Each document starts with ``<|bos|>`` (mask 0), which also separates it from the previous document
@@ -29,7 +29,7 @@ import numpy.typing as npt
 Tokens = npt.NDArray[np.uint16]
 Mask = npt.NDArray[np.uint8]
 Offsets = npt.NDArray[np.int64]
-Document = tuple[Sequence[int], Sequence[int]]  # token ids, mask: of equal length
+Document = tuple[Sequence[int], Sequence[int]]  # token ids, weights: of equal length
 
 
 @dataclass(frozen=True)

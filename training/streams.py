@@ -145,7 +145,7 @@ class TaskStream:
             end = place + len(ids)
             tokens[place:end] = ids
             # Position i predicts token i + 1; the last token of a document predicts nothing.
-            weights[place : end - 1] = np.where(mask[1:] > 0, 1.0, self.context)
+            weights[place : end - 1] = np.where(mask[1:] > 0, mask[1:], self.context)
             place = end
         return tokens, weights
 

@@ -2,9 +2,10 @@
 
     python -m training.tasks --out DIR --seconds 480 --workers 14 --seed 1
 
-Needs the seeds (training/seeds), ``training/data/functions.xz`` (functions.py) and the packed
-corpus (``training/data/code-*.xz``); missing sources are left out. Shards are named
-``tasks-WORKER-NUMBER.npz``. A worker that hangs (a fault may loop inside C code) is replaced.
+Needs the seeds (training/seeds), and from ``training/data`` ``functions.xz`` (functions.py),
+``fixes.xz`` (releases.py) and the packed corpus (``code-*.xz``); missing sources are left out.
+Shards are named ``tasks-WORKER-NUMBER.npz``. A worker that hangs (a fault may loop inside C code)
+is replaced.
 """
 
 from __future__ import annotations
@@ -47,9 +48,10 @@ MINED_FILES = 24  # files that are searched at a time
 # Documents of each kind; tokens differ.
 MIXES = {
     "all": {
-        "repair_seed": 0.30,
+        "repair_seed": 0.26,
         "repair_code": 0.24,
-        "denoise": 0.22,
+        "denoise": 0.245,
+        "fix": 0.015,
         "two_faults": 0.055,
         "rename": 0.045,
         "question": 0.07,
@@ -105,12 +107,22 @@ class Sources:
             with lzma.open(data / "functions.xz", "rt", encoding="utf-8") as lines:
                 for line in lines:
                     record = json.loads(line)
-                    if (sum(map(ord, record["package"])) % 12 == 0) == held:
+                    if _is_held(record["package"]) == held:
                         self.functions.setdefault(record["package"], []).append(record)
+        self.fixes: list[dict[str, str]] = []
+        if (data / "fixes.xz").exists():
+            with lzma.open(data / "fixes.xz", "rt", encoding="utf-8") as lines:
+                found = [json.loads(line) for line in lines]
+            self.fixes = [fix for fix in found if _is_held(fix["package"]) == held]
         self.files: list[str] = []
         pieces = sorted(data.glob("held*.xz" if held else "code-*.xz"))[:corpus_parts]
         for piece in pieces:
             self.files += lzma.decompress(piece.read_bytes()).decode("utf-8").split("\0")
+
+
+def _is_held(package: str) -> bool:
+    """Whether what is made from a package of the training corpus is for evaluation."""
+    return sum(map(ord, package)) % 12 == 0
 
 
 class Worker:
@@ -132,6 +144,7 @@ class Worker:
             "repair_code": lambda: repairs.one_fault(self.code(), *self.tools()),
             "failing": lambda: questions.failing(self.either(), *self.tools()),
             "denoise": lambda: denoise.denoise(*self.piece(), self.rng, self.sources.held),
+            "fix": self.fix,
             "two_faults": lambda: repairs.two_faults(self.either(), *self.tools()),
             "rename": lambda: repairs.rename(self.either(), *self.tools()),
             "question": lambda: questions.question(self.either(), *self.tools()),
@@ -157,6 +170,13 @@ class Worker:
         except Exception:
             # Faulty code of others can fail in any way; make another draw.
             return None
+
+    def fix(self) -> Conversation:
+        if not self.sources.fixes:
+            raise Unusable("no fixes")
+        fix = self.rng.choice(self.sources.fixes)
+        path = fix["path"] if self.rng.random() < 0.3 else fix["path"].rsplit("/", 1)[-1]
+        return denoise.fix(path, fix["before"], fix["after"], self.rng, self.sources.held)
 
     def decline(self) -> Conversation:
         return questions.decline(self.rng, self.either(), self.sources.held)
@@ -271,7 +291,7 @@ def work(
             place = KINDS.index(kind)
             counts[3 * place] += 1
             counts[3 * place + 1] += len(document[0])
-            counts[3 * place + 2] += sum(document[1])
+            counts[3 * place + 2] += sum(weight > 0 for weight in document[1])
             documents.append(document)
             size += len(document[0])
             if size >= args.shard_tokens:

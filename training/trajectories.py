@@ -24,6 +24,10 @@ from training.quick_tests import QuickTests
 COMMAND = "$ python -m pytest -q --tb=short --no-header -p no:cacheprovider"
 READ_LIMIT = 400
 MAX_TOKENS = 4096
+# Edits are what is hard, and few of the tokens. All tokens of such a call weigh more, copied ones
+# too, so that the model's probabilities of leaving the copy stay true.
+EDIT_TOOLS = frozenset(["search_replace"])
+EDIT_WEIGHT = 3
 
 
 class Unusable(Exception):
@@ -165,14 +169,21 @@ class Conversation:
         return replace(self, messages=self.messages[: said[:turns][-1]], learnt=learnt)
 
     def tokens(self, form: NanochatFormat) -> tuple[list[int], list[int]]:
-        """Render to (token ids, mask).
+        """Render to (token ids, weight of each in the loss: 0 for what others say).
 
         Raises:
             Unusable: it is too long for the model.
         """
-        rendered = form.render(self.messages, silent=self.silent)
-        if len(rendered.tokens) > MAX_TOKENS:
+        tokens: list[int] = []
+        weights: list[int] = []
+        for message, segment in zip(
+            self.messages, form.segments(self.messages, silent=self.silent), strict=True
+        ):
+            weight = EDIT_WEIGHT if any(c.name in EDIT_TOOLS for c in message.calls) else 1
+            tokens += segment.tokens
+            weights += [weight * own for own in segment.mask]
+        if len(tokens) > MAX_TOKENS:
             raise Unusable("too long")
-        ends = [i for i, learnt in enumerate(rendered.mask, 1) if learnt]
-        end = len(rendered.tokens) if self.learnt is None else ends[: self.learnt][-1]
-        return rendered.tokens[:end], rendered.mask[:end]
+        ends = [i for i, weight in enumerate(weights, 1) if weight]
+        end = len(tokens) if self.learnt is None else ends[: self.learnt][-1]
+        return tokens[:end], weights[:end]

@@ -108,7 +108,7 @@ def bare(text: str) -> str:
     return _LOOKS.sub("", text.lower())
 
 
-def _pattern(line: str) -> str:
+def pattern(line: str) -> str:
     """A regular expression for all that a line stands for, bare."""
     if not _CHOICE.search(line):
         return re.escape(bare(line))
@@ -126,7 +126,7 @@ def _sides(texts: tuple[str, ...]) -> tuple[list[str], list[str], re.Pattern[str
     train, held = (
         [line for line in lines for _ in range(4 if _CHOICE.search(line) else 1)] for lines in sides
     )
-    return train, held, re.compile("|".join(_pattern(line) for line in sides[1] if is_held(line)))
+    return train, held, re.compile("|".join(pattern(line) for line in sides[1] if is_held(line)))
 
 
 def expanded(rng: random.Random, text: str) -> str:

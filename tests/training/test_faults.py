@@ -7,6 +7,8 @@ import random
 
 import pytest
 
+from training.fault_lines import line_edits
+from training.fault_parts import part_edits
 from training.faults import HELD_OUT_KINDS, Faults, changed_lines, repair_edit
 from training.seeds import load_seeds
 
@@ -97,6 +99,59 @@ def test_held_out_kinds_are_not_drawn_by_default() -> None:
     rng = random.Random(3)
     drawn = {fault.kind for _ in range(300) if (fault := faults.draw(rng))}
     assert not drawn & HELD_OUT_KINDS
+
+
+PARTS = """
+class Account:
+    def close(self, order, rates, name=None):
+        key = name if name is not None else order.name.strip()
+        order.total = max(0, order.price * (order.count + 1))
+        self.paid = rates.get(key, 0)
+        self.paid = order.total
+        for rate in rates[1:]:
+            if rate is None:
+                break
+            log(rate)
+        return self.paid
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "right", "wrong"),
+    [
+        ("dropped_part", "order.name.strip()", "order.name"),
+        ("dropped_part", "max(0, order.price * (order.count + 1))", "0"),
+        ("dropped_part", "rates[1:]", "rates"),
+        ("missing_parens", "(order.count + 1)", "order.count + 1"),
+        ("wrong_member", "order.count", "order.name"),
+        ("none_check", "rate is None", "not rate"),
+        (
+            "none_check",
+            "name if name is not None else order.name.strip()",
+            "name or order.name.strip()",
+        ),
+        ("wrong_lookup", "rates.get(key, 0)", "rates[key]"),
+        ("missing_return", "return self.paid", "self.paid"),
+        ("deleted_line", "            log(rate)\n", ""),
+    ],
+)
+def test_faults_of_parts(kind: str, right: str, wrong: str) -> None:
+    tree = ast.parse(PARTS)
+    found = {
+        PARTS[: edit.start] + edit.text + PARTS[edit.end :]
+        for edit in (*part_edits(PARTS, tree), *line_edits(PARTS, tree))
+        if edit.kind == kind
+    }
+    assert PARTS.replace(right, wrong, 1) in found
+
+
+def test_something_is_added_around_a_part() -> None:
+    tree = ast.parse(PARTS)
+    added = [edit for edit in part_edits(PARTS, tree) if edit.kind == "added_part"]
+    assert added
+    for edit in added:
+        assert PARTS[edit.start : edit.end] in edit.text
+        ast.parse(PARTS[: edit.start] + edit.text + PARTS[edit.end :])
 
 
 def test_a_line_that_is_not_unique_takes_a_neighbour() -> None:

@@ -7,16 +7,17 @@ import re
 
 import pytest
 
-from training import wording
+from training import beyond, wording
 from training.sums import arithmetic
 
 LISTS = {**wording.QUESTIONS, **wording.TALK}
-LEFT_OVER = re.compile(r"[\[\]|<>]|  |\{(?!(?:f|kind|name|path|n|e|d|a|b|c|p|w)\})")
+REPAIRS = {**wording.REPAIRS, **wording.lists("complaints.txt")}
+LEFT_OVER = re.compile(r"[\[\]|<>]|  |\{(?!(?:f|kind|name|words|path|n|e|d|a|b|c|p|w)\})")
 
 
 def drawn(name: str, held: bool, count: int = 150) -> set[str]:
     rng = random.Random(name)
-    return {wording.chosen(rng, LISTS[name], held) for _ in range(count)}
+    return {wording.chosen(rng, {**LISTS, **REPAIRS}[name], held) for _ in range(count)}
 
 
 @pytest.mark.parametrize("name", sorted(LISTS))
@@ -26,12 +27,21 @@ def test_alternatives_are_all_chosen(name: str) -> None:
         assert text and not LEFT_OVER.search(text), text
 
 
-@pytest.mark.parametrize("name", sorted(LISTS))
+@pytest.mark.parametrize("name", sorted({**LISTS, **REPAIRS}))
 def test_training_says_nothing_that_is_held(name: str) -> None:
-    assert any(map(wording.is_held, LISTS[name])), "no line is kept for the evaluation"
+    lines = {**LISTS, **REPAIRS}[name]
+    assert any(map(wording.is_held, lines)), "no line is kept for the evaluation"
     train, held = ({wording.bare(text) for text in drawn(name, side)} for side in (False, True))
     assert not train & held
     assert len(train) > 40
+
+
+def test_training_asks_for_nothing_beyond_it_that_is_held() -> None:
+    rng = random.Random(4)
+    train, held = (
+        {wording.bare(beyond.request(rng, side)[0]) for _ in range(3000)} for side in (False, True)
+    )
+    assert not train & held
 
 
 def test_capitals_and_punctuation_do_not_make_another_phrase() -> None:
