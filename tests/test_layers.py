@@ -71,6 +71,7 @@ NEVER_SEES: Mapping[str, frozenset[str]] = {
 LAZY = (
     "__init__.py",  # loads a public name when it is first used
     *("cli/", "wiring/", "llm/registry.py", "llm/keys.py", "model/attention.py", "tools/mcp/"),
+    "model/pack.py",  # Triton is installed only beside CUDA
     "tools/command_line.py",  # tree-sitter takes 30 ms, which most sessions never need
     "llm/sdk_import.py",  # its purpose is to defer imports
     *("tools/fetch.py", "tools/web_page.py"),  # so do the libraries of the "web" extra

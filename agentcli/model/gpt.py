@@ -6,7 +6,7 @@ D = head_dim. Parameters have nanochat's names; checkpoint.py maps those of othe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -173,6 +173,10 @@ class MLP(nn.Module):
         return out
 
 
+# Computes a block for (block, x, span, cos_sin, cache, value_embed), or returns None.
+Step = Callable[["Block", Tensor, Span, CosSin | None, KVCache, Tensor | None], Tensor | None]
+
+
 class Block(nn.Module):
     """Attention and MLP, each with a norm before (in Gemma 2 and 3 also after) and a residual."""
 
@@ -185,6 +189,8 @@ class Block(nn.Module):
         self.post_norms = config.post_norms
         # The whole block as one kernel, if streamed.py has prepared it.
         self.native: native.Block | None = None
+        # The same on CUDA, if pack.py has set it; it returns None where it does not apply.
+        self.step: Step | None = None
         if config.post_norms:
             self.attn_post_norm = Norm(config, config.n_embd)
             self.mlp_post_norm = Norm(config, config.n_embd)
@@ -201,6 +207,10 @@ class Block(nn.Module):
             step = native.steps(x, span, cos_sin, cache, value_embed, self.attn.layer)
             if step is not None:
                 return native.block(x, self.native, step)
+        if self.step is not None and cache is not None and not torch.compiler.is_compiling():
+            after = self.step(self, x, span, cos_sin, cache, value_embed)
+            if after is not None:
+                return after
         y = self.attn(self.attn_norm(x), span, cos_sin, cache, value_embed)
         x = x + (self.attn_post_norm(y) if self.post_norms else y)
         y = self.mlp(self.mlp_norm(x))
@@ -233,6 +243,8 @@ class GPT(nn.Module):
             {"wte": _embedding(rows, config.n_embd), "h": nn.ModuleList(blocks)}
         )
         self.final_norm = Norm(config, config.n_embd)
+        # ``logits`` of one row on CUDA, if pack.py has set it; None where it does not apply.
+        self.multiply_row: Callable[[Tensor, nn.Module], Tensor | None] | None = None
         # A tied model has its own head only if it is quantised.
         self.lm_head: nn.Module | None = None
         if not config.tied:
@@ -321,10 +333,15 @@ class GPT(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., C) -> (..., vocab_size), with the softcap, in float32 or float64."""
-        if self.lm_head is None:
-            logits = F.linear(hidden, self.embedding_weight.to(hidden.dtype))
-        else:
-            logits = self.lm_head(hidden)
+        logits = None
+        if self.multiply_row is not None and not torch.compiler.is_compiling():
+            head = self.transformer["wte"] if self.lm_head is None else self.lm_head
+            logits = self.multiply_row(hidden, head)
+        if logits is None:
+            if self.lm_head is None:
+                logits = F.linear(hidden, self.embedding_weight.to(hidden.dtype))
+            else:
+                logits = self.lm_head(hidden)
         logits = logits[..., : self.config.vocab_size]
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         cap = self.config.logit_softcap

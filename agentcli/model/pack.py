@@ -1,5 +1,6 @@
-"""Fast bfloat16 weights on CPUs, read at nearly the full memory bandwidth.
+"""Fast bfloat16 weights, read at nearly the full memory bandwidth.
 
+On CUDA, ``triton_kernels.py`` reads them. On CPUs, it depends on what there is.
 The kernels of ``native.py`` read the weights as they are, with the residual stream in float32.
 Without the kernels, CPUs with AVX-512 or AMX have them packed in oneDNN's layout: otherwise each
 product reorders its weights, which for one row costs more than the product itself. Without either,
@@ -8,6 +9,7 @@ float32 weights are faster, see ``suited_dtype``.
 
 from __future__ import annotations
 
+import importlib
 from functools import cache
 
 import torch
@@ -36,11 +38,13 @@ class PackedLinear(nn.Module):
 
 
 def pack_model(model: GPT) -> bool:
-    """Pack the matrices of a bfloat16 model on the CPU, in place.
+    """Pack the matrices of a bfloat16 model on the CPU, in place; on CUDA, choose fast kernels.
 
     Returns False, and changes nothing, if the model or the CPU cannot benefit.
     """
     weight = model.embedding_weight
+    if weight.device.type == "cuda":
+        return _choose_kernels(model)
     if weight.device.type != "cpu" or weight.dtype != torch.bfloat16:
         return False
     kind: type[PackedLinear] | type[StreamedLinear]
@@ -59,6 +63,18 @@ def pack_model(model: GPT) -> bool:
         model.lm_head = kind(weight)
     prepare_blocks(model)
     return True
+
+
+def _choose_kernels(model: GPT) -> bool:
+    """Let a model on CUDA decode with Triton, if it is installed and the model is not float32."""
+    if model.embedding_weight.dtype == torch.float32:
+        return False
+    try:  # Triton comes with PyTorch's CUDA builds for Linux
+        kernels = importlib.import_module("agentcli.model.triton_kernels")
+    except ImportError:
+        return False
+    prepared: bool = kernels.prepare(model)
+    return prepared
 
 
 @cache
