@@ -88,9 +88,10 @@ def choose(logits: Tensor, sampling: Sampling, draws: Sequence[float]) -> list[i
     Raises:
         ModelError: a row has no possible token.
     """
-    best = logits.amax(-1)
     if sampling.greedy:
-        return _to_host(logits.argmax(-1), best)
+        token = logits.argmax(-1, keepdim=True)
+        return _to_host(token[:, 0], logits.gather(-1, token)[:, 0])
+    best = logits.amax(-1)
     if sampling.top_k and sampling.top_k < logits.shape[-1]:
         # Work on the k likeliest alone; all others have probability 0.
         kept = logits.topk(sampling.top_k, -1)

@@ -121,7 +121,7 @@ def _flash(
 def _sdpa(q: Tensor, k: Tensor, v: Tensor, span: Span, scale: float, window: int | None) -> Tensor:
     n_query, n_key = q.shape[1], k.shape[1]
     if span.positions is not None:
-        return _sdpa_masked(q, k, v, span.visible(n_key, window), scale)
+        return _sdpa_masked(q, k, v, span.visible(n_key, window, q.device), scale)
     if n_query == 1:
         # One query sees a contiguous slice of keys, and needs no mask.
         start = 0 if window is None else max(0, n_key - window - 1)
@@ -129,7 +129,7 @@ def _sdpa(q: Tensor, k: Tensor, v: Tensor, span: Span, scale: float, window: int
     if window is not None and n_query >= 2 * max(window, QUERY_BLOCK):
         return _sdpa_banded(q, k, v, scale, window)
     if window is not None:
-        return _sdpa_masked(q, k, v, span.visible(n_key, window), scale)
+        return _sdpa_masked(q, k, v, span.visible(n_key, window, q.device), scale)
     if n_query == n_key:
         return _sdpa_full(q, k, v, None, scale, causal=True)
     if q.is_cuda:
@@ -138,7 +138,7 @@ def _sdpa(q: Tensor, k: Tensor, v: Tensor, span: Span, scale: float, window: int
         from torch.nn.attention.bias import causal_lower_right
 
         return _sdpa_full(q, k, v, causal_lower_right(n_query, n_key), scale)
-    return _sdpa_masked(q, k, v, span.visible(n_key, None), scale)
+    return _sdpa_masked(q, k, v, span.visible(n_key, None, q.device), scale)
 
 
 def _sdpa_banded(q: Tensor, k: Tensor, v: Tensor, scale: float, window: int) -> Tensor:

@@ -91,6 +91,14 @@ def test_forced_flash_that_cannot_run_is_an_error() -> None:
     attend(q, k, v, Span(0, 2), scale=1.0)  # the override applies only inside the block
 
 
+def test_a_mask_is_made_where_the_queries_are() -> None:
+    # Elsewhere, each layer would copy it to the device.
+    q, k, v = (t.to("meta") for t in tensors(1, 8, 8, 4, 2))
+    span = Span(0, 8)
+    attend(q, k, v, span, scale=1.0, window=3)
+    assert span.visible(8, 3).device.type == "meta"
+
+
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
