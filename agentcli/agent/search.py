@@ -28,6 +28,7 @@ from agentcli.agent.trying import (
     read,
     trial,
 )
+from agentcli.errors import EnvironmentOpError
 from agentcli.llm.client import ChatRequest, ChatResponse, EditPlace, LLMClient, Proposes
 from agentcli.messages import Outcome, ToolCall, ToolResult, Usage
 from agentcli.tools.base import ToolContext, ToolKind
@@ -52,6 +53,14 @@ class _Kept:
     answer: ChatResponse
 
 
+@dataclass(frozen=True)
+class _Edited:
+    """A file before the first kept edit of it and after the last; None if that is not known."""
+
+    before: bytes
+    after: bytes | None
+
+
 @dataclass
 class Search:
     """Searches for edits in one run after another. ``copies`` opens a copy of the workspace."""
@@ -61,7 +70,7 @@ class Search:
     copies: Copies
     emit: Callable[[Event], Awaitable[None]]
     _tries_left: int = field(default=TRIES, init=False)
-    _before: dict[str, bytes] = field(default_factory=dict, init=False)
+    _kept: dict[str, _Edited] = field(default_factory=dict, init=False)  # by path
     _unsolved: bool = field(default=False, init=False)  # tests still fail after the kept edit
     _pending: tuple[list[ToolKind], PendingTrial] | None = field(default=None, init=False)
     _edits: EditCalls = field(init=False)
@@ -72,7 +81,7 @@ class Search:
     async def end(self) -> None:
         """End the run: reset the tries and drop what belongs to it."""
         self._tries_left = TRIES
-        self._before.clear()
+        self._kept.clear()
         self._unsolved = False
         await self._discard_pending()
 
@@ -87,10 +96,14 @@ class Search:
         """The best answer found by a search; ``response`` itself if there is nothing to search for.
 
         Raises:
-            Stopped: no edit helped; the workspace is as it was before the first edit.
+            Stopped: no edit helped, and the workspace is as it was before the first edit; or it is
+                a final answer although the last check gave nothing to base it on.
         """
         if not isinstance(client, Proposes):
             return response
+        if not response.message.calls and (problem := self._unknown(state)):
+            await self.emit(AnswerRejected(step, problem, response.usage, 0.0))
+            raise Stopped(stop_for(StopReason.DECLINED, detail=problem))
         # A final answer starts a search too, if tests still fail after the kept edit.
         ends = self._unsolved and not response.message.calls
         check, failed = self._last_check(state)
@@ -99,7 +112,7 @@ class Search:
                 await self._prepare_trial(state, check, failed)
             return response
         # In the middle of a multi-file rename, tests fail that passed before its first edit.
-        begun = failed is None and ToolKind.EDIT in self._changes(state) and not self._before
+        begun = failed is None and ToolKind.EDIT in self._changes(state) and not self._kept
         if check is None or failed == 0 or begun:
             return response
         async with await self._trial(state, check, failed) as on:
@@ -107,10 +120,12 @@ class Search:
                 return response
             best, tried, spent = await self._best_edit(client, request, step, response, on)
         if best is None:
-            await self._restore()
             problem = f"none of {tried} edits made the tests pass"
             await self.emit(AnswerRejected(step, problem, spent, 0.0))  # its tokens count
+            left = ", ".join(await self._restore())
             detail = f"{problem}; nothing was changed"
+            if left:
+                detail = f"{problem}; {left} changed meanwhile and was left as it is: see git diff"
             raise Stopped(stop_for(StopReason.TRIES_USED_UP, detail=detail))
         await self._remember(best.answer)
         self._unsolved = best.left > 0
@@ -257,14 +272,43 @@ class Search:
             return None, None
         return ToolCall("search", checks[0].name), None
 
+    def _unknown(self, state: AgentState) -> str | None:
+        """Why nothing can be said about the tests after the last check; None if something can."""
+        for message in reversed(tuple(state.history)):
+            for part in message.parts:
+                if not isinstance(part, ToolResult) or self._kind(part.name) is not ToolKind.CHECK:
+                    continue
+                first = part.content.partition("\n")[0].removeprefix("denied: ")
+                if part.outcome is Outcome.DENIED:
+                    return f"{part.name} was not permitted ({first}), so the tests are unknown"
+                if part.outcome is Outcome.FAILED and failures(part) is None:
+                    return f"{first}: which tests fail is unknown"
+                return None
+        return None
+
     async def _remember(self, response: ChatResponse) -> None:
         call = self._edits.of(response)
         for path in self._edits.paths(call) if call else ():
             data = await read(self.context.environment, path)
-            if data is not None:
-                self._before.setdefault(path, data)
+            if data is None or call is None:
+                continue
+            after = self._edits.applied(call, data)
+            if (known := self._kept.get(path)) is None:
+                self._kept[path] = _Edited(data, after)
+            elif known.after is None or known.after == data:
+                self._kept[path] = _Edited(known.before, after)
 
-    async def _restore(self) -> None:
-        for path, data in self._before.items():
-            await self.context.environment.write(path, data)
-        self._before.clear()
+    async def _restore(self) -> list[str]:
+        """Undo the kept edits; return the files that are not as they left them, and stay so."""
+        left = []
+        for path, edited in self._kept.items():
+            if await read(self.context.environment, path) == edited.before:
+                continue
+            try:
+                await self.context.environment.write(path, edited.before, expect=edited.after)
+            except EnvironmentOpError as error:
+                if error.code != "CONFLICT":
+                    raise
+                left.append(path)
+        self._kept.clear()
+        return left

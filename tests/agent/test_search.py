@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agentcli.agent.events import CandidateTried, MemoryLog, SessionStarted, StopReason
+from agentcli.agent.events import CandidateTried, MemoryLog, RunFinished, SessionStarted, StopReason
 from agentcli.agent.kernel import Agent
 from agentcli.agent.module import AgentModule
 from agentcli.agent.run import RunResult
@@ -114,6 +114,11 @@ def tried(log: MemoryLog) -> list[int | None]:
     return [event.failures for event in log.events if isinstance(event, CandidateTried)]
 
 
+def detail(result: RunResult) -> str:
+    [end] = [event for event in result.events if isinstance(event, RunFinished)]
+    return end.detail
+
+
 async def test_the_first_that_passes_is_kept(work: Work, tmp_path: Path) -> None:
     (tmp_path / "calc.py").write_text(FILES["calc.py"].replace("return min", "return  max"))
     wrong = edit("return max(a, b)", "return a + b")
@@ -210,3 +215,46 @@ async def test_an_edit_is_not_tried_where_no_check_fails(work: Work, tmp_path: P
     assert tried(log) == []
     assert model.asked == []
     assert (tmp_path / "calc.py").read_text().startswith("def  low(")
+
+
+async def test_what_the_user_changed_meanwhile_is_not_undone(
+    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    propose = Model.propose
+    searches: list[int] = []
+
+    def edited(self: Model, *args: object) -> AsyncGenerator[ChatResponse, None]:
+        searches.append(1)
+        if len(searches) == 2:  # the first edit is kept, and the search goes on
+            with (tmp_path / "calc.py").open("a") as file:
+                file.write("# the user's\n")
+        return propose(self, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Model, "propose", edited)
+    wrong = edit("return min(a, b)\n\n\ndef high", "return min(a, b)\n\n\ndef higher")
+    result, _, _ = await work([RUN, RIGHT, RUN, wrong], [])
+    assert result.state.stop is StopReason.TRIES_USED_UP
+    text = (tmp_path / "calc.py").read_text()
+    assert text.endswith("# the user's\n") and "return min(a, b)" in text
+    assert "calc.py changed meanwhile" in detail(result)
+
+
+async def test_kept_edits_are_undone_if_tests_still_fail_at_the_end(
+    work: Work, tmp_path: Path
+) -> None:
+    (tmp_path / "calc.py").write_bytes(FILES["calc.py"].replace("\n", "\r\n").encode())
+    before = (tmp_path / "calc.py").read_bytes()
+    wrong = edit("return min(a, b)\n\n\ndef high", "return min(a, b)\n\n\ndef higher")
+    result, _, _ = await work([RUN, RIGHT, RUN, wrong], [])
+    assert result.state.stop is StopReason.TRIES_USED_UP
+    assert "nothing was changed" in detail(result)
+    assert (tmp_path / "calc.py").read_bytes() == before
+
+
+async def test_no_answer_is_based_on_tests_that_ended_without_a_count(
+    work: Work, tmp_path: Path
+) -> None:
+    (tmp_path / "conftest.py").write_text("import os\n\nos._exit(3)\n")
+    result, _, _ = await work([RUN, "All 3 tests pass already."], [])
+    assert result.state.stop is StopReason.DECLINED
+    assert result.exit_code == 1 and "exit code 3" in detail(result)
