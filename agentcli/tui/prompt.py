@@ -118,9 +118,27 @@ class Prompt(TextArea):
             event.prevent_default()
             return
         self.earlier.leave()
-        await super()._on_key(event)
+        if (action := self._action_of(event)) is not None:
+            event.stop()
+            event.prevent_default()
+            await self.run_action(action)
+        else:
+            await super()._on_key(event)
         if isinstance(self.screen, ChatScreen):
             self.screen.show_now(self)
+
+    def _action_of(self, event: events.Key) -> str | None:
+        """The action of an editing key, such as Backspace.
+
+        Textual runs the actions of keys only after they have gone up to the app. Letters that came
+        in the same read would overtake them.
+        """
+        if event.is_printable:
+            return None
+        active = self.screen.active_bindings.get(event.key)
+        if active is None or active.node is not self or not active.enabled:
+            return None
+        return active.binding.action
 
     def redo_of_vim(self) -> bool:
         """Handle Ctrl+R in vim's normal mode; False in any other mode."""

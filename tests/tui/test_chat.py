@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from textual import events
 
 from agentcli.session.journal import Journal
 from agentcli.tui.entries import Answered, Said, Thought, Told, TurnEnded, Used
@@ -188,3 +189,13 @@ async def test_nothing_a_tool_prints_can_break_the_screen(chat: Start, workspace
         await one.sees("[bold red]x[/] red", "[bold]")
         assert not any(ord(c) < 32 and c != "\n" for c in one.text)
         assert "\u202e" not in one.text and "\\u202e" in one.text
+
+
+async def test_keys_that_arrive_together_keep_their_order(chat: Start) -> None:
+    async with chat([]) as one:
+        await one.type("abc")
+        for key in ("backspace", "h", "left", "i"):
+            character = key if len(key) == 1 else None
+            one.app.post_message(events.Key(key, character))
+        await one.press("end")
+        assert one.app.prompt.text == "abih"
