@@ -230,17 +230,22 @@ async def copied(
     """An environment in a copy of ``root`` at another path; the copy is removed on exit.
 
     Raises:
-        SandboxError: the wanted level is not available, or the workspace is too large to copy.
-        OSError: the workspace cannot be copied.
+        SandboxError: the wanted level is not available, or the workspace cannot be copied.
     """
     root = os.path.realpath(root)
     base = await asyncio.to_thread(_base, root)
     folder = os.path.join(base, os.path.basename(root))
     environment: HostEnvironment | None = None
     try:
-        os.mkdir(folder)
-        before = await asyncio.to_thread(tree.survey, root)
-        await asyncio.to_thread(tree.copy, before, root, folder)
+        try:
+            os.mkdir(folder)
+            before = await asyncio.to_thread(tree.survey, root)
+            await asyncio.to_thread(tree.copy, before, root, folder)
+        except OSError as error:
+            raise SandboxError(
+                f"the workspace cannot be copied to {base}: {error.strerror or error}",
+                hint="make room there, or set TMPDIR to a folder with more",
+            ) from error
         shown = tuple(path for name in _SHOWN if os.path.isdir(path := os.path.join(root, name)))
         for path in shown:
             os.symlink(path, os.path.join(folder, os.path.basename(path)))

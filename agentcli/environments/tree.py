@@ -159,7 +159,10 @@ def copy(tree: Tree, root: str, target: str) -> None:
 
 
 def _too_much() -> TooLarge:
-    return TooLarge(f"the workspace holds more than {MOST_BYTES >> 20} MiB, too much to copy")
+    return TooLarge(
+        f"the workspace holds more than {MOST_BYTES >> 20} MiB, too much to copy",
+        hint="name large files that the tests do not need in .gitignore",
+    )
 
 
 class _Sharing:

@@ -263,3 +263,16 @@ async def test_a_copy_of_another_name(project: Path) -> None:
         await copy.write("src/a.py", b"x")
         folder = copy.root
     assert not os.path.exists(folder) and (project / "src/a.py").read_text() != "x"
+
+
+async def test_a_copy_that_does_not_fit_says_where(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tree, "copy", full)
+    with pytest.raises(SandboxError, match=r"copied to .*: No space left on device") as caught:
+        async with copied(project):
+            pass
+    assert "TMPDIR" in str(caught.value.hint)
