@@ -138,6 +138,8 @@ class ToolContext:
     """Cache of detected test commands by path, for workspaces whose configuration is fixed."""
     on_copy: bool = False
     """Whether the environment is a temporary copy; edits there need no approval."""
+    approved: frozenset[str] = frozenset()
+    """Tools that need no approval on this copy, because a call there was approved."""
     jobs: Jobs | None = None
     """Background commands, if they are available."""
     servers: Referable | None = None

@@ -286,7 +286,8 @@ class Registry:
             self.permissions.permit, tool.spec, call, arguments, preview=preview, on_wait=on_wait
         )
         refusal: str | None = None
-        if context.on_copy and tool.spec.kind is ToolKind.EDIT:
+        edits = tool.spec.kind is ToolKind.EDIT
+        if context.on_copy and (edits or call.name in context.approved):
             pass
         elif context.copies is None or not tool.spec.kind.changes_files or not tool.spec.requires:
             refusal = await permit()

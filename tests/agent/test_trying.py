@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 
 import pytest
 
-from agentcli.agent.trying import PendingTrial, Trial
+from agentcli.agent.trying import PendingTrial, Trial, trial
 from agentcli.environments.base import Nowhere
+from agentcli.environments.copies import copied
+from agentcli.environments.host import HostEnvironment
+from agentcli.environments.warm import WarmEnvironment
 from agentcli.messages import ToolCall
+from agentcli.tools.approval import Answer, Approval, Reply
 from agentcli.tools.base import ToolContext
+from agentcli.tools.builtin import builtin_tools
+from agentcli.tools.permissions import Mode, ModePermissions
 from agentcli.tools.registry import Registry
+from tests.running import pytest_ini
 
 CHECK = ToolCall("c", "run_tests", "{}")
 TRIAL = Trial(CHECK, 1, CHECK, [], Registry([]), ToolContext(Nowhere()))
@@ -68,3 +77,26 @@ async def test_whoever_waits_for_it_may_be_cancelled() -> None:
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert seen == ["opened"] and pending._task.cancelled()
+
+
+async def test_the_user_is_asked_once_for_all_tries_on_a_copy(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("def f():\n    return 1\n")
+    (tmp_path / "test_a.py").write_text("from a import f\n\n\ndef test():\n    assert f() == 3\n")
+    for name, text in pytest_ini().items():
+        (tmp_path / name).write_text(text)
+    asked: list[str] = []
+
+    async def ask(approval: Approval) -> Reply:
+        asked.append(approval.spec.name)
+        return Reply(Answer.ONCE)
+
+    tools = Registry(builtin_tools(), permissions=ModePermissions(Mode.ASK, ask))
+
+    def copies() -> AbstractAsyncContextManager[HostEnvironment]:
+        return copied(tmp_path, kind=WarmEnvironment)
+
+    async with trial(tools, ToolContext(Nowhere()), copies, CHECK, None) as on:
+        for value, left in (("2", 1), ("3", 0)):
+            edit = {"path": "a.py", "old": "return 1", "new": f"return {value}"}
+            assert await on.left(ToolCall("e", "search_replace", json.dumps(edit))) == left
+    assert asked == ["run_tests"]
