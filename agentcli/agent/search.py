@@ -23,6 +23,7 @@ from agentcli.agent.trying import (
     Copies,
     NoTryError,
     PendingTrial,
+    RefusedError,
     Trial,
     failures,
     read,
@@ -33,6 +34,9 @@ from agentcli.llm.client import ChatRequest, ChatResponse, EditPlace, LLMClient,
 from agentcli.messages import Outcome, ToolCall, ToolResult, Usage
 from agentcli.tools.base import ToolContext, ToolKind
 from agentcli.tools.registry import Registry
+
+REFUSALS = 3
+"""A search ends if so many edits, and no others, could not be made, as in a read-only file."""
 
 PATIENCE = 18
 """Once an edit leaves fewer tests failing, no more than this many edits are tried."""
@@ -118,9 +122,8 @@ class Search:
         async with await self._trial(state, check, failed) as on:
             if not on.failed:
                 return response
-            best, tried, spent = await self._best_edit(client, request, step, response, on)
+            best, problem, spent = await self._best_edit(client, request, step, response, on)
         if best is None:
-            problem = f"none of {tried} edits made the tests pass"
             await self.emit(AnswerRejected(step, problem, spent, 0.0))  # its tokens count
             left = ", ".join(await self._restore())
             detail = f"{problem}; nothing was changed"
@@ -133,15 +136,15 @@ class Search:
 
     async def _best_edit(
         self, client: Proposes, request: ChatRequest, step: int, first: ChatResponse, on: Trial
-    ) -> tuple[_Kept | None, int, Usage]:
+    ) -> tuple[_Kept | None, str, Usage]:
         """Try edits, among them ``first``.
 
-        Return the best one (None if none helped), how many were tried, and the tokens they took.
+        Return the best one (None if none helped), why none did, and the tokens they took.
         """
         best: _Kept | None = None
         fewest = on.failed or 0  # failing tests to undercut
         seen: set[str] = set()
-        tried = 0
+        refused = tried = 0
         after = 0  # candidates considered since one has passed
         spent = first.usage
         async with aclosing(self._candidates(client, request, first, on.places)) as candidates:
@@ -165,12 +168,18 @@ class Search:
                     left = await self._try(on, step, call)
                 except NoTryError:
                     continue
+                except RefusedError as error:
+                    refused += 1
+                    if refused >= REFUSALS and not tried:
+                        why = str(error).removeprefix("error: ")
+                        return None, f"no edit could be made: {why}", spent
+                    continue
                 tried += 1
                 if left is not None and (left == 0 or left < fewest):
                     best, fewest = _Kept(left, size, candidate), left
                 if best is not None and not best.left and best.size <= SMALLEST:
                     break
-        return best, tried, spent
+        return best, f"none of {tried} edits made the tests pass", spent
 
     async def _prepare_trial(self, state: AgentState, check: ToolCall, failed: int) -> None:
         """Start to open the trial that an edit will need, while the model still reads."""

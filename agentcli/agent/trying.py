@@ -56,15 +56,16 @@ class Trial:
         An edit that passes the narrow check has to pass the whole one too.
 
         Raises:
-            NoTryError: the edit could not be made, or its result is known without running it: it
-                breaks a file, or leaves the program as it is or as an earlier edit made it.
+            RefusedError: the edit could not be made.
+            NoTryError: its result is known without running it: it breaks a file, or leaves the
+                program as it is or as an earlier edit made it.
         """
         copy = self.context.environment
         paths = EditCalls(self.tools).paths(call)
         before = {path: await read(copy, path) for path in paths}
         edit = await self.tools.dispatch(call, self.context)
         if edit.outcome is not Outcome.OK:
-            raise NoTryError
+            raise RefusedError(edit.content)
         try:
             after = {path: await read(copy, path) for path in paths}
             if not self._is_worth_a_run(before, after):
@@ -100,6 +101,10 @@ class Trial:
 
 class NoTryError(Exception):
     """The edit is not worth trying."""
+
+
+class RefusedError(Exception):
+    """The edit could not be made on the copy, and so not in the workspace either."""
 
 
 @asynccontextmanager

@@ -258,3 +258,12 @@ async def test_no_answer_is_based_on_tests_that_ended_without_a_count(
     result, _, _ = await work([RUN, "All 3 tests pass already."], [])
     assert result.state.stop is StopReason.DECLINED
     assert result.exit_code == 1 and "exit code 3" in detail(result)
+
+
+async def test_a_file_that_cannot_be_written_ends_the_search(work: Work, tmp_path: Path) -> None:
+    (tmp_path / "calc.py").chmod(0o444)
+    wrong = [edit("return max(a, b)", f"return {n}") for n in range(9)]
+    result, log, _ = await work([RUN, RIGHT], wrong)
+    assert result.state.stop is StopReason.TRIES_USED_UP and not tried(log)
+    assert "no edit could be made: calc.py" in detail(result)
+    assert (tmp_path / "calc.py").read_text() == FILES["calc.py"]
