@@ -63,6 +63,7 @@ prepare() { # seconds of task generation, seed
         for _ in $(seq 60); do
             if [ ! -f "$WORK/$kind-$2.log" ]; then continue 2; fi
             if [ -n "$(find "$WORK/data/$kind" -name '*.npz' -print -quit)" ]; then continue 2; fi
+            if ! kill -0 $generators 2>/dev/null; then break; fi
             sleep 1
         done
         echo "no $kind:" && tail -n 5 "$WORK/$kind-$2.log"

@@ -56,17 +56,6 @@ class EditCalls:
         texts = [(arguments.get(old), arguments.get(new)) for new, old in pairs]
         return sum(sum(changed_tokens(str(old), str(new))) for old, new in texts)
 
-    def applied(self, call: ToolCall, data: bytes) -> bytes | None:
-        """The file after the edit, if its arguments show that: one text replaced by another."""
-        spec, arguments = self._tools.spec(call.name), _arguments(call)
-        pairs = list(spec.variant_of.items()) if spec else []
-        if len(pairs) != 1:
-            return None
-        old, new = (str(arguments.get(name)).encode() for name in reversed(pairs[0]))
-        if b"\r\n" in data:
-            old, new = (text.replace(b"\n", b"\r\n") for text in (old, new))
-        return data.replace(old, new) if data.count(old) == 1 else None
-
 
 def is_guarded(path: str) -> bool:
     """Whether a file is a test or configures tests."""

@@ -10,7 +10,7 @@ touch the workspace.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field, replace
 
@@ -31,9 +31,12 @@ from agentcli.agent.trying import (
 )
 from agentcli.errors import EnvironmentOpError
 from agentcli.llm.client import ChatRequest, ChatResponse, EditPlace, LLMClient, Proposes
-from agentcli.messages import Outcome, ToolCall, ToolResult, Usage
+from agentcli.messages import Message, Outcome, Role, ToolCall, ToolResult, Usage
 from agentcli.tools.base import ToolContext, ToolKind
 from agentcli.tools.registry import Registry
+
+DECLINE = "decline"
+"""The tool of models that may decline."""
 
 REFUSALS = 3
 """A search ends if so many edits, and no others, could not be made, as in a read-only file."""
@@ -59,7 +62,7 @@ class _Kept:
 
 @dataclass(frozen=True)
 class _Edited:
-    """A file before the first kept edit of it and after the last; None if that is not known."""
+    """A file before the first kept edit of it, and as the last one made it."""
 
     before: bytes
     after: bytes | None
@@ -130,7 +133,7 @@ class Search:
             if left:
                 detail = f"{problem}; {left} changed meanwhile and was left as it is: see git diff"
             raise Stopped(stop_for(StopReason.TRIES_USED_UP, detail=detail))
-        await self._remember(best.answer)
+        await self._remember(best.answer, on)
         self._unsolved = best.left > 0
         return replace(best.answer, usage=spent)
 
@@ -267,44 +270,53 @@ class Search:
         without arguments, or is not the only one: None and None.
         """
         calls = {call.id: call for message in state.history for call in message.calls}
-        for message in reversed(tuple(state.history)):
-            for part in message.parts:
-                if not isinstance(part, ToolResult) or part.call_id not in calls:
-                    continue
-                spec = self.tools.spec(part.name)
-                if spec is not None and spec.kind is ToolKind.CHECK:
-                    call, left = calls[part.call_id], failures(part)
-                    broken = left is None and part.outcome is Outcome.FAILED
-                    return call, UNCOUNTED if broken else left or 0
+        for result in self._checked(tuple(state.history)):
+            if result.call_id in calls:
+                call, left = calls[result.call_id], failures(result)
+                broken = left is None and result.outcome is Outcome.FAILED
+                return call, UNCOUNTED if broken else left or 0
         checks = [spec for spec in self.tools.specs if spec.kind is ToolKind.CHECK]
         if len(checks) != 1 or checks[0].parameters.get("required"):
             return None, None
         return ToolCall("search", checks[0].name), None
 
-    def _unknown(self, state: AgentState) -> str | None:
-        """Why nothing can be said about the tests after the last check; None if something can."""
-        for message in reversed(tuple(state.history)):
+    def _checked(self, history: Sequence[Message]) -> Iterator[ToolResult]:
+        """The results of checks, the last one first."""
+        for message in reversed(history):
             for part in message.parts:
-                if not isinstance(part, ToolResult) or self._kind(part.name) is not ToolKind.CHECK:
-                    continue
-                first = part.content.partition("\n")[0].removeprefix("denied: ")
-                if part.outcome is Outcome.DENIED:
-                    return f"{part.name} was not permitted ({first}), so the tests are unknown"
-                if part.outcome is Outcome.FAILED and failures(part) is None:
-                    return f"{first}: which tests fail is unknown"
-                return None
+                if isinstance(part, ToolResult) and self._kind(part.name) is ToolKind.CHECK:
+                    yield part
+
+    def _unknown(self, state: AgentState) -> str | None:
+        """Why nothing can be said about the tests after the last check; None if something can.
+
+        Only for a model that may decline: it was trained on results that name the failing tests,
+        and makes up what others mean. Checks before the user's last message do not count.
+        """
+        if self.tools.spec(DECLINE) is None:
+            return None
+        history = tuple(state.history)
+        asked = [i for i, message in enumerate(history) if message.role is Role.USER]
+        result = next(self._checked(history[asked[-1] if asked else 0 :]), None)
+        if result is None:
+            return None
+        first = result.content.partition("\n")[0].removeprefix("denied: ")
+        if result.outcome is Outcome.DENIED:
+            return f"{result.name} was not permitted ({first}), so the tests are unknown"
+        if result.outcome is Outcome.FAILED and failures(result) is None:
+            return f"{first}: which tests fail is unknown"
         return None
 
-    async def _remember(self, response: ChatResponse) -> None:
+    async def _remember(self, response: ChatResponse, on: Trial) -> None:
         call = self._edits.of(response)
-        for path in self._edits.paths(call) if call else ():
+        if call is None:
+            return
+        for path, after in on.made[call.arguments].items():
             data = await read(self.context.environment, path)
-            if data is None or call is None:
-                continue
-            after = self._edits.applied(call, data)
-            if (known := self._kept.get(path)) is None:
+            known = self._kept.get(path)
+            if data is not None and known is None:
                 self._kept[path] = _Edited(data, after)
-            elif known.after is None or known.after == data:
+            elif known is not None and known.after == data:
                 self._kept[path] = _Edited(known.before, after)
 
     async def _restore(self) -> list[str]:

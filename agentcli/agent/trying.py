@@ -48,6 +48,8 @@ class Trial:
     context: ToolContext
     mentions: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """The names that each file uses which ran in the check."""
+    made: dict[str, Mapping[str, bytes | None]] = field(default_factory=dict)
+    """The files as each edit made them, by its arguments."""
     _tried: set[frozenset[tuple[str, str]]] = field(default_factory=set)  # (path, program)
 
     async def left(self, call: ToolCall) -> int | None:
@@ -68,6 +70,7 @@ class Trial:
             raise RefusedError(edit.content)
         try:
             after = {path: await read(copy, path) for path in paths}
+            self.made[call.arguments] = after
             if not self._is_worth_a_run(before, after):
                 raise NoTryError
             left = failures(await self.tools.dispatch(self.narrow, self.context))
@@ -124,11 +127,10 @@ async def trial(
         bound_s = min(context.check.time_s, SPARE_S + SLOWER * (time.monotonic() - started))
         # Asked once, the user need not approve each try; without a sandbox, what an edit makes the
         # tests do may reach beyond the copy.
-        approved = {check.name} if result.outcome is not Outcome.DENIED else set[str]()
-        if copy.level == "none":
-            approved.clear()
+        free = result.outcome is not Outcome.DENIED and copy.level != "none"
+        approved = frozenset([check.name] if free else [])
         bounds = replace(context.check, time_s=bound_s)
-        context = replace(context, check=bounds, approved=frozenset(approved))
+        context = replace(context, check=bounds, approved=approved)
         now = failures(result)
         # An error that keeps all tests from running gives no count, but is a failure.
         if now is None and result.outcome is Outcome.FAILED:

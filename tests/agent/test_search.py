@@ -22,6 +22,7 @@ from agentcli.llm.replay import Replay
 from agentcli.messages import FinishReason, ToolCall, Usage, assistant
 from agentcli.tools.base import ToolContext
 from agentcli.tools.builtin import builtin_tools
+from agentcli.tools.decline import decline_tool
 from agentcli.tools.registry import Registry
 from tests.running import pytest_ini
 
@@ -80,7 +81,13 @@ async def work(tmp_path: Path) -> AsyncIterator[Work]:
         (tmp_path / name).write_text(text)
     async with AsyncExitStack() as stack:
 
-        async def run(script: list, others: list) -> tuple[RunResult, MemoryLog, Model]:  # type: ignore[type-arg]
+        async def run(
+            script: list,  # type: ignore[type-arg]
+            others: list,  # type: ignore[type-arg]
+            *,
+            declines: bool = True,
+            then: Sequence[str] = (),
+        ) -> tuple[RunResult, MemoryLog, Model]:
             environment = HostEnvironment(tmp_path)
             await environment.start()
             stack.push_async_callback(environment.aclose)
@@ -96,16 +103,20 @@ async def work(tmp_path: Path) -> AsyncIterator[Work]:
                 finally:
                     model.copies.append("closed")
 
+            tools = [tool for tool in builtin_tools() if tool.spec.name not in OTHERS]
             agent = Agent(
                 client=model,
-                tools=Registry(tool for tool in builtin_tools() if tool.spec.name not in OTHERS),
+                tools=Registry([*tools, *([decline_tool()] if declines else [])]),
                 context=ToolContext(environment),
                 log=log,
                 session=SessionStarted("s", str(tmp_path), "m", "auto", "none", (), "0"),
                 module=AgentModule(),
                 copies=copies,
             )
-            return await agent.start("fix it").result(), log, model
+            result = await agent.start("fix it").result()
+            for task in then:
+                result = await agent.start(task).result()
+            return result, log, model
 
         yield run
 
@@ -258,6 +269,19 @@ async def test_no_answer_is_based_on_tests_that_ended_without_a_count(
     result, _, _ = await work([RUN, "All 3 tests pass already."], [])
     assert result.state.stop is StopReason.DECLINED
     assert result.exit_code == 1 and "exit code 3" in detail(result)
+
+
+@pytest.mark.parametrize("later", [True, False])
+async def test_an_answer_to_something_else_or_of_a_large_model_stands(
+    work: Work, tmp_path: Path, later: bool
+) -> None:
+    (tmp_path / "conftest.py").write_text("import os\n\nos._exit(3)\n")
+    script = [RUN, "The tests die with exit code 3."]
+    if later:
+        result, _, _ = await work([*script, "It is 4."], [], then=["what is 2 + 2?"])
+    else:
+        result, _, _ = await work(script, [], declines=False)
+    assert result.state.stop is StopReason.FINAL
 
 
 async def test_a_file_that_cannot_be_written_ends_the_search(work: Work, tmp_path: Path) -> None:
