@@ -274,8 +274,21 @@ def candidate_line(tried: CandidateTried) -> str:
         case 0:
             came = "all tests pass"
         case failures:
-            came = f"{counted(failures, 'test')} still {'fails' if failures == 1 else 'fail'}"
-    return f"tried on a copy: {describe_call(tried.call)}: {came}"
+            came = f"{counted(failures, 'test')} {'fails' if failures == 1 else 'fail'}"
+    return f"tried on a copy: {_edited(tried.call)}: {came}"
+
+
+def _edited(call: ToolCall, width: int = 100) -> str:
+    """An edit by its file and the lines that it makes, or takes away."""
+    arguments = _arguments(call) or {}
+    path, old, new = (arguments.get(name) for name in ("path", "old", "new"))
+    if not (isinstance(path, str) and isinstance(old, str) and isinstance(new, str)):
+        return describe_call(call, width)
+    was, now = (text.split("\n") for text in (old, new))
+    made = " / ".join(line.strip() for line in now if line not in was and line.strip())
+    gone = " / ".join(line.strip() for line in was if line not in now and line.strip())
+    lines = made or (f"without {gone}" if gone else " / ".join(map(str.strip, now)))
+    return one_line(escape(f"{path}: {lines}"), width)
 
 
 def check_output(check: CheckFinished) -> list[str]:

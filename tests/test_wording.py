@@ -149,15 +149,37 @@ def test_tokens_and_checks() -> None:
     ("failures", "came"),
     [
         (0, "all tests pass"),
-        (1, "1 test still fails"),
-        (3, "3 tests still fail"),
+        (1, "1 test fails"),
+        (3, "3 tests fail"),
         (None, "breaks more than tests"),
     ],
 )
 def test_what_became_of_a_candidate(failures: int | None, came: str) -> None:
     call = ToolCall("1", "search_replace", '{"path": "a.py", "old": "a", "new": "b"}')
     told = candidate_line(CandidateTried(2, call, failures, 0.5))
-    assert told.startswith("tried on a copy: search_replace a.py") and told.endswith(came)
+    assert told == f"tried on a copy: a.py: b: {came}"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "shown"),
+    [
+        ("a = 1\n    b = 2", "a = 1\n    b = 3", "b = 3"),
+        ("a = 1\n    b = 2\n", "a = 1\n", "without b = 2"),
+        ("a\nb", "b\na", "b / a"),
+        ("a", "a\n\n  b\n  c\x1b", r"b / c\x1b"),
+    ],
+)
+def test_a_candidate_is_shown_by_the_lines_it_makes(old: str, new: str, shown: str) -> None:
+    arguments = json.dumps({"path": "a.py", "old": old, "new": new})
+    call = ToolCall("1", "search_replace", arguments)
+    told = candidate_line(CandidateTried(2, call, 0, 0.5))
+    assert told == f"tried on a copy: a.py: {shown}: all tests pass"
+
+
+def test_a_candidate_of_another_tool_is_shown_like_any_call() -> None:
+    call = ToolCall("1", "apply_patch", "{")
+    told = candidate_line(CandidateTried(2, call, 0, 0.5))
+    assert told == "tried on a copy: apply_patch {: all tests pass"
 
 
 def test_the_embedded_model_says_at_once_what_it_is_for() -> None:

@@ -253,13 +253,21 @@ def _marked(state: AgentState, *, turn: bool = False) -> AgentState:
 
 
 def _changed(state: AgentState, event: WorkspaceChanged) -> AgentState:
-    known = set(state.files_changed)
-    new = [
-        path
-        for path in sorted({*event.before, *event.after})
-        if path not in known and (event.after.get(path) or event.before[path])[:3] != "dir"
-    ]
-    return _with(state, files_changed=(*state.files_changed, *new)) if new else state
+    """Keep the list of changed files; one that is again as before the task is not among them."""
+    begun = next((mark for mark in reversed(state.marks) if mark.turn), AgentState())
+    at_first: dict[str, str | None] = {}
+    for change in state.changes.since(len(begun.changes)):
+        if not change.outside:
+            for path in {*change.before, *change.after}:
+                at_first.setdefault(path, change.before.get(path))
+    files = dict.fromkeys(state.files_changed)
+    for path in sorted({*event.before, *event.after}):
+        now = event.after.get(path)
+        if now == at_first[path]:
+            files.pop(path, None)
+        elif (now or event.before[path])[:3] != "dir":
+            files.setdefault(path)
+    return _with(state, files_changed=tuple(files))
 
 
 def _rewound(state: AgentState, event: Rewound) -> AgentState:

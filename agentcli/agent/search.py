@@ -10,7 +10,7 @@ touch the workspace.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field, replace
 
@@ -78,6 +78,7 @@ class Search:
     emit: Callable[[Event], Awaitable[None]]
     _tries_left: int = field(default=TRIES, init=False)
     _kept: dict[str, _Edited] = field(default_factory=dict, init=False)  # by path
+    _found: int = field(default=0, init=False)  # edits that searches answered with
     _unsolved: bool = field(default=False, init=False)  # tests still fail after the kept edit
     _pending: tuple[list[ToolKind], PendingTrial] | None = field(default=None, init=False)
     _edits: EditCalls = field(init=False)
@@ -89,6 +90,7 @@ class Search:
         """End the run: reset the tries and drop what belongs to it."""
         self._tries_left = TRIES
         self._kept.clear()
+        self._found = 0
         self._unsolved = False
         await self._discard_pending()
 
@@ -103,11 +105,15 @@ class Search:
         """The best answer found by a search; ``response`` itself if there is nothing to search for.
 
         Raises:
-            Stopped: no edit helped, and the workspace is as it was before the first edit; or it is
-                a final answer although the last check gave nothing to base it on.
+            Stopped: no edit helped, and the workspace is as it was before the first edit; or the
+                edit that a search had found was not made; or it is a final answer although the last
+                check gave nothing to base it on.
         """
         if not isinstance(client, Proposes):
             return response
+        if problem := self._refused(state):
+            await self.emit(AnswerRejected(step, "the edit was not made", response.usage, 0.0))
+            raise Stopped(stop_for(StopReason.DECLINED, detail=problem))
         if not response.message.calls and (problem := self._unknown(state)):
             await self.emit(AnswerRejected(step, problem, response.usage, 0.0))
             raise Stopped(stop_for(StopReason.DECLINED, detail=problem))
@@ -127,13 +133,16 @@ class Search:
                 return response
             best, problem, spent = await self._best_edit(client, request, step, response, on)
         if best is None:
-            await self.emit(AnswerRejected(step, problem, spent, 0.0))  # its tokens count
-            left = ", ".join(await self._restore())
-            detail = f"{problem}; nothing was changed"
-            if left:
-                detail = f"{problem}; {left} changed meanwhile and was left as it is: see git diff"
+            await self.emit(AnswerRejected(step, "the tests still fail", spent, 0.0))  # it counts
+            earlier = self._earlier(state)
+            left = await self._restore()
+            stays = [f"{path} changed meanwhile and was left as it is" for path in left]
+            stays += [f"an earlier edit of {path} stays" for path in earlier if path not in left]
+            now = ", ".join(stays) + ": see git diff" if stays else "nothing was changed"
+            detail = f"{problem}; {now}"
             raise Stopped(stop_for(StopReason.TRIES_USED_UP, detail=detail))
         await self._remember(best.answer, on)
+        self._found += 1
         self._unsolved = best.left > 0
         return replace(best.answer, usage=spent)
 
@@ -270,7 +279,7 @@ class Search:
         without arguments, or is not the only one: None and None.
         """
         calls = {call.id: call for message in state.history for call in message.calls}
-        for result in self._checked(tuple(state.history)):
+        for result in self._results(state.history, ToolKind.CHECK):
             if result.call_id in calls:
                 call, left = calls[result.call_id], failures(result)
                 broken = left is None and result.outcome is Outcome.FAILED
@@ -280,13 +289,6 @@ class Search:
             return None, None
         return ToolCall("search", checks[0].name), None
 
-    def _checked(self, history: Sequence[Message]) -> Iterator[ToolResult]:
-        """The results of checks, the last one first."""
-        for message in reversed(history):
-            for part in message.parts:
-                if isinstance(part, ToolResult) and self._kind(part.name) is ToolKind.CHECK:
-                    yield part
-
     def _unknown(self, state: AgentState) -> str | None:
         """Why nothing can be said about the tests after the last check; None if something can.
 
@@ -295,17 +297,46 @@ class Search:
         """
         if self.tools.spec(DECLINE) is None:
             return None
-        history = tuple(state.history)
-        asked = [i for i, message in enumerate(history) if message.role is Role.USER]
-        result = next(self._checked(history[asked[-1] if asked else 0 :]), None)
+        result = next(self._results(_since_asked(state), ToolKind.CHECK), None)
         if result is None:
             return None
-        first = result.content.partition("\n")[0].removeprefix("denied: ")
         if result.outcome is Outcome.DENIED:
-            return f"{result.name} was not permitted ({first}), so the tests are unknown"
+            return f"{_not_permitted(result)}, so the tests are unknown"
         if result.outcome is Outcome.FAILED and failures(result) is None:
+            first = result.content.partition("\n")[0]
             return f"{first}: which tests fail is unknown"
         return None
+
+    def _refused(self, state: AgentState) -> str | None:
+        """Why the edit that the last search found was not made; None if it was.
+
+        Another search would only find it again.
+        """
+        last = next(self._results(_since_asked(state), ToolKind.EDIT), None)
+        if not self._found or last is None or last.outcome is Outcome.OK:
+            return None
+        if last.outcome is Outcome.DENIED:
+            return _not_permitted(last)
+        return f"the edit could not be made: {last.content.removeprefix('error: ')}"
+
+    def _earlier(self, state: AgentState) -> list[str]:
+        """The files that were edited, since the user's last message, not by a search of this run.
+
+        They were edited in a run that was interrupted, or before a check failed.
+        """
+        made = [
+            r for r in self._results(_since_asked(state), ToolKind.EDIT) if r.outcome is Outcome.OK
+        ]
+        if len(made) <= self._found:
+            return []
+        return sorted({path for result in made for path in result.paths})
+
+    def _results(self, history: Iterable[Message], kind: ToolKind) -> Iterator[ToolResult]:
+        """The results of this kind of tool, the last one first."""
+        for message in reversed(tuple(history)):
+            for part in reversed(message.parts):
+                if isinstance(part, ToolResult) and self._kind(part.name) is kind:
+                    yield part
 
     async def _remember(self, response: ChatResponse, on: Trial) -> None:
         call = self._edits.of(response)
@@ -333,3 +364,15 @@ class Search:
                 left.append(path)
         self._kept.clear()
         return left
+
+
+def _not_permitted(result: ToolResult) -> str:
+    first = result.content.partition("\n")[0].removeprefix("denied: ")
+    return f"{result.name} was not permitted ({first})"
+
+
+def _since_asked(state: AgentState) -> list[Message]:
+    """The messages since the user's last one."""
+    messages = list(state.history)
+    asked = [i for i, message in enumerate(messages) if message.role is Role.USER]
+    return messages[asked[-1] if asked else 0 :]

@@ -262,6 +262,37 @@ async def test_kept_edits_are_undone_if_tests_still_fail_at_the_end(
     assert (tmp_path / "calc.py").read_bytes() == before
 
 
+async def test_edits_that_no_search_made_are_not_said_to_be_undone(
+    work: Work, tmp_path: Path
+) -> None:
+    (tmp_path / "calc.py").write_text(FILES["calc.py"].replace("max(a, b)", "min(a, b)", 1))
+    harmless = edit("def low(", "def  low(")  # made while no check has failed
+    broken = edit("return min(a, b)\n\n\ndef high", "return a\n\n\ndef high")
+    (tmp_path / "test_calc.py").write_text("def test_low():\n    assert True\n")
+    script = [RUN, harmless, edit("assert True", "assert False", "test_calc.py"), RUN, broken]
+    result, _, _ = await work(script, [])
+    assert result.state.stop is StopReason.TRIES_USED_UP
+    assert "nothing was changed" not in detail(result)
+    assert "an earlier edit of calc.py stays" in detail(result)
+    assert "def  low(" in (tmp_path / "calc.py").read_text()
+
+
+async def test_an_edit_that_cannot_be_made_in_the_workspace_is_not_searched_for_again(
+    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    propose = Model.propose
+
+    def locked(self: Model, *args: object) -> AsyncGenerator[ChatResponse, None]:
+        (tmp_path / "calc.py").chmod(0o444)  # the copy is open already
+        return propose(self, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Model, "propose", locked)
+    result, _, model = await work([RUN, RIGHT, RIGHT], [])
+    assert result.state.stop is StopReason.DECLINED
+    assert "could not be made: calc.py" in detail(result)
+    assert len(model.asked) == 1
+
+
 async def test_no_answer_is_based_on_tests_that_ended_without_a_count(
     work: Work, tmp_path: Path
 ) -> None:

@@ -21,8 +21,10 @@ from agentcli.agent.events import (
     StepFinished,
     StepStarted,
     StopReason,
+    TaskGiven,
     ToolFinished,
     ToolStarted,
+    WorkspaceChanged,
 )
 from agentcli.agent.folding import fold, fold_all
 from agentcli.agent.state import STATUS_OF, AgentState, History, exit_code
@@ -161,3 +163,24 @@ def test_every_stop_reason_has_the_exit_code_of_the_table() -> None:
 def test_the_end_is_kept() -> None:
     state = fold(AgentState(), RunFinished(StopReason.FINAL, Status.SOLVED, "done", "", 0))
     assert state.finished and state.answer == "done" and state.status is Status.SOLVED
+
+
+def test_a_file_that_is_again_as_before_the_task_is_not_changed() -> None:
+    there, other = {"a.py": "file 644 0a"}, {"a.py": "file 644 0b"}
+    state = fold(fold(AgentState(), TaskGiven("fix it", ())), WorkspaceChanged(1, there, other))
+    assert state.files_changed == ("a.py",)
+    made = fold(state, WorkspaceChanged(2, {}, {"b.py": "file 644 0c", "d": "dir 755"}))
+    assert made.files_changed == ("a.py", "b.py")
+    back = fold(made, WorkspaceChanged(3, {**other, "b.py": "file 644 0c"}, there))
+    assert back.files_changed == ()
+
+
+def test_a_file_that_a_run_made_as_it_was_in_another_task_is_changed() -> None:
+    there, other = {"a.py": "file 644 0a"}, {"a.py": "file 644 0b"}
+    state = fold(fold(AgentState(), TaskGiven("one", ())), WorkspaceChanged(1, there, other))
+    again = fold(fold(state, TaskGiven("two", ())), WorkspaceChanged(2, other, there))
+    assert again.files_changed == ("a.py",)
+    outside = fold(
+        fold(AgentState(), TaskGiven("one", ())), WorkspaceChanged(1, there, other, True)
+    )
+    assert fold(outside, WorkspaceChanged(1, other, there)).files_changed == ("a.py",)
