@@ -83,7 +83,11 @@ def _bound_names(files: Mapping[str, str]) -> set[str]:
 
 def vary(project: Project, rng: random.Random, runner: QuickTests) -> Project | None:
     """Make the same project with other identifiers, and often other file names."""
-    files = dict(project.files)
+    return checked(project.name, renamed(project.files, renames(project.files, rng)), runner)
+
+
+def renames(files: Mapping[str, str], rng: random.Random) -> dict[str, str]:
+    """Draw new names for some of a project's own names and modules."""
     imported = {
         word
         for text in files.values()
@@ -91,31 +95,36 @@ def vary(project: Project, rng: random.Random, runner: QuickTests) -> Project | 
         if line.startswith(("import ", "from "))
         for word in _WORD.findall(line)
     }
-    modules = {p.rsplit("/", 1)[-1].removesuffix(".py") for p in project.sources}
+    sources = [p for p in files if p.endswith(".py") and not is_test_file(p)]
+    modules = {p.rsplit("/", 1)[-1].removesuffix(".py") for p in sources}
     taken = {word for text in files.values() for word in _WORD.findall(text)}
-    renames: dict[str, str] = {}
+    found: dict[str, str] = {}
     share = rng.choice([0.0, 0.2, 0.5, 0.8])
     for name in sorted(_bound_names(files) - modules):
         if rng.random() > share or (name in imported and name in RESERVED):
             continue
         new = new_name(rng, name)
         if new not in taken and new not in RESERVED:
-            renames[name] = new
+            found[name] = new
             taken.add(new)
     if rng.random() < 0.5:
         for module in sorted(modules - {"__init__", "__main__"}):
             new = rng.choice(MODULE_WORDS)
             if new not in taken and new not in RESERVED:
-                renames[module] = new
+                found[module] = new
                 taken.add(new)
-    swapped = {
-        path: _WORD.sub(lambda m: renames.get(m[0], m[0]), text) for path, text in files.items()
+    return found
+
+
+def renamed(files: Mapping[str, str], names: Mapping[str, str]) -> dict[str, str]:
+    """The files with other names, in the text and in the paths."""
+    return {
+        moved(path, names): _WORD.sub(lambda m: names.get(m[0], m[0]), text)
+        for path, text in files.items()
     }
-    moved = {_moved(path, renames): text for path, text in swapped.items()}
-    return checked(project.name, moved, runner)
 
 
-def _moved(path: str, renames: Mapping[str, str]) -> str:
+def moved(path: str, renames: Mapping[str, str]) -> str:
     folder, slash, name = path.rpartition("/")
     stem = name.removesuffix(".py")
     if stem.startswith("test_") and stem[5:] in renames:

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 from training import wording
 from training.answers import Change, passed_text, told
-from training.faults import HELD_OUT_KINDS, Fault, repair_edit
+from training.faults import HELD_OUT_KINDS, Fault, changed_lines, repair_edit
 from training.names import NEW_NAMES, RESERVED
 from training.places import find
-from training.projects import Case, Project, definitions
+from training.projects import Case, Project, checked, definitions
 from training.quick_tests import QuickTests
 from training.requests import request
 from training.trajectories import Conversation, Unusable, Workspace, plural
@@ -43,6 +43,24 @@ def break_project(
         if run.failed or run.errors:
             return Case(project, [(path, fault)], files, run)
     raise Unusable("unnoticed")
+
+
+def mistaken(name: str, right: dict[str, str], faulty: dict[str, str], runner: QuickTests) -> Case:
+    """A case from the files of a project before and after one of them got a fault.
+
+    Raises:
+        Unusable: the tests do not pass before, or do after, or no single edit repairs it.
+    """
+    project = checked(name, right, runner)
+    if project is None:
+        raise Unusable("it does not pass here")
+    (path,) = (path for path in right if right[path] != faulty[path])
+    run = Workspace(faulty, runner).test_run()
+    if not (run.failed or run.errors):
+        raise Unusable("unnoticed")
+    line, before, after = changed_lines(right[path], faulty[path])
+    fault = Fault("mistake", line + 1, tuple(before), tuple(after), faulty[path])
+    return Case(project, [(path, fault)], faulty, run)
 
 
 def one_fault(

@@ -2,8 +2,9 @@
 
     python -m training.tasks --out DIR --seconds 480 --workers 14 --seed 1
 
-Needs the seeds (training/seeds), and from ``training/data`` ``functions.xz`` (functions.py),
-``fixes.xz`` (releases.py) and the packed corpus (``code-*.xz``); missing sources are left out.
+Needs the seeds and mistakes (training/seeds, training/mistakes), and from ``training/data``
+``functions.xz`` (functions.py), ``fixes.xz`` (releases.py) and the packed corpus (``code-*.xz``);
+missing sources are left out.
 Shards are named ``tasks-WORKER-NUMBER.npz``. A worker that hangs (a fault may loop inside C code)
 is replaced.
 """
@@ -32,12 +33,13 @@ from agentcli.llm.nanochat_format import NanochatFormat
 from training import denoise, questions, repairs, sums
 from training.compose import compose
 from training.functions import mine_aside
-from training.projects import Project, checked, vary
+from training.mistakes import load_mistakes
+from training.projects import Project, checked, renamed, renames, vary
 from training.quick_tests import QuickTests
 from training.seeds import load_seeds
 from training.shards import write_shard
 from training.tokenizer import load
-from training.trajectories import Conversation, Unusable
+from training.trajectories import MAX_TOKENS, Conversation, Unusable
 
 DATA = Path(__file__).parent / "data"
 SHARD_TOKENS = 2_000_000
@@ -48,8 +50,9 @@ MINED_FILES = 24  # files that are searched at a time
 # Documents of each kind; tokens differ.
 MIXES = {
     "all": {
-        "repair_seed": 0.26,
-        "repair_code": 0.24,
+        "mistake": 0.06,
+        "repair_seed": 0.23,
+        "repair_code": 0.21,
         "denoise": 0.245,
         "fix": 0.015,
         "two_faults": 0.055,
@@ -72,7 +75,7 @@ MIXES = {
         "arithmetic": 0.14,
         "small_talk": 0.02,
     },
-    # Whole documents beside them, so that the rest is not forgotten.
+    # Whole documents beside other data, so that the rest is not forgotten.
     "whole": {
         "question": 0.32,
         "failing": 0.30,
@@ -81,6 +84,16 @@ MIXES = {
         "repair_seed": 0.10,
         "repair_code": 0.08,
         "two_faults": 0.02,
+    },
+    # People's mistakes, and little else.
+    "mistakes": {
+        "mistake": 0.80,
+        "repair_code": 0.06,
+        "two_faults": 0.02,
+        "question": 0.06,
+        "rename": 0.02,
+        "decline": 0.02,
+        "arithmetic": 0.02,
     },
 }
 # What is cut short, and after how many turns of the model.
@@ -102,6 +115,13 @@ class Sources:
     def __init__(self, data: Path, corpus_parts: int, held: bool) -> None:
         self.held = held
         self.seeds = load_seeds("held_out" if held else "train")
+        known = load_mistakes()
+        self.mistakes = [
+            (seed, mistake)
+            for seed in load_seeds("train")
+            for mistake in known.get(seed.name, ())
+            if _is_held(seed.name) == held
+        ]
         self.functions: dict[str, list[dict[str, Any]]] = {}
         if (data / "functions.xz").exists():
             with lzma.open(data / "functions.xz", "rt", encoding="utf-8") as lines:
@@ -120,9 +140,9 @@ class Sources:
             self.files += lzma.decompress(piece.read_bytes()).decode("utf-8").split("\0")
 
 
-def _is_held(package: str) -> bool:
-    """Whether what is made from a package of the training corpus is for evaluation."""
-    return sum(map(ord, package)) % 12 == 0
+def _is_held(name: str) -> bool:
+    """Whether functions and fixes of a package, or mistakes in a seed, are for evaluation."""
+    return sum(map(ord, name)) % 12 == 0
 
 
 class Worker:
@@ -142,6 +162,7 @@ class Worker:
         self.makers: dict[str, Callable[[], Conversation]] = {
             "repair_seed": lambda: repairs.one_fault(self.seed(), *self.tools()),
             "repair_code": lambda: repairs.one_fault(self.code(), *self.tools()),
+            "mistake": self.mistake,
             "failing": lambda: questions.failing(self.either(), *self.tools()),
             "denoise": lambda: denoise.denoise(*self.piece(), self.rng, self.sources.held),
             "fix": self.fix,
@@ -177,6 +198,17 @@ class Worker:
         fix = self.rng.choice(self.sources.fixes)
         path = fix["path"] if self.rng.random() < 0.3 else fix["path"].rsplit("/", 1)[-1]
         return denoise.fix(path, fix["before"], fix["after"], self.rng, self.sources.held)
+
+    def mistake(self) -> Conversation:
+        """The repair of a hand-written mistake, in its project with other names."""
+        if not self.sources.mistakes:
+            raise Unusable("no mistakes")
+        seed, mistake = self.rng.choice(self.sources.mistakes)
+        right = seed.files
+        names = renames(right, self.rng) if self.rng.random() < 0.8 else {}
+        faulty = renamed(mistake.made(right), names)
+        case = repairs.mistaken(seed.name, renamed(right, names), faulty, self.runner)
+        return repairs.one_fault(case.project, *self.tools(), case)
 
     def decline(self) -> Conversation:
         return questions.decline(self.rng, self.either(), self.sources.held)
@@ -286,7 +318,7 @@ def work(
             beat.value = time.monotonic()
             kind = worker.rng.choices(kinds, weights)[0]
             document = worker.make(kind)
-            if document is None:
+            if document is None or len(document[0]) > args.longest:
                 continue
             place = KINDS.index(kind)
             counts[3 * place] += 1
@@ -389,6 +421,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--corpus-parts", type=int, default=99, help="packed files of code to use")
     parser.add_argument("--shard-tokens", type=int, default=SHARD_TOKENS)
+    parser.add_argument("--longest", type=int, default=MAX_TOKENS, help="tokens of a document")
     parser.add_argument(
         "--held-out", action="store_true", help="seeds and wordings of the evaluation"
     )

@@ -20,7 +20,7 @@ from agentcli.errors import ContextLengthError, ModelError
 from agentcli.inference.constrain import Constraint
 from agentcli.inference.graphs import DecodeGraphs
 from agentcli.inference.row import FinishReason, InlineTools, RowState, RowText
-from agentcli.inference.sampling import Sampling, adjust, choose, top_logprobs
+from agentcli.inference.sampling import Sampling, adjust, choose, possible, top_logprobs
 from agentcli.inference.speculate import Lookup, PromptLookup
 from agentcli.inference.threads import StepThreads
 from agentcli.model.gpt import GPT
@@ -211,6 +211,7 @@ class Generation(Iterator[Column]):
         self._working = self.cache
         self._pending: list[list[int]] = []  # columns returned, but not yet in the cache
         self._logits: list[Tensor] = []  # logits (A, V) for the next columns
+        self._replayed: DecodeGraphs | None = None  # the graphs that computed the last logits
         self._draft: list[int] = []  # drafted tokens in the cache, not yet accepted or returned
         self._draft_size = 0  # the length of that draft at first
         self._columns = self._run()
@@ -292,6 +293,7 @@ class Generation(Iterator[Column]):
         columns = [*self._pending, *([token] for token in draft)]
         tokens = torch.tensor(columns).T  # (A, T)
         logits = self.engine.forward(tokens, self._working)
+        self._replayed = self.engine.graphs if len(columns) == 1 else None
         self.steps += 1
         first = len(self._pending) - 1
         self._logits = [logits[:, at] for at in range(first, len(columns))]
@@ -320,16 +322,22 @@ class Generation(Iterator[Column]):
 
     def _sample(self, logits: Tensor, numbers: list[int], draws: list[float]) -> list[int]:
         """Sample a token for each of the rows ``numbers`` from logits (n, V)."""
-        raw = logits
+        plain = self.sampling.greedy and not self.sampling.adjusts and not self._constraints
+        if plain and self._replayed is not None and len(numbers) == len(self._active):
+            tokens = possible(self._replayed.likeliest())
+        else:
+            tokens = self._chosen(logits, numbers, draws)
+        if self.sampling.logprobs is not None:
+            for line, number, token in zip(logits, numbers, tokens, strict=True):
+                self.rows[number].logprobs.append(top_logprobs(line, token, self.sampling.logprobs))
+        return tokens
+
+    def _chosen(self, logits: Tensor, numbers: list[int], draws: list[float]) -> list[int]:
         if self.sampling.adjusts:
             logits = adjust(logits, self.sampling, [self.rows[n].tokens for n in numbers])
         if self._constraints:
             logits = self._masked(logits, numbers)
-        tokens = choose(logits, self.sampling, [draws[n] for n in numbers])
-        if self.sampling.logprobs is not None:
-            for line, number, token in zip(raw, numbers, tokens, strict=True):
-                self.rows[number].logprobs.append(top_logprobs(line, token, self.sampling.logprobs))
-        return tokens
+        return choose(logits, self.sampling, [draws[n] for n in numbers])
 
     def _masked(self, logits: Tensor, numbers: list[int]) -> Tensor:
         logits = logits.clone()

@@ -89,8 +89,7 @@ def choose(logits: Tensor, sampling: Sampling, draws: Sequence[float]) -> list[i
         ModelError: a row has no possible token.
     """
     if sampling.greedy:
-        token = logits.argmax(-1, keepdim=True)
-        return _to_host(token[:, 0], logits.gather(-1, token)[:, 0])
+        return possible(likeliest(logits).tolist())
     best = logits.amax(-1)
     if sampling.top_k and sampling.top_k < logits.shape[-1]:
         # Work on the k likeliest alone; all others have probability 0.
@@ -230,9 +229,22 @@ def _draw(weights: Tensor, draws: Sequence[float]) -> Tensor:
 
 def _to_host(tokens: Tensor, best: Tensor) -> list[int]:
     """Copy the tokens to the host, checking each row's largest logit in the same transfer."""
-    possible = best > -torch.inf  # False for NaN, too
-    pairs = torch.where(possible, tokens, -1).tolist()
-    if min(pairs) < 0:
+    # The comparison is False for NaN, too.
+    return possible(torch.where(best > -torch.inf, tokens, -1).tolist())
+
+
+def likeliest(logits: Tensor) -> Tensor:
+    """Return the likeliest token of each row of logits (B, V): (B,), -1 where none is possible."""
+    best, tokens = logits.max(-1)
+    return torch.where(best > -torch.inf, tokens, -1)
+
+
+def possible(tokens: list[int]) -> list[int]:
+    """Return ``tokens``, of which none may be -1.
+
+    Raises:
+        ModelError: one is.
+    """
+    if min(tokens) < 0:
         raise ModelError("no token is possible: the logits are NaN or all masked")
-    chosen: list[int] = pairs
-    return chosen
+    return tokens

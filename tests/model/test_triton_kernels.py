@@ -64,7 +64,7 @@ def steps(model: GPT, tokens: Tensor, held: int) -> Tensor:
     positions[1:2] -= 5
     keys = min(1024, cache.capacity)
     parts = [
-        decode_step(model, cache, tokens[:, at : at + 1], positions, keys)
+        decode_step(model, cache, tokens[:, at : at + 1].clone(), positions, keys)[0]
         for at in range(held, length)
     ]
     return torch.stack(parts).float()
