@@ -11,6 +11,7 @@ from training import repairs
 from training.mistakes import Mistake, load_mistakes, parse, problem
 from training.quick_tests import QuickTests
 from training.seeds import Seed, load_seeds
+from training.trajectories import Unusable
 
 SEED = Seed(
     "pets",
@@ -95,6 +96,6 @@ def test_a_repair_of_a_mistake_restores_the_file(tmp_path: Path) -> None:
     case = repairs.mistaken("pets", SEED.files, mistake.made(SEED.files), runner)
     talk = repairs.one_fault(case.project, random.Random(1), runner, case=case)
     assert talk.workspace.files == SEED.files
-    with pytest.raises(repairs.Unusable, match="unnoticed"):
+    with pytest.raises(Unusable, match="unnoticed"):
         longer = {**SEED.files, "pets.py": SEED.files["pets.py"] + "\n"}
         repairs.mistaken("pets", SEED.files, longer, runner)
