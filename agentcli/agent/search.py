@@ -78,7 +78,7 @@ class Search:
     emit: Callable[[Event], Awaitable[None]]
     _tries_left: int = field(default=TRIES, init=False)
     _kept: dict[str, _Edited] = field(default_factory=dict, init=False)  # by path
-    _found: int = field(default=0, init=False)  # edits that searches answered with
+    _found: list[str] = field(default_factory=list, init=False)  # arguments of the edits found
     _unsolved: bool = field(default=False, init=False)  # tests still fail after the kept edit
     _pending: tuple[list[ToolKind], PendingTrial] | None = field(default=None, init=False)
     _edits: EditCalls = field(init=False)
@@ -90,7 +90,7 @@ class Search:
         """End the run: reset the tries and drop what belongs to it."""
         self._tries_left = TRIES
         self._kept.clear()
-        self._found = 0
+        self._found.clear()
         self._unsolved = False
         await self._discard_pending()
 
@@ -142,7 +142,7 @@ class Search:
             detail = f"{problem}; {now}"
             raise Stopped(stop_for(StopReason.TRIES_USED_UP, detail=detail))
         await self._remember(best.answer, on)
-        self._found += 1
+        self._found += [call.arguments for call in best.answer.message.calls]
         self._unsolved = best.left > 0
         return replace(best.answer, usage=spent)
 
@@ -312,8 +312,12 @@ class Search:
 
         Another search would only find it again.
         """
-        last = next(self._results(_since_asked(state), ToolKind.EDIT), None)
-        if not self._found or last is None or last.outcome is Outcome.OK:
+        since = _since_asked(state)
+        last = next(self._results(since, ToolKind.EDIT), None)
+        if last is None or last.outcome is Outcome.OK:
+            return None
+        made = {call.id: call.arguments for message in since for call in message.calls}
+        if made.get(last.call_id) not in self._found:
             return None
         if last.outcome is Outcome.DENIED:
             return _not_permitted(last)
@@ -327,7 +331,7 @@ class Search:
         made = [
             r for r in self._results(_since_asked(state), ToolKind.EDIT) if r.outcome is Outcome.OK
         ]
-        if len(made) <= self._found:
+        if len(made) <= len(self._found):
             return []
         return sorted({path for result in made for path in result.paths})
 
