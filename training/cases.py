@@ -3,9 +3,10 @@
     python -m training.cases --out DIR --count 100 --seed 1     # DIR/KIND-001/{files/,task.json}
 
 Modules, wordings and packages are the held-out ones; ``repair_new`` uses only kinds of faults that
-never occur in training. A task is solved if
+never occur in training, ``mistake`` those that were written by hand. A task is solved if
 
-    repair, repair_new, repair_code, two_faults   all tests pass and no test file has changed
+    repair, repair_new, repair_code, mistake, two_faults
+                all tests pass and no test file has changed
     rename      the same for the renamed tests (``files_after``), and ``gone`` occurs nowhere
     question    every text of ``must`` occurs in the answer, by itself
     decline     the run ends as declined
@@ -28,7 +29,10 @@ from training.projects import Project, checked
 from training.tasks import DATA, Sources, Worker
 from training.trajectories import Conversation, Unusable
 
-KINDS = ("repair", "repair_new", "repair_code", "two_faults", "rename", "question", "decline")
+KINDS = (
+    *("repair", "repair_new", "repair_code", "mistake", "two_faults"),
+    *("rename", "question", "decline"),
+)
 _FACTS = re.compile(r"[\w./-]+\.py\b|`[^`]+`|\b\d+(?:\.\d+)?\b")
 
 
@@ -85,6 +89,8 @@ def _make(kind: str, worker: Worker, rng: random.Random) -> Task:
             case = repairs.break_project(project, rng, runner, only=only, without=without)
             talk = repairs.one_fault(project, rng, runner, True, case)
             return _task(kind, talk, tuple(fault.kind for _, fault in case.faults))
+        case "mistake":
+            return _task(kind, worker.mistake(), (kind,))
         case "two_faults":
             return _task(kind, repairs.two_faults(_seed(worker), rng, runner, True))
         case "rename":

@@ -33,13 +33,13 @@ from agentcli.llm.nanochat_format import NanochatFormat
 from training import denoise, questions, repairs, sums
 from training.compose import compose
 from training.functions import mine_aside
-from training.mistakes import load_mistakes
+from training.mistakes import Mistake, load_mistakes
 from training.projects import Project, checked, renamed, renames, vary
 from training.quick_tests import QuickTests
-from training.seeds import load_seeds
+from training.seeds import Seed, load_seeds
 from training.shards import write_shard
 from training.tokenizer import load
-from training.trajectories import MAX_TOKENS, Conversation, Unusable
+from training.trajectories import Conversation, Unusable
 
 DATA = Path(__file__).parent / "data"
 SHARD_TOKENS = 2_000_000
@@ -75,7 +75,7 @@ MIXES = {
         "arithmetic": 0.14,
         "small_talk": 0.02,
     },
-    # Whole documents beside other data, so that the rest is not forgotten.
+    # Whole documents beside them, so that the rest is not forgotten.
     "whole": {
         "question": 0.32,
         "failing": 0.30,
@@ -84,16 +84,6 @@ MIXES = {
         "repair_seed": 0.10,
         "repair_code": 0.08,
         "two_faults": 0.02,
-    },
-    # People's mistakes, and little else.
-    "mistakes": {
-        "mistake": 0.80,
-        "repair_code": 0.06,
-        "two_faults": 0.02,
-        "question": 0.06,
-        "rename": 0.02,
-        "decline": 0.02,
-        "arithmetic": 0.02,
     },
 }
 # What is cut short, and after how many turns of the model.
@@ -116,12 +106,7 @@ class Sources:
         self.held = held
         self.seeds = load_seeds("held_out" if held else "train")
         known = load_mistakes()
-        self.mistakes = [
-            (seed, mistake)
-            for seed in load_seeds("train")
-            for mistake in known.get(seed.name, ())
-            if _is_held(seed.name) == held
-        ]
+        self.mistakes = [(seed, made) for seed in self.seeds for made in known.get(seed.name, ())]
         self.functions: dict[str, list[dict[str, Any]]] = {}
         if (data / "functions.xz").exists():
             with lzma.open(data / "functions.xz", "rt", encoding="utf-8") as lines:
@@ -140,9 +125,9 @@ class Sources:
             self.files += lzma.decompress(piece.read_bytes()).decode("utf-8").split("\0")
 
 
-def _is_held(name: str) -> bool:
-    """Whether functions and fixes of a package, or mistakes in a seed, are for evaluation."""
-    return sum(map(ord, name)) % 12 == 0
+def _is_held(package: str) -> bool:
+    """Whether what is made from a package of the training corpus is for evaluation."""
+    return sum(map(ord, package)) % 12 == 0
 
 
 class Worker:
@@ -158,6 +143,7 @@ class Worker:
         self.varied: list[Project] = []
         self.composed: list[Project] = []
         self.pieces: list[tuple[str, str]] = []
+        self.mistakes: list[tuple[Seed, Mistake]] = []  # in random order, until all were used
         self.drawn: Counter[int] = Counter()
         self.makers: dict[str, Callable[[], Conversation]] = {
             "repair_seed": lambda: repairs.one_fault(self.seed(), *self.tools()),
@@ -200,10 +186,12 @@ class Worker:
         return denoise.fix(path, fix["before"], fix["after"], self.rng, self.sources.held)
 
     def mistake(self) -> Conversation:
-        """The repair of a hand-written mistake, in its project with other names."""
+        """The repair of a hand-written mistake, mostly with other names; each in its turn."""
         if not self.sources.mistakes:
             raise Unusable("no mistakes")
-        seed, mistake = self.rng.choice(self.sources.mistakes)
+        if not self.mistakes:
+            self.mistakes = self.rng.sample(self.sources.mistakes, len(self.sources.mistakes))
+        seed, mistake = self.mistakes.pop()
         right = seed.files
         names = renames(right, self.rng) if self.rng.random() < 0.8 else {}
         faulty = renamed(mistake.made(right), names)
@@ -318,7 +306,7 @@ def work(
             beat.value = time.monotonic()
             kind = worker.rng.choices(kinds, weights)[0]
             document = worker.make(kind)
-            if document is None or len(document[0]) > args.longest:
+            if document is None:
                 continue
             place = KINDS.index(kind)
             counts[3 * place] += 1
@@ -421,7 +409,6 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--corpus-parts", type=int, default=99, help="packed files of code to use")
     parser.add_argument("--shard-tokens", type=int, default=SHARD_TOKENS)
-    parser.add_argument("--longest", type=int, default=MAX_TOKENS, help="tokens of a document")
     parser.add_argument(
         "--held-out", action="store_true", help="seeds and wordings of the evaluation"
     )

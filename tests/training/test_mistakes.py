@@ -67,7 +67,7 @@ def test_why_a_mistake_cannot_be_used(tmp_path: Path) -> None:
     returned = "    return found"
     told = {
         "none": Mistake("pets", "pets.py", returned, "    return pets"),
-        "there is no project cats for training": Mistake("cats", "pets.py", returned, ""),
+        "there is no project cats": Mistake("cats", "pets.py", returned, ""),
         "it is in a test": Mistake("pets", "test_pets.py", "", ""),
         "the right lines occur 0 times": Mistake("pets", "pets.py", "found", ""),
         "the tests still pass": Mistake("pets", "pets.py", returned, "    return list(found)"),
@@ -78,11 +78,11 @@ def test_why_a_mistake_cannot_be_used(tmp_path: Path) -> None:
 
 
 def test_those_of_the_repository_can_be_used(tmp_path: Path) -> None:
-    seeds = {seed.name: seed for seed in load_seeds("train")}
+    seeds = {seed.name: seed for seed in load_seeds()}
     known = load_mistakes()
     every = [mistake for mistakes in known.values() for mistake in mistakes]
     assert len(every) > 2500 and len(set(every)) == len(every)
-    assert set(known) <= set(seeds)  # not those held out
+    assert set(known) <= set(seeds)
     for mistake in every:
         assert mistake.made(seeds[mistake.project].files)
     runner = QuickTests(tmp_path)

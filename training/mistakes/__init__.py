@@ -2,7 +2,8 @@
 
 Each `*.txt` next to this file holds mistakes by project and file, under the marker lines of the
 seeds. A mistake is a group of lines up to a blank one: the right lines, each after `-`, then the
-wrong ones, each after `+`. The right lines occur exactly once in the file.
+wrong ones, each after `+`. The right lines occur exactly once in the file. Those in held-out
+projects are for the evaluation.
 
     python -m training.mistakes FILE...     # says which mistakes cannot be used, and why
 """
@@ -82,7 +83,7 @@ def problem(mistake: Mistake, seeds: Mapping[str, Seed], runner: QuickTests) -> 
     """Why a mistake cannot be used; None if it can."""
     seed = seeds.get(mistake.project)
     if seed is None:
-        return f"there is no project {mistake.project} for training"
+        return f"there is no project {mistake.project}"
     if is_test_file(mistake.path):
         return "it is in a test"
     try:

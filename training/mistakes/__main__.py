@@ -12,7 +12,7 @@ from training.seeds import load_seeds
 
 
 def main(paths: list[str]) -> int:
-    seeds = {seed.name: seed for seed in load_seeds("train")}
+    seeds = {seed.name: seed for seed in load_seeds()}
     bad = 0
     with tempfile.TemporaryDirectory() as folder:
         runner = QuickTests(Path(folder))
