@@ -177,7 +177,7 @@ def wilson(hits: int, count: int) -> tuple[float, float]:
     middle = share + z * z / (2 * count)
     width = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     scale = 1 + z * z / count
-    return (middle - width) / scale, (middle + width) / scale
+    return max(0.0, (middle - width) / scale), min(1.0, (middle + width) / scale)
 
 
 def table(scores: Iterable[Score]) -> str:
