@@ -28,7 +28,7 @@ class Project:
 
     @property
     def sources(self) -> list[str]:
-        return [p for p in self.files if p.endswith(".py") and not is_test_file(p)]
+        return _sources(self.files)
 
     @property
     def tests(self) -> list[str]:
@@ -48,6 +48,10 @@ class Case:
     faults: list[tuple[str, Fault]]
     files: dict[str, str]
     run: Run
+
+
+def _sources(files: Mapping[str, str]) -> list[str]:
+    return [p for p in files if p.endswith(".py") and not is_test_file(p)]
 
 
 def checked(name: str, files: dict[str, str], runner: QuickTests) -> Project | None:
@@ -95,8 +99,7 @@ def renames(files: Mapping[str, str], rng: random.Random) -> dict[str, str]:
         if line.startswith(("import ", "from "))
         for word in _WORD.findall(line)
     }
-    sources = [p for p in files if p.endswith(".py") and not is_test_file(p)]
-    modules = {p.rsplit("/", 1)[-1].removesuffix(".py") for p in sources}
+    modules = {p.rsplit("/", 1)[-1].removesuffix(".py") for p in _sources(files)}
     taken = {word for text in files.values() for word in _WORD.findall(text)}
     found: dict[str, str] = {}
     share = rng.choice([0.0, 0.2, 0.5, 0.8])
@@ -119,12 +122,12 @@ def renames(files: Mapping[str, str], rng: random.Random) -> dict[str, str]:
 def renamed(files: Mapping[str, str], names: Mapping[str, str]) -> dict[str, str]:
     """The files with other names, in the text and in the paths."""
     return {
-        moved(path, names): _WORD.sub(lambda m: names.get(m[0], m[0]), text)
+        _moved(path, names): _WORD.sub(lambda m: names.get(m[0], m[0]), text)
         for path, text in files.items()
     }
 
 
-def moved(path: str, renames: Mapping[str, str]) -> str:
+def _moved(path: str, renames: Mapping[str, str]) -> str:
     folder, slash, name = path.rpartition("/")
     stem = name.removesuffix(".py")
     if stem.startswith("test_") and stem[5:] in renames:

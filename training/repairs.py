@@ -49,7 +49,7 @@ def mistaken(name: str, right: dict[str, str], faulty: dict[str, str], runner: Q
     """A case from the files of a project before and after one of them got a fault.
 
     Raises:
-        Unusable: the tests do not pass before, or do after, or no single edit repairs it.
+        Unusable: the tests do not pass before, or they do after.
     """
     project = checked(name, right, runner)
     if project is None:
