@@ -1,10 +1,13 @@
-"""Muon for the matrices of the blocks, AdamW for everything else.
+"""Muon for the matrices of the blocks, AdamW for everything else; for tuning, AdamW for both.
 
 Muon (Jordan et al. 2024): momentum, then its nearest orthogonal matrix by a few Newton-Schulz steps
 (coefficients of Polar Express, Amsel et al. 2025, arXiv:2505.16932), then each row normalized to
 the same second moment (NorMuon, arXiv:2510.05491), and weight decay only where it agrees with the
 step. Matrices of the same shape are updated together. Learning rates are as in nanochat, scaled by
 width.
+
+Each of Muon's steps moves all directions of a matrix by the same amount, however few a gradient
+points to, so tuning trained weights with it unlearns more than AdamW does at a low rate.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ class Rates:
     """Learning rates at the width of 768 (AdamW's are scaled by sqrt(768 / width))."""
 
     matrix: float = 0.02
+    adam_matrix: float = 0.0  # AdamW's for matrices, not scaled; if positive, instead of Muon
     embedding: float = 0.3
     head: float = 0.008
     scalar: float = 0.5
@@ -89,10 +93,11 @@ class Optimiser:
         by_shape: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
         others: dict[str, list[nn.Parameter]] = defaultdict(list)
         for name, parameter in model.named_parameters():
-            if parameter.ndim == 2 and name.startswith("transformer.h.") and "gate" not in name:
+            kind = _kind(name)
+            if kind == "matrix" and not rates.adam_matrix:
                 by_shape[parameter.shape].append(parameter)
             else:
-                others[_kind(name)].append(parameter)
+                others[kind].append(parameter)
         self.matrices = list(by_shape.values())
         self.momenta = [torch.zeros_like(torch.stack(list(group))) for group in self.matrices]
         self.seconds = [torch.zeros_like(momentum[..., :1]) for momentum in self.momenta]
@@ -101,6 +106,7 @@ class Optimiser:
             self._muon = torch.compile(_muon_step, dynamic=False)
         scale = (768 / width) ** 0.5
         settings: dict[str, dict[str, Any]] = {
+            "matrix": {"lr": rates.adam_matrix, "betas": (0.9, 0.99)},
             "embedding": {"lr": rates.embedding * scale, "betas": (0.8, 0.95)},
             "head": {"lr": rates.head * scale, "betas": (0.8, 0.95)},
             "gate": {"lr": rates.matrix, "betas": (0.8, 0.95)},
@@ -167,6 +173,8 @@ def _kind(name: str) -> str:
         return "head"
     if "gate" in name:
         return "gate"
+    if name.startswith("transformer.h."):
+        return "matrix"
     return {"resid_lambdas": "resid", "x0_lambdas": "x0"}.get(name, "scalar")
 
 

@@ -354,6 +354,32 @@ def _class_names(source: str) -> list[str]:
     return [node.name for node in sorted(found, key=lambda node: node.lineno)]
 
 
+def _methods(talk: Conversation, project: Project, rng: random.Random, held: bool) -> None:
+    """The methods of a class: those after its line, as the list of all functions shows them."""
+    found = [
+        (node, path)
+        for path in project.sources
+        for node in ast.parse(project.files[path]).body
+        if isinstance(node, ast.ClassDef)
+    ]
+    if not found:
+        raise Unusable("no classes")
+    node, path = rng.choice(found)
+    names = [part.name for part in node.body if isinstance(part, ast.FunctionDef)]
+    _ask(talk, rng, QUESTIONS["methods"], held, f=node.name)
+    if talk.call("grep", pattern=f"class {node.name}").count("\n"):
+        raise Unusable("several places")
+    if not names:
+        raise Unusable("no methods")
+    rows = talk.call("grep", pattern="def ", path=path).split("\n")
+    last = node.end_lineno or node.lineno
+    inside = [row for row in rows if node.lineno < int(row.split(":")[1]) <= last]
+    if len(rows) > 30 or len(inside) != len(names):
+        raise Unusable("functions within methods, or too many")
+    shown = ", ".join(f"`{name}`" for name in names)
+    talk.say(f"`{node.name}` has {shown}: {plural(len(names), 'method')}.")
+
+
 def _parameters(talk: Conversation, project: Project, rng: random.Random, held: bool) -> None:
     found = [
         (node, path)
@@ -460,6 +486,7 @@ _KINDS = {
     _functions: 1.2,
     _classes: 0.8,
     _parameters: 0.8,
+    _methods: 1.2,
     _line_of: 0.8,
     _length: 0.6,
     _files: 0.7,

@@ -1,4 +1,7 @@
-"""Conversations about arithmetic and counting letters, with the calculator called in the answer."""
+"""Conversations about arithmetic, counting letters and counting words.
+
+The calculator is called within the answer.
+"""
 
 from __future__ import annotations
 
@@ -35,13 +38,16 @@ def arithmetic(rng: random.Random, held: bool = False) -> Conversation:
     """Make a conversation about a calculation or a count."""
     talk = Conversation(Workspace({}))
     draw = rng.random()
-    if draw < 0.26:
+    if draw < 0.22:
         count_letters(talk, rng, held)
         return talk
-    if draw < 0.34:
+    if draw < 0.32:
         word_length(talk, rng, held)
         return talk
-    if draw < 0.5:
+    if draw < 0.4:
+        count_words(talk, rng, held)
+        return talk
+    if draw < 0.56:
         story(talk, rng, held)
         return talk
     while True:
@@ -211,7 +217,38 @@ def _average(rng: random.Random) -> Sum:
     return Sum(f"{the}{name} of {listed}", f"({'+'.join(map(str, numbers))})/{len(numbers)}")
 
 
-_MAKERS = [_formula, _formula, _percent, _in_words, _in_words, _order, _average]
+def _decimal(rng: random.Random) -> str:
+    """A number with decimals as people write it: 6.75, 45.20, 0.5; sometimes a whole one."""
+    places = rng.choice([0, 1, 1, 2, 2, 2, 3])
+    return f"{rng.uniform(0.1, rng.choice([1, 10, 100, 1000])):.{places}f}"
+
+
+def _decimals(rng: random.Random) -> Sum:
+    """A calculation with decimals: a formula, a noun phrase or an order."""
+    a, b, c = (_decimal(rng) for _ in range(3))
+    n = str(rng.randint(2, 12))
+    sign, word = rng.choice(
+        [("+", "plus"), ("-", "minus"), ("*", "times"), ("*", "multiplied by"), ("/", "divided by")]
+    )
+    blank = rng.choice(["", " ", " "])
+    sums = [
+        Sum(f"{a}{blank}{sign}{blank}{b}", f"{a}{sign}{b}", symbols=True),
+        Sum(f"{a} {word} {b}", f"{a}{sign}{b}"),
+        Sum(f"{a} {word} {n}", f"{a}{sign}{n}"),
+        Sum(f"{n} {word} {a}", f"{n}{sign}{a}"),
+        Sum(f"{a} + {b} + {c}", f"{a}+{b}+{c}", symbols=True),
+        Sum(f"the sum of {a}, {b} and {c}", f"{a}+{b}+{c}"),
+        Sum(f"{a} and {b} together", f"{a}+{b}"),
+        Sum(f"{n} times {a} plus {b}", f"{n}*{a}+{b}"),
+        Sum(f"add {a} and {b}", f"{a}+{b}", verb=True),
+        Sum(f"subtract {a} from {b}", f"{b}-{a}", verb=True),
+        Sum(f"divide {a} by {n}", f"{a}/{n}", verb=True),
+        Sum(f"multiply {a} by {n}", f"{a}*{n}", verb=True),
+    ]
+    return rng.choice(sums)
+
+
+_MAKERS = [_formula, _formula, _decimals, _percent, _in_words, _in_words, _order, _average]
 
 
 def count_letters(talk: Conversation, rng: random.Random, held: bool = False) -> None:
@@ -244,10 +281,25 @@ def word_length(talk: Conversation, rng: random.Random, held: bool = False) -> N
     talk.say(rng.choice([length, f'"{word}" has {length} letters.']))
 
 
+def count_words(talk: Conversation, rng: random.Random, held: bool = False) -> None:
+    """Ask how many words a sentence has."""
+    sentence = " ".join(
+        rng.choice(WORDS if rng.random() < 0.4 else _COMMON) for _ in range(rng.randint(2, 14))
+    )
+    text = wording.phrase(rng, TALK["count_words"], held, s=sentence)
+    talk.user(wording.spoken(rng, text, exact=[sentence]))
+    expression = f"len('{sentence}'.split())"
+    count = calculate(expression)
+    talk.compute(expression, count)
+    talk.say(rng.choice([count, f"{count} words.", f"The sentence has {count} words."]))
+
+
 def story(talk: Conversation, rng: random.Random, held: bool = False) -> None:
     """Ask a word problem of one calculation, which the phrase gives after the last ``=``."""
     a, c = rng.randint(3, rng.choice([12, 99, 99, 999])), rng.randint(2, 12)
-    fields = {"a": a, "b": rng.randint(2, a), "c": c, "p": a * c}
+    y, x = sorted(rng.uniform(0.5, rng.choice([10, 100, 1000])) for _ in range(2))
+    money = {"x": f"{x:.2f}", "y": f"{y:.2f}"}
+    fields = {"a": a, "b": rng.randint(2, a), "c": c, "p": a * c, **money}
     text, _, expression = wording.phrase(rng, TALK["stories"], held, **fields).rpartition(" = ")
     talk.user(wording.spoken(rng, text))
     value = calculate(expression)
@@ -311,5 +363,16 @@ _IDENTIFIERS = sorted(
     for name in {*keyword.kwlist, *dir(builtins), *sys.stdlib_module_names, *MODULE_WORDS}
     if len(name) > 3 and not name.startswith("_") and all(c.isalpha() or c == "_" for c in name)
 )
+
+_COMMONEST = """
+the a of and to in on at by for with from under over near after before is was are has had will
+can may must his her our their my your this that these no not all some many two three old new big
+small red green long short good late early one day night man woman child cat dog house street tree
+road bridge water fire bread salt egg table door light book letter train boat king queen she he it
+we they you I goes went comes came sleeps runs ran sees saw takes took makes made gives gave says
+said eats ate drinks sings writes reads walks stays waits falls slowly quickly often never always
+here there then now again please
+"""
+_COMMON = _COMMONEST.split()
 
 WORDS = (wording.FOLDER / "words.txt").read_text(encoding="utf-8").split()

@@ -12,7 +12,7 @@ from training.sums import arithmetic
 
 LISTS = {**wording.QUESTIONS, **wording.TALK}
 REPAIRS = {**wording.REPAIRS, **wording.lists("complaints.txt")}
-LEFT_OVER = re.compile(r"[\[\]|<>]|  |\{(?!(?:f|kind|name|words|path|n|e|d|a|b|c|p|w)\})")
+LEFT_OVER = re.compile(r"[\[\]|<>]|  |\{(?!(?:f|kind|name|words|path|n|e|d|a|b|c|p|w|s|x|y)\})")
 
 
 def drawn(name: str, held: bool, count: int = 150) -> set[str]:
