@@ -369,13 +369,13 @@ def _methods(talk: Conversation, project: Project, rng: random.Random, held: boo
     _ask(talk, rng, QUESTIONS["methods"], held, f=node.name)
     if talk.call("grep", pattern=f"class {node.name}").count("\n"):
         raise Unusable("several places")
-    if not names:
-        raise Unusable("no methods")
-    rows = talk.call("grep", pattern="def ", path=path).split("\n")
+    rows = re.findall(r"^[^:\n]+:(\d+): ", talk.call("grep", pattern="def ", path=path), re.M)
     last = node.end_lineno or node.lineno
-    inside = [row for row in rows if node.lineno < int(row.split(":")[1]) <= last]
-    if len(rows) > 30 or len(inside) != len(names):
+    if len(rows) > 30 or sum(node.lineno < int(row) <= last for row in rows) != len(names):
         raise Unusable("functions within methods, or too many")
+    if not names:
+        talk.say(f"`{node.name}` has no methods.")
+        return
     shown = ", ".join(f"`{name}`" for name in names)
     talk.say(f"`{node.name}` has {shown}: {plural(len(names), 'method')}.")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -132,6 +133,7 @@ def test_an_answer_about_a_constant_has_its_value_and_its_place(
     ("ask", "answers"),
     [
         (questions._classes, {"a.py defines `Box`, `Lid`: 2 classes."}),
+        (questions._methods, {"`Box` has `empty`, `fill`: 2 methods.", "`Lid` has no methods."}),
         (
             questions._parameters,
             {
@@ -176,6 +178,16 @@ def test_a_constant_asked_for_in_words_is_looked_up_by_its_name(runner: QuickTes
         assert "VAT_PERCENT =" in call.arguments and "19" in talk.messages[-1].text
         asked |= {"VAT_PERCENT" in question} if "vat percent" in question.lower() else set()
     assert asked == {True, False}  # beside the name, and in its place
+
+
+def test_words_are_counted_in_the_sentence_as_it_was_typed() -> None:
+    for seed in range(20):
+        talk = Conversation(Workspace({}))
+        sums.count_words(talk, random.Random(seed))
+        asked, call = talk.messages[0].text, talk.messages[1].calls[0]
+        sentence = json.loads(call.arguments)["expression"].split("'")[1]
+        assert sentence in asked
+        assert re.search(rf"\b{len(sentence.split())}\b", talk.messages[-1].text)
 
 
 def test_without_a_repository(projects: list[Project]) -> None:

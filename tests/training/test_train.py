@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,19 @@ def test_a_resumed_run_goes_on_exactly(plan: Plan, data: Path, tmp_path: Path) -
     assert second.steps == whole.steps == 8
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, second.model.state_dict()[name]), name
+
+
+def test_tuning_changes_only_the_matrices(plan: Plan, data: Path, tmp_path: Path) -> None:
+    rates = Rates(adam_matrix=0.002, matrix=0, embedding=0, head=0, scalar=0, weight_decay=0)
+    found = trainer(replace(plan, rates=rates), data, tmp_path / "run")
+    torch.nn.init.normal_(found.head, std=0.2)  # it starts small
+    before = {name: value.clone() for name, value in found.model.state_dict().items()}
+    held = found.evaluate(0.0)
+    found.train(Sitting(0.0, 1.0, None, 30))
+    after = found.model.state_dict()
+    changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    assert changed == {n for n in before if n.startswith("transformer.h.") and "gate" not in n}
+    assert records(tmp_path / "run")[-1]["held"]["tasks"] < held["tasks"] - 0.5
 
 
 def test_a_sitting_ends_in_time(plan: Plan, data: Path, tmp_path: Path) -> None:
