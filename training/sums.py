@@ -37,19 +37,12 @@ class Sum:
 def arithmetic(rng: random.Random, held: bool = False) -> Conversation:
     """Make a conversation about a calculation or a count."""
     talk = Conversation(Workspace({}))
-    draw = rng.random()
-    if draw < 0.22:
-        count_letters(talk, rng, held)
-        return talk
-    if draw < 0.32:
-        word_length(talk, rng, held)
-        return talk
-    if draw < 0.4:
-        count_words(talk, rng, held)
-        return talk
-    if draw < 0.56:
-        story(talk, rng, held)
-        return talk
+    rng.choices(list(_KINDS), list(_KINDS.values()))[0](talk, rng, held)
+    return talk
+
+
+def calculation(talk: Conversation, rng: random.Random, held: bool = False) -> None:
+    """Ask for the value of a formula, or of one in words."""
     while True:
         sum_ = rng.choice(_MAKERS)(rng)
         try:
@@ -66,7 +59,6 @@ def arithmetic(rng: random.Random, held: bool = False) -> Conversation:
     if sum_.symbols:
         answers.append(f"{sum_.shown} = {value}")
     talk.say(rng.choice(answers))
-    return talk
 
 
 def _number(rng: random.Random, size: int | None = None) -> int:
@@ -305,6 +297,15 @@ def story(talk: Conversation, rng: random.Random, held: bool = False) -> None:
     value = calculate(expression)
     talk.compute(expression, value)
     talk.say(rng.choice(_answers(value)))
+
+
+_KINDS = {
+    calculation: 0.44,
+    count_letters: 0.22,
+    story: 0.16,
+    word_length: 0.10,
+    count_words: 0.08,
+}
 
 
 def _answers(value: str) -> list[str]:

@@ -62,7 +62,7 @@ MIXES = {
         "decline": 0.03,
         "small_talk": 0.015,
     },
-    # What people say and the model's first turn or two: where a misread request goes wrong.
+    # What people say and the model's first turns: where a misread request goes wrong.
     "openings": {
         "repair_opening": 0.13,
         "repair_second": 0.10,

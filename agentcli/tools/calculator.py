@@ -13,6 +13,7 @@ from agentcli.tools.registry import tool
 
 _LONGEST = 200
 _LARGEST = 10**100
+_EXACT = 2**53  # up to here, a float holds every whole number
 _BINARY: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -28,8 +29,8 @@ _UNARY: Mapping[type[ast.unaryop], Callable[[Any], Any]] = {
 def calculate(expression: str) -> str:
     """Evaluate numbers with + - * / and brackets, or count.
 
-    Counts are ``"text".count("t")``, ``len("text")`` and ``len("two words".split())``. Fractions
-    have at most 15 digits, those that a float holds exactly: 0.3 for 0.1 + 0.2, and 13 for 26 / 2.
+    Counts are ``"text".count("t")``, ``len("text")`` and ``len("two words".split())``. Results are
+    written as people write them: 13 for 26 / 2, and 0.3 for 0.1 + 0.2 (fractions have 15 digits).
 
     Raises:
         ToolInputError: the expression is anything else, or divides by zero.
@@ -44,7 +45,13 @@ def calculate(expression: str) -> str:
         raise ToolInputError(f"no plain arithmetic: {text}") from error
     except (ZeroDivisionError, OverflowError) as error:
         raise ToolInputError(str(error)) from error
-    return format(value, ".15g") if isinstance(value, float) else str(value)
+    return _shown(value) if isinstance(value, float) else str(value)
+
+
+def _shown(value: float) -> str:
+    if value.is_integer() and abs(value) <= _EXACT:
+        return str(int(value))
+    return format(value, ".15g")
 
 
 def _number(node: ast.expr) -> float:
