@@ -20,7 +20,8 @@ SMALLEST = 2
 """The size of an edit that replaces one token with another."""
 
 _GUARDED = re.compile(
-    r"(^|/)(tests?/|test_[^/]*$|conftest\.py$|(pytest|tox)\.ini$|setup\.cfg$|pyproject\.toml$)"
+    r"(^|/)(tests?/|test_[^/]*$|tests?\.py$|conftest\.py$|\.?pytest\.(ini|toml)$|tox\.ini$"
+    r"|setup\.cfg$|pyproject\.toml$)"
     r"|_test\.\w+$"
 )
 

@@ -49,7 +49,8 @@ def _undefined(text: str) -> frozenset[str]:
 def program(path: str, text: str) -> str:
     """A text that is equal for files that run equally.
 
-    For Python, that is the syntax tree without docstrings; otherwise the text itself.
+    For Python, that is the syntax tree without docstrings, unless that is nested too deeply;
+    otherwise the text itself.
     """
     tree = _parsed(path, text)
     if tree is None:
@@ -57,7 +58,10 @@ def program(path: str, text: str) -> str:
     for node in ast.walk(tree):
         if isinstance(node, _Documented) and ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:]
-    return ast.dump(tree)
+    try:
+        return ast.dump(tree)
+    except RecursionError:
+        return text
 
 
 def _parsed(path: str, text: str) -> ast.Module | None:

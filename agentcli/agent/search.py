@@ -15,7 +15,7 @@ from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field, replace
 
 from agentcli.agent.edit_calls import SMALLEST, EditCalls
-from agentcli.agent.events import AnswerRejected, CandidateTried, Event, StopReason
+from agentcli.agent.events import AnswerRejected, CandidateTried, Event, StopReason, Warned
 from agentcli.agent.state import AgentState
 from agentcli.agent.stop import Stopped, stop_for
 from agentcli.agent.trying import (
@@ -29,7 +29,7 @@ from agentcli.agent.trying import (
     read,
     trial,
 )
-from agentcli.errors import EnvironmentOpError
+from agentcli.errors import EnvironmentOpError, ProviderError
 from agentcli.llm.client import ChatRequest, ChatResponse, EditPlace, LLMClient, Proposes
 from agentcli.messages import Message, Outcome, Role, ToolCall, ToolResult, Usage
 from agentcli.tools.base import ToolContext, ToolKind
@@ -191,7 +191,10 @@ class Search:
                     best, fewest = _Kept(left, size, candidate), left
                 if best is not None and not best.left and best.size <= SMALLEST:
                     break
-        return best, f"none of {tried} edits made the tests pass", spent
+        problem = (
+            f"none of {tried} edits made the tests pass" if tried else "no edit was left to try"
+        )
+        return best, problem, spent
 
     async def _prepare_trial(self, state: AgentState, check: ToolCall, failed: int) -> None:
         """Start to open the trial that an edit will need, while the model still reads."""
@@ -254,15 +257,22 @@ class Search:
             for tool in request.tools
             if (spec := self.tools.spec(tool.name)) and spec.kind is ToolKind.EDIT
         )
+        if self._tries_left <= 0:
+            return
         # Many proposals are not worth a try, so ask for more than can be tried.
         proposals = client.propose(replace(request, tools=edits), 8 * self._tries_left, places)
         async with aclosing(proposals) as others:  # type: ignore[type-var]
-            async for proposal in others:
-                yield proposal
-                break
-            yield first
-            async for proposal in others:
-                yield proposal
+            given = False
+            try:
+                async for proposal in others:
+                    yield proposal
+                    if not given:
+                        given = True
+                        yield first
+            except ProviderError as error:  # what it has proposed may be enough
+                await self.emit(Warned(f"no more edits are proposed: {error.line()}"))
+            if not given:
+                yield first
 
     async def _try(self, on: Trial, step: int, call: ToolCall) -> int | None:
         """How many tests fail after the edit; None if that is not known. See ``Trial.left``."""
@@ -328,11 +338,13 @@ class Search:
 
         They were edited in a run that was interrupted, or before a check failed.
         """
+        since = _since_asked(state)
+        arguments = {call.id: call.arguments for message in since for call in message.calls}
         made = [
-            r for r in self._results(_since_asked(state), ToolKind.EDIT) if r.outcome is Outcome.OK
+            result
+            for result in self._results(since, ToolKind.EDIT)
+            if result.outcome is Outcome.OK and arguments.get(result.call_id) not in self._found
         ]
-        if len(made) <= len(self._found):
-            return []
         return sorted({path for result in made for path in result.paths})
 
     def _results(self, history: Iterable[Message], kind: ToolKind) -> Iterator[ToolResult]:

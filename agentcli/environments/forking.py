@@ -39,12 +39,14 @@ import types
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # names that Python 3.8 does not have when the program runs
+    from collections.abc import Callable
     from typing import Any
 
     Performed = tuple[dict[str, object], list[str]]
 
 SUBREAPER = 36  # prctl's number
 SLACK = 4.0
+LIBRARIES = os.sep + "site-packages" + os.sep
 HEAD = struct.Struct("!I")
 
 
@@ -81,6 +83,7 @@ class Lines:
 
     def __init__(self) -> None:
         self.root = os.getcwd() + os.sep
+        self.is_own = own_files(os.getcwd())
         self.running = set()  # type: set[tuple[str, int]]
         self.failed = False
         self.tests = [0, 0]  # failed, passed
@@ -136,7 +139,7 @@ class Lines:
             self.running.clear()
 
     def trace(self, frame, event, argument):  # type: ignore[no-untyped-def]
-        if not frame.f_code.co_filename.startswith(self.root):
+        if not self.is_own(frame.f_code.co_filename):
             return None
         self.running.add((frame.f_code.co_filename, frame.f_lineno))
         return self.trace
@@ -183,9 +186,28 @@ def run(module: str, arguments: list[str], report: int) -> None:
 
 def foreign_modules() -> list[str]:
     """The imported modules, in order, except for those of the working folder."""
-    root = os.getcwd() + os.sep
+    is_own = own_files(os.getcwd())
     files = [(name, getattr(module, "__file__", None)) for name, module in sys.modules.items()]
-    return [name for name, file in files if file and not file.startswith(root)]
+    return [name for name, file in files if file and not is_own(file)]
+
+
+def own_files(folder: str) -> Callable[[str], bool]:
+    """Tells the files of ``folder`` itself from those of an environment or library in it."""
+    root = folder + os.sep
+    prefixes = {sys.prefix, sys.base_prefix, sys.exec_prefix}
+    inside = tuple(prefix + os.sep for prefix in prefixes if prefix.startswith(root))
+    known = {}  # type: dict[str, bool]
+
+    def is_own(file: str) -> bool:
+        if file not in known:
+            known[file] = (
+                file.startswith(root)
+                and not file.startswith(inside)
+                and LIBRARIES not in file[len(folder) :]
+            )
+        return known[file]
+
+    return is_own
 
 
 def import_ahead(names: list[str]) -> None:

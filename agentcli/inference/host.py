@@ -115,7 +115,7 @@ class Host:
 
     def generate(self, request: Mapping[str, Any]) -> None:
         """Stream one turn of an agent token by token, or several proposals for it."""
-        if request.get("count"):
+        if "count" in request:
             self._propose(request)
             return
         number: int = request["id"]
@@ -373,7 +373,9 @@ def serve(link: socket.socket) -> None:
     first = wire.next()
     try:
         host = Host(wire, first)
-    except (AgentCLIError, MemoryError, OSError) as error:
+    except Closed:
+        raise
+    except Exception as error:
         _report(wire, None, error)
         return
     while True:

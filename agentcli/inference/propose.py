@@ -82,7 +82,7 @@ def propose(
             continue
         cost, _, prefix = heapq.heappop(branches)
         state = _after(constraint, prefix)
-        if state is None:
+        if state is None or len(prompt) + len(prefix) > engine.model.config.sequence_len:
             continue
         generation = engine.generate(
             [*prompt, *prefix],

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from agentcli.diff import changed_tokens
+from agentcli.errors import ContextLengthError
 from agentcli.inference.engine import Engine
 from agentcli.model.kv_cache import KVCache, Snapshot, common_prefix
 
@@ -181,6 +182,12 @@ class Variants:
             IndexError: the queue is empty.
         """
         step = heapq.heappop(self._heap)
+        try:
+            return self._take(step)
+        except ContextLengthError:  # this call would be too long; others may be shorter
+            return None
+
+    def _take(self, step: _Step) -> Variant | None:
         edit = step.edit
         match step.kind:
             case "copy":

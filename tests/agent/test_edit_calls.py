@@ -33,5 +33,8 @@ def test_calls(arguments: str, size: int, paths: tuple[str, ...]) -> None:
 
 def test_tests_and_their_configuration_are_guarded() -> None:
     guarded = ["tests/a.py", "test_a.py", "pkg/test/b.py", "a_test.go", "pyproject.toml", "tox.ini"]
+    guarded += ["tests.py", "shop/test.py", "pytest.ini", ".pytest.ini", "pytest.toml"]
     assert all(map(is_guarded, guarded))
-    assert not any(map(is_guarded, ["a.py", "pkg/contest.py", "latest.py", "testing.md"]))
+    assert not any(
+        map(is_guarded, ["a.py", "pkg/contest.py", "latest.py", "testing.md", "contests.py"])
+    )

@@ -37,6 +37,11 @@ def test_files_that_may_run_differently(other: str) -> None:
     assert program("a.py", other) != program("a.py", SOURCE)
 
 
+def test_a_program_nested_too_deeply_is_its_text() -> None:
+    text = "x = " + " + ".join(["a"] * 2000) + "\n"
+    assert program("a.py", text) == text
+
+
 def test_a_file_that_cannot_be_parsed_is_its_text() -> None:
     for text in ("def (", "\0", "(" * 5000, "x = 1\n" * MAX_PARSED):
         assert program("a.py", text) == text

@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from agentcli.agent.events import CandidateTried, MemoryLog, RunFinished, SessionStarted, StopReason
+from agentcli.agent.events import (
+    CandidateTried,
+    MemoryLog,
+    RunFinished,
+    SessionStarted,
+    StopReason,
+    Warned,
+)
 from agentcli.agent.kernel import Agent
 from agentcli.agent.module import AgentModule
 from agentcli.agent.run import RunResult
@@ -17,6 +24,7 @@ from agentcli.agent.search import LOOK_ON
 from agentcli.environments.copies import copied
 from agentcli.environments.host import HostEnvironment
 from agentcli.environments.warm import WarmEnvironment
+from agentcli.errors import ServerError
 from agentcli.llm.client import ChatRequest, ChatResponse, EditPlace, ModelInfo
 from agentcli.llm.replay import Replay
 from agentcli.messages import FinishReason, ToolCall, Usage, assistant
@@ -260,6 +268,24 @@ async def test_kept_edits_are_undone_if_tests_still_fail_at_the_end(
     assert result.state.stop is StopReason.TRIES_USED_UP
     assert "nothing was changed" in detail(result)
     assert (tmp_path / "calc.py").read_bytes() == before
+
+
+async def test_what_was_proposed_before_the_model_failed_is_tried(
+    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    propose = Model.propose
+
+    async def failing(self: Model, *args: object) -> AsyncGenerator[ChatResponse, None]:
+        async for proposal in propose(self, *args):  # type: ignore[arg-type]
+            yield proposal
+        raise ServerError("the engine process ended", provider="local")
+
+    monkeypatch.setattr(Model, "propose", failing)
+    wrong = edit("return max(a, b)", "return a * 7")
+    result, log, _ = await work([RUN, RIGHT, RUN, RIGHT], [wrong])
+    assert tried(log)[:2] == [2, 1] and result.state.files_changed == ("calc.py",)
+    warned = [event.text for event in log.events if isinstance(event, Warned)]
+    assert any("no more edits are proposed: " in text for text in warned)
 
 
 async def test_edits_that_no_search_made_are_not_said_to_be_undone(

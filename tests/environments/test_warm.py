@@ -69,6 +69,19 @@ async def test_same_results_as_cold_and_fresh_each_time(
     assert any(warm._warm.values())
 
 
+async def test_libraries_within_the_workspace_are_not_its_own_code(warm: WarmEnvironment) -> None:
+    library = ".venv/lib/python3/site-packages"
+    await warm.write(f"{library}/lower.py", CALC.encode())
+    await warm.write(
+        "calc.py", b"from lower import low as lowest\n\n\ndef low(a, b):\n    return lowest(a, b)\n"
+    )
+    env = {**ENV, "PYTHONPATH": library}
+    with warm.tracing() as lines:
+        await warm.exec(PYTEST, limits=LIMITS, env=env)
+    assert (lines.failed, lines.passed) == (1, 1)
+    assert sorted(lines.ran) == ["calc.py", "test_calc.py"]
+
+
 async def test_a_run_out_of_time_does_not_affect_the_next(warm: WarmEnvironment) -> None:
     await warm.write("calc.py", b"while True:\n    pass\n")
     stuck = await warm.exec(UNITTEST, limits=Limits(time_s=1.0), env=ENV)

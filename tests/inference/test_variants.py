@@ -56,6 +56,17 @@ def test_variants_differ_in_one_span_and_are_scored_exactly(engine: Engine) -> N
     assert torch.allclose(rows, torch.log_softmax(logits, -1), atol=1e-4)
 
 
+def test_a_call_that_exceeds_the_context_is_left_out(engine: Engine) -> None:
+    limit = engine.model.config.sequence_len
+    old = "b" * limit
+    variants = Variants(engine, [1, 2, 3], [4], engine.model.new_cache())
+    variants.add(Edit.of(HEAD.replace("aaaaaaab", old), "old"))
+    variants.add(Edit.of(HEAD, "old"), cost=1.0)
+    found = collect(variants, 3)
+    assert len(found) == 3
+    assert all(old not in engine.tokenizer.decode(variant.tokens[:-1]) for variant in found)
+
+
 def test_costly_places_wait(engine: Engine) -> None:
     variants = Variants(engine, [1, 2, 3], [4], engine.model.new_cache())
     variants.add(Edit.of(HEAD, "old"))
