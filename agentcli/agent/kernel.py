@@ -232,9 +232,14 @@ class Agent:
         if self._connect is None:
             raise ConfigError("models cannot be changed by name here")
         client = await asyncio.to_thread(self._connect, name)  # may import an SDK
-        self.session = replace(self.session, model=name)
-        if self.state.session_id:
-            await self.stream.emit(ModelChanged(self.state.step, name, ""))
+        try:
+            self.check_idle("change the model")  # a run may have started meanwhile
+            self.session = replace(self.session, model=name)
+            if self.state.session_id:
+                await self.stream.emit(ModelChanged(self.state.step, name, ""))
+        except BaseException:
+            await client.aclose()
+            raise
         await self._answering.replace(client)
 
     async def compact(self, *, preview: bool = False, keep: Collection[int] = ()) -> Compaction:
@@ -375,8 +380,9 @@ class Agent:
             await emit(TaskGiven(task, checks, self.limits.of_task()))
         # If the last process died right after the task was given, the model never saw it.
         was_told = any(said.text == self.state.task for said in self.state.history)
-        if task or (self.state.task and not was_told):
-            await emit(MessageAdded(user(self.state.task, *images)))
+        if task or images or (self.state.task and not was_told):
+            text = task if images else self.state.task
+            await emit(MessageAdded(user(text, *images)))
         preflight, self._preflight = self._preflight, None
         if preflight is not None:
             await run_preflight(preflight, self.stream)

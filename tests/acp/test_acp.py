@@ -169,6 +169,19 @@ async def test_files_images_and_servers_of_the_editor_reach_the_model(
     assert f"{workspace}/a b.py" in content and "x = 1" in content and PNG in content
 
 
+async def test_an_image_alone_reaches_the_model(
+    cli: Cli, serve: Serve, workspace: Path, connect: Connect
+) -> None:
+    server = serve([Reply(text="Yes?"), Reply(text="Seen.")])
+    cli.server = server.url
+    async with connect() as (connection, _):
+        session = await connection.new_session(cwd=str(workspace))
+        for prompt in ([text_block("look")], [image_block(PNG, "image/png")]):
+            await connection.prompt(session_id=session.session_id, prompt=prompt)
+    content = server.requests[1].json["messages"][-1]["content"]
+    assert [part["type"] for part in content] == ["image_url"] and PNG in json.dumps(content)
+
+
 async def test_what_goes_wrong_is_an_error_of_the_protocol(
     cli: Cli, serve: Serve, workspace: Path, connect: Connect
 ) -> None:

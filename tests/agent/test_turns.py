@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -204,6 +205,26 @@ class TestModel:
         with pytest.raises(UsageError, match="cannot change the model"):
             await made.agent.set_model("local:other")
         await run.result()
+
+    async def test_not_if_a_turn_began_while_it_was_being_connected(self, bench: Make) -> None:
+        closed = []
+
+        class Other(OpenAIChat):
+            async def aclose(self) -> None:
+                closed.append(self.info.id)
+                await super().aclose()
+
+        def connect(_: str) -> LLMClient:
+            time.sleep(0.2)
+            return Other(ModelInfo("other", "local"), "", "http://127.0.0.1:9")
+
+        made = await bench([Reply(text="slow", delay_s=0.6)], connect=connect)
+        change = asyncio.create_task(made.agent.set_model("local:other"))
+        await asyncio.sleep(0.05)
+        run = made.agent.start("one")
+        with pytest.raises(UsageError, match="cannot change the model"):
+            await change
+        assert (await run.result()).task_result == "slow" and closed == ["other"]
 
     async def test_a_fallback_goes_on_in_the_turns_that_follow(self, bench: Make) -> None:
         with ScriptedServer([Reply(text="one"), Reply(text="two")]) as other:
