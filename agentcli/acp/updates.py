@@ -123,7 +123,7 @@ class Updates:
     def of_past(self, event: Event) -> Iterator[SessionUpdate]:
         """The updates for a recorded event, for an editor that loads a session."""
         match event:
-            case MessageAdded(message=Message(role=Role.USER) as message, mode=""):
+            case MessageAdded(message=Message(role=Role.USER) as message, own=False):
                 if message.text:
                     yield update_user_message_text(message.text)
                 for part in message.parts:

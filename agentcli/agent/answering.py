@@ -208,7 +208,8 @@ class Answering:
         if tries >= self._limits.rejected_answers:
             detail = f"no usable answer after {tries} tries: {problem}"
             raise Stopped(stop_for(StopReason.PROVIDER_FAILED, detail=detail))
-        await emit(MessageAdded(user(f"{problem[0].upper()}{problem[1:]}. {_NUDGE}")))
+        nudge = f"{problem[0].upper()}{problem[1:]}. {_NUDGE}"
+        await emit(MessageAdded(user(nudge), own=True))
 
     def _with_unique_ids(self, message: Message) -> Message:
         """Rename calls whose id is empty or already used: results are paired by id."""

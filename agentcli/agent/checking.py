@@ -57,7 +57,8 @@ class Checking:
         if self._round < self._rounds:
             self._round += 1
             reports = "\n\n".join(f"{_FAILED}\n{check.output}" for check in failed)
-            await self._stream.emit(MessageAdded(user(f"{reports}\n\nThe task is not done yet.")))
+            said = user(f"{reports}\n\nThe task is not done yet.")
+            await self._stream.emit(MessageAdded(said, own=True))
             return None
         names = ", ".join(check.command for check in failed)
         return Stop(StopReason.FINAL, Status.UNSOLVED, answer, f"failed checks: {names}")

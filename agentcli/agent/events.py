@@ -114,10 +114,14 @@ class TaskGiven(Event):
 
 @dataclass(frozen=True, slots=True)
 class MessageAdded(Event):
-    """A system or user message was added to the history; ``mode`` is the mode it announces."""
+    """A system or user message was added to the history.
+
+    ``mode`` is the mode it announces; ``own`` tells that agentcli wrote it, not the user.
+    """
 
     message: Message
     mode: str = ""
+    own: bool = False
 
 
 @dataclass(frozen=True, slots=True)

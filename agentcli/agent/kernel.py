@@ -288,9 +288,9 @@ class Agent:
         await self._take_steered()
         mode = self.state.mode
         if note := self._module.announce_mode(self.state.told_mode, mode):
-            await self.stream.emit(MessageAdded(user(note), mode))
+            await self.stream.emit(MessageAdded(user(note), mode, own=True))
         if news := await self._module.observe(self.state):
-            await self.stream.emit(MessageAdded(user(news)))
+            await self.stream.emit(MessageAdded(user(news), own=True))
         await self._recalling.remind()
 
     async def _decide(self, step: int) -> Decision:
@@ -314,7 +314,7 @@ class Agent:
     async def _reduce(self, step: int, results: tuple[ToolResult, ...]) -> None:
         await self._enter(step, Stage.REDUCE)
         if note := await self._module.reduce(self.state, results):
-            await self.stream.emit(MessageAdded(user(note)))
+            await self.stream.emit(MessageAdded(user(note), own=True))
 
     async def _critic(self, step: int) -> Review:
         if not self._reviewing:
@@ -327,7 +327,7 @@ class Agent:
         if review.judgement is Judgement.STOP:
             return stop_for(StopReason.CRITIC_STOP, detail=review.reason)
         if review.judgement is Judgement.RETRY:
-            await self.stream.emit(MessageAdded(user(review.reason)))
+            await self.stream.emit(MessageAdded(user(review.reason), own=True))
             return None
         if self._current.has_steered:
             return None
@@ -372,9 +372,9 @@ class Agent:
         await self.stream.resolve_calls()
         if not self.state.history:
             if prompt := self._module.build_system_prompt(self.state):
-                await emit(MessageAdded(system(prompt)))
+                await emit(MessageAdded(system(prompt), own=True))
             for message in self._module.init_state(self.state):
-                await emit(MessageAdded(message))
+                await emit(MessageAdded(message, own=True))
         await self._take_steered()
         if task or checks:
             await emit(TaskGiven(task, checks, self.limits.of_task()))

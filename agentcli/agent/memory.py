@@ -168,7 +168,7 @@ class Recalling:
             return
         state = self._stream.state
         if told := await self._memory.retrieve(state, _observation(state)):
-            await self._stream.emit(MessageAdded(user(told)))
+            await self._stream.emit(MessageAdded(user(told), own=True))
 
 
 def _observation(state: AgentState) -> str:

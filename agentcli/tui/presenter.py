@@ -98,7 +98,6 @@ class Presenter:
         self._check: Checked | None = None
         self._model = ""
         self._task: str | None = None
-        self._own_words = False  # whether agentcli itself wrote the next user message
         self._turn = _Turn()
         self._thinking_since = 0.0
 
@@ -110,9 +109,9 @@ class Presenter:
             case TaskGiven(text=text) if text:
                 self._marks.append(len(self._entries))
                 self._undone.clear()
-                self._task, self._own_words = text, False
+                self._task = text
                 self._add(Said(text))
-            case MessageAdded(message=message, mode=""):
+            case MessageAdded(message=message, own=False):
                 self._message(message)
             case StepStarted():
                 self._turn.steps += 1
@@ -133,7 +132,6 @@ class Presenter:
                 self._answered(event)
             case AnswerRejected(reason=reason):
                 self._drop_streamed()
-                self._own_words = True
                 self._turn.add(event.usage, event.cost_usd)
                 self._tell(f"answer not used: {reason}", Level.WARNING)
             case RetryScheduled():
@@ -199,9 +197,6 @@ class Presenter:
         if message.text == self._task:
             self._task = ""  # TaskGiven has shown it; a later message may repeat the text
             return
-        if self._own_words:
-            self._own_words = False
-            return
         images = tuple(part.name or "image" for part in message.parts if isinstance(part, Image))
         self._add(Said(message.text, images))
 
@@ -241,7 +236,6 @@ class Presenter:
             check = Checked(event.command)
             self._add(check)
         check.result, self._check = event, None
-        self._own_words = not event.passed
         self._view.changed(check)
 
     def _finished(self, event: RunFinished) -> None:

@@ -197,7 +197,7 @@ async def test_only_who_has_the_token_is_answered(cli: Cli, workspace: Path) -> 
         assert bare.startswith("http://127.0.0.1:") and len(token) >= 20
         for where, headers, status in (
             (bare, {}, 403),
-            (f"{bare}?token={token[:-1]}x", {}, 403),
+            (f"{bare}?token={token[:-1]}", {}, 403),
             (f"{bare}ws", {}, 403),
             (f"{bare}static/js/textual.js", {}, 403),
             (address, {"Origin": "http://elsewhere.example"}, 403),
