@@ -18,6 +18,7 @@ Make the parser accept empty input.
 
 from __future__ import annotations
 
+import errno
 import stat
 import sys
 from collections.abc import Mapping, Sequence
@@ -113,10 +114,12 @@ def read(path: Path) -> Task:
             raise TaskError(f"{path}: not a regular file", hint="Use - to read from stdin")
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
-    except FileNotFoundError as error:
-        raise TaskError(f"{path}: no such file", hint="Check the path, or use -p TEXT") from error
     except OSError as error:
-        raise TaskError(f"{clip(str(path), 200)}: {error.strerror or error}") from error
+        missing = isinstance(error, FileNotFoundError)
+        why = "no such file" if missing else error.strerror or str(error)
+        no_path = missing or error.errno == errno.ENAMETOOLONG
+        hint = "Check the path, or use -p TEXT" if no_path else None
+        raise TaskError(f"{clip(str(path), 200)}: {why}", hint=hint) from error
     return parse(raw, str(path))
 
 

@@ -119,6 +119,9 @@ def test_files(tmp_path: Path) -> None:
     assert read(tmp_path / "a task.md").instruction == "Dö it."
     with pytest.raises(TaskError, match=r"none\.md: no such file"):
         read(tmp_path / "none.md")
+    with pytest.raises(TaskError, match=r"fix .*: File name too long") as raised:
+        read(tmp_path / ("fix the tests " * 100))
+    assert "-p TEXT" in (raised.value.hint or "")
     with pytest.raises(TaskError, match="is a folder"):
         read(tmp_path)
     with pytest.raises(TaskError, match="longer than"):

@@ -43,7 +43,7 @@ from agentcli.cli.local_options import (
     local_flags,
 )
 from agentcli.cli.workspace import workspace_folder
-from agentcli.errors import CapabilityError, UsageError
+from agentcli.errors import CapabilityError, InternalError, UsageError
 
 if TYPE_CHECKING:
     from agentcli.settings import Settings
@@ -151,7 +151,7 @@ def chat(
     }
     log_to_file()
     folder = workspace_folder(workspace or Path())
-    arguments = Arguments(prompt or "", model, folder, resume, continue_)
+    arguments = Arguments(prompt or "", model, folder, resume, continue_, budget_tokens, max_cost)
     settings = _settings(folder, flags, profile)
     if plain or not _can_draw():
         return _plain(_options(arguments, settings), settings)
@@ -163,13 +163,15 @@ def chat(
 
 @dataclass(frozen=True)
 class Arguments:
-    """The arguments of the command line that are not settings."""
+    """The arguments of the command line that are not settings, or must override a session."""
 
     prompt: str
     model: str | None
     folder: Path
     resume: str | None
     continue_: bool
+    budget_tokens: int | None
+    max_cost: float | None
 
 
 def _settings(folder: Path, flags: dict[str, Any], profile: str | None) -> Settings:
@@ -183,6 +185,7 @@ def _options(arguments: Arguments, settings: Settings) -> Options:
     """The options of the screen."""
     from agentcli import config
     from agentcli.slash_commands import command_folders
+    from agentcli.task import Budget
     from agentcli.tui.options import Options
 
     chosen = settings.chat
@@ -192,6 +195,7 @@ def _options(arguments: Arguments, settings: Settings) -> Options:
         model=arguments.model,
         mode=settings.mode or AgentMode.ASK.value,
         session_id=_session(arguments),
+        budget=Budget(tokens=arguments.budget_tokens, cost=arguments.max_cost),
         theme=chosen.theme,
         vim=chosen.keys == "vim",
         prompt=arguments.prompt,
@@ -248,10 +252,14 @@ def _full(options: Options, settings: Settings) -> int:
     ) -> Conversation:
         from agentcli.tui.conversation import Conversation, Opening
 
-        return Conversation(Opening(settings, options.workspace, model, mode, session_id), **screen)
+        opening = Opening(settings, options.workspace, model, mode, session_id, options.budget)
+        return Conversation(opening, **screen)
 
     screen = ChatApp(options, start)
-    return asyncio.run(screen.run_async(mouse=options.mouse)) or 0
+    left = asyncio.run(screen.run_async(mouse=options.mouse))
+    if left is None and screen.return_code:  # it crashed, and Textual has shown the traceback
+        return InternalError.exit_code
+    return left or 0
 
 
 def _plain(options: Options, settings: Settings) -> int:

@@ -135,8 +135,11 @@ async def _attempt(
             checks=job.task.checks,
             images=(*images, *job.images),
         )
-        interruption.cancel = work.cancel
-        result = await _show(work, renderer, job.schema)
+        before_it, interruption.cancel = interruption.cancel, work.cancel
+        try:
+            result = await _show(work, renderer, job.schema)
+        finally:
+            interruption.cancel = before_it  # between two attempts, there is no run to cancel
         if changes is None or result.state.status is not Status.SOLVED:
             return result
         try:

@@ -56,7 +56,12 @@ class PlainChat:
         self.standing = Standing(mode=options.mode)
         self.commands: Sequence[Command] = (*BUILTIN, *own_commands(options.command_folders))
         self._next: Opening | None = Opening(
-            settings, options.workspace, options.model, options.mode, options.session_id
+            settings,
+            options.workspace,
+            options.model,
+            options.mode,
+            options.session_id,
+            options.budget,
         )
         self._told = Collected()
         self._renderer = PlainRenderer(sys.stderr, sys.stdout)
@@ -253,6 +258,7 @@ class PlainChat:
             model or self.options.model,
             self.standing.mode,
             session_id,
+            self.options.budget,
         )
 
     async def set_mode(self, mode: Mode) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -186,7 +187,7 @@ def run(
         **local_flags(device, dtype, quantize, context, threads),
     }
     settings = config.load(folder, flags=flags, trusted=is_trusted(folder), profile=profile)
-    if task is not None and Path(task).is_dir():
+    if task is not None and os.path.isdir(task):  # False for a text that is too long for a path
         if prompt is not None or session or output_schema or commit or image:
             others = "-p, --session, --output-schema, --commit, --image"
             raise UsageError(f"a folder of tasks takes no {others}")
@@ -260,7 +261,7 @@ def _task(path: str | None, prompt: str | None, before: AgentState | None, works
         return tasks.read(Path(path))
     if before is None:
         raise UsageError("no task was given", hint="Name a TASK.md, or use -p TEXT, or - for stdin")
-    answered = bool(before.undone) and _is_answer(before.history[-1])
+    answered = bool(before.undone and before.history) and _is_answer(before.history[-1])
     if not before.task or answered or before.status in (Status.SOLVED, Status.UNSOLVED):
         what = "has ended" if before.task else "was never given a task"
         raise UsageError(f"session {before.session_id} {what}", hint="Give it a task to go on")

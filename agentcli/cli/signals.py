@@ -34,10 +34,12 @@ def interruptible(cancel: Callable[[], object]) -> Iterator[Interruption]:
     """Handle the signals inside a running event loop."""
     loop = asyncio.get_running_loop()
     interruption = Interruption(cancel)
-    for number in _CODES:
+    # What the parent ignores stays ignored, such as SIGHUP under nohup.
+    handled = [number for number in _CODES if signal.getsignal(number) is not signal.SIG_IGN]
+    for number in handled:
         loop.add_signal_handler(number, interruption._received, number)
     try:
         yield interruption
     finally:
-        for number in _CODES:
+        for number in handled:
             loop.remove_signal_handler(number)

@@ -96,10 +96,10 @@ class Actions:
     # -- the session -------------------------------------------------------------------------
 
     async def resume(self, argument: str = "") -> None:
-        """Resume the session with the given id, or let the user choose one.
+        """Resume the session with the given id, or let the user choose one of this folder.
 
         Raises:
-            UsageError: there is no such session, or no session at all.
+            UsageError: there is no such session, or none of this folder.
         """
         face = self._face
         if argument:
@@ -107,21 +107,15 @@ class Actions:
             return
         workspace = str(face.options.workspace)
         found = await asyncio.to_thread(store.list_sessions)
-        found = [info for info in found if info.task]
-        found.sort(key=lambda info: info.workspace != workspace)  # this workspace's first
+        found = [info for info in found if info.task and info.workspace == workspace]
         if not found:
-            raise UsageError("there is no earlier session")
+            hint = "agentcli sessions lists those of other folders"
+            raise UsageError("there is no earlier session in this folder", hint=hint)
         choices = [
             Choice(
                 info.id,
                 clip(" ".join(info.task.split()), 70),
-                " · ".join(
-                    [
-                        f"{info.updated.astimezone():%d %b %H:%M}",
-                        info.ended,
-                        *([] if info.workspace == workspace else [info.workspace]),
-                    ]
-                ),
+                f"{info.updated.astimezone():%d %b %H:%M} · {info.ended}",
             )
             for info in found
         ]
@@ -281,6 +275,7 @@ class Actions:
         """Run a user's command in the sandbox and show its output."""
         if not command:
             return
+        context = self._agent().context
         call = ToolCall(f"user-{time.monotonic_ns()}", "!", f'{{"command": {json.dumps(command)}}}')
         used = Used(call, kind="run")
         self._face.added(used)
@@ -289,7 +284,6 @@ class Actions:
             used.output = (used.output + data)[-16_384:]
             self._face.changed(used)
 
-        context = self._agent().context
         started = time.monotonic()
         result: ExecResult = await context.environment.exec(
             shell_argv(command), limits=context.command, env=QUIET, on_output=output

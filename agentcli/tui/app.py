@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from textual import events, on, work
-from textual.app import App, ComposeResult
+from textual.app import App, ComposeResult, SuspendNotSupported
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.widgets import Static, TextArea
 from textual.worker import Worker, WorkerState
 
-from agentcli.errors import AgentCLIError
+from agentcli.errors import AgentCLIError, UsageError
 from agentcli.tools.approval import Answer, Approval, Reply
 from agentcli.tools.permissions import Mode
 from agentcli.tui import pace
@@ -227,7 +227,10 @@ class ChatApp(App[int]):
 
     @work(group="shell", exit_on_error=False)
     async def _shell(self, command: str) -> None:
-        await self.actions.shell(command)
+        try:
+            await self.actions.shell(command)
+        except AgentCLIError as error:
+            self.fail(error)
 
     def say(self, text: str, *, queue: bool = False) -> None:
         """Send a message to the agent. If an approval is open, it is denied for this reason."""
@@ -291,7 +294,9 @@ class ChatApp(App[int]):
         look: Callable[[T], str | None] | None = None,
         query: str = "",
     ) -> T | None:
-        """Let the user choose; None if they cancel."""
+        """Let the user choose; None if they cancel, or are choosing something else."""
+        if self.query(Chooser):
+            return None
         chooser = Chooser(title, choices, look=look, query=query)
         writing = self.query_one("#writing")
         await self.query_one("#panel").mount(chooser)
@@ -331,9 +336,19 @@ class ChatApp(App[int]):
         self.copy_to_clipboard(text)
         self._hint("copied")
 
-    def outside(self) -> AbstractContextManager[None]:
-        """Give the terminal to another program within the ``with`` block."""
-        return self.suspend()
+    @contextmanager
+    def outside(self) -> Iterator[None]:
+        """Give the terminal to another program within the ``with`` block.
+
+        Raises:
+            UsageError: there is no terminal, as in a browser.
+        """
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self.suspend())
+            except SuspendNotSupported as error:
+                raise UsageError("no other program can be shown here") from error
+            yield
 
     def leave(self) -> None:
         """Quit cleanly: interrupt the turn and complete the journal first."""

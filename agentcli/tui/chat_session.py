@@ -94,7 +94,9 @@ class ChatSession:
         self.conversation: Conversation | None = None
         self.standing = Standing(mode=mode)
         self._screen = screen
+        self._presenter = Presenter(screen)
         self._start = start
+        self._opening = asyncio.Lock()
         self._agent_worker: Worker[None] | None = None
         self._past_worker: Worker[None] | None = None
         self._waiting: list[tuple[str, bool]] = []
@@ -125,6 +127,10 @@ class ChatSession:
 
     async def _open(self, session_id: str | None, model: str | None, before: int) -> None:
         """Open the session. Notices after the first ``before`` ones stay on the screen."""
+        async with self._opening:  # whatever was chosen last is open in the end
+            await self._replace(session_id, model, before)
+
+    async def _replace(self, session_id: str | None, model: str | None, before: int) -> None:
         screen = self._screen
         await self.end()
         if self._past_worker is not None:
@@ -137,13 +143,15 @@ class ChatSession:
         screen.show_standing()
         if session_id is not None:
             await self._show_past(session_id)
+        self._presenter = Presenter(screen)
+        mode = self.standing.mode
         try:
-            self.conversation = await asyncio.to_thread(
+            conversation = await asyncio.to_thread(
                 self._start,
                 session_id=session_id,
                 model=model,
-                mode=self.standing.mode,
-                hook=TUIHook(Presenter(screen), self._happened),
+                mode=mode,
+                hook=TUIHook(self._presenter, self._happened),
                 ask=screen.ask,
                 ready=self._is_ready,
                 unsent=screen.unsent,
@@ -152,17 +160,23 @@ class ChatSession:
             self.broken()
             screen.fail(error)
             return
-        self._agent_worker = self._in_background(self._live(self.conversation), "agent")
+        if self.standing.mode != mode:  # it was changed meanwhile
+            await conversation.set_mode(Mode(self.standing.mode))
+        self.conversation = conversation
+        self._agent_worker = self._in_background(self._live(conversation), "agent")
 
-    async def _show_past(self, session_id: str) -> None:
-        """Show the end of a session's transcript at once and read the rest in the background."""
+    async def _show_past(self, session_id: str, *, again: bool = False) -> None:
+        """Show the end of a session's transcript at once and read the rest in the background.
+
+        What is on the screen stays after it, or with ``again`` is replaced.
+        """
         path = store.journal_path(session_id)
         transcript = self._screen.transcript
         try:
             found = await asyncio.to_thread(past.tail, path)
         except OSError:
             return  # opening the agent reports the error
-        transcript.load([*found.entries, *transcript.entries])  # new notices stay at the end
+        transcript.load([*found.entries, *([] if again else transcript.entries)])
         transcript.show_now()  # before the threads for the rest and the agent compete with it
         if found.start:
             self._past_worker = self._in_background(self._read_earlier(path, found.start), "past")
@@ -212,6 +226,7 @@ class ChatSession:
         for notice in agent.notices:
             screen.tell(notice, Level.WARNING)
         agent.notices.clear()
+        self._presenter.begin(len(agent.state.marks))
         if not agent.state.history:
             for entry in greeting(agent.session):
                 screen.transcript.added(entry)
@@ -228,6 +243,11 @@ class ChatSession:
             screen.progress.waiting(conversation.unread, len(conversation.queue))
         if isinstance(event, RunFinished):
             screen.files.forget()
+        if self._presenter.outdated:
+            self._presenter.begin(len(state.marks))
+            if self._past_worker is not None:
+                self._past_worker.cancel()
+            self._in_background(self._show_past(state.session_id, again=True), "conversation")
 
     # -- requests of the user ----------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from agentcli.agent.run import Run, RunResult
 from agentcli.changes import Changes
 from agentcli.messages import Role
 from agentcli.settings import Settings
+from agentcli.task import Budget
 from agentcli.tools.approval import Ask
 from agentcli.tools.mcp.tools import tool_name
 from agentcli.tools.permissions import Mode
@@ -29,13 +30,17 @@ from agentcli.wiring.drafting import drafted
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """How to open a conversation; without a ``session_id`` it is a new session."""
+    """How to open a conversation; without a ``session_id`` it is a new session.
+
+    ``budget`` replaces the one that the session had.
+    """
 
     settings: Settings
     workspace: Path
     model: str | None = None
     mode: str | None = None
     session_id: str | None = None
+    budget: Budget | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +105,15 @@ class Conversation:
                     model=opening.model,
                     mode=opening.mode,
                     session_id=opening.session_id,
+                    budget=opening.budget,
                     hooks=(self._hook,),
                     ask=self._ask,
                 )
             )
             self.agent = agent
-            self.opening = replace(opening, session_id=agent.session.session_id)
+            self.opening = replace(self.opening, session_id=agent.session.session_id)
+            if self.opening.mode and self.opening.mode != opening.mode:  # changed meanwhile
+                await agent.set_mode(Mode(self.opening.mode))
             self._ready(agent)
             try:
                 while not self._closing:

@@ -86,10 +86,17 @@ class View(Protocol):
 
 
 class Presenter:
-    """Turns events into entries, in order."""
+    """Turns events into entries, in order.
+
+    Attributes:
+        outdated: Whether events before the first one were undone or redone, so that the entries
+            must be read from the journal again.
+    """
 
     def __init__(self, view: View) -> None:
+        self.outdated = False
         self._view = view
+        self._earlier = 0  # marks of the session before the first event
         self._calls: dict[str, Used] = {}
         self._entries: list[Entry] = []
         self._marks: list[int] = []  # number of entries at each of AgentState.marks
@@ -100,6 +107,11 @@ class Presenter:
         self._task: str | None = None
         self._turn = _Turn()
         self._thinking_since = 0.0
+
+    def begin(self, marks: int) -> None:
+        """Start anew where the session has this many marks (``AgentState.marks``)."""
+        self.outdated, self._earlier = False, marks
+        self._entries, self._marks, self._undone = [], [], []
 
     def present(self, event: Event) -> None:
         """Show one event."""
@@ -268,13 +280,15 @@ class Presenter:
             for entry in entries:
                 self._add(entry)
             self._marks = marks
-        elif not event.redo and event.messages and event.mark < len(self._marks):
-            count = self._marks[event.mark]
+        elif event.redo or (event.messages and event.mark < self._earlier):
+            self.outdated = True
+        elif event.messages and (mark := event.mark - self._earlier) < len(self._marks):
+            count = self._marks[mark]
             self._undone.append((self._entries[count:], self._marks))
-            self._marks = self._marks[: event.mark + 1]
+            self._marks = self._marks[: mark + 1]
             while len(self._entries) > count:
                 self._view.removed(self._entries.pop())
-        elif not event.redo:
+        else:
             self._undone.append(([], self._marks))
         files = len({*event.before, *event.after})
         what = "redone" if event.redo else "undone"

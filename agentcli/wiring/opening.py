@@ -47,7 +47,7 @@ from agentcli.session import store
 from agentcli.session.journal import Journal
 from agentcli.session.trace import Trace
 from agentcli.settings import Settings
-from agentcli.task import Task
+from agentcli.task import Budget, Task
 from agentcli.tools.approval import Ask
 from agentcli.tools.base import Checks, Tool, ToolContext
 from agentcli.tools.permissions import Mode
@@ -71,6 +71,7 @@ async def open_agent(
     model: str | None = None,
     mode: str | None = None,
     session_id: str | None = None,
+    budget: Budget | None = None,
     hooks: Sequence[Hook] = (),
     critics: Sequence[Critic] = (),
     more_tools: Sequence[Tool] = (),
@@ -81,7 +82,8 @@ async def open_agent(
     """Open an agent that works in ``workspace``, and close everything it holds on exit.
 
     ``task``, ``model`` and ``mode`` override the settings. ``session_id`` resumes a session, with
-    its own model unless ``model`` names another. ``ask`` answers for the user if the mode asks.
+    its own model unless ``model`` names another; without a task, ``budget`` overrides the session's
+    limits. ``ask`` answers for the user if the mode asks.
     ``client`` replaces the client of the model. ``more_tools`` are offered in addition to the
     built-in ones. ``copy`` is a copy of the workspace to work on; the caller starts and closes it.
 
@@ -125,7 +127,7 @@ async def open_agent(
             hooks=[*hooks, trace, *telemetry(settings, stack, opening.notices)],
             critics=critics,
             preflight=opening.preflight(state, place.environment, tools),
-            limits=run_limits(settings, task or Task(""), state.limits),
+            limits=run_limits(settings, task or Task("", budget=budget or Budget()), state.limits),
             retry=RetryConfig(attempts=settings.retries + 1),
             sampling=Sampling(
                 max_tokens=settings.max_output_tokens, temperature=settings.temperature

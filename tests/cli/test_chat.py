@@ -83,6 +83,17 @@ def test_options_of_run_hold_in_a_chat_and_a_session_keeps_its_model(
     assert (ended.code, server.requests[1].json["model"]) == (0, "x"), ended.err
 
 
+def test_a_budget_given_again_replaces_that_of_the_session(
+    cli: Cli, workspace: Path, serve: Callable[..., ScriptedServer]
+) -> None:
+    cli.server = serve([Reply(text="first"), Reply(text="second")]).url
+    for more in (("--budget-tokens", "100000"), ("--budget-tokens", "200000", "--continue")):
+        ended = cli.run("--plain", "--model", "openai:x", *more, stdin=b"hello\n", cwd=workspace)
+        assert ended.code == 0, ended.err
+    given = [event for event in cli.journal() if isinstance(event, TaskGiven)]
+    assert [task.limits["tokens"] for task in given] == [100_000, 200_000]
+
+
 def test_alone_without_a_terminal_it_says_what_there_is(cli: Cli) -> None:
     ended = cli.run()
     assert ended.code == 2 and "Commands:" in ended.out and "chat" in ended.out

@@ -10,6 +10,7 @@ import pytest
 from textual import events
 
 from agentcli.session.journal import Journal
+from agentcli.tools.permissions import Mode
 from agentcli.tui.entries import Answered, Said, Thought, Told, TurnEnded, Used
 from tests.server import Reply
 from tests.tui.conftest import Start
@@ -131,6 +132,34 @@ async def test_an_unavailable_model_leaves_the_chat_usable(chat: Start) -> None:
         await one.send("/model openai:scripted")
         await one.until(lambda: one.entries(Answered))
         assert one.entries(Answered)[0].text == "here I am"  # the first message was kept
+
+
+async def test_without_an_agent_a_shell_command_says_so(chat: Start) -> None:
+    async with chat(model="nobody:x") as one:
+        await one.sees("no agent")
+        await one.send("!ls")
+        await one.sees("the agent is not ready yet")
+        assert "internal error" not in one.text
+
+
+async def test_the_session_chosen_last_is_open_in_the_mode_chosen_meanwhile(chat: Start) -> None:
+    async with chat([Reply(text="first")]) as one:
+        await one.send("hello")
+        await one.idle()
+        session = one.agent.session.session_id
+        for chosen in (None, None, session):
+            one.app.open(chosen)
+        await one.app.set_mode(Mode.PLAN)
+        await one.until(
+            lambda: (
+                (talk := one.app.conversation)
+                and talk.agent
+                and talk.agent.session.session_id == session
+            )
+        )
+        agents = [worker for worker in one.app.workers if worker.group == "agent"]
+        assert [worker.is_running for worker in agents] == [True]
+        assert one.agent.session.mode == one.app.standing.mode == "plan"
 
 
 async def test_escape_takes_back_what_waits_for_an_agent(chat: Start) -> None:

@@ -160,6 +160,18 @@ async def test_history_search_puts_an_earlier_prompt_back(chat: Start) -> None:
         assert one.app.prompt.text == "fix the parser"
 
 
+async def test_one_thing_is_chosen_at_a_time(chat: Start) -> None:
+    async with chat([Reply(text="a")]) as one:
+        await one.send("fix the parser")
+        await one.idle()
+        await one.press("ctrl+r")
+        await one.until(lambda: one.app.query(Chooser))
+        await one.press("ctrl+r")
+        await one.press("enter")
+        await one.until(lambda: one.app.prompt.text == "fix the parser")
+        assert "internal error" not in one.text and not one.app.query(Chooser)
+
+
 async def test_several_lines_are_one_message(chat: Start) -> None:
     async with chat([Reply(text="ok")]) as one:
         await one.type("one\ntwo\\")

@@ -33,6 +33,35 @@ async def test_undo_and_redo(chat: Start, workspace: Path) -> None:
         await one.until(lambda: len(one.entries(Said)) == 2)
 
 
+async def test_what_was_said_before_a_session_was_resumed_can_be_undone(chat: Start) -> None:
+    async with chat([Reply(text=text) for text in ("first", "second", "third")]) as one:
+
+        async def shows(*said: str) -> None:
+            await one.until(lambda: [entry.text for entry in one.entries(Said)] == [*said])
+            await one.idle()
+
+        for text in ("do one", "do two"):
+            await one.send(text)
+            await one.idle()
+        session = one.agent.session.session_id
+        await one.send("/new")
+        await shows()
+        await one.send(f"/resume {session}")
+        await shows("do one", "do two")
+        await one.until(lambda: one.app.conversation and one.app.conversation.agent)
+        await one.send("do three")
+        await shows("do one", "do two", "do three")
+        await one.send("/undo")
+        await shows("do one", "do two")
+        await one.send("/undo")
+        await shows("do one")
+        assert [answer.text for answer in one.entries(Answered)] == ["first"]
+        await one.send("/redo")
+        await shows("do one", "do two")
+        await one.send("/redo")
+        await shows("do one", "do two", "do three")
+
+
 async def test_escape_twice_goes_back_with_a_look_before(
     chat: Start, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
