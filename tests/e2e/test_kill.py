@@ -175,6 +175,20 @@ def test_a_signal_while_the_model_answers(
     assert isinstance(cli.journal()[-1], RunFinished)
 
 
+def test_a_run_under_nohup_outlives_its_terminal(cli: Cli, serve: Serve, workspace: Path) -> None:
+    cli.server = serve([Reply(text="A long answer " * 20, delay_s=0.3), Reply(text="never")]).url
+    arguments = ("run", "-p", "go", "--model", "openai:x", "--workspace", str(workspace))
+    process = cli.start(
+        *arguments,
+        *("--output", "stream-json"),
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    )
+    read_until(process, lambda event: event["type"] == "step_started")
+    ended = end(process, signal.SIGHUP)
+    assert ended.code == 0, ended.err
+    assert fold_all(cli.journal()).stop is StopReason.FINAL
+
+
 def test_a_signal_before_anything_began(cli: Cli, workspace: Path) -> None:
     process = cli.start(
         *("run", "-", "--model", "openai:x", "--workspace", str(workspace)), stdin=-1
