@@ -62,9 +62,9 @@ class _Kept:
 
 @dataclass(frozen=True)
 class _Edited:
-    """A file before the first kept edit of it, and as the last one made it."""
+    """A file before the first kept edit of it, None if absent, and as the last one made it."""
 
-    before: bytes
+    before: bytes | None
     after: bytes | None
 
 
@@ -359,21 +359,25 @@ class Search:
         if call is None:
             return
         for path, after in on.made[call.arguments].items():
-            data = await read(self.context.environment, path)
+            environment = self.context.environment
+            data = await read(environment, path)
             known = self._kept.get(path)
-            if data is not None and known is None:
+            if known is None and (data is not None or await environment.stat(path) is None):
                 self._kept[path] = _Edited(data, after)
             elif known is not None and known.after == data:
                 self._kept[path] = _Edited(known.before, after)
 
     async def _restore(self) -> list[str]:
         """Undo the kept edits; return the files that are not as they left them, and stay so."""
-        left = []
+        left, environment = [], self.context.environment
         for path, edited in self._kept.items():
-            if await read(self.context.environment, path) == edited.before:
+            if await read(environment, path) == edited.before:
                 continue
             try:
-                await self.context.environment.write(path, edited.before, expect=edited.after)
+                if edited.before is None:
+                    await environment.remove(path, expect=edited.after)
+                else:
+                    await environment.write(path, edited.before, expect=edited.after)
             except EnvironmentOpError as error:
                 if error.code != "CONFLICT":
                     raise

@@ -65,6 +65,7 @@ class Trial:
         copy = self.context.environment
         paths = EditCalls(self.tools).paths(call)
         before = {path: await read(copy, path) for path in paths}
+        absent = {path for path in paths if await copy.stat(path) is None}
         edit = await self.tools.dispatch(call, self.context)
         if edit.outcome is not Outcome.OK:
             raise RefusedError(edit.content)
@@ -80,6 +81,8 @@ class Trial:
             for path, data in before.items():
                 if data is not None:
                     await copy.write(path, data)
+                elif path in absent and await copy.stat(path):
+                    await copy.remove(path)
         return left
 
     def _is_worth_a_run(self, *contents: Mapping[str, bytes | None]) -> bool:

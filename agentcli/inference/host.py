@@ -216,7 +216,7 @@ class Host:
 
         def gain(proposal: Proposal) -> float:
             plain = tokenizer.decode([token for token in proposal.tokens if token not in special])
-            call = json.loads(plain)
+            call, _ = json.JSONDecoder().raw_decode(plain)  # others may follow
             name, arguments = call["name"], call["arguments"]
             if name not in edits:
                 return 0.0

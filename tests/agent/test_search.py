@@ -227,6 +227,22 @@ async def test_used_up_tries_leave_the_workspace_as_it_was(work: Work, tmp_path:
         assert (tmp_path / name).read_text() == text
 
 
+async def test_a_file_that_a_try_or_a_kept_edit_created_is_removed(
+    work: Work, tmp_path: Path
+) -> None:
+    seen = "def test_new():\n    assert not Path('new.py').exists()\n"
+    (tmp_path / "test_new.py").write_text(f"from pathlib import Path\n\n\n{seen}")
+    create: tuple[str, dict[str, object]] = ("write_file", {"path": "new.py", "content": "x = 1\n"})
+    (tmp_path / "test_made.py").write_text("def test_made():\n    import made\n")
+    made: tuple[str, dict[str, object]] = ("write_file", {"path": "made.py", "content": "y = 1\n"})
+    wrong = edit("return max(a, b)", "return a * 7")
+    result, log, _ = await work([RUN, create, RUN, wrong], [made, wrong])
+    assert result.state.stop is StopReason.TRIES_USED_UP
+    assert tried(log)[:3] == [2, 4, 3], tried(log)
+    assert "nothing was changed" in detail(result)
+    assert not (tmp_path / "made.py").exists() and not (tmp_path / "new.py").exists()
+
+
 async def test_an_edit_is_not_tried_where_no_check_fails(work: Work, tmp_path: Path) -> None:
     (tmp_path / "calc.py").write_text("def low(a, b):\n    return min(a, b)\n\n\nhigh = max\n")
     result, log, model = await work([edit("def low(", "def  low("), "Done."], [])
