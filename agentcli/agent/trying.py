@@ -196,7 +196,7 @@ class PendingTrial:
         await asyncio.wait([self._task])
         for future in (self._task, self._ready):
             if future.done() and not future.cancelled() and (error := future.exception()):
-                _log.warning("closing an unused copy failed", exc_info=error)
+                _log.warning("opening or closing an unused copy failed", exc_info=error)
 
 
 async def read(environment: Environment, path: str) -> bytes | None:
