@@ -296,6 +296,8 @@ def work(
     gc.freeze()
     base = Path("/dev/shm") if os.path.isdir("/dev/shm") else Path("/tmp")
     scratch = base / f"tasks-{os.getpid()}"
+    scratch.mkdir()
+    os.chdir(scratch)  # what mined functions write must not end up in the repository
     worker = Worker(sources, args.seed * 100_003 + index * 101 + life, scratch)
     shares = MIXES[args.mix]
     kinds = [kind for kind in args.kinds if kind in shares]
@@ -338,6 +340,7 @@ def run(args: argparse.Namespace) -> None:
         flush=True,
     )
     gc.freeze()
+    args.out = args.out.resolve()
     args.out.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("fork")
     size = 3 * len(KINDS)
