@@ -5,11 +5,20 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    model_validator,
+)
 
 
 def _command(value: object) -> object:
@@ -120,7 +129,17 @@ class CheckSettings(_Section):
     lint: Command = ()
 
 
-Texts = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+RULE = re.compile(r"\s*([\w*-]+)\s*(?:\((.*)\))?\s*", re.DOTALL)
+"""TOOL or TOOL(PATTERN)."""
+
+
+def _rule(text: str) -> str:
+    if not RULE.fullmatch(text):
+        raise ValueError(f'{text!r} is not a rule; write TOOL or TOOL(PATTERN): "shell(git log:*)"')
+    return text
+
+
+RuleTexts = Annotated[tuple[Annotated[str, AfterValidator(_rule)], ...], BeforeValidator(_as_tuple)]
 
 
 class PermissionSettings(_Section):
@@ -129,9 +148,9 @@ class PermissionSettings(_Section):
     Deny wins over ask, and ask over allow.
     """
 
-    allow: Texts = ()
-    ask: Texts = ()
-    deny: Texts = ()
+    allow: RuleTexts = ()
+    ask: RuleTexts = ()
+    deny: RuleTexts = ()
 
 
 class LocalSettings(_Section):

@@ -296,9 +296,8 @@ def work(
     gc.freeze()
     base = Path("/dev/shm") if os.path.isdir("/dev/shm") else Path("/tmp")
     scratch = base / f"tasks-{os.getpid()}"
-    scratch.mkdir()
-    os.chdir(scratch)  # what mined functions write must not end up in the repository
     worker = Worker(sources, args.seed * 100_003 + index * 101 + life, scratch)
+    os.chdir(scratch)  # what mined functions write must not end up in the repository
     shares = MIXES[args.mix]
     kinds = [kind for kind in args.kinds if kind in shares]
     weights = [shares[kind] for kind in kinds]

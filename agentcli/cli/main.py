@@ -5,11 +5,15 @@ This module imports little, so that ``main`` handles Ctrl+C from the start.
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import sys
 
 INTERRUPTED = 130
+READER_GONE = 141  # as a shell reports SIGPIPE
+# A full disk, a quota, a limit of file sizes, a broken device. Journals have their own errors.
+_OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         code = INTERRUPTED
     except BrokenPipeError:
-        code = 1  # the reader of the output is gone
+        code = READER_GONE
     finally:
         _drain()
     if arguments is None:
@@ -72,7 +76,7 @@ def _guarded(arguments: list[str] | None) -> int:
     except BrokenPipeError:
         raise
     except Exception as error:
-        if isinstance(error, OSError) and _cannot_write():
+        if isinstance(error, OSError) and _is_of_output(error):
             show_error(f"cannot write the output: {error.strerror}")
         else:
             show_error(save_traceback())
@@ -90,8 +94,10 @@ def _fill_closed() -> None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
-def _cannot_write() -> bool:
-    """Whether the output cannot be written: if so, it is still in the buffer."""
+def _is_of_output(error: OSError) -> bool:
+    """Whether an error came from writing the output, which then is often still in the buffer."""
+    if error.filename is None and error.errno in _OUTPUT_ERRORS:
+        return True
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -67,14 +67,18 @@ class PlainChat:
         self._renderer = PlainRenderer(sys.stderr, sys.stdout)
         self._since = 0.0
         self._left = False
+        self._unwritten: OSError | None = None
         self._earlier = PromptHistory(options.history)
 
     async def run(self) -> int:
         """Talk until the input ends; returns the exit code.
 
         Raises:
-            UsageError: the user was to choose a session, and chose none.
+            UsageError: the user was to choose a session, and chose none; or stdin is closed.
+            OSError: the output cannot be written.
         """
+        if sys.stdin is None:
+            raise UsageError("standard input is closed", hint="Use agentcli run for one task")
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self._interrupted, number)
@@ -90,6 +94,8 @@ class PlainChat:
                 code = await self._talk(opening, actions, first)
                 if code is not None:
                     return code
+                if self._unwritten is not None:
+                    raise self._unwritten
         return 0
 
     async def _talk(self, opening: Opening, actions: Actions, first: list[str]) -> int | None:
@@ -163,10 +169,14 @@ class PlainChat:
         self.standing = self.standing.after(event, state, agent)
         if isinstance(event, SessionStarted):
             self._since = time.monotonic()
-        self._renderer.event(event)
-        if isinstance(event, RunFinished):
-            took = time.monotonic() - self._since
-            self._renderer.finish(Summary(state, event.exit_code, took))
+        try:
+            self._renderer.event(event)
+            if isinstance(event, RunFinished):
+                took = time.monotonic() - self._since
+                self._renderer.finish(Summary(state, event.exit_code, took))
+        except OSError as error:  # the answers cannot be read, so the chat ends
+            self._unwritten = error
+            self.leave()
 
     def _interrupted(self, number: int) -> None:
         """End the turn on Ctrl+C; if none is in progress, end the conversation."""

@@ -89,19 +89,21 @@ class Worker:
         if request.get("expect") is not None:
             expect, data = data[: request["expect"]], data[request["expect"] :]
         folder = os.path.dirname(target)
-        if request.get("create_parents", True):
-            os.makedirs(folder, exist_ok=True)
+        new = missing_folders(folder) if request.get("create_parents", True) else []
         try:
-            before = os.stat(target)
-        except FileNotFoundError:
-            before = None
-        if before is not None:
-            regular(before, request["path"])
-        if expect is not None and (before is None or not holds(target, expect)):
-            raise Refused("CONFLICT", f"{request['path']}: changed since it was read")
-        if before is not None and not os.access(target, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        replace(target, folder, data, before, request.get("mode"))
+            if new:
+                os.makedirs(folder, exist_ok=True)
+            before = os.stat(target) if os.path.lexists(target) else None
+            if before is not None:
+                regular(before, request["path"])
+            if expect is not None and (before is None or not holds(target, expect)):
+                raise Refused("CONFLICT", f"{request['path']}: changed since it was read")
+            if before is not None and not os.access(target, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            replace(target, folder, data, before, request.get("mode"))
+        except BaseException:
+            remove_empty(new)
+            raise
         return before is None, b""
 
     def do_remove(self, request: Request, data: bytes) -> Answer:
@@ -338,6 +340,25 @@ def replace(
         raise
 
 
+def missing_folders(folder: str) -> list[str]:
+    """The folders of a path that do not exist yet, the innermost first."""
+    missing = []
+    while not os.path.lexists(folder):
+        missing.append(folder)
+        folder = os.path.dirname(folder)
+    return missing
+
+
+def remove_empty(folders: list[str]) -> None:
+    for folder in folders:
+        try:
+            os.rmdir(folder)
+        except FileNotFoundError:
+            continue
+        except OSError:  # someone else has put something there
+            return
+
+
 def kind(info: os.stat_result) -> str:
     if stat.S_ISREG(info.st_mode):
         return "file"
@@ -552,7 +573,8 @@ def respond(worker: Worker, request: Request, data: bytes) -> Answer:
         return {"id": number, "error": [error.code, message]}, b""
     except OSError as error:
         code = errno.errorcode.get(error.errno or 0, "EIO")
-        message = f"{request.get('path') or '.'}: {reason(error)}"
+        path = str(request.get("path") or ".")
+        message = f"{path if len(path) <= 160 else path[:159] + '…'}: {reason(error)}"
         return {"id": number, "error": [code, message]}, b""
     except MemoryError:
         return {"id": number, "error": ["ENOMEM", "not enough memory"]}, b""

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from fnmatch import fnmatchcase
 from agentcli.environments.worker import Refused, filter_matcher
 from agentcli.errors import ConfigError
 from agentcli.sandbox.destinations import Destinations
+from agentcli.settings import RULE
 from agentcli.tools.base import ToolSpec
 from agentcli.tools.command_line import Segment, Words
 
@@ -64,7 +64,7 @@ def parse_rule(text: str) -> Rule:
     Raises:
         ConfigError: it is not a valid rule.
     """
-    found = re.fullmatch(r"\s*([\w*-]+)\s*(?:\((.*)\))?\s*", text, re.DOTALL)
+    found = RULE.fullmatch(text)
     if found is None:
         raise ConfigError(
             f"{text!r} is not a rule", hint='Write TOOL or TOOL(PATTERN), as "shell(git log:*)"'

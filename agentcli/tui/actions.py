@@ -21,7 +21,7 @@ from agentcli.tools.permissions import Mode
 from agentcli.tools.report import QUIET, command_output, ending
 from agentcli.tools.shell import shell_argv
 from agentcli.tui.chooser import Choice
-from agentcli.tui.commands import ELSEWHERE
+from agentcli.tui.commands import BUILTIN, ELSEWHERE
 from agentcli.tui.entries import Answered, Shown, Used
 from agentcli.tui.face import Face, agent_of
 from agentcli.tui.keys import KEYS
@@ -73,20 +73,25 @@ class Actions:
     async def run(self, name: str, argument: str) -> None:
         """Run one command."""
         face = self._face
-        action = self._table.get(name)
         try:
-            if action is not None:
-                await action(argument)
+            if name in self._table:
+                await self._builtin(name, argument)
             elif own := next((c for c in face.commands if c.name == name and c.text), None):
                 face.say(own.filled(argument))
             elif name in ELSEWHERE:
-                await self._table[ELSEWHERE[name]](argument)
+                await self._builtin(ELSEWHERE[name], argument)
             elif ":" in name:
                 await self._prompt_of_server(f"/{name} {argument}".strip())
             else:
                 raise UsageError(f"there is no command /{name}", hint="/help lists them")
         except AgentCLIError as error:
             face.fail(error)
+
+    async def _builtin(self, name: str, argument: str) -> None:
+        command = next((command for command in BUILTIN if command.name == name), None)
+        if argument and command is not None and not command.argument:
+            raise UsageError(f"/{name} takes no argument", hint="/help lists the commands")
+        await self._table[name](argument)
 
     async def _prompt_of_server(self, text: str) -> None:
         """Send the prompt behind ``/server:prompt``, or the text itself if no server has it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,19 @@ async def test_what_goes_wrong_is_an_error_of_the_protocol(
             await connection.prompt(session_id=session.session_id, prompt=[text_block("hi")])
         with pytest.raises(RequestError):
             await connection.prompt(session_id=session.session_id, prompt=[text_block(" ")])
+
+
+def test_lines_that_are_no_messages_are_answered_and_do_not_end_it(cli: Cli) -> None:
+    process = cli.start("acp", stdin=subprocess.PIPE)
+    hello = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": 1}}
+    long = json.dumps("x" * 200_000)
+    lines = ["[]", "5", "{", "", "null", "[" * 100_000, long, json.dumps(hello)]
+    out, err = process.communicate("\n".join(lines) + "\n", timeout=60)
+    answers = [json.loads(line) for line in out.splitlines()]
+    codes = [answer["error"]["code"] for answer in answers if "error" in answer]
+    assert codes == [-32600, -32600, -32700, -32600, -32700, -32600]
+    assert answers[-1]["id"] == 1 and answers[-1]["result"]["protocolVersion"] == 1
+    assert process.returncode == 0 and "error" not in err
 
 
 def test_a_file_is_no_editor(cli: Cli, tmp_path: Path) -> None:

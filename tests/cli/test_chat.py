@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from agentcli.agent.events import SessionStarted, TaskGiven
-from tests.running import Cli
+from tests.running import BIN, Cli
 from tests.server import Reply, ScriptedServer
 
 
@@ -92,6 +93,34 @@ def test_a_budget_given_again_replaces_that_of_the_session(
         assert ended.code == 0, ended.err
     given = [event for event in cli.journal() if isinstance(event, TaskGiven)]
     assert [task.limits["tokens"] for task in given] == [100_000, 200_000]
+
+
+@pytest.mark.parametrize("buffered", ["", "1"])
+def test_streams_that_a_chat_cannot_use(
+    cli: Cli, workspace: Path, serve: Callable[..., ScriptedServer], buffered: str
+) -> None:
+    cli.server = serve([Reply(text="first")]).url
+    cli.extra = {**cli.extra, "PYTHONUNBUFFERED": buffered}
+
+    def ended(redirection: str) -> tuple[int, str]:
+        command = f"echo hello | {BIN}/agentcli --plain --model openai:x {redirection}"
+        run = subprocess.run(
+            ["sh", "-c", command],
+            cwd=workspace,
+            env=cli.env,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return run.returncode, run.stderr.splitlines()[-1]
+
+    assert ended(">/dev/full") == (
+        5,
+        "agentcli: error: cannot write the output: No space left on device",
+    )
+    code, said = ended("<&-")
+    assert code == 2 and said.startswith("agentcli: error: standard input is closed")
 
 
 def test_alone_without_a_terminal_it_says_what_there_is(cli: Cli) -> None:

@@ -70,6 +70,7 @@ def test_set_keeps_the_rest_of_the_file_and_refuses_invalid_values(cli: Cli, fil
         ("retires", "3", "unknown key"),
         ("retries", "many", "retries should be"),
         ("retries.deep", "1", "is inside a value, not a section"),
+        ("permissions.allow", "shell(", "permissions.allow.0: 'shell(' is not a rule"),
     ):
         error = cli.call("config", "set", key, value).error
         assert complaint in error and str(file) in error

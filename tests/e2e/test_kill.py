@@ -216,7 +216,7 @@ def test_a_reader_that_leaves_ends_the_run_quietly(cli: Cli, serve: Serve, works
     assert process.stdout is not None and process.stderr is not None
     process.stdout.readline()
     process.stdout.close()
-    assert process.wait(timeout=60) != 0
+    assert process.wait(timeout=60) == 141
     assert without_level(process.stderr.read()) == ""
     process.stderr.close()
     assert isinstance(cli.journal()[-1], RunFinished)

@@ -180,6 +180,16 @@ async def test_files(place: Environment, workspace: Path) -> None:
     assert await code_of(place.read("/etc/shadow")) in ("ENOENT", "EACCES")
 
 
+async def test_a_file_that_cannot_be_written_leaves_no_folders(
+    place: Environment, workspace: Path
+) -> None:
+    (workspace / "old").mkdir()
+    for folder in ("new/er", "old/new", "old"):
+        assert await code_of(place.write(f"{folder}/{'a' * 300}", b"x")) == "ENAMETOOLONG"
+        assert await code_of(place.write(f"{'b' * 300}/{folder}", b"x")) == "ENAMETOOLONG"
+    assert os.listdir(workspace) == ["old"] and os.listdir(workspace / "old") == []
+
+
 async def test_files_are_removed(place: Environment, workspace: Path) -> None:
     for name in ("a", "b", "folder/c"):
         await place.write(name, b"text")

@@ -23,6 +23,9 @@ async def test_undo_and_redo(chat: Start, workspace: Path) -> None:
             await one.send(text)
             await one.idle()
         assert (workspace / "a.txt").read_text() == "two\n"
+        await one.send("/undo 2")
+        await one.sees("/undo takes no argument")
+        assert (workspace / "a.txt").read_text() == "two\n"
         await one.send("/undo")
         await one.until(lambda: (workspace / "a.txt").read_text() == "one\n")
         await one.until(lambda: len(one.entries(Said)) == 1)
