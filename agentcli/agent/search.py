@@ -29,6 +29,7 @@ from agentcli.agent.trying import (
     read,
     trial,
 )
+from agentcli.diff import unified_diff
 from agentcli.errors import EnvironmentOpError, ProviderError
 from agentcli.llm.client import ChatRequest, ChatResponse, EditPlace, LLMClient, Proposes
 from agentcli.messages import Message, Outcome, Role, ToolCall, ToolResult, Usage
@@ -62,7 +63,7 @@ class _Kept:
 
 @dataclass(frozen=True)
 class _Edited:
-    """A file before the first kept edit of it, None if absent, and as the last one made it."""
+    """A file before the run's first edit of it, None if absent, and as the last one made it."""
 
     before: bytes | None
     after: bytes | None
@@ -79,6 +80,8 @@ class Search:
     _tries_left: int = field(default=TRIES, init=False)
     _kept: dict[str, _Edited] = field(default_factory=dict, init=False)  # by path
     _found: list[str] = field(default_factory=list, init=False)  # arguments of the edits found
+    _let: dict[str, dict[str, bytes | None]] = field(default_factory=dict, init=False)
+    """The files before edits that were made without a search, by the edits' arguments."""
     _unsolved: bool = field(default=False, init=False)  # tests still fail after the kept edit
     _pending: tuple[list[ToolKind], PendingTrial] | None = field(default=None, init=False)
     _edits: EditCalls = field(init=False)
@@ -91,6 +94,7 @@ class Search:
         self._tries_left = TRIES
         self._kept.clear()
         self._found.clear()
+        self._let.clear()
         self._unsolved = False
         await self._discard_pending()
 
@@ -105,12 +109,26 @@ class Search:
         """The best answer found by a search; ``response`` itself if there is nothing to search for.
 
         Raises:
-            Stopped: no edit helped, and the workspace is as it was before the first edit; or the
-                edit that a search had found was not made; or it is a final answer although the last
-                check gave nothing to base it on.
+            Stopped: no edit helped, and the workspace is as it was before the run's first edit; or
+                the edit that a search had found was not made; or it is a final answer although the
+                last check gave nothing to base it on.
         """
         if not isinstance(client, Proposes):
             return response
+        await self._note_made(state)
+        better = await self._searched(client, request, step, state, response)
+        if better is response:
+            await self._note_let(response)
+        return better
+
+    async def _searched(
+        self,
+        client: Proposes,
+        request: ChatRequest,
+        step: int,
+        state: AgentState,
+        response: ChatResponse,
+    ) -> ChatResponse:
         if problem := self._refused(state):
             await self.emit(AnswerRejected(step, "the edit was not made", response.usage, 0.0))
             raise Stopped(stop_for(StopReason.DECLINED, detail=problem))
@@ -125,7 +143,7 @@ class Search:
                 await self._prepare_trial(state, check, failed)
             return response
         # In the middle of a multi-file rename, tests fail that passed before its first edit.
-        begun = failed is None and ToolKind.EDIT in self._changes(state) and not self._kept
+        begun = failed is None and ToolKind.EDIT in self._changes(state) and not self._found
         if check is None or failed == 0 or begun:
             return response
         async with await self._trial(state, check, failed) as on:
@@ -334,9 +352,9 @@ class Search:
         return f"the edit could not be made: {last.content.removeprefix('error: ')}"
 
     def _earlier(self, state: AgentState) -> list[str]:
-        """The files that were edited, since the user's last message, not by a search of this run.
+        """The files that were edited since the user's last message and that stay so.
 
-        They were edited in a run that was interrupted, or before a check failed.
+        They were edited in a run that was interrupted, or were changed again by something else.
         """
         since = _since_asked(state)
         arguments = {call.id: call.arguments for message in since for call in message.calls}
@@ -345,6 +363,7 @@ class Search:
             for result in self._results(since, ToolKind.EDIT)
             if result.outcome is Outcome.OK and arguments.get(result.call_id) not in self._found
         ]
+        made = [result for result in made if not set(result.paths) <= self._kept.keys()]
         return sorted({path for result in made for path in result.paths})
 
     def _results(self, history: Iterable[Message], kind: ToolKind) -> Iterator[ToolResult]:
@@ -354,6 +373,37 @@ class Search:
                 if isinstance(part, ToolResult) and self._kind(part.name) is kind:
                     yield part
 
+    async def _note_let(self, response: ChatResponse) -> None:
+        """Note how the files are before the edits of an answer that no search has found."""
+        environment = self.context.environment
+        for call in response.message.calls:
+            if self._kind(call.name) is ToolKind.EDIT:
+                paths = self._edits.paths(call)
+                self._let[call.arguments] = {path: await read(environment, path) for path in paths}
+
+    async def _note_made(self, state: AgentState) -> None:
+        """Remember those of these edits that were made, so that they can be undone.
+
+        A file that is not exactly as the edit's diff says was changed by something else, too.
+        """
+        since = _since_asked(state)
+        arguments = {call.id: call.arguments for message in since for call in message.calls}
+        for result in reversed(list(self._results(since, ToolKind.EDIT))):
+            files = self._let.pop(arguments.get(result.call_id, ""), {})
+            for path, before in files.items():
+                after = await read(self.context.environment, path)
+                if after is None or after == before:
+                    continue
+                if result.diff and _made(before, after, path) in result.diff:
+                    self._merge(path, _Edited(before, after))
+
+    def _merge(self, path: str, edited: _Edited) -> None:
+        known = self._kept.get(path)
+        if known is None:
+            self._kept[path] = edited
+        elif known.after == edited.before:
+            self._kept[path] = _Edited(known.before, edited.after)
+
     async def _remember(self, response: ChatResponse, on: Trial) -> None:
         call = self._edits.of(response)
         if call is None:
@@ -361,14 +411,11 @@ class Search:
         for path, after in on.made[call.arguments].items():
             environment = self.context.environment
             data = await read(environment, path)
-            known = self._kept.get(path)
-            if known is None and (data is not None or await environment.stat(path) is None):
-                self._kept[path] = _Edited(data, after)
-            elif known is not None and known.after == data:
-                self._kept[path] = _Edited(known.before, after)
+            if data is not None or await environment.stat(path) is None:
+                self._merge(path, _Edited(data, after))
 
     async def _restore(self) -> list[str]:
-        """Undo the kept edits; return the files that are not as they left them, and stay so."""
+        """Undo the run's edits; return the files that are not as they left them, and stay so."""
         left, environment = [], self.context.environment
         for path, edited in self._kept.items():
             if await read(environment, path) == edited.before:
@@ -384,6 +431,11 @@ class Search:
                 left.append(path)
         self._kept.clear()
         return left
+
+
+def _made(before: bytes | None, after: bytes, path: str) -> str:
+    text = None if before is None else before.decode("utf-8", "replace")
+    return unified_diff(text, after.decode("utf-8", "replace"), path)
 
 
 def _not_permitted(result: ToolResult) -> str:

@@ -44,7 +44,7 @@ _TABLE: tuple[tuple[ToolFunction, ToolKind, Mapping[str, Any]], ...] = (
         ToolKind.EDIT,
         {**_EDITS, "text_of": {"path": "", "old": "path"}, "variant_of": {"new": "old"}},
     ),
-    (run_tests, ToolKind.CHECK, _CHECKS),
+    (run_tests, ToolKind.CHECK, {**_CHECKS, "text_of": {"path": ""}}),
     (run_build, ToolKind.CHECK, _CHECKS),
     (run_lint, ToolKind.CHECK, _CHECKS),
     (shell, ToolKind.RUN, {"requires": _PROCESS, "command_argument": "command"}),

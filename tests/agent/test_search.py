@@ -304,19 +304,40 @@ async def test_what_was_proposed_before_the_model_failed_is_tried(
     assert any("no more edits are proposed: " in text for text in warned)
 
 
-async def test_edits_that_no_search_made_are_not_said_to_be_undone(
-    work: Work, tmp_path: Path
+@pytest.mark.parametrize("touched", [False, True])
+async def test_edits_that_no_search_made_are_undone_unless_something_else_changed_the_file(
+    work: Work, tmp_path: Path, touched: bool
 ) -> None:
-    (tmp_path / "calc.py").write_text(FILES["calc.py"].replace("max(a, b)", "min(a, b)", 1))
+    before = FILES["calc.py"].replace("max(a, b)", "min(a, b)", 1)
+    (tmp_path / "calc.py").write_text(before)
     harmless = edit("def low(", "def  low(")  # made while no check has failed
-    broken = edit("return min(a, b)\n\n\ndef high", "return a\n\n\ndef high")
-    (tmp_path / "test_calc.py").write_text("def test_low():\n    assert True\n")
-    script = [RUN, harmless, edit("assert True", "assert False", "test_calc.py"), RUN, broken]
+    again = edit("def high(", "def  high(")
+    broken = edit("return min(a, b)\n\n\ndef  high", "return a\n\n\ndef  high")
+    tests = "def test_low():\n    assert True\n"
+    (tmp_path / "test_calc.py").write_text(tests)
+    if touched:  # the test run stands for a user who edits at the same time
+        (tmp_path / "test_mine.py").write_text(
+            "from pathlib import Path\n\n\ndef test_mine():\n    mine = Path('calc.py')\n"
+            "    if 'def  low' in (text := mine.read_text()):\n"
+            "        mine.write_text(text + '# mine\\n')\n"
+        )
+    script = [
+        RUN,
+        harmless,
+        again,
+        edit("assert True", "assert False", "test_calc.py"),
+        RUN,
+        broken,
+    ]
     result, _, _ = await work(script, [])
     assert result.state.stop is StopReason.TRIES_USED_UP
-    assert "nothing was changed" not in detail(result)
-    assert "an earlier edit of calc.py stays" in detail(result)
-    assert "def  low(" in (tmp_path / "calc.py").read_text()
+    assert (tmp_path / "test_calc.py").read_text() == tests
+    if touched:
+        assert "# mine" in (tmp_path / "calc.py").read_text()
+        assert "calc.py changed meanwhile and was left as it is" in detail(result)
+    else:
+        assert "nothing was changed" in detail(result)
+        assert (tmp_path / "calc.py").read_text() == before
 
 
 async def test_an_edit_that_cannot_be_made_in_the_workspace_is_not_searched_for_again(
