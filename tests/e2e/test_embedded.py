@@ -65,6 +65,15 @@ def test_the_same_question_gets_the_same_answer(cli: Cli, workspace: Path) -> No
     assert again["final_answer"] == first["final_answer"]
 
 
+def test_tests_are_counted_in_the_file_that_was_meant(cli: Cli, workspace: Path) -> None:
+    more = "from shop.prices import total\n\n\ndef test_nothing():\n    assert total([]) == 0\n"
+    files = {**FILES, "tests/test_empty.py": more}
+    files["shop/prices.py"] = files["shop/prices.py"].replace("max", "min")
+    repository(workspace, files)
+    answer = ask(cli, workspace, "how many tests are in test_prices.py?")
+    assert "2" in str(answer["final_answer"]) and answer["files_changed"] == []
+
+
 def test_arithmetic(cli: Cli, workspace: Path) -> None:
     assert "144" in str(ask(cli, workspace, "what is 12 * 12?")["final_answer"])
 
