@@ -73,6 +73,10 @@ def _guarded(arguments: list[str] | None) -> int:
     except AgentCLIError as error:
         show_error(error.line())
         return error.exit_code
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # Click makes an exit of it
+            raise end.__context__ from None
+        raise
     except BrokenPipeError:
         raise
     except Exception as error:

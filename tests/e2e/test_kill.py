@@ -62,6 +62,8 @@ def begin(cli: Cli, workspace: Path, *more: str) -> Popen:
     return cli.start(
         *("run", "-p", "Make it.", "--model", "openai:scripted", "--check", CHECK),
         *("--workspace", str(workspace), "--output", "stream-json", *more),
+        # The tests may run under nohup.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     )
 
 

@@ -211,7 +211,7 @@ async def test_writing_where_nothing_can_be_written(workspace: Path, call: Call)
     ]
     assert contents == [
         "error: folder: is a folder, not a file",
-        "error: file/below: file exists",
+        "error: file/below: not a directory",
         'error: "path" is empty',
     ]
 
