@@ -113,6 +113,19 @@ class Cli:
         )
         return Ended(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
 
+    def shell(self, command: str, cwd: Path) -> Ended:
+        """Run a line of shell, for redirections and pipes; ``{BIN}/agentcli`` is the command."""
+        ended = subprocess.run(
+            ["sh", "-c", command],
+            cwd=cwd,
+            env=self.env,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return Ended(ended.returncode, ended.stdout, ended.stderr)
+
     def call(self, *arguments: str, stdin: bytes = b"", cwd: Path | None = None) -> Ended:
         """Run the command in this process, which saves the half second that a new one needs.
 

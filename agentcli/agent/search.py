@@ -82,6 +82,7 @@ class Search:
     _found: list[str] = field(default_factory=list, init=False)  # arguments of the edits found
     _let: dict[str, dict[str, bytes | None]] = field(default_factory=dict, init=False)
     """The files before edits that were made without a search, by the edits' arguments."""
+    _noted: set[str] = field(default_factory=set, init=False)  # those whose effect can be undone
     _unsolved: bool = field(default=False, init=False)  # tests still fail after the kept edit
     _pending: tuple[list[ToolKind], PendingTrial] | None = field(default=None, init=False)
     _edits: EditCalls = field(init=False)
@@ -95,6 +96,7 @@ class Search:
         self._kept.clear()
         self._found.clear()
         self._let.clear()
+        self._noted.clear()
         self._unsolved = False
         await self._discard_pending()
 
@@ -361,9 +363,9 @@ class Search:
         made = [
             result
             for result in self._results(since, ToolKind.EDIT)
-            if result.outcome is Outcome.OK and arguments.get(result.call_id) not in self._found
+            if result.outcome is Outcome.OK
+            and arguments.get(result.call_id) not in {*self._found, *self._noted}
         ]
-        made = [result for result in made if not set(result.paths) <= self._kept.keys()]
         return sorted({path for result in made for path in result.paths})
 
     def _results(self, history: Iterable[Message], kind: ToolKind) -> Iterator[ToolResult]:
@@ -389,13 +391,15 @@ class Search:
         since = _since_asked(state)
         arguments = {call.id: call.arguments for message in since for call in message.calls}
         for result in reversed(list(self._results(since, ToolKind.EDIT))):
-            files = self._let.pop(arguments.get(result.call_id, ""), {})
+            made = arguments.get(result.call_id, "")
+            files = self._let.pop(made, {})
             for path, before in files.items():
                 after = await read(self.context.environment, path)
                 if after is None or after == before:
                     continue
                 if result.diff and _made(before, after, path) in result.diff:
                     self._merge(path, _Edited(before, after))
+                    self._noted.add(made)
 
     def _merge(self, path: str, edited: _Edited) -> None:
         known = self._kept.get(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -104,16 +103,8 @@ def test_streams_that_a_chat_cannot_use(
 
     def ended(redirection: str) -> tuple[int, str]:
         command = f"echo hello | {BIN}/agentcli --plain --model openai:x {redirection}"
-        run = subprocess.run(
-            ["sh", "-c", command],
-            cwd=workspace,
-            env=cli.env,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        return run.returncode, run.stderr.splitlines()[-1]
+        run = cli.shell(command, workspace)
+        return run.code, run.err.splitlines()[-1]
 
     assert ended(">/dev/full") == (
         5,

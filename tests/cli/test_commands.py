@@ -182,19 +182,11 @@ def test_streams_that_cannot_be_written(
     if not buffered:  # as in containers
         cli.extra = {**cli.extra, "PYTHONUNBUFFERED": "1"}
     cli.server = serve([Reply(text="Hello.")]).url
-    ended = subprocess.run(
-        ["sh", "-c", f"{BIN}/agentcli {command} {redirection}"],
-        cwd=workspace,
-        env=cli.env,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert ended.returncode == code
-    assert ended.stderr.endswith(err) if "run" in command else ended.stderr == err, ended.stderr
-    assert "Traceback" not in ended.stderr and "agentcli: error" not in ended.stdout
-    assert code or ended.stdout
+    ended = cli.shell(f"{BIN}/agentcli {command} {redirection}", workspace)
+    assert ended.code == code
+    assert ended.err.endswith(err) if "run" in command else ended.err == err, ended.err
+    assert "Traceback" not in ended.err and "agentcli: error" not in ended.out
+    assert code or ended.out
     assert not list(cli.home.rglob("crash-*"))
 
 
