@@ -25,7 +25,7 @@ class Choice(NamedTuple):
 
 
 def choices(approval: Approval) -> list[Choice]:
-    """The possible answers. Escape counts as ``n``."""
+    """The possible answers."""
     if approval.effect is not None:
         return [Choice("y", Answer.ONCE, "apply"), Choice("n", Answer.NO, "discard")]
     found = [Choice("y", Answer.ONCE, "once"), Choice("a", Answer.SESSION, "for this session")]

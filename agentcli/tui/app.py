@@ -275,7 +275,8 @@ class ChatApp(App[int]):
             context = agent.context
             self.files.refresh(context.environment, context.servers, self._typed)
         prompts = prompts_of(agent.context.servers) if agent and text.startswith("/") else []
-        self.completion.offer(*candidates(before, text, [*self.commands, *prompts], self.files))
+        found = candidates(before, text, [*self.commands, *prompts], self.files)
+        self.completion.offer(*found, before)
 
     def _back_to_question(self) -> bool:
         """Move the focus from the prompt to the open approval; False if there is none."""

@@ -23,6 +23,9 @@ from agentcli.wording import call_lines
 _OUTPUT_LINES = 40
 _GAP = "   "
 _WIDTH = 300
+HOLD_S = 0.2
+"""An answer counts if no other key follows within this time. Otherwise it was the beginning of a
+message: "please don't" must not save a rule because ``p`` does."""
 
 
 class ApprovalPanel(VerticalGroup, can_focus=True):
@@ -40,6 +43,8 @@ class ApprovalPanel(VerticalGroup, can_focus=True):
         self.approval = approval
         self._reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._quiet_since = time.monotonic()
+        self._writing = False  # the user types a message; the prompt may not have the focus yet
+        self._held: tuple[events.Key, Answer] | None = None  # an answer, if no other key follows
         self._body = VerticalScroll(classes="approval-body", can_focus=False)
 
     def compose(self) -> ComposeResult:
@@ -69,8 +74,9 @@ class ApprovalPanel(VerticalGroup, can_focus=True):
         self.border_subtitle = "↑↓ scrolls" if self._body.max_scroll_y > 0 else ""
 
     def appeared(self) -> None:
-        """Restart the guard time during which keys are not answers."""
+        """Restart the guard time during which keys are not answers; keys after it are."""
         self._quiet_since = time.monotonic()
+        self._writing = False
 
     @property
     def listens(self) -> bool:
@@ -93,23 +99,37 @@ class ApprovalPanel(VerticalGroup, can_focus=True):
             by = -1 if event.key == "up" else 1
             self._body.scroll_relative(y=by, animate=False)
             return
-        typing = not self.listens
-        if typing and (event.is_printable or event.key in ("enter", "backspace")):
-            # As long as the user keeps typing, all keys belong to the prompt.
-            self.appeared()
-            event.stop()
-            self.post_message(self.Strayed(event))
+        if not event.is_printable and event.key not in ("enter", "backspace"):
+            self._held = None  # such as Escape, which interrupts the turn
             return
-        key = "n" if event.key == "escape" else event.key
-        answer = answered_by(key, self.approval)
-        if typing:
-            return
-        if answer is not None:
-            event.stop()
-            self.answer(answer)
-        elif event.is_printable:
-            event.stop()
+        event.stop()
+        if self._writing:
             self.post_message(self.Strayed(event, writing=True))
+        elif not self.listens:
+            # As long as the user keeps typing, all keys belong to the prompt.
+            self._quiet_since = time.monotonic()
+            self.post_message(self.Strayed(event))
+        elif self._held is not None:
+            if event.key == "enter":
+                self._settle()
+            else:
+                self._write(self._held[0], event)
+        elif (answer := answered_by(event.key, self.approval)) is not None:
+            self._held = event, answer
+            self.set_timer(HOLD_S, self._settle)
+        elif event.is_printable:
+            self._write(event)
+
+    def _settle(self) -> None:
+        """Give the held answer, if it has not turned out to begin a message."""
+        if self._held is not None:
+            self.answer(self._held[1])
+
+    def _write(self, *keys: events.Key) -> None:
+        """Pass these keys on to the prompt, and all that follow."""
+        self._held, self._writing = None, True
+        for key in keys:
+            self.post_message(self.Strayed(key, writing=True))
 
     def turn_page(self, direction: int) -> bool:
         """Scroll by a page; False if the whole body is visible."""
@@ -120,6 +140,7 @@ class ApprovalPanel(VerticalGroup, can_focus=True):
     def on_paste(self, event: events.Paste) -> None:
         """Pass the paste on to the prompt: it is never an answer."""
         event.stop()
+        self._held, self._writing = None, True
         self.post_message(self.Strayed(event, writing=True))
 
 

@@ -36,20 +36,28 @@ class Completion(Static):
         self._at = 0
         self.typed = 0
         """Number of characters before the cursor that the chosen text replaces."""
+        self._before = ""
 
     @property
     def is_open(self) -> bool:
         """Whether there are candidates."""
         return bool(self._candidates)
 
+    def fits(self, before: str) -> bool:
+        """Whether the candidates are for this line up to the cursor, not for an earlier state.
+
+        Keys that come in one read, as on a slow connection, overtake the list.
+        """
+        return self.is_open and before == self._before
+
     @property
     def chosen(self) -> Candidate:
         """The highlighted candidate; only valid while open."""
         return self._candidates[self._at]
 
-    def offer(self, candidates: Sequence[Candidate], typed: int) -> None:
-        """Show candidates, best first; none closes the list."""
-        self._candidates, self.typed, self._at = candidates, typed, 0
+    def offer(self, candidates: Sequence[Candidate], typed: int, before: str = "") -> None:
+        """Show candidates for the line up to the cursor, best first; none closes the list."""
+        self._candidates, self.typed, self._at, self._before = candidates, typed, 0, before
         self._show()
 
     def close(self) -> None:

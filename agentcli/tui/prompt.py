@@ -153,7 +153,7 @@ class Prompt(TextArea):
 
     def _take(self, key: str) -> bool:
         """Handle one of the prompt's own keys; False if it is none."""
-        if self.completion.is_open and self._complete(key):
+        if self.completion.fits(self.before_cursor) and self._complete(key):
             return True
         if key in _NEWLINE:
             self.insert("\n")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from textual import events
 from textual.pilot import Pilot
 
 from agentcli.agent.kernel import Agent
@@ -65,6 +66,12 @@ class Chat:
     async def press(self, *keys: str) -> None:
         """Press keys."""
         await self.pilot.press(*keys)
+
+    def burst(self, text: str) -> None:
+        """Send the keys of a text, as if the terminal had delivered all of them in one read."""
+        for character in text:
+            key = "enter" if character == "\n" else _KEYS.get(character, character)
+            self.app.post_message(events.Key(key, character))
 
     async def until(self, condition: Callable[[], object], what: str = "") -> None:
         """Wait for a condition; ``what`` describes it in the error message."""

@@ -28,7 +28,7 @@ async def test_yes_runs_it_once(chat: Start, workspace: Path) -> None:
         await one.until(lambda: "touch b" in one.text)
         await one.question()  # a question for the next call
         assert (workspace / "a").exists() and not (workspace / "b").exists()
-        await one.press("escape")
+        await one.press("n")
         await one.idle()
     assert not (workspace / "b").exists()
     assert [used.result.outcome for used in one.entries(Used)] == ["ok", "denied"]
@@ -73,6 +73,34 @@ async def test_a_key_of_the_first_moment_goes_to_the_prompt(
         await one.press("n")
         await one.idle()
     assert [used.result.outcome for used in one.entries(Used)] == ["denied"]
+
+
+async def test_a_message_read_in_one_go_answers_nothing(chat: Start, workspace: Path) -> None:
+    async with chat([touch("a"), Reply(text="done")]) as one:
+        await one.send("go")
+        await one.question()
+        one.burst("Do it my way")
+        await one.until(lambda: one.app.prompt.text == "Do it my way")
+        assert one.app.query(ApprovalPanel)
+        one.app.prompt.clear()
+        await one.question()
+        one.burst("please")  # p and a are answers by themselves
+        await one.until(lambda: one.app.prompt.text == "please")
+        await one.press("enter")
+        await one.idle()
+        assert one.entries(Used)[0].result.content.endswith("said no: please")
+    assert not (workspace / "a").exists()
+
+
+async def test_escape_interrupts_the_turn(chat: Start, workspace: Path) -> None:
+    async with chat([touch("a"), Reply(text="unreachable")]) as one:
+        await one.send("go")
+        await one.question()
+        await one.press("escape")
+        await one.idle()
+        assert "unreachable" not in one.text
+    assert not (workspace / "a").exists()
+    assert [used.result.outcome for used in one.entries(Used)] == ["cancelled"]
 
 
 async def test_words_instead_of_a_key_are_the_reason_of_a_no(chat: Start) -> None:

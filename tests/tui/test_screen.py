@@ -46,6 +46,16 @@ async def test_commands_are_completed_and_run(chat: Start) -> None:
         assert one.app.prompt.text == ""
 
 
+async def test_keys_that_overtake_the_completion_are_not_completed_by_it(chat: Start) -> None:
+    async with chat() as one:
+        await one.idle()
+        await one.type("/")
+        await one.sees("/help", "keys and commands")
+        one.burst("cost\n")  # in one read, as on a slow connection
+        await one.until(lambda: one.entries(Shown) or one.entries(Said))
+        assert not one.entries(Said) and "/cos" not in one.app.prompt.text
+
+
 async def test_an_unknown_command_is_told_and_not_sent(chat: Start) -> None:
     async with chat() as one:
         await one.send("/nonsense")
