@@ -51,6 +51,8 @@ def asked(approval: Approval) -> str:
         case ToolKind.EDIT:
             return "Make this edit?"
         case ToolKind.CHECK:
+            if approval.on_copy:
+                return "Try edits on a copy of the workspace, with this check?"
             return "Run this check?"
         case _:
             return "Run this?"

@@ -34,6 +34,7 @@ _MAX_WIDTH = 200
 _SHOWN_BARE = ("path", "pattern", "command", "code", "expression", "query", "url")
 _VERBATIM = ("command", "code")
 _NOT_SHOWN = ("content", "old", "new")
+_SHOWN_BY_RESULT = {"todo": "items", "plan": "steps"}
 _READ_KINDS = ("read", "search", "plan")
 _NETWORKS = {
     "none": "none",
@@ -100,8 +101,9 @@ def _described(name: str, arguments: Mapping[str, Any], width: int) -> str:
     for key in _SHOWN_BARE:
         if (value := arguments.get(key)) not in (None, ""):
             words.append(_value(key, value, width))
+    hidden = (*_SHOWN_BARE, *_NOT_SHOWN, _SHOWN_BY_RESULT.get(name))
     for key, value in arguments.items():
-        if key not in _SHOWN_BARE and key not in _NOT_SHOWN and value is not None:
+        if key not in hidden and value is not None:
             words.append(f"{_value('', key, width)}={_value(key, value, width)}")
     return clip(" ".join(word for word in words if word), width)
 
@@ -119,6 +121,9 @@ def _value(name: str, value: Any, width: int) -> str:
 def fold_result(result: ToolResult, kind: str) -> Folded:
     """Shorten a result to what is of interest, such as the end of a command's output."""
     lines = escape(plain_output(result.content)).rstrip("\n").split("\n")
+    if result.outcome is Outcome.OK and result.name in _SHOWN_BY_RESULT:
+        first, *others = (clip(line, _MAX_WIDTH) for line in lines)
+        return Folded(first, tuple(others))
     if result.outcome is Outcome.OK and kind in _READ_KINDS:
         first = clip(lines[0].replace("\t", "  "), 100)
         return Folded(first if len(lines) == 1 else _count(result.data, len(lines)))

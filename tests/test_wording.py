@@ -64,6 +64,14 @@ def test_what_was_read_is_only_counted() -> None:
     assert fold_result(result("no match for x"), "search") == Folded("no match for x")
 
 
+def test_a_list_of_tasks_is_shown_as_one() -> None:
+    items = [{"text": "Read", "state": "done"}, {"text": "Fix", "state": "pending"}]
+    call = ToolCall("1", "todo", json.dumps({"items": items}))
+    assert describe_call(call) == "todo"
+    made = ToolResult("1", "todo", "[x] Read\n[ ] Fix", Outcome.OK)
+    assert fold_result(made, "plan") == Folded("[x] Read", ("[ ] Fix",))
+
+
 def test_of_output_the_end_is_shown() -> None:
     content = "exit code 1\n" + "\n".join(str(number) for number in range(10)) + "\n\n"
     folded = fold_result(result(content, Outcome.FAILED), "run")

@@ -31,7 +31,14 @@ from agentcli.agent.trying import (
 )
 from agentcli.diff import unified_diff
 from agentcli.errors import EnvironmentOpError, ProviderError
-from agentcli.llm.client import ChatRequest, ChatResponse, EditPlace, LLMClient, Proposes
+from agentcli.llm.client import (
+    ChatRequest,
+    ChatResponse,
+    EditPlace,
+    LLMClient,
+    ModelInfo,
+    Proposes,
+)
 from agentcli.messages import Message, Outcome, Role, ToolCall, ToolResult, Usage
 from agentcli.tools.base import ToolContext, ToolKind
 from agentcli.tools.registry import Registry
@@ -118,7 +125,8 @@ class Search:
         if not isinstance(client, Proposes):
             return response
         await self._note_made(state)
-        better = await self._searched(client, request, step, state, response)
+        claims = self._claims(client.info, response, state)
+        better = await self._searched(client, request, step, state, response, claims=claims)
         if better is response:
             await self._note_let(response)
         return better
@@ -130,6 +138,8 @@ class Search:
         step: int,
         state: AgentState,
         response: ChatResponse,
+        *,
+        claims: bool,
     ) -> ChatResponse:
         if problem := self._refused(state):
             await self.emit(AnswerRejected(step, "the edit was not made", response.usage, 0.0))
@@ -137,9 +147,14 @@ class Search:
         if not response.message.calls and (problem := self._unknown(state)):
             await self.emit(AnswerRejected(step, problem, response.usage, 0.0))
             raise Stopped(stop_for(StopReason.DECLINED, detail=problem))
-        # A final answer starts a search too, if tests still fail after the kept edit.
-        ends = self._unsolved and not response.message.calls
+        # A final answer starts a search too, if tests still fail after the kept edit, or if it
+        # tells of an edit that was not made.
+        ends = claims or (self._unsolved and not response.message.calls)
         check, failed = self._last_check(state)
+        if claims and not failed:
+            problem = "the model's answer tells of an edit that was not made"
+            await self.emit(AnswerRejected(step, problem, response.usage, 0.0))
+            raise Stopped(stop_for(StopReason.DECLINED, detail=f"{problem}; nothing was changed"))
         if not (ends or self._edits.of(response)):
             if check is not None and failed and self._reads(response, state):
                 await self._prepare_trial(state, check, failed)
@@ -336,6 +351,13 @@ class Search:
             first = result.content.partition("\n")[0]
             return f"{first}: which tests fail is unknown"
         return None
+
+    def _claims(self, info: ModelInfo, response: ChatResponse, state: AgentState) -> bool:
+        """Whether a final answer tells of an edit although none was made."""
+        if response.message.calls or not response.message.text.startswith(info.edit_claims):
+            return False
+        edits = self._results(_since_asked(state), ToolKind.EDIT)
+        return all(result.outcome is not Outcome.OK for result in edits)
 
     def _refused(self, state: AgentState) -> str | None:
         """Why the edit that the last search found was not made; None if it was.

@@ -55,7 +55,8 @@ class Trial:
     async def left(self, call: ToolCall) -> int | None:
         """Try an edit and undo it; return how many tests fail after it, or None if not known.
 
-        An edit that passes the narrow check has to pass the whole one too.
+        The narrow check alone decides that an edit helps nothing; what it leaves is counted by the
+        whole one, as an edit that mends one test may break another.
 
         Raises:
             RefusedError: the edit could not be made.
@@ -75,7 +76,8 @@ class Trial:
             if not self._is_worth_a_run(before, after):
                 raise NoTryError
             left = failures(await self.tools.dispatch(self.narrow, self.context))
-            if left == 0 and self.narrow != self.check:
+            helps = left is not None and left < (self.failed or 0)
+            if helps and self.narrow != self.check:
                 left = failures(await self.tools.dispatch(self.check, self.context))
         finally:
             for path, data in before.items():

@@ -51,8 +51,8 @@ async def _key(approval: Approval) -> Answer:
             if not answered.done():
                 answered.set_result(Answer.NO)
             return
-        # An arrow key only begins with Escape.
-        key = data.decode("utf-8", "replace").lower()
+        # An arrow key only begins with Escape. Enter may follow the key, as at other questions.
+        key = data.decode("utf-8", "replace").lower().rstrip("\r\n")
         answer = answered_by("n" if key == "\x1b" else key, approval)
         if answer is None or loop.time() - since < GUARD_S or answered.done():
             return

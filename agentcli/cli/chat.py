@@ -259,6 +259,11 @@ def _full(options: Options, settings: Settings) -> int:
     left = asyncio.run(screen.run_async(mouse=options.mouse))
     if left is None and screen.return_code:  # it crashed, and Textual has shown the traceback
         return InternalError.exit_code
+    if session := screen.left_session:  # the alternate screen takes all else with it
+        from agentcli.wording import usage_line
+
+        used = usage_line(screen.standing.usage)
+        print(f"{used}\nsession {session}: agentcli chat --resume {session}", file=sys.stderr)
     return left or 0
 
 

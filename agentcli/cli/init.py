@@ -40,8 +40,8 @@ def init(
         )
     chosen = _known(model) if model else _look()
     lines = ["# Settings of agentcli. What is commented out shows the defaults.", ""]
-    lines += [f"model = {json.dumps(chosen)}", ""]
-    lines += [line for line in as_toml() if line != "# model ="]
+    named = f"model = {json.dumps(chosen)}"
+    lines += [named if line == "# model =" else line for line in as_toml()]
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with file.open("a", encoding="utf-8") as new:  # never overwrites anything

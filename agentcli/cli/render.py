@@ -100,6 +100,7 @@ class PlainRenderer:
         self._answer = answer
         self._calls: dict[str, tuple[ToolCall, str]] = {}
         self._model = ""
+        self._head: list[str] = []
         self._usage = Usage()
 
     def event(self, event: Event) -> None:
@@ -108,7 +109,9 @@ class PlainRenderer:
         match event:
             case SessionStarted(model=model):
                 self._model = model
-                self._lines(*session_lines(event))
+                if (lines := session_lines(event)) != self._head:  # a chat has many runs
+                    self._head = lines
+                    self._lines(*lines)
             case ModelChanged(model=model):
                 self._lines(model_changed(self._model, event))
                 self._model = model

@@ -95,13 +95,14 @@ def describe(root: str, place: str, found: Sequence[Change]) -> Effect:
 def _shown(root: str, place: str, change: Change) -> Iterator[str]:
     one, other = change.before, change.after
     name_a, name_b = _name(f"a/{change.path}"), _name(f"b/{change.path}")
+    folder = _name(change.path)
     if any(side is not None and stat.S_ISDIR(side.kind) for side in (one, other)):
         if one is None or (other is not None and not stat.S_ISDIR(one.kind)):
-            yield f"new folder {name_b}\n"
+            yield f"new folder {folder}\n"
         elif other is None:
-            yield f"deleted folder {name_a}\n"
+            yield f"deleted folder {folder}\n"
         elif stat.S_ISDIR(other.kind):
-            yield f"folder {name_b}: old mode {one.mode:o}, new mode {other.mode:o}\n"
+            yield f"folder {folder}: old mode {one.mode:o}, new mode {other.mode:o}\n"
         if other is None or stat.S_ISDIR(other.kind):
             return
         one = None  # a file replaces a folder

@@ -31,7 +31,8 @@ class ModelInfo:
     """Facts about a model.
 
     ``context_window`` and ``max_output`` are in tokens, None if unknown. ``fits_itself`` means
-    that the client itself keeps long conversations within the window.
+    that the client itself keeps long conversations within the window. ``edit_claims`` are how the
+    model's answers begin if they tell of an edit, for a model that may say so without one.
     """
 
     id: str
@@ -41,6 +42,7 @@ class ModelInfo:
     images: bool = False
     priced_by: str = ""
     fits_itself: bool = False
+    edit_claims: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

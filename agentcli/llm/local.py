@@ -68,6 +68,7 @@ def connect(path: Path | None, settings: Settings) -> LocalClient:
         provider="embedded" if path is None else "local",
         context_window=folder.config.sequence_len,
         fits_itself=own,
+        edit_claims=tuple(folder.generation.get("edit_claims", ())),
     )
     defaults = sampling_of(folder.generation)
     return LocalClient(info, dialogue, EngineProcess(folder.source, settings.local), defaults)

@@ -38,7 +38,7 @@ class Approval:
     empty if that is not known. ``effect`` is None until the call has run on a copy; then it is a
     unified diff of what it changed there (empty for nothing), and ``output`` is the tool's answer.
     ``ONCE`` then applies the effect to the workspace without running the call again, and ``NO``
-    discards it.
+    discards it. ``on_copy``: the call runs on a copy in any case, on which edits are tried.
     """
 
     spec: ToolSpec
@@ -50,6 +50,7 @@ class Approval:
     effect: str | None = None
     output: str | None = None
     diff: str = ""
+    on_copy: bool = False
 
 
 @dataclass(frozen=True, slots=True)

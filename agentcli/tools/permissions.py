@@ -44,12 +44,13 @@ class Permissions(Protocol):
         trial: Trial | None = None,
         preview: Preview = no_preview,
         on_wait: OnWait = ignore_wait,
+        on_copy: bool = False,
     ) -> str | None:
         """Return None to let the call run, or the reason for refusing it, for the model.
 
         ``trial`` is given if the call can be run on a copy first; if it was committed, the call
         does not run again. ``preview`` computes what an edit would change. ``on_wait`` is called
-        with the seconds spent waiting for the user.
+        with the seconds spent waiting for the user. ``on_copy``: it runs on a copy in any case.
         """
         ...
 
@@ -113,6 +114,7 @@ class ModePermissions:
         trial: Trial | None = None,
         preview: Preview = no_preview,
         on_wait: OnWait = ignore_wait,
+        on_copy: bool = False,
     ) -> str | None:
         """See ``Permissions.permit``."""
         asks, reason = self._decide(spec, arguments)[:2]
@@ -137,6 +139,7 @@ class ModePermissions:
                 rule,
                 can_copy=trial is not None,
                 diff=await preview(),
+                on_copy=on_copy,
             )
             return await self._put(approval, self._ask, trial, on_wait)
 
@@ -212,6 +215,7 @@ class AllowAll:
         trial: Trial | None = None,
         preview: Preview = no_preview,
         on_wait: OnWait = ignore_wait,
+        on_copy: bool = False,
     ) -> str | None:
         """Always None."""
         return None

@@ -283,7 +283,13 @@ class Registry:
         context = replace(context, call_id=call.id)
         preview = functools.partial(preview_diff, tool, context, arguments)
         permit = functools.partial(
-            self.permissions.permit, tool.spec, call, arguments, preview=preview, on_wait=on_wait
+            self.permissions.permit,
+            tool.spec,
+            call,
+            arguments,
+            preview=preview,
+            on_wait=on_wait,
+            on_copy=context.on_copy,
         )
         refusal: str | None = None
         edits = tool.spec.kind is ToolKind.EDIT

@@ -205,7 +205,7 @@ class Actions:
 
     async def _tools(self, argument: str) -> None:
         rows = [
-            f"| `{spec.name}` | {spec.kind} | {spec.description.split(chr(10))[0][:90]} |"
+            f"| `{spec.name}` | {spec.kind} | {clip(spec.description.split(chr(10))[0], 90)} |"
             for spec in self._agent().tools.specs
         ]
         self._face.added(Shown("\n".join(["| Tool | Kind | |", "|---|---|---|", *rows])))

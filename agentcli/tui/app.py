@@ -30,7 +30,7 @@ from agentcli.tui.chat_session import ChatSession, Start
 from agentcli.tui.chooser import Choice, Chooser
 from agentcli.tui.commands import BUILTIN, Command, is_command, own_commands, prompts_of, split
 from agentcli.tui.completion import Completion
-from agentcli.tui.entries import Answered, Entry, Level, Thought, Told
+from agentcli.tui.entries import Answered, Entry, Level, Said, Thought, Told
 from agentcli.tui.files import FileIndex
 from agentcli.tui.history import PromptHistory
 from agentcli.tui.options import Options
@@ -97,6 +97,7 @@ class ChatApp(App[int]):
             vim=options.vim,
         )
         self.actions = Actions(self)
+        self.left_session: str | None = None  # set on leaving if anything was said in it
         self._pressed: dict[str, float] = {}
         self._title = ""
 
@@ -357,6 +358,9 @@ class ChatApp(App[int]):
 
     @work(group="leaving")
     async def _leave(self) -> None:
+        agent = self.session.agent
+        if agent is not None and any(isinstance(entry, Said) for entry in self.entries):
+            self.left_session = agent.session.session_id
         await self.session.end()
         self._write("\x1b[23;0t")
         self.exit(0)
@@ -378,7 +382,7 @@ class ChatApp(App[int]):
         return again
 
     def action_clear_or_quit(self) -> None:
-        """Ctrl+C: copy the selection, or clear the prompt; twice quits."""
+        """Ctrl+C: copy the selection, clear the prompt or interrupt the turn; idle, twice quits."""
         if selected := self.screen.get_selected_text():
             self.copy(selected)
             self.screen.clear_selection()
@@ -386,6 +390,8 @@ class ChatApp(App[int]):
             choosers.first().leave()
         elif self.prompt.text:
             self.prompt.clear()
+        elif self.session.interrupt():
+            return
         elif self._twice("ctrl+c"):
             self.leave()
         else:

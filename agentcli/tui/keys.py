@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 KEYS = (
-    ("Enter", "send; while the agent works, it reads the message at once"),
+    ("Enter", "send; while the agent works, it reads the message before its next step"),
     ("Tab", "while the agent works: send when it has finished"),
     ("Ctrl+J", "insert a new line; also Shift+Enter, or a backslash before Enter"),
     ("Esc", "interrupt at once; twice: go back to an earlier message"),
@@ -11,7 +11,7 @@ KEYS = (
     ("Ctrl+O", "unfold or fold all output; a click unfolds one card"),
     ("Ctrl+R", "search earlier prompts; Up and Down step through them"),
     ("Ctrl+G", "edit the prompt in your editor ($VISUAL or $EDITOR)"),
-    ("Ctrl+C", "copy the selection, or clear the prompt; twice: quit"),
+    ("Ctrl+C", "copy the selection, clear the prompt or interrupt; twice while idle: quit"),
     ("Ctrl+D", "quit if the prompt is empty"),
     ("Ctrl+Z", "suspend; fg in the shell resumes"),
     ("PageUp, PageDown, Ctrl+End", "scroll; to the end"),

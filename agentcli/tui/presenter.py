@@ -292,7 +292,8 @@ class Presenter:
             self._undone.append(([], self._marks))
         files = len({*event.before, *event.after})
         what = "redone" if event.redo else "undone"
-        self._view.added(Told(f"{what}: {counted(files, 'file')} restored"))
+        restored = f"{counted(files, 'file')} restored" if files else "it had changed no file"
+        self._view.added(Told(f"{what}: {restored}"))
 
     def _add(self, entry: Entry) -> None:
         self._entries.append(entry)

@@ -73,20 +73,22 @@ class ToolCard(Block[Used]):
         mark = "" if implied else f" · {result.outcome}"
         if result.diff and entry.kind == "edit":  # no duration: it includes the approval
             return _gutter([f"{changed_lines(result.diff)}{mark}"])
+        headline = f"{folded.headline}{mark}{took}"
         if self.expanded:
             lines = escape(plain_output(result.content)).rstrip("\n").expandtabs(4).split("\n")
-            more = len(lines) - _MAX_LINES
+            rest = lines[1:] if lines[0] == folded.headline else lines
+            if result.outcome is Outcome.CANCELLED:
+                rest += _tail(entry.output, _MAX_LINES)
+            more = len(rest) - _MAX_LINES
             cut = [f"… {counted(more, 'more line')}: /export shows all"] if more > 0 else []
-            first = lines[0] if len(lines) > 1 and lines[0] == folded.headline else ""
-            rest = lines[1:] if first else lines
-            return _gutter([f"{folded.headline}{mark}{took}", *rest[:_MAX_LINES], *cut])
+            return _gutter([headline, *rest[:_MAX_LINES], *cut])
         lines = [line.expandtabs(4) for line in folded.lines]
         if result.outcome is Outcome.CANCELLED:  # keep the output that was already visible
             lines += _tail(entry.output, _LIVE_LINES)
         if folded.omitted and lines:
             note = f"… {counted(folded.omitted, 'more line')} (ctrl+o)"
             lines = [note, *lines] if folded.tail else [*lines, note]
-        return _gutter([f"{folded.headline}{mark}{took}", *lines])
+        return _gutter([headline, *lines])
 
 
 def _gutter(lines: list[str]) -> list[Line]:

@@ -22,6 +22,18 @@ def test_lines_of_failing_tests_alone_come_first() -> None:
         assert TEXT.count(place.old) == 1
 
 
+def test_a_line_alone_at_the_top_says_more_than_one_of_many() -> None:
+    text = "".join(f"x{number} = {number}\n" for number in range(9))
+    alone = {"m.py": {1: (1, 0), **{line: (1, 3) for line in range(2, 10)}}}
+    shared = {"m.py": {9: (1, 3), **{line: (1, 0) for line in range(1, 9)}}}
+    ahead = likely_places(LinesRun(1, 3, alone), {"m.py": text})
+    among = likely_places(LinesRun(1, 3, shared), {"m.py": text})
+    assert ahead[0].old == "x0 = 0" and among[-1].old == "x8 = 8"
+    assert [place.cost for place in among[:8]] == [0] * 8
+    # The weights of both kinds of lines are the same in the two cases; their numbers are not.
+    assert ahead[1].cost > among[-1].cost > 0
+
+
 def test_nothing_is_known_without_failing_tests() -> None:
     assert likely_places(LinesRun(), {"m.py": TEXT}) == []
     assert likely_places(LinesRun(0, 2, {"m.py": {1: (0, 2)}}), {"m.py": TEXT}) == []

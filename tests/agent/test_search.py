@@ -67,7 +67,7 @@ class Model(Replay):
     """Returns scripted answers, and proposes other edits on request."""
 
     def __init__(self, script: Sequence[ChatResponse], others: Sequence[ChatResponse]) -> None:
-        super().__init__(ModelInfo("scripted", "replay"), script)
+        super().__init__(ModelInfo("scripted", "replay", edit_claims=("Fixed",)), script)
         self.others = others
         self.asked: list[ChatRequest] = []
         self.copies: list[str] = []
@@ -136,6 +136,41 @@ def tried(log: MemoryLog) -> list[int | None]:
 def detail(result: RunResult) -> str:
     [end] = [event for event in result.events if isinstance(event, RunFinished)]
     return end.detail
+
+
+async def test_an_answer_that_tells_of_no_edit_but_its_own_is_an_edit_to_be_found(
+    work: Work, tmp_path: Path
+) -> None:
+    one = FILES["calc.py"].replace("return min", "return  max")
+    (tmp_path / "calc.py").write_text(one)
+    result, log, _ = await work([RUN, READ, "Fixed line 2.", RUN, "Fixed line 2."], [RIGHT])
+    assert tried(log) == [0] and result.state.stop is StopReason.FINAL
+    assert "return min(a, b)" in (tmp_path / "calc.py").read_text()
+
+
+async def test_an_answer_that_tells_of_an_edit_is_no_answer_if_there_was_none(
+    work: Work, tmp_path: Path
+) -> None:
+    result, log, _ = await work([READ, "Fixed line 2."], [RIGHT])
+    assert result.state.stop is StopReason.DECLINED and tried(log) == []
+    assert "tells of an edit that was not made" in detail(result)
+    result, _, _ = await work([READ, "It is fixed at 2."], [])
+    assert result.state.stop is StopReason.FINAL
+
+
+async def test_an_edit_that_breaks_as_much_as_it_mends_is_not_kept(
+    work: Work, tmp_path: Path
+) -> None:
+    calc = "def low(a, b):\n    return max(a, b)\n\n\ndef double(a):\n    return low(a, a) * 2\n"
+    tests = ["low(1, 2) == 1", "low(2, 1) == 1", "double(3) == 6"]
+    lines = [f"def test_{n}():\n    assert {test}\n" for n, test in enumerate(tests)]
+    (tmp_path / "calc.py").write_text(calc)
+    (tmp_path / "test_calc.py").write_text("\n\n".join(["from calc import *\n", *lines]))
+    other = edit("return max(a, b)", "return a if a < b else None")
+    result, log, _ = await work([RUN, READ, other], [other])
+    assert tried(log) == [2]  # one of the two passes, but double(3) fails now
+    assert result.state.stop is StopReason.TRIES_USED_UP
+    assert (tmp_path / "calc.py").read_text() == calc
 
 
 async def test_the_first_that_passes_is_kept(work: Work, tmp_path: Path) -> None:

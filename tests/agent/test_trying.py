@@ -16,6 +16,7 @@ from agentcli.environments.copies import copied
 from agentcli.environments.host import HostEnvironment
 from agentcli.environments.warm import WarmEnvironment
 from agentcli.messages import ToolCall
+from agentcli.questions import asked as question
 from agentcli.tools.approval import Answer, Approval, Reply
 from agentcli.tools.base import ToolContext
 from agentcli.tools.builtin import builtin_tools
@@ -87,7 +88,7 @@ async def test_the_user_is_asked_once_for_all_tries_on_a_copy(tmp_path: Path) ->
     asked: list[str] = []
 
     async def ask(approval: Approval) -> Reply:
-        asked.append(approval.spec.name)
+        asked.append(question(approval))
         return Reply(Answer.ONCE)
 
     tools = Registry(builtin_tools(), permissions=ModePermissions(Mode.ASK, ask))
@@ -99,4 +100,4 @@ async def test_the_user_is_asked_once_for_all_tries_on_a_copy(tmp_path: Path) ->
         for value, left in (("2", 1), ("3", 0)):
             edit = {"path": "a.py", "old": "return 1", "new": f"return {value}"}
             assert await on.left(ToolCall("e", "search_replace", json.dumps(edit))) == left
-    assert asked == ["run_tests"]
+    assert asked == ["Try edits on a copy of the workspace, with this check?"]

@@ -75,6 +75,7 @@ async def test_a_key_that_was_pressed_before_the_question_answers_nothing(
     [
         (b"y", Answer.ONCE),
         (b"A", Answer.SESSION),
+        (b"y\n", Answer.ONCE),
         (b"\x1b", Answer.NO),
         (b"c", Answer.COPY),
     ],

@@ -63,6 +63,14 @@ def test_plain_lines() -> None:
     assert not CONTROL.search(text)
 
 
+def test_a_chat_opens_once() -> None:
+    log = io.StringIO()
+    renderer = PlainRenderer(log, io.StringIO())
+    for _ in range(3):
+        renderer.event(SESSION)
+    assert log.getvalue().count("workspace /repo") == 1
+
+
 def test_cached_and_fresh_tokens_are_shown_for_each_step() -> None:
     log = io.StringIO()
     play(PlainRenderer(log, io.StringIO()))

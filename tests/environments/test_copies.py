@@ -91,7 +91,7 @@ async def test_effect_and_commit(level: Level, project: Path) -> None:
     for line in (
         "Binary files a/data.bin and b/data.bin differ\n",
         "-run.sh\n\\ No newline at end of file\n+src\n",
-        "new folder b/new/deep\n",
+        "new folder new/deep\n",
         "new file mode 100644\n--- /dev/null\n+++ b/new/deep/f\n",
         "old mode 100644\nnew mode 100755\n",
         "-two\n+TWO\n",

@@ -68,7 +68,7 @@ def test_counts() -> None:
 
 def test_what_has_no_lines_is_told_and_each_file_named_once() -> None:
     diff = (
-        "new folder b/made\n"
+        "new folder made\n"
         "diff --git a/made/it b/made/it\nnew file mode 100644\n"
         "diff --git a/run.sh b/run.sh\nold mode 100644\nnew mode 100755\n"
         "--- a/run.sh\n+++ b/run.sh\n@@ -1 +1 @@\n-a\n+b\n"
@@ -77,7 +77,7 @@ def test_what_has_no_lines_is_told_and_each_file_named_once() -> None:
         "diff --git a/raw b/raw\nBinary files a/raw and b/raw differ\n"
     )
     assert [(row.sign, row.text.plain) for row in rows_of(diff)] == [
-        ("n", "new folder b/made"),
+        ("n", "new folder made"),
         ("f", "made/it"),
         ("n", "new file"),
         ("f", "run.sh"),

@@ -125,10 +125,11 @@ def test_a_whole_conversation(
     one.type("now tell me a lot")
     one.keys("Enter")
     one.sees("word word", "esc interrupts")
-    one.keys("Escape")
+    one.keys("C-c")
     one.sees("interrupted", gone="esc interrupts")
     one.keys("C-c", "C-c")
     one.until(one.ended, "the end")
+    one.sees("agentcli chat --resume 2")  # what remains on the terminal
     events = cli.journal()
     assert isinstance(events[-1], RunFinished) and events[-1].reason == "cancelled"
 
