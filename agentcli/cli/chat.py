@@ -325,9 +325,4 @@ def _session(arguments: Arguments) -> str | None:
         if arguments.continue_:
             raise UsageError("--resume ID and --continue were both given", hint="Give one of them")
         return store.find_session(named)
-    found = store.list_sessions(arguments.folder)
-    if not found:
-        raise UsageError(
-            f"there is no session of {arguments.folder} yet", hint="Begin one: agentcli chat"
-        )
-    return found[0].id
+    return store.last_session(arguments.folder)

@@ -16,11 +16,12 @@ from pathlib import Path
 from agentcli import __version__, config, extras
 from agentcli.cli.help import App
 from agentcli.errors import AgentCLIError
+from agentcli.llm import registry
 from agentcli.llm.catalog import DEFAULT_MODELS, PROVIDERS
 from agentcli.llm.keys import has_source
 from agentcli.sandbox.doctor import probe
 from agentcli.session.store import sessions_dir
-from agentcli.settings import ProviderSettings
+from agentcli.settings import ProviderSettings, Settings
 from agentcli.text import escape
 from agentcli.wiring import plugged
 
@@ -125,13 +126,28 @@ def _sessions() -> Finding:
 
 def _models() -> list[Finding]:
     try:
-        providers = config.load(Path.cwd()).providers
+        settings = config.load(Path.cwd())
     except AgentCLIError:  # reported by _settings
-        providers = {}
+        settings = Settings()
+    providers = settings.providers
     keys = [_key(name, providers.get(name, ProviderSettings())) for name in DEFAULT_MODELS]
     torch = importlib.util.find_spec("torch") is not None
     hint = "installed" if torch else f"{extras.install('local')} for models on this machine"
-    return [*keys, Finding("torch", torch, hint)]
+    return [_model(settings), *keys, Finding("torch", torch, hint)]
+
+
+def _model(settings: Settings) -> Finding:
+    """The model that is used here, as far as it is known without running or asking anything."""
+    name = settings.model or registry.default_model()
+    try:
+        provider = registry.split_name(name)[0]
+        chosen = settings.providers.get(provider, ProviderSettings())
+        here = provider in (registry.LOCAL, registry.EMBEDDED, registry.REPLAY)
+        if not (here or chosen.api_key_command or chosen.api_key_keyring):
+            registry.resolve(name, settings)
+    except AgentCLIError as error:
+        return Finding("model", False, f"{name}: {error.line()}")
+    return Finding("model", True, name)
 
 
 def _key(provider: str, chosen: ProviderSettings) -> Finding:

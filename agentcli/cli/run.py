@@ -49,7 +49,7 @@ from agentcli.cli.workspace import workspace_folder
 from agentcli.errors import UsageError
 from agentcli.images import read_image
 from agentcli.messages import Message, Role
-from agentcli.session.store import find_session, load_state
+from agentcli.session.store import find_session, last_session, load_state
 from agentcli.slash_commands import command_folders, expanded, is_command
 from agentcli.task import Task
 from agentcli.trust import is_trusted
@@ -149,6 +149,9 @@ def run(
         str | None,
         typer.Option(help="Resume this session, named by its id or a prefix of it.", metavar="ID"),
     ] = None,
+    continue_: Annotated[
+        bool, typer.Option("--continue", "-c", help="Resume this folder's last session.")
+    ] = False,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     quantize: QuantizeOption = None,
@@ -163,6 +166,10 @@ def run(
     """
     if any(not command.strip() for command in check or ()):
         raise typer.BadParameter("a check cannot be empty", param_hint="'--check'")
+    if session is not None and continue_:
+        raise UsageError("--session and --continue were both given", hint="Give one of them")
+    if continue_:
+        session = last_session(workspace_folder(workspace or Path()))
     session = find_session(session) if session is not None else None
     before = load_state(session) if session else None
     folder = workspace_folder(
@@ -189,7 +196,7 @@ def run(
     settings = config.load(folder, flags=flags, trusted=is_trusted(folder), profile=profile)
     if task is not None and os.path.isdir(task):  # False for a text that is too long for a path
         if prompt is not None or session or output_schema or commit or image:
-            others = "-p, --session, --output-schema, --commit, --image"
+            others = "-p, --session, --continue, --output-schema, --commit, --image"
             raise UsageError(f"a folder of tasks takes no {others}")
         from agentcli.cli.batch_view import run_folder
 
@@ -235,7 +242,8 @@ def _check_options(job: Job) -> None:
         attempts.check_attempts(job.task, job.settings, job.mode)
         if job.session:
             raise UsageError(
-                "--best-of starts a new session for each attempt", hint="Leave out --session"
+                "--best-of starts a new session for each attempt",
+                hint="Leave out --session and --continue",
             )
     changes_here = job.mode != AgentMode.PLAN and (job.task.env or job.settings.env) == "host"
     if job.commit and (job.attempts > 1 or not changes_here):

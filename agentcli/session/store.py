@@ -115,6 +115,20 @@ def find_session(given: str) -> str:
     raise UsageError(what, hint="See: agentcli sessions list")
 
 
+def last_session(workspace: Path) -> str:
+    """The id of a folder's last session.
+
+    Raises:
+        UsageError: there is none.
+    """
+    found = list_sessions(workspace)
+    if not found:
+        raise UsageError(
+            f"there is no session of {workspace} yet", hint="Begin one without --continue"
+        )
+    return found[0].id
+
+
 def load_state(session_id: str) -> AgentState:
     """The state after the session's last complete event.
 

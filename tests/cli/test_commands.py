@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -75,6 +76,21 @@ def test_a_session_goes_on_by_the_beginning_of_its_id(
     assert "More.\nsolved · 1 step · " in shown
 
 
+def test_the_last_session_of_a_folder_goes_on(
+    cli: Cli, serve: Serve, session: str, workspace: Path, tmp_path: Path
+) -> None:
+    cli.server = serve([Reply(text="More.")]).url
+    here = ["--continue", "--workspace", str(workspace)]
+    ended = cli.run("run", "-p", "More.", *here, "--output", "json")
+    assert ended.code == 0, ended.err
+    assert (ended.json["session_id"], ended.json["steps"]) == (session, 1)
+    both = cli.run("run", "-p", "More.", *here, "--session", session)
+    assert both.code == 2 and "both given" in both.err
+    (tmp_path / "elsewhere").mkdir()
+    none = cli.run("run", "-p", "More.", "-c", "--workspace", str(tmp_path / "elsewhere"))
+    assert none.code == 2 and "there is no session of" in none.err
+
+
 def test_no_session_yet(cli: Cli) -> None:
     ended = cli.call("sessions", "list")
     assert (ended.code, ended.out) == (0, "")
@@ -102,6 +118,16 @@ def test_doctor(cli: Cli) -> None:
     assert ended.code == 0, ended.out
     assert "sandbox" in ended.out and "level" in ended.out
     assert "sk-test" not in ended.out
+
+
+def test_doctor_says_which_model_is_used(cli: Cli) -> None:
+    for name, told in (
+        ("embedded", r"ok +model +embedded"),
+        ("nowhere:x", r'missing +model +nowhere:x: unknown provider "nowhere"'),
+        ("mistral:x", r"missing +model +mistral:x: .*MISTRAL_API_KEY"),
+    ):
+        cli.extra["AGENTCLI_MODEL"] = name
+        assert re.search(told, cli.run("doctor").out), name
 
 
 @pytest.mark.parametrize(
