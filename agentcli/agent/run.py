@@ -99,9 +99,13 @@ class Run:
         return bool(self._steered)
 
     @property
-    def unread(self) -> int:
-        """How many steering messages the agent has not read yet."""
-        return len(self._steered)
+    def unread(self) -> tuple[str, ...]:
+        """The steering messages that the agent has not read yet."""
+        return tuple(self._steered)
+
+    def take_back(self) -> str | None:
+        """Remove the last of these messages; None if there is none."""
+        return self._steered.pop() if self._steered else None
 
     @property
     def ended(self) -> bool:

@@ -41,6 +41,7 @@ from agentcli.tui.standing import Standing
 from agentcli.tui.status_line import StatusLine
 from agentcli.tui.themes import THEMES
 from agentcli.tui.transcript import Transcript
+from agentcli.tui.waiting import Waiting
 
 if TYPE_CHECKING:
     from agentcli.tui.conversation import Conversation
@@ -88,12 +89,14 @@ class ChatApp(App[int]):
         self.commands: Sequence[Command] = (*BUILTIN, *own_commands(options.command_folders))
         self.transcript = Transcript()
         self.progress = ProgressLine()
+        self.waiting = Waiting()
         self.status = StatusLine()
         self.completion = Completion()
         self.prompt = Prompt(
             PromptHistory(options.history),
             self.completion,
             queues=lambda: self.session.busy,
+            take_back=lambda: self.session.take_back(),
             vim=options.vim,
         )
         self.actions = Actions(self)
@@ -106,10 +109,11 @@ class ChatApp(App[int]):
         return ChatScreen()
 
     def compose(self) -> ComposeResult:
-        """From top to bottom: transcript, questions, progress, completion, prompt, status."""
+        """The widgets, from the transcript at the top to the status line."""
         yield self.transcript
         yield Vertical(id="panel")
         yield self.progress
+        yield self.waiting
         yield self.completion
         with Horizontal(id="writing"):
             yield Static(MARK, id="mark")

@@ -31,6 +31,7 @@ from agentcli.tui.presenter import Presenter, TUIHook, View
 from agentcli.tui.progress import ProgressLine
 from agentcli.tui.standing import Standing
 from agentcli.tui.transcript import Transcript
+from agentcli.tui.waiting import Waiting
 
 if TYPE_CHECKING:
     from agentcli.agent.kernel import Agent
@@ -58,6 +59,7 @@ class Screen(View, Protocol):
 
     transcript: Transcript
     progress: ProgressLine
+    waiting: Waiting
     files: FileIndex
 
     async def ask(self, approval: Approval) -> Reply:
@@ -235,12 +237,11 @@ class ChatSession:
             self.say(text, queue=queue)
 
     def _happened(self, event: Event, state: AgentState) -> None:
-        screen, conversation = self._screen, self.conversation
+        screen = self._screen
         self.standing = self.standing.after(event, state, self.agent)
         screen.show_standing()
         screen.progress.where(state.phase, state.running_step, state.retries)
-        if conversation is not None:
-            screen.progress.waiting(conversation.unread, len(conversation.queue))
+        self._show_waiting()
         if isinstance(event, RunFinished):
             screen.files.forget()
         if self._presenter.outdated:
@@ -261,14 +262,31 @@ class ChatSession:
                 screen.tell(kept, Level.WARNING, "/model, /resume or /new opens one")
                 return
             screen.progress.begin("starting the agent")
-            screen.progress.waiting(0, len(self._waiting))
+            self._show_waiting()
             return
         if not conversation.busy:
             screen.progress.begin("waiting for the model")
         conversation.say(text, queue=queue)
-        screen.progress.waiting(
-            conversation.unread, len(conversation.queue) if conversation.busy else 0
-        )
+        self._show_waiting()
+
+    def take_back(self) -> str | None:
+        """Remove the last message that the agent has not read; None if there is none."""
+        if self._waiting and not self.failed:
+            text: str | None = self._waiting.pop()[0]
+            if not self._waiting:
+                self._screen.progress.doing("")
+        else:
+            text = self.conversation.take_back() if self.conversation is not None else None
+        self._show_waiting()
+        return text
+
+    def _show_waiting(self) -> None:
+        conversation = self.conversation
+        if conversation is None or conversation.agent is None:
+            self._screen.waiting.show([text for text, _ in self._waiting], ())
+        else:
+            queued = conversation.queue if conversation.busy else ()
+            self._screen.waiting.show(conversation.unread, tuple(queued))
 
     def interrupt(self) -> bool:
         """Interrupt the turn, or take back messages that wait for the agent.
@@ -278,7 +296,7 @@ class ChatSession:
         if self._waiting and self.agent is None:
             waiting, self._waiting = self._waiting, []
             self._screen.progress.doing("")
-            self._screen.progress.waiting(0, 0)
+            self._show_waiting()
             self._screen.unsent("\n".join(text for text, _ in waiting))
             return True
         if self.conversation is None or not self.conversation.interrupt():

@@ -86,9 +86,15 @@ class Conversation:
         return self._run is not None
 
     @property
-    def unread(self) -> int:
-        """Number of messages that the running turn will read at its next step."""
-        return self._run.unread if self._run is not None else 0
+    def unread(self) -> tuple[str, ...]:
+        """The messages that the running turn will read at its next step."""
+        return self._run.unread if self._run is not None else ()
+
+    def take_back(self) -> str | None:
+        """Remove the last message that was not read yet; None if there is none."""
+        if self.queue:
+            return self.queue.pop()
+        return self._run.take_back() if self._run is not None else None
 
     async def live(self) -> None:
         """Open the agent and run turns until ``close`` is called.

@@ -10,6 +10,7 @@ KEYS = (
     ("Shift+Tab", "the next mode: ask, edits, auto, plan"),
     ("Ctrl+O", "unfold or fold all output; a click unfolds one card"),
     ("Ctrl+R", "search earlier prompts; Up and Down step through them"),
+    ("Up", "in an empty prompt: take back the last message that was not read yet"),
     ("Ctrl+G", "edit the prompt in your editor ($VISUAL or $EDITOR)"),
     ("Ctrl+C", "copy the selection, clear the prompt or interrupt; twice while idle: quit"),
     ("Ctrl+D", "quit if the prompt is empty"),

@@ -27,8 +27,6 @@ class ProgressLine(LineWidget):
         self._phase: Phase | None = None
         self._step = 0
         self._retries = 0
-        self._unread = 0
-        self._queued = 0
         self._timer: Timer | None = None
 
     @property
@@ -68,12 +66,6 @@ class ProgressLine(LineWidget):
             self._phase, self._step, self._retries = phase, step, retries
             self.refresh()
 
-    def waiting(self, unread: int, queued: int) -> None:
-        """Show how many messages wait for the next step and for the end of the turn."""
-        if (unread, queued) != (self._unread, self._queued):
-            self._unread, self._queued = unread, queued
-            self.refresh()
-
     def content(self, width: int) -> Content:
         """The activity on the left, the phases on the right."""
         return spread(self._left(), self._right(width), width)
@@ -86,10 +78,6 @@ class ProgressLine(LineWidget):
             Content(escape(f"{self._what[0].upper()}{self._what[1:]}")),
             Content.styled(f" · {duration(self.elapsed_s)} · esc interrupts", "$muted"),
         ]
-        if self._unread:
-            parts.append(Content.styled(f" · {self._unread} to be read", "$muted"))
-        if self._queued:
-            parts.append(Content.styled(f" · {self._queued} queued", "$muted"))
         return Content("").join(parts)
 
     def _right(self, width: int) -> Content:

@@ -51,9 +51,13 @@ class Prompt(TextArea):
         completion: Completion,
         *,
         queues: Callable[[], bool],
+        take_back: Callable[[], str | None],
         vim: bool = False,
     ) -> None:
-        """``queues`` returns whether a turn is running after which a message can be queued."""
+        """``queues`` returns whether a turn is running after which a message can be queued.
+
+        ``take_back`` removes and returns the last message that was not read yet, if any.
+        """
         super().__init__(
             id="prompt",
             compact=True,
@@ -63,6 +67,7 @@ class Prompt(TextArea):
         self.cursor_blink = False  # a blinking cursor wakes the processor while idle
         self.earlier = history
         self.queues = queues
+        self.take_back = take_back
         self.completion = completion
         self._vim = Vim() if vim else None
         self._styled: object = None  # the theme to which the style sheet was last applied
@@ -166,6 +171,8 @@ class Prompt(TextArea):
                 self.submit(queue=True)
         elif key == "ctrl+d" and not self.text:
             self.post_message(self.Quit())
+        elif key == "up" and not self.text and (waiting := self.take_back()) is not None:
+            self.set_text(waiting)
         elif key == "up" and self.cursor_at_first_line:
             return self._replace(self.earlier.earlier(self.text))
         elif key == "down" and self.cursor_at_last_line:
