@@ -142,6 +142,7 @@ class Agent:
         self._recovery = recovery or RecoveryPolicy()
         self._connect = connect
         self._run: Run | None = None
+        self._told: list[str] = []
         self._stage = Stage.OBSERVE
         self._began = time.monotonic()
         emit = self.stream.emit
@@ -212,6 +213,10 @@ class Agent:
         work = asyncio.create_task(self._work(task, tuple(checks), tuple(images)))
         run.attach(work, asyncio.create_task(self._drive(run, work)))
         return run
+
+    def tell(self, text: str) -> None:
+        """Tell the model something before its next step, without starting a run for it."""
+        self._told.append(text)
 
     async def set_mode(self, mode: Mode) -> None:
         """Set the permission mode from the next call on; the model is told if it matters to it."""
@@ -285,6 +290,7 @@ class Agent:
 
     async def _observe(self, step: int) -> None:
         await self._enter(step, Stage.OBSERVE)
+        await self._take_told()
         await self._take_steered()
         mode = self.state.mode
         if note := self._module.announce_mode(self.state.told_mode, mode):
@@ -334,6 +340,10 @@ class Agent:
         elapsed_s = time.monotonic() - self._began
         return await self._criteria.met(Moment(self.state, decision, elapsed_s))
 
+    async def _take_told(self) -> None:
+        while self._told:
+            await self.stream.emit(MessageAdded(user(self._told.pop(0)), own=True))
+
     async def _take_steered(self) -> None:
         """Record the user's steering messages one by one, so that a cancellation loses none."""
         while (text := self._current.next_steered()) is not None:
@@ -375,6 +385,7 @@ class Agent:
                 await emit(MessageAdded(system(prompt), own=True))
             for message in self._module.init_state(self.state):
                 await emit(MessageAdded(message, own=True))
+        await self._take_told()
         await self._take_steered()
         if task or checks:
             await emit(TaskGiven(task, checks, self.limits.of_task()))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from agentcli.environments.base import ExecResult
 from agentcli.errors import AgentCLIError, UsageError
+from agentcli.llm import registry
 from agentcli.messages import ToolCall, ToolResult, Usage
 from agentcli.sandbox import terminal
 from agentcli.session import store
@@ -280,7 +281,8 @@ class Actions:
         """Run a user's command in the sandbox and show its output."""
         if not command:
             return
-        context = self._agent().context
+        agent = self._agent()
+        context = agent.context
         call = ToolCall(f"user-{time.monotonic_ns()}", "!", f'{{"command": {json.dumps(command)}}}')
         used = Used(call, kind="run")
         self._face.added(used)
@@ -297,6 +299,8 @@ class Actions:
         used.result = ToolResult(call.id, call.name, ended.content, ended.outcome, data=ended.data)
         used.duration_s = time.monotonic() - started
         self._face.changed(used)
+        if agent.session.model != registry.EMBEDDED:  # it does not know such messages
+            agent.tell(f"The user ran a command in the chat:\n$ {command}\n{ended.content}")
 
     def _agent(self) -> Agent:
         return agent_of(self._face)

@@ -74,15 +74,22 @@ async def test_a_command_of_ones_own_is_sent(chat: Start, home: Path) -> None:
         assert one.entries(Said)[0].text == "Review a.py with care"
 
 
-async def test_a_shell_command_runs_in_the_sandbox(chat: Start, workspace: Path) -> None:
+async def test_a_shell_command_runs_in_the_sandbox_and_the_model_is_told(
+    chat: Start, workspace: Path
+) -> None:
     (workspace / "here.txt").write_text("x")
-    async with chat() as one:
+    async with chat([Reply(text="I see.")]) as one:
         await one.idle()
         await one.send("!ls; touch /outside-of-it; false")
         await one.until(lambda: (used := one.entries(Used)) and used[0].result)
         await one.sees("here.txt", "exit code 1")
         assert "cannot touch" in one.text
         assert not Path("/outside-of-it").exists()
+        await one.send("why?")
+        await one.idle()
+        _, told, asked, _ = (message.text for message in one.agent.state.history)
+        assert "$ ls; touch /outside-of-it; false\n" in told and "here.txt" in told
+        assert asked == "why?" and [entry.text for entry in one.entries(Said)] == ["why?"]
 
 
 async def test_tools_cost_trace_and_diff_are_shown(chat: Start, workspace: Path) -> None:
