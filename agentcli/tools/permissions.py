@@ -9,7 +9,8 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -55,6 +56,22 @@ class Permissions(Protocol):
         ...
 
 
+class SavedRules(Protocol):
+    """Keeps rules for later sessions; see ``RuleFile``. All raise ``ConfigError``."""
+
+    def read(self) -> Rules:
+        """The saved rules."""
+        ...
+
+    def add(self, rule: Rule) -> None:
+        """Save one more rule."""
+        ...
+
+    def remove(self, rule: Rule) -> None:
+        """Remove a rule, if it is saved."""
+        ...
+
+
 class Mode(StrEnum):
     """How much may happen without asking."""
 
@@ -86,7 +103,8 @@ class ModePermissions:
 
     ``ask`` is called, one question at a time, for calls that neither a rule nor the mode allows;
     without it they are refused. ``root`` is the workspace, to which paths in rules are relative.
-    ``save`` stores a rule permanently.
+    ``saved`` keeps rules permanently. ``given`` are the rules that the user gave by answers, now or
+    earlier, and ``rules`` are all of them.
     """
 
     def __init__(
@@ -96,13 +114,15 @@ class ModePermissions:
         *,
         rules: Rules | None = None,
         root: str = "/",
-        save: Callable[[Rule], None] | None = None,
+        saved: SavedRules | None = None,
     ) -> None:
         self.mode = mode
-        self.rules = rules or Rules()
+        before = saved.read() if saved is not None else Rules()
+        self.rules = (rules or Rules()) + before
+        self.given = list(before.allow)
         self._ask = ask
         self._root = root
-        self._save = save
+        self._saved = saved
         self._remembered: set[tuple[str, str]] = set()
         self._asking = asyncio.Lock()
 
@@ -142,6 +162,20 @@ class ModePermissions:
                 on_copy=on_copy,
             )
             return await self._put(approval, self._ask, trial, on_wait)
+
+    def take_back(self, rule: Rule) -> None:
+        """Ask again about what a rule of ``given`` allows.
+
+        Raises:
+            ConfigError: it is saved, and the file cannot be written; it then holds.
+        """
+        if self._saved is not None:
+            self._saved.remove(rule)
+        self.given.remove(rule)
+        allow = list(self.rules.allow)
+        allow.reverse()  # a rule of the settings, which come first, stays
+        allow.remove(rule)
+        self.rules = replace(self.rules, allow=tuple(reversed(allow)))
 
     def _decide(
         self, spec: ToolSpec, arguments: Mapping[str, Any]
@@ -196,9 +230,10 @@ class ModePermissions:
             self._remembered.add(_key(approval.spec, approval.arguments))
             return
         self.rules += Rules(allow=(rule,))
-        if keep and self._save is not None:
+        self.given.append(rule)
+        if keep and self._saved is not None:
             try:
-                self._save(rule)
+                self._saved.add(rule)
             except AgentCLIError as error:
                 # The user allowed the call; a full disk must not revoke that.
                 _log.warning("the rule %s holds for this session only: %s", rule, error.line())

@@ -14,6 +14,7 @@ import os
 import re
 import tempfile
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 from agentcli.errors import ConfigError
@@ -54,18 +55,30 @@ class RuleFile:
         return Rules(allow=tuple(parse_rule(rule) for rule in allow))
 
     def add(self, rule: Rule) -> None:
-        """Save one more rule. The file is replaced atomically, under a lock against other sessions.
+        """Save one more rule.
 
         Raises:
             ConfigError: the file cannot be read or written.
         """
+        self._change(lambda rules: rules if rule in rules else (*rules, rule))
+
+    def remove(self, rule: Rule) -> None:
+        """Remove a rule, if it is saved.
+
+        Raises:
+            ConfigError: the file cannot be read or written.
+        """
+        self._change(lambda rules: tuple(other for other in rules if other != rule))
+
+    def _change(self, change: Callable[[tuple[Rule, ...]], tuple[Rule, ...]]) -> None:
+        """Replace the file atomically, under a lock against other sessions."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             with open(f"{self.path}.lock", "w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                rules = self.read().allow
-                if rule not in rules:
-                    self._write((*rules, rule))
+                before = self.read().allow
+                if (after := change(before)) != before:
+                    self._write(after)
         except OSError as error:
             raise ConfigError(f"{self.path}: {error.strerror or error}") from error
 

@@ -18,7 +18,7 @@ from agentcli.sandbox import terminal
 from agentcli.session import store
 from agentcli.session.export import Format, exported
 from agentcli.text import clip, counted
-from agentcli.tools.permissions import Mode
+from agentcli.tools.permissions import Mode, ModePermissions
 from agentcli.tools.report import QUIET, command_output, ending
 from agentcli.tools.shell import shell_argv
 from agentcli.tui.chooser import Choice
@@ -59,6 +59,7 @@ class Actions:
             "diff": repository.diff,
             "commit": repository.commit,
             "jobs": services.jobs,
+            "permissions": self._permissions,
             "cost": self._cost,
             "trace": self._trace,
             "tools": self._tools,
@@ -163,6 +164,27 @@ class Actions:
         if argument not in list(Mode):
             raise UsageError(f"there is no mode {argument}", hint=f"Modes: {', '.join(Mode)}")
         await self._face.set_mode(Mode(argument))
+
+    async def _permissions(self, argument: str) -> None:
+        permissions = self._agent().tools.permissions
+        if not isinstance(permissions, ModePermissions):
+            raise UsageError("this agent has permissions of its own")
+        given = list(permissions.given)
+        listed = [
+            f"| {kind} | `{rule}` |"
+            for kind in ("deny", "ask", "allow")
+            for rule in getattr(permissions.rules, kind)
+        ]
+        text = f"Mode `{permissions.mode}`: {_MODES[permissions.mode]}."
+        if listed:
+            text += "\n\n" + "\n".join(["| Rule | |", "|---|---|", *listed])
+        self._face.added(Shown(text))
+        if given:
+            choices = [Choice(rule, str(rule)) for rule in given]
+            rule = await self._face.choose("Take back a rule that you gave? Esc keeps all", choices)
+            if rule is not None:
+                permissions.take_back(rule)
+                self._face.tell(f"taken back: {rule}")
 
     async def _compact(self, argument: str) -> None:
         agent = self._agent()

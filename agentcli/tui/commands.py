@@ -19,6 +19,7 @@ BUILTIN = (
     Command("help", "keys and commands"),
     Command("model", "switch to another model", "[PROVIDER:NAME]"),
     Command("mode", "choose what needs your approval", "[ask, edits, auto, plan]"),
+    Command("permissions", "show the rules for approvals, and take back those you gave"),
     Command("compact", "shorten the conversation so far", "[preview]"),
     Command("undo", "undo the last task, files and messages"),
     Command("redo", "redo what was undone"),

@@ -207,9 +207,9 @@ def _permissions(
     """The rules of the settings and those saved for this project; raises ConfigError."""
     listed = settings.permissions
     saved = RuleFile(user_folder(), str(root))
-    rules = parse_rules(listed.allow, listed.ask, listed.deny) + saved.read()
-    check_rules(rules, [tool.spec for tool in tools])
-    return ModePermissions(mode, ask, rules=rules, root=str(root), save=saved.add)
+    rules = parse_rules(listed.allow, listed.ask, listed.deny)
+    check_rules(rules + saved.read(), [tool.spec for tool in tools])
+    return ModePermissions(mode, ask, rules=rules, root=str(root), saved=saved)
 
 
 def _middleware(settings: Settings) -> list[Middleware]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from agentcli.messages import ToolCall
 from agentcli.tools.approval import Answer, Approval, Reply
 from agentcli.tools.base import ToolKind, ToolSpec
 from agentcli.tools.permissions import AllowAll, Mode, ModePermissions
+from agentcli.tools.rule_file import RuleFile
 from agentcli.tools.rules import Rule, parse_rules
 
 CALL = ToolCall("1", "x")
@@ -103,15 +105,16 @@ async def test_rules_come_before_the_mode(mode: Mode) -> None:
     assert (await run(permissions, "make") is None) == (mode is Mode.AUTO)
 
 
-async def test_for_the_session_and_for_good() -> None:
-    saved: list[Rule] = []
+async def test_for_the_session_and_for_good(tmp_path: Path) -> None:
+    saved = RuleFile(tmp_path, "/w")
     answers = Answers(Answer.SESSION, Answer.PREFIX, Answer.SESSION, Answer.NO)
-    permissions = ModePermissions(Mode.ASK, answers, save=saved.append)
+    permissions = ModePermissions(Mode.ASK, answers, saved=saved)
     assert await run(permissions, "git log -1") is None
     assert await run(permissions, "git log -2") is None
     assert await run(permissions, "make a") is None
     assert await run(permissions, "make a && git log") is None
-    assert saved == [Rule("shell", "make a:*")]
+    assert saved.read().allow == (Rule("shell", "make a:*"),)
+    assert [str(rule) for rule in permissions.given] == ["shell(git log:*)", "shell(make a:*)"]
     assert await run(permissions, "X=1 y") is None, "no rule, but the very same call"
     assert await run(permissions, "X=1 y") is None
     assert await run(permissions, "X=1 y z") == "the user said no: not now"
@@ -136,11 +139,29 @@ async def test_one_question_at_a_time_and_none_that_is_settled() -> None:
     assert len(answers.asked) == 1
 
 
-async def test_a_rule_that_cannot_be_saved_still_holds() -> None:
-    def save(rule: Rule) -> None:
-        raise ConfigError("the disk is full")
+async def test_what_was_given_can_be_taken_back(tmp_path: Path) -> None:
+    saved = RuleFile(tmp_path, "/w")
+    saved.add(Rule("shell", "ls:*"))
+    rules = parse_rules(["shell(make:*)"])
+    answers = Answers(Answer.PREFIX, Answer.NO, Answer.NO)
+    permissions = ModePermissions(Mode.ASK, answers, rules=rules, saved=saved)
+    assert await run(permissions, "ls -l") is None
+    assert await run(permissions, "git log") is None
+    assert [str(rule) for rule in permissions.given] == ["shell(ls:*)", "shell(git log:*)"]
+    for rule in tuple(permissions.given):
+        permissions.take_back(rule)
+    assert not permissions.given and not saved.read()
+    assert "said no" in str(await run(permissions, "ls -l"))
+    assert "said no" in str(await run(permissions, "git log"))
+    assert await run(permissions, "make") is None, "by the settings"
 
-    permissions = ModePermissions(Mode.ASK, Answers(Answer.PREFIX), save=save)
+
+async def test_a_rule_that_cannot_be_saved_still_holds(tmp_path: Path) -> None:
+    saved = RuleFile(tmp_path, "/w")
+    permissions = ModePermissions(Mode.ASK, Answers(Answer.PREFIX), saved=saved)
+    (tmp_path / "permissions").touch()  # no folder
+    with pytest.raises(ConfigError):
+        saved.add(Rule("shell"))
     assert await run(permissions, "make a") is None
     assert await run(permissions, "make a") is None
 

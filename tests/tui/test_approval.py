@@ -54,8 +54,12 @@ async def test_always_saves_the_rule_that_was_shown(
         await one.sees(f"p always: {rule}")
         await one.press("p")
         await one.idle()
-    saved = "".join(path.read_text() for path in home.rglob("*.toml"))
-    assert rule in saved
+        assert rule in "".join(path.read_text() for path in home.rglob("*.toml"))
+        await one.send("/permissions")
+        await one.sees("allow", "Take back a rule")
+        await one.press("enter")
+        await one.sees(f"taken back: {rule}")
+    assert rule not in "".join(path.read_text() for path in home.rglob("*.toml"))
 
 
 async def test_a_key_of_the_first_moment_goes_to_the_prompt(
