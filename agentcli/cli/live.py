@@ -78,6 +78,7 @@ _STYLES = {
 }
 _STATUS_STYLES = {Status.SOLVED: "bold green", Status.CANCELLED: "bold yellow"}
 _TAIL_BYTES = 4096
+_TAIL_LINES = 3
 _REFRESH_S = 0.1
 
 
@@ -145,6 +146,8 @@ class LiveRenderer:
     def finish(self, summary: Summary) -> None:
         """Show the result of the run."""
         self.close()
+        if partial := "".join(self._now.text).strip():  # of an answer that was interrupted
+            self._console.print(Padding(_markdown(partial), (1, 0)))
         if self._answer is not None and summary.state.answer:
             write_answer(self._answer, summary.state.answer)
         first, *rest = summary_lines(summary)
@@ -263,7 +266,14 @@ class LiveRenderer:
         for shown in code:
             self._console.print(Text(shown))
         mark = "" if result.outcome is Outcome.OK else f" [{result.outcome}]"
-        self._dim(f"  {folded.headline}{mark} ({duration(event.command_s)})", style)
+        took = event.command_s
+        printed: list[str] = []
+        if result.outcome is Outcome.CANCELLED and running is not None:
+            took = time.monotonic() - running.since
+            printed = _tail(running, self._console.width - 4)  # it was already visible
+        self._dim(f"  {folded.headline}{mark} ({duration(took)})", style)
+        for shown in printed:
+            self._dim(f"  {shown}")
         omitted = folded.omitted if folded.lines else 0
         if folded.tail:
             self._omitted(omitted, "earlier line")
@@ -307,9 +317,8 @@ class LiveRenderer:
             since = duration(time.monotonic() - running.since)
             what = describe_call(running.call, self._console.width - 20)
             parts.append(Text(f"{self._mark()} {what} ({since})", style="cyan"))
-            tail = plain_output(running.output.decode("utf-8", errors="replace"))
-            lines = [line for line in escape(tail).split("\n") if line.strip()][-3:]
-            parts += [Text(f"  {clip(line, self._console.width - 4)}", "dim") for line in lines]
+            shown = _tail(running, self._console.width - 4)
+            parts += [Text(f"  {line}", "dim") for line in shown]
         parts.append(self._bar())
         return Group(*parts)
 
@@ -326,6 +335,12 @@ class LiveRenderer:
         bar = Table.grid(padding=(0, 1))
         bar.add_row(self._spinner, Text(" · ".join(facts), style="dim", overflow="ellipsis"))
         return bar
+
+
+def _tail(running: _Running, width: int) -> list[str]:
+    """The last lines that a running command has printed."""
+    text = escape(plain_output(running.output.decode("utf-8", errors="replace")))
+    return [clip(line, width) for line in text.split("\n") if line.strip()][-_TAIL_LINES:]
 
 
 def _markdown(text: str) -> Markdown:

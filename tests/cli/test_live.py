@@ -7,8 +7,17 @@ import io
 import pyte
 import pytest
 
-from agentcli.agent.events import CheckFinished, CheckStarted
+from agentcli.agent.events import (
+    CheckFinished,
+    CheckStarted,
+    Delta,
+    Event,
+    StepStarted,
+    ToolFinished,
+)
 from agentcli.cli.live import LiveRenderer
+from agentcli.llm.client import TextDelta
+from agentcli.messages import Outcome, ToolResult
 from tests.cli.events import HOSTILE, run_events, summary
 
 COLUMNS, LINES = 100, 80
@@ -111,6 +120,20 @@ def test_a_running_tool_shows_the_end_of_its_output(terminal: Terminal) -> None:
     renderer.close()
     assert "● run_tests (" in screen
     assert "collecting" in screen
+
+
+def test_what_an_interrupted_run_has_shown_stays(terminal: Terminal) -> None:
+    events = run_events()
+    cut = ToolFinished(2, ToolResult("3", "run_tests", "interrupted", Outcome.CANCELLED))
+    more: list[Event] = [*events[:20], cut, StepStarted(3), Delta(3, TextDelta("Now I think"))]
+    renderer = LiveRenderer(terminal, answer=None)
+    for event in more:
+        renderer.event(event)
+    renderer.finish(summary(more, 130))
+    screen = terminal.screen()
+    assert "interrupted [cancelled] (0.0 s)" in screen
+    assert "  collecting" in screen and "Now I think" in screen
+    assert "step 3" not in screen  # the bottom is gone
 
 
 def test_the_answer_also_goes_to_a_stdout_that_is_no_terminal(terminal: Terminal) -> None:
