@@ -139,8 +139,9 @@ def call(arguments: list[str] | None) -> int:
 
 
 def _with_command(words: list[str]) -> list[str]:
-    """Add ``chat`` if no command is named: at a terminal, or before options of the chat.
+    """Add a command if none is named.
 
+    It is ``run`` before ``-p``, and ``chat`` before other options, or alone at a terminal.
     Bare words get no such default, since they could be a misspelt command.
     """
     if not words:
@@ -149,6 +150,8 @@ def _with_command(words: list[str]) -> list[str]:
     own = ("-h", "--help", "--version")
     if not words[0].startswith("-") or words[0] in own:
         return words
+    if words[0].startswith(("-p", "--prompt")):  # as in other assistants
+        return ["run", *words]
     _check_no_command_after(words)
     return ["chat", *words]
 

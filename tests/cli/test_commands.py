@@ -155,6 +155,12 @@ def test_options_before_the_command_begin_no_chat(words: str) -> None:
         call(words.split())
 
 
+@pytest.mark.parametrize("option", ["-p", "--prompt"])
+def test_a_task_without_a_command_is_a_run(option: str) -> None:
+    with pytest.raises(UsageError, match=r"'--max-steps'.* See: agentcli run --help"):
+        call([option, "hi", "--max-steps", "x"])
+
+
 def test_doctor_keeps_to_the_width(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     line = f"{'ok':<9}{'control groups':<32}version 1, below /sys/fs/cgroup/a/b, each with limits"
