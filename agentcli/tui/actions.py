@@ -10,10 +10,12 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agentcli.config import user_folder
 from agentcli.environments.base import ExecResult
 from agentcli.errors import AgentCLIError, UsageError
 from agentcli.llm import registry
 from agentcli.messages import ToolCall, ToolResult, Usage
+from agentcli.prompts import Prompts
 from agentcli.sandbox import terminal
 from agentcli.session import store
 from agentcli.session.export import Format, exported
@@ -64,6 +66,7 @@ class Actions:
             "trace": self._trace,
             "tools": self._tools,
             "mcp": services.mcp,
+            "init": self._init,
             "theme": self._theme,
             "copy": self._copy,
             "export": self._export,
@@ -232,6 +235,13 @@ class Actions:
             for spec in self._agent().tools.specs
         ]
         self._face.added(Shown("\n".join(["| Tool | Kind | |", "|---|---|---|", *rows])))
+
+    async def _init(self, argument: str) -> None:
+        if self._agent().session.model == registry.EMBEDDED:
+            hint = "Choose a larger one with /model"
+            raise UsageError("the embedded model cannot describe a project", hint=hint)
+        prompt = Prompts.standard(user=user_folder() / "prompts").get("init")
+        self._face.say(f"{prompt}\n\n{argument}".strip())
 
     async def _copy(self, argument: str) -> None:
         for entry in reversed(self._face.entries):

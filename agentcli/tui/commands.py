@@ -33,6 +33,7 @@ BUILTIN = (
     Command("trace", "show where this session is recorded"),
     Command("tools", "list the model's tools"),
     Command("mcp", "list MCP servers and their state"),
+    Command("init", "have the model write AGENTS.md for this project", "[WHAT ELSE]"),
     Command("theme", "choose colours", "[dark, light, contrast]"),
     Command("copy", "copy the last answer"),
     Command("export", "write this session to a Markdown file", "[FILE]"),

@@ -56,6 +56,17 @@ async def test_keys_that_overtake_the_completion_are_not_completed_by_it(chat: S
         assert not one.entries(Said) and "/cos" not in one.app.prompt.text
 
 
+async def test_init_has_the_model_describe_the_project(chat: Start) -> None:
+    async with chat([Reply(text="Written.")]) as one:
+        await one.idle()
+        await one.send("/init mention the docs")
+        await one.until(lambda: one.entries(Answered))
+        (said,) = one.entries(Said)
+        assert said.text.startswith("Write the AGENTS.md") and said.text.endswith(
+            "mention the docs"
+        )
+
+
 async def test_an_unknown_command_is_told_and_not_sent(chat: Start) -> None:
     async with chat() as one:
         await one.send("/nonsense")
