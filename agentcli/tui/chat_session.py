@@ -240,7 +240,7 @@ class ChatSession:
         screen = self._screen
         self.standing = self.standing.after(event, state, self.agent)
         screen.show_standing()
-        screen.progress.where(state.phase, state.running_step, state.retries)
+        screen.progress.where(state.phase, state.running_step, state.step_retries)
         self._show_waiting()
         if isinstance(event, RunFinished):
             screen.files.forget()

@@ -61,7 +61,7 @@ class ProgressLine(LineWidget):
         self.refresh()
 
     def where(self, phase: Phase, step: int, retries: int) -> None:
-        """Show the phase, the step and the number of retries."""
+        """Show the phase, the step and how often it was retried."""
         if (phase, step, retries) != (self._phase, self._step, self._retries):
             self._phase, self._step, self._retries = phase, step, retries
             self.refresh()
