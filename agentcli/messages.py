@@ -162,6 +162,11 @@ def user(text: str, *images: Image) -> Message:
     return Message(Role.USER, (Text(text), *images))
 
 
+def by_user(message: Message) -> bool:
+    """Whether the user wrote it. The notes of agentcli have that role too, but begin with ``[``."""
+    return message.role is Role.USER and not message.text.startswith("[")
+
+
 def assistant(text: str = "", *calls: ToolCall) -> Message:
     """An assistant message: the text, if any, then the calls."""
     return Message(Role.ASSISTANT, ((Text(text),) if text else ()) + calls)

@@ -215,8 +215,11 @@ class Agent:
         return run
 
     def tell(self, text: str) -> None:
-        """Tell the model something before its next step, without starting a run for it."""
-        self._told.append(text)
+        """Tell the model something before its next step, without starting a run for it.
+
+        A model that was trained on the words of users and tools alone is not told.
+        """
+        self._told.append(f"[{text}]")
 
     async def set_mode(self, mode: Mode) -> None:
         """Set the permission mode from the next call on; the model is told if it matters to it."""
@@ -342,7 +345,9 @@ class Agent:
 
     async def _take_told(self) -> None:
         while self._told:
-            await self.stream.emit(MessageAdded(user(self._told.pop(0)), own=True))
+            if not self.client.info.fits_itself:
+                await self.stream.emit(MessageAdded(user(self._told[0]), own=True))
+            del self._told[0]
 
     async def _take_steered(self) -> None:
         """Record the user's steering messages one by one, so that a cancellation loses none."""

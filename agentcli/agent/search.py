@@ -151,7 +151,8 @@ class Search:
         # tells of an edit that was not made.
         ends = claims or (self._unsolved and not response.message.calls)
         check, failed = self._last_check(state)
-        if claims and not failed:
+        checked = any(self._results(_since_asked(state), ToolKind.CHECK))
+        if claims and not (failed and checked):
             problem = "the model's answer tells of an edit that was not made"
             await self.emit(AnswerRejected(step, problem, response.usage, 0.0))
             raise Stopped(stop_for(StopReason.DECLINED, detail=f"{problem}; nothing was changed"))
@@ -353,10 +354,13 @@ class Search:
         return None
 
     def _claims(self, info: ModelInfo, response: ChatResponse, state: AgentState) -> bool:
-        """Whether a final answer tells of an edit although none was made."""
+        """Whether a final answer tells of an edit although the session has made none.
+
+        It may be about an edit of an earlier turn, or the user may have said something since.
+        """
         if response.message.calls or not response.message.text.startswith(info.edit_claims):
             return False
-        edits = self._results(_since_asked(state), ToolKind.EDIT)
+        edits = self._results(state.history, ToolKind.EDIT)
         return all(result.outcome is not Outcome.OK for result in edits)
 
     def _refused(self, state: AgentState) -> str | None:

@@ -150,10 +150,14 @@ def _with_command(words: list[str]) -> list[str]:
     own = ("-h", "--help", "--version")
     if not words[0].startswith("-") or words[0] in own:
         return words
-    if words[0].startswith(("-p", "--prompt")):  # as in other assistants
-        return ["run", *words]
-    _check_no_command_after(words)
-    return ["chat", *words]
+    if not _has_prompt(words[:1]):
+        _check_no_command_after(words)
+    # Other assistants also take -p without a command.
+    return ["run" if _has_prompt(words) else "chat", *words]
+
+
+def _has_prompt(words: list[str]) -> bool:
+    return any(word in ("-p", "--prompt") or word.startswith("--prompt=") for word in words)
 
 
 def _check_no_command_after(words: list[str]) -> None:

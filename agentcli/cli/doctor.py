@@ -142,8 +142,9 @@ def _model(settings: Settings) -> Finding:
     try:
         provider = registry.split_name(name)[0]
         chosen = settings.providers.get(provider, ProviderSettings())
-        here = provider in (registry.LOCAL, registry.EMBEDDED, registry.REPLAY)
-        if not (here or chosen.api_key_command or chosen.api_key_keyring):
+        if provider in (registry.LOCAL, registry.EMBEDDED):
+            registry.local_folder(name)
+        elif not (chosen.api_key_command or chosen.api_key_keyring or provider == registry.REPLAY):
             registry.resolve(name, settings)
     except AgentCLIError as error:
         return Finding("model", False, f"{name}: {error.line()}")

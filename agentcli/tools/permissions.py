@@ -9,10 +9,10 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from agentcli.errors import AgentCLIError
 from agentcli.messages import ToolCall
@@ -98,13 +98,20 @@ _FREE: Mapping[Mode, frozenset[ToolKind]] = {
 }
 
 
+class AllowedCall(NamedTuple):
+    """A tool and the arguments of one call, as JSON."""
+
+    tool: str
+    arguments: str
+
+
 class ModePermissions:
     """Permissions by rules and mode. ``mode`` may be set at any time, for the calls that follow.
 
     ``ask`` is called, one question at a time, for calls that neither a rule nor the mode allows;
     without it they are refused. ``root`` is the workspace, to which paths in rules are relative.
-    ``saved`` keeps rules permanently. ``given`` are the rules that the user gave by answers, now or
-    earlier, and ``rules`` are all of them.
+    ``given`` are the rules that the user gave by answers, now or earlier; ``rules`` are then all
+    rules. ``saved`` keeps what is given permanently.
     """
 
     def __init__(
@@ -114,16 +121,16 @@ class ModePermissions:
         *,
         rules: Rules | None = None,
         root: str = "/",
+        given: Iterable[Rule] = (),
         saved: SavedRules | None = None,
     ) -> None:
         self.mode = mode
-        before = saved.read() if saved is not None else Rules()
-        self.rules = (rules or Rules()) + before
-        self.given = list(before.allow)
+        self.given = list(given)
+        self.rules = (rules or Rules()) + Rules(allow=tuple(self.given))
         self._ask = ask
         self._root = root
         self._saved = saved
-        self._remembered: set[tuple[str, str]] = set()
+        self._remembered: set[AllowedCall] = set()
         self._asking = asyncio.Lock()
 
     async def permit(
@@ -163,19 +170,28 @@ class ModePermissions:
             )
             return await self._put(approval, self._ask, trial, on_wait)
 
-    def take_back(self, rule: Rule) -> None:
-        """Ask again about what a rule of ``given`` allows.
+    @property
+    def calls(self) -> list[AllowedCall]:
+        """The single calls that the user allowed for the session, as no rule describes them."""
+        return sorted(self._remembered)
+
+    def take_back(self, what: Rule | AllowedCall) -> None:
+        """Ask again about what a rule of ``given``, or one of ``calls``, allows.
 
         Raises:
-            ConfigError: it is saved, and the file cannot be written; it then holds.
+            ConfigError: the rule is saved, and the file cannot be written; it will hold again in
+                the next session.
         """
-        if self._saved is not None:
-            self._saved.remove(rule)
-        self.given.remove(rule)
+        if not isinstance(what, Rule):
+            self._remembered.remove(what)
+            return
+        self.given.remove(what)
         allow = list(self.rules.allow)
         allow.reverse()  # a rule of the settings, which come first, stays
-        allow.remove(rule)
+        allow.remove(what)
         self.rules = replace(self.rules, allow=tuple(reversed(allow)))
+        if self._saved is not None and what in self._saved.read().allow:
+            self._saved.remove(what)
 
     def _decide(
         self, spec: ToolSpec, arguments: Mapping[str, Any]
@@ -274,8 +290,8 @@ async def _on_a_copy(approval: Approval, trial: Trial) -> Approval:
     )
 
 
-def _key(spec: ToolSpec, arguments: Mapping[str, Any]) -> tuple[str, str]:
-    return spec.name, json.dumps(arguments, sort_keys=True, default=str)
+def _key(spec: ToolSpec, arguments: Mapping[str, Any]) -> AllowedCall:
+    return AllowedCall(spec.name, json.dumps(arguments, sort_keys=True, default=str))
 
 
 def _refusal(reply: Reply) -> str:

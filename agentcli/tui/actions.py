@@ -19,9 +19,10 @@ from agentcli.prompts import Prompts
 from agentcli.sandbox import terminal
 from agentcli.session import store
 from agentcli.session.export import Format, exported
-from agentcli.text import clip, counted
-from agentcli.tools.permissions import Mode, ModePermissions
+from agentcli.text import clip, counted, truncate
+from agentcli.tools.permissions import AllowedCall, Mode, ModePermissions
 from agentcli.tools.report import QUIET, command_output, ending
+from agentcli.tools.rules import Rule
 from agentcli.tools.shell import shell_argv
 from agentcli.tui.chooser import Choice
 from agentcli.tui.commands import BUILTIN, ELSEWHERE
@@ -39,6 +40,10 @@ if TYPE_CHECKING:
     from agentcli.agent.kernel import Agent
 
 Action = Callable[[str], Awaitable[None]]
+
+
+_TOLD_CHARS = 8000
+"""How much of the output of a user's command the model sees."""
 
 
 class Actions:
@@ -172,22 +177,21 @@ class Actions:
         permissions = self._agent().tools.permissions
         if not isinstance(permissions, ModePermissions):
             raise UsageError("this agent has permissions of its own")
-        given = list(permissions.given)
-        listed = [
-            f"| {kind} | `{rule}` |"
+        rules = [
+            f"    {kind:<6} {rule}"
             for kind in ("deny", "ask", "allow")
             for rule in getattr(permissions.rules, kind)
         ]
         text = f"Mode `{permissions.mode}`: {_MODES[permissions.mode]}."
-        if listed:
-            text += "\n\n" + "\n".join(["| Rule | |", "|---|---|", *listed])
-        self._face.added(Shown(text))
-        if given:
-            choices = [Choice(rule, str(rule)) for rule in given]
-            rule = await self._face.choose("Take back a rule that you gave? Esc keeps all", choices)
-            if rule is not None:
-                permissions.take_back(rule)
-                self._face.tell(f"taken back: {rule}")
+        self._face.added(Shown("\n".join([text, "", *rules])))
+        allowed: list[Rule | AllowedCall] = [*permissions.given, *permissions.calls]
+        if not allowed:
+            return
+        choices = [Choice(one, _named(one)) for one in allowed]
+        chosen = await self._face.choose("Take back what you allowed? Esc keeps all", choices)
+        if chosen is not None:
+            permissions.take_back(chosen)
+            self._face.tell(f"taken back: {_named(chosen)}")
 
     async def _compact(self, argument: str) -> None:
         agent = self._agent()
@@ -331,11 +335,15 @@ class Actions:
         used.result = ToolResult(call.id, call.name, ended.content, ended.outcome, data=ended.data)
         used.duration_s = time.monotonic() - started
         self._face.changed(used)
-        if agent.session.model != registry.EMBEDDED:  # it does not know such messages
-            agent.tell(f"The user ran a command in the chat:\n$ {command}\n{ended.content}")
+        said = str(truncate(ended.content, _TOLD_CHARS))
+        agent.tell(f"The user ran a command in the chat:\n$ {command}\n{said}")
 
     def _agent(self) -> Agent:
         return agent_of(self._face)
+
+
+def _named(allowed: Rule | AllowedCall) -> str:
+    return str(allowed) if isinstance(allowed, Rule) else f"{' '.join(allowed)} (this session)"
 
 
 _MODES = {

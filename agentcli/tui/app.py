@@ -66,7 +66,7 @@ class ChatApp(App[int]):
     ENABLE_COMMAND_PALETTE = False
     VERTICAL_BREAKPOINTS = [(0, "-short"), (24, "-medium"), (30, "-tall")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("ctrl+c", "clear_or_quit", "clear, twice: quit", priority=True),
+        Binding("ctrl+c", "clear_or_quit", "clear or interrupt, twice: quit", priority=True),
         Binding("ctrl+o", "expand", "fold and unfold output", priority=True),
         Binding("ctrl+r", "search_history", "earlier prompts", priority=True),
         Binding("ctrl+g", "edit_outside", "write in your editor", priority=True),
@@ -254,6 +254,8 @@ class ChatApp(App[int]):
     @on(ApprovalPanel.Strayed)
     async def _strayed(self, event: ApprovalPanel.Strayed) -> None:
         key = event.event
+        if event.writing:
+            self.prompt.begin_inserting()
         if isinstance(key, events.Paste):
             self.prompt.post_message(key)
         elif key.key == "backspace":

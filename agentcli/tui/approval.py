@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from textual import events
 from textual.app import ComposeResult
 from textual.containers import VerticalGroup, VerticalScroll
 from textual.content import Content
 from textual.message import Message
+from textual.timer import Timer
 from textual.widgets import Static
 
 from agentcli.questions import GUARD_S, answered_by, asked, choices, diff_of
@@ -23,9 +25,17 @@ from agentcli.wording import call_lines
 _OUTPUT_LINES = 40
 _GAP = "   "
 _WIDTH = 300
-HOLD_S = 0.2
-"""An answer counts if no other key follows within this time. Otherwise it was the beginning of a
-message: "please don't" must not save a rule because ``p`` does."""
+HOLD_S, LONG_HOLD_S = 0.2, 0.6
+"""How long an answer is held: if another key follows meanwhile, it was the first letter of a
+message. An answer that outlives the call is held longer: slow typing must give no rule away."""
+
+
+class _Held(NamedTuple):
+    """An answer that counts if no other key follows, and the timer that will give it."""
+
+    key: events.Key
+    answer: Answer
+    timer: Timer
 
 
 class ApprovalPanel(VerticalGroup, can_focus=True):
@@ -44,7 +54,7 @@ class ApprovalPanel(VerticalGroup, can_focus=True):
         self._reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._quiet_since = time.monotonic()
         self._writing = False  # the user types a message; the prompt may not have the focus yet
-        self._held: tuple[events.Key, Answer] | None = None  # an answer, if no other key follows
+        self._held: _Held | None = None
         self._body = VerticalScroll(classes="approval-body", can_focus=False)
 
     def compose(self) -> ComposeResult:
@@ -100,7 +110,9 @@ class ApprovalPanel(VerticalGroup, can_focus=True):
             self._body.scroll_relative(y=by, animate=False)
             return
         if not event.is_printable and event.key not in ("enter", "backspace"):
-            self._held = None  # such as Escape, which interrupts the turn
+            self._release()
+            if event.key == "escape" and not self.listens:
+                event.stop()  # it interrupts the turn, once the question could be read
             return
         event.stop()
         if self._writing:
@@ -109,39 +121,46 @@ class ApprovalPanel(VerticalGroup, can_focus=True):
             # As long as the user keeps typing, all keys belong to the prompt.
             self._quiet_since = time.monotonic()
             self.post_message(self.Strayed(event))
-        elif self._held is not None:
-            if event.key == "enter":
-                self._settle()
-            else:
-                self._write(self._held[0], event)
-        elif (answer := answered_by(event.key, self.approval)) is not None:
-            self._held = event, answer
-            self.set_timer(HOLD_S, self._settle)
-        elif event.is_printable:
+        elif self._held is not None and event.key == "enter":
+            self._settle()
+        elif self._held is None and (answer := answered_by(event.key, self.approval)):
+            long = answer in (Answer.SESSION, Answer.PREFIX)
+            timer = self.set_timer(LONG_HOLD_S if long else HOLD_S, self._settle)
+            self._held = _Held(event, answer, timer)
+        elif self._held is not None or event.is_printable:
             self._write(event)
 
-    def _settle(self) -> None:
-        """Give the held answer, if it has not turned out to begin a message."""
-        if self._held is not None:
-            self.answer(self._held[1])
+    def on_paste(self, event: events.Paste) -> None:
+        """Pass the paste on to the prompt: it is never an answer."""
+        event.stop()
+        self._write(event)
 
-    def _write(self, *keys: events.Key) -> None:
-        """Pass these keys on to the prompt, and all that follow."""
-        self._held, self._writing = None, True
-        for key in keys:
-            self.post_message(self.Strayed(key, writing=True))
+    def _settle(self) -> None:
+        """Give the held answer; what follows is for the prompt."""
+        if self._held is not None:
+            self.answer(self._held.answer)
+            self._release()
+            self._writing = True
+
+    def _release(self) -> list[events.Key]:
+        """Let go of the held answer; return its key, if there is one."""
+        held, self._held = self._held, None
+        if held is None:
+            return []
+        held.timer.stop()
+        return [held.key]
+
+    def _write(self, event: events.Key | events.Paste) -> None:
+        """Pass this on to the prompt, after the held key, and all that follows."""
+        self._writing = True
+        for one in (*self._release(), event):
+            self.post_message(self.Strayed(one, writing=True))
 
     def turn_page(self, direction: int) -> bool:
         """Scroll by a page; False if the whole body is visible."""
         body = self._body
         body.scroll_relative(y=direction * max(1, body.size.height - 1), animate=False)
         return body.max_scroll_y > 0
-
-    def on_paste(self, event: events.Paste) -> None:
-        """Pass the paste on to the prompt: it is never an answer."""
-        event.stop()
-        self._held, self._writing = None, True
-        self.post_message(self.Strayed(event, writing=True))
 
 
 def _commands(approval: Approval) -> Content:

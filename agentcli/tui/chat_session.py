@@ -156,7 +156,7 @@ class ChatSession:
                 hook=TUIHook(self._presenter, self._happened),
                 ask=screen.ask,
                 ready=self._is_ready,
-                unsent=screen.unsent,
+                unsent=self._put_back,
             )
         except AgentCLIError as error:
             self.broken()
@@ -198,6 +198,7 @@ class ChatSession:
         self.conversation = None
         self.failed = True
         self._screen.progress.doing("")
+        self._show_waiting()
         self._screen.show_standing()
 
     async def end(self) -> None:
@@ -260,8 +261,8 @@ class ChatSession:
             if self.failed:
                 kept = "there is no agent yet; it will be told: " + one_line(text)
                 screen.tell(kept, Level.WARNING, "/model, /resume or /new opens one")
-                return
-            screen.progress.begin("starting the agent")
+            else:
+                screen.progress.begin("starting the agent")
             self._show_waiting()
             return
         if not conversation.busy:
@@ -269,9 +270,13 @@ class ChatSession:
         conversation.say(text, queue=queue)
         self._show_waiting()
 
+    def _put_back(self, text: str) -> None:
+        self._screen.unsent(text)
+        self._show_waiting()
+
     def take_back(self) -> str | None:
         """Remove the last message that the agent has not read; None if there is none."""
-        if self._waiting and not self.failed:
+        if self._waiting:
             text: str | None = self._waiting.pop()[0]
             if not self._waiting:
                 self._screen.progress.doing("")

@@ -76,6 +76,7 @@ class Conversation:
         self._ready = ready
         self._unsent = unsent
         self._run: Run | None = None
+        self._ended: Run | None = None  # the next one reads what this one has not read
         self._wake = asyncio.Event()
         self._at_rest = asyncio.Event()
         self._closing = False
@@ -87,14 +88,16 @@ class Conversation:
 
     @property
     def unread(self) -> tuple[str, ...]:
-        """The messages that the running turn will read at its next step."""
-        return self._run.unread if self._run is not None else ()
+        """The messages that the running turn will read at its next step, or else the next turn."""
+        run = self._run or self._ended
+        return run.unread if run is not None else ()
 
     def take_back(self) -> str | None:
         """Remove the last message that was not read yet; None if there is none."""
         if self.queue:
             return self.queue.pop()
-        return self._run.take_back() if self._run is not None else None
+        run = self._run or self._ended
+        return run.take_back() if run is not None else None
 
     async def live(self) -> None:
         """Open the agent and run turns until ``close`` is called.
@@ -143,11 +146,12 @@ class Conversation:
             await run.result()
             raise
         finally:
-            self._run = None
+            self._run, self._ended = None, run
         # Unread messages go back to the user. The text itself may be unread too, for example when
         # the disk was full. The next turn reads steering messages, unless this one was interrupted.
         new = result.state.history.since(before)
-        unsent = [] if any(message.role is Role.USER for message in new) else [text]
+        told = any(message.role is Role.USER and message.text == text for message in new)
+        unsent = [] if told else [text]
         if result.state.stop is StopReason.CANCELLED:
             while (words := run.next_steered()) is not None:
                 unsent.append(words)

@@ -16,7 +16,7 @@ KEYS = (
     ("Ctrl+D", "quit if the prompt is empty"),
     ("Ctrl+Z", "suspend; fg in the shell resumes"),
     ("PageUp, PageDown, Ctrl+End", "scroll; to the end"),
-    ("!command", "run a command in the sandbox; the model sees it with your next message"),
+    ("!command", "run a command in the sandbox; the model sees it before its next step"),
     ("@file", "name a file"),
     ("y a p n c", "answer a question: once, this session, always, no, on a copy"),
 )

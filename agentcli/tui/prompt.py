@@ -112,10 +112,14 @@ class Prompt(TextArea):
         if text:
             self.earlier.add(text)
             self.clear()
-            if self._vim is not None:
-                self._vim.insert()
-                self.post_message(self.ModeChanged(True))
+            self.begin_inserting()
             self.post_message(self.Submitted(text, queue))
+
+    def begin_inserting(self) -> None:
+        """Leave vim's normal mode."""
+        if self._vim is not None:
+            self._vim.insert()
+            self.post_message(self.ModeChanged(True))
 
     async def _on_key(self, event: events.Key) -> None:
         if self._take(event.key) or self._take_vim(event):
@@ -158,7 +162,11 @@ class Prompt(TextArea):
 
     def _take(self, key: str) -> bool:
         """Handle one of the prompt's own keys; False if it is none."""
-        if self.completion.fits(self.before_cursor) and self._complete(key):
+        if self.completion.is_open and not self.completion.fits(self.before_cursor):
+            self.completion.close()
+            if key in ("tab", "escape"):  # meant for the list, which keys of one read overtook
+                return True
+        if self.completion.is_open and self._complete(key):
             return True
         if key in _NEWLINE:
             self.insert("\n")

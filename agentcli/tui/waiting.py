@@ -30,7 +30,7 @@ class Waiting(Static):
         rows = [(text, "next step") for text in unread] + [(text, "queued") for text in queued]
         lines = [
             Content.assemble(
-                ("↳ ", "$primary"), one_line(escape(text), _WIDTH), (f"  {when}", "$muted")
+                ("↳ ", "$primary"), (f"{when}  ", "$muted"), one_line(escape(text), _WIDTH)
             )
             for text, when in rows[-ROWS:]
         ]

@@ -208,8 +208,9 @@ def _permissions(
     listed = settings.permissions
     saved = RuleFile(user_folder(), str(root))
     rules = parse_rules(listed.allow, listed.ask, listed.deny)
-    check_rules(rules + saved.read(), [tool.spec for tool in tools])
-    return ModePermissions(mode, ask, rules=rules, root=str(root), saved=saved)
+    given = saved.read()
+    check_rules(rules + given, [tool.spec for tool in tools])
+    return ModePermissions(mode, ask, rules=rules, root=str(root), given=given.allow, saved=saved)
 
 
 def _middleware(settings: Settings) -> list[Middleware]:

@@ -148,6 +148,25 @@ async def test_an_answer_that_tells_of_no_edit_but_its_own_is_an_edit_to_be_foun
     assert "return min(a, b)" in (tmp_path / "calc.py").read_text()
 
 
+async def test_an_answer_may_tell_of_an_edit_of_before(work: Work, tmp_path: Path) -> None:
+    (tmp_path / "calc.py").write_text(FILES["calc.py"].replace("return min", "return  max"))
+    script = [RUN, READ, RIGHT, RUN, "Fixed line 2.", "Fixed line 2, as I said."]
+    result, _, _ = await work(script, [RIGHT], then=["what did you change?"])
+    assert result.state.stop is StopReason.FINAL, detail(result)
+    assert result.state.answer == "Fixed line 2, as I said."
+
+
+async def test_a_question_after_tests_that_failed_starts_no_search(
+    work: Work, tmp_path: Path
+) -> None:
+    calc = FILES["calc.py"].replace("return min", "return  max")
+    (tmp_path / "calc.py").write_text(calc)
+    script = [RUN, "1 test fails.", "Fixed line 2."]
+    result, log, _ = await work(script, [RIGHT], then=["which line is wrong? change nothing"])
+    assert result.state.stop is StopReason.DECLINED and tried(log) == []
+    assert (tmp_path / "calc.py").read_text() == calc
+
+
 async def test_an_answer_that_tells_of_an_edit_is_no_answer_if_there_was_none(
     work: Work, tmp_path: Path
 ) -> None:

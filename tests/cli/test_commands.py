@@ -123,6 +123,7 @@ def test_doctor(cli: Cli) -> None:
 def test_doctor_says_which_model_is_used(cli: Cli) -> None:
     for name, told in (
         ("embedded", r"ok +model +embedded"),
+        ("local:/nowhere", r"missing +model +local:/nowhere: /nowhere: no such model"),
         ("nowhere:x", r'missing +model +nowhere:x: unknown provider "nowhere"'),
         ("mistral:x", r"missing +model +mistral:x: .*MISTRAL_API_KEY"),
     ):

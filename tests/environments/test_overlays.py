@@ -97,7 +97,7 @@ async def test_effect_and_commit(level: Level, project: Path, tmp_path: Path) ->
         "Binary files a/big and b/big differ\n",
         "deleted folder gone\n",
         "+TWO\n three\n+four\n",
-        "folder b/src: old mode 755, new mode 700\n",
+        "folder src: old mode 755, new mode 700\n",
         "not applied, as it is not a file: pipe\n",
     ):
         assert line in effect.diff

@@ -143,14 +143,18 @@ async def test_what_was_given_can_be_taken_back(tmp_path: Path) -> None:
     saved = RuleFile(tmp_path, "/w")
     saved.add(Rule("shell", "ls:*"))
     rules = parse_rules(["shell(make:*)"])
-    answers = Answers(Answer.PREFIX, Answer.NO, Answer.NO)
-    permissions = ModePermissions(Mode.ASK, answers, rules=rules, saved=saved)
+    answers = Answers(Answer.PREFIX, Answer.SESSION, Answer.NO, Answer.NO)
+    given = saved.read().allow
+    permissions = ModePermissions(Mode.ASK, answers, rules=rules, given=given, saved=saved)
     assert await run(permissions, "ls -l") is None
     assert await run(permissions, "git log") is None
+    assert await run(permissions, "X=1 y") is None
     assert [str(rule) for rule in permissions.given] == ["shell(ls:*)", "shell(git log:*)"]
+    assert permissions.calls == [("shell", '{"command": "X=1 y"}')]
     for rule in tuple(permissions.given):
         permissions.take_back(rule)
-    assert not permissions.given and not saved.read()
+    permissions.take_back(permissions.calls[0])
+    assert not permissions.given and not permissions.calls and not saved.read()
     assert "said no" in str(await run(permissions, "ls -l"))
     assert "said no" in str(await run(permissions, "git log"))
     assert await run(permissions, "make") is None, "by the settings"

@@ -70,7 +70,7 @@ class Chat:
     def burst(self, text: str) -> None:
         """Send the keys of a text, as if the terminal had delivered all of them in one read."""
         for character in text:
-            key = "enter" if character == "\n" else _KEYS.get(character, character)
+            key = {"\n": "enter", "\t": "tab"}.get(character) or _KEYS.get(character, character)
             self.app.post_message(events.Key(key, character))
 
     async def until(self, condition: Callable[[], object], what: str = "") -> None:

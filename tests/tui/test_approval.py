@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
+from textual import events
 
 from agentcli.tui import approval
 from agentcli.tui.app import MARK
@@ -56,7 +58,7 @@ async def test_always_saves_the_rule_that_was_shown(
         await one.idle()
         assert rule in "".join(path.read_text() for path in home.rglob("*.toml"))
         await one.send("/permissions")
-        await one.sees("allow", "Take back a rule")
+        await one.sees(f"allow  {rule}", "Take back what")
         await one.press("enter")
         await one.sees(f"taken back: {rule}")
     assert rule not in "".join(path.read_text() for path in home.rglob("*.toml"))
@@ -94,6 +96,35 @@ async def test_a_message_read_in_one_go_answers_nothing(chat: Start, workspace: 
         await one.idle()
         assert one.entries(Used)[0].result.content.endswith("said no: please")
     assert not (workspace / "a").exists()
+
+
+async def test_a_rule_is_not_given_by_slow_typing(chat: Start, workspace: Path) -> None:
+    async with chat([touch("a"), Reply(text="done")]) as one:
+        await one.send("go")
+        await one.question()
+        for key in "please":
+            await one.press(key)
+            await asyncio.sleep(0.25)
+        await one.until(lambda: one.app.prompt.text == "please")
+        assert one.app.query(ApprovalPanel) and not (workspace / "a").exists()
+        one.app.prompt.clear()
+        await one.question()
+        one.burst("a\nplease")  # Enter confirms; what follows is for the prompt
+        await one.until(lambda: one.app.prompt.text == "please")
+        await one.idle()
+    assert (workspace / "a").exists()
+
+
+async def test_a_paste_follows_the_letter_before_it(chat: Start) -> None:
+    async with chat([touch("a"), Reply(text="done")]) as one:
+        await one.send("go")
+        await one.question()
+        one.burst("a")
+        one.app.post_message(events.Paste("BC"))
+        await one.until(lambda: one.app.prompt.text == "aBC")
+        await one.press("enter")
+        await one.idle()
+        assert one.entries(Used)[0].result.content.endswith("said no: aBC")
 
 
 async def test_escape_interrupts_the_turn(chat: Start, workspace: Path) -> None:

@@ -67,13 +67,13 @@ async def test_enter_steers_and_tab_queues_while_busy(chat: Start) -> None:
         await one.send("begin")
         await one.until(lambda: one.app.conversation and one.app.conversation.busy)
         await one.send("mind the gap")
-        await one.sees("↳ mind the gap  next step")
+        await one.sees("↳ next step  mind the gap")
         for text in ("and then this", "or not"):
             one.app.prompt.set_text(text)
             await one.press("tab")
-        await one.sees("↳ and then this  queued", "↳ or not  queued")
+        await one.sees("↳ queued  and then this", "↳ queued  or not")
         await one.press("up")  # takes the last one back
-        assert one.app.prompt.text == "or not" and "or not  queued" not in one.text
+        assert one.app.prompt.text == "or not" and "queued  or not" not in one.text
         one.app.prompt.clear()
         said_all.set()
         await one.until(lambda: len(one.entries(TurnEnded)) == 2)

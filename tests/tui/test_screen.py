@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,11 @@ async def test_keys_that_overtake_the_completion_are_not_completed_by_it(chat: S
         one.burst("cost\n")  # in one read, as on a slow connection
         await one.until(lambda: one.entries(Shown) or one.entries(Said))
         assert not one.entries(Said) and "/cos" not in one.app.prompt.text
+        await one.type("/")
+        await one.until(lambda: one.app.completion.is_open)
+        one.burst("he\t")
+        await one.until(lambda: one.app.prompt.text.startswith("/he"))
+        assert not one.entries(Said) and len(one.entries(Shown)) == 1
 
 
 async def test_init_has_the_model_describe_the_project(chat: Start) -> None:
@@ -100,7 +106,22 @@ async def test_a_shell_command_runs_in_the_sandbox_and_the_model_is_told(
         await one.idle()
         _, told, asked, _ = (message.text for message in one.agent.state.history)
         assert "$ ls; touch /outside-of-it; false\n" in told and "here.txt" in told
+        assert told.startswith("[")  # not by the user: it may be compacted
         assert asked == "why?" and [entry.text for entry in one.entries(Said)] == ["why?"]
+
+
+async def test_a_command_run_during_a_turn_is_told_before_the_next_step(chat: Start) -> None:
+    go_on = threading.Event()
+    slow = Reply(calls=[("list_dir", {})], until=go_on)
+    async with chat([slow, Reply(text="I see.")]) as one:
+        await one.send("begin")
+        await one.until(lambda: one.app.conversation and one.app.conversation.busy)
+        await one.send("!echo meanwhile")
+        await one.until(lambda: (used := one.entries(Used)) and used[0].result)
+        go_on.set()
+        await one.idle()
+        texts = [message.text for message in one.agent.state.history]
+        assert [n for n, text in enumerate(texts) if "$ echo meanwhile\n" in text] == [4]
 
 
 async def test_tools_cost_trace_and_diff_are_shown(chat: Start, workspace: Path) -> None:
