@@ -127,7 +127,7 @@ def test_doctor_says_which_model_is_used(cli: Cli) -> None:
         ("nowhere:x", r'missing +model +nowhere:x: unknown provider "nowhere"'),
         ("mistral:x", r"missing +model +mistral:x: .*MISTRAL_API_KEY"),
     ):
-        cli.extra["AGENTCLI_MODEL"] = name
+        cli.extra = {"AGENTCLI_MODEL": name}
         assert re.search(told, cli.run("doctor").out), name
 
 
