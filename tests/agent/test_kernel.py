@@ -720,3 +720,17 @@ async def test_reading_only_the_result_does_not_block_a_long_run(bench: Make) ->
     with contextlib.suppress(asyncio.TimeoutError):
         await asyncio.wait_for(run.result(), 30)
     assert len((await run.result()).task_result) == 3000
+
+
+@pytest.mark.parametrize("own_format", [False, True])
+async def test_what_the_model_is_told_beside_the_task(bench: Make, own_format: bool) -> None:
+    agent = (await bench(["done"])).agent
+    client = agent.client
+    assert isinstance(client, OpenAIChat)
+    client.info = replace(client.info, fits_itself=own_format)
+    agent.tell("The user ran a command")
+    result = await agent.start("why?").result()
+    texts = [message.text for message in result.state.history]
+    # A model with a format of its own was trained on the words of users and tools alone.
+    assert texts == [*([] if own_format else ["[The user ran a command]"]), "why?", "done"]
+    assert agent._told == []
