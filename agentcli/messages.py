@@ -157,14 +157,23 @@ def system(text: str) -> Message:
     return Message(Role.SYSTEM, (Text(text),))
 
 
+ASIDE = "[agentcli]"
+"""How the text of an aside begins."""
+
+
 def user(text: str, *images: Image) -> Message:
     """A user message: the text, then the images."""
     return Message(Role.USER, (Text(text), *images))
 
 
-def by_user(message: Message) -> bool:
-    """Whether the user wrote it. The notes of agentcli have that role too, but begin with ``[``."""
-    return message.role is Role.USER and not message.text.startswith("[")
+def aside(text: str) -> Message:
+    """A message of the user's role by which agentcli tells the model something."""
+    return user(f"{ASIDE} {text}")
+
+
+def is_aside(message: Message) -> bool:
+    """Whether it was made by ``aside``."""
+    return message.role is Role.USER and message.text.startswith(ASIDE)
 
 
 def assistant(text: str = "", *calls: ToolCall) -> Message:

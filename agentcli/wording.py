@@ -138,6 +138,12 @@ def fold_result(result: ToolResult, kind: str) -> Folded:
     return Folded(headline, tuple(shown), omitted, tail=bool(shown))
 
 
+def last_lines(output: bytes, count: int, width: int = _MAX_WIDTH) -> list[str]:
+    """The last lines that a command has printed, without empty ones."""
+    text = escape(plain_output(output.decode("utf-8", errors="replace"))).expandtabs(4)
+    return [clip(line, width) for line in text.split("\n") if line.strip()][-count:]
+
+
 def _count(data: Mapping[str, Any], lines: int) -> str:
     """How much was read or found, by the tool's own count if it gives one."""
     more = ", and there are more" if data.get("more") is True else ""

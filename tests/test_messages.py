@@ -20,8 +20,10 @@ from agentcli.messages import (
     ToolCall,
     ToolResult,
     Usage,
+    aside,
     assistant,
     from_json,
+    is_aside,
     result_from_json,
     result_to_json,
     system,
@@ -212,3 +214,8 @@ def test_usage_adds_up() -> None:
     assert one + one == Usage(200, 120, 20, 40, 10)
     assert (one.fresh_tokens, one.total_tokens) == (40, 120)
     assert one + Usage() == one
+
+
+def test_an_aside_is_told_from_what_a_user_writes_in_brackets() -> None:
+    assert is_aside(aside("a command was run"))
+    assert not is_aside(user("[bug] the tests fail"))

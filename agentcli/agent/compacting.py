@@ -20,7 +20,7 @@ from agentcli.agent.stream import Stream
 from agentcli.agent.view import stretches
 from agentcli.errors import BudgetError, DeadlineError, ProviderError, QuotaError, UsageError
 from agentcli.llm.client import ChatRequest, LLMClient, ModelInfo, Sampling, chat
-from agentcli.messages import Message, Role, ToolCall, by_user, system, user
+from agentcli.messages import Message, Role, ToolCall, is_aside, system, user
 from agentcli.text import truncate
 from agentcli.tools.base import ToolKind
 
@@ -275,7 +275,11 @@ class Compacting:
         shown = [each for each in stretches(said, state.replaced) if each.message is not None]
         # Notes and summaries have the user's role too, but no user wrote them.
         asked = [
-            each.first for each in shown if each.end - each.first == 1 and by_user(said[each.first])
+            each.first
+            for each in shown
+            if each.end - each.first == 1
+            and said[each.first].role is Role.USER
+            and not is_aside(said[each.first])
         ]
         pins = {*asked[:1], *asked[-1:], *keep}
         pins.update(number for number in asked if said[number].text == state.task)

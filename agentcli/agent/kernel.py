@@ -69,6 +69,7 @@ from agentcli.messages import (
     Outcome,
     ToolCall,
     ToolResult,
+    aside,
     system,
     user,
 )
@@ -219,7 +220,7 @@ class Agent:
 
         A model that was trained on the words of users and tools alone is not told.
         """
-        self._told.append(f"[{text}]")
+        self._told.append(text)
 
     async def set_mode(self, mode: Mode) -> None:
         """Set the permission mode from the next call on; the model is told if it matters to it."""
@@ -346,7 +347,7 @@ class Agent:
     async def _take_told(self) -> None:
         while self._told:
             if not self.client.info.fits_itself:
-                await self.stream.emit(MessageAdded(user(self._told[0]), own=True))
+                await self.stream.emit(MessageAdded(aside(self._told[0]), own=True))
             del self._told[0]
 
     async def _take_steered(self) -> None:

@@ -15,7 +15,7 @@ from agentcli.agent.events import MessageAdded
 from agentcli.agent.state import AgentState, StepRecord
 from agentcli.agent.stream import Stream
 from agentcli.errors import ConfigError
-from agentcli.messages import Message, Role, ToolResult, by_user, user
+from agentcli.messages import Message, Role, ToolResult, user
 from agentcli.text import clip, one_line, truncate
 
 MARK = "[from memory"
@@ -123,7 +123,7 @@ class SearchMemory(_Reminding):
         """See ``Memory.retrieve``."""
         before, self._seen = self._seen, len(state.history)
         count = len(state.compactions)
-        asked = [m.text for m in state.history.since(before) if by_user(m)]
+        asked = [m.text for m in state.history.since(before) if _by_user(m)]
         if count == self._reminded_at and not asked:
             return ""
         if count != self._reminded_at:
@@ -202,6 +202,10 @@ def memory_named(name: str) -> Memory | None:
 
 def _is_reminder(message: Message) -> bool:
     return message.role is Role.USER and message.text.startswith(MARK)
+
+
+def _by_user(message: Message) -> bool:
+    return message.role is Role.USER and not message.text.startswith("[")
 
 
 def _whole(record: StepRecord, chars: int = _RESULT_CHARS) -> str:

@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field, replace
+from typing import NoReturn
 
 from agentcli.agent.edit_calls import SMALLEST, EditCalls
 from agentcli.agent.events import AnswerRejected, CandidateTried, Event, StopReason, Warned
@@ -153,9 +154,7 @@ class Search:
         check, failed = self._last_check(state)
         checked = any(self._results(_since_asked(state), ToolKind.CHECK))
         if claims and not (failed and checked):
-            problem = "the model's answer tells of an edit that was not made"
-            await self.emit(AnswerRejected(step, problem, response.usage, 0.0))
-            raise Stopped(stop_for(StopReason.DECLINED, detail=f"{problem}; nothing was changed"))
+            await self._disown(step, response)
         if not (ends or self._edits.of(response)):
             if check is not None and failed and self._reads(response, state):
                 await self._prepare_trial(state, check, failed)
@@ -166,6 +165,8 @@ class Search:
             return response
         async with await self._trial(state, check, failed) as on:
             if not on.failed:
+                if claims:
+                    await self._disown(step, response)
                 return response
             best, problem, spent = await self._best_edit(client, request, step, response, on)
         if best is None:
@@ -362,6 +363,12 @@ class Search:
             return False
         edits = self._results(state.history, ToolKind.EDIT)
         return all(result.outcome is not Outcome.OK for result in edits)
+
+    async def _disown(self, step: int, response: ChatResponse) -> NoReturn:
+        """End the run instead of giving an answer that tells of an edit which was not made."""
+        problem = "the model's answer tells of an edit that was not made"
+        await self.emit(AnswerRejected(step, problem, response.usage, 0.0))
+        raise Stopped(stop_for(StopReason.DECLINED, detail=f"{problem}; nothing was changed"))
 
     def _refused(self, state: AgentState) -> str | None:
         """Why the edit that the last search found was not made; None if it was.

@@ -52,7 +52,7 @@ from agentcli.agent.events import (
 from agentcli.cli.render import Summary, summary_lines, write_answer
 from agentcli.llm.client import TextDelta, ThinkingDelta, ToolCallStart
 from agentcli.messages import Outcome, ToolCall, Usage
-from agentcli.text import clip, counted, escape, one_line, plain_output
+from agentcli.text import counted, escape, one_line
 from agentcli.wording import (
     call_lines,
     candidate_line,
@@ -63,6 +63,7 @@ from agentcli.wording import (
     diff_lines,
     duration,
     fold_result,
+    last_lines,
     model_changed,
     session_lines,
     step_line,
@@ -270,7 +271,9 @@ class LiveRenderer:
         printed: list[str] = []
         if result.outcome is Outcome.CANCELLED and running is not None:
             took = time.monotonic() - running.since
-            printed = _tail(running, self._console.width - 4)  # it was already visible
+            printed = last_lines(
+                running.output, _TAIL_LINES, self._console.width - 4
+            )  # it was already visible
         self._dim(f"  {folded.headline}{mark} ({duration(took)})", style)
         for shown in printed:
             self._dim(f"  {shown}")
@@ -317,7 +320,7 @@ class LiveRenderer:
             since = duration(time.monotonic() - running.since)
             what = describe_call(running.call, self._console.width - 20)
             parts.append(Text(f"{self._mark()} {what} ({since})", style="cyan"))
-            shown = _tail(running, self._console.width - 4)
+            shown = last_lines(running.output, _TAIL_LINES, self._console.width - 4)
             parts += [Text(f"  {line}", "dim") for line in shown]
         parts.append(self._bar())
         return Group(*parts)
@@ -335,12 +338,6 @@ class LiveRenderer:
         bar = Table.grid(padding=(0, 1))
         bar.add_row(self._spinner, Text(" · ".join(facts), style="dim", overflow="ellipsis"))
         return bar
-
-
-def _tail(running: _Running, width: int) -> list[str]:
-    """The last lines that a running command has printed."""
-    text = escape(plain_output(running.output.decode("utf-8", errors="replace")))
-    return [clip(line, width) for line in text.split("\n") if line.strip()][-_TAIL_LINES:]
 
 
 def _markdown(text: str) -> Markdown:

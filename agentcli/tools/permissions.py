@@ -10,7 +10,6 @@ import json
 import logging
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
@@ -57,11 +56,7 @@ class Permissions(Protocol):
 
 
 class SavedRules(Protocol):
-    """Keeps rules for later sessions; see ``RuleFile``. All raise ``ConfigError``."""
-
-    def read(self) -> Rules:
-        """The saved rules."""
-        ...
+    """Keeps rules for later sessions; see ``RuleFile``. Both raise ``ConfigError``."""
 
     def add(self, rule: Rule) -> None:
         """Save one more rule."""
@@ -110,8 +105,8 @@ class ModePermissions:
 
     ``ask`` is called, one question at a time, for calls that neither a rule nor the mode allows;
     without it they are refused. ``root`` is the workspace, to which paths in rules are relative.
-    ``given`` are the rules that the user gave by answers, now or earlier; ``rules`` are then all
-    rules. ``saved`` keeps what is given permanently.
+    ``given`` are the rules that the user gave by answers, now or earlier. ``saved`` keeps what is
+    given permanently.
     """
 
     def __init__(
@@ -126,7 +121,7 @@ class ModePermissions:
     ) -> None:
         self.mode = mode
         self.given = list(given)
-        self.rules = (rules or Rules()) + Rules(allow=tuple(self.given))
+        self._settled = rules or Rules()
         self._ask = ask
         self._root = root
         self._saved = saved
@@ -171,6 +166,11 @@ class ModePermissions:
             return await self._put(approval, self._ask, trial, on_wait)
 
     @property
+    def rules(self) -> Rules:
+        """All rules: those of the settings, and those that the user gave."""
+        return self._settled + Rules(allow=tuple(self.given))
+
+    @property
     def calls(self) -> list[AllowedCall]:
         """The single calls that the user allowed for the session, as no rule describes them."""
         return sorted(self._remembered)
@@ -186,11 +186,7 @@ class ModePermissions:
             self._remembered.remove(what)
             return
         self.given.remove(what)
-        allow = list(self.rules.allow)
-        allow.reverse()  # a rule of the settings, which come first, stays
-        allow.remove(what)
-        self.rules = replace(self.rules, allow=tuple(reversed(allow)))
-        if self._saved is not None and what in self._saved.read().allow:
+        if self._saved is not None:
             self._saved.remove(what)
 
     def _decide(
@@ -245,7 +241,6 @@ class ModePermissions:
         if rule is None:
             self._remembered.add(_key(approval.spec, approval.arguments))
             return
-        self.rules += Rules(allow=(rule,))
         self.given.append(rule)
         if keep and self._saved is not None:
             try:

@@ -68,6 +68,8 @@ class RuleFile:
         Raises:
             ConfigError: the file cannot be read or written.
         """
+        if rule not in self.read().allow:  # nothing to write, even where that is impossible
+            return
         self._change(lambda rules: tuple(other for other in rules if other != rule))
 
     def _change(self, change: Callable[[tuple[Rule, ...]], tuple[Rule, ...]]) -> None:

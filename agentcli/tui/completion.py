@@ -48,7 +48,7 @@ class Completion(Static):
 
         Keys that come in one read, as on a slow connection, overtake the list.
         """
-        return self.is_open and before == self._before
+        return before == self._before
 
     @property
     def chosen(self) -> Candidate:

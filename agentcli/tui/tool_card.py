@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from textual.content import Content
 
 from agentcli.messages import Outcome
-from agentcli.text import clip, counted, escape, plain_output
+from agentcli.text import counted, escape, plain_output
 from agentcli.tui.block import MUTED, Block
 from agentcli.tui.diff import DiffLines, changed_lines
 from agentcli.tui.entries import Used
 from agentcli.tui.lines import Line, Piece, behind
-from agentcli.wording import call_lines, duration, fold_result
+from agentcli.wording import call_lines, duration, fold_result, last_lines
 
 _LIVE_LINES = 3
 _MAX_LINES = 2000
@@ -64,7 +64,7 @@ class ToolCard(Block[Used]):
     def _body(self) -> list[Line]:
         entry, result = self.entry, self.entry.result
         if result is None:
-            return _gutter(_tail(entry.output, _LIVE_LINES)) if entry.kind else []
+            return _gutter(last_lines(entry.output, _LIVE_LINES)) if entry.kind else []
         took = f" · {duration(entry.duration_s)}" if entry.duration_s >= 0.05 else ""
         folded = fold_result(result, entry.kind)
         # The headline of a failed command says that it failed; most other headlines do, too.
@@ -78,13 +78,13 @@ class ToolCard(Block[Used]):
             lines = escape(plain_output(result.content)).rstrip("\n").expandtabs(4).split("\n")
             rest = lines[1:] if lines[0] == folded.headline else lines
             if result.outcome is Outcome.CANCELLED:
-                rest += _tail(entry.output, _MAX_LINES)
+                rest += last_lines(entry.output, _MAX_LINES)
             more = len(rest) - _MAX_LINES
             cut = [f"… {counted(more, 'more line')}: /export shows all"] if more > 0 else []
             return _gutter([headline, *rest[:_MAX_LINES], *cut])
         lines = [line.expandtabs(4) for line in folded.lines]
         if result.outcome is Outcome.CANCELLED:  # keep the output that was already visible
-            lines += _tail(entry.output, _LIVE_LINES)
+            lines += last_lines(entry.output, _LIVE_LINES)
         if folded.omitted and lines:
             note = f"… {counted(folded.omitted, 'more line')} (ctrl+o)"
             lines = [note, *lines] if folded.tail else [*lines, note]
@@ -97,8 +97,3 @@ def _gutter(lines: list[str]) -> list[Line]:
         Line(Content(line), Content("    " if index else "  └ "), style=MUTED)
         for index, line in enumerate(lines)
     ]
-
-
-def _tail(output: bytes, count: int) -> list[str]:
-    text = escape(plain_output(output.decode("utf-8", errors="replace"))).expandtabs(4)
-    return [clip(line, 200) for line in text.split("\n") if line.strip()][-count:]

@@ -732,5 +732,5 @@ async def test_what_the_model_is_told_beside_the_task(bench: Make, own_format: b
     result = await agent.start("why?").result()
     texts = [message.text for message in result.state.history]
     # A model with a format of its own was trained on the words of users and tools alone.
-    assert texts == [*([] if own_format else ["[The user ran a command]"]), "why?", "done"]
+    assert texts == [*([] if own_format else ["[agentcli] The user ran a command"]), "why?", "done"]
     assert agent._told == []

@@ -11,6 +11,7 @@ import pytest
 from rich.cells import cell_len
 from textual import events
 
+from agentcli.messages import ASIDE
 from agentcli.tui.app import MARK
 from agentcli.tui.chooser import Chooser
 from agentcli.tui.entries import Answered, Said, Shown, Told, Used
@@ -106,7 +107,7 @@ async def test_a_shell_command_runs_in_the_sandbox_and_the_model_is_told(
         await one.idle()
         _, told, asked, _ = (message.text for message in one.agent.state.history)
         assert "$ ls; touch /outside-of-it; false\n" in told and "here.txt" in told
-        assert told.startswith("[")  # not by the user: it may be compacted
+        assert told.startswith(ASIDE)  # not by the user: it may be compacted
         assert asked == "why?" and [entry.text for entry in one.entries(Said)] == ["why?"]
 
 
