@@ -10,28 +10,27 @@ touch the workspace.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
+from agentcli.agent.called import Called, since_asked
 from agentcli.agent.edit_calls import SMALLEST, EditCalls
 from agentcli.agent.events import AnswerRejected, CandidateTried, Event, StopReason, Warned
+from agentcli.agent.run_edits import RunEdits
 from agentcli.agent.state import AgentState
 from agentcli.agent.stop import Stopped, stop_for
 from agentcli.agent.trying import (
-    UNCOUNTED,
     Copies,
     NoTryError,
     PendingTrial,
     RefusedError,
     Trial,
     failures,
-    read,
     trial,
 )
-from agentcli.diff import unified_diff
-from agentcli.errors import EnvironmentOpError, ProviderError
+from agentcli.errors import ProviderError
 from agentcli.llm.client import (
     ChatRequest,
     ChatResponse,
@@ -40,7 +39,7 @@ from agentcli.llm.client import (
     ModelInfo,
     Proposes,
 )
-from agentcli.messages import Message, Outcome, Role, ToolCall, ToolResult, Usage
+from agentcli.messages import Outcome, ToolCall, ToolResult, Usage
 from agentcli.tools.base import ToolContext, ToolKind
 from agentcli.tools.registry import Registry
 
@@ -69,14 +68,6 @@ class _Kept:
     answer: ChatResponse
 
 
-@dataclass(frozen=True)
-class _Edited:
-    """A file before the run's first edit of it, None if absent, and as the last one made it."""
-
-    before: bytes | None
-    after: bytes | None
-
-
 @dataclass
 class Search:
     """Searches for edits in one run after another. ``copies`` opens a copy of the workspace."""
@@ -86,25 +77,21 @@ class Search:
     copies: Copies
     emit: Callable[[Event], Awaitable[None]]
     _tries_left: int = field(default=TRIES, init=False)
-    _kept: dict[str, _Edited] = field(default_factory=dict, init=False)  # by path
-    _found: list[str] = field(default_factory=list, init=False)  # arguments of the edits found
-    _let: dict[str, dict[str, bytes | None]] = field(default_factory=dict, init=False)
-    """The files before edits that were made without a search, by the edits' arguments."""
-    _noted: set[str] = field(default_factory=set, init=False)  # those whose effect can be undone
     _unsolved: bool = field(default=False, init=False)  # tests still fail after the kept edit
     _pending: tuple[list[ToolKind], PendingTrial] | None = field(default=None, init=False)
     _edits: EditCalls = field(init=False)
+    _called: Called = field(init=False)
+    _made: RunEdits = field(init=False)
 
     def __post_init__(self) -> None:
         self._edits = EditCalls(self.tools)
+        self._called = Called(self.tools)
+        self._made = RunEdits(self.context.environment, self._edits)
 
     async def end(self) -> None:
         """End the run: reset the tries and drop what belongs to it."""
         self._tries_left = TRIES
-        self._kept.clear()
-        self._found.clear()
-        self._let.clear()
-        self._noted.clear()
+        self._made.clear()
         self._unsolved = False
         await self._discard_pending()
 
@@ -125,11 +112,14 @@ class Search:
         """
         if not isinstance(client, Proposes):
             return response
-        await self._note_made(state)
+        results = self._called.results(since_asked(state.history), ToolKind.EDIT)
+        await self._made.note(reversed(list(results)))
         claims = self._claims(client.info, response, state)
         better = await self._searched(client, request, step, state, response, claims=claims)
         if better is response:
-            await self._note_let(response)
+            for call in response.message.calls:
+                if self._called.kind(call.name) is ToolKind.EDIT:
+                    await self._made.announce(call)
         return better
 
     async def _searched(
@@ -151,16 +141,17 @@ class Search:
         # A final answer starts a search too, if tests still fail after the kept edit, or if it
         # tells of an edit that was not made.
         ends = claims or (self._unsolved and not response.message.calls)
-        check, failed = self._last_check(state)
-        checked = any(self._results(_since_asked(state), ToolKind.CHECK))
+        check, failed = self._called.last_check(state.history)
+        checked = any(self._called.results(since_asked(state.history), ToolKind.CHECK))
         if claims and not (failed and checked):
             await self._disown(step, response)
         if not (ends or self._edits.of(response)):
             if check is not None and failed and self._reads(response, state):
                 await self._prepare_trial(state, check, failed)
             return response
+        changed = self._called.changing(state.history)
         # In the middle of a multi-file rename, tests fail that passed before its first edit.
-        begun = failed is None and ToolKind.EDIT in self._changes(state) and not self._found
+        begun = failed is None and ToolKind.EDIT in changed and not self._made.any_found
         if check is None or failed == 0 or begun:
             return response
         async with await self._trial(state, check, failed) as on:
@@ -172,14 +163,14 @@ class Search:
         if best is None:
             await self.emit(AnswerRejected(step, "the tests still fail", spent, 0.0))  # it counts
             earlier = self._earlier(state)
-            left = await self._restore()
+            left = await self._made.undo()
             stays = [f"{path} changed meanwhile and was left as it is" for path in left]
             stays += [f"an earlier edit of {path} stays" for path in earlier if path not in left]
             now = ", ".join(stays) + ": see git diff" if stays else "nothing was changed"
             detail = f"{problem}; {now}"
             raise Stopped(stop_for(StopReason.TRIES_USED_UP, detail=detail))
-        await self._remember(best.answer, on)
-        self._found += [call.arguments for call in best.answer.message.calls]
+        if (edit := self._edits.of(best.answer)) is not None:
+            await self._made.find(edit, on.made[edit.arguments])
         self._unsolved = best.left > 0
         return replace(best.answer, usage=spent)
 
@@ -235,7 +226,7 @@ class Search:
 
     async def _prepare_trial(self, state: AgentState, check: ToolCall, failed: int) -> None:
         """Start to open the trial that an edit will need, while the model still reads."""
-        changes = self._changes(state)
+        changes = self._called.changing(state.history)
         if self._pending is None or self._pending[0] != changes:
             await self._discard_pending()
             self._pending = changes, PendingTrial(self._open_trial(check, failed))
@@ -244,7 +235,7 @@ class Search:
         self, state: AgentState, check: ToolCall, failed: int | None
     ) -> AbstractAsyncContextManager[Trial]:
         """The pending trial, unless the workspace may have changed since; otherwise a new one."""
-        if self._pending is not None and self._pending[0] == self._changes(state):
+        if self._pending is not None and self._pending[0] == self._called.changing(state.history):
             (_, pending), self._pending = self._pending, None
             return pending
         await self._discard_pending()
@@ -263,19 +254,9 @@ class Search:
     def _reads(self, response: ChatResponse, state: AgentState) -> bool:
         """Whether the answer only reads, and nothing has changed since the last check."""
         calls = response.message.calls
-        if not calls or any(self._kind(call.name).changes_files for call in calls):
+        if not calls or any(self._called.kind(call.name).changes_files for call in calls):
             return False
-        return self._changes(state)[-1:] == [ToolKind.CHECK]
-
-    def _changes(self, state: AgentState) -> list[ToolKind]:
-        """The kinds of the calls so far that may have changed the workspace, in order."""
-        parts = [part for said in state.history for part in said.parts]
-        kinds = [self._kind(part.name) for part in parts if isinstance(part, ToolResult)]
-        return [kind for kind in kinds if kind.changes_files]
-
-    def _kind(self, tool: str) -> ToolKind:
-        spec = self.tools.spec(tool)
-        return ToolKind.RUN if spec is None else spec.kind
+        return self._called.changing(state.history)[-1:] == [ToolKind.CHECK]
 
     async def _candidates(
         self,
@@ -319,23 +300,6 @@ class Search:
         await self.emit(CandidateTried(step, call, left, time.monotonic() - started))
         return left
 
-    def _last_check(self, state: AgentState) -> tuple[ToolCall | None, int | None]:
-        """The last check call and how many tests failed in it.
-
-        If no check has run yet: a call of the only check tool, and None. If that cannot be called
-        without arguments, or is not the only one: None and None.
-        """
-        calls = {call.id: call for message in state.history for call in message.calls}
-        for result in self._results(state.history, ToolKind.CHECK):
-            if result.call_id in calls:
-                call, left = calls[result.call_id], failures(result)
-                broken = left is None and result.outcome is Outcome.FAILED
-                return call, UNCOUNTED if broken else left or 0
-        checks = [spec for spec in self.tools.specs if spec.kind is ToolKind.CHECK]
-        if len(checks) != 1 or checks[0].parameters.get("required"):
-            return None, None
-        return ToolCall("search", checks[0].name), None
-
     def _unknown(self, state: AgentState) -> str | None:
         """Why nothing can be said about the tests after the last check; None if something can.
 
@@ -344,7 +308,8 @@ class Search:
         """
         if self.tools.spec(DECLINE) is None:
             return None
-        result = next(self._results(_since_asked(state), ToolKind.CHECK), None)
+        since = since_asked(state.history)
+        _, result = next(self._called.results(since, ToolKind.CHECK), (None, None))
         if result is None:
             return None
         if result.outcome is Outcome.DENIED:
@@ -361,8 +326,8 @@ class Search:
         """
         if response.message.calls or not response.message.text.startswith(info.edit_claims):
             return False
-        edits = self._results(state.history, ToolKind.EDIT)
-        return all(result.outcome is not Outcome.OK for result in edits)
+        edits = self._called.results(state.history, ToolKind.EDIT)
+        return all(result.outcome is not Outcome.OK for _, result in edits)
 
     async def _disown(self, step: int, response: ChatResponse) -> NoReturn:
         """End the run instead of giving an answer that tells of an edit which was not made."""
@@ -375,12 +340,9 @@ class Search:
 
         Another search would only find it again.
         """
-        since = _since_asked(state)
-        last = next(self._results(since, ToolKind.EDIT), None)
-        if last is None or last.outcome is Outcome.OK:
-            return None
-        made = {call.id: call.arguments for message in since for call in message.calls}
-        if made.get(last.call_id) not in self._found:
+        since = since_asked(state.history)
+        call, last = next(self._called.results(since, ToolKind.EDIT), (None, None))
+        if last is None or last.outcome is Outcome.OK or not self._made.is_found(call):
             return None
         if last.outcome is Outcome.DENIED:
             return _not_permitted(last)
@@ -391,97 +353,15 @@ class Search:
 
         They were edited in a run that was interrupted, or were changed again by something else.
         """
-        since = _since_asked(state)
-        arguments = {call.id: call.arguments for message in since for call in message.calls}
+        results = self._called.results(since_asked(state.history), ToolKind.EDIT)
         made = [
             result
-            for result in self._results(since, ToolKind.EDIT)
-            if result.outcome is Outcome.OK
-            and arguments.get(result.call_id) not in {*self._found, *self._noted}
+            for call, result in results
+            if result.outcome is Outcome.OK and not self._made.is_known(call)
         ]
         return sorted({path for result in made for path in result.paths})
-
-    def _results(self, history: Iterable[Message], kind: ToolKind) -> Iterator[ToolResult]:
-        """The results of this kind of tool, the last one first."""
-        for message in reversed(tuple(history)):
-            for part in reversed(message.parts):
-                if isinstance(part, ToolResult) and self._kind(part.name) is kind:
-                    yield part
-
-    async def _note_let(self, response: ChatResponse) -> None:
-        """Note how the files are before the edits of an answer that no search has found."""
-        environment = self.context.environment
-        for call in response.message.calls:
-            if self._kind(call.name) is ToolKind.EDIT:
-                paths = self._edits.paths(call)
-                self._let[call.arguments] = {path: await read(environment, path) for path in paths}
-
-    async def _note_made(self, state: AgentState) -> None:
-        """Remember those of these edits that were made, so that they can be undone.
-
-        A file that is not exactly as the edit's diff says was changed by something else, too.
-        """
-        since = _since_asked(state)
-        arguments = {call.id: call.arguments for message in since for call in message.calls}
-        for result in reversed(list(self._results(since, ToolKind.EDIT))):
-            made = arguments.get(result.call_id, "")
-            files = self._let.pop(made, {})
-            for path, before in files.items():
-                after = await read(self.context.environment, path)
-                if after is None or after == before:
-                    continue
-                if result.diff and _made(before, after, path) in result.diff:
-                    self._merge(path, _Edited(before, after))
-                    self._noted.add(made)
-
-    def _merge(self, path: str, edited: _Edited) -> None:
-        known = self._kept.get(path)
-        if known is None:
-            self._kept[path] = edited
-        elif known.after == edited.before:
-            self._kept[path] = _Edited(known.before, edited.after)
-
-    async def _remember(self, response: ChatResponse, on: Trial) -> None:
-        call = self._edits.of(response)
-        if call is None:
-            return
-        for path, after in on.made[call.arguments].items():
-            environment = self.context.environment
-            data = await read(environment, path)
-            if data is not None or await environment.stat(path) is None:
-                self._merge(path, _Edited(data, after))
-
-    async def _restore(self) -> list[str]:
-        """Undo the run's edits; return the files that are not as they left them, and stay so."""
-        left, environment = [], self.context.environment
-        for path, edited in self._kept.items():
-            if await read(environment, path) == edited.before:
-                continue
-            try:
-                if edited.before is None:
-                    await environment.remove(path, expect=edited.after)
-                else:
-                    await environment.write(path, edited.before, expect=edited.after)
-            except EnvironmentOpError as error:
-                if error.code != "CONFLICT":
-                    raise
-                left.append(path)
-        self._kept.clear()
-        return left
-
-
-def _made(before: bytes | None, after: bytes, path: str) -> str:
-    text = None if before is None else before.decode("utf-8", "replace")
-    return unified_diff(text, after.decode("utf-8", "replace"), path)
 
 
 def _not_permitted(result: ToolResult) -> str:
     first = result.content.partition("\n")[0].removeprefix("denied: ")
     return f"{result.name} was not permitted ({first})"
-
-
-def _since_asked(state: AgentState) -> list[Message]:
-    """The messages since the user's last one."""
-    messages = list(state.history)
-    asked = [i for i, message in enumerate(messages) if message.role is Role.USER]
-    return messages[asked[-1] if asked else 0 :]
