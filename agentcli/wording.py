@@ -24,6 +24,7 @@ from agentcli.agent.events import (
 )
 from agentcli.messages import Outcome, ToolCall, ToolResult, Usage
 from agentcli.text import clip, counted, escape, one_line, plain_output
+from agentcli.tools.base import MATCHES
 
 MAX_DIFF_LINES = 40
 MAX_OUTPUT_LINES = 6
@@ -147,7 +148,7 @@ def last_lines(output: bytes, count: int, width: int = _MAX_WIDTH) -> list[str]:
 def _count(data: Mapping[str, Any], lines: int) -> str:
     """How much was read or found, by the tool's own count if it gives one."""
     more = ", and there are more" if data.get("more") is True else ""
-    if (matches := _number(data, "matches")) is not None:
+    if (matches := _number(data, MATCHES)) is not None:
         return counted(matches, "match", "matches") + more
     if (entries := _number(data, "entries")) is not None:
         return counted(entries, "entry", "entries") + more

@@ -27,6 +27,7 @@ from agentcli.agent.events import (
 )
 from agentcli.agent.prefix import Prefix
 from agentcli.agent.search import Search
+from agentcli.agent.second_thoughts import second_thoughts
 from agentcli.agent.stop import Stopped, stop_for
 from agentcli.agent.stream import Stream
 from agentcli.errors import (
@@ -42,6 +43,7 @@ from agentcli.tools.base import ToolContext
 from agentcli.tools.registry import Registry
 
 _NUDGE = "It was not used; answer again"
+_MISREAD = "nothing was found to be done, so the request was probably misread"
 
 
 class Answering:
@@ -102,6 +104,13 @@ class Answering:
                 response = await self._search.better(
                     self.client, self._request(), step, self._stream.state, response
                 )
+            second = await second_thoughts(
+                self.client, self._tools, self._request(), self._stream.state, response
+            )
+            if second.message is not response.message:
+                usage = response.usage
+                await self._stream.emit(AnswerRejected(step, _MISREAD, usage, answer.cost_usd))
+            response = second
             if problem := _unusable(response):
                 await self._reject(step, problem, answer)
                 continue

@@ -40,11 +40,8 @@ from agentcli.llm.client import (
     Proposes,
 )
 from agentcli.messages import Outcome, ToolCall, ToolResult, Usage
-from agentcli.tools.base import ToolContext, ToolKind
+from agentcli.tools.base import DECLINE, ToolContext, ToolKind
 from agentcli.tools.registry import Registry
-
-DECLINE = "decline"
-"""The tool of models that may decline."""
 
 REFUSALS = 3
 """A search ends if so many edits, and no others, could not be made, as in a read-only file."""

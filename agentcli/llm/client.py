@@ -33,6 +33,7 @@ class ModelInfo:
     ``context_window`` and ``max_output`` are in tokens, None if unknown. ``fits_itself`` means
     that the client itself keeps long conversations within the window. ``edit_claims`` are how the
     model's answers begin if they tell of an edit, for a model that may say so without one.
+    ``reconsiders`` means that it answers ``ChatRequest.reconsidered`` in another way.
     """
 
     id: str
@@ -43,6 +44,7 @@ class ModelInfo:
     priced_by: str = ""
     fits_itself: bool = False
     edit_claims: tuple[str, ...] = ()
+    reconsiders: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,8 @@ class ChatRequest:
 
     ``conversation`` identifies the conversation for caches. The kernel binds ``argument_text`` for
     local models: from a tool's name and its arguments so far, it returns the text of which the
-    next argument must be a substring.
+    next argument must be a substring. ``reconsidered`` means that the model is asked again, since
+    what it did on its first answer led to nothing.
     """
 
     messages: tuple[Message, ...]
@@ -70,6 +73,7 @@ class ChatRequest:
     sampling: Sampling = field(default_factory=Sampling)
     conversation: str = ""
     argument_text: Callable[[str, Mapping[str, Any]], Awaitable[str | None]] | None = None
+    reconsidered: bool = False
 
 
 @dataclass(frozen=True, slots=True)

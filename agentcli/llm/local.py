@@ -43,6 +43,7 @@ EMBEDDED = Path(agentcli.embedded.__file__).parent
 _CUT = {"length": FinishReason.LENGTH, "context": FinishReason.LENGTH}
 _USAGE_EVERY_S = 0.25
 """Interval of the usage updates while decoding."""
+_RECONSIDERED = "reconsidered"
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
 
@@ -69,9 +70,12 @@ def connect(path: Path | None, settings: Settings) -> LocalClient:
         context_window=folder.config.sequence_len,
         fits_itself=own,
         edit_claims=tuple(folder.generation.get("edit_claims", ())),
+        reconsiders=_RECONSIDERED in folder.generation,
     )
     defaults = sampling_of(folder.generation)
-    return LocalClient(info, dialogue, EngineProcess(folder.source, settings.local), defaults)
+    reconsidered = sampling_of(folder.generation.get(_RECONSIDERED, folder.generation))
+    engine = EngineProcess(folder.source, settings.local)
+    return LocalClient(info, dialogue, engine, defaults, reconsidered)
 
 
 def sampling_of(generation: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,6 +100,7 @@ class LocalClient:
         dialogue: The conversation format.
         engine: The engine process; several clients may share it.
         defaults: Sampling settings that apply unless the request has its own.
+        reconsidered: The same for requests that are ``reconsidered``.
         owns: Whether ``aclose`` ends the engine process.
     """
 
@@ -105,6 +110,7 @@ class LocalClient:
         dialogue: Dialogue,
         engine: EngineProcess,
         defaults: Mapping[str, Any] | None = None,
+        reconsidered: Mapping[str, Any] | None = None,
         *,
         owns: bool = True,
     ) -> None:
@@ -113,12 +119,20 @@ class LocalClient:
         self._dialogue = dialogue
         self._engine = engine
         self._defaults = defaults or {}
+        self._reconsidered = reconsidered or {}
         self._owns = owns
 
     @classmethod
     def sharing(cls, other: LocalClient) -> LocalClient:
         """Return another client of the same engine process; ``other`` still owns the process."""
-        return cls(other.info, other._dialogue, other._engine, other._defaults, owns=False)
+        return cls(
+            other.info,
+            other._dialogue,
+            other._engine,
+            other._defaults,
+            other._reconsidered,
+            owns=False,
+        )
 
     async def stream(self, request: ChatRequest) -> AsyncIterator[StreamEvent]:
         """See ``LLMClient.stream``."""
@@ -205,7 +219,7 @@ class LocalClient:
             "tokens": prompt.tokens,
             "max_tokens": min(room, sampling.max_tokens or room),
             "sampling": {
-                **self._defaults,
+                **(self._reconsidered if request.reconsidered else self._defaults),
                 **{name: value for name, value in given.items() if value is not None},
             },
             **self._dialogue.turn(request, prompt),

@@ -25,6 +25,12 @@ FAILED = "failed"
 NARROWER = "narrower"
 """Key of a check's ``data``: arguments that limit the same check to what failed."""
 
+MATCHES = "matches"
+"""Key of a search's ``data``: how many were found."""
+
+DECLINE = "decline"
+"""Name of the tool of models that may decline a task."""
+
 ASKED = "asked_s"
 """Key of a result's ``data``: seconds spent waiting for the user's approval, if any."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from agentcli.environments.base import GrepMatch
 from agentcli.errors import EnvironmentOpError, ToolInputError
 from agentcli.text import clip_line
-from agentcli.tools.base import ToolContext, ToolOutput
+from agentcli.tools.base import MATCHES, ToolContext, ToolOutput
 from agentcli.tools.names import meant_name, shown_name
 
 MAX_PATHS = 500
@@ -64,7 +64,7 @@ async def grep(
             raise ToolInputError(error.message, path="pattern") from error
         raise
     shown = found[:MAX_MATCHES]
-    data = {"matches": len(shown), "more": len(found) > MAX_MATCHES}
+    data = {MATCHES: len(shown), "more": len(found) > MAX_MATCHES}
     if not shown:
         return ToolOutput(f"no match for {pattern}", data=data)
     rows = [_row(match) for match in shown]

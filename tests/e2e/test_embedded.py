@@ -78,6 +78,17 @@ def test_arithmetic(cli: Cli, workspace: Path) -> None:
     assert "144" in str(ask(cli, workspace, "what is 12 * 12?")["final_answer"])
 
 
+def test_what_was_taken_for_a_repair_is_declined_once_all_tests_pass(
+    cli: Cli, workspace: Path
+) -> None:
+    fine = FILES["shop/prices.py"].replace("max", "min")
+    repository(workspace, {**FILES, "shop/prices.py": fine})
+    answer = ask(cli, workspace, "cache the results", code=1)
+    assert answer["stop_reason"] == "declined" and answer["steps"] == 2
+    assert ask(cli, workspace, "tests fail, fix it")["status"] == "solved"
+    assert "2" in str(ask(cli, workspace, "how many tests are there?")["final_answer"])
+
+
 def test_tasks_beyond_its_abilities_are_declined(cli: Cli, workspace: Path) -> None:
     repository(workspace, FILES)
     answer = ask(cli, workspace, "add OAuth login with Google", code=1)
