@@ -35,6 +35,7 @@ from agentcli.sandbox.nested import (
     naming_programs,
     without_programs,
 )
+from agentcli.sandbox.repository import Repository
 
 OBEYED = (
     *(".git/hooks", ".git/config", ".git/config.worktree", ".git/commondir", ".agentcli"),
@@ -77,10 +78,13 @@ class Guard:
         self._said_cut = False
         self._venvs_before: dict[str, dict[str, _Entry]] = {}
         self._git_before: tuple[int, int] | None = None
+        store = os.path.join(os.path.dirname(quarantine), "repositories")
+        self._repository = Repository(self._full(".git"), store)
 
     def survey(self) -> None:
         """Walk through all folders once. It takes a while, and may run in a thread."""
         self._nested.find()
+        self._repository.keep()
 
     @property
     def busy(self) -> bool:
@@ -90,11 +94,13 @@ class Guard:
     def close(self) -> None:
         """Stop watching the workspace. It takes 10 ms in the kernel, and may run in a thread."""
         self._nested.close()
+        self._repository.close()
 
     def begin(self) -> None:
         """A command is about to start."""
         if self._running == 0:
             self._git_before = _identity(self._full(".git"))
+            self._repository.keep()
             self._before = dict(self._look())
             self._nested_before = self._look_below()
             self._venvs_before = self._look_into_venvs()
@@ -121,6 +127,8 @@ class Guard:
         """
         self._running -= 1
         said = self._check_git()  # first, since everything below .git depends on it
+        if self._repository.is_damaged():
+            said.append(self._put_repository_back())
         after = dict(self._look())
         for path in sorted(after.keys() - self._before.keys(), key=lambda p: (p.count("/"), p)):
             if os.path.lexists(self._full(path)) and not self._harmless(path, after[path]):
@@ -265,8 +273,22 @@ class Guard:
                 if _identity(self._full(name)) == self._git_before:
                     os.rename(self._full(name), full)
                     return [*said, f".git: moved back from {name}"]
-            said.append(".git: missing since the command")
+            if not self._repository.is_damaged():
+                said.append(".git: missing since the command")
         return said
+
+    def _put_repository_back(self) -> str:
+        git = self._full(".git")
+        try:
+            os.makedirs(git, exist_ok=True)
+            left = [name for name in os.listdir(git) if f".git/{name}" not in self._obeyed]
+            for name in left:
+                self._set_aside(os.path.join(git, name), f".git/{name}")
+            self._repository.put_back()
+        except OSError as error:
+            return f".git: damaged, and cannot be put back: {error.strerror}"
+        kept = f" (what it left is kept in {self.quarantine})" if left else ""
+        return f".git: put back as it was before the command, which had removed history{kept}"
 
     def _full(self, path: str) -> str:
         return os.path.join(self.root, path)
