@@ -17,6 +17,7 @@ from agentcli.agent.events import (
     CandidateTried,
     CheckFinished,
     CheckStarted,
+    Delta,
     Event,
     ModelAnswered,
     ModelChanged,
@@ -28,6 +29,7 @@ from agentcli.agent.events import (
     Status,
     StepFinished,
     StepStarted,
+    StreamReset,
     ToolFinished,
     ToolStarted,
     Warned,
@@ -36,6 +38,7 @@ from agentcli.agent.events import (
 from agentcli.agent.records import to_record
 from agentcli.agent.state import AgentState, ending_words
 from agentcli.errors import Place
+from agentcli.llm.client import TextDelta
 from agentcli.messages import Outcome, ToolCall, Usage
 from agentcli.text import counted, encodable, escape, one_line
 from agentcli.wording import (
@@ -93,7 +96,10 @@ class Renderer(Protocol):
 
 
 class PlainRenderer:
-    """Plain lines: progress to one stream, the answer to the other."""
+    """Plain lines: progress to one stream, the answer to the other.
+
+    If both are a terminal, the model's text appears as it is written.
+    """
 
     def __init__(self, log: TextIO, answer: TextIO) -> None:
         self._log = log
@@ -102,9 +108,12 @@ class PlainRenderer:
         self._model = ""
         self._head: list[str] = []
         self._usage = Usage()
+        self._streams = log.isatty() and answer.isatty()
+        self._streamed = ""  # text of the current answer
+        self._in_line = False  # whether the last line of it is not finished yet
 
     def event(self, event: Event) -> None:
-        """Write the lines of one event; deltas and progress have none."""
+        """Write the lines of one event; progress has none."""
         self._usage += usage_of(event)
         match event:
             case SessionStarted(model=model):
@@ -117,10 +126,15 @@ class PlainRenderer:
                 self._model = model
             case PhaseChanged():
                 self._lines(f"phase {event.phase}")
+            case Delta(delta=TextDelta(text)) if self._streams:
+                self._stream(text)
+            case StreamReset():
+                self._streamed = ""
+                self._lines()
             case ModelAnswered(message=message):
                 for call in message.calls:
                     self._calls[call.id] = (call, "")
-                if message.calls and message.text.strip():
+                if message.calls and message.text.strip() and not self._is_shown(message.text):
                     self._lines(*escape(message.text.strip()).split("\n"))
             case ToolStarted(call=call, tool_kind=kind):
                 self._calls[call.id] = (call, kind)
@@ -129,6 +143,7 @@ class PlainRenderer:
             case CandidateTried():
                 self._lines(candidate_line(event))
             case AnswerRejected(reason=reason):
+                self._streamed = ""
                 self._lines(f"answer not used: {escape(reason)}")
             case Reviewed(reason=reason):
                 self._lines(f"objection: {one_line(escape(reason), 200)}")
@@ -144,7 +159,8 @@ class PlainRenderer:
             case Warned(text):
                 self._lines(f"warning: {escape(text)}")
             case StepStarted():
-                self._usage = Usage()
+                self._usage, self._streamed = Usage(), ""
+                self._lines()
             case StepFinished(step=step, duration_s=took):
                 self._lines(step_line(step, self._usage, took))
             case _ if note := context_note(event):
@@ -152,7 +168,8 @@ class PlainRenderer:
 
     def finish(self, summary: Summary) -> None:
         """Write the answer and the result."""
-        if summary.state.answer:
+        if summary.state.answer and not self._is_shown(summary.state.answer):
+            self._lines()
             write_answer(self._answer, summary.state.answer)
         self._lines(*summary_lines(summary))
 
@@ -162,6 +179,18 @@ class PlainRenderer:
 
     def close(self) -> None:
         """Do nothing."""
+
+    def _stream(self, text: str) -> None:
+        if not self._streamed:
+            text = text.lstrip("\n")
+        if text:
+            self._streamed += text
+            self._answer.write(escape(text))
+            self._answer.flush()
+            self._in_line = not text.endswith("\n")
+
+    def _is_shown(self, answer: str) -> bool:
+        return self._streamed.strip() == answer.strip()
 
     def _tool(self, event: ToolFinished) -> None:
         result = event.result
@@ -187,6 +216,10 @@ class PlainRenderer:
             self._lines(f"  ... {counted(count, noun)}")
 
     def _lines(self, *lines: str) -> None:
+        if self._in_line:
+            self._in_line = False
+            self._answer.write("\n")
+            self._answer.flush()
         self._log.write("".join(f"{line}\n" for line in lines))
         self._log.flush()
 

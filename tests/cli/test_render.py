@@ -7,10 +7,12 @@ import json
 import re
 
 from agentcli.agent.events import (
+    AnswerRejected,
     CheckFinished,
     CheckStarted,
     Compacted,
     CompactionUndone,
+    Delta,
     ModelChanged,
     PrefixBroken,
     RunFinished,
@@ -18,6 +20,7 @@ from agentcli.agent.events import (
     Status,
     StepStarted,
     StopReason,
+    StreamReset,
 )
 from agentcli.cli.render import (
     JsonRenderer,
@@ -27,6 +30,8 @@ from agentcli.cli.render import (
     result_object,
     summary_lines,
 )
+from agentcli.llm.client import TextDelta
+from agentcli.messages import Usage
 from tests.cli.events import HOSTILE, READ, SESSION, answered, run_events, summary
 
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]")
@@ -61,6 +66,45 @@ def test_plain_lines() -> None:
     assert f"session {SESSION.session_id}: agentcli sessions show {SESSION.session_id}\n" in text
     assert "go on with" not in text
     assert not CONTROL.search(text)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def streaming(renderer: Renderer, step: int, *texts: str) -> None:
+    renderer.event(StepStarted(step))
+    for text in texts:
+        renderer.event(Delta(step, TextDelta(text)))
+
+
+def test_on_a_terminal_text_appears_as_it_is_written_and_once() -> None:
+    screen = Terminal()
+    renderer = PlainRenderer(screen, screen)
+    streaming(renderer, 1, "Let me", " look.")
+    assert screen.getvalue() == "Let me look."
+    renderer.event(answered(1, "Let me look.", READ))
+    streaming(renderer, 2, "\n\nIt ", "is\x1b[31m")
+    renderer.event(StreamReset(2, "the connection broke"))
+    assert screen.getvalue() == "Let me look.\nIt is\\x1b[31m\n"
+    for text in ("It is", " 3.\n"):
+        renderer.event(Delta(2, TextDelta(text)))
+    renderer.event(answered(2, "It is 3."))
+    end = RunFinished(StopReason.FINAL, Status.SOLVED, "It is 3.")
+    renderer.finish(summary([SESSION, end]))
+    assert screen.getvalue().startswith("Let me look.\nIt is\\x1b[31m\nIt is 3.\nsolved")
+
+
+def test_an_answer_that_replaces_the_streamed_one_is_written() -> None:
+    screen = Terminal()
+    renderer = PlainRenderer(screen, screen)
+    streaming(renderer, 1, "All is well.")
+    renderer.event(AnswerRejected(1, "it is not", Usage(), 0.0))
+    end = RunFinished(StopReason.DECLINED, Status.UNSOLVED, "I cannot do that.")
+    renderer.finish(summary([SESSION, end]))
+    text = screen.getvalue()
+    assert text.startswith("All is well.\nanswer not used: it is not\nI cannot do that.\nunsolved")
 
 
 def test_a_chat_opens_once() -> None:
