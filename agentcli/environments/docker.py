@@ -146,6 +146,12 @@ class DockerEnvironment(HostEnvironment):
             restored = guard.end(read_only=False)
         return with_restored(_as_not_started(result, argv[0]), restored)
 
+    async def aclose(self) -> None:
+        """See ``HostEnvironment.aclose``."""
+        await super().aclose()
+        if self._watch is not None:
+            await asyncio.to_thread(self._watch.close)
+
     def _options(
         self,
         name: str,

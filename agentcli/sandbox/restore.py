@@ -98,9 +98,9 @@ class Guard:
 
     def begin(self) -> None:
         """A command is about to start."""
+        self._repository.keep(busy=self.busy)
         if self._running == 0:
             self._git_before = _identity(self._full(".git"))
-            self._repository.keep()
             self._before = dict(self._look())
             self._nested_before = self._look_below()
             self._venvs_before = self._look_into_venvs()
@@ -270,7 +270,9 @@ class Guard:
             said.append(self._remove(".git"))
         if self._git_before is not None and not os.path.lexists(full):
             for name in os.listdir(self.root):
-                if _identity(self._full(name)) == self._git_before:
+                if _identity(self._full(name)) == self._git_before and _is_repository(
+                    self._full(name)
+                ):
                     os.rename(self._full(name), full)
                     return [*said, f".git: moved back from {name}"]
             if not self._repository.is_damaged():
@@ -279,16 +281,24 @@ class Guard:
 
     def _put_repository_back(self) -> str:
         git = self._full(".git")
+        target = os.path.join(self.quarantine, self._stamp())
+        kept = ""
         try:
             os.makedirs(git, exist_ok=True)
-            left = [name for name in os.listdir(git) if f".git/{name}" not in self._obeyed]
-            for name in left:
-                self._set_aside(os.path.join(git, name), f".git/{name}")
+            for name in os.listdir(git):
+                if f".git/{name}" not in self._obeyed:
+                    os.makedirs(target, mode=0o700, exist_ok=True)
+                    shutil.move(os.path.join(git, name), os.path.join(target, name))
+                    kept = f" (what it left is kept as {target})"
             self._repository.put_back()
-        except OSError as error:
-            return f".git: damaged, and cannot be put back: {error.strerror}"
-        kept = f" (what it left is kept in {self.quarantine})" if left else ""
+        except (OSError, shutil.Error) as error:
+            why = getattr(error, "strerror", None) or str(error)
+            where = self._repository.kept
+            return f".git: damaged, and not put back yet: {why}; what it was is kept as {where}"
         return f".git: put back as it was before the command, which had removed history{kept}"
+
+    def _stamp(self) -> str:
+        return f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{time.monotonic_ns()}"
 
     def _full(self, path: str) -> str:
         return os.path.join(self.root, path)
@@ -383,7 +393,7 @@ class Guard:
         return f"{path}: put back as it was before the command{kept}"
 
     def _set_aside(self, full: str, path: str) -> str | None:
-        stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{time.monotonic_ns()}"
+        stamp = self._stamp()
         target = os.path.join(self.quarantine, stamp, path.replace("/", "_"))
         try:
             os.makedirs(os.path.dirname(target), mode=0o700)
@@ -434,4 +444,14 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 def _can_stay(folder: str) -> bool:
     """Whether this is a folder of which every file has been looked at."""
-    return os.path.isdir(folder) and len(os.listdir(folder)) <= _MOST
+    if os.path.islink(folder) or not os.path.isdir(folder):
+        return False
+    try:
+        return len(os.listdir(folder)) <= _MOST
+    except OSError:
+        return False
+
+
+def _is_repository(folder: str) -> bool:
+    """An inode alone tells nothing, as that of a removed folder is given to the next one."""
+    return all(os.path.exists(os.path.join(folder, name)) for name in ("HEAD", "objects"))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from agentcli.sandbox import repository
+from agentcli.sandbox import removal, repository
 from agentcli.sandbox.repository import Repository
 
 ENV = {
@@ -95,9 +96,24 @@ def without_objects(work: Work) -> None:
         shutil.rmtree(path)
 
 
+def without_object_files(work: Work) -> None:
+    for path in (work.git_folder / "objects").rglob("*"):
+        if path.is_file():
+            path.unlink()
+
+
+def begun_anew_with_a_commit(work: Work) -> None:
+    begun_anew(work)
+    work.git("add", ".")
+    work.git("commit", "-q", "-m", "all gone")
+
+
 @pytest.mark.parametrize(
     "damage",
-    [emptied, begun_anew, without_objects, *map(without, ("objects", "refs", "HEAD"))],
+    [
+        *(emptied, begun_anew, begun_anew_with_a_commit, without_objects, without_object_files),
+        *map(without, ("objects", "refs", "HEAD", "refs/heads/main")),
+    ],
 )
 def test_everything_comes_back(work: Work, damage: Callable[[Work], None]) -> None:
     before = work.state()
@@ -143,6 +159,130 @@ def test_it_is_kept_and_put_back_again_after_that(work: Work) -> None:
         assert work.git("log", "--format=%H") == before
         work.repository.keep()
     assert not work.repository.is_damaged()
+
+
+def test_packs_that_vanish_come_back(work: Work) -> None:
+    work.git("gc", "-q")
+    work.commit("three")
+    work.repository.keep()
+    before = work.state()
+    [pack] = (work.git_folder / "objects/pack").glob("*.pack")
+    pack.unlink()
+    assert work.repository.is_damaged()
+    work.repository.put_back()
+    assert work.state() == before
+
+
+def test_a_folder_of_refs_becomes_a_ref_and_back(work: Work) -> None:
+    for remove, make in (("none", "a/x"), ("a/x", "a"), ("a", "a/x")):
+        if remove != "none":
+            work.git("branch", "-D", remove)
+        work.git("branch", make)
+        work.repository.keep()
+    before = work.state()
+    emptied(work)
+    assert work.repository.is_damaged()
+    work.repository.put_back()
+    assert work.state() == before
+
+
+def test_what_is_removed_while_no_command_runs_was_meant(work: Work) -> None:
+    shutil.rmtree(work.git_folder)
+    work.repository.keep()
+    work.git("init", "-q")
+    assert not work.repository.is_damaged()
+    work.repository.keep()
+    work.commit("new")
+    assert not work.repository.is_damaged()
+
+
+def test_what_another_command_is_removing_is_still_kept(work: Work) -> None:
+    work.commit("three")
+    work.repository.keep(busy=True)
+    before = work.state()
+    shutil.rmtree(work.git_folder / "refs/heads")
+    work.repository.keep(busy=True)
+    (work.git_folder / "HEAD").unlink()
+    work.repository.keep(busy=True)
+    emptied(work)
+    assert work.repository.is_damaged()
+    work.repository.put_back()
+    assert work.state() == before
+
+
+def test_a_repository_that_another_process_put_back_is_whole(work: Work) -> None:
+    other = Repository(str(work.git_folder), str(work.store))
+    other.keep()
+    emptied(work)
+    other.put_back()
+    other.close()
+    work.commit("three")
+    assert not work.repository.is_damaged()
+
+
+def test_what_cannot_be_put_back_stays_and_is_tried_again(work: Work) -> None:
+    before = work.state()
+    shutil.rmtree(work.git_folder)
+    work.git_folder.symlink_to("nowhere/at/all")
+    with pytest.raises(OSError, match="exists"):
+        work.repository.put_back()
+    work.repository.keep()
+    work.git_folder.unlink()
+    assert work.repository.is_damaged()
+    work.repository.put_back()
+    assert work.state() == before
+
+
+def test_what_is_kept_may_be_gone(work: Work) -> None:
+    shutil.rmtree(work.repository.kept)
+    emptied(work)
+    assert work.repository.is_damaged()
+    with pytest.raises(OSError, match=r"gone|No such file"):
+        work.repository.put_back()
+
+
+def test_modes_and_links_are_as_before(work: Work) -> None:
+    (work.git_folder / "lfs").symlink_to("../lfs")
+    work.git_folder.chmod(0o700)
+    (work.git_folder / "objects").chmod(0o775)
+    work.repository.close()
+    work.repository.keep()
+    shutil.rmtree(work.git_folder)
+    work.repository.put_back()
+    assert os.readlink(work.git_folder / "lfs") == "../lfs"
+    assert stat.S_IMODE(work.git_folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE((work.git_folder / "objects").stat().st_mode) == 0o775
+
+
+def test_deep_folders_are_kept(work: Work) -> None:
+    deep = str(work.git_folder)
+    for _ in range(1200):
+        deep += "/d"
+        os.mkdir(deep)
+    work.repository.keep()
+    shutil.rmtree(work.git_folder / "refs")
+    assert work.repository.is_damaged()
+    removal.remove(str(work.git_folder / "d"))  # which shutil cannot
+
+
+def test_a_purged_repository_without_commits_is_no_damage(tmp_path: Path) -> None:
+    root = tmp_path / "work"
+    subprocess.run(["git", "init", "-q", root], env=ENV, check=True)
+    (root / "secret").write_text("x")
+    subprocess.run(["git", "add", "."], cwd=root, env=ENV, check=True)
+    fresh = Repository(str(root / ".git"), str(tmp_path / "store"))
+    fresh.keep()
+    for command in ("git rm -q --cached secret", "git gc -q --prune=now"):
+        subprocess.run(command.split(), cwd=root, env=ENV, check=True)
+    assert not fresh.is_damaged()
+    fresh.close()
+
+
+def test_in_a_home_folder_nothing_is_kept(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q", tmp_path], env=ENV, check=True)
+    home = Repository(str(tmp_path / ".git"), str(tmp_path / ".local/share/agentcli"))
+    home.keep()
+    assert not (tmp_path / ".local").exists()
 
 
 def test_a_repository_on_another_disk_is_copied(
@@ -194,21 +334,29 @@ def test_there_may_be_no_repository_or_none_to_speak_of(tmp_path: Path) -> None:
 
 
 def test_a_new_repository_is_no_damage(tmp_path: Path) -> None:
-    fresh = Repository(str(tmp_path / ".git"), str(tmp_path / "store"))
+    root = tmp_path / "work"
+    fresh = Repository(str(root / ".git"), str(tmp_path / "store"))
     fresh.keep()
-    subprocess.run(["git", "init", "-q", tmp_path], env=ENV, check=True)
+    subprocess.run(["git", "init", "-q", root], env=ENV, check=True)
     assert not fresh.is_damaged()
     fresh.keep()
-    shutil.rmtree(tmp_path / ".git")
+    shutil.rmtree(root / ".git")
     assert fresh.is_damaged()
     fresh.close()
 
 
-def test_what_a_killed_process_left_is_removed(work: Work) -> None:
+def test_what_a_killed_process_left_is_removed_unless_it_is_needed(work: Work) -> None:
     ended = subprocess.run(["sh", "-c", "echo $$"], capture_output=True, text=True, check=True)
-    left = work.store / f"git-{ended.stdout.strip()}-x"
-    left.mkdir()
-    other = Repository(str(work.git_folder), str(work.store))
-    other.keep()
-    assert not left.exists()
-    other.close()
+    pid, project = ended.stdout.strip(), work.root.parent / "damaged"
+    whole, needed = (work.store / f"git-{pid}-{name}" for name in ("a", "b"))
+    for left, git in ((whole, work.git_folder), (needed, project / ".git")):
+        left.mkdir()
+        (left / "of").write_text(str(git))
+    project.mkdir()
+    work.repository.close()
+    work.repository.keep()
+    assert not whole.exists() and needed.exists()
+    project.rmdir()
+    work.repository.close()
+    work.repository.keep()
+    assert not needed.exists()

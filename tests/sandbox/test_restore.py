@@ -287,3 +287,19 @@ async def test_a_repository_that_a_command_removed_is_back(place: Place, script:
     assert (place.root / ".git/hooks").is_dir()
     git("fsck", "--strict")
     assert await place.run("git status --short") == ()
+
+
+async def test_a_link_in_place_of_the_hooks_is_removed(place: Place) -> None:
+    (place.root / "evil").mkdir()
+    (place.root / "evil").chmod(0o750)
+    (place.root / "evil/pre-commit").write_text("evil")
+    await place.run("rm -rf .git/hooks; ln -s ../evil .git/hooks")
+    hooks = place.root / ".git/hooks"
+    assert hooks.is_dir() and not hooks.is_symlink() and not (hooks / "pre-commit").exists()
+    assert (place.root / "evil").stat().st_mode & 0o777 == 0o750
+
+
+async def test_a_new_folder_is_not_taken_for_a_removed_repository(place: Place) -> None:
+    await place.run("rm -rf .git; mkdir build; echo work > build/result")
+    assert (place.root / "build/result").read_text() == "work\n"
+    assert (place.root / ".git/HEAD").exists()
