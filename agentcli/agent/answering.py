@@ -27,7 +27,7 @@ from agentcli.agent.events import (
 )
 from agentcli.agent.prefix import Prefix
 from agentcli.agent.search import Search
-from agentcli.agent.second_thoughts import second_thoughts
+from agentcli.agent.second_thoughts import SecondThoughts, declines
 from agentcli.agent.stop import Stopped, stop_for
 from agentcli.agent.stream import Stream
 from agentcli.errors import (
@@ -43,7 +43,7 @@ from agentcli.tools.base import ToolContext
 from agentcli.tools.registry import Registry
 
 _NUDGE = "It was not used; answer again"
-_MISREAD = "nothing was found to be done, so the request was probably misread"
+_MISREAD = "it rests on nothing, so the request was probably misread"
 
 
 class Answering:
@@ -74,6 +74,7 @@ class Answering:
         self._limits = limits
         self._sampling = sampling
         self._search = search
+        self._second_thoughts = SecondThoughts(tools, context)
         self._call_ids = {call.id for said in stream.state.history for call in said.calls}
 
     async def answer(self, step: int) -> Message:
@@ -104,12 +105,15 @@ class Answering:
                 response = await self._search.better(
                     self.client, self._request(), step, self._stream.state, response
                 )
-            second = await second_thoughts(
-                self.client, self._tools, self._request(), self._stream.state, response
+            second = await self._second_thoughts.about(
+                self.client, self._request(), self._stream.state, response
             )
             if second.message is not response.message:
-                usage = response.usage
+                usage, state = response.usage, self._stream.state
                 await self._stream.emit(AnswerRejected(step, _MISREAD, usage, answer.cost_usd))
+                if not declines(second):
+                    left_out = self._second_thoughts.left_out(self.client, step, state)
+                    await self._stream.emit(left_out)
             response = second
             if problem := _unusable(response):
                 await self._reject(step, problem, answer)

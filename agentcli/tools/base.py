@@ -28,6 +28,9 @@ NARROWER = "narrower"
 MATCHES = "matches"
 """Key of a search's ``data``: how many were found."""
 
+PATTERN = "pattern"
+"""The argument of such a search that holds the regular expression."""
+
 DECLINE = "decline"
 """Name of the tool of models that may decline a task."""
 

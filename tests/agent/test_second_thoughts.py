@@ -9,7 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from agentcli.agent.events import AnswerRejected, MemoryLog, SessionStarted, StopReason
+from agentcli.agent.events import (
+    AnswerRejected,
+    Compacted,
+    MemoryLog,
+    SessionStarted,
+    StopReason,
+)
 from agentcli.agent.kernel import Agent
 from agentcli.agent.module import AgentModule
 from agentcli.environments.host import HostEnvironment
@@ -22,7 +28,18 @@ from agentcli.tools.decline import decline_tool
 from agentcli.tools.registry import Registry
 from tests.running import pytest_ini
 
-FILES = {"calc.py": "LIMIT = 5\n", "test_calc.py": "def test_one():\n    pass\n", **pytest_ini()}
+CALC = """LIMIT = 5
+
+
+def area(width, depth=2):
+    return width * depth
+
+
+class Pump:
+    def __init__(self, speed):
+        self.power: int = speed  # not the flow
+"""
+FILES = {"calc.py": CALC, "test_calc.py": "def test_one():\n    pass\n", **pytest_ini()}
 USAGE = Usage(10, 0, 0, 3)
 
 
@@ -46,6 +63,7 @@ class Model(Replay):
         super().__init__(ModelInfo("scripted", "replay", reconsiders=able), answers)
         self.second = second
         self.asked_again: list[ChatRequest] = []
+        self.asked: list[ChatRequest] = []
 
     async def stream(self, request: ChatRequest) -> AsyncIterator[StreamEvent]:
         if request.reconsidered:
@@ -53,6 +71,7 @@ class Model(Replay):
             for event in events_of(self.second):
                 yield event
             return
+        self.asked.append(request)
         async for event in super().stream(request):
             yield event
 
@@ -149,3 +168,48 @@ async def test_only_what_followed_the_last_message_counts(begin: Begin) -> None:
     assert result.state.stop is StopReason.DECLINED
     texts = [message.text for message in model.asked_again[0].messages]
     assert texts[0] == "what is LIMIT?" and texts[-1] == "cache the results"
+
+
+async def offered(request: ChatRequest) -> list[str]:
+    """What a local model may search for."""
+    [grep] = [tool for tool in request.tools if tool.name == "grep"]
+    assert grep.text_of == {"pattern": ""} and request.argument_text is not None
+    assert await request.argument_text("read_file", {"path": "calc.py"}) is None
+    return str(await request.argument_text("grep", {})).split("\n")
+
+
+async def test_after_a_search_for_nothing_a_name_of_the_request_is_searched(begin: Begin) -> None:
+    first, missed = call("grep", pattern="def ares"), said("There is no `ares`.")
+    found = call("grep", pattern="def area")
+    model = Model(first, missed, said("It is in calc.py."), second=found)
+    agent, log = await begin(model)
+    result = await agent.start("where are the flow and area, the Pump's power or LIMIT?").result()
+    assert result.state.stop is StopReason.FINAL and result.task_result == "It is in calc.py."
+    patterns = await offered(model.asked_again[0])
+    names = ("area", "Pump", "power", "LIMIT")
+    assert [one for one in patterns if " " not in one and "." not in one] == [*names]
+    assert "def area" in patterns and "LIMIT =" in patterns
+    # From then on, the model sees only what it found; the history has everything.
+    last = [part for message in model.asked[-1].messages for part in message.parts]
+    assert [part.name for part in last if isinstance(part, ToolCall)] == ["grep"]
+    made = [one.arguments for message in result.state.history for one in message.calls]
+    assert made == [first.message.calls[0].arguments, found.message.calls[0].arguments]
+    [left_out] = [event for event in log.events if isinstance(event, Compacted)]
+    assert left_out.tokens_after < left_out.tokens_before
+
+
+async def test_nothing_is_searched_twice(begin: Begin) -> None:
+    first, missed = call("grep", pattern="def LIMIT"), said("There is no `LIMIT`.")
+    model = Model(first, missed, second=first)
+    agent, _ = await begin(model)
+    result = await agent.start("where is LIMIT?").result()
+    assert result.task_result == missed.message.text
+    patterns = await offered(model.asked_again[0])
+    assert "def LIMIT" not in patterns and "LIMIT" in patterns
+
+
+async def test_without_a_known_name_the_search_is_free(begin: Begin) -> None:
+    model = Model(call("grep", pattern="ares"), DONE, second=call("grep", pattern="other"))
+    agent, _ = await begin(model)
+    assert (await agent.start("where is the flow?").result()).task_result == DONE.message.text
+    assert all(tool.text_of.get("pattern") is None for tool in model.asked_again[0].tools)
