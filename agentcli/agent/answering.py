@@ -27,7 +27,7 @@ from agentcli.agent.events import (
 )
 from agentcli.agent.prefix import Prefix
 from agentcli.agent.search import Search
-from agentcli.agent.second_thoughts import SecondThoughts, declines
+from agentcli.agent.second_thoughts import SecondThoughts
 from agentcli.agent.stop import Stopped, stop_for
 from agentcli.agent.stream import Stream
 from agentcli.errors import (
@@ -43,7 +43,6 @@ from agentcli.tools.base import ToolContext
 from agentcli.tools.registry import Registry
 
 _NUDGE = "It was not used; answer again"
-_MISREAD = "it rests on nothing, so the request was probably misread"
 
 
 class Answering:
@@ -101,20 +100,20 @@ class Answering:
             response = answer.response
             if expired := self._prefix.answered(response.usage, state, self.client):
                 await self._stream.emit(expired)
+            second = await self._second_thoughts.about(
+                self.client, self._request(), self._stream.state, response
+            )
+            if second.why:
+                usage, state = response.usage, self._stream.state
+                await self._stream.emit(AnswerRejected(step, second.why, usage, answer.cost_usd))
+                if second.forget:
+                    left_out = self._second_thoughts.left_out(self.client, step, state)
+                    await self._stream.emit(left_out)
+            response = second.response
             if self._search is not None:
                 response = await self._search.better(
                     self.client, self._request(), step, self._stream.state, response
                 )
-            second = await self._second_thoughts.about(
-                self.client, self._request(), self._stream.state, response
-            )
-            if second.message is not response.message:
-                usage, state = response.usage, self._stream.state
-                await self._stream.emit(AnswerRejected(step, _MISREAD, usage, answer.cost_usd))
-                if not declines(second):
-                    left_out = self._second_thoughts.left_out(self.client, step, state)
-                    await self._stream.emit(left_out)
-            response = second
             if problem := _unusable(response):
                 await self._reject(step, problem, answer)
                 continue

@@ -1,23 +1,27 @@
-"""Asks a model once more what to do about the user's message, if what it did led to nothing.
+"""Asks a small model once more, if what it did led to nothing or cannot be what the user meant.
 
-To a small model, a request that it does not understand ("cache the results") is most like one to
+To such a model, a request that it does not understand ("cache the results") is most like one to
 run the tests or to look for a name. Those mostly come when there is something to repair or to find.
 So if all tests pass, or nothing is found, it has more likely misread the request, and should
 decline it more readily than before. If it has searched for a word that does not occur, it may have
-miscopied a name, or taken another word for one: then it must search for a word of the message that
-names something in the workspace, if there is any.
+miscopied a name, or taken another word for one: then it must make the same search for a word of the
+message that names something in the workspace, if there is any.
+
+It also miscopies new names: an edit that nothing but the message asks for may only bring in words
+of the message.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from keyword import iskeyword
 from typing import Any
 
 from agentcli.agent.called import since_asked
+from agentcli.agent.edit_calls import EditCalls
 from agentcli.agent.events import Compacted, Replaced
 from agentcli.agent.state import AgentState
 from agentcli.errors import EnvironmentOpError, ProviderError
@@ -29,13 +33,25 @@ from agentcli.tools.registry import Registry
 _Search = tuple[str, str]
 """The tool and the pattern."""
 
+_MISREAD = "it rests on nothing, so the request was probably misread"
+_MISCOPIED = "it brings in a name that is not in the message"
 _WORD = re.compile(r"[^\W\d]\w+")
 _MOST_WORDS = 200
 _MOST_LINES = 1000
-_FORMS = ("{}", "def {}", "class {}", "{} =", "def __init__.*{}")
-"""What the model searches for if it looks for a name."""
 _PLACES = (r"\b(?:def|class)\s+({})\b", r"^\s*(?:self\.)?({})\s*(?::.*)?=[^=]", r"\bdef .*\b({})\b")
 """Where a line of Python gives a name to something."""
+
+
+@dataclass(frozen=True)
+class Second:
+    """What the model does instead, and why; if ``why`` is empty, its answer stands.
+
+    ``forget``: what it did before is left out from now on. The usage counts what asking has cost.
+    """
+
+    response: ChatResponse
+    why: str = ""
+    forget: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,31 +63,75 @@ class SecondThoughts:
 
     async def about(
         self, client: LLMClient, request: ChatRequest, state: AgentState, response: ChatResponse
-    ) -> ChatResponse:
-        """Return what the model does instead of its final answer ``response``.
-
-        That is to decline, or to search for something else. Otherwise its answer stands, with the
-        tokens that asking again has cost.
-        """
+    ) -> Second:
+        """Return what the model does instead of ``response``."""
         since = since_asked(state.history)
-        if not client.info.reconsiders or response.message.calls or not self._led_to_nothing(since):
-            return response
-        asked = _until(request.messages, since[0])
+        if client.info.reconsiders:
+            try:
+                if response.message.calls:
+                    return await self._with_given_names(client, request, since, response)
+                return await self._instead_of_nothing(client, request, since, response)
+            except ProviderError:
+                pass  # the first answer is good enough
+        return Second(response)
+
+    async def _instead_of_nothing(
+        self,
+        client: LLMClient,
+        request: ChatRequest,
+        since: Sequence[Message],
+        response: ChatResponse,
+    ) -> Second:
+        """To decline, or to search for something else, if all that was done led to nothing."""
+        asked = _until(request.messages, since[0]) if self._led_to_nothing(since) else None
         if asked is None:
-            return response
+            return Second(response)
         again = replace(request, messages=asked, reconsidered=True)
         searched = self._searched(since)
         if searched and (names := await self._names(since[0].text)):
             again = _searching(again, searched, names)
-        try:
-            second = await chat(client, again)
-        except ProviderError:
-            return response  # it is good enough
+        second = await chat(client, again)
         calls = second.message.calls
-        searches = again.tools != request.tools and bool(calls)
-        if declines(second) or (searches and searched.isdisjoint(map(_search, calls))):
-            return second
-        return replace(response, usage=response.usage + second.usage)
+        if [call.name for call in calls] == [DECLINE]:
+            return Second(second, _MISREAD)
+        if again.tools != request.tools and calls and searched.isdisjoint(map(_search, calls)):
+            return Second(second, _MISREAD, forget=True)
+        return Second(replace(response, usage=response.usage + second.usage))
+
+    async def _with_given_names(
+        self,
+        client: LLMClient,
+        request: ChatRequest,
+        since: Sequence[Message],
+        response: ChatResponse,
+    ) -> Second:
+        """The edit with names from the message, if it has others and no test has failed."""
+        edit = EditCalls(self.tools).of(response)
+        spec = self.tools.spec(edit.name) if edit is not None else None
+        if edit is None or spec is None or len(spec.variant_of) != 1 or self._has_failed(since):
+            return Second(response)
+        [(new, old)] = spec.variant_of.items()
+        arguments, given = _arguments(edit), words_of(since[0].text)
+        added = words_of(str(arguments.get(new))).keys() - words_of(str(arguments.get(old))).keys()
+        if added <= given.keys() or not _renamed(str(arguments.get(old)), given):
+            return Second(response)
+
+        async def text_of(tool: str, written: Mapping[str, Any]) -> str | None:
+            if tool == edit.name and old in written and new not in written:
+                return "\n".join(_renamed(str(written[old]), given))
+            return await request.argument_text(tool, written) if request.argument_text else None
+
+        again = _limited(request, {edit.name}, new)
+        second = await chat(client, replace(again, argument_text=text_of))
+        if [call.name for call in second.message.calls] == [edit.name]:
+            return Second(second, _MISCOPIED)
+        return Second(replace(response, usage=response.usage + second.usage))
+
+    def _has_failed(self, messages: Sequence[Message]) -> bool:
+        results = [part for said in messages for part in said.parts if isinstance(part, ToolResult)]
+        failed = [one.name for one in results if one.outcome is Outcome.FAILED]
+        specs = map(self.tools.spec, failed)
+        return any(spec is not None and spec.kind is ToolKind.CHECK for spec in specs)
 
     def left_out(self, client: LLMClient, step: int, state: AgentState) -> Compacted:
         """Leave out what led to nothing, which would only confuse the model from now on."""
@@ -104,11 +164,12 @@ class SecondThoughts:
         """The searches that found nothing."""
         calls = {call.id: call for message in messages for call in message.calls}
         results = [part for said in messages for part in said.parts if isinstance(part, ToolResult)]
-        return {_search(calls[one.call_id]) for one in results if one.data.get(MATCHES) == 0}
+        made = [calls.get(one.call_id) for one in results if one.data.get(MATCHES) == 0]
+        return {_search(call) for call in made if call is not None}
 
     async def _names(self, text: str) -> list[str]:
         """The words of a text that are names in the workspace's Python code, in order."""
-        words = [word for word in dict.fromkeys(_WORD.findall(text)) if not iskeyword(word)]
+        words = list(words_of(text))
         either = "|".join(map(re.escape, words[:_MOST_WORDS]))
         if not either:
             return []
@@ -122,38 +183,65 @@ class SecondThoughts:
         return [word for word in words if word in found]
 
 
-def declines(response: ChatResponse) -> bool:
-    """Whether the model declines the task."""
-    return [call.name for call in response.message.calls] == [DECLINE]
+def words_of(text: str) -> dict[str, None]:
+    """The different words of a text that can be names, in order."""
+    return {word: None for word in _WORD.findall(text) if not iskeyword(word)}
 
 
-def _search(call: ToolCall) -> _Search:
+def _renamed(text: str, given: Mapping[str, None]) -> list[str]:
+    """A line in which one name that is given has become another one that is."""
+    if "\n" in text:
+        return []
+    names = [name for name in words_of(text) if name in given]
+    return [
+        re.sub(rf"\b{re.escape(name)}\b", other, text)
+        for name in names
+        for other in given
+        if other != name
+    ]
+
+
+def _arguments(call: ToolCall) -> dict[str, Any]:
     try:
         arguments = json.loads(call.arguments)
     except ValueError:
-        return call.name, ""
-    return call.name, str(arguments.get(PATTERN, "")) if isinstance(arguments, dict) else ""
+        return {}
+    return arguments if isinstance(arguments, dict) else {}
+
+
+def _search(call: ToolCall) -> _Search:
+    return call.name, str(_arguments(call).get(PATTERN, ""))
 
 
 def _searching(request: ChatRequest, searched: Set[_Search], names: Sequence[str]) -> ChatRequest:
-    """Limit the same tools to searches for these names that have not been made."""
+    """Limit the same tools to the same searches for these names instead."""
     tools = {tool for tool, _ in searched}
-    forms = {tool: [form.format(name) for name in names for form in _FORMS] for tool in tools}
-    left = {
-        tool: "\n".join(form for form in all_ if (tool, form) not in searched)
-        for tool, all_ in forms.items()
-    }
+    left = {tool: "\n".join(_instead(tool, searched, names)) for tool in tools}
 
     async def text_of(tool: str, arguments: Mapping[str, Any]) -> str | None:
         if tool in left and PATTERN not in arguments:
             return left[tool]
         return await request.argument_text(tool, arguments) if request.argument_text else None
 
+    return replace(_limited(request, tools, PATTERN), argument_text=text_of)
+
+
+def _instead(tool: str, searched: Set[_Search], names: Sequence[str]) -> Iterator[str]:
+    for pattern in sorted(pattern for other, pattern in searched if other == tool):
+        words = list(words_of(pattern))
+        for name in names:
+            new = re.sub(rf"\b{re.escape(words[-1])}\b", name, pattern) if words else name
+            if (tool, new) not in searched:
+                yield new
+
+
+def _limited(request: ChatRequest, tools: Set[str], argument: str) -> ChatRequest:
+    """Have an argument of these tools be a line of what ``argument_text`` returns."""
     limited = tuple(
-        replace(tool, text_of={**tool.text_of, PATTERN: ""}) if tool.name in tools else tool
+        replace(tool, text_of={**tool.text_of, argument: ""}) if tool.name in tools else tool
         for tool in request.tools
     )
-    return replace(request, tools=limited, argument_text=text_of)
+    return replace(request, tools=limited)
 
 
 def _until(messages: Sequence[Message], asked: Message) -> tuple[Message, ...] | None:

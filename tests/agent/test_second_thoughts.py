@@ -66,7 +66,8 @@ class Model(Replay):
         self.asked: list[ChatRequest] = []
 
     async def stream(self, request: ChatRequest) -> AsyncIterator[StreamEvent]:
-        if request.reconsidered:
+        limited = any("new" in tool.text_of for tool in request.tools)
+        if request.reconsidered or limited:
             self.asked_again.append(request)
             for event in events_of(self.second):
                 yield event
@@ -187,8 +188,7 @@ async def test_after_a_search_for_nothing_a_name_of_the_request_is_searched(begi
     assert result.state.stop is StopReason.FINAL and result.task_result == "It is in calc.py."
     patterns = await offered(model.asked_again[0])
     names = ("area", "Pump", "power", "LIMIT")
-    assert [one for one in patterns if " " not in one and "." not in one] == [*names]
-    assert "def area" in patterns and "LIMIT =" in patterns
+    assert patterns == [f"def {name}" for name in names]
     # From then on, the model sees only what it found; the history has everything.
     last = [part for message in model.asked[-1].messages for part in message.parts]
     assert [part.name for part in last if isinstance(part, ToolCall)] == ["grep"]
@@ -202,10 +202,9 @@ async def test_nothing_is_searched_twice(begin: Begin) -> None:
     first, missed = call("grep", pattern="def LIMIT"), said("There is no `LIMIT`.")
     model = Model(first, missed, second=first)
     agent, _ = await begin(model)
-    result = await agent.start("where is LIMIT?").result()
+    result = await agent.start("where is LIMIT, with area?").result()
     assert result.task_result == missed.message.text
-    patterns = await offered(model.asked_again[0])
-    assert "def LIMIT" not in patterns and "LIMIT" in patterns
+    assert await offered(model.asked_again[0]) == ["def area"]
 
 
 async def test_without_a_known_name_the_search_is_free(begin: Begin) -> None:
@@ -213,3 +212,50 @@ async def test_without_a_known_name_the_search_is_free(begin: Begin) -> None:
     agent, _ = await begin(model)
     assert (await agent.start("where is the flow?").result()).task_result == DONE.message.text
     assert all(tool.text_of.get("pattern") is None for tool in model.asked_again[0].tools)
+
+
+def rename(old: str, new: str) -> ChatResponse:
+    return call("search_replace", path="calc.py", old=old, new=new)
+
+
+async def test_an_edit_brings_in_only_names_of_the_message(begin: Begin, tmp_path: Path) -> None:
+    wrong = rename("def area(width, depth=2):", "def tree(width, depth=2):")
+    right = rename("def area(width, depth=2):", "def region(width, depth=2):")
+    model = Model(wrong, said("Renamed."), second=right)
+    agent, log = await begin(model)
+    result = await agent.start("please call area region").result()
+    assert "def region(" in (tmp_path / "calc.py").read_text()
+    [again] = model.asked_again
+    [edit] = [tool for tool in again.tools if tool.name == "search_replace"]
+    assert edit.text_of == {"path": "", "old": "path", "new": ""} and again.argument_text
+    written = {"path": "calc.py", "old": "def area(width):"}
+    lines = str(await again.argument_text("search_replace", written)).split("\n")
+    assert lines == [f"def {name}(width):" for name in ("please", "call", "region")]
+    assert await again.argument_text("search_replace", {"path": "calc.py", "old": "a\nb"}) == ""
+    [rejected] = [event for event in log.events if isinstance(event, AnswerRejected)]
+    assert rejected.usage == USAGE and result.state.usage == USAGE + USAGE + USAGE
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        rename("def area(width, depth=2):", "def region(width, depth=2):"),
+        rename("LIMIT = 5", "LIMIT = 6"),
+        rename("class Pump:", "class Machine:"),  # nothing of it is in the message
+        rename("LIMIT = 5\n\n\ndef area", "LIMIT = 5\n\n\ndef tree"),
+    ],
+)
+async def test_other_edits_stand(begin: Begin, edit: ChatResponse) -> None:
+    model = Model(edit, said("Done."), second=DECLINED)
+    agent, log = await begin(model)
+    await agent.start("please call area region").result()
+    assert not model.asked_again
+    assert not [event for event in log.events if isinstance(event, AnswerRejected)]
+
+
+async def test_after_a_failed_test_any_name_may_come_in(begin: Begin, tmp_path: Path) -> None:
+    (tmp_path / "test_calc.py").write_text("def test_one():\n    assert False\n")
+    model = Model(TESTS, rename("return width * depth", "return tree"), DONE, second=DECLINED)
+    agent, _ = await begin(model)
+    await agent.start("the width of area is wrong").result()
+    assert not model.asked_again
