@@ -19,6 +19,7 @@ _HOMES = {
     "ToolKind": "agentcli.tools.base",
     "ToolOutput": "agentcli.tools.base",
     "connect": "agentcli.llm.registry",
+    "load_engine": "agentcli.llm.library",
     "open_agent": "agentcli.wiring",
     "tool": "agentcli.tools.registry",
 }

@@ -6,6 +6,7 @@ from agentcli.agent.kernel import Agent as Agent
 from agentcli.agent.module import AgentModule as AgentModule
 from agentcli.agent.module import CodingAgent as CodingAgent
 from agentcli.agent.run import RunResult as RunResult
+from agentcli.llm.library import load_engine as load_engine
 from agentcli.llm.registry import connect as connect
 from agentcli.settings import Settings as Settings
 from agentcli.task import Task as Task

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agentcli.inference.host import load
+from agentcli.inference.loading import load
 from agentcli.llm.local import EMBEDDED
 from agentcli.model.gpt import GPT
 from bench.models import kernels
@@ -60,10 +60,10 @@ def main() -> None:
     print(
         f"{len(texts)} documents, {sum(int(each.sum()) for _, each in texts)} tokens of the model"
     )
-    exact = load({"path": chosen.model, "dtype": "float32"}).model
+    exact = load(chosen.model, dtype="float32").model
     print(f"{'weights':10} {'KL, nats':>10} {'99th %':>8} {'same first':>10}")
     for name, options in FORMS.items():
-        narrow = load({"path": chosen.model, "kernels": kernels(), **options}).model
+        narrow = load(chosen.model, kernels=kernels(), **options).model
         divergences, same = [], []
         for tokens, written in texts:
             p = log_probabilities(exact, tokens, written)

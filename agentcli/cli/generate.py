@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from agentcli import config
+from agentcli.cli.errors import show_error
 from agentcli.cli.help import App
 from agentcli.cli.local_options import (
     ContextOption,
@@ -59,6 +60,9 @@ class _Job:
     wishes: dict[str, Any]
 
 
+_LOADED = ("family", "device", "dtype", "quantize", "threads", "context")
+
+
 @app.command()
 def generate(
     prompt: Annotated[
@@ -73,7 +77,7 @@ def generate(
         ),
     ] = None,
     num_samples: Annotated[
-        int, typer.Option(min=1, help="How many continuations to generate in parallel.")
+        int, typer.Option(min=1, max=1024, help="How many continuations to generate in parallel.")
     ] = 1,
     max_tokens: Annotated[
         int | None,
@@ -85,6 +89,7 @@ def generate(
         float | None,
         typer.Option(
             min=0.0,
+            max=100.0,
             help="0 always takes the most likely token; default: the model's own, else 1.",
             rich_help_panel=SAMPLING,
         ),
@@ -126,7 +131,10 @@ def generate(
     seed: Annotated[
         int | None,
         typer.Option(
-            help="The same seed gives the same text; default: 42.", rich_help_panel=SAMPLING
+            min=0,
+            max=2**63 - 1,
+            help="The same seed gives the same text; default: 42.",
+            rich_help_panel=SAMPLING,
         ),
     ] = None,
     stop: Annotated[
@@ -208,15 +216,15 @@ async def _run(job: _Job) -> int:
     assert task is not None
     with interruptible(task.cancel) as interruption:
         try:
-            await _generate(job)
+            return await _generate(job)
         except asyncio.CancelledError:
             if interruption.exit_code is None:
                 raise
             return interruption.exit_code
-    return 0
 
 
-async def _generate(job: _Job) -> None:
+async def _generate(job: _Job) -> int:
+    """Generate and show the samples; returns the exit code."""
     from agentcli.llm.completion import Completer, Ended, Wishes, Written
 
     completer = Completer(registry.local_folder(job.model), job.settings.local)
@@ -244,6 +252,10 @@ async def _generate(job: _Job) -> None:
                 _print_json(job, completer.engine.ready, texts, ended)
     finally:
         await completer.aclose()
+    if wishes.schema is not None and ended is not None and set(ended.finishes) != {"stop"}:
+        show_error("the answer was cut off, so its JSON is not complete. Raise --max-tokens")
+        return 1
+    return 0
 
 
 def _show(samples: Samples | None, row: int, text: str) -> None:
@@ -260,7 +272,7 @@ def _print_json(job: _Job, ready: dict[str, Any], texts: list[str], ended: Any) 
             {"text": text, "finish_reason": finish}
             for text, finish in zip(texts, finishes, strict=True)
         ],
-        **{key: ready[key] for key in ("family", "device", "dtype", "threads", "context")},
+        **{key: ready[key] for key in _LOADED},
         "load_s": round(ready["load_s"], 3),
     }
     if ended:

@@ -26,7 +26,7 @@ from agentcli.errors import ConfigError
 from agentcli.llm import registry
 from agentcli.session.store import data_dir
 from agentcli.settings import LocalSettings
-from agentcli.text import escape
+from agentcli.text import counted, escape
 
 app = App("List models, show what they need, and test them.")
 
@@ -141,7 +141,9 @@ async def _check(model: str, settings: LocalSettings) -> int:
     try:
         await engine.start()
         ready = engine.ready
-        where = f"{ready['device']} in {ready['dtype']}, {ready['threads']} threads"
+        stored = f" with {ready['quantize']} matrices" if ready["quantize"] else ""
+        threads = counted(ready["threads"], "thread")
+        where = f"{ready['device']} in {ready['dtype']}{stored}, {threads}"
         _tell("loads", True, f"in {ready['load_s']:.1f} s on {where}")
         findings = await engine.check()
     finally:

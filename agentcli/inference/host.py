@@ -45,6 +45,7 @@ from agentcli.inference.call_syntax import SYNTAXES
 from agentcli.inference.calls import CallCursor
 from agentcli.inference.constrain import Constraint, Ended, Grammar
 from agentcli.inference.engine import Engine, Generation
+from agentcli.inference.loading import engine_of, load
 from agentcli.inference.propose import Proposal, propose
 from agentcli.inference.rerank import Files, reranked
 from agentcli.inference.row import InlineTools, ToolTags
@@ -52,7 +53,6 @@ from agentcli.inference.sampling import Sampling
 from agentcli.inference.selftest import selftest
 from agentcli.inference.speculate import Lookup
 from agentcli.inference.substring import CopyConstraint
-from agentcli.inference.threads import StepThreads, step_threads
 from agentcli.inference.tool_schemas import OfferedTool
 from agentcli.inference.turn import (
     CALL_END,
@@ -66,18 +66,10 @@ from agentcli.inference.turn import (
 from agentcli.inference.turn_grammar import turn_grammar
 from agentcli.inference.variants import Edit
 from agentcli.inference.wire import STARTS, Closed, Wire
-from agentcli.model import native
-from agentcli.model.checkpoint import LoadedModel, load_model, stored_in_int8
 from agentcli.model.kv_cache import KVCache
-from agentcli.model.pack import can_pack
 
 MAX_CACHED = 4  # conversations with a KV cache, and toolsets with a compiled grammar
 PREFETCH = 2  # proposals made in advance; few, because trying them out needs the CPU, too
-DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
 
 
 class Host:
@@ -85,20 +77,21 @@ class Host:
 
     def __init__(self, wire: Wire, options: Mapping[str, Any]) -> None:
         started = time.perf_counter()
-        self.loaded = load(options)
+        threads = options.get("threads")
+        self.loaded = load(
+            options["path"],
+            device=options.get("device"),
+            dtype=options.get("dtype"),
+            quantize=options.get("quantize"),
+            context=options.get("context"),
+            kernels=options.get("kernels"),
+        )
         self._wire = wire
         tokenizer, model = self.loaded.tokenizer, self.loaded.model
         # An in-stream block ends the answer; its result comes with the next request.
         ends = {tokenizer.special[name] for name in (END, PYTHON_END) if name in tokenizer.special}
         load_s = time.perf_counter() - started
-        self._threads: StepThreads | None = None
-        if fixed := options.get("threads"):
-            torch.set_num_threads(fixed)
-        else:
-            self._threads = step_threads(model)
-        self._engine = Engine(
-            model, tokenizer, stop_ids=self.loaded.stop_ids | ends, threads=self._threads
-        )
+        self._engine = engine_of(self.loaded, threads=threads, ends=frozenset(ends))
         self._files = Files(self._engine)
         self._caches: OrderedDict[str, KVCache] = OrderedDict()
         self._grammars: OrderedDict[str, Grammar] = OrderedDict()
@@ -109,6 +102,7 @@ class Host:
             context=model.config.sequence_len,
             device=str(model.device),
             dtype=str(model.embedding_weight.dtype).removeprefix("torch."),
+            quantize=self.loaded.quantize,
             threads=torch.get_num_threads(),
             load_s=load_s,
         )
@@ -152,7 +146,9 @@ class Host:
         inline = InlineTools(ToolTags.nanochat(tokenizer), run) if request.get("python") else None
         samples: int = request.get("num_samples", 1)
         stop_ids = self.loaded.stop_ids
-        generation = Engine(model, tokenizer, stop_ids=stop_ids, threads=self._threads).generate(
+        generation = Engine(
+            model, tokenizer, stop_ids=stop_ids, threads=self._engine.threads
+        ).generate(
             request["tokens"],
             num_samples=samples,
             max_tokens=request.get("max_tokens"),
@@ -309,29 +305,6 @@ class Host:
         return grammar
 
 
-def load(options: Mapping[str, Any]) -> LoadedModel:
-    """Load the model at ``options["path"]``.
-
-    The default device is the first CUDA device if there is one, else the CPU. The default dtype is
-    bfloat16 if the device computes with it at full speed, else the stored one. Weights stored in
-    int8 stay int8 if there are kernels for them.
-
-    Raises:
-        ModelError: the device is not available, or anything else that ``load_model`` raises.
-    """
-    device = _device(options.get("device"))
-    on_cpu = device.type == "cpu"
-    streamed = native.use(options.get("kernels") if on_cpu else None)
-    name, quantize, path = options.get("dtype"), options.get("quantize"), options["path"]
-    fast = device.type == "cuda" or (on_cpu and (can_pack() or streamed))
-    dtype: Any = DTYPES[name] if name else torch.bfloat16 if fast else "auto"
-    if streamed and not name and not quantize and stored_in_int8(path):
-        dtype, quantize = torch.float32, "int8"
-    return load_model(
-        path, dtype=dtype, device=device, quantize=quantize, context=options.get("context")
-    )
-
-
 def _edits(tool: OfferedTool, request: Mapping[str, Any]) -> list[tuple[Edit, float]]:
     """Return the edits by this tool that the request's ``places`` ([path, old text, cost]) ask for.
 
@@ -343,18 +316,6 @@ def _edits(tool: OfferedTool, request: Mapping[str, Any]) -> list[tuple[Edit, fl
         if tool.text_of.get(old)
         for path, text, cost in request.get("places", ())
     ]
-
-
-def _device(name: str | None) -> torch.device:
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ModelError(f"device {name!r} cannot be used ({reason})", hint="Use cpu") from None
-    return device
 
 
 def _sampling(request: Mapping[str, Any]) -> Sampling:

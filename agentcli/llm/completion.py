@@ -148,7 +148,7 @@ class Completer:
         await self.engine.aclose()
 
     def _plain(self, prompt: str) -> list[int]:
-        return [*self.tokenizer.prompt_prefix, *self.tokenizer.encode(prompt)]
+        return self.tokenizer.prompt(prompt)
 
     def _chat(self, prompt: str) -> list[int]:
         if self.folder.family == "nanochat":

@@ -44,6 +44,7 @@ class LoadedModel:
         chat_template: The Jinja chat template, if the files have one.
         stop_ids: The tokens that end an answer.
         generation: The content of generation_config.json; empty if there is none.
+        quantize: How the matrices are stored: "int8", "int4", or "" for the model's dtype.
     """
 
     model: GPT
@@ -53,12 +54,13 @@ class LoadedModel:
     chat_template: str | None = None
     stop_ids: frozenset[int] = frozenset()
     generation: dict[str, Any] = field(default_factory=dict)
+    quantize: Scheme | Literal[""] = ""
 
 
 def load_model(
     path: str | Path,
     *,
-    dtype: torch.dtype | Literal["auto"] | None = None,
+    dtype: torch.dtype | str | None = None,
     device: torch.device | str = "cpu",
     quantize: Scheme | None = None,
     context: int | None = None,
@@ -69,7 +71,8 @@ def load_model(
 
     Args:
         path: The folder or file.
-        dtype: None keeps the stored dtype; "auto" uses float32 where half precision is slow.
+        dtype: One of torch's floating-point types or its name; None keeps the stored one; "auto"
+            uses float32 where half precision is slow.
         device: The device for the weights.
         quantize: Store the matrices in 8 or 4 bits.
         context: Override the maximum number of positions.
@@ -82,6 +85,7 @@ def load_model(
             the wrong shape.
         ModelError: the model is not supported.
     """
+    dtype = _known_dtype(dtype)
     folder = open_folder(path, context=context)
     load = _load_nanochat if folder.kind == "nanochat" else _load_safetensors
     tokenizer = folder.load_tokenizer()
@@ -93,12 +97,22 @@ def load_model(
         folder.chat_template,
         folder.stop_ids(tokenizer),
         dict(folder.generation),
+        quantize or "",
     )
     if quantize is not None:
         quantize_model(loaded.model, quantize)
     elif pack:
         pack_model(loaded.model)
     return loaded
+
+
+def _known_dtype(dtype: torch.dtype | str | None) -> torch.dtype | Literal["auto"] | None:
+    if dtype is None or dtype == "auto":
+        return dtype  # type: ignore[return-value]
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ModelError(f"{dtype} is not a floating-point type", hint='Use "bfloat16" or "auto"')
+    return found
 
 
 def save_model(
@@ -203,6 +217,7 @@ _HF_POST_NORMS = {
     "post_feedforward_layernorm": ("mlp_post_norm",),
 }
 # Buffers in old files, and the other modalities of multimodal models.
+_ROWS = 4096  # compared at a time
 _IGNORED = re.compile(
     r"(.*\.)?rotary_emb\.inv_freq$|(model\.)?(vision_tower|vision_model|multi_modal_projector)\."
 )
@@ -262,9 +277,13 @@ def fill(model: GPT, tensors: Iterable[tuple[str, Tensor]], names: Names | None 
     """
     targets = destinations(model)
     missing, faults = set(targets), []
+    tied = _Tied(model.embedding_weight.detach())
     for raw_name, tensor in tensors:
         name = _plain_name(raw_name)
-        if _IGNORED.match(raw_name) or (name == "lm_head.weight" and model.config.tied):
+        if _IGNORED.match(raw_name):
+            continue
+        if name == "lm_head.weight" and model.config.tied:
+            tied.head(tensor)
             continue
         ours = (name,) if names is None else names.get(name, ())
         if not ours or any(target not in targets for target in ours):
@@ -278,12 +297,46 @@ def fill(model: GPT, tensors: Iterable[tuple[str, Tensor]], names: Names | None 
             continue
         pieces = torch.split(tensor, [targets[target].shape[0] for target in ours])
         for target, piece in zip(ours, pieces, strict=True):
+            if targets[target].data_ptr() == tied.embedding.data_ptr():
+                tied.embed(piece)
             targets[target].copy_(piece)
         missing.difference_update(ours)
     faults += [f"{name} is missing" for name in sorted(missing)]
+    if tied.differ:
+        faults.append(
+            "lm_head.weight is not the embedding, although config.json says tie_word_embeddings; "
+            "set that to false"
+        )
     if faults:
         more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
         raise CheckpointError(f"weights do not fit: {'; '.join(faults[:5])}{more}")
+
+
+class _Tied:
+    """Compares the head of a file with the embedding that it is tied to, in either order."""
+
+    def __init__(self, embedding: Tensor) -> None:
+        self.embedding = embedding
+        self.differ = False
+        self._seen = ""
+
+    def head(self, tensor: Tensor) -> None:
+        if self._seen:
+            self._compare(tensor)
+        elif tensor.shape == self.embedding.shape:
+            self.embedding.copy_(tensor)  # until the embedding itself comes, so as not to copy it
+            self._seen = "head"
+
+    def embed(self, tensor: Tensor) -> None:
+        if self._seen:
+            self._compare(tensor)
+        self._seen = "embedding"
+
+    def _compare(self, tensor: Tensor) -> None:
+        rows = zip(torch.split(self.embedding, _ROWS), torch.split(tensor, _ROWS), strict=False)
+        self.differ = tensor.shape != self.embedding.shape or not all(
+            torch.equal(ours, theirs.to(ours)) for ours, theirs in rows
+        )
 
 
 def _empty_model(

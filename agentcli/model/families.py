@@ -12,6 +12,8 @@ from typing import Any
 from agentcli.errors import ModelError
 from agentcli.model.config import MlpKind, ModelConfig, RopeConfig, RopeScaling
 
+MOST_LAYERS = 10_000
+
 HfConfig = Mapping[str, Any]
 
 ACTIVATIONS: dict[str, MlpKind] = {
@@ -246,12 +248,17 @@ def config_from_hf(data: Mapping[str, Any]) -> ModelConfig:
     """
     # Multimodal models nest the language model's settings.
     text = {**data, **data.get("text_config", {})}
-    model_type = str(text.get("model_type", ""))
+    model_type = str(text.get("model_type") or "")
     reader = FAMILIES.get(model_type)
     if reader is None:
         known = ", ".join(sorted(FAMILIES))
-        raise ModelError(f"unknown model family {model_type!r}; known are {known}")
+        what = f"unknown model family {model_type!r}" if model_type else "model_type is missing"
+        raise ModelError(f"config.json: {what}; known families are {known}")
     try:
+        if (layers := int(text.get("num_hidden_layers", 0))) > MOST_LAYERS:
+            raise ModelError(f"config.json: {layers} layers; at most {MOST_LAYERS} are supported")
         return ModelConfig.from_fields({"family": model_type, **reader(text)})
     except KeyError as error:
         raise ModelError(f"config.json of family {model_type}: {error} is missing") from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ModelError(f"config.json of family {model_type}: a wrong value ({error})") from None

@@ -95,7 +95,11 @@ def open_folder(path: str | Path, *, context: int | None = None) -> ModelFolder:
     folder = Path(path).expanduser()
     if not folder.exists():
         raise CheckpointError(f"{folder}: no such file or folder")
-    found = _hf_folder(folder) if (folder / "config.json").exists() else _nanochat_folder(folder)
+    try:
+        is_hf = (folder / "config.json").exists()
+        found = _hf_folder(folder) if is_hf else _nanochat_folder(folder)
+    except OSError as error:
+        raise CheckpointError(f"{error.filename or folder}: {error.strerror}") from None
     if context is None:
         return found
     if context < 1:
@@ -111,7 +115,7 @@ def read_config(path: str | Path) -> ModelConfig:
     """
     folder = Path(path).expanduser()
     if (folder / "config.json").exists():
-        return _config_of(read_json(folder / "config.json"))
+        return _config_of(read_json(folder / "config.json"), folder)
     return _nanochat_config(read_json(_meta_of(_nanochat_file(folder))))
 
 
@@ -124,7 +128,7 @@ def _hf_folder(folder: Path) -> ModelFolder:
     return ModelFolder(
         folder,
         "own" if data.get("model_type") == OWN_TYPE else "hf",
-        _config_of(data),
+        _config_of(data, folder),
         data,
         _weight_files(folder),
         folder,
@@ -133,11 +137,14 @@ def _hf_folder(folder: Path) -> ModelFolder:
     )
 
 
-def _config_of(data: Mapping[str, Any]) -> ModelConfig:
+def _config_of(data: Mapping[str, Any], folder: Path) -> ModelConfig:
     if data.get("model_type") != OWN_TYPE:
-        return config_from_hf(data)
+        try:
+            return config_from_hf(data)
+        except ModelError as error:
+            raise ModelError(f"{folder}: {error.message}", hint=error.hint) from None
     if not isinstance(data.get("model"), dict):
-        raise CheckpointError("config.json: model is missing")
+        raise CheckpointError(f"{folder / 'config.json'}: model is missing")
     return ModelConfig.from_dict(data["model"])
 
 

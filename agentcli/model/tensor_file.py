@@ -44,9 +44,13 @@ def read_safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
     """Yield each tensor as a view of the mapped file, valid until the next one is read.
 
     Raises:
-        CheckpointError: the file is truncated or not a safetensors file.
+        CheckpointError: the file cannot be read, is truncated or not a safetensors file.
     """
-    with path.open("rb") as file:
+    try:
+        opened = path.open("rb")
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror}") from None
+    with opened as file:
         header, start = _read_header(path, file.read(8), file)
         size = path.stat().st_size
         # A private mapping, because torch requires writable memory; nothing is written to it.

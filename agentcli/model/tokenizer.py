@@ -73,6 +73,10 @@ class Tokenizer(ABC):
     def encode(self, text: str) -> list[int]:
         """Encode ordinary text, in which nothing is a special token."""
 
+    def prompt(self, text: str) -> list[int]:
+        """Encode a text that the model shall continue: ``prompt_prefix``, then the text."""
+        return [*self.prompt_prefix, *self.encode(text)]
+
     def encode_inner(self, text: str) -> list[int]:
         """Encode ordinary text that continues other text, without adding a leading space."""
         return self.encode(text)
@@ -282,6 +286,10 @@ class HfTokenizer(Tokenizer):
     def encode(self, text: str) -> list[int]:
         ids: list[int] = self._ordinary.encode(text, add_special_tokens=False).ids
         return ids
+
+    def prompt(self, text: str) -> list[int]:
+        """Encode a text that the model shall continue: ``prompt_prefix``, then the text."""
+        return [*self.prompt_prefix, *self.encode(text)]
 
     def encode_inner(self, text: str) -> list[int]:
         if not self.strips_first_space:

@@ -108,6 +108,15 @@ def test_json_that_fits_a_schema(run: Any, folder: Path, tmp_path: Path) -> None
         jsonschema_rs.validate(SCHEMA, json.loads(ended.out))
 
 
+def test_json_that_is_cut_off_is_told(run: Any, folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "schema.json"
+    file.write_text(json.dumps(SCHEMA))
+    ended = run(
+        "hello", "--model", f"local:{folder}", "--json-schema", str(file), "--max-tokens", "2"
+    )
+    assert ended.code == 1 and "its JSON is not complete" in ended.err
+
+
 def test_a_stop_string_is_not_shown(run: Any, folder: Path) -> None:
     options = ["hello", "--model", f"local:{folder}", "--temperature", "0", "--max-tokens", "20"]
     whole = run(*options).out.rstrip("\n")
@@ -126,7 +135,7 @@ def test_how_the_model_is_loaded(run: Any, folder: Path, flags: list[str]) -> No
     options = ["hello", "--model", f"local:{folder}", "--max-tokens", "3", "--output", "json"]
     told = json.loads(run(*options, *flags, "--context", "64").out)
     assert told["context"] == 64
-    assert told["dtype"] == "bfloat16" or "int8" in flags
+    assert told["dtype"] == "bfloat16" or told["quantize"] == "int8"
 
 
 def _truncated(folder: Path) -> None:
@@ -203,6 +212,9 @@ BAD_ARGUMENTS = {
     "an empty prompt": (["", "--model", "{}"], "prompt is empty"),
     "a long prompt": (["a" * 600, "--model", "{}"], "no room in the context of 512"),
     "a negative temperature": (["x", "--temperature", "-1"], "must be at least 0"),
+    "an endless temperature": (["x", "--temperature", "inf"], "must be at most 100"),
+    "a seed of many digits": (["x", "--seed", "9" * 30], "must be at most"),
+    "too many samples": (["x", "--num-samples", "100000"], "must be at most 1024"),
     "no such folder": (["x", "--model", "local:/nowhere"], "no such model"),
     "a provider's model": (["x", "--model", "openai:gpt"], "not a model on this machine"),
     "no such schema": (["x", "--model", "{}", "--json-schema", "/nowhere"], "No such file"),

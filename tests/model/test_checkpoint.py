@@ -75,6 +75,52 @@ def test_faulty_tensors_are_named(folder: Path) -> None:
     assert "model.extra is unknown" in text
 
 
+@pytest.mark.parametrize("head", ["first", "last"])
+def test_a_tied_head_that_differs_is_refused(folder: Path, head: str) -> None:
+    tensors = weights(folder)
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "tie_word_embeddings": True}))
+    embedding = tensors["model.embed_tokens.weight"]
+    tensors.pop("lm_head.weight", None)
+
+    def save(other: torch.Tensor) -> None:
+        # A file may be in any order; the tensors are written by offset.
+        name = "lm_head.weight"
+        parts = [{name: other}, tensors] if head == "first" else [tensors, {name: other}]
+        for number, part in enumerate(parts):
+            safetensors.torch.save_file(part, folder / f"model-{number}.safetensors")
+        files = {key: f"model-{n}.safetensors" for n, part in enumerate(parts) for key in part}
+        index = {"weight_map": files}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+    save(embedding.clone())
+    assert torch.equal(load_model(folder).model.embedding_weight[: len(embedding)], embedding)
+    other = embedding.clone()
+    other[-1, -1] += 1
+    save(other)
+    with pytest.raises(CheckpointError, match=r"lm_head\.weight is not the embedding"):
+        load_model(folder)
+
+
+def test_types_by_name(folder: Path) -> None:
+    assert load_model(folder, dtype="bfloat16").model.embedding_weight.dtype == torch.bfloat16
+    for wrong in ("int8", "bfloat", torch.int8):
+        with pytest.raises(ModelError, match="not a floating-point type"):
+            load_model(folder, dtype=wrong)
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may read everything")
+@pytest.mark.parametrize("name", ["", "model.safetensors", "config.json"])
+def test_what_may_not_be_read_is_named(folder: Path, name: str) -> None:
+    path = folder / name
+    path.chmod(0)
+    try:
+        with pytest.raises(CheckpointError, match="Permission denied"):
+            load_model(folder)
+    finally:
+        path.chmod(0o700)
+
+
 @pytest.mark.parametrize("keep", [0, 5, 100, -1, -5000])
 def test_truncated_file(folder: Path, keep: int) -> None:
     file = folder / "model.safetensors"
@@ -144,6 +190,9 @@ def test_missing_pieces(folder: Path) -> None:
         ({"rope_parameters": {"rope_type": "odd"}}, "unknown RoPE scaling 'odd'"),
         ({"dtype": "int7"}, "unknown dtype 'int7'"),
         ({"vocab_size": 0}, "vocab_size must be positive"),
+        ({"num_attention_heads": "four"}, r"config\.json of family qwen3: a wrong value .*'four'"),
+        ({"num_hidden_layers": 2_000_000_000}, "2000000000 layers; at most"),
+        ({"model_type": None}, "model_type is missing"),
     ],
 )
 def test_configs_that_cannot_run(folder: Path, change: dict[str, Any], message: str) -> None:
