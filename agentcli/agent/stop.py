@@ -14,6 +14,7 @@ from agentcli.errors import (
     CapabilityError,
     InternalError,
     JournalError,
+    ModelError,
     Place,
     ProviderError,
     SandboxError,
@@ -63,7 +64,7 @@ def stop_of(error: BaseException, place: Place) -> Stop:
             return stop_for(StopReason.CANCELLED, detail="interrupted")
         case BudgetError():
             return _stop_by(StopReason.BUDGET_TOKENS, error, place)
-        case ProviderError():
+        case ProviderError() | ModelError():
             return _stop_by(StopReason.PROVIDER_FAILED, error, place)
         case CapabilityError() | SandboxError():
             return _stop_by(StopReason.ENV_CAPABILITY_MISMATCH, error, place)

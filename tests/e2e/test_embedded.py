@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+from agentcli.llm.local import EMBEDDED
 from tests.running import Cli, pytest_ini, repository, share_kernels
 
 pytestmark = pytest.mark.skipif(
@@ -95,3 +97,16 @@ def test_tasks_beyond_its_abilities_are_declined(cli: Cli, workspace: Path) -> N
     assert answer["stop_reason"] == "declined"
     assert str(answer["final_answer"]).strip()
     assert answer["files_changed"] == []
+
+
+def test_damaged_weights_are_the_models_fault_and_named(
+    cli: Cli, workspace: Path, tmp_path: Path
+) -> None:
+    repository(workspace, FILES)
+    damaged = tmp_path / "damaged"
+    shutil.copytree(EMBEDDED, damaged)
+    file = min(damaged.glob("*.safetensors"))
+    file.write_bytes(file.read_bytes()[:-1000])
+    ended = cli.run("run", "-p", "fix it", "--model", f"local:{damaged}", cwd=workspace)
+    assert ended.code == 3
+    assert f"{file.name}: truncated" in ended.err and "internal error" not in ended.err
