@@ -22,7 +22,7 @@ from agentcli.cli.local_options import (
     local_flags,
 )
 from agentcli.cli.table import table
-from agentcli.errors import ConfigError
+from agentcli.errors import ConfigError, ModelError
 from agentcli.llm import registry
 from agentcli.session.store import data_dir
 from agentcli.settings import LocalSettings
@@ -76,6 +76,7 @@ def show(
         "parameters": parameters(shape).total,
         "layers": shape.n_layer,
         "context": window,
+        "trained_context": _open(model, None).config.sequence_len,
         "vocabulary": shape.vocab_size,
         "chat": _chat(folder),
         "memory": {
@@ -102,7 +103,7 @@ def _print_facts(facts: dict[str, Any], shape: Any) -> None:
         "layers": f"{shape.n_layer} of width {shape.n_embd}, {shape.n_head} heads "
         f"({shape.n_kv_head} of keys and values) of {shape.head_dim}",
         "vocabulary": f"{facts['vocabulary']:,}",
-        "context": f"{facts['context']:,} tokens",
+        "context": f"{facts['context']:,} tokens{_beyond(facts)}",
         "chat": facts["chat"] or "none: a base model",
     }
     for name, text in lines.items():
@@ -114,6 +115,11 @@ def _print_facts(facts: dict[str, Any], shape: Any) -> None:
     ]
     for line in table(("FORMAT", "WEIGHTS", "CACHE", "TOTAL"), rows, True):
         print(line)
+
+
+def _beyond(facts: dict[str, Any]) -> str:
+    trained = facts["trained_context"]
+    return f", beyond the {trained:,} of its training" if facts["context"] > trained else ""
 
 
 @app.command()
@@ -137,7 +143,8 @@ def check(
 async def _check(model: str, settings: LocalSettings) -> int:
     from agentcli.llm.engine import EngineProcess
 
-    engine = EngineProcess(_open(model, settings.context).source, settings)
+    folder = _open(model, settings.context)
+    engine = EngineProcess(folder.source, settings)
     try:
         await engine.start()
         ready = engine.ready
@@ -150,7 +157,23 @@ async def _check(model: str, settings: LocalSettings) -> int:
         await engine.aclose()
     for finding in findings:
         _tell(**finding)
-    return int(not all(finding["works"] for finding in findings))
+    return int(not all([_check_template(folder), *(finding["works"] for finding in findings)]))
+
+
+def _check_template(folder: Any) -> bool:
+    """Render a short conversation with the chat template, if there is one."""
+    if not folder.chat_template:
+        return True
+    from agentcli.llm.templates import ChatTemplate
+
+    try:
+        template = ChatTemplate(folder.chat_template, folder.load_tokenizer())
+        text = template.render([{"role": "user", "content": "hello"}])
+    except ModelError as error:
+        _tell("template", False, error.message)
+        return False
+    _tell("template", "hello" in text, counted(len(template.encode(text)), "token") + " for a word")
+    return "hello" in text
 
 
 def _tell(what: str, works: bool, detail: str) -> None:

@@ -80,9 +80,13 @@ class TemplateDialogue:
         pieces, rewritten = self._follow(self._conversations.of(request.conversation), text)
         tokens = [token for _, piece in pieces for token in piece]
         if len(tokens) >= window:
+            first = len(request.messages) <= 2  # the instructions and a message
             raise ContextWindowError(
                 f"the conversation of {len(tokens)} tokens does not fit the window of {window}",
-                hint="Begin a new session, or give the model more with --context",
+                hint="Most of it are the instructions and tools: choose a model with a larger "
+                "window, or give it more with --context"
+                if first
+                else "Begin a new session, or give the model more with --context",
                 provider="local",
             )
         return Prompt(tokens, rewritten, pieces, self._thinking(text))

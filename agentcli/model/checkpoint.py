@@ -301,7 +301,8 @@ def fill(model: GPT, tensors: Iterable[tuple[str, Tensor]], names: Names | None 
                 tied.embed(piece)
             targets[target].copy_(piece)
         missing.difference_update(ours)
-    faults += [f"{name} is missing" for name in sorted(missing)]
+    theirs = {ours[0]: name for name, ours in (names or {}).items() if len(ours) == 1}
+    faults += [f"{theirs.get(name, name)} is missing" for name in sorted(missing)]
     if tied.differ:
         faults.append(
             "lm_head.weight is not the embedding, although config.json says tie_word_embeddings; "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def test_a_model_that_works(call: Any, folder: Path) -> None:
     code, out, _ = call("check", str(folder), "--threads", "1")
     assert code == 0, out
     assert [line.split()[:2] for line in out.splitlines()] == [
-        ["ok", name] for name in ("loads", "logits", "cache", "tokenizer", "speed")
+        ["ok", name] for name in ("loads", "logits", "cache", "tokenizer", "speed", "template")
     ]
 
 
@@ -106,3 +107,22 @@ def test_no_such_model(call: Any, tmp_path: Path, command: str) -> None:
     code, out, err = call(command, str(tmp_path / "none"))
     assert (code, out) == (2, "")
     assert "no such file or folder" in err
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [("{% for m in %}", "not valid Jinja"), ("{{ raise_exception('no') }}", "does not take this")],
+)
+def test_a_template_that_does_not_work(
+    call: Any, folder: Path, tmp_path: Path, template: str, said: str
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    (copy / "chat_template.jinja").write_text(template)
+    code, out, _ = call("check", str(copy), "--threads", "1")
+    assert code == 1 and said in next(line for line in out.splitlines() if "template" in line)
+
+
+def test_a_context_beyond_the_models_own(call: Any, folder: Path) -> None:
+    _, out, _ = call("show", str(folder), "--context", "99999")
+    assert "99,999 tokens, beyond the 512 of its training" in out

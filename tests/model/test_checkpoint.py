@@ -70,7 +70,7 @@ def test_faulty_tensors_are_named(folder: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         load_model(folder)
     text = str(caught.value)
-    assert "transformer.h.1.mlp.c_fc.weight is missing" in text
+    assert "model.layers.1.mlp.up_proj.weight is missing" in text
     assert "model.norm.weight has shape (63,), expected (64,)" in text
     assert "model.extra is unknown" in text
 
