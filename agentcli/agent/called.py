@@ -22,9 +22,9 @@ class Called:
         return ToolKind.RUN if spec is None else spec.kind
 
     def results(
-        self, messages: Iterable[Message], kind: ToolKind
+        self, messages: Iterable[Message], kind: ToolKind | None = None
     ) -> Iterator[tuple[ToolCall | None, ToolResult]]:
-        """The calls of this kind of tool with their results, the last one first.
+        """The calls of this kind of tool (None: of all) with their results, the last one first.
 
         The call is None if it is not among ``messages``.
         """
@@ -32,14 +32,13 @@ class Called:
         calls = {call.id: call for message in said for call in message.calls}
         for message in reversed(said):
             for part in reversed(message.parts):
-                if isinstance(part, ToolResult) and self.kind(part.name) is kind:
+                if isinstance(part, ToolResult) and kind in (None, self.kind(part.name)):
                     yield calls.get(part.call_id), part
 
     def changing(self, messages: Iterable[Message]) -> list[ToolKind]:
         """The kinds of the calls that may have changed the workspace, in order."""
-        parts = [part for message in messages for part in message.parts]
-        kinds = [self.kind(part.name) for part in parts if isinstance(part, ToolResult)]
-        return [kind for kind in kinds if kind.changes_files]
+        kinds = [self.kind(result.name) for _, result in self.results(messages)]
+        return [kind for kind in reversed(kinds) if kind.changes_files]
 
     def last_check(self, messages: Iterable[Message]) -> tuple[ToolCall | None, int | None]:
         """The last check call and how many tests failed in it.

@@ -42,7 +42,7 @@ class EditCalls:
 
     def paths(self, call: ToolCall) -> tuple[str, ...]:
         """The files that the call touches."""
-        spec, arguments = self._tools.spec(call.name), _arguments(call)
+        spec, arguments = self._tools.spec(call.name), arguments_of(call)
         names = spec.path_arguments if spec else ()
         return tuple(arguments[name] for name in names if isinstance(arguments.get(name), str))
 
@@ -52,7 +52,7 @@ class EditCalls:
 
     def size(self, call: ToolCall) -> int:
         """How many tokens the call changes; 0 if its arguments do not show that."""
-        spec, arguments = self._tools.spec(call.name), _arguments(call)
+        spec, arguments = self._tools.spec(call.name), arguments_of(call)
         pairs = spec.variant_of.items() if spec else ()
         texts = [(arguments.get(old), arguments.get(new)) for new, old in pairs]
         return sum(sum(changed_tokens(str(old), str(new))) for old, new in texts)
@@ -63,7 +63,8 @@ def is_guarded(path: str) -> bool:
     return _GUARDED.search(path) is not None
 
 
-def _arguments(call: ToolCall) -> dict[str, Any]:
+def arguments_of(call: ToolCall) -> dict[str, Any]:
+    """The arguments of a call; none if they are not a JSON object."""
     try:
         arguments = json.loads(call.arguments)
     except ValueError:

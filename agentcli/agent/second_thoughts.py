@@ -13,15 +13,14 @@ of the message.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from keyword import iskeyword
 from typing import Any
 
-from agentcli.agent.called import since_asked
-from agentcli.agent.edit_calls import EditCalls
+from agentcli.agent.called import Called, since_asked
+from agentcli.agent.edit_calls import EditCalls, arguments_of
 from agentcli.agent.events import Compacted, Replaced
 from agentcli.agent.state import AgentState
 from agentcli.errors import EnvironmentOpError, ProviderError
@@ -60,6 +59,10 @@ class SecondThoughts:
 
     tools: Registry
     context: ToolContext
+
+    @property
+    def _called(self) -> Called:
+        return Called(self.tools)
 
     async def about(
         self, client: LLMClient, request: ChatRequest, state: AgentState, response: ChatResponse
@@ -111,7 +114,7 @@ class SecondThoughts:
         if edit is None or spec is None or len(spec.variant_of) != 1 or self._has_failed(since):
             return Second(response)
         [(new, old)] = spec.variant_of.items()
-        arguments, given = _arguments(edit), words_of(since[0].text)
+        arguments, given = arguments_of(edit), words_of(since[0].text)
         added = words_of(str(arguments.get(new))).keys() - words_of(str(arguments.get(old))).keys()
         if added <= given.keys() or not _renamed(str(arguments.get(old)), given):
             return Second(response)
@@ -128,10 +131,8 @@ class SecondThoughts:
         return Second(replace(response, usage=response.usage + second.usage))
 
     def _has_failed(self, messages: Sequence[Message]) -> bool:
-        results = [part for said in messages for part in said.parts if isinstance(part, ToolResult)]
-        failed = [one.name for one in results if one.outcome is Outcome.FAILED]
-        specs = map(self.tools.spec, failed)
-        return any(spec is not None and spec.kind is ToolKind.CHECK for spec in specs)
+        checks = self._called.results(messages, ToolKind.CHECK)
+        return any(result.outcome is Outcome.FAILED for _, result in checks)
 
     def left_out(self, client: LLMClient, step: int, state: AgentState) -> Compacted:
         """Leave out what led to nothing, which would only confuse the model from now on."""
@@ -151,21 +152,17 @@ class SecondThoughts:
         )
 
     def _led_to_nothing(self, messages: Sequence[Message]) -> bool:
-        results = [part for said in messages for part in said.parts if isinstance(part, ToolResult)]
+        results = [result for _, result in self._called.results(messages)]
         return bool(results) and all(map(self._is_nothing, results))
 
     def _is_nothing(self, result: ToolResult) -> bool:
-        spec = self.tools.spec(result.name)
-        if spec is None or result.outcome is not Outcome.OK:
-            return False
-        return spec.kind is ToolKind.CHECK or result.data.get(MATCHES) == 0
+        passed = self._called.kind(result.name) is ToolKind.CHECK
+        return result.outcome is Outcome.OK and (passed or result.data.get(MATCHES) == 0)
 
     def _searched(self, messages: Sequence[Message]) -> set[_Search]:
         """The searches that found nothing."""
-        calls = {call.id: call for message in messages for call in message.calls}
-        results = [part for said in messages for part in said.parts if isinstance(part, ToolResult)]
-        made = [calls.get(one.call_id) for one in results if one.data.get(MATCHES) == 0]
-        return {_search(call) for call in made if call is not None}
+        results = self._called.results(messages)
+        return {_search(call) for call, one in results if call and one.data.get(MATCHES) == 0}
 
     async def _names(self, text: str) -> list[str]:
         """The words of a text that are names in the workspace's Python code, in order."""
@@ -201,16 +198,8 @@ def _renamed(text: str, given: Mapping[str, None]) -> list[str]:
     ]
 
 
-def _arguments(call: ToolCall) -> dict[str, Any]:
-    try:
-        arguments = json.loads(call.arguments)
-    except ValueError:
-        return {}
-    return arguments if isinstance(arguments, dict) else {}
-
-
 def _search(call: ToolCall) -> _Search:
-    return call.name, str(_arguments(call).get(PATTERN, ""))
+    return call.name, str(arguments_of(call).get(PATTERN, ""))
 
 
 def _searching(request: ChatRequest, searched: Set[_Search], names: Sequence[str]) -> ChatRequest:
