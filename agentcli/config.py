@@ -148,6 +148,12 @@ def cache_folder(environ: Mapping[str, str] | None = None) -> Path:
     return Path(root) if root else platformdirs.user_cache_path("agentcli", appauthor=False)
 
 
+def data_folder(environ: Mapping[str, str] | None = None) -> Path:
+    """The folder for data; ``AGENTCLI_DATA_DIR`` overrides the platform's."""
+    root = (os.environ if environ is None else environ).get(f"{_PREFIX}DATA_DIR")
+    return Path(root) if root else platformdirs.user_data_path("agentcli", appauthor=False)
+
+
 def user_folder(environ: Mapping[str, str] | None = None) -> Path:
     """The user's configuration folder; ``AGENTCLI_CONFIG_DIR`` overrides the platform's."""
     root = (os.environ if environ is None else environ).get(f"{_PREFIX}CONFIG_DIR")

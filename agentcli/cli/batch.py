@@ -21,10 +21,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from agentcli import task as tasks
+from agentcli.config import data_folder
 from agentcli.errors import TaskError, UsageError, WorkspaceError
 from agentcli.sandbox.git import git
 from agentcli.sandbox.outside import output_of
-from agentcli.session import store
 
 
 @dataclass
@@ -136,7 +136,7 @@ def opened(tasks_folder: Path, workspace: Path) -> Iterator[Batch]:
     """
     found = find_tasks(tasks_folder)
     key = hashlib.sha256(f"{tasks_folder.resolve()}\0{workspace}".encode()).hexdigest()[:12]
-    root = store.data_dir() / "batches"
+    root = data_folder() / "batches"
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
     lock = FileLock(root / f"{key}.lock")
     try:

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from agentcli import config
+from agentcli.cli.errors import show_note
 from agentcli.cli.help import App
 from agentcli.cli.local_options import (
     ContextOption,
@@ -22,9 +23,9 @@ from agentcli.cli.local_options import (
     local_flags,
 )
 from agentcli.cli.table import table
+from agentcli.config import data_folder
 from agentcli.errors import ConfigError, ModelError
 from agentcli.llm import registry
-from agentcli.session.store import data_dir
 from agentcli.settings import LocalSettings
 from agentcli.text import counted, escape
 
@@ -44,10 +45,12 @@ def list_(as_json: Annotated[bool, _JSON] = False) -> None:
     from agentcli.llm import provider_models
 
     found: list[provider_models.Listed] = []
+    unusable: dict[str, str] = {}
     if not registry.lacking():
         from agentcli.llm import local_models
 
-        found += local_models.listed(os.environ, data_dir() / "models")
+        local, unusable = local_models.listed(os.environ, data_folder() / "models")
+        found += local
     found += provider_models.listed(config.load(Path.cwd()), os.environ)
     if as_json:
         print(json.dumps([{"name": m.name, "what": m.what, "context": m.context} for m in found]))
@@ -55,6 +58,8 @@ def list_(as_json: Annotated[bool, _JSON] = False) -> None:
     rows = [(m.name, f"{m.context:,}" if m.context else "", m.what) for m in found]
     for line in table(("MODEL", "CONTEXT", "WHAT"), rows, sys.stdout.isatty()):
         print(escape(line))
+    for name, why in unusable.items():
+        show_note(f"local:{name} cannot be used: {why}")
 
 
 @app.command()

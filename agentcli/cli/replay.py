@@ -16,12 +16,13 @@ from agentcli.agent.state import AgentState, Totals
 from agentcli.cli.errors import show_error
 from agentcli.cli.open import open_renderer
 from agentcli.cli.render import Output, Summary
+from agentcli.config import data_folder
 from agentcli.errors import UsageError
 from agentcli.llm.client import ModelInfo
 from agentcli.llm.replay import Replay
 from agentcli.messages import Message, Role, ToolResult
 from agentcli.session.forking import answers_after, fork_into
-from agentcli.session.store import data_dir, journal_path, load_state, new_session_id
+from agentcli.session.store import journal_path, load_state, new_session_id
 from agentcli.session.timetravel import mark_of
 from agentcli.text import escape
 from agentcli.wiring import open_agent
@@ -41,7 +42,7 @@ async def replayed(session_id: str, step: int, model: str | None, workspace: Pat
     if not answers:
         raise UsageError(f"session {session_id}: nothing follows the end of step {step}")
     name = Path(state.workspace).name
-    folder = workspace or data_dir() / "replays" / new_session_id() / name
+    folder = workspace or data_folder() / "replays" / new_session_id() / name
     new_id = await asyncio.to_thread(fork_into, state, mark, folder)
     print(f"session {new_id} in {folder}", file=sys.stderr)
     settings = config.load(folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from agentcli.errors import AgentCLIError
@@ -13,30 +13,52 @@ from agentcli.model.folder import ModelFolder, open_folder
 from agentcli.model.size import parameters
 
 
-def folders(environ: Mapping[str, str], own: Path) -> Iterator[Path]:
-    """Yield the model folders in ``own``, in Hugging Face's cache and in nanochat's."""
+def folders(environ: Mapping[str, str], own: Path) -> dict[str, Path]:
+    """The model folders in ``own``, in Hugging Face's cache and in nanochat's, by their names.
+
+    The name of a downloaded model is as on the hub, ``ORGANISATION/MODEL``, and stands for the
+    snapshot that its branch ``main`` points to.
+    """
     home = Path(environ.get("HOME", "~")).expanduser()
     cache = Path(environ.get("XDG_CACHE_HOME") or home / ".cache")
     hub = environ.get("HF_HUB_CACHE")
     if not hub:
         hub = os.path.join(environ.get("HF_HOME") or cache / "huggingface", "hub")
-    yield from sorted(file.parent for file in own.glob("*/config.json"))
-    yield from sorted(f.parent for f in Path(hub).glob("models--*/snapshots/*/config.json"))
+    found = {file.parent.name: file.parent for file in sorted(own.glob("*/config.json"))}
+    for folder in sorted(Path(hub).glob("models--*")):
+        if (snapshot := _main_snapshot(folder)) is not None:
+            found.setdefault("/".join(folder.name.split("--")[1:]), snapshot)
     nanochat = Path(environ.get("NANOCHAT_BASE_DIR") or cache / "nanochat")
     if any(nanochat.glob("*_checkpoints/*/model_*.pt")):
-        yield nanochat
+        found.setdefault("nanochat", nanochat)
+    return found
 
 
-def listed(environ: Mapping[str, str], own: Path) -> Iterator[Listed]:
-    """Yield the local models that ``--model`` can name: ``embedded`` and supported folders."""
+def _main_snapshot(folder: Path) -> Path | None:
+    snapshots = [file.parent for file in folder.glob("snapshots/*/config.json")]
+    try:
+        main = folder / "snapshots" / (folder / "refs/main").read_text(encoding="utf-8").strip()
+    except OSError:
+        main = None
+    if main in snapshots:
+        return main
+    return max(snapshots, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def listed(environ: Mapping[str, str], own: Path) -> tuple[list[Listed], dict[str, str]]:
+    """The models that ``--model`` can name, and by their names why others cannot be used."""
     embedded = open_folder(EMBEDDED)
-    yield Listed("embedded", described(embedded), embedded.config.sequence_len)
-    for path in folders(environ, own):
+    found = [Listed("embedded", described(embedded), embedded.config.sequence_len)]
+    unusable: dict[str, str] = {}
+    for name, path in folders(environ, own).items():
         try:
             folder = open_folder(path)
-        except AgentCLIError:
-            continue  # an unsupported family or an incomplete download
-        yield Listed(f"local:{path}", described(folder), folder.config.sequence_len)
+            folder.load_tokenizer()
+        except AgentCLIError as error:
+            unusable[name] = error.message
+        else:
+            found.append(Listed(f"local:{name}", described(folder), folder.config.sequence_len))
+    return found, unusable
 
 
 def described(folder: ModelFolder) -> str:

@@ -26,7 +26,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from agentcli import extras, plugins
-from agentcli.config import nearest, user_folder
+from agentcli.config import data_folder, nearest, user_folder
 from agentcli.errors import AgentCLIError, ConfigError
 from agentcli.llm.catalog import (
     CHAT,
@@ -173,7 +173,8 @@ def local_folder(name: str) -> Path | None:
     """The path of a model on this machine; None for the embedded one.
 
     Raises:
-        ConfigError: the name is not local, the path does not exist, or the extra is missing.
+        ConfigError: the name is not local, there is no such path or known model, or the extra is
+            missing.
     """
     provider, model = split_name(name)
     if provider not in (LOCAL, EMBEDDED):
@@ -181,9 +182,15 @@ def local_folder(name: str) -> Path | None:
             f'"{name}" is not a model on this machine', hint="Name local:PATH, or embedded"
         )
     path = Path(model).expanduser() if provider == LOCAL else None
-    if path is not None and not path.exists():
-        raise ConfigError(f"{path}: no such model", hint="Name a model's file or folder")
     need_extra()
+    if path is not None and not path.exists():
+        from agentcli.llm import local_models
+
+        known = local_models.folders(os.environ, data_folder() / "models")
+        if model not in known:
+            hint = nearest(model, [*known]) if known else "Name a model's file or folder"
+            raise ConfigError(f"{path}: no such model", hint=hint)
+        path = known[model]
     return path
 
 

@@ -6,13 +6,13 @@ import re
 import shutil
 from pathlib import Path
 
+from agentcli.config import data_folder
 from agentcli.environments.blobs import Blobs
 from agentcli.environments.snapshots import INDEX, files_of, folder_of
 from agentcli.errors import JournalError, SnapshotError
 from agentcli.session.journal import Journal
 from agentcli.session.store import (
     Condition,
-    data_dir,
     journal_path,
     list_sessions,
     unreadable_sessions,
@@ -46,7 +46,7 @@ def _drop_unused(workspace: str) -> None:
 
     Sessions that cannot be read count too, as they may belong to this workspace.
     """
-    folder = folder_of(data_dir(), workspace)
+    folder = folder_of(data_folder(), workspace)
     left = [each for each in list_sessions() if each.workspace == workspace]
     journals = [each.path for each in left] + [journal_path(each) for each in unreadable_sessions()]
     if not journals:

@@ -12,6 +12,7 @@ from pathlib import Path
 from agentcli.agent.events import Rewound, WorkspaceChanged
 from agentcli.agent.folding import fold
 from agentcli.agent.state import AgentState
+from agentcli.config import data_folder
 from agentcli.environments.blobs import Blobs
 from agentcli.environments.snapshots import Snapshots, files_of, folder_of
 from agentcli.errors import JournalError, UsageError
@@ -19,7 +20,7 @@ from agentcli.llm.client import ChatResponse
 from agentcli.messages import FinishReason, Role, Usage
 from agentcli.session.journal import Journal, open_regular, read_events
 from agentcli.session.moves import write_files
-from agentcli.session.store import data_dir, journal_path, new_session_id
+from agentcli.session.store import journal_path, new_session_id
 from agentcli.session.timetravel import Session, destination, make, mark_of, opened_place, state_of
 
 
@@ -61,7 +62,7 @@ async def fork(
 
 def fork_into(state: AgentState, mark: int | None, workspace: Path) -> str:
     """Fork into a copy of the workspace as it was at a mark, or is now; see ``fork``."""
-    source = folder_of(data_dir(), state.workspace)
+    source = folder_of(data_folder(), state.workspace)
     workspace = workspace.absolute()
     blobs = Blobs(source)
     try:
@@ -76,7 +77,7 @@ def fork_into(state: AgentState, mark: int | None, workspace: Path) -> str:
     repository = Path(state.workspace) / ".git"
     if repository.is_dir():
         shutil.copytree(repository, workspace / ".git", symlinks=True)
-    _share(source, folder_of(data_dir(), str(workspace)))
+    _share(source, folder_of(data_folder(), str(workspace)))
     new_id = new_session_id()
     _copy_journal(state, new_id, str(workspace), mark)
     if mark is not None:

@@ -11,8 +11,6 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 
-import platformdirs
-
 from agentcli.agent.events import (
     Compacted,
     CompactionUndone,
@@ -27,6 +25,7 @@ from agentcli.agent.events import (
 )
 from agentcli.agent.folding import fold_all
 from agentcli.agent.state import AgentState, ending_words
+from agentcli.config import data_folder
 from agentcli.errors import JournalError, UsageError
 from agentcli.session.journal import FILE_NAME, open_regular, parse_line, read_events
 from agentcli.text import clip
@@ -71,15 +70,9 @@ class SessionInfo:
         return ending_words(Status(self.status), StopReason(self.stop_reason))
 
 
-def data_dir() -> Path:
-    """``$AGENTCLI_DATA_DIR``, or else the platform's data folder."""
-    root = os.environ.get("AGENTCLI_DATA_DIR")
-    return Path(root) if root else platformdirs.user_data_path("agentcli", appauthor=False)
-
-
 def sessions_dir() -> Path:
     """The folder with one subfolder for each session."""
-    return data_dir() / "sessions"
+    return data_folder() / "sessions"
 
 
 def new_session_id() -> str:

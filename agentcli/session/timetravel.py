@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from agentcli.agent.events import Event, Rewound, WorkspaceChanged
 from agentcli.agent.state import AgentState
+from agentcli.config import data_folder
 from agentcli.environments.blobs import Blobs
 from agentcli.environments.recorded import Recorded
 from agentcli.environments.snapshots import folder_of
@@ -26,7 +27,7 @@ from agentcli.errors import ConflictError, UsageError
 from agentcli.messages import Message
 from agentcli.session.journal import Journal
 from agentcli.session.moves import Move, carry_out, diff_of, redo_moves, set_aside, undo_moves
-from agentcli.session.store import data_dir, find_session, journal_path, load_state
+from agentcli.session.store import find_session, journal_path, load_state
 from agentcli.text import counted
 
 if TYPE_CHECKING:
@@ -205,7 +206,7 @@ async def opened_place(session: Session, *, only_look: bool = False) -> AsyncIte
 
             yield Place(state, environment.snapshots.blobs, folder, session.stream.emit, settle)
             return
-        with contextlib.closing(Blobs(folder_of(data_dir(), state.workspace))) as blobs:
+        with contextlib.closing(Blobs(folder_of(data_folder(), state.workspace))) as blobs:
             yield Place(state, blobs, folder, session.stream.emit, nothing)
         return
     session = find_session(session)
@@ -219,7 +220,7 @@ async def opened_place(session: Session, *, only_look: bool = False) -> AsyncIte
 
     try:
         state = load_state(session)
-        with contextlib.closing(Blobs(folder_of(data_dir(), state.workspace))) as blobs:
+        with contextlib.closing(Blobs(folder_of(data_folder(), state.workspace))) as blobs:
             yield Place(state, blobs, path.parent, emit, nothing)
     finally:
         if journal is not None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agentcli.config import data_folder
 from agentcli.environments.base import Environment
 from agentcli.environments.copies import CopiedWorkspace, copied, in_place
 from agentcli.environments.host import HostEnvironment
@@ -17,7 +18,6 @@ from agentcli.environments.snapshots import Snapshots, folder_of
 from agentcli.environments.warm import WarmEnvironment
 from agentcli.errors import ConfigError
 from agentcli.sandbox.confine import Level
-from agentcli.session import store
 from agentcli.settings import Settings
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def place_of(
     host = chosen if isinstance(chosen, HostEnvironment) else None
     recorded = None
     if host is not None and settings.snapshots and copy is None:
-        snapshots = Snapshots(str(root), folder_of(store.data_dir(), str(root)))
+        snapshots = Snapshots(str(root), folder_of(data_folder(), str(root)))
         recorded = Recorded(host, snapshots, now=not looks_only)
     return Place(recorded or chosen, host, recorded, copy is not None, lambda: chosen.reason)
 

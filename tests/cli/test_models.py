@@ -45,9 +45,12 @@ def test_what_there_is(
     (tmp_path / "config" / "config.toml").write_text(
         '[providers.mine]\nbase_url = "http://127.0.0.1:9/v1"\n'
     )
-    hub = tmp_path / ".cache/huggingface/hub/models--a--b/snapshots/c0ffee"
-    hub.parent.mkdir(parents=True)
-    hub.symlink_to(folder)
+    hub = tmp_path / ".cache/huggingface/hub/models--a--b"
+    for snapshot, place in (("old", tmp_path / "old"), ("c0ffee", folder)):
+        (hub / "snapshots").mkdir(parents=True, exist_ok=True)
+        (hub / "snapshots" / snapshot).symlink_to(place)
+    (hub / "refs").mkdir()
+    (hub / "refs/main").write_text("c0ffee")
     unknown = tmp_path / "data/models/unknown"
     unknown.mkdir(parents=True)
     (unknown / "config.json").write_text('{"model_type": "mamba"}')
@@ -55,12 +58,17 @@ def test_what_there_is(
     found = {model["name"]: model for model in json.loads(out)}
     assert (code, err) == (0, "")
     assert found["embedded"]["context"] == 4096
-    assert found[f"local:{hub}"]["what"].startswith("qwen3, ")
+    assert found["local:a/b"]["what"].startswith("qwen3, ")
     assert any(name.startswith("anthropic:claude-") for name in found)
     assert "mine:NAME" in found
     assert not any(name.startswith(("openai:", "gemini:")) or "mamba" in name for name in found)
-    _, text, _ = call("list")
+    _, text, err = call("list")
     assert [line.split()[0] for line in text.splitlines()] == list(found)
+    assert "local:unknown cannot be used" in err and "unknown model family 'mamba'" in err
+    code, text, _ = call("show", "local:a/b")
+    assert code == 0 and "qwen3" in text
+    code, _, err = call("show", "local:a/c")
+    assert code == 2 and 'no such model. Did you mean "a/b"?' in err
 
 
 def test_what_a_model_needs(call: Any, folder: Path) -> None:
