@@ -51,14 +51,16 @@ class _TooLargeError(Exception):
 
 @dataclass(frozen=True)
 class _Marks:
-    """What tells that a repository is whole; ``branch`` is whether there is what HEAD names."""
+    """What tells that a repository is whole. The branch is the one that HEAD names."""
 
     objects: int  # the folder's inode
     head: bytes
     has_objects: bool
-    packs: frozenset[str]
+    has_packs: bool
     has_refs: bool
+    has_logs: bool
     branch: bool
+    branch_log: bool
 
 
 @dataclass
@@ -117,11 +119,13 @@ class Repository:
             return False
         if now is None:
             return True
+        # Where git deletes a ref, such as the first commit's, it deletes the ref's log, too.
         return (
             (now.objects != before.objects and self._has_lost_objects())
-            or (before.has_refs and not (now.has_refs and now.has_objects))
-            or (now.head == before.head and before.branch and not now.branch)
-            or now.packs < before.packs
+            or (now.has_refs and before.has_objects and not now.has_objects)
+            or (before.has_packs and not now.has_packs)
+            or (before.has_refs and not now.has_refs and now.has_logs)
+            or (now.head == before.head and before.branch and not now.branch and now.branch_log)
         )
 
     def put_back(self) -> None:
@@ -254,39 +258,39 @@ def _marks(git: str) -> _Marks | None:
             head = file.read(4096).strip()
     except OSError:
         return None
-    if not head or not stat.S_ISDIR(objects.st_mode):
+    reftable = os.path.isdir(os.path.join(git, "reftable"))
+    refs = os.path.join(git, "refs")
+    if not head or not stat.S_ISDIR(objects.st_mode) or not (reftable or os.path.isdir(refs)):
         return None
     try:
         with open(os.path.join(git, "packed-refs"), "rb") as file:
             packed = file.read()
     except OSError:
         packed = b""
-    packs = frozenset(_packs(os.path.join(git, "objects", "pack")))
+    has_packs = any(_packs(os.path.join(git, "objects", "pack")))
+    name = head.removeprefix(b"ref: ")
+    branch, log = (os.path.join(os.fsencode(git), *more, name) for more in ((), (b"logs",)))
     return _Marks(
         objects.st_ino,
         head,
-        bool(packs) or any(_loose(os.path.join(git, "objects"))),
-        packs,
-        any(line[:1] not in (b"", b"#") for line in packed[:4096].split(b"\n"))
-        or any(files for _, _, files in os.walk(os.path.join(git, "refs")))
-        or os.path.isdir(os.path.join(git, "reftable")),
-        _has_branch(git, head, packed),
+        has_packs or any(_loose(os.path.join(git, "objects"))),
+        has_packs,
+        reftable
+        or any(line[:1] not in (b"", b"#") for line in packed[:4096].split(b"\n"))
+        or _has_files(refs),
+        _has_files(os.path.join(git, "logs", "refs")),
+        reftable or name == head or b" " + name + b"\n" in packed or os.path.exists(branch),
+        os.path.exists(log),
     )
 
 
-def _has_branch(git: str, head: bytes, packed: bytes) -> bool:
-    name = head.removeprefix(b"ref: ")
-    if name == head or b" " + name + b"\n" in packed:
-        return True
-    try:
-        return os.path.getsize(os.path.join(os.fsencode(git), name)) > 0
-    except OSError:
-        return False
+def _has_files(folder: str) -> bool:
+    return any(files for _, _, files in os.walk(folder))
 
 
-def _packs(folder: str) -> Iterator[str]:
+def _packs(folder: str) -> Iterator[bool]:
     with contextlib.suppress(OSError):
-        yield from (name for name in os.listdir(folder) if name.endswith(".pack"))
+        yield from (name.endswith(".pack") for name in os.listdir(folder))
 
 
 def _loose(objects: str) -> Iterator[bool]:

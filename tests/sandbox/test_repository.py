@@ -41,9 +41,10 @@ class Work:
         self.repository = Repository(str(self.git_folder), str(store))
         self.repository.keep()
 
-    def git(self, *arguments: str) -> str:
+    def git(self, *arguments: str, input: str | None = None) -> str:
+        command = ["git", *arguments]
         return subprocess.run(
-            ["git", *arguments], cwd=self.root, env=ENV, check=True, capture_output=True, text=True
+            command, cwd=self.root, env=ENV, check=True, capture_output=True, text=True, input=input
         ).stdout
 
     def commit(self, text: str) -> None:
@@ -166,8 +167,8 @@ def test_packs_that_vanish_come_back(work: Work) -> None:
     work.commit("three")
     work.repository.keep()
     before = work.state()
-    [pack] = (work.git_folder / "objects/pack").glob("*.pack")
-    pack.unlink()
+    for pack in (work.git_folder / "objects/pack").glob("*.pack"):
+        pack.unlink()
     assert work.repository.is_damaged()
     work.repository.put_back()
     assert work.state() == before
@@ -276,6 +277,27 @@ def test_a_purged_repository_without_commits_is_no_damage(tmp_path: Path) -> Non
         subprocess.run(command.split(), cwd=root, env=ENV, check=True)
     assert not fresh.is_damaged()
     fresh.close()
+
+
+def test_the_first_commit_can_be_undone(tmp_path: Path) -> None:
+    root = tmp_path / "work"
+    subprocess.run(["git", "init", "-q", root], env=ENV, check=True)
+    for command in ("git commit -q --allow-empty -m one", "git update-ref -d HEAD"):
+        fresh = Repository(str(root / ".git"), str(tmp_path / "store"))
+        fresh.keep()
+        subprocess.run(command.split(), cwd=root, env=ENV, check=True)
+        assert not fresh.is_damaged()
+        fresh.close()
+
+
+def test_packs_can_become_one_of_them(work: Work) -> None:
+    work.git("gc", "-q")
+    work.git("pack-objects", "-q", ".git/objects/pack/pack", "--all", "--revs", input="main~1\n")
+    assert len(list((work.git_folder / "objects/pack").glob("*.pack"))) == 2
+    work.repository.keep()
+    work.git("repack", "-adq")
+    assert len(list((work.git_folder / "objects/pack").glob("*.pack"))) == 1
+    assert not work.repository.is_damaged()
 
 
 def test_in_a_home_folder_nothing_is_kept(tmp_path: Path) -> None:
