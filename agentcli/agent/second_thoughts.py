@@ -160,13 +160,14 @@ class SecondThoughts:
         return result.outcome is Outcome.OK and (passed or result.data.get(MATCHES) == 0)
 
     def _searched(self, messages: Sequence[Message]) -> set[_Search]:
-        """The searches that found nothing."""
+        """The searches for a word that found nothing."""
         results = self._called.results(messages)
-        return {_search(call) for call, one in results if call and one.data.get(MATCHES) == 0}
+        made = {_search(call) for call, one in results if call and one.data.get(MATCHES) == 0}
+        return {(tool, pattern) for tool, pattern in made if words_of(pattern)}
 
     async def _names(self, text: str) -> list[str]:
         """The words of a text that are names in the workspace's Python code, in order."""
-        words = list(words_of(text))
+        words = [word for word in words_of(text) if not word.startswith("__")]
         either = "|".join(map(re.escape, words[:_MOST_WORDS]))
         if not either:
             return []
@@ -217,9 +218,9 @@ def _searching(request: ChatRequest, searched: Set[_Search], names: Sequence[str
 
 def _instead(tool: str, searched: Set[_Search], names: Sequence[str]) -> Iterator[str]:
     for pattern in sorted(pattern for other, pattern in searched if other == tool):
-        words = list(words_of(pattern))
+        *_, word = words_of(pattern)
         for name in names:
-            new = re.sub(rf"\b{re.escape(words[-1])}\b", name, pattern) if words else name
+            new = re.sub(rf"\b{re.escape(word)}\b", name, pattern)
             if (tool, new) not in searched:
                 yield new
 

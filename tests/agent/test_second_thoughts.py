@@ -207,6 +207,15 @@ async def test_nothing_is_searched_twice(begin: Begin) -> None:
     assert await offered(model.asked_again[0]) == ["def area"]
 
 
+async def test_a_file_without_classes_has_none(begin: Begin) -> None:
+    first = call("grep", pattern="class ", path="test_calc.py")
+    model = Model(first, DONE, second=call("grep", pattern="area"))
+    agent, _ = await begin(model)
+    result = await agent.start("each class in test_calc.py, not area or __init__").result()
+    assert result.task_result == DONE.message.text
+    assert all(tool.text_of.get("pattern") is None for tool in model.asked_again[0].tools)
+
+
 async def test_without_a_known_name_the_search_is_free(begin: Begin) -> None:
     model = Model(call("grep", pattern="ares"), DONE, second=call("grep", pattern="other"))
     agent, _ = await begin(model)
