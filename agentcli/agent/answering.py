@@ -22,23 +22,26 @@ from agentcli.agent.events import (
     MessageAdded,
     ModelAnswered,
     ModelChanged,
+    ModelUsed,
     StopReason,
     Warned,
 )
 from agentcli.agent.prefix import Prefix
 from agentcli.agent.search import Search
 from agentcli.agent.second_thoughts import SecondThoughts
+from agentcli.agent.state import AgentState
 from agentcli.agent.stop import Stopped, stop_for
 from agentcli.agent.stream import Stream
 from agentcli.errors import (
     AgentCLIError,
     ContentFilterError,
     ContextWindowError,
+    ModelError,
     ProviderError,
     UsageError,
 )
-from agentcli.llm.client import ChatRequest, ChatResponse, LLMClient, Sampling
-from agentcli.messages import FinishReason, Image, Message, ToolCall, assistant, user
+from agentcli.llm.client import ChatRequest, ChatResponse, LLMClient, Sampling, chat
+from agentcli.messages import FinishReason, Image, Message, ToolCall, Usage, assistant, user
 from agentcli.tools.base import ToolContext
 from agentcli.tools.registry import Registry
 
@@ -73,7 +76,7 @@ class Answering:
         self._limits = limits
         self._sampling = sampling
         self._search = search
-        self._second_thoughts = SecondThoughts(tools, context)
+        self._second_thoughts = SecondThoughts(tools, context, self._ask_again)
         self._call_ids = {call.id for said in stream.state.history for call in said.calls}
 
     async def answer(self, step: int) -> Message:
@@ -91,7 +94,7 @@ class Answering:
                 await self._stream.emit(broken)
             try:
                 answer = await self._asking.ask(self.client, request, step, state)
-            except ProviderError as error:
+            except (ProviderError, ModelError) as error:
                 too_long = isinstance(error, ContextWindowError)
                 if too_long and await self._compacting.force(self.client, request):
                     continue
@@ -100,16 +103,9 @@ class Answering:
             response = answer.response
             if expired := self._prefix.answered(response.usage, state, self.client):
                 await self._stream.emit(expired)
-            second = await self._second_thoughts.about(
-                self.client, self._request(), self._stream.state, response
-            )
-            if second.why:
-                usage, state = response.usage, self._stream.state
-                await self._stream.emit(AnswerRejected(step, second.why, usage, answer.cost_usd))
-                if second.forget:
-                    left_out = self._second_thoughts.left_out(self.client, step, state)
-                    await self._stream.emit(left_out)
-            response = second.response
+            if not _unusable(response):
+                answer = await self._thought_over(step, answer)
+                response = answer.response
             if self._search is not None:
                 response = await self._search.better(
                     self.client, self._request(), step, self._stream.state, response
@@ -130,6 +126,28 @@ class Answering:
                 )
             )
             return message
+
+    async def _thought_over(self, step: int, answer: Answer) -> Answer:
+        """The answer, or what the model does instead of it; see ``SecondThoughts``."""
+        state, emit = self._stream.state, self._stream.emit
+        first = answer.response
+        second = await self._second_thoughts.about(self.client, self._request(), state, first)
+        if not second.why:
+            if second.spent != Usage():
+                cost = await self._asking.cost(self.client.info, second.spent)
+                await emit(ModelUsed(step, "second thoughts", second.spent, cost))
+            return answer
+        await emit(AnswerRejected(step, second.why, first.usage, answer.cost_usd))
+        if second.forget:
+            await emit(self._second_thoughts.left_out(self.client, step, state))
+        cost = await self._asking.cost(self.client.info, second.response.usage)
+        return replace(answer, response=second.response, cost_usd=cost)
+
+    async def _ask_again(
+        self, client: LLMClient, request: ChatRequest, state: AgentState
+    ) -> ChatResponse:
+        request, _ = await self._asking.fitted(client, request, state)
+        return await chat(client, request)
 
     async def end(self) -> None:
         """End the run: close what the search opened and reset its count of tries."""
@@ -195,7 +213,7 @@ class Answering:
     async def _text_of(self, tool: str, arguments: Mapping[str, Any]) -> str | None:
         return await self._tools.text_of(tool, arguments, self._context)
 
-    async def _fall_back(self, step: int, error: ProviderError) -> None:
+    async def _fall_back(self, step: int, error: ProviderError | ModelError) -> None:
         """Continue with the next available model, or raise ``error`` if none is left."""
         while self._fallbacks:
             make = self._fallbacks.pop(0)

@@ -14,8 +14,8 @@ of the message.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from keyword import iskeyword
 from typing import Any
 
@@ -23,9 +23,10 @@ from agentcli.agent.called import Called, since_asked
 from agentcli.agent.edit_calls import EditCalls, arguments_of
 from agentcli.agent.events import Compacted, Replaced
 from agentcli.agent.state import AgentState
-from agentcli.errors import EnvironmentOpError, ProviderError
-from agentcli.llm.client import ChatRequest, ChatResponse, LLMClient, chat
-from agentcli.messages import Message, Outcome, Role, ToolCall, ToolResult
+from agentcli.agent.stop import Stopped
+from agentcli.errors import EnvironmentOpError, ModelError, ProviderError
+from agentcli.llm.client import ChatRequest, ChatResponse, LLMClient
+from agentcli.messages import Message, Outcome, Role, ToolCall, ToolResult, Usage
 from agentcli.tools.base import DECLINE, MATCHES, PATTERN, ToolContext, ToolKind
 from agentcli.tools.registry import Registry
 
@@ -37,7 +38,11 @@ _MISCOPIED = "it brings in a name that is not in the message"
 _WORD = re.compile(r"[^\W\d]\w+")
 _MOST_WORDS = 200
 _MOST_LINES = 1000
-_PLACES = (r"\b(?:def|class)\s+({})\b", r"^\s*(?:self\.)?({})\s*(?::.*)?=[^=]", r"\bdef .*\b({})\b")
+_PLACES = (
+    r"\b(?:def|class)\s+({})\b",
+    r"^\s*(?:self\.)?({})\s*(?::.*)?=[^=]",
+    r"[(,*]\s*({})\s*[,:=)]",
+)
 """Where a line of Python gives a name to something."""
 
 
@@ -45,12 +50,18 @@ _PLACES = (r"\b(?:def|class)\s+({})\b", r"^\s*(?:self\.)?({})\s*(?::.*)?=[^=]", 
 class Second:
     """What the model does instead, and why; if ``why`` is empty, its answer stands.
 
-    ``forget``: what it did before is left out from now on. The usage counts what asking has cost.
+    ``forget``: what it did before is left out from now on. ``spent`` is what asking has cost if the
+    first answer stands; otherwise the response has its own usage.
     """
 
     response: ChatResponse
     why: str = ""
     forget: bool = False
+    spent: Usage = field(default_factory=Usage)
+
+
+Ask = Callable[[LLMClient, ChatRequest, AgentState], Awaitable[ChatResponse]]
+"""Gets a whole answer within the budgets; raises ``Stopped`` if there is no room for one."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +70,7 @@ class SecondThoughts:
 
     tools: Registry
     context: ToolContext
+    ask: Ask
 
     @property
     def _called(self) -> Called:
@@ -69,19 +81,21 @@ class SecondThoughts:
     ) -> Second:
         """Return what the model does instead of ``response``."""
         since = since_asked(state.history)
-        if client.info.reconsiders:
-            try:
-                if response.message.calls:
-                    return await self._with_given_names(client, request, since, response)
-                return await self._instead_of_nothing(client, request, since, response)
-            except ProviderError:
-                pass  # the first answer is good enough
-        return Second(response)
+        if not client.info.reconsiders or not _only_task(state):
+            return Second(response)
+        state = replace(state, usage=state.usage + response.usage)
+        try:
+            if response.message.calls:
+                return await self._with_given_names(client, request, state, since, response)
+            return await self._instead_of_nothing(client, request, state, since, response)
+        except (ProviderError, ModelError, Stopped):
+            return Second(response)  # it is good enough
 
     async def _instead_of_nothing(
         self,
         client: LLMClient,
         request: ChatRequest,
+        state: AgentState,
         since: Sequence[Message],
         response: ChatResponse,
     ) -> Second:
@@ -93,42 +107,46 @@ class SecondThoughts:
         searched = self._searched(since)
         if searched and (names := await self._names(since[0].text)):
             again = _searching(again, searched, names)
-        second = await chat(client, again)
+        second = await self.ask(client, again, state)
         calls = second.message.calls
         if [call.name for call in calls] == [DECLINE]:
             return Second(second, _MISREAD)
         if again.tools != request.tools and calls and searched.isdisjoint(map(_search, calls)):
             return Second(second, _MISREAD, forget=True)
-        return Second(replace(response, usage=response.usage + second.usage))
+        return Second(response, spent=second.usage)
 
     async def _with_given_names(
         self,
         client: LLMClient,
         request: ChatRequest,
+        state: AgentState,
         since: Sequence[Message],
         response: ChatResponse,
     ) -> Second:
-        """The edit with names from the message, if it has others and no test has failed."""
-        edit = EditCalls(self.tools).of(response)
+        """A rename to a word of the message, if this one is to another, and no test has failed."""
+        edit, given = EditCalls(self.tools).of(response), words_of(since[0].text)
         spec = self.tools.spec(edit.name) if edit is not None else None
         if edit is None or spec is None or len(spec.variant_of) != 1 or self._has_failed(since):
             return Second(response)
         [(new, old)] = spec.variant_of.items()
-        arguments, given = arguments_of(edit), words_of(since[0].text)
-        added = words_of(str(arguments.get(new))).keys() - words_of(str(arguments.get(old))).keys()
-        if added <= given.keys() or not _renamed(str(arguments.get(old)), given):
+        renamed = _renamed(edit, old, new)
+        if renamed is None or renamed[0] not in given or renamed[1] in given:
             return Second(response)
+        name = renamed[0]
 
         async def text_of(tool: str, written: Mapping[str, Any]) -> str | None:
             if tool == edit.name and old in written and new not in written:
-                return "\n".join(_renamed(str(written[old]), given))
+                others = [other for other in given if other != name]
+                return "\n".join(_rename(str(written[old]), name, other) for other in others)
             return await request.argument_text(tool, written) if request.argument_text else None
 
         again = _limited(request, {edit.name}, new)
-        second = await chat(client, replace(again, argument_text=text_of))
-        if [call.name for call in second.message.calls] == [edit.name]:
+        second = await self.ask(client, replace(again, argument_text=text_of), state)
+        other = EditCalls(self.tools).of(second)
+        now = _renamed(other, old, new) if other is not None else None
+        if now is not None and now[0] == name and now[1] in given:
             return Second(second, _MISCOPIED)
-        return Second(replace(response, usage=response.usage + second.usage))
+        return Second(response, spent=second.usage)
 
     def _has_failed(self, messages: Sequence[Message]) -> bool:
         checks = self._called.results(messages, ToolKind.CHECK)
@@ -171,14 +189,24 @@ class SecondThoughts:
         either = "|".join(map(re.escape, words[:_MOST_WORDS]))
         if not either:
             return []
-        places = "|".join(place.format(either) for place in _PLACES)
+        places = [place.format(either) for place in _PLACES]
         try:
-            lines = await self.context.environment.grep(places, glob="*.py", limit=_MOST_LINES)
+            lines = await self.context.environment.grep(
+                "|".join(places), glob="*.py", limit=_MOST_LINES
+            )
         except EnvironmentOpError:
             return []
-        matches = [match for line in lines for match in re.finditer(places, line.text)]
-        found = {group for match in matches for group in match.groups() if group}
+        found = {
+            name for line in lines for place in places for name in re.findall(place, line.text)
+        }
         return [word for word in words if word in found]
+
+
+def _only_task(state: AgentState) -> bool:
+    """Whether nothing was said after the task, such as a report of failed checks."""
+    turn = next((mark for mark in reversed(state.marks) if mark.turn), AgentState())
+    said = tuple(state.history)[len(turn.history) :]
+    return sum(message.role is Role.USER for message in said) == 1
 
 
 def words_of(text: str) -> dict[str, None]:
@@ -186,17 +214,19 @@ def words_of(text: str) -> dict[str, None]:
     return {word: None for word in _WORD.findall(text) if not iskeyword(word)}
 
 
-def _renamed(text: str, given: Mapping[str, None]) -> list[str]:
-    """A line in which one name that is given has become another one that is."""
-    if "\n" in text:
-        return []
-    names = [name for name in words_of(text) if name in given]
-    return [
-        re.sub(rf"\b{re.escape(name)}\b", other, text)
-        for name in names
-        for other in given
-        if other != name
-    ]
+def _rename(text: str, name: str, other: str) -> str:
+    return re.sub(rf"\b{re.escape(name)}\b", other, text)
+
+
+def _renamed(edit: ToolCall, old: str, new: str) -> tuple[str, str] | None:
+    """The name in a line and the new one, if nothing else is changed by an edit."""
+    arguments = arguments_of(edit)
+    before, after = str(arguments.get(old, "")), str(arguments.get(new, ""))
+    added = [word for word in words_of(after) if word not in words_of(before)]
+    if len(added) != 1 or "\n" in before:
+        return None
+    names = [name for name in words_of(before) if _rename(before, name, added[0]) == after]
+    return (names[0], added[0]) if names else None
 
 
 def _search(call: ToolCall) -> _Search:
@@ -206,21 +236,23 @@ def _search(call: ToolCall) -> _Search:
 def _searching(request: ChatRequest, searched: Set[_Search], names: Sequence[str]) -> ChatRequest:
     """Limit the same tools to the same searches for these names instead."""
     tools = {tool for tool, _ in searched}
-    left = {tool: "\n".join(_instead(tool, searched, names)) for tool in tools}
+    left = {tool: lines for tool in tools if (lines := "\n".join(_instead(tool, searched, names)))}
+    if not left:
+        return request
 
     async def text_of(tool: str, arguments: Mapping[str, Any]) -> str | None:
         if tool in left and PATTERN not in arguments:
             return left[tool]
         return await request.argument_text(tool, arguments) if request.argument_text else None
 
-    return replace(_limited(request, tools, PATTERN), argument_text=text_of)
+    return replace(_limited(request, left.keys(), PATTERN), argument_text=text_of)
 
 
 def _instead(tool: str, searched: Set[_Search], names: Sequence[str]) -> Iterator[str]:
     for pattern in sorted(pattern for other, pattern in searched if other == tool):
         *_, word = words_of(pattern)
         for name in names:
-            new = re.sub(rf"\b{re.escape(word)}\b", name, pattern)
+            new = _rename(pattern, word, name)
             if (tool, new) not in searched:
                 yield new
 

@@ -110,6 +110,7 @@ class PlainRenderer:
         self._usage = Usage()
         self._streams = log.isatty() and answer.isatty()
         self._streamed = ""  # text of the current answer
+        self._held = ""
         self._in_line = False  # whether the last line of it is not finished yet
 
     def event(self, event: Event) -> None:
@@ -183,8 +184,10 @@ class PlainRenderer:
     def _stream(self, text: str) -> None:
         if not self._streamed:
             text = text.lstrip("\n")
-        if text:
-            self._streamed += text
+        self._streamed += text
+        text = self._held + text
+        self._held = "\r" if text.endswith("\r") else ""  # the beginning of a line's end, perhaps
+        if text := text.removesuffix("\r"):
             self._answer.write(escape(text))
             self._answer.flush()
             self._in_line = not text.endswith("\n")
@@ -216,8 +219,8 @@ class PlainRenderer:
             self._lines(f"  ... {counted(count, noun)}")
 
     def _lines(self, *lines: str) -> None:
-        if self._in_line:
-            self._in_line = False
+        if self._in_line or self._held:
+            self._in_line, self._held = False, ""
             self._answer.write("\n")
             self._answer.flush()
         self._log.write("".join(f"{line}\n" for line in lines))

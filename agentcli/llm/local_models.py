@@ -38,7 +38,7 @@ def _main_snapshot(folder: Path) -> Path | None:
     snapshots = [file.parent for file in folder.glob("snapshots/*/config.json")]
     try:
         main = folder / "snapshots" / (folder / "refs/main").read_text(encoding="utf-8").strip()
-    except OSError:
+    except (OSError, ValueError):
         main = None
     if main in snapshots:
         return main

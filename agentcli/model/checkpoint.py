@@ -322,9 +322,9 @@ class _Tied:
         self._seen = ""
 
     def head(self, tensor: Tensor) -> None:
-        if self._seen:
+        if self._seen or tensor.shape != self.embedding.shape:
             self._compare(tensor)
-        elif tensor.shape == self.embedding.shape:
+        else:
             self.embedding.copy_(tensor)  # until the embedding itself comes, so as not to copy it
             self._seen = "head"
 

@@ -247,7 +247,8 @@ def config_from_hf(data: Mapping[str, Any]) -> ModelConfig:
         ModelError: the family or a setting, named in the message, is not supported.
     """
     # Multimodal models nest the language model's settings.
-    text = {**data, **data.get("text_config", {})}
+    nested = data.get("text_config")
+    text = {**data, **(nested if isinstance(nested, Mapping) else {})}
     model_type = str(text.get("model_type") or "")
     reader = FAMILIES.get(model_type)
     if reader is None:
@@ -260,5 +261,5 @@ def config_from_hf(data: Mapping[str, Any]) -> ModelConfig:
         return ModelConfig.from_fields({"family": model_type, **reader(text)})
     except KeyError as error:
         raise ModelError(f"config.json of family {model_type}: {error} is missing") from None
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise ModelError(f"config.json of family {model_type}: a wrong value ({error})") from None

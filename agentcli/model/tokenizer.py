@@ -287,10 +287,6 @@ class HfTokenizer(Tokenizer):
         ids: list[int] = self._ordinary.encode(text, add_special_tokens=False).ids
         return ids
 
-    def prompt(self, text: str) -> list[int]:
-        """Encode a text that the model shall continue: ``prompt_prefix``, then the text."""
-        return [*self.prompt_prefix, *self.encode(text)]
-
     def encode_inner(self, text: str) -> list[int]:
         if not self.strips_first_space:
             return self.encode(text)

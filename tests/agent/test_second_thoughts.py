@@ -6,19 +6,23 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from agentcli.agent.budget import RunLimits
 from agentcli.agent.events import (
     AnswerRejected,
     Compacted,
     MemoryLog,
+    ModelUsed,
     SessionStarted,
     StopReason,
 )
 from agentcli.agent.kernel import Agent
 from agentcli.agent.module import AgentModule
 from agentcli.environments.host import HostEnvironment
+from agentcli.errors import ModelError
 from agentcli.llm.client import ChatRequest, ChatResponse, ModelInfo, StreamEvent
 from agentcli.llm.replay import Replay, events_of
 from agentcli.messages import FinishReason, ToolCall, Usage, assistant
@@ -26,6 +30,7 @@ from agentcli.tools.base import ToolContext
 from agentcli.tools.builtin import builtin_tools
 from agentcli.tools.decline import decline_tool
 from agentcli.tools.registry import Registry
+from agentcli.tools.verify import verify
 from tests.running import pytest_ini
 
 CALC = """LIMIT = 5
@@ -77,7 +82,7 @@ class Model(Replay):
             yield event
 
 
-Begin = Callable[[Model], Awaitable[tuple[Agent, MemoryLog]]]
+Begin = Callable[..., Awaitable[tuple[Agent, MemoryLog]]]
 
 
 @pytest.fixture
@@ -86,7 +91,7 @@ async def begin(tmp_path: Path) -> AsyncIterator[Begin]:
         (tmp_path / name).write_text(text)
     async with AsyncExitStack() as stack:
 
-        async def make(model: Model) -> tuple[Agent, MemoryLog]:
+        async def make(model: Model, **options: Any) -> tuple[Agent, MemoryLog]:
             environment = HostEnvironment(tmp_path)
             await environment.start()
             stack.push_async_callback(environment.aclose)
@@ -98,6 +103,8 @@ async def begin(tmp_path: Path) -> AsyncIterator[Begin]:
                 log=log,
                 session=SessionStarted("s", str(tmp_path), "m", "auto", "none", (), "0"),
                 module=AgentModule(),
+                check=verify,
+                **options,
             )
             return agent, log
 
@@ -240,7 +247,6 @@ async def test_an_edit_brings_in_only_names_of_the_message(begin: Begin, tmp_pat
     written = {"path": "calc.py", "old": "def area(width):"}
     lines = str(await again.argument_text("search_replace", written)).split("\n")
     assert lines == [f"def {name}(width):" for name in ("please", "call", "region")]
-    assert await again.argument_text("search_replace", {"path": "calc.py", "old": "a\nb"}) == ""
     [rejected] = [event for event in log.events if isinstance(event, AnswerRejected)]
     assert rejected.usage == USAGE and result.state.usage == USAGE + USAGE + USAGE
 
@@ -251,6 +257,8 @@ async def test_an_edit_brings_in_only_names_of_the_message(begin: Begin, tmp_pat
         rename("def area(width, depth=2):", "def region(width, depth=2):"),
         rename("LIMIT = 5", "LIMIT = 6"),
         rename("class Pump:", "class Machine:"),  # nothing of it is in the message
+        rename("def area(width, depth=2):", "def area(width, depth=2) -> int:"),
+        rename("return width * depth", "return tree * depth"),
         rename("LIMIT = 5\n\n\ndef area", "LIMIT = 5\n\n\ndef tree"),
     ],
 )
@@ -268,3 +276,43 @@ async def test_after_a_failed_test_any_name_may_come_in(begin: Begin, tmp_path: 
     agent, _ = await begin(model)
     await agent.start("the width of area is wrong").result()
     assert not model.asked_again
+
+
+async def test_a_second_answer_that_is_no_better_is_not_used(begin: Begin, tmp_path: Path) -> None:
+    first = rename("def area(width, depth=2):", "def tree(width, depth=2):")
+    model = Model(first, said("Renamed."), second=rename("LIMIT = 5", "LIMIT = tree"))
+    agent, log = await begin(model)
+    result = await agent.start("please call area region").result()
+    assert "def tree(" in (tmp_path / "calc.py").read_text() and len(model.asked_again) == 1
+    assert [event.usage for event in log.events if isinstance(event, ModelUsed)] == [USAGE]
+    assert result.state.usage == USAGE + USAGE + USAGE
+
+
+async def test_there_is_none_beyond_the_budget(begin: Begin) -> None:
+    model = Model(TESTS, DONE, second=DECLINED)
+    used = USAGE.input_tokens + USAGE.output_tokens
+    room = 16 + USAGE.input_tokens  # for the shortest answer
+    agent, _ = await begin(model, limits=RunLimits(tokens=used + room + 1))
+    result = await agent.start("cache the results").result()
+    assert result.task_result == DONE.message.text and not model.asked_again
+
+
+async def test_there_is_none_about_what_agentcli_said(begin: Begin) -> None:
+    model = Model(DONE, TESTS, DONE, second=DECLINED)
+    agent, _ = await begin(model)
+    check = "test -e ran || ! touch ran"
+    result = await agent.start("cache the results", checks=[check]).result()
+    assert result.task_result == DONE.message.text and not model.asked_again
+
+
+async def test_an_error_leaves_the_first_answer(begin: Begin) -> None:
+    class Failing(Model):
+        async def stream(self, request: ChatRequest) -> AsyncIterator[StreamEvent]:
+            if request.reconsidered:
+                raise ModelError("out of memory")
+            async for event in super().stream(request):
+                yield event
+
+    agent, _ = await begin(Failing(TESTS, DONE, second=DECLINED))
+    result = await agent.start("cache the results").result()
+    assert result.state.stop is StopReason.FINAL and result.task_result == DONE.message.text
