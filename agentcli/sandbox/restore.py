@@ -35,7 +35,6 @@ from agentcli.sandbox.nested import (
     naming_programs,
     without_programs,
 )
-from agentcli.sandbox.repository import Repository
 
 OBEYED = (
     *(".git/hooks", ".git/config", ".git/config.worktree", ".git/commondir", ".agentcli"),
@@ -78,13 +77,10 @@ class Guard:
         self._said_cut = False
         self._venvs_before: dict[str, dict[str, _Entry]] = {}
         self._git_before: tuple[int, int] | None = None
-        store = os.path.join(os.path.dirname(quarantine), "repositories")
-        self._repository = Repository(self._full(".git"), store)
 
     def survey(self) -> None:
         """Walk through all folders once. It takes a while, and may run in a thread."""
         self._nested.find()
-        self._repository.keep()
 
     @property
     def busy(self) -> bool:
@@ -94,11 +90,9 @@ class Guard:
     def close(self) -> None:
         """Stop watching the workspace. It takes 10 ms in the kernel, and may run in a thread."""
         self._nested.close()
-        self._repository.close()
 
     def begin(self) -> None:
         """A command is about to start."""
-        self._repository.keep(busy=self.busy)
         if self._running == 0:
             self._git_before = _identity(self._full(".git"))
             self._before = dict(self._look())
@@ -127,8 +121,6 @@ class Guard:
         """
         self._running -= 1
         said = self._check_git()  # first, since everything below .git depends on it
-        if self._repository.is_damaged():
-            said.append(self._put_repository_back())
         after = dict(self._look())
         for path in sorted(after.keys() - self._before.keys(), key=lambda p: (p.count("/"), p)):
             if os.path.lexists(self._full(path)) and not self._harmless(path, after[path]):
@@ -275,30 +267,8 @@ class Guard:
                 ):
                     os.rename(self._full(name), full)
                     return [*said, f".git: moved back from {name}"]
-            if not self._repository.is_damaged():
-                said.append(".git: missing since the command")
+            said.append(".git: missing since the command")
         return said
-
-    def _put_repository_back(self) -> str:
-        git = self._full(".git")
-        target = os.path.join(self.quarantine, self._stamp())
-        kept = ""
-        try:
-            os.makedirs(git, exist_ok=True)
-            for name in os.listdir(git):
-                if f".git/{name}" not in self._obeyed:
-                    os.makedirs(target, mode=0o700, exist_ok=True)
-                    shutil.move(os.path.join(git, name), os.path.join(target, name))
-                    kept = f" (what it left is kept as {target})"
-            self._repository.put_back()
-        except (OSError, shutil.Error) as error:
-            why = getattr(error, "strerror", None) or str(error)
-            where = self._repository.kept
-            return f".git: damaged, and not put back yet: {why}; what it was is kept as {where}"
-        return f".git: put back as it was before the command, which had removed history{kept}"
-
-    def _stamp(self) -> str:
-        return f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{time.monotonic_ns()}"
 
     def _full(self, path: str) -> str:
         return os.path.join(self.root, path)
@@ -393,7 +363,7 @@ class Guard:
         return f"{path}: put back as it was before the command{kept}"
 
     def _set_aside(self, full: str, path: str) -> str | None:
-        stamp = self._stamp()
+        stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{time.monotonic_ns()}"
         target = os.path.join(self.quarantine, stamp, path.replace("/", "_"))
         try:
             os.makedirs(os.path.dirname(target), mode=0o700)

@@ -257,38 +257,6 @@ def test_only_what_may_be_there_is_looked_for(tmp_path: Path) -> None:
     assert present(str(tmp_path / "nowhere"), paths) == paths
 
 
-@pytest.mark.parametrize(
-    "script",
-    [
-        "rm -rf .git",
-        "rm -rf .git; git init -q",
-        "rm -rf .git/objects .git/refs",
-        "find .git -type f -delete",
-        "rm -rf .git/* .git; mkdir -p .git",
-    ],
-)
-async def test_a_repository_that_a_command_removed_is_back(place: Place, script: str) -> None:
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(place.root), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-    git("config", "user.name", "a")
-    git("config", "user.email", "a@b")
-    (place.root / "precious").write_text("1")
-    git("add", "precious")
-    git("commit", "-q", "-m", "precious")
-    before = (place.root / ".git/config").read_text()
-    assert await place.run("git status --short; git log --oneline; git branch other") == ()
-    restored = await place.run(f"{script} || true")
-    assert any(line.startswith(".git: put back as it was") for line in restored), restored
-    assert git("log", "--format=%s", "other") == "precious\n"
-    assert git("status", "--porcelain") == "?? .vscode/\n"
-    assert (place.root / ".git/config").read_text() == before
-    assert (place.root / ".git/hooks").is_dir()
-    git("fsck", "--strict")
-    assert await place.run("git status --short") == ()
-
-
 async def test_a_link_in_place_of_the_hooks_is_removed(place: Place) -> None:
     (place.root / "evil").mkdir()
     (place.root / "evil").chmod(0o750)
@@ -302,4 +270,3 @@ async def test_a_link_in_place_of_the_hooks_is_removed(place: Place) -> None:
 async def test_a_new_folder_is_not_taken_for_a_removed_repository(place: Place) -> None:
     await place.run("rm -rf .git; mkdir build; echo work > build/result")
     assert (place.root / "build/result").read_text() == "work\n"
-    assert (place.root / ".git/HEAD").exists()
