@@ -12,6 +12,7 @@ from typing import Protocol
 
 from agentcli.agent.bm25 import Index
 from agentcli.agent.events import MessageAdded
+from agentcli.agent.second_thoughts import PASS
 from agentcli.agent.state import AgentState, StepRecord
 from agentcli.agent.stream import Stream
 from agentcli.errors import ConfigError
@@ -50,7 +51,7 @@ class _Reminding:
 
     async def retrieve(self, state: AgentState, observation: str) -> str:
         """See ``Memory.retrieve``."""
-        count = len(state.compactions)
+        count = _compactions(state)
         if count == self._reminded_at:
             return ""
         self._reminded_at = count
@@ -73,6 +74,11 @@ class _Reminding:
             if any(id(result) not in seen for result in record.results)
             or (not record.results and record.decision and id(record.decision) not in seen)
         ]
+
+
+def _compactions(state: AgentState) -> int:
+    """How often something was left out for want of room, rather than because it led to nothing."""
+    return sum(PASS not in one.passes for one in state.compactions)
 
 
 class WindowMemory(_Reminding):
@@ -122,7 +128,7 @@ class SearchMemory(_Reminding):
     async def retrieve(self, state: AgentState, observation: str) -> str:
         """See ``Memory.retrieve``."""
         before, self._seen = self._seen, len(state.history)
-        count = len(state.compactions)
+        count = _compactions(state)
         asked = [m.text for m in state.history.since(before) if _by_user(m)]
         if count == self._reminded_at and not asked:
             return ""

@@ -30,6 +30,9 @@ from agentcli.messages import Message, Outcome, Role, ToolCall, ToolResult, Usag
 from agentcli.tools.base import DECLINE, MATCHES, PATTERN, ToolContext, ToolKind
 from agentcli.tools.registry import Registry
 
+PASS = "second thoughts"
+"""The name under which something is left out."""
+
 _Search = tuple[str, str]
 """The tool and the pattern."""
 
@@ -165,7 +168,7 @@ class SecondThoughts:
             "what led to nothing is left out",
             before,
             before - left_out,
-            ("second thoughts",),
+            (PASS,),
             (*replaced, Replaced(first, end)),
         )
 

@@ -20,6 +20,7 @@ from agentcli.agent.events import (
     StopReason,
 )
 from agentcli.agent.kernel import Agent
+from agentcli.agent.memory import MARK, WindowMemory
 from agentcli.agent.module import AgentModule
 from agentcli.environments.host import HostEnvironment
 from agentcli.errors import ModelError
@@ -203,6 +204,16 @@ async def test_after_a_search_for_nothing_a_name_of_the_request_is_searched(begi
     assert made == [first.message.calls[0].arguments, found.message.calls[0].arguments]
     [left_out] = [event for event in log.events if isinstance(event, Compacted)]
     assert left_out.tokens_after < left_out.tokens_before
+
+
+async def test_what_is_left_out_is_not_remembered(begin: Begin) -> None:
+    first, missed = call("grep", pattern="def ares"), said("There is no `ares`.")
+    answers = (first, missed, said("It is in calc.py."))
+    model = Model(*answers, second=call("grep", pattern="def area"))
+    agent, _ = await begin(model, memory=WindowMemory())
+    result = await agent.start("where is area?").result()
+    assert not [message for message in result.state.view if message.text.startswith(MARK)]
+    assert len(result.state.compactions) == 1
 
 
 async def test_nothing_is_searched_twice(begin: Begin) -> None:
