@@ -83,26 +83,21 @@ class SecondThoughts:
         self, client: LLMClient, request: ChatRequest, state: AgentState, response: ChatResponse
     ) -> Second:
         """Return what the model does instead of ``response``."""
-        since = since_asked(state.history)
         if not client.info.reconsiders or not _only_task(state):
             return Second(response)
         state = replace(state, usage=state.usage + response.usage)
         try:
             if response.message.calls:
-                return await self._with_given_names(client, request, state, since, response)
-            return await self._instead_of_nothing(client, request, state, since, response)
+                return await self._with_given_names(client, request, state, response)
+            return await self._instead_of_nothing(client, request, state, response)
         except (ProviderError, ModelError, Stopped):
             return Second(response)  # it is good enough
 
     async def _instead_of_nothing(
-        self,
-        client: LLMClient,
-        request: ChatRequest,
-        state: AgentState,
-        since: Sequence[Message],
-        response: ChatResponse,
+        self, client: LLMClient, request: ChatRequest, state: AgentState, response: ChatResponse
     ) -> Second:
         """To decline, or to search for something else, if all that was done led to nothing."""
+        since = since_asked(state.history)
         asked = _until(request.messages, since[0]) if self._led_to_nothing(since) else None
         if asked is None:
             return Second(response)
@@ -119,14 +114,10 @@ class SecondThoughts:
         return Second(response, spent=second.usage)
 
     async def _with_given_names(
-        self,
-        client: LLMClient,
-        request: ChatRequest,
-        state: AgentState,
-        since: Sequence[Message],
-        response: ChatResponse,
+        self, client: LLMClient, request: ChatRequest, state: AgentState, response: ChatResponse
     ) -> Second:
         """A rename to a word of the message, if this one is to another, and no test has failed."""
+        since = since_asked(state.history)
         edit, given = EditCalls(self.tools).of(response), words_of(since[0].text)
         spec = self.tools.spec(edit.name) if edit is not None else None
         if edit is None or spec is None or len(spec.variant_of) != 1 or self._has_failed(since):
