@@ -37,6 +37,7 @@ from agentcli.tools.calculator import calculate
 app = App()
 
 SAMPLING = "Sampling"
+FORM = "Form of the text"
 
 _RESULT_CHARS = 2000
 
@@ -142,7 +143,26 @@ def generate(
         list[str] | None, typer.Option(help="Stop before this text; repeatable.", metavar="TEXT")
     ] = None,
     json_schema: Annotated[
-        Path | None, typer.Option(help="Generate JSON that fits this schema.", metavar="FILE")
+        Path | None,
+        typer.Option(
+            help="Generate JSON that fits this schema.", metavar="FILE", rich_help_panel=FORM
+        ),
+    ] = None,
+    regex: Annotated[
+        str | None,
+        typer.Option(
+            help="Generate text that matches this regular expression as a whole.",
+            metavar="REGEX",
+            rich_help_panel=FORM,
+        ),
+    ] = None,
+    grammar: Annotated[
+        Path | None,
+        typer.Option(
+            help="Generate text of this grammar, written in Lark's notation.",
+            metavar="FILE",
+            rich_help_panel=FORM,
+        ),
     ] = None,
     chat: Annotated[
         bool, typer.Option("--chat", help="Treat the prompt as a chat message and answer it.")
@@ -156,8 +176,9 @@ def generate(
 ) -> int:
     """Continue a prompt with a model on this machine.
 
-    Python blocks in a nanochat model's answer run in the sandbox. Exit codes: 0 done,
-    2 wrong usage or a model that cannot be run, 3 its process died, 4 no sandbox, 130 interrupted.
+    Python blocks in a nanochat model's answer run in the sandbox. Exit codes: 0 done, 1 the text
+    was cut off before it had the form asked for, 2 wrong usage or a model that cannot be run,
+    3 its process died, 4 no sandbox, 130 interrupted.
     """
     settings = config.load(Path.cwd(), flags=local_flags(device, dtype, quantize, context, threads))
     chosen = {
@@ -173,7 +194,7 @@ def generate(
         "max_tokens": max_tokens,
         "sampling": {name: value for name, value in chosen.items() if value is not None},
         "stop": tuple(text for text in stop or () if text),
-        "schema": _schema(json_schema) if json_schema else None,
+        "grammar": _grammar(json_schema, regex, grammar),
     }
     name = model or _configured(settings)
     registry.local_folder(name)  # reports a wrong name before waiting for stdin
@@ -200,16 +221,34 @@ def _prompt(given: str | None) -> str:
     return text.removesuffix("\n")
 
 
+def _grammar(schema: Path | None, regex: str | None, lark: Path | None) -> tuple[str, Any] | None:
+    """Kind and source of the one grammar that the options give, if any."""
+    if sum(option is not None for option in (schema, regex, lark)) > 1:
+        raise UsageError("--json-schema, --regex and --grammar exclude each other")
+    if schema is not None:
+        return "json_schema", _schema(schema)
+    if regex is not None:
+        return "regex", regex
+    return ("lark", _text_of(lark)) if lark is not None else None
+
+
 def _schema(file: Path) -> dict[str, Any]:
     try:
-        schema = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{file}: {error.strerror}") from error
+        schema = json.loads(_text_of(file))
     except ValueError as error:
         raise UsageError(f"{file}: not valid JSON ({error})") from error
     if not isinstance(schema, dict):
         raise UsageError(f"{file}: a JSON Schema is an object")
     return schema
+
+
+def _text_of(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{file}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{file}: not UTF-8") from error
 
 
 async def _run(job: _Job) -> int:
@@ -253,8 +292,12 @@ async def _generate(job: _Job) -> int:
                 _print_json(job, completer.engine.ready, texts, ended)
     finally:
         await completer.aclose()
-    if wishes.schema is not None and ended is not None and set(ended.finishes) != {"stop"}:
-        show_error("the answer was cut off, so its JSON is not complete. Raise --max-tokens")
+    if wishes.grammar is not None and ended is not None and set(ended.finishes) != {"stop"}:
+        kind, _ = wishes.grammar
+        told = (
+            "its JSON is not complete" if kind == "json_schema" else "it has not the form asked for"
+        )
+        show_error(f"the answer was cut off, so {told}. Raise --max-tokens")
         return 1
     return 0
 

@@ -6,7 +6,7 @@ memory and its threads stay out of the main process.
     in    load      path, device, dtype, quantize, context, threads, kernels   once, first
           generate  id, conversation, tokens, max_tokens, sampling, tools, inline, begun, count,
                     places, syntax, thinking                                  a turn of an agent
-          complete  id, tokens, max_tokens, num_samples, sampling, schema, stop, python
+          complete  id, tokens, max_tokens, num_samples, sampling, grammar, stop, python
           check     id                                              runs ``selftest.py``
           cancel    id                                              stops within one token
           text      id, text                                        answers an ``ask`` or ``run``
@@ -23,7 +23,7 @@ memory and its threads stay out of the main process.
 
 Each conversation has a KV cache, and only the tokens after the longest prefix that a request shares
 with it are prefilled. A turn is masked by the grammar of ``syntax`` (see ``call_syntax.py``; empty
-for nanochat's), a completion by a JSON ``schema``.
+for nanochat's), a completion by its ``grammar``: a kind (json_schema, regex, lark) and a source.
 """
 
 from __future__ import annotations
@@ -70,6 +70,12 @@ from agentcli.model.kv_cache import KVCache
 
 MAX_CACHED = 4  # conversations with a KV cache, and toolsets with a compiled grammar
 PREFETCH = 2  # proposals made in advance; few, because trying them out needs the CPU, too
+
+_GRAMMARS = {
+    "json_schema": Grammar.json_schema,
+    "regex": Grammar.regex,
+    "lark": Grammar.lark,
+}
 
 
 class Host:
@@ -134,8 +140,9 @@ class Host:
         number: int = request["id"]
         tokenizer, model = self.loaded.tokenizer, self.loaded.model
         constraint: Constraint | None = None
-        if (schema := request.get("schema")) is not None:
-            grammar = Grammar.json_schema(schema, tokenizer, model.config.vocab_size)
+        if (asked := request.get("grammar")) is not None:
+            kind, source = asked
+            grammar = _GRAMMARS[kind](source, tokenizer, model.config.vocab_size)
             constraint = Ended(grammar.constraint(), tokenizer, self.loaded.stop_ids)
 
         def run(source: str) -> str | None:

@@ -28,15 +28,15 @@ _ENDED = -1
 class Wishes:
     """Options of a completion.
 
-    Options missing from ``sampling`` have the model's defaults. ``schema`` is a JSON Schema that
-    the text must match.
+    Options missing from ``sampling`` have the model's defaults. ``grammar`` is what the text must
+    match: its kind (``json_schema``, ``regex`` or ``lark``) and its source.
     """
 
     num_samples: int = 1
     max_tokens: int | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict)
     stop: Sequence[str] = ()
-    schema: Mapping[str, Any] | None = None
+    grammar: tuple[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ class Completer:
                 **wishes.sampling,
             },
             "stop": list(wishes.stop),
-            "schema": wishes.schema,
+            "grammar": wishes.grammar,
             "python": python,
         }
         rows = [_Row(self.tokenizer, wishes.stop) for _ in range(wishes.num_samples)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import re
 import shutil
 import signal
 import struct
@@ -106,6 +107,28 @@ def test_json_that_fits_a_schema(run: Any, folder: Path, tmp_path: Path) -> None
             "hello", "--model", f"local:{folder}", "--json-schema", str(file), "--seed", str(seed)
         )
         jsonschema_rs.validate(SCHEMA, json.loads(ended.out))
+
+
+def test_text_that_matches_an_expression(run: Any, folder: Path) -> None:
+    pattern = r"(19|20)[0-9]{2}-(0[1-9]|1[0-2])"
+    for seed in range(3):
+        ended = run("hello", "--model", f"local:{folder}", "--regex", pattern, "--seed", str(seed))
+        assert re.fullmatch(pattern + "\n", ended.out), ended
+
+
+def test_text_of_a_grammar(run: Any, folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "sum.lark"
+    file.write_text('start: NUMBER (" + " NUMBER){2}\nNUMBER: /[1-9][0-9]?/\n')
+    for seed in range(3):
+        ended = run(
+            "hello", "--model", f"local:{folder}", "--grammar", str(file), "--seed", str(seed)
+        )
+        assert re.fullmatch(r"[1-9]\d?( \+ [1-9]\d?){2}\n", ended.out), ended
+
+
+def test_text_without_its_form_is_told(run: Any, folder: Path) -> None:
+    ended = run("hello", "--model", f"local:{folder}", "--regex", "[0-9]{40}", "--max-tokens", "2")
+    assert ended.code == 1 and "has not the form" in ended.err
 
 
 def test_json_that_is_cut_off_is_told(run: Any, folder: Path, tmp_path: Path) -> None:
@@ -218,6 +241,10 @@ BAD_ARGUMENTS = {
     "no such folder": (["x", "--model", "local:/nowhere"], "no such model"),
     "a provider's model": (["x", "--model", "openai:gpt"], "not a model on this machine"),
     "no such schema": (["x", "--model", "{}", "--json-schema", "/nowhere"], "No such file"),
+    "no regular expression": (["x", "--model", "{}", "--regex", "a("], "grammar: "),
+    "no such grammar": (["x", "--model", "{}", "--grammar", "/nowhere"], "No such file"),
+    "a file that is no grammar": (["x", "--model", "{}", "--grammar", __file__], "grammar: "),
+    "two forms": (["x", "--regex", "a", "--grammar", "/nowhere"], "exclude each other"),
     "no such device": (
         ["x", "--model", "{}", "--device", "abacus"],
         "'abacus' is not cpu, cuda",
@@ -243,8 +270,6 @@ def test_a_prompt_that_is_no_text(run: Any, folder: Path) -> None:
 
 
 def _refused(ended: Result, expected: str) -> None:
-    import re
-
     (line,) = ended.err.splitlines()
     assert line.startswith("agentcli: error: ")
     assert re.search(expected, line), line
