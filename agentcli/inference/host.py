@@ -71,7 +71,7 @@ from agentcli.model.kv_cache import KVCache
 MAX_CACHED = 4  # conversations with a KV cache, and toolsets with a compiled grammar
 PREFETCH = 2  # proposals made in advance; few, because trying them out needs the CPU, too
 
-_GRAMMARS = {
+_GRAMMARS: Mapping[str, Callable[..., Grammar]] = {
     "json_schema": Grammar.json_schema,
     "regex": Grammar.regex,
     "lark": Grammar.lark,
