@@ -148,7 +148,7 @@ class LiveRenderer:
         """Show the result of the run."""
         self.close()
         if partial := "".join(self._now.text).strip():  # of an answer that was interrupted
-            self._console.print(Padding(_markdown(partial), (1, 0)))
+            self._console.print(Padding(rendered_markdown(partial), (1, 0)))
         if self._answer is not None and summary.state.answer:
             write_answer(self._answer, summary.state.answer)
         first, *rest = summary_lines(summary)
@@ -252,7 +252,7 @@ class LiveRenderer:
             self._calls[call.id] = call
         if text := event.message.text.strip():
             self._live.refresh()  # removes the text from the bottom before it is printed
-            self._console.print(Padding(_markdown(text), (1, 0)))
+            self._console.print(Padding(rendered_markdown(text), (1, 0)))
 
     def _tool(self, event: ToolFinished) -> None:
         result = event.result
@@ -340,7 +340,7 @@ class LiveRenderer:
         return bar
 
 
-def _markdown(text: str) -> Markdown:
+def rendered_markdown(text: str) -> Markdown:
     """Markdown that keeps angle brackets as text and shows the targets of links."""
     escaped = escape(text)
     markdown = Markdown(escaped, hyperlinks=False)

@@ -45,6 +45,17 @@ T = TypeVar("T")
 _PAST = 6
 """How many earlier messages are shown when a session is resumed."""
 
+_KEYS = (
+    ("Enter", "send"),
+    ("\\ Enter", "go on with the message on the next line"),
+    ("Up", "earlier messages"),
+    ("Ctrl+C", "interrupt; while idle: quit"),
+    ("Ctrl+D", "quit"),
+    ("!command", "run a command in the sandbox; the model sees it before its next step"),
+    ("@file", "name a file"),
+    ("y a p n c", "answer a question: once, this session, always, no, on a copy"),
+)
+
 
 class PlainChat:
     """The front end of a conversation without a screen; see ``agentcli.tui.face.Face``."""
@@ -54,6 +65,7 @@ class PlainChat:
         self.settings = settings
         self.conversation: Conversation | None = None
         self.standing = Standing(mode=options.mode)
+        self.keys: Sequence[tuple[str, str]] = _KEYS
         self.commands: Sequence[Command] = (*BUILTIN, *own_commands(options.command_folders))
         self._next: Opening | None = Opening(
             settings,
@@ -217,7 +229,7 @@ class PlainChat:
     def added(self, entry: Entry) -> None:
         """Print what the user asked to see."""
         if isinstance(entry, Shown):
-            _print(entry.text)
+            _print_markdown(entry.text)
             if entry.diff:
                 _print(entry.diff.rstrip("\n"))
 
@@ -299,6 +311,18 @@ class PlainChat:
 
 def _print(text: str) -> None:
     print(escape(text), file=sys.stderr, flush=True)
+
+
+def _print_markdown(text: str) -> None:
+    """Print Markdown, laid out if somebody sees it."""
+    if not sys.stderr.isatty():
+        _print(text)
+        return
+    from rich.console import Console
+
+    from agentcli.cli.live import rendered_markdown
+
+    Console(stderr=True, highlight=False).print(rendered_markdown(text))
 
 
 async def _nobody(approval: Approval) -> Reply:

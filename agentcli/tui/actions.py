@@ -28,7 +28,6 @@ from agentcli.tui.chooser import Choice
 from agentcli.tui.commands import BUILTIN, ELSEWHERE
 from agentcli.tui.entries import Answered, Shown, Used
 from agentcli.tui.face import Face, agent_of
-from agentcli.tui.keys import KEYS
 from agentcli.tui.numbers import short_number
 from agentcli.tui.repository import Repository
 from agentcli.tui.services import Services
@@ -208,7 +207,7 @@ class Actions:
     # -- information -------------------------------------------------------------------------
 
     async def _help(self, argument: str) -> None:
-        keys = "\n".join(f"| `{key}` | {what} |" for key, what in KEYS)
+        keys = "\n".join(f"| `{key}` | {what} |" for key, what in self._face.keys)
         commands = "\n".join(
             f"| `/{c.name}{f' {c.argument}' if c.argument else ''}` | {c.summary} |"
             for c in self._face.commands

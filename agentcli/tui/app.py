@@ -33,6 +33,7 @@ from agentcli.tui.completion import Completion
 from agentcli.tui.entries import Answered, Entry, Level, Said, Thought, Told
 from agentcli.tui.files import FileIndex
 from agentcli.tui.history import PromptHistory
+from agentcli.tui.keys import KEYS
 from agentcli.tui.options import Options
 from agentcli.tui.progress import ProgressLine
 from agentcli.tui.prompt import Prompt
@@ -86,6 +87,7 @@ class ChatApp(App[int]):
         self.options = options
         self.session = ChatSession(self, start, options.mode)
         self.files = FileIndex()
+        self.keys: Sequence[tuple[str, str]] = KEYS
         self.commands: Sequence[Command] = (*BUILTIN, *own_commands(options.command_folders))
         self.transcript = Transcript()
         self.progress = ProgressLine()

@@ -26,6 +26,8 @@ class Face(Protocol):
 
     options: Options
     commands: Sequence[Command]
+    keys: Sequence[tuple[str, str]]
+    """The keys that ``/help`` lists, and what each does."""
 
     @property
     def conversation(self) -> Conversation | None:

@@ -184,6 +184,17 @@ def test_a_plain_chat_edits_its_lines_and_has_earlier_ones(
     one.until(one.ended, "the end")
 
 
+def test_help_of_a_plain_chat_is_laid_out_and_names_its_own_keys(
+    cli: Cli, workspace: Path, terminal: Callable[..., Tmux]
+) -> None:
+    one = terminal("chat", "--plain")
+    one.until(lambda: one.text.rstrip().endswith(">"), "it asks for a line")
+    one.type("/help")
+    one.keys("Enter")
+    one.sees("/export [FILE]   ")
+    assert "|---|" not in one.text and "Shift+Tab" not in one.text
+
+
 def test_it_ends_with_its_terminal_also_where_no_hangup_reaches_it(
     cli: Cli, workspace: Path
 ) -> None:
