@@ -45,6 +45,7 @@ class UserHooks:
         self._supervisor.start()
         env = environment(environ)
         self.each = [UserHook(hook, workspace, env, self._supervisor) for hook in hooks]
+        self._task = ""
         self._objections = 0
 
     async def aclose(self) -> None:
@@ -75,6 +76,8 @@ class UserHooks:
 
     async def _at_stop(self, state: AgentState, answer: str) -> list[str]:
         found = []
+        if state.task != self._task:
+            self._task, self._objections = state.task, 0
         for hook in self._of("stop"):
             if self._objections >= _MOST_OBJECTIONS:  # a hook that is never content
                 break
@@ -82,6 +85,8 @@ class UserHooks:
             if result is not None and result.exit_code == OBJECTS:
                 self._objections += 1
                 found.append(f"hook {hook.name} objects to stopping: {_reason(result)}")
+        if not found:  # the turn ends, and the next one may have the same task
+            self._objections = 0
         return found
 
     def _of(self, event: str) -> list[UserHook]:

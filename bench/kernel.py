@@ -4,9 +4,9 @@
 
 The model is scripted in the process, behind the real Chat Completions client: requests are encoded
 and answers decoded as usual, but nothing is sent. Each step makes one call of a tool that returns
-``--result`` characters at once. For each number of steps it prints CPU milliseconds per step (the
-median of the first ten and of the last tenth), the messages in the history and those shown to the
-model, compactions, and how much the process and its journal grew.
+``--result`` characters at once, and changes one of ten files. For each number of steps it prints
+CPU milliseconds per step (the median of the first ten and of the last tenth), the messages in the
+history and those shown to the model, compactions, and how much the process and its journal grew.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from agentcli.agent.hooks import Hook
 from agentcli.agent.kernel import Agent
 from agentcli.agent.processors.standard import STANDARD, processors_named
 from agentcli.agent.state import AgentState
+from agentcli.environments.base import Changes
 from agentcli.llm.client import ModelInfo
 from agentcli.llm.openai import OpenAIChat
 from agentcli.session.journal import Journal
@@ -92,6 +93,25 @@ class Clock(Hook):
             self._last = now
 
 
+class Changing:
+    """A recorder that reports one changed file after each step."""
+
+    problem = ""
+
+    def __init__(self) -> None:
+        self._steps = 0
+
+    def taken(self) -> None:
+        """There is no list of all files."""
+
+    async def drain(self) -> list[Changes]:
+        """The change of the last step."""
+        step = self._steps = self._steps + 1
+        path = f"file{step % 10}.py"
+        before, after = (f"file 644 {number:040x}" for number in (max(step - 10, 0), step))
+        return [Changes({path: before}, {path: after}, False)]
+
+
 async def measure(steps: int, window: int | None, chars: int) -> str:
     """Make one run and return its line of the table."""
 
@@ -110,6 +130,7 @@ async def measure(steps: int, window: int | None, chars: int) -> str:
             [tool(look, ToolKind.READ)],
             log=journal,
             hooks=[clock],
+            recorder=Changing(),
             limits=RunLimits(max_steps=steps + 1),
             processors=processors_named(names),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,12 @@ from typing import Any
 import pytest
 
 from agentcli import config
+from agentcli.agent.critics import Judgement
+from agentcli.agent.state import AgentState, History
 from agentcli.errors import ConfigError
+from agentcli.messages import assistant, user
+from agentcli.settings import HookSettings
+from agentcli.user_hooks import UserHooks
 from tests.conftest import Serve
 from tests.running import Cli, Ended
 from tests.server import Reply
@@ -103,6 +109,19 @@ def test_a_hook_that_always_objects_cannot_block_the_end_forever(
     cli.server = server.url
     assert run().code == 0
     assert len(server.requests) == 4
+
+
+async def test_each_turn_may_be_objected_to_anew(workspace: Path) -> None:
+    script = f"test -e {workspace}/done && exit 0; touch {workspace}/done; exit 2"
+    hooks = UserHooks(
+        [HookSettings(event="stop", command=("sh", "-c", script))], str(workspace), os.environ
+    )
+    said = AgentState(task="the same", history=History([user("the same"), assistant("Done.")]))
+    for _ in range(5):
+        assert (await hooks.review(said)).judgement is Judgement.RETRY
+        assert (await hooks.review(said)).judgement is Judgement.CONTINUE
+        (workspace / "done").unlink()
+    await hooks.aclose()
 
 
 def test_failing_hooks_are_reported_and_block_nothing(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agentcli import config
-from agentcli.agent.events import PreflightIssue, Reviewed, RunFinished
+from agentcli.agent.events import Delta, PreflightIssue, Reviewed, RunFinished, Status
 from agentcli.agent.run import RunResult
 from agentcli.messages import Role
 from agentcli.session import store
@@ -50,6 +50,19 @@ def results(result: RunResult) -> list[str]:
 
 def events_of(result: RunResult) -> list[Any]:
     return list(read_events(store.journal_path(result.state.session_id)))
+
+
+async def test_a_run_that_is_left_is_cancelled_and_recorded(home: Path) -> None:
+    endless = Reply(text="a word " * 9000, piece=7, pause_s=0.05)
+    with ScriptedServer([endless]) as server:
+        provider = ProviderSettings(base_url=server.url, api_key_env="")
+        made = Settings(model="mine:m", sandbox="none", providers={"mine": provider})
+        async with open_agent(made, workspace=home, task=Task("do it")) as agent:
+            async for event in agent.start("do it"):
+                if isinstance(event, Delta):
+                    break
+        last = list(read_events(store.journal_path(agent.state.session_id)))[-1]
+    assert isinstance(last, RunFinished) and last.status is Status.CANCELLED
 
 
 async def test_the_plan_gate_offers_a_tool_and_holds_edits_back(home: Path) -> None:

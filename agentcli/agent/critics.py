@@ -90,9 +90,11 @@ class ChecksPass:
         outputs = [await self._check(self._context, command) for command in self._commands]
         reports = [output.content for output in outputs if output.outcome is not Outcome.OK]
         if not reports:
+            self._failed = 0  # the next turn may have the same task
             return Review(reason="the checks pass")
         self._failed += 1
         if self._failed > self._rounds:
+            self._failed = 0
             return Review(Judgement.STOP, f"{len(reports)} checks still fail:\n{reports[0]}")
         return Review(Judgement.RETRY, "\n\n".join(["These checks fail:", *reports]))
 
@@ -125,6 +127,8 @@ class ModelCritic:
             self._retried += 1
             if self._retried > self._retries:
                 judgement = Judgement.CONTINUE
+        if judgement is not Judgement.RETRY:
+            self._retried = 0  # the next turn may have the same task
         return Review(judgement, reason, response.usage, self._client.info)
 
     async def aclose(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from agentcli.agent.events import (
@@ -94,6 +94,7 @@ def fold(state: AgentState, event: Event) -> AgentState:
                 limits=event.limits,
                 check_results=(),
                 files_changed=(),
+                at_first={},
                 progress=Progress(),
                 plan=(),
             )
@@ -254,12 +255,7 @@ def _marked(state: AgentState, *, turn: bool = False) -> AgentState:
 
 def _changed(state: AgentState, event: WorkspaceChanged) -> AgentState:
     """Keep the list of changed files; one that is again as before the task is not among them."""
-    begun = next((mark for mark in reversed(state.marks) if mark.turn), AgentState())
-    at_first: dict[str, str | None] = {}
-    for change in state.changes.since(len(begun.changes)):
-        if not change.outside:
-            for path in {*change.before, *change.after}:
-                at_first.setdefault(path, change.before.get(path))
+    at_first = _with_first(state.at_first, event)
     files = dict.fromkeys(state.files_changed)
     for path in sorted({*event.before, *event.after}):
         now = event.after.get(path)
@@ -267,7 +263,24 @@ def _changed(state: AgentState, event: WorkspaceChanged) -> AgentState:
             files.pop(path, None)
         elif (now or event.before[path])[:3] != "dir":
             files.setdefault(path)
-    return _with(state, files_changed=tuple(files))
+    return _with(state, files_changed=tuple(files), at_first=at_first)
+
+
+def _with_first(
+    known: Mapping[str, str | None], change: WorkspaceChanged
+) -> Mapping[str, str | None]:
+    new = {*change.before, *change.after} - known.keys()
+    return {**known, **{path: change.before.get(path) for path in new}} if new else known
+
+
+def _at_first(state: AgentState) -> Mapping[str, str | None]:
+    """``AgentState.at_first``, from the changes since the last task began."""
+    begun = next((mark for mark in reversed(state.marks) if mark.turn), AgentState())
+    found: Mapping[str, str | None] = {}
+    for change in state.changes.since(len(begun.changes)):
+        if not change.outside:
+            found = _with_first(found, change)
+    return found
 
 
 def _rewound(state: AgentState, event: Rewound) -> AgentState:
@@ -288,9 +301,10 @@ def _rewound(state: AgentState, event: Rewound) -> AgentState:
             target, marks = _with(state, changes=state.changes.append(moved)), state.marks
     if target.model != state.model:
         target = _changed_model(target)
+    target = _with(target, marks=marks)
     return _with(
         target,
-        marks=marks,
+        at_first=_at_first(target),
         undone=undone,
         turn=False,
         trees=tuple(tree for tree in target.trees if tree[0] <= len(target.changes)),

@@ -215,6 +215,11 @@ class Agent:
         run.attach(work, asyncio.create_task(self._drive(run, work)))
         return run
 
+    async def end(self) -> None:
+        """Cancel a run that is still in progress, and wait until its end is recorded."""
+        if self._run is not None and not self._run.ended:
+            await self._run.abandon()
+
     def tell(self, text: str) -> None:
         """Tell the model something before its next step, without starting a run for it.
 

@@ -73,17 +73,20 @@ class Run:
 
     async def result(self) -> RunResult:
         """Wait for the end. Without a reader, the events are discarded."""
-        assert self._driver is not None
         if self._readers == 0:
-            self._discard = True
-            self._buffer.clear()
-            self._space.set()
-        return await asyncio.shield(self._driver)
+            self._drop()
+        return await self._end_of_it()
 
     def cancel(self) -> None:
         """Stop at once. The history stays well-formed, and no process is left behind."""
         if self._work is not None:
             self._work.cancel()
+
+    async def abandon(self) -> RunResult:
+        """Cancel it and wait for its end, whether or not anyone reads its events."""
+        self.cancel()
+        self._drop()
+        return await self._end_of_it()
 
     def steer(self, text: str) -> None:
         """Send a message to the agent, which reads it at the start of its next step."""
@@ -127,6 +130,16 @@ class Run:
         """Signal that no more events follow; for the kernel."""
         self._ended = True
         self._ready.set()
+
+    def _drop(self) -> None:
+        """Discard the events that were not read, and those to come."""
+        self._discard = True
+        self._buffer.clear()
+        self._space.set()
+
+    async def _end_of_it(self) -> RunResult:
+        assert self._driver is not None
+        return await asyncio.shield(self._driver)
 
     def _join(self, event: Event) -> bool:
         if not self._buffer:

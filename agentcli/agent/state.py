@@ -206,6 +206,8 @@ class AgentState:
     started: Mapping[str, str] = field(default_factory=dict)
     """Ids of pending calls whose tool has started, with the purpose of each (a tool kind)."""
     files_changed: tuple[str, ...] = ()
+    at_first: Mapping[str, str | None] = field(default_factory=dict)
+    """What each file that changed since the task began was before; None if it was not there."""
     changes: History[WorkspaceChanged] = field(default_factory=History)
     """Changes of files that were not undone."""
     trees: tuple[tuple[int, str], ...] = ()

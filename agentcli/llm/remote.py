@@ -139,7 +139,7 @@ class RemoteModel(ABC):
             if (counted := await self._counted(request, history)) is not None:
                 self._meter.report(self._size(request, history), counted)
                 return TokenCount(counted, exact=True)
-            await self._sharpen()
+            await asyncio.shield(self._sharpen())  # later calls wait for it, too
         elif self._meter.sharper and self._size(request, history) > LONG:
             self._sharpen()
         return TokenCount(self._meter.request(self._size(request, history)), exact=False)

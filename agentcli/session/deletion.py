@@ -15,6 +15,7 @@ from agentcli.session.store import (
     Condition,
     journal_path,
     list_sessions,
+    one_begins,
     unreadable_sessions,
 )
 
@@ -44,8 +45,11 @@ def delete_session(session_id: str) -> None:
 def _drop_unused(workspace: str) -> None:
     """Drop contents that no session of a workspace refers to, unless one is running.
 
-    Sessions that cannot be read count too, as they may belong to this workspace.
+    Sessions that cannot be read or are just beginning count too, as they may belong to this
+    workspace.
     """
+    if one_begins():
+        return
     folder = folder_of(data_folder(), workspace)
     left = [each for each in list_sessions() if each.workspace == workspace]
     journals = [each.path for each in left] + [journal_path(each) for each in unreadable_sessions()]

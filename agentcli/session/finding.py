@@ -9,9 +9,10 @@ from pathlib import Path
 
 from agentcli.agent.events import Event, MessageAdded, ModelAnswered, ToolFinished
 from agentcli.errors import JournalError
-from agentcli.session.journal import open_regular, parse_line
+from agentcli.session.journal import line_mark, open_regular, parse_line
 from agentcli.session.store import list_sessions
 
+_STEP = line_mark("step_started")
 _AROUND = 40
 _MOST = 5
 """The most hits per session."""
@@ -45,7 +46,7 @@ def _hits(session: str, path: Path, text: str, needle: str) -> Iterator[Hit]:
     except OSError:
         return
     for line in lines:
-        begins = b'"kind":"step_started"' in line
+        begins = _STEP in line
         if not begins and needle not in line.decode("utf-8", "replace").lower():
             continue
         try:

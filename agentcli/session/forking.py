@@ -18,7 +18,7 @@ from agentcli.environments.snapshots import Snapshots, files_of, folder_of
 from agentcli.errors import JournalError, UsageError
 from agentcli.llm.client import ChatResponse
 from agentcli.messages import FinishReason, Role, Usage
-from agentcli.session.journal import Journal, open_regular, read_events
+from agentcli.session.journal import Journal, line_mark, open_regular, read_events
 from agentcli.session.moves import write_files
 from agentcli.session.store import journal_path, new_session_id
 from agentcli.session.timetravel import Session, destination, make, mark_of, opened_place, state_of
@@ -145,7 +145,7 @@ def _copy_journal(state: AgentState, new_id: str, workspace: str, mark: int | No
         target.parent.mkdir(parents=True, mode=0o700)
         with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as copy:
             for line in lines:
-                if b'"kind":"session_started"' in line:
+                if line_mark("session_started") in line:
                     record = json.loads(line)
                     record |= {"session_id": new_id, "workspace": workspace}
                     line = json.dumps(record, separators=(",", ":")).encode() + b"\n"

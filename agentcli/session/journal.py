@@ -72,7 +72,14 @@ class Journal:
                 f"session {path.parent.name} is open in another process",
                 hint="Close it there, or start another session",
             )
-        self._count, self._size = self._recover()
+        try:
+            self._count, self._size = self._recover()
+        except OSError as error:
+            os.close(self._fd)
+            raise JournalError(
+                f"cannot set aside the torn end of {path}: {error.strerror}",
+                hint="free some space",
+            ) from error
 
     async def append(self, event: Event, *, sync: bool = False) -> None:
         """Write one event; it is in the file before the first suspension."""
@@ -99,9 +106,12 @@ class Journal:
 
     def close(self) -> None:
         """Unlock and close the file."""
+        if self._fd < 0:
+            return
         # Unlock explicitly: the thread of a cancelled sync may still be using the file.
         fcntl.flock(self._fd, fcntl.LOCK_UN)
         os.close(self._fd)
+        self._fd = -1  # the number may soon be another file's
 
     @property
     def size(self) -> int:
@@ -188,6 +198,11 @@ def _lock(fd: int, patience_s: float = 0.2) -> bool:
             if time.monotonic() > end:
                 return False
             time.sleep(0.005)
+
+
+def line_mark(kind: str) -> bytes:
+    """What the line of an event of this kind contains, to find it without parsing all lines."""
+    return f'"kind":"{kind}"'.encode()
 
 
 def open_regular(path: Path) -> BinaryIO:

@@ -6,10 +6,12 @@ import fcntl
 import os
 import secrets
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
+from typing import BinaryIO
 
 from agentcli.agent.events import (
     Compacted,
@@ -161,6 +163,17 @@ def interrupted(workspace: Path) -> list[SessionInfo]:
     return [i for i in list_sessions(workspace) if i.condition is Condition.INTERRUPTED]
 
 
+def one_begins() -> bool:
+    """Whether a session is open that has no task yet, so that its workspace is not known."""
+    for path in _journals():
+        with suppress(Exception):  # unreadable ones are another matter
+            if _info(path) is None:
+                with open_regular(path) as file:
+                    if _is_locked(file.fileno()):
+                        return True
+    return False
+
+
 def _journals() -> list[Path]:
     return sorted(sessions_dir().glob(f"*/{FILE_NAME}"))
 
@@ -179,13 +192,7 @@ def _info(path: Path) -> SessionInfo | None:
     """Summarize a session from the head and the tail of its journal, as journals can be long."""
     with open_regular(path) as file:
         head = _complete_lines(file.read(_TAIL_BYTES))
-        size = file.seek(0, os.SEEK_END)
-        tail: list[bytes] = []
-        back = 0
-        while len(tail) < 2 and back < size:  # the last line can be long
-            back = back * 8 or _TAIL_BYTES
-            file.seek(max(0, size - back))
-            tail = _complete_lines(file.read())
+        ending = _ending(file, str(path))
         running = _is_locked(file.fileno())
     session: SessionStarted | None = None
     task = ""
@@ -198,7 +205,6 @@ def _info(path: Path) -> SessionInfo | None:
                 break
     if session is None:
         return None
-    ending = _ending(tail, str(path))
     condition, status, reason = Condition.INTERRUPTED, "", ""
     if running:
         condition = Condition.RUNNING
@@ -221,15 +227,20 @@ def _info(path: Path) -> SessionInfo | None:
     )
 
 
-def _ending(tail: list[bytes], where: str) -> Event | None:
+def _ending(file: BinaryIO, where: str) -> Event | None:
     """The last event of a run or a rewind; the session may have been compacted since."""
-    for line in reversed(tail):
-        if not line.startswith(b"{"):
+    size = file.seek(0, os.SEEK_END)
+    back = _TAIL_BYTES
+    while True:
+        file.seek(max(0, size - back))
+        lines = _complete_lines(file.read())
+        for line in reversed(lines[back < size :]):  # the first of a tail may be cut
+            event = parse_line(line, where)
+            if not isinstance(event, BETWEEN_RUNS):
+                return event
+        if back >= size:
             return None
-        event = parse_line(line, where)
-        if not isinstance(event, BETWEEN_RUNS):
-            return event
-    return None
+        back *= 8
 
 
 def _complete_lines(data: bytes) -> list[bytes]:

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from agentcli.agent.events import Event
 from agentcli.errors import AgentCLIError
-from agentcli.session.journal import open_regular, parse_line
+from agentcli.session.journal import line_mark, open_regular, parse_line
 from agentcli.tui.entries import Entry
 from agentcli.tui.presenter import entries_of
 
 _TAIL_BYTES = 128 * 1024
+_TASK_GIVEN, _REWOUND = line_mark("task_given"), line_mark("rewound")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +38,13 @@ def tail(path: Path, size: int = _TAIL_BYTES) -> Past:
         start = max(0, end - size)
         file.seek(start)
         data = file.read()
-    if start and b'"kind": "rewound"' in data:
+    if start and _REWOUND in data:
         return tail(path, end)  # a rewind may remove entries from long before
     if start:
         skipped = data.find(b"\n") + 1
         start, data = start + skipped, data[skipped:]
         # Start at the beginning of a turn if the tail contains one.
-        if (turn := data.find(b'"kind": "task_given"')) >= 0:
+        if (turn := data.find(_TASK_GIVEN)) >= 0:
             line = data.rfind(b"\n", 0, turn) + 1
             start, data = start + line, data[line:]
     return Past(entries_of(_events(data, path)), start)

@@ -81,6 +81,8 @@ async def open_agent(
 ) -> AsyncIterator[Agent]:
     """Open an agent that works in ``workspace``, and close everything it holds on exit.
 
+    A run that is still in progress then is cancelled.
+
     ``task``, ``model`` and ``mode`` override the settings. ``session_id`` resumes a session, with
     its own model unless ``model`` names another; without a task, ``budget`` overrides the session's
     limits. ``ask`` answers for the user if the mode asks.
@@ -148,6 +150,7 @@ async def open_agent(
         try:
             yield agent
         finally:
+            await agent.end()
             await agent.client.aclose()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +17,7 @@ from agentcli.agent.events import (
     Phase,
     PhaseChanged,
     RetryScheduled,
+    Rewound,
     RunFinished,
     Stage,
     Status,
@@ -173,6 +176,34 @@ def test_a_file_that_is_again_as_before_the_task_is_not_changed() -> None:
     assert made.files_changed == ("a.py", "b.py")
     back = fold(made, WorkspaceChanged(3, {**other, "b.py": "file 644 0c"}, there))
     assert back.files_changed == ()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_files_were_before_the_task_is_kept_through_rewinds(seed: int) -> None:
+    """The entries carried along are those that all changes of the task, walked again, give."""
+    rng = random.Random(seed)
+    state = fold(AgentState(), TaskGiven("one", ()))
+    for step in range(1, 60):
+        chance = rng.random()
+        if chance < 0.1:
+            state = fold(state, TaskGiven(f"task {step}", ()))
+        elif chance < 0.25:
+            mark, files, messages = rng.randrange(len(state.marks)), {}, rng.random() < 0.5
+            if rng.random() < 0.5:
+                files = {"a.py": f"file 644 {step:02x}"}
+            state = fold(state, Rewound(mark, files, files, messages=messages))
+        else:
+            path, was, now = rng.choice("abc") + ".py", rng.randrange(4), rng.randrange(4)
+            before = {path: f"file 644 0{was}"} if was else {}
+            after = {path: f"file 644 0{now}"} if now else {}
+            state = fold(state, WorkspaceChanged(step, before, after, rng.random() < 0.2))
+            state = fold(state, StepFinished(step, 0.1))
+        began = [mark for mark in state.marks if mark.turn][-1]
+        first: dict[str, str | None] = {}
+        for change in state.changes.since(len(began.changes)):
+            for path in () if change.outside else {*change.before, *change.after}:
+                first.setdefault(path, change.before.get(path))
+        assert state.at_first == first
 
 
 def test_a_file_that_a_run_made_as_it_was_in_another_task_is_changed() -> None:

@@ -132,6 +132,18 @@ async def test_the_best_count_of_an_openai_model_is_by_its_vocabulary() -> None:
         assert server.requests == []
 
 
+async def test_a_count_that_was_cancelled_does_not_cancel_later_ones() -> None:
+    request = ChatRequest((user(CODE),))
+    async with ScriptedServer([]) as server:
+        client = openai(server)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await client.count_tokens(request, exact=True)
+        best = await client.count_tokens(request, exact=True)
+        assert best.tokens >= len(vocabulary("o200k_base").encode_ordinary(CODE))
+        await client.aclose()
+
+
 async def test_a_long_conversation_loads_the_vocabulary_beside_the_work() -> None:
     text = "word and " * LONG
     request = ChatRequest((user(text), user("more")), conversation="c")

@@ -8,26 +8,36 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from agentcli.agent.events import (
+    Compacted,
+    CompactionUndone,
     Event,
     MessageAdded,
     ModelAnswered,
+    Replaced,
     Rewound,
+    RunFinished,
     SessionStarted,
+    Status,
     StepStarted,
+    StopReason,
     TaskGiven,
     ToolFinished,
     ToolStarted,
     Warned,
 )
 from agentcli.agent.records import to_record
+from agentcli.config import data_folder
+from agentcli.environments.snapshots import Snapshots, folder_of
 from agentcli.errors import JournalError, UsageError
 from agentcli.messages import FinishReason, ToolCall, ToolResult, Usage, assistant, user
 from agentcli.session import store
+from agentcli.session.deletion import delete_session
 from agentcli.session.journal import Journal, read_events, read_timed
 from agentcli.session.steps import steps_of
 
@@ -242,6 +252,36 @@ def test_tokens_that_are_no_numbers_are_named(path: Path, tokens: object) -> Non
         list(read_events(path))
 
 
+async def test_nothing_is_written_after_the_end(path: Path, tmp_path: Path) -> None:
+    journal = Journal(path)
+    await journal.append(STARTED)
+    journal.close()
+    with (tmp_path / "users").open("wb") as users:  # it has the number of the journal's file now
+        with pytest.raises(JournalError):
+            await journal.append(TaskGiven("late"))
+        users.flush()
+        assert (tmp_path / "users").stat().st_size == 0
+        journal.close()  # and closes nothing of anybody else
+        users.write(b"own")
+    assert len(list(read_events(path))) == 1
+
+
+async def test_a_torn_line_that_cannot_be_set_aside_is_told_and_nothing_stays_open(
+    path: Path,
+) -> None:
+    journal = Journal(path)
+    await journal.append(STARTED)
+    journal.close()
+    with path.open("ab") as torn:
+        torn.write(b'{"v":1,"kind":"step_st')
+    path.with_suffix(".torn").mkdir()  # so that it cannot be written
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(2):  # the second is not told that another process has it
+        with pytest.raises(JournalError, match="torn end"):
+            Journal(path)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 class TestStore:
     @pytest.fixture(autouse=True)
     def data_dir(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,6 +342,36 @@ class TestStore:
             store.load_state("s1")
         with pytest.raises(JournalError, match="are inconsistent"):
             steps_of(read_timed(store.journal_path("s1")))
+
+    async def test_a_long_compaction_after_the_end_does_not_reopen_it(self) -> None:
+        journal = Journal(store.journal_path("s1"))
+        left_out = tuple(Replaced(i, i + 1, user("left out: " + "x" * 150)) for i in range(600))
+        for event in (
+            STARTED,
+            TaskGiven("fix it"),
+            RunFinished(StopReason.FINAL, Status.SOLVED, "done"),
+            Compacted(1, "user", 100_000, 20_000, ("prune",), left_out),
+            CompactionUndone(1),
+        ):
+            await journal.append(event)
+        assert journal.size > 2 * 64 * 1024
+        journal.close()
+        (info,) = store.list_sessions()
+        assert (info.condition, info.status) == (store.Condition.FINISHED, "solved")
+
+    async def test_a_chat_without_a_task_yet_keeps_its_checkpoints(self, tmp_path: Path) -> None:
+        old = Journal(store.journal_path("old"))
+        await old.append(replace(STARTED, workspace=str(tmp_path)))
+        old.close()
+        begun = Journal(store.journal_path("begun"))
+        kept = Snapshots(str(tmp_path), folder_of(data_folder(), str(tmp_path)))
+        (tmp_path / "a.txt").write_text("before\n")
+        kept.take()
+        delete_session("old")
+        (tmp_path / "a.txt").write_text("after\n")
+        digest = kept.look().before["a.txt"].rsplit(" ", 1)[-1]
+        assert kept.blobs.get(digest) == b"before\n"
+        begun.close()
 
     async def test_a_copied_folder_is_a_session_of_its_own(self) -> None:
         journal = Journal(store.journal_path("s1"))

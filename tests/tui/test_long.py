@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from agentcli.agent.events import (
     Event,
     MessageAdded,
     ModelAnswered,
+    Rewound,
     RunFinished,
     SessionStarted,
     Status,
@@ -20,8 +20,9 @@ from agentcli.agent.events import (
     ToolFinished,
     ToolStarted,
 )
-from agentcli.agent.records import to_record
+from agentcli.agent.folding import fold_all
 from agentcli.messages import FinishReason, ToolCall, ToolResult, Usage, assistant, user
+from agentcli.session.journal import Journal
 from agentcli.tui.entries import Answered, Said
 from agentcli.tui.past import before, tail
 from tests.server import Reply
@@ -52,17 +53,19 @@ def events(workspace: Path, turns: int) -> Iterator[Event]:
         yield RunFinished(StopReason.FINAL, Status.SOLVED, f"answer {turn}")
 
 
-def write(home: Path, workspace: Path, turns: int) -> Path:
-    """Write the journal of a session of ``turns`` turns."""
-    path = home / "data" / "sessions" / SESSION / "events.jsonl"
-    path.parent.mkdir(parents=True)
-    lines = (json.dumps({"v": 1, **to_record(event)}) for event in events(workspace, turns))
-    path.write_text("".join(f"{line}\n" for line in lines))
-    return path
+async def write(home: Path, session: Iterable[Event]) -> Path:
+    """Write the journal of a session."""
+    journal = Journal(home / "data" / "sessions" / SESSION / "events.jsonl")
+    for event in session:
+        await journal.append(event)
+    journal.close()
+    return journal.path
 
 
-def test_the_end_of_5000_messages_is_read_without_the_rest(home: Path, workspace: Path) -> None:
-    journal = write(home, workspace, TURNS)
+async def test_the_end_of_5000_messages_is_read_without_the_rest(
+    home: Path, workspace: Path
+) -> None:
+    journal = await write(home, events(workspace, TURNS))
     end = tail(journal)
     assert 0 < len(end.entries) < 800 and end.start > 0
     assert isinstance(end.entries[0], Said)  # starts at a turn
@@ -72,10 +75,20 @@ def test_the_end_of_5000_messages_is_read_without_the_rest(home: Path, workspace
     assert said == [f"question {n}" for n in range(TURNS)]  # no duplicates, no gaps
 
 
+async def test_turns_that_were_undone_are_not_shown_again(home: Path, workspace: Path) -> None:
+    session = list(events(workspace, TURNS))
+    marks = fold_all(session).marks
+    turns = [number for number, mark in enumerate(marks) if mark.turn]
+    journal = await write(home, [*session, Rewound(turns[-10], {}, {})])
+    end = tail(journal)
+    said = [e.text for e in [*before(journal, end.start), *end.entries] if isinstance(e, Said)]
+    assert said == [f"question {n}" for n in range(TURNS - 10)]
+
+
 async def test_it_opens_at_its_end_and_scrolls_upwards(
     chat: Start, home: Path, workspace: Path
 ) -> None:
-    write(home, workspace, FEW)
+    await write(home, events(workspace, FEW))
     async with chat([Reply(text="new answer")], session_id=SESSION) as one:
         await one.sees(f"answer {FEW - 1}")
         transcript = one.app.transcript
