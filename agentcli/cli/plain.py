@@ -121,6 +121,7 @@ class PlainChat:
             ask=on_terminal(nullcontext) if can_ask() else _nobody,
             ready=self._is_ready,
             unsent=lambda text: show_note(f"not read: {one_line(text)}"),
+            refused=self.fail,
         )
         living = asyncio.create_task(conversation.live())
         try:

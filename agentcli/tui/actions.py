@@ -14,12 +14,13 @@ from agentcli.config import user_folder
 from agentcli.environments.base import ExecResult
 from agentcli.errors import AgentCLIError, UsageError
 from agentcli.llm import registry
-from agentcli.messages import ToolCall, ToolResult, Usage
+from agentcli.messages import Outcome, ToolCall, ToolResult, Usage
 from agentcli.prompts import Prompts
 from agentcli.sandbox import terminal
 from agentcli.session import store
 from agentcli.session.export import Format, exported
-from agentcli.text import clip, counted, truncate
+from agentcli.text import clip, counted, plain_output, truncate
+from agentcli.tools.base import ToolOutput
 from agentcli.tools.permissions import AllowedCall, Mode, ModePermissions
 from agentcli.tools.report import QUIET, command_output, ending
 from agentcli.tools.rules import Rule
@@ -27,7 +28,7 @@ from agentcli.tools.shell import shell_argv
 from agentcli.tui.chooser import Choice
 from agentcli.tui.commands import BUILTIN, ELSEWHERE
 from agentcli.tui.entries import Answered, Shown, Used
-from agentcli.tui.face import Face, agent_of
+from agentcli.tui.face import Face, agent_of, conversation_of
 from agentcli.tui.numbers import short_number
 from agentcli.tui.repository import Repository
 from agentcli.tui.services import Services
@@ -193,14 +194,16 @@ class Actions:
             self._face.tell(f"taken back: {_named(chosen)}")
 
     async def _compact(self, argument: str) -> None:
-        agent = self._agent()
+        conversation = conversation_of(self._face)
         preview = argument == "preview"
         self._face.doing("shortening the conversation")
         try:
-            done = await agent.compact(preview=preview)
+            done = await conversation.compact(preview=preview)
         finally:
             self._face.doing("")
-        if preview:
+        if done is None:
+            self._face.tell("interrupted; the conversation is as it was")
+        elif preview:
             before, after = short_number(done.tokens_before), short_number(done.tokens_after)
             self._face.tell(f"/compact would shorten {before} to {after} tokens")
 
@@ -316,7 +319,7 @@ class Actions:
         """Run a user's command in the sandbox and show its output."""
         if not command:
             return
-        agent = self._agent()
+        agent, conversation = self._agent(), conversation_of(self._face)
         context = agent.context
         call = ToolCall(f"user-{time.monotonic_ns()}", "!", f'{{"command": {json.dumps(command)}}}')
         used = Used(call, kind="run")
@@ -327,10 +330,17 @@ class Actions:
             self._face.changed(used)
 
         started = time.monotonic()
-        result: ExecResult = await context.environment.exec(
-            shell_argv(command), limits=context.command, env=QUIET, on_output=output
+        result: ExecResult | None = await conversation.aside(
+            context.environment.exec(
+                shell_argv(command), limits=context.command, env=QUIET, on_output=output
+            )
         )
-        ended = command_output(result, ending(result, context.command.time_s), context.output_chars)
+        if result is None:
+            said = plain_output(used.output.decode("utf-8", "replace"))
+            ended = ToolOutput(f"interrupted\n{said}".rstrip("\n"), Outcome.CANCELLED)
+        else:
+            how = ending(result, context.command.time_s)
+            ended = command_output(result, how, context.output_chars)
         used.result = ToolResult(call.id, call.name, ended.content, ended.outcome, data=ended.data)
         used.duration_s = time.monotonic() - started
         self._face.changed(used)

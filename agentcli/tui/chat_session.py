@@ -51,6 +51,7 @@ class Start(Protocol):
         ask: Ask,
         ready: Callable[[Agent], None],
         unsent: Callable[[str], None],
+        refused: Callable[[AgentCLIError], None],
     ) -> Conversation: ...
 
 
@@ -157,6 +158,7 @@ class ChatSession:
                 ask=screen.ask,
                 ready=self._is_ready,
                 unsent=self._put_back,
+                refused=screen.fail,
             )
         except AgentCLIError as error:
             self.broken()
@@ -306,7 +308,8 @@ class ChatSession:
             return True
         if self.conversation is None or not self.conversation.interrupt():
             return False
-        self._screen.progress.doing("interrupting")
+        if self.conversation.busy:
+            self._screen.progress.doing("interrupting")
         return True
 
     async def set_mode(self, mode: Mode) -> None:

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
+from agentcli.agent.compacting import Compaction
 from agentcli.agent.events import StopReason
 from agentcli.agent.hooks import Hook
 from agentcli.agent.kernel import Agent
-from agentcli.agent.run import Run, RunResult
+from agentcli.agent.run import Run
 from agentcli.changes import Changes
+from agentcli.errors import AgentCLIError, UsageError
 from agentcli.messages import Role
 from agentcli.settings import Settings
 from agentcli.task import Budget
@@ -26,6 +29,8 @@ from agentcli.tools.mcp.tools import tool_name
 from agentcli.tools.permissions import Mode
 from agentcli.wiring import mcp_settings, open_agent
 from agentcli.wiring.drafting import drafted
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +61,8 @@ class ServerState:
 class Conversation:
     """See the module docstring. ``agent`` is None until it is ready.
 
-    ``unsent`` is called with messages that a turn did not read before it ended.
+    ``unsent`` is called with messages that no turn has read, ``refused`` with the reason why one
+    could not begin a turn.
     """
 
     def __init__(
@@ -67,6 +73,7 @@ class Conversation:
         ask: Ask,
         ready: Callable[[Agent], None] = lambda agent: None,
         unsent: Callable[[str], None] = lambda text: None,
+        refused: Callable[[AgentCLIError], None] = lambda error: None,
     ) -> None:
         self.opening = opening
         self.agent: Agent | None = None
@@ -75,7 +82,10 @@ class Conversation:
         self._ask = ask
         self._ready = ready
         self._unsent = unsent
+        self._refused = refused
         self._run: Run | None = None
+        self._asides: list[asyncio.Future[Any]] = []
+        self._shortening = asyncio.Lock()
         self._ended: Run | None = None  # the next one reads what this one has not read
         self._wake = asyncio.Event()
         self._at_rest = asyncio.Event()
@@ -136,9 +146,15 @@ class Conversation:
                 self.agent = None
                 self._at_rest.set()
 
-    async def _turn(self, agent: Agent, text: str) -> RunResult:
-        before = len(agent.state.history)
-        run = self._run = agent.start(text)
+    async def _turn(self, agent: Agent, text: str) -> None:
+        try:
+            async with self._shortening:
+                before = len(agent.state.history)
+                run = self._run = agent.start(text)
+        except UsageError as error:
+            self._unsent(text)
+            self._refused(error)
+            return
         try:
             result = await run.result()
         except asyncio.CancelledError:
@@ -159,7 +175,6 @@ class Conversation:
             self.queue.clear()
         if unsent:
             self._unsent("\n".join(unsent))
-        return result
 
     # -- requests of the user ----------------------------------------------------------------
 
@@ -176,8 +191,33 @@ class Conversation:
         """Wait until all messages are answered or the agent is closed."""
         await self._at_rest.wait()
 
+    async def aside(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """Do something besides the turns; None if the user interrupts it."""
+        doing = asyncio.ensure_future(work)
+        self._asides.append(doing)
+        try:
+            await asyncio.wait([doing])
+        except asyncio.CancelledError:
+            doing.cancel()
+            raise
+        finally:
+            self._asides.remove(doing)
+        return None if doing.cancelled() else doing.result()
+
+    async def compact(self, *, preview: bool = False) -> Compaction | None:
+        """Shorten the conversation; None if the user interrupts it. Turns begin after it.
+
+        Raises:
+            UsageError: a turn is running.
+        """
+        assert self.agent is not None
+        async with self._shortening:
+            return await self.aside(self.agent.compact(preview=preview))
+
     def interrupt(self) -> bool:
-        """Interrupt the turn; False if none is running."""
+        """Interrupt what was begun last besides the turn, or else the turn; False if idle."""
+        if self._asides:
+            return self._asides[-1].cancel()
         if self._run is None:
             return False
         self._run.cancel()
@@ -218,5 +258,8 @@ class Conversation:
     def close(self) -> None:
         """Interrupt the running turn and let ``live`` return."""
         self._closing = True
-        self.interrupt()
+        for aside in self._asides:
+            aside.cancel()
+        if self._run is not None:
+            self._run.cancel()
         self._wake.set()

@@ -124,6 +124,17 @@ def agent_of(face: Face) -> Agent:
     Raises:
         UsageError: it is not ready yet.
     """
+    agent = conversation_of(face).agent
+    assert agent is not None
+    return agent
+
+
+def conversation_of(face: Face) -> Conversation:
+    """The conversation, with its agent.
+
+    Raises:
+        UsageError: it is not ready yet.
+    """
     if face.conversation is None or face.conversation.agent is None:
         raise UsageError("the agent is not ready yet", hint="Wait a moment")
-    return face.conversation.agent
+    return face.conversation

@@ -29,6 +29,22 @@ def test_a_task_file_with_an_image(cli: Cli, serve: Serve, workspace: Path) -> N
     assert len(server.requests) == 1
 
 
+def test_a_chat_says_that_its_model_cannot_see_earlier_images_and_goes_on(
+    cli: Cli, serve: Serve, workspace: Path
+) -> None:
+    (workspace / "shot.png").write_bytes(png())
+    server = serve([Reply(text="It is all red."), Reply(text="Gone on.")])
+    cli.server = server.url
+    cli.extra = {"AGENTCLI_PROVIDERS__X__BASE_URL": server.url}
+    image = ["--image", str(workspace / "shot.png")]
+    options = ["--model", "openai:m", "--workspace", str(workspace)]
+    assert cli.run("run", "-p", "Look", *options, *image).code == 0
+    chat = ["chat", "--plain", "--continue", "--model", "x:m", "--workspace", str(workspace)]
+    ended = cli.run(*chat, stdin=b"go on\n/model openai:m\ngo on again\n")
+    assert "x:m does not accept images" in ended.err and "not read: go on" in ended.err
+    assert (ended.code, ended.out) == (0, "Gone on.\n")
+
+
 def test_images_of_the_command_line(cli: Cli, serve: Serve, workspace: Path) -> None:
     (workspace / "shot.png").write_bytes(png())
     (workspace / "notes.txt").write_text("no image")

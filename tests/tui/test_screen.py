@@ -11,7 +11,7 @@ import pytest
 from rich.cells import cell_len
 from textual import events
 
-from agentcli.messages import ASIDE
+from agentcli.messages import ASIDE, Outcome
 from agentcli.tui.app import MARK
 from agentcli.tui.chooser import Chooser
 from agentcli.tui.entries import Answered, Said, Shown, Told, Used
@@ -109,6 +109,37 @@ async def test_a_shell_command_runs_in_the_sandbox_and_the_model_is_told(
         assert "$ ls; touch /outside-of-it; false\n" in told and "here.txt" in told
         assert told.startswith(ASIDE)  # not by the user: it may be compacted
         assert asked == "why?" and [entry.text for entry in one.entries(Said)] == ["why?"]
+
+
+async def test_esc_ends_a_shell_command_and_the_model_is_told_what_it_printed(chat: Start) -> None:
+    async with chat([Reply(text="I see.")]) as one:
+        await one.idle()
+        await one.send("!echo begun; sleep 600")
+        await one.until(lambda: (used := one.entries(Used)) and b"begun" in used[0].output)
+        await one.press("escape")
+        await one.until(lambda: one.entries(Used)[0].result)
+        await one.sees("interrupted")
+        assert one.entries(Used)[0].result.outcome is Outcome.CANCELLED
+        await one.send("why?")
+        await one.idle()
+        told = one.agent.state.history[1].text
+        assert "$ echo begun; sleep 600\ninterrupted\nbegun" in told
+
+
+async def test_esc_ends_the_shortening_of_a_conversation(chat: Start) -> None:
+    go_on = threading.Event()
+    long = [Reply(text=f"Answer {n}. " + "many words " * 3000) for n in range(6)]
+    async with chat([*long, Reply(text="late", until=go_on), Reply(text="At once.")]) as one:
+        for number in range(6):
+            await one.send(f"question {number}")
+            await one.idle()
+        await one.send("/compact")
+        await one.sees("Shortening the conversation")
+        await one.send("meanwhile")
+        await one.press("escape")
+        await one.sees("the conversation is as it was", "At once.")
+        assert one.agent.state.compactions == ()
+        go_on.set()
 
 
 async def test_a_command_run_during_a_turn_is_told_before_the_next_step(chat: Start) -> None:
