@@ -64,6 +64,8 @@ class Delegation:
         self._price_of = price_of
         self._window_of = window_of
         self._numbers = itertools.count(1)
+        self._granted: list[RunLimits] = []
+        """The limits of the sub-agents at work, whose use is not yet that of the session."""
 
     async def spawn(self, question: str, context: ToolContext) -> ToolOutput:
         """Run a sub-agent to its end; return its answer, or why there is none."""
@@ -82,6 +84,7 @@ class Delegation:
             tools=tuple(f"{tool.spec.name}@{tool.spec.version}" for tool in self._tools),
             version=__version__,
         )
+        limits = self._limits(parent)
         agent = Agent(
             parent.client,
             Registry(self._tools, permissions),
@@ -89,11 +92,12 @@ class Delegation:
             journal,
             session,
             module=SubAgent(self._prompts),
-            limits=self._limits(parent),
+            limits=limits,
             price_of=self._price_of,
             window_of=self._window_of,
         )
         run = agent.start(question)
+        self._granted.append(limits)
         try:
             async for event in run:
                 if isinstance(event, ToolStarted) and context.progress:
@@ -105,6 +109,7 @@ class Delegation:
             state = (await run.result()).state
             journal.close()
             used = ModelUsed(parent.state.running_step, "delegate", state.usage, state.cost_usd)
+            self._granted.remove(limits)
             await parent.stream.emit(used)
         if state.status is Status.SOLVED:
             return ToolOutput(state.answer)
@@ -121,8 +126,10 @@ class Delegation:
 
     def _limits(self, parent: Agent) -> RunLimits:
         limits, used = parent.limits, parent.state.used
-        tokens = limits.tokens and max(1, int((limits.tokens - used.usage.total_tokens) * _SHARE))
-        cost = limits.cost_usd and max(1e-6, (limits.cost_usd - (used.cost_usd or 0)) * _SHARE)
+        spent = used.usage.total_tokens + sum(each.tokens or 0 for each in self._granted)
+        tokens = limits.tokens and max(1, int((limits.tokens - spent) * _SHARE))
+        paid = (used.cost_usd or 0) + sum(each.cost_usd or 0 for each in self._granted)
+        cost = limits.cost_usd and max(1e-6, (limits.cost_usd - paid) * _SHARE)
         return RunLimits(
             max_steps=_STEPS,
             step_time_s=limits.step_time_s,

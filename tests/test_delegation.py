@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from agentcli.messages import Usage
 from tests.conftest import Serve
 from tests.running import Cli, Ended
 from tests.server import Reply, Request
@@ -97,6 +98,21 @@ def test_the_budget_of_a_session_bounds_its_sub_agents(
     assert ended.code == 1
     usage = ended.events[-1]["usage"]
     assert usage["input_tokens"] + usage["output_tokens"] <= 6_000
+
+
+def test_sub_agents_side_by_side_share_what_is_left(
+    cli: Cli, serve: Serve, run: Callable[..., Ended]
+) -> None:
+    def answer(request: Request) -> Reply:
+        if request.json["messages"][1]["content"] != "Look.":
+            return Reply(calls=[("grep", {"pattern": "x"})], usage=Usage(2000, 200))
+        return Reply(calls=[("delegate", {"question": f"Go on, {n}."}) for n in range(8)])
+
+    cli.server = serve([answer] * 200).url
+    ended = run("--budget-tokens", "40000")
+    assert ended.code == 1
+    usage = ended.events[-1]["usage"]
+    assert usage["input_tokens"] + usage["output_tokens"] <= 40_000
 
 
 def test_the_todo_list(cli: Cli, serve: Serve, run: Callable[..., Ended]) -> None:

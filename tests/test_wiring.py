@@ -65,6 +65,20 @@ async def test_a_run_that_is_left_is_cancelled_and_recorded(home: Path) -> None:
     assert isinstance(last, RunFinished) and last.status is Status.CANCELLED
 
 
+async def test_the_key_of_a_provider_never_reaches_the_journal(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_PASS", "opensesame-1234")
+    with ScriptedServer([Reply(text="It is opensesame-1234.")]) as server:
+        provider = ProviderSettings(base_url=server.url, api_key_env="MY_PASS")
+        made = Settings(model="mine:m", sandbox="none", providers={"mine": provider})
+        async with open_agent(made, workspace=home, task=Task("do it")) as agent:
+            result = await agent.start("do it").result()
+        assert server.requests[0].headers["authorization"] == "Bearer opensesame-1234"
+    journal = store.journal_path(result.state.session_id).read_text()
+    assert "opensesame" not in journal and "It is [" in journal
+
+
 async def test_the_plan_gate_offers_a_tool_and_holds_edits_back(home: Path) -> None:
     planning = Reply(calls=[("plan", {"steps": ["one", "two", "three"]})])
     with ScriptedServer([WRITING, planning, WRITING, Reply(text="done")]) as server:

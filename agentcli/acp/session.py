@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from acp import RequestError, update_agent_message_text
 from acp.helpers import SessionUpdate
@@ -41,6 +41,9 @@ from agentcli.tools.permissions import Mode
 _INVALID, _INTERNAL = -32602, -32603
 """JSON-RPC error codes; -32000 would make an editor ask for a login."""
 
+_OUTPUT_S = 0.2
+
+T = TypeVar("T")
 Tell = Callable[[SessionUpdate | ConfigOptionUpdate | UsageUpdate], Awaitable[None]]
 
 _STOPS = {
@@ -74,7 +77,8 @@ class Session:
         self._models = tuple(models)
         self._tell = tell
         self._run: Run | None = None
-        self._expanding: asyncio.Future[str] | None = None
+        self._aside: asyncio.Future[Any] | None = None
+        self._cancelled = False
 
     # -- options -----------------------------------------------------------------------------
 
@@ -128,26 +132,30 @@ class Session:
             AgentCLIError: the run cannot start.
         """
         text, images = content.read(prompt)
+        self._cancelled = False
         if is_command(text):
             if split(text)[0] == commands.COMPACT.name:
                 return await self._compact()
-            self._expanding = asyncio.ensure_future(
-                commands.expanded(text, self.agent, self._workspace)
-            )
-            await asyncio.wait([self._expanding])
-            if self._expanding.cancelled():
+            expanded = commands.expanded(text, self.agent, self._workspace)
+            if (found := await self._unless_cancelled(expanded)) is None:
                 return PromptResponse(stop_reason="cancelled")
-            text = self._expanding.result()
+            text = found
         self._run = run = self.agent.start(text, images=images)
-        async for event in run:
-            for update in self.updates.of(event):
-                await self._tell(update)
-            await self._follow(event)
+        showing = asyncio.create_task(self._show_output())
+        try:
+            async for event in run:
+                for update in self.updates.of(event):
+                    await self._tell(update)
+                await self._follow(event)
+        finally:
+            showing.cancel()
+            await asyncio.gather(showing, return_exceptions=True)
         return await self._ended(await run.result())
 
     def cancel(self) -> None:
         """Cancel the turn, which then returns as cancelled."""
-        for pending in (self._expanding, self._run):
+        self._cancelled = True
+        for pending in (self._aside, self._run):
             if pending is not None:
                 pending.cancel()
 
@@ -157,6 +165,19 @@ class Session:
         if self._run is not None:
             await self._run.result()
         await self._stack.aclose()
+
+    async def _unless_cancelled(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """Do the part of a turn that is no run; None if the turn is cancelled meanwhile."""
+        self._aside = asyncio.ensure_future(work)
+        await asyncio.wait([self._aside])
+        return None if self._cancelled else self._aside.result()
+
+    async def _show_output(self) -> None:
+        """Send what tools print, a few times a second."""
+        while True:
+            await asyncio.sleep(_OUTPUT_S)
+            for update in list(self.updates.output()):
+                await self._tell(update)
 
     async def _follow(self, event: Event) -> None:
         """Send changes besides the transcript: usage and options."""
@@ -198,7 +219,9 @@ class Session:
         )
 
     async def _compact(self) -> PromptResponse:
-        done = await self.agent.compact()
+        done = await self._unless_cancelled(self.agent.compact())
+        if done is None:
+            return PromptResponse(stop_reason="cancelled")
         before, after = f"{done.tokens_before:,}", f"{done.tokens_after:,}"
         text = f"About {before} tokens are {after} now." if done.passes else "Nothing to leave out."
         await self._tell(update_agent_message_text(text))

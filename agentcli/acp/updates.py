@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import codecs
+import functools
 import json
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -70,6 +73,22 @@ _FETCH = "fetch"
 _STATES: Mapping[str, PlanEntryStatus] = {"done": "completed"}
 """States of the todo tool that have another name in the protocol."""
 _MOST_PROGRESS = 20_000
+_DECODER = codecs.getincrementaldecoder("utf-8")
+
+
+class _Output:
+    """What a running tool has printed; ``news``: the editor does not know all of it yet."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.news = False
+        self._decoders: dict[str, codecs.IncrementalDecoder] = defaultdict(
+            functools.partial(_DECODER, "replace")
+        )
+
+    def add(self, stream: str, data: bytes) -> None:
+        self.text = (self.text + self._decoders[stream].decode(data))[-_MOST_PROGRESS:]
+        self.news = True
 
 
 class Updates:
@@ -82,7 +101,7 @@ class Updates:
     def __init__(self, root: str, *, titled: bool) -> None:
         self._root = root
         self._titled = titled
-        self._output: dict[str, str] = {}
+        self._output: dict[str, _Output] = {}
 
     def of(self, event: Event) -> Iterator[SessionUpdate]:
         """The updates for one event, if any."""
@@ -99,11 +118,8 @@ class Updates:
                 yield update_agent_message_text(f"\n\n[{reason}; the answer starts over]\n\n")
             case ToolStarted(call=call, tool_kind=kind):
                 yield self.started(call, kind)
-            case ToolProgress(call_id=call_id, data=data):
-                text = self._output.get(call_id, "") + data.decode("utf-8", "replace")
-                self._output[call_id] = text[-_MOST_PROGRESS:]
-                shown = _shown(self._output[call_id])
-                yield update_tool_call(call_id, status="in_progress", content=[shown])
+            case ToolProgress(call_id=call_id, stream=stream, data=data):
+                self._output.setdefault(call_id, _Output()).add(stream, data)
             case ToolFinished(result=result):
                 self._output.pop(result.call_id, None)
                 yield self.finished(result)
@@ -119,6 +135,17 @@ class Updates:
                 yield update_agent_message_text(f"\n\n{check_line(event)}\n")
             case Warned(text=text):
                 yield update_agent_message_text(f"\n\n[{text}]\n")
+
+    def output(self) -> Iterator[SessionUpdate]:
+        """The updates for what running tools have printed since the last call.
+
+        An update repeats the whole output so far, so they should not follow every line.
+        """
+        for call_id, output in self._output.items():
+            if output.news:
+                output.news = False
+                shown = _shown(output.text)
+                yield update_tool_call(call_id, status="in_progress", content=[shown])
 
     def of_past(self, event: Event) -> Iterator[SessionUpdate]:
         """The updates for a recorded event, for an editor that loads a session."""

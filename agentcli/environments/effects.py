@@ -196,10 +196,10 @@ def commit(root: str, place: str, found: Sequence[Change]) -> None:
             for index, change in enumerate(found):
                 work.put(index, change)
         except OSError as error:
-            work.undo()
+            left = work.undo()
             where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
             raise EnvironmentOpError(
-                f"the changes cannot be applied: {where}{error.strerror}; nothing was changed",
+                f"the changes cannot be applied: {where}{error.strerror}; {left}",
                 code=errno.errorcode.get(error.errno or 0, "EIO"),
             ) from error
         except BaseException:
@@ -219,6 +219,7 @@ class _Commit:
         self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
         self._undoing: list[Callable[[], None]] = []
         self._moved = 0
+        self._keep = False
 
     def __enter__(self) -> _Commit:
         os.mkdir(self._name, 0o700, dir_fd=self._root)
@@ -227,7 +228,8 @@ class _Commit:
 
     def __exit__(self, *exc: object) -> None:
         os.close(self._stage)
-        shutil.rmtree(self._name, dir_fd=self._root, ignore_errors=True)
+        if not self._keep:
+            shutil.rmtree(self._name, dir_fd=self._root, ignore_errors=True)
         os.close(self._root)
 
     def stage(self, index: int, change: Change) -> None:
@@ -288,10 +290,19 @@ class _Commit:
             self._set_mode(change.path, after.mode)
             self._undoing.append(functools.partial(self._set_mode, change.path, one.mode))
 
-    def undo(self) -> None:
-        """Undo all steps, the last one first."""
+    def undo(self) -> str:
+        """Undo all steps, the last one first, and say what is left of them.
+
+        If one cannot be undone, what was there before stays in the staging folder.
+        """
         while self._undoing:
-            self._undoing.pop()()
+            try:
+                self._undoing.pop()()
+            except OSError:
+                self._keep = True
+        if self._keep:
+            return f"not all could be put back; what was there before is in {self._name}"
+        return "nothing was changed"
 
     def _move(self, path: str, name: str, *, away: bool) -> None:
         """Move between a path in the workspace and a name in the staging folder."""

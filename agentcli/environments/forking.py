@@ -305,8 +305,13 @@ def watch(
             if stream.reader in ready and not stream.read():
                 open_streams.remove(stream)
         if done:
-            while open_streams and select.select([s.reader for s in open_streams], [], [], 0)[0]:
-                open_streams = [stream for stream in open_streams if stream.read()]
+            for _ in range(64):  # what it has left behind may go on printing, or print nothing
+                ready = select.select([stream.reader for stream in open_streams], [], [], 0)[0]
+                if not ready:
+                    break
+                for stream in list(open_streams):
+                    if stream.reader in ready and not stream.read():
+                        open_streams.remove(stream)
             return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
         if left <= 0:
             return None

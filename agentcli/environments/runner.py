@@ -178,7 +178,8 @@ def watch(process: subprocess.Popen[bytes], streams: list[Stream], time_s: float
         for stream in list(open_streams):
             if stream.descriptor in ready and not stream.read():
                 open_streams.remove(stream)
-        if not ready and process.poll() is not None:
+        # What it has left behind may go on printing; ``main`` reads what is still in the pipes.
+        if process.poll() is not None:
             return ""
 
 

@@ -309,8 +309,8 @@ def replace(
     """
     import contextlib
 
-    name = f".{os.path.basename(target)[:200]}.{os.getpid()}.agentcli"
-    temporary = os.path.join(folder, name)
+    # Not made from the target's name, which may be as long as names can be.
+    temporary = os.path.join(folder, f".{os.urandom(8).hex()}.agentcli")
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
     except PermissionError:

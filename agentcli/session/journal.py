@@ -4,8 +4,8 @@ A line is written with one system call, and the operating system has it when ``a
 killed process loses nothing and leaves at most one torn line, the last. Events that must survive a
 power failure (the start of a tool that may change files, and the end) are synced to disk. The file
 is locked while its process lives. Lines carry a schema version, a number and the time (seconds
-since 1970). Known secrets never reach the file: they are redacted from all content, but not from
-the fields that give a line its structure.
+since 1970). The secrets that the journal is given never reach the file: they are redacted from all
+content, but not from the fields that give a line its structure.
 """
 
 from __future__ import annotations

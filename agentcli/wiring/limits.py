@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -50,7 +49,13 @@ def tool_limits(settings: Settings) -> tuple[Limits, Limits]:
     return command, replace(command, time_s=settings.limits.check_time_s)
 
 
-def secrets(environ: os._Environ[str]) -> list[str]:
-    """Values that must not reach the journal, longest first."""
-    found = {value for name, value in environ.items() if _SECRET.search(name.upper())}
+def secrets(settings: Settings, environ: Mapping[str, str]) -> list[str]:
+    """Values of the environment that must not reach the journal, longest first.
+
+    They are those of variables with a name like a secret's, or that a provider's key is read from.
+    """
+    keys = {provider.api_key_env for provider in settings.providers.values()}
+    found = {
+        value for name, value in environ.items() if name in keys or _SECRET.search(name.upper())
+    }
     return sorted(found, key=len, reverse=True)

@@ -95,7 +95,7 @@ async def open_agent(
     root = workspace.resolve()
     # ``last`` closes after ``stack``: the trace is written while everything else closes.
     async with AsyncExitStack() as last, AsyncExitStack() as stack:
-        session = await _session(session_id, root, stack)
+        session = await _session(session_id, root, settings, stack)
         state = session.state
         name = model or state.model or settings.model or registry.default_model()
         permissions = Mode(mode or settings.mode or Mode.AUTO)
@@ -115,7 +115,7 @@ async def open_agent(
             critics = [*critics, judge]
         if opening.plan_gate:
             hooks = [*hooks, PlanGate(tool_registry.purpose)]
-        journal = session.journal or _journal(session.id, stack)
+        journal = session.journal or _journal(session.id, settings, stack)
         trace = Trace(journal, state)
         last.push_async_callback(trace.aclose)
         agent = Agent(
@@ -163,12 +163,15 @@ class _Session:
     journal: Journal | None
 
 
-async def _session(session_id: str | None, root: Path, stack: AsyncExitStack) -> _Session:
+async def _session(
+    session_id: str | None, root: Path, settings: Settings, stack: AsyncExitStack
+) -> _Session:
     """Resume a session, or choose an id for a new one."""
     if not session_id:
         return _Session(store.new_session_id(), AgentState(), None)
     session_id = store.find_session(session_id)
-    journal = _journal(session_id, stack)  # locks it, so that nobody appends while it is read
+    # This locks it, so that nobody appends while it is read.
+    journal = _journal(session_id, settings, stack)
     # In a thread: a long journal takes a second, and a screen may be waiting.
     state = await asyncio.to_thread(store.load_state, session_id)
     if state.workspace and state.workspace != str(root):
@@ -179,9 +182,9 @@ async def _session(session_id: str | None, root: Path, stack: AsyncExitStack) ->
     return _Session(session_id, state, journal)
 
 
-def _journal(session_id: str, stack: AsyncExitStack) -> Journal:
+def _journal(session_id: str, settings: Settings, stack: AsyncExitStack) -> Journal:
     """Open and lock a session's journal; ``stack`` closes it."""
-    journal = Journal(store.journal_path(session_id), secrets=secrets(os.environ))
+    journal = Journal(store.journal_path(session_id), secrets=secrets(settings, os.environ))
     stack.callback(journal.close)
     return journal
 

@@ -104,7 +104,7 @@ class Toolbox:
             prompts,
             tools,
             folder=self._folder / "agents",
-            secrets=secrets(os.environ),
+            secrets=secrets(settings, os.environ),
             price_of=registry.price_of,
             window_of=registry.window_of,
         )

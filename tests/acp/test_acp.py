@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
+import threading
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,53 @@ async def test_a_turn_streams_asks_edits_and_ends(
         assert (finished.content[0].old_text, finished.content[0].new_text) == (None, "hello\n")
         assert finished.locations[0].path == str(workspace / "a.txt")
     assert (workspace / "a.txt").read_text() == "hello\n"
+
+
+async def test_output_is_shown_a_few_times_a_second_and_letters_stay_whole(
+    cli: Cli, serve: Serve, workspace: Path, connect: Connect
+) -> None:
+    program = (
+        "import os, time\n"
+        "os.write(1, 'caf\u00e9'.encode()[:-1]); time.sleep(0.6)\n"
+        "os.write(1, b'\\xa9\\n'); time.sleep(0.6)\n"
+        "for n in range(300): print(n, flush=True); time.sleep(0.003)\n"
+    )
+    (workspace / "p.py").write_text(program)
+    server = serve([Reply(calls=[("shell", {"command": "python3 p.py"})]), Reply(text="Seen.")])
+    cli.server = server.url
+    async with connect() as (connection, editor):
+        session = await connection.new_session(cwd=str(workspace))
+        await connection.prompt(session_id=session.session_id, prompt=[text_block("run it")])
+        shown = [
+            update.content[0].content.text
+            for update in editor.of("tool_call_update")
+            if update.status == "in_progress" and update.content
+        ]
+    assert any("café" in text for text in shown) and not any("\ufffd" in text for text in shown)
+    assert 2 <= len(shown) < 60  # not one for every line
+
+
+async def test_a_cancelled_compaction_ends_its_turn(
+    cli: Cli, serve: Serve, workspace: Path, connect: Connect
+) -> None:
+    go_on = threading.Event()
+    long = [Reply(text=f"Answer {n}. " + "many words " * 3000) for n in range(6)]
+    server = serve([*long, Reply(text="late", until=go_on)])
+    cli.server = server.url
+    async with connect() as (connection, _):
+        session = await connection.new_session(cwd=str(workspace))
+        for number in range(6):
+            text = text_block(f"question {number}")
+            await connection.prompt(session_id=session.session_id, prompt=[text])
+        compacting = asyncio.create_task(
+            connection.prompt(session_id=session.session_id, prompt=[text_block("/compact")])
+        )
+        while len(server.requests) < 7:
+            await asyncio.sleep(0.02)
+        await connection.cancel(session_id=session.session_id)
+        ended = await asyncio.wait_for(compacting, 30)
+        go_on.set()
+    assert ended.stop_reason == "cancelled"
 
 
 @pytest.mark.parametrize("chosen", ["no", "dismiss"])

@@ -156,6 +156,13 @@ async def test_leftover_processes_are_killed(place: Environment) -> None:
     assert survivors(word) == []
 
 
+async def test_leftover_processes_that_go_on_printing_do_not_hold_it(place: Environment) -> None:
+    script = "(while :; do echo x; sleep 0.005; done) & echo done; exit 3"
+    result = await place.exec(("sh", "-c", script), limits=Limits(time_s=60))
+    assert result.exit_code == 3 and not result.timed_out and "done\n" in result.stdout
+    assert result.duration_s < 30
+
+
 async def test_output_that_is_too_long(place: Environment) -> None:
     result = await place.exec(("seq", "300000"), limits=Limits(output_bytes=2000))
     assert result.success and result.truncated and len(result.stdout) < 2100
@@ -249,6 +256,13 @@ async def test_unusual_names(place: Environment, workspace: Path) -> None:
     shown = await place.exec(("cat", *(f"./{name}" for name in known)), limits=Limits())
     expected = b"".join(map(os.fsencode, known)).decode(errors="replace")
     assert (shown.stdout, shown.stderr) == (expected, "")
+
+
+async def test_a_name_as_long_as_names_can_be(place: Environment, workspace: Path) -> None:
+    name = "文" * 84 + ".py"  # 255 bytes
+    for text in (b"one\n", b"two\n"):
+        await place.write(name, text)
+        assert (workspace / name).read_bytes() == text
 
 
 async def test_a_worker_that_dies_is_started_anew(place: Environment, workspace: Path) -> None:

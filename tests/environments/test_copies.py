@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import stat
 import subprocess
 from collections.abc import AsyncIterator, Iterator
@@ -125,6 +127,27 @@ def bring_over(root: Path, folder: Path, before: tree.Tree, copied: tree.Tree) -
 
 
 Both = tuple[Path, Path, tree.Tree, tree.Tree]
+
+
+def test_what_cannot_be_put_back_is_kept(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between its steps, a folder vanishes and a file cannot be made."""
+    root, folder, before, copied = both
+    (folder / "run.sh").write_text("new\n")
+    (folder / "src/a.py").write_text("new\n")
+    after = tree.survey(str(folder), apart=tuple(before.apart))
+    found = effects.changes(before.entries, copied.entries, after.entries)
+    old = {path: (root / path).read_text() for path in ("run.sh", "src/a.py")}
+
+    def put(self: effects._Commit, index: int, change: effects.Change) -> None:
+        shutil.rmtree(root / "src")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), change.path)
+
+    monkeypatch.setattr(effects._Commit, "put", put)
+    with pytest.raises(EnvironmentOpError, match="what was there before is in") as raised:
+        effects.commit(str(root), str(folder), found)
+    assert (root / "run.sh").read_text() == old["run.sh"]
+    kept = root / str(raised.value).rsplit(" ", 1)[-1]
+    assert old["src/a.py"] in [path.read_text() for path in kept.iterdir()]
 
 
 @pytest.mark.parametrize("change", ["content", "mode", "gone", "replaced", "new", "same content"])

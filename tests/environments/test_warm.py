@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -101,6 +103,30 @@ def test_a_run_that_waits_for_the_processor_is_given_time() -> None:
         child.stdin.write(b"\n")
         child.stdin.close()
         assert forking.watch(child.pid, [], time.monotonic() - 500.0, 300.0, theirs) == 0
+
+
+def test_a_run_that_has_ended_is_not_waited_for_though_something_keeps_its_pipe() -> None:
+    streams = [forking.Stream(1 << 16) for _ in range(2)]
+    script = "sleep 60 >/dev/null & sleep 0.3; echo passed"  # what it leaves keeps stderr
+    ours, theirs = socket.socketpair()
+    with (
+        ours,
+        theirs,
+        subprocess.Popen(
+            ("sh", "-c", script),
+            stdout=streams[0].writer,
+            stderr=streams[1].writer,
+            start_new_session=True,
+        ) as child,
+    ):
+        for stream in streams:
+            os.close(stream.writer)
+        # The end is there before anybody looks, as on a busy machine.
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        begun = time.monotonic()
+        assert forking.watch(child.pid, streams, begun, 30.0, theirs) == 0
+        assert time.monotonic() - begun < 25 and streams[0].text() == "passed\n"
+        os.killpg(child.pid, signal.SIGKILL)
 
 
 async def test_what_a_run_leaves_behind_is_ended(warm: WarmEnvironment) -> None:
