@@ -15,10 +15,10 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-import platformdirs
 from pydantic import BaseModel, ValidationError
 
 from agentcli.errors import ConfigError
+from agentcli.folders import user_folder
 from agentcli.settings import FORMS, McpServerSettings, ProviderSettings, Settings, leaves
 from agentcli.text import one_line
 
@@ -140,24 +140,6 @@ def _harmless(layer: Mapping[str, Any]) -> dict[str, Any]:
             key: value for key, value in rules.items() if f"permissions.{key}" in PROJECT_KEYS
         }
     return kept
-
-
-def cache_folder(environ: Mapping[str, str] | None = None) -> Path:
-    """The folder for caches; ``AGENTCLI_CACHE_DIR`` overrides the platform's."""
-    root = (os.environ if environ is None else environ).get(f"{_PREFIX}CACHE_DIR")
-    return Path(root) if root else platformdirs.user_cache_path("agentcli", appauthor=False)
-
-
-def data_folder(environ: Mapping[str, str] | None = None) -> Path:
-    """The folder for data; ``AGENTCLI_DATA_DIR`` overrides the platform's."""
-    root = (os.environ if environ is None else environ).get(f"{_PREFIX}DATA_DIR")
-    return Path(root) if root else platformdirs.user_data_path("agentcli", appauthor=False)
-
-
-def user_folder(environ: Mapping[str, str] | None = None) -> Path:
-    """The user's configuration folder; ``AGENTCLI_CONFIG_DIR`` overrides the platform's."""
-    root = (os.environ if environ is None else environ).get(f"{_PREFIX}CONFIG_DIR")
-    return Path(root) if root else platformdirs.user_config_path("agentcli", appauthor=False)
 
 
 def nearest(key: str, known: Sequence[str]) -> str:

@@ -14,8 +14,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from agentcli.config import nearest, user_folder
+from agentcli.config import nearest
 from agentcli.errors import ConfigError, UsageError
+from agentcli.folders import user_folder
 from agentcli.skills import PROJECT_FOLDERS, SKILLS, found_in
 from agentcli.text import one_line
 from agentcli.trust import is_trusted

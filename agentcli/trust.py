@@ -14,8 +14,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from agentcli.config import user_folder
 from agentcli.errors import ConfigError
+from agentcli.folders import user_folder
 
 
 def trust_file(environ: Mapping[str, str] | None = None) -> Path:

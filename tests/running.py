@@ -21,7 +21,7 @@ import psutil
 
 from agentcli.agent.events import Event
 from agentcli.cli.main import main
-from agentcli.config import cache_folder
+from agentcli.folders import cache_folder
 from agentcli.session.journal import read_events
 
 BIN = Path(sys.executable).parent

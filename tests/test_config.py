@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from agentcli.config import from_text, load, user_folder
+from agentcli.config import from_text, load
 from agentcli.errors import ConfigError
+from agentcli.folders import user_folder
 from agentcli.settings import Settings
 
 

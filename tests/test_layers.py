@@ -24,6 +24,7 @@ LAYERS = (
     "messages",
     "text",
     "extras",
+    "folders",
     "diff",
     "settings",
     "settings_reference",

@@ -21,8 +21,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from agentcli import task as tasks
-from agentcli.config import data_folder
 from agentcli.errors import TaskError, UsageError, WorkspaceError
+from agentcli.folders import data_folder
 from agentcli.sandbox.git import git
 from agentcli.sandbox.outside import output_of
 

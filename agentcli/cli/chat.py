@@ -183,7 +183,7 @@ def _settings(folder: Path, flags: dict[str, Any], profile: str | None) -> Setti
 
 def _options(arguments: Arguments, settings: Settings) -> Options:
     """The options of the screen."""
-    from agentcli import config
+    from agentcli.folders import user_folder
     from agentcli.slash_commands import command_folders
     from agentcli.task import Budget
     from agentcli.tui.options import Options
@@ -191,7 +191,7 @@ def _options(arguments: Arguments, settings: Settings) -> Options:
     chosen = settings.chat
     return Options(
         workspace=arguments.folder,
-        history=config.user_folder() / "history.jsonl",
+        history=user_folder() / "history.jsonl",
         model=arguments.model,
         mode=settings.mode or AgentMode.ASK.value,
         session_id=_session(arguments),

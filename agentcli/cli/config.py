@@ -14,6 +14,7 @@ import typer
 from agentcli import config
 from agentcli.cli.help import App
 from agentcli.errors import ConfigError, UsageError
+from agentcli.folders import user_folder
 from agentcli.settings import Settings
 from agentcli.text import escape
 from agentcli.trust import is_trusted
@@ -135,7 +136,7 @@ def _file(project: bool, workspace: Path) -> Path:
 
 def user_file() -> Path:
     """The user's settings file."""
-    return config.user_folder() / "config.toml"
+    return user_folder() / "config.toml"
 
 
 def _toml() -> Any:

@@ -11,9 +11,8 @@ import time
 import traceback
 from pathlib import Path
 
-import platformdirs
-
 from agentcli import __version__
+from agentcli.folders import log_file
 from agentcli.text import escape
 
 
@@ -32,19 +31,13 @@ def _line(text: str) -> None:
         print(escape(" ".join(text.split())), file=sys.stderr, flush=True)
 
 
-def state_folder() -> Path:
-    """``$AGENTCLI_STATE_DIR``, else the platform's folder for logs."""
-    root = os.environ.get("AGENTCLI_STATE_DIR")
-    return Path(root) if root else platformdirs.user_state_path("agentcli", appauthor=False)
-
-
 def log_to_file() -> None:
     """Log warnings of all libraries to a file, since stderr belongs to the run."""
-    folder = state_folder()
+    file = log_file()
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         handler: logging.Handler = logging.FileHandler(
-            folder / "agentcli.log", encoding="utf-8", errors="backslashreplace", delay=True
+            file, encoding="utf-8", errors="backslashreplace", delay=True
         )
     except OSError:
         handler = logging.NullHandler()
@@ -59,7 +52,7 @@ def save_traceback() -> str:
     kind, error, _ = sys.exc_info()
     told = f"internal error: {kind.__name__ if kind else ''}: {error}. This is a bug"
     name = f"crash-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
-    for folder in (state_folder(), Path(tempfile.gettempdir())):
+    for folder in (log_file().parent, Path(tempfile.gettempdir())):
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             path = folder / name

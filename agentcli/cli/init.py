@@ -16,6 +16,7 @@ import typer
 from agentcli import config, extras
 from agentcli.cli.help import App
 from agentcli.errors import AuthenticationError, ConfigError
+from agentcli.folders import user_folder
 from agentcli.llm import registry
 from agentcli.llm.catalog import DEFAULT_MODELS, PROVIDERS
 from agentcli.settings_reference import as_toml
@@ -33,7 +34,7 @@ def init(
     ] = None,
 ) -> None:
     """Write a commented settings file, unless there is one, with a model that is available here."""
-    file = config.user_folder() / "config.toml"
+    file = user_folder() / "config.toml"
     if file.exists() and file.stat().st_size:  # "config unset" may have left it empty
         raise ConfigError(
             f"{file} already exists", hint="Change it with: agentcli config set KEY VALUE"

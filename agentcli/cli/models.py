@@ -23,8 +23,8 @@ from agentcli.cli.local_options import (
     local_flags,
 )
 from agentcli.cli.table import table
-from agentcli.config import data_folder
 from agentcli.errors import ConfigError, ModelError
+from agentcli.folders import data_folder
 from agentcli.llm import registry
 from agentcli.settings import LocalSettings
 from agentcli.text import counted, escape

@@ -16,8 +16,8 @@ from agentcli.agent.state import AgentState, Totals
 from agentcli.cli.errors import show_error
 from agentcli.cli.open import open_renderer
 from agentcli.cli.render import Output, Summary
-from agentcli.config import data_folder
 from agentcli.errors import UsageError
+from agentcli.folders import data_folder
 from agentcli.llm.client import ModelInfo
 from agentcli.llm.replay import Replay
 from agentcli.messages import Message, Role, ToolResult

@@ -12,8 +12,9 @@ import typer
 
 from agentcli.cli.errors import show_note
 from agentcli.cli.help import App
-from agentcli.config import load, user_folder
+from agentcli.config import load
 from agentcli.errors import UsageError
+from agentcli.folders import user_folder
 from agentcli.prompts import Prompts
 from agentcli.sandbox.limits import CHECK, COMMAND
 from agentcli.text import escape, one_line

@@ -22,12 +22,12 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Protocol
 
-from agentcli.config import cache_folder
 from agentcli.environments import effects, tree, upper
 from agentcli.environments.base import Effect
 from agentcli.environments.effects import Change
 from agentcli.environments.host import HostEnvironment
 from agentcli.errors import SandboxError
+from agentcli.folders import cache_folder
 from agentcli.sandbox import policy as policies
 from agentcli.sandbox.confine import Level
 from agentcli.sandbox.layered import LayerSupervisor

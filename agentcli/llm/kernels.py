@@ -7,8 +7,8 @@ import os
 import tempfile
 from pathlib import Path
 
-from agentcli.config import cache_folder
 from agentcli.errors import SandboxError
+from agentcli.folders import cache_folder
 from agentcli.model.kernel_build import build_commands, compiler, library_name
 from agentcli.sandbox.limits import Limits
 from agentcli.sandbox.process import Launch, Supervisor

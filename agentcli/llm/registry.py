@@ -26,8 +26,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from agentcli import extras, plugins
-from agentcli.config import data_folder, nearest, user_folder
+from agentcli.config import nearest
 from agentcli.errors import AgentCLIError, ConfigError
+from agentcli.folders import data_folder, user_folder
 from agentcli.llm.catalog import (
     CHAT,
     DEFAULT_MODELS,

@@ -6,10 +6,10 @@ import re
 import shutil
 from pathlib import Path
 
-from agentcli.config import data_folder
 from agentcli.environments.blobs import Blobs
 from agentcli.environments.snapshots import INDEX, files_of, folder_of
 from agentcli.errors import JournalError, SnapshotError
+from agentcli.folders import data_folder
 from agentcli.session.journal import Journal
 from agentcli.session.store import (
     Condition,

@@ -12,10 +12,10 @@ from pathlib import Path
 from agentcli.agent.events import Rewound, WorkspaceChanged
 from agentcli.agent.folding import fold
 from agentcli.agent.state import AgentState
-from agentcli.config import data_folder
 from agentcli.environments.blobs import Blobs
 from agentcli.environments.snapshots import Snapshots, files_of, folder_of
 from agentcli.errors import JournalError, UsageError
+from agentcli.folders import data_folder
 from agentcli.llm.client import ChatResponse
 from agentcli.messages import FinishReason, Role, Usage
 from agentcli.session.journal import Journal, line_mark, open_regular, read_events

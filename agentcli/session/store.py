@@ -27,8 +27,8 @@ from agentcli.agent.events import (
 )
 from agentcli.agent.folding import fold_all
 from agentcli.agent.state import AgentState, ending_words
-from agentcli.config import data_folder
 from agentcli.errors import JournalError, UsageError
+from agentcli.folders import data_folder
 from agentcli.session.journal import FILE_NAME, open_regular, parse_line, read_events
 from agentcli.text import clip
 

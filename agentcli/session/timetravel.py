@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from agentcli.agent.events import Event, Rewound, WorkspaceChanged
 from agentcli.agent.state import AgentState
-from agentcli.config import data_folder
 from agentcli.environments.blobs import Blobs
 from agentcli.environments.recorded import Recorded
 from agentcli.environments.snapshots import folder_of
 from agentcli.errors import ConflictError, UsageError
+from agentcli.folders import data_folder
 from agentcli.messages import Message
 from agentcli.session.journal import Journal
 from agentcli.session.moves import Move, carry_out, diff_of, redo_moves, set_aside, undo_moves
@@ -89,7 +89,7 @@ def points(session: Session) -> list[Point]:
     marks = list(state.marks)
     found: list[Point] = []
     known = 0
-    for mark, following in zip(marks, [*marks[1:], state], strict=True):
+    for mark, following in zip(marks, [*marks, state][1:], strict=True):
         text, files = following.task, _paths(mark.changes.since(known))
         if not mark.turn:
             decision = mark.step_decision

@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agentcli.config import user_folder
 from agentcli.environments.base import ExecResult
 from agentcli.errors import AgentCLIError, UsageError
+from agentcli.folders import user_folder
 from agentcli.llm import registry
 from agentcli.messages import Outcome, ToolCall, ToolResult, Usage
 from agentcli.prompts import Prompts

@@ -20,6 +20,7 @@ from textual.widgets import Static, TextArea
 from textual.worker import Worker, WorkerState
 
 from agentcli.errors import AgentCLIError, UsageError
+from agentcli.folders import log_file
 from agentcli.tools.approval import Answer, Approval, Reply
 from agentcli.tools.permissions import Mode
 from agentcli.tui import pace
@@ -163,7 +164,7 @@ class ChatApp(App[int]):
         if event.worker.group == "agent":
             self.session.broken()
         self.progress.doing("")
-        hint = "This is a bug; the log has the traceback. Your session is saved"
+        hint = f"This is a bug; the traceback is in {log_file()}. Your session is saved"
         self.tell(f"internal error: {type(error).__name__}: {error}", Level.ERROR, hint)
 
     def show_standing(self) -> None:

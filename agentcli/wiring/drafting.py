@@ -8,8 +8,8 @@ from collections.abc import Collection, Mapping
 from agentcli.agent.events import ModelUsed
 from agentcli.agent.kernel import Agent
 from agentcli.changes import NOTHING, Changes, draft_message, first_line
-from agentcli.config import user_folder
 from agentcli.errors import ProviderError
+from agentcli.folders import user_folder
 from agentcli.llm import registry
 from agentcli.prompts import Prompts
 

@@ -35,10 +35,10 @@ from agentcli.agent.preflight import Preflight, look
 from agentcli.agent.processors.base import Processor
 from agentcli.agent.recovery import RetryConfig
 from agentcli.agent.state import AgentState
-from agentcli.config import user_folder
 from agentcli.environments.base import Environment
 from agentcli.environments.host import HostEnvironment
 from agentcli.errors import ConfigError
+from agentcli.folders import user_folder
 from agentcli.llm import registry
 from agentcli.llm.client import LLMClient, Sampling
 from agentcli.prompts import Prompts

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agentcli.config import data_folder
 from agentcli.environments.base import Environment
 from agentcli.environments.copies import CopiedWorkspace, copied, in_place
 from agentcli.environments.host import HostEnvironment
@@ -17,6 +16,7 @@ from agentcli.environments.recorded import Recorded
 from agentcli.environments.snapshots import Snapshots, folder_of
 from agentcli.environments.warm import WarmEnvironment
 from agentcli.errors import ConfigError
+from agentcli.folders import data_folder
 from agentcli.sandbox.confine import Level
 from agentcli.settings import Settings
 

@@ -9,9 +9,9 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from agentcli.agent.kernel import Agent
-from agentcli.config import cache_folder, user_folder
 from agentcli.delegation import Delegation
 from agentcli.errors import TaskError
+from agentcli.folders import cache_folder, user_folder
 from agentcli.llm import registry
 from agentcli.messages import ToolCall
 from agentcli.prompts import Prompts

@@ -32,9 +32,9 @@ from agentcli.agent.events import (
     Warned,
 )
 from agentcli.agent.records import to_record
-from agentcli.config import data_folder
 from agentcli.environments.snapshots import Snapshots, folder_of
 from agentcli.errors import JournalError, UsageError
+from agentcli.folders import data_folder
 from agentcli.messages import FinishReason, ToolCall, ToolResult, Usage, assistant, user
 from agentcli.session import store
 from agentcli.session.deletion import delete_session

@@ -65,6 +65,13 @@ async def test_what_was_said_before_a_session_was_resumed_can_be_undone(chat: St
         await shows("do one", "do two", "do three")
 
 
+async def test_escape_twice_before_the_first_message(chat: Start) -> None:
+    async with chat() as one:
+        await one.idle()
+        await one.press("escape", "escape")
+        await one.sees("there is nothing to go back to yet")
+
+
 async def test_escape_twice_goes_back_with_a_look_before(
     chat: Start, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
