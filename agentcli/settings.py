@@ -69,6 +69,8 @@ class ProviderSettings(_Section):
     """The context window of its models in tokens, if agentcli does not know it."""
     images: bool | None = None
     """Whether its models accept images."""
+    priced_by: str | None = None
+    """Whose prices hold, for a proxy: a provider of genai-prices, such as openai or openrouter."""
 
 
 class McpServerSettings(_Section):

@@ -18,9 +18,13 @@ Make the parser accept empty input.
 
 from __future__ import annotations
 
+import array
 import errno
+import fcntl
+import os
 import stat
 import sys
+import termios
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -131,6 +135,21 @@ def read_stdin() -> Task:
 def read_stdin_text() -> str:
     """Read standard input as material for a task given otherwise; raises like ``read``."""
     return _text(_stdin(), _STDIN)
+
+
+def is_piped() -> bool:
+    """Whether something waits on stdin, from a pipe or a file."""
+    try:
+        kind = os.fstat(0).st_mode
+        if stat.S_ISREG(kind):
+            return os.lseek(0, 0, os.SEEK_CUR) < os.fstat(0).st_size
+        if not stat.S_ISFIFO(kind):
+            return False
+        waiting = array.array("i", [0])
+        fcntl.ioctl(0, termios.FIONREAD, waiting)
+        return waiting[0] > 0
+    except OSError:
+        return False
 
 
 def _stdin() -> bytes:

@@ -80,6 +80,7 @@ class UserHooks:
             self._task, self._objections = state.task, 0
         for hook in self._of("stop"):
             if self._objections >= _MOST_OBJECTIONS:  # a hook that is never content
+                hook.tell(f"objected {_MOST_OBJECTIONS} times; the turn ends nevertheless")
                 break
             result = await hook.run({**_about(state, None), "answer": answer})
             if result is not None and result.exit_code == OBJECTS:
@@ -144,6 +145,10 @@ class UserHook(Hook):
         if failure := self._failure:
             self._failure = ""
             raise ToolError(failure)
+
+    def tell(self, text: str) -> None:
+        """Report something about the hook at the next event."""
+        self._failure = text
 
     def objections(self) -> list[str]:
         """Return the objections to results so far, and clear them."""

@@ -74,6 +74,13 @@ def test_an_answer_goes_back_until_it_fits(cli: Cli, serve: Serve, workspace: Pa
     assert (ended.code, ended.json["stop_reason"]) == (1, "critic_stop")
 
 
+def test_stdin_that_is_not_read_is_told(cli: Cli, serve: Serve, workspace: Path) -> None:
+    cli.server = serve([Reply(text="Done."), Reply(text="Done.")]).url
+    arguments = ["run", "-p", "explain", "--model", "openai:m", "--workspace", str(workspace)]
+    assert "agentcli run - -p" in cli.run(*arguments, stdin=b"Traceback: it leaks\n").err
+    assert "agentcli run - -p" not in cli.run(*arguments).err
+
+
 def test_stdin_is_material_for_a_prompt(cli: Cli, serve: Serve, workspace: Path) -> None:
     server = serve([Reply(text="It leaks.")])
     cli.server = server.url

@@ -107,8 +107,11 @@ def test_a_hook_that_always_objects_cannot_block_the_end_forever(
     hook("stop", "sys.exit(2)")
     server = serve([Reply(text=f"Done {n}.") for n in range(4)])
     cli.server = server.url
-    assert run().code == 0
+    ended = run()
+    assert ended.code == 0
     assert len(server.requests) == 4
+    (told,) = [event["text"] for event in ended.events if event["type"] == "warned"]
+    assert "objected 3 times; the turn ends nevertheless" in told
 
 
 async def test_each_turn_may_be_objected_to_anew(workspace: Path) -> None:

@@ -121,7 +121,10 @@ def _affordable(dollars: float, state: AgentState, prompt_tokens: int, price: Pr
     prompt = price(Usage(prompt_tokens, min(cached, prompt_tokens)))
     thousand = price(Usage(output_tokens=1000))
     if prompt is None or thousand is None:
-        detail = f"the price of {state.model} is not known; bound its tokens instead"
+        detail = (
+            f"the price of {state.model} is not known; bound its tokens instead, or set priced_by "
+            "for its provider"
+        )
         raise Stopped(stop_for(StopReason.BUDGET_COST, detail=detail))
     return int((dollars - prompt) * 1000 / thousand) if thousand > 0 else _ANY
 

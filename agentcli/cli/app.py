@@ -141,15 +141,15 @@ def call(arguments: list[str] | None) -> int:
 def _with_command(words: list[str]) -> list[str]:
     """Add a command if none is named.
 
-    It is ``run`` before ``-p``, and ``chat`` before other options, or alone at a terminal.
-    Bare words get no such default, since they could be a misspelt command.
+    It is ``run`` before ``-p``, and ``chat`` before other options, a quoted sentence, or alone at a
+    terminal. A single word gets no such default, since it could be a misspelt command.
     """
     if not words:
         at_terminal = all(s is not None and s.isatty() for s in (sys.stdin, sys.stdout))
         return ["chat"] if at_terminal else []
     own = ("-h", "--help", "--version")
     if not words[0].startswith("-") or words[0] in own:
-        return words
+        return ["chat", *words] if len(words[0].split()) > 1 else words
     if not _has_prompt(words[:1]):
         _check_no_command_after(words)
     # Other assistants also take -p without a command.

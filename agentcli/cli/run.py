@@ -34,6 +34,7 @@ from agentcli.cli.agent_options import (
     agent_flags,
     positive,
 )
+from agentcli.cli.errors import show_note
 from agentcli.cli.help import App
 from agentcli.cli.job import PROMPT, Job, work_on
 from agentcli.cli.local_options import (
@@ -262,6 +263,10 @@ def _task(path: str | None, prompt: str | None, before: AgentState | None, works
             hint="Give one of them, or - to add what comes on stdin",
         )
     if prompt is not None:
+        if tasks.is_piped():
+            show_note(
+                "what comes on stdin is not read; to add it to the task: agentcli run - -p ..."
+            )
         return _of_prompt(prompt)
     if path == "-":
         return tasks.read_stdin()

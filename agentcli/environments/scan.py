@@ -39,7 +39,7 @@ class Node(NamedTuple):
 
 
 class Scan:
-    """The files of ``root`` as last seen, without the path ``own``.
+    """The files of ``root`` as last seen, without the path ``own`` and this process's own output.
 
     Not thread-safe.
     """
@@ -57,6 +57,7 @@ class Scan:
         """Set from another thread to stop a scan at the next folder."""
         self._root = root
         self._own = os.path.split(own)
+        self._output = _redirected()
         self._blobs = blobs
         self._watch = watch
         self._rules: dict[str, Ignoring] = {}
@@ -157,7 +158,7 @@ class Scan:
             if name == own:
                 continue
             is_folder = item.is_dir(follow_symlinks=False)
-            if rules.leaves_out(full, name, is_folder):
+            if self._is_output(item) or rules.leaves_out(full, name, is_folder):
                 if name != ".git":
                     self.left_out.add(join(folder, name) + ("/" if is_folder else ""))
                 if name in nodes:
@@ -258,6 +259,14 @@ class Scan:
         racy = time.time_ns() - newest < _RACY_NS  # if so, the next scan reads it again
         return Node(entry, None if racy else _signature(info)) if entry else None
 
+    def _is_output(self, item: os.DirEntry[str]) -> bool:
+        if item.inode() not in self._output:
+            return False
+        try:
+            return item.stat(follow_symlinks=False).st_dev == self._output[item.inode()]
+        except OSError:
+            return False
+
     def _gone(self, folder: str, name: str) -> None:
         node = self.index[folder].pop(name)
         path = join(folder, name)
@@ -296,6 +305,17 @@ class Scan:
 def join(folder: str, name: str) -> str:
     """Join a folder (relative to the root) and a name in it."""
     return f"{folder}/{name}" if folder else name
+
+
+def _redirected() -> dict[int, int]:
+    """Inode and device of each file that this process's own output goes to."""
+    found = {}
+    for stream in (1, 2):
+        with contextlib.suppress(OSError):
+            info = os.fstat(stream)
+            if stat.S_ISREG(info.st_mode):
+                found[info.st_ino] = info.st_dev
+    return found
 
 
 def _is_as_known(item: os.DirEntry[str], node: Node) -> bool:

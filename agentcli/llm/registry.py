@@ -336,7 +336,9 @@ def _provider(
         )
     key_name = known.api_key_env if chosen.api_key_env is None else chosen.api_key_env
     base_url = base_url.rstrip("/")
-    priced_by = known.priced_by if base_url == known.base_url else ""
+    priced_by = chosen.priced_by
+    if priced_by is None:  # another server may have other prices
+        priced_by = known.priced_by if base_url == known.base_url else ""
     return replace(known, base_url=base_url, api_key_env=key_name, priced_by=priced_by), chosen
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from agentcli.agent.events import WorkspaceChanged
 from tests.conftest import Serve
-from tests.running import Cli, Ended, git, repository
+from tests.running import BIN, Cli, Ended, git, repository
 from tests.server import Reply
 
 EDIT = Reply(calls=[("write_file", {"path": "sub/a.txt", "content": "new\n"})])
@@ -50,6 +51,18 @@ def test_exactly_what_the_session_changed(cli: Cli, serve: Serve, repo: Path) ->
     answered = [e for e in cli.journal() if type(e).__name__ == "ModelAnswered"]
     total = sum(e.usage.input_tokens for e in (*drafted, *answered))  # type: ignore[attr-defined]
     assert len(drafted) == 1 and ended.json["usage"]["input_tokens"] == total
+
+
+def test_redirected_output_is_no_change_of_the_session(cli: Cli, serve: Serve, repo: Path) -> None:
+    cli.server = serve([EDIT, Reply(text="Done."), Reply(text="Renew")]).url
+    options = "--model openai:m --commit"
+    ended = cli.shell(f"{BIN}/agentcli run -p renew {options} >out.txt 2>progress.txt", repo)
+    assert ended.code == 0
+    names = git(repo, "show", "--name-only", "--format=", "HEAD").split()
+    assert names == ["sub/a.txt"]
+    assert "Done." in (repo / "out.txt").read_text()
+    changed = {path for e in cli.journal() if isinstance(e, WorkspaceChanged) for path in e.after}
+    assert changed == {"sub/a.txt"}
 
 
 def test_changes_of_the_users_are_not_mixed_in(cli: Cli, serve: Serve, repo: Path) -> None:

@@ -12,7 +12,7 @@ from typer._click import Context
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from agentcli.cli.agent_options import network_flags
-from agentcli.cli.app import COMMANDS, call
+from agentcli.cli.app import COMMANDS, _with_command, call
 from agentcli.cli.help import OPTIONS, Command
 from agentcli.errors import AgentCLIError
 
@@ -60,6 +60,12 @@ def test_options_stand_by_what_they_are_about_and_say_their_defaults() -> None:
     assert "--max-steps N Stop after this many steps; default: 100." in words
     assert "--executor local|ray Where the tasks of a folder run; default: local." in words
     assert text.index("Limits:") < text.index("--max-steps") < text.index("--timeout")
+
+
+def test_a_quoted_sentence_begins_a_chat() -> None:
+    assert _with_command(["fix the bug", "--plain"]) == ["chat", "fix the bug", "--plain"]
+    assert _with_command(["fix", "the", "bug"]) == ["fix", "the", "bug"]  # may be misspelt
+    assert _with_command(["help "]) == ["help "]
 
 
 def test_arguments_are_named_in_the_usage() -> None:

@@ -9,7 +9,7 @@ from agentcli.llm.client import ModelInfo
 from agentcli.llm.pricing import window_of as in_tables
 from agentcli.llm.registry import price_of, resolve, window_of
 from agentcli.messages import Usage
-from agentcli.settings import Settings
+from agentcli.settings import ProviderSettings, Settings
 
 KEYS = {"OPENAI_API_KEY": "k", "ANTHROPIC_API_KEY": "k"}
 MILLION = 1_000_000
@@ -40,6 +40,16 @@ def test_default_models_have_a_price(provider: str) -> None:
 
 def test_what_is_unknown_is_none() -> None:
     assert price_of(ModelInfo("no-such-model", "openai", priced_by="openai"))(Usage(1)) is None
+
+
+def test_another_address_has_the_prices_that_its_settings_name() -> None:
+    for named, expected in ((None, ""), ("openai", "openai")):
+        proxy = ProviderSettings(base_url="http://127.0.0.1:9/v1", priced_by=named)
+        settings = Settings(providers={"openai": proxy})
+        endpoint = resolve("openai:gpt-4o", settings, {"OPENAI_API_KEY": "sk"})
+        assert endpoint.info.priced_by == expected
+        cost = price_of(endpoint.info)(Usage(input_tokens=1_000_000))
+        assert (cost is None) == (named is None)
     elsewhere = {**KEYS, "OPENAI_BASE_URL": "http://127.0.0.1:1/v1"}
     for name in ("openai:gpt-4o", "ollama:qwen3:8b"):
         assert price_of(resolve(name, Settings(), elsewhere).info)(Usage(1000)) is None
