@@ -87,7 +87,7 @@ class Stream:
     async def resolve_calls(self) -> None:
         """Give every call without a result one, so that the history is well-formed."""
         for call in self.state.unresolved:
-            result = _interrupted(call, call.id in self.state.started)
+            result = interrupted(call, call.id in self.state.started)
             await self.emit(ToolFinished(self.state.running_step, result))
 
     def _fold(self, event: Event) -> None:
@@ -132,8 +132,8 @@ class Stream:
         return PhaseChanged(state.running_step, state.phase, phase)
 
 
-def _interrupted(call: ToolCall, started: bool) -> ToolResult:
-    """The result of a call that was interrupted by a cancellation."""
+def interrupted(call: ToolCall, started: bool) -> ToolResult:
+    """The result of a call that a cancellation, or the end of its process, interrupted."""
     if started:
         text = "interrupted before its end; what it did so far is unknown"
         return ToolResult(call.id, call.name, text, Outcome.CANCELLED)

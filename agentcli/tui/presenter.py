@@ -41,8 +41,9 @@ from agentcli.agent.events import (
 )
 from agentcli.agent.hooks import Hook
 from agentcli.agent.state import AgentState
+from agentcli.agent.stream import interrupted
 from agentcli.llm.client import TextDelta, ThinkingDelta, ToolCallStart
-from agentcli.messages import Image, Message, Outcome, Role, ToolCall, Usage
+from agentcli.messages import Image, Message, Outcome, Role, ToolCall, ToolResult, Usage
 from agentcli.text import counted, one_line
 from agentcli.tui.entries import (
     Answered,
@@ -183,6 +184,8 @@ class Presenter:
                 if running := self._calls.get(call_id):
                     running.output = (running.output + data)[-_TAIL_BYTES:]
                     self._view.changed(running)
+            case ToolFinished(result=result) if self._is_of_past(result):
+                pass
             case ToolFinished(result=result):
                 used = self._use(ToolCall(result.call_id, result.name))
                 used.result, used.duration_s = result, event.command_s
@@ -211,6 +214,11 @@ class Presenter:
             return
         images = tuple(part.name or "image" for part in message.parts if isinstance(part, Image))
         self._add(Said(message.text, images))
+
+    def _is_of_past(self, result: ToolResult) -> bool:
+        """Whether a run that was cut off made this call, which ``entries_of`` has shown as such."""
+        cut = result.outcome in (Outcome.CANCELLED, Outcome.SKIPPED)
+        return cut and result.call_id not in self._calls
 
     def _answered(self, event: ModelAnswered) -> None:
         """Replace the streamed parts with the final message that the journal records."""
@@ -371,11 +379,14 @@ class Collected:
 
 
 def entries_of(events: Iterable[Event]) -> list[Entry]:
-    """The entries of past events."""
+    """The entries of past events. Calls without a result were cut off, as by a kill."""
     collected = Collected()
     presenter = Presenter(collected)
     for event in events:
         presenter.present(event)
+    for entry in collected.entries:
+        if isinstance(entry, Used) and entry.result is None:
+            entry.result = interrupted(entry.call, bool(entry.kind))
     return collected.entries
 
 

@@ -162,6 +162,26 @@ def test_killed_in_mid_stream_and_resumed_nothing_complete_is_lost(
     again.sees("Here is the whole answer.")
 
 
+def test_a_command_cut_off_by_a_kill_is_one_card_that_says_so(
+    cli: Cli, workspace: Path, terminal: Callable[..., Tmux], serve: Callable[..., ScriptedServer]
+) -> None:
+    slow = Reply(calls=[("shell", {"command": "echo begun; sleep 600"})])
+    cli.server = serve([slow, Reply(text="Gone on.")]).url
+    one = terminal("--mode", "auto")
+    one.sees("openai:scripted")
+    one.type("go")
+    one.keys("Enter")
+    one.sees("begun")
+    psutil.Process(one.pid).send_signal(signal.SIGKILL)
+    one.until(one.ended, "its death")
+    again = terminal("--mode", "auto", "--continue")
+    again.sees("interrupted before its end")
+    again.type("go on")
+    again.keys("Enter")
+    again.sees("Gone on.")
+    assert again.text.count("echo begun") == again.text.count("⊘") == 1
+
+
 def test_a_plain_chat_edits_its_lines_and_has_earlier_ones(
     cli: Cli, workspace: Path, terminal: Callable[..., Tmux], serve: Callable[..., ScriptedServer]
 ) -> None:
