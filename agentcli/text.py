@@ -11,6 +11,9 @@ from dataclasses import dataclass
 HEAD_SHARE = 0.6
 """The share of a truncated text that its head gets; the tail is kept as errors tend to be there."""
 
+BETWEEN_OPTIONS = "\0"
+"""Parts the texts of which an argument must be one; paths and code do not contain it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Truncated:

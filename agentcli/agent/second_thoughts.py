@@ -7,8 +7,9 @@ decline it more readily than before. If it has searched for a word that does not
 miscopied a name, or taken another word for one: then it must make the same search for a word of the
 message that names something in the workspace, if there is any.
 
-It also miscopies new names: an edit that nothing but the message asks for may only bring in words
-of the message.
+It also miscopies new names, and what stands beside them: an edit that nothing but the message asks
+for may only bring in words of the message, and once a name was exchanged, other edits of lines with
+that name must do the same and nothing else.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from agentcli.agent.stop import Stopped
 from agentcli.errors import EnvironmentOpError, ModelError, ProviderError
 from agentcli.llm.client import ChatRequest, ChatResponse, LLMClient
 from agentcli.messages import Message, Outcome, Role, ToolCall, ToolResult, Usage
+from agentcli.text import BETWEEN_OPTIONS
 from agentcli.tools.base import DECLINE, MATCHES, PATTERN, ToolContext, ToolKind
 from agentcli.tools.registry import Registry
 
@@ -116,31 +118,53 @@ class SecondThoughts:
     async def _with_given_names(
         self, client: LLMClient, request: ChatRequest, state: AgentState, response: ChatResponse
     ) -> Second:
-        """A rename to a word of the message, if this one is to another, and no test has failed."""
+        """The rename that the message asks for, if this edit is another one; no test has failed."""
         since = since_asked(state.history)
         edit, given = EditCalls(self.tools).of(response), words_of(since[0].text)
         spec = self.tools.spec(edit.name) if edit is not None else None
         if edit is None or spec is None or len(spec.variant_of) != 1 or self._has_failed(since):
             return Second(response)
         [(new, old)] = spec.variant_of.items()
-        renamed = _renamed(edit, old, new)
-        if renamed is None or renamed[0] not in given or renamed[1] in given:
+        begun = self._begun(since, edit.name, old, new)
+        renamed = begun or _renamed(edit, old, new)
+        if renamed is None or renamed[0] not in given:
             return Second(response)
-        name = renamed[0]
+        name, others = renamed[0], [renamed[1]] if begun else list(given)
+
+        def meant(text: str) -> list[str]:
+            lines = [_rename(text, name, other) for other in others]
+            return [line for line in lines if line != text]
+
+        def is_meant(call: ToolCall | None) -> bool:
+            written = arguments_of(call) if call is not None else {}
+            return str(written.get(new)) in meant(str(written.get(old)))
+
+        if is_meant(edit) or not meant(str(arguments_of(edit).get(old))):
+            return Second(response)
 
         async def text_of(tool: str, written: Mapping[str, Any]) -> str | None:
             if tool == edit.name and old in written and new not in written:
-                others = [other for other in given if other != name]
-                return "\n".join(_rename(str(written[old]), name, other) for other in others)
+                return BETWEEN_OPTIONS.join(meant(str(written[old])))
             return await request.argument_text(tool, written) if request.argument_text else None
 
         again = _limited(request, {edit.name}, new)
         second = await self.ask(client, replace(again, argument_text=text_of), state)
-        other = EditCalls(self.tools).of(second)
-        now = _renamed(other, old, new) if other is not None else None
-        if now is not None and now[0] == name and now[1] in given:
+        if is_meant(EditCalls(self.tools).of(second)):
             return Second(second, _MISCOPIED)
         return Second(response, spent=second.usage)
+
+    def _begun(
+        self, messages: Sequence[Message], tool: str, old: str, new: str
+    ) -> tuple[str, str] | None:
+        """The name that an earlier edit has exchanged for another word of the message, and that."""
+        given = words_of(messages[0].text)
+        first = None
+        for call, result in self._called.results(messages, ToolKind.EDIT):
+            if call is not None and call.name == tool and result.outcome is Outcome.OK:
+                renamed = _renamed(call, old, new)
+                if renamed is not None and given.keys() >= {*renamed}:
+                    first = renamed
+        return first
 
     def _has_failed(self, messages: Sequence[Message]) -> bool:
         checks = self._called.results(messages, ToolKind.CHECK)
@@ -230,7 +254,8 @@ def _search(call: ToolCall) -> _Search:
 def _searching(request: ChatRequest, searched: Set[_Search], names: Sequence[str]) -> ChatRequest:
     """Limit the same tools to the same searches for these names instead."""
     tools = {tool for tool, _ in searched}
-    left = {tool: lines for tool in tools if (lines := "\n".join(_instead(tool, searched, names)))}
+    made = {tool: BETWEEN_OPTIONS.join(_instead(tool, searched, names)) for tool in tools}
+    left = {tool: options for tool, options in made.items() if options}
     if not left:
         return request
 
@@ -252,7 +277,7 @@ def _instead(tool: str, searched: Set[_Search], names: Sequence[str]) -> Iterato
 
 
 def _limited(request: ChatRequest, tools: Set[str], argument: str) -> ChatRequest:
-    """Have an argument of these tools be a line of what ``argument_text`` returns."""
+    """Have an argument of these tools be one of the options that ``argument_text`` returns."""
     limited = tuple(
         replace(tool, text_of={**tool.text_of, argument: ""}) if tool.name in tools else tool
         for tool in request.tools

@@ -23,6 +23,7 @@ from agentcli.inference.call_syntax import Path
 from agentcli.inference.calls import Cursor, JsonCursor
 from agentcli.inference.constrain import Constraint
 from agentcli.model.tokenizer import Tokenizer
+from agentcli.text import BETWEEN_OPTIONS
 
 AMBIGUOUS = -1
 
@@ -78,14 +79,14 @@ class PlainSubstring(UniqueSubstring):
         return char.encode("utf-8", "surrogatepass")
 
 
-class OneLine(UniqueSubstring):
-    """Requires the string to be one whole line of ``text``."""
+class OneOf(UniqueSubstring):
+    """Requires the string to be one of the options in ``text``, which ``BETWEEN_OPTIONS`` parts."""
 
     def __init__(self, text: str) -> None:
-        lines = list(dict.fromkeys(filter(None, text.split("\n"))))
-        super().__init__("".join(lines))
-        # A JSON string has no raw newline, so no copy continues past the end of a line.
-        units = [json.dumps(line, ensure_ascii=False)[1:-1].encode() for line in lines]
+        options = list(dict.fromkeys(filter(None, text.split(BETWEEN_OPTIONS))))
+        super().__init__("".join(options))
+        # A JSON string has no raw newline, so no copy continues past the end of an option.
+        units = [json.dumps(option, ensure_ascii=False)[1:-1].encode() for option in options]
         self.escaped = b"\n".join([*units, b""])
         ends = [at for at, byte in enumerate(self.escaped) if byte == ord("\n")]
         self._between = set(ends)

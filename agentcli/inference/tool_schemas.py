@@ -31,7 +31,7 @@ class OfferedTool:
         name: The tool's name.
         parameters: The JSON Schema of its arguments.
         text_of: Maps an argument to the path argument that names the file it must be copied from.
-            If that is empty, the argument must be one whole line of the text.
+            If that is empty, the argument must be one of the options in the text.
         variant_of: Maps an argument to the argument that it is a variant of.
     """
 

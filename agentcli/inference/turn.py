@@ -20,7 +20,7 @@ from agentcli.inference.call_syntax import Path
 from agentcli.inference.constrain import Constraint, Grammar
 from agentcli.inference.substring import (
     CopyConstraint,
-    OneLine,
+    OneOf,
     PlainSubstring,
     TextFor,
     UniqueSubstring,
@@ -200,7 +200,7 @@ def text_for(
             return None
         substring = bool(tool.text_of[path[-1]])
         if (substring, text) not in sources:
-            kind = OneLine if not substring else PlainSubstring if plain else UniqueSubstring
+            kind = OneOf if not substring else PlainSubstring if plain else UniqueSubstring
             sources[substring, text] = kind(text)
         return sources[substring, text]
 

@@ -18,7 +18,7 @@ from typing import Any, overload
 
 from agentcli.errors import AgentCLIError, ConfigError, ToolInputError
 from agentcli.messages import Outcome, ToolCall, ToolDefinition, ToolResult
-from agentcli.text import encodable, one_line, truncate
+from agentcli.text import BETWEEN_OPTIONS, encodable, one_line, truncate
 from agentcli.tools.adapt import adapted
 from agentcli.tools.approval import OnWait
 from agentcli.tools.base import ASKED, Tool, ToolContext, ToolKind, ToolOutput, ToolSpec
@@ -219,7 +219,8 @@ class Registry:
         """The text that the next argument of this tool must be an excerpt of.
 
         It is the file named by ``arguments``, with ``\\n`` line endings, or before a path is named,
-        the paths of all files, one a line. None if any text is allowed. See ``ToolSpec.text_of``.
+        the paths of all files, parted by ``BETWEEN_OPTIONS``. None if any text is allowed. See
+        ``ToolSpec.text_of``.
         """
         spec = self.spec(name)
         text_of = spec.text_of if spec else {}
@@ -358,4 +359,4 @@ async def _files(context: ToolContext) -> str | None:
         paths = await context.environment.glob("**/*", limit=MOST_LISTED)
     except AgentCLIError:
         return None
-    return "\n".join(paths) if 0 < len(paths) < MOST_LISTED else None
+    return BETWEEN_OPTIONS.join(paths) if 0 < len(paths) < MOST_LISTED else None

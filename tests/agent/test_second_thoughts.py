@@ -27,6 +27,7 @@ from agentcli.errors import ModelError
 from agentcli.llm.client import ChatRequest, ChatResponse, ModelInfo, StreamEvent
 from agentcli.llm.replay import Replay, events_of
 from agentcli.messages import FinishReason, ToolCall, Usage, assistant
+from agentcli.text import BETWEEN_OPTIONS
 from agentcli.tools.base import ToolContext
 from agentcli.tools.builtin import builtin_tools
 from agentcli.tools.decline import decline_tool
@@ -184,7 +185,7 @@ async def offered(request: ChatRequest) -> list[str]:
     [grep] = [tool for tool in request.tools if tool.name == "grep"]
     assert grep.text_of == {"pattern": ""} and request.argument_text is not None
     assert await request.argument_text("read_file", {"path": "calc.py"}) is None
-    return str(await request.argument_text("grep", {})).split("\n")
+    return str(await request.argument_text("grep", {})).split(BETWEEN_OPTIONS)
 
 
 async def test_after_a_search_for_nothing_a_name_of_the_request_is_searched(begin: Begin) -> None:
@@ -256,10 +257,36 @@ async def test_an_edit_brings_in_only_names_of_the_message(begin: Begin, tmp_pat
     [edit] = [tool for tool in again.tools if tool.name == "search_replace"]
     assert edit.text_of == {"path": "", "old": "path", "new": ""} and again.argument_text
     written = {"path": "calc.py", "old": "def area(width):"}
-    lines = str(await again.argument_text("search_replace", written)).split("\n")
-    assert lines == [f"def {name}(width):" for name in ("please", "call", "region")]
+    options = str(await again.argument_text("search_replace", written)).split(BETWEEN_OPTIONS)
+    assert options == [f"def {name}(width):" for name in ("please", "call", "region")]
     [rejected] = [event for event in log.events if isinstance(event, AnswerRejected)]
     assert rejected.usage == USAGE and result.state.usage == USAGE + USAGE + USAGE
+
+
+async def test_a_rename_goes_on_as_it_has_begun(begin: Begin, tmp_path: Path) -> None:
+    (tmp_path / "use.py").write_text("from calc import area\n\narea(1)\narea(1)\n")
+    old = "import area\n\narea(1)\na"  # part of the next line makes it unique
+
+    def edited(new: str) -> ChatResponse:
+        return call("search_replace", path="use.py", old=old, new=new)
+
+    right = edited("import region\n\nregion(1)\na")
+    for wrong in ("import region\n\nregion(1)\nregion(2)\na", "import area\n\na", "import tree"):
+        (tmp_path / "calc.py").write_text(CALC)
+        (tmp_path / "use.py").write_text("from calc import area\n\narea(1)\narea(1)\n")
+        first = rename("def area(width, depth=2):", "def region(width, depth=2):")
+        model = Model(first, edited(wrong), said("Renamed."), second=right)
+        agent, _ = await begin(model)
+        await agent.start("please call area region").result()
+        assert (
+            tmp_path / "use.py"
+        ).read_text() == "from calc import region\n\nregion(1)\narea(1)\n"
+        [again] = model.asked_again
+        assert again.argument_text is not None
+        written = {"path": "use.py", "old": old}
+        assert (
+            await again.argument_text("search_replace", written) == "import region\n\nregion(1)\na"
+        )
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,9 @@ from agentcli.inference.constrain import Grammar
 from agentcli.inference.engine import Engine
 from agentcli.inference.sampling import Sampling
 from agentcli.inference.speculate import Lookup
-from agentcli.inference.substring import CopyConstraint, OneLine, UniqueSubstring
+from agentcli.inference.substring import CopyConstraint, OneOf, UniqueSubstring
 from agentcli.model.tokenizer import TiktokenTokenizer
+from agentcli.text import BETWEEN_OPTIONS
 from tests.inference.conftest import make_engine
 from tests.model.test_tokenizer import PATTERN, RANKS
 
@@ -140,11 +141,12 @@ def test_rollback_fork_and_errors(engine: Engine) -> None:
         UniqueSubstring("")
 
 
-def test_one_of_the_lines_whole() -> None:
-    source = OneLine('a.py\na.pyi\nb"c.py\n')
+def test_one_of_the_options_whole() -> None:
+    source = OneOf(BETWEEN_OPTIONS.join(["a.py", "a.pyi", 'b"c.py', "two\nlines", ""]))
     alive = source.walk(source.start(), b"a.py")
     assert source.unique(alive)  # although another one continues
     assert source.unique(source.walk(alive, b"i"))
     assert not source.walk(alive, b"x") and not source.walk(source.start(), b".py")
     assert not source.unique(source.walk(source.start(), b'b\\"c'))
     assert source.unique(source.walk(source.start(), b'b\\"c.py'))
+    assert source.unique(source.walk(source.start(), b"two\\nlines"))
