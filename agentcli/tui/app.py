@@ -6,6 +6,7 @@ It never owns the agent's state: it receives events and sends the user's request
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -74,6 +75,7 @@ class ChatApp(App[int]):
         Binding("ctrl+g", "edit_outside", "write in your editor", priority=True),
         Binding("shift+tab", "next_mode", "next mode", priority=True),
         Binding("ctrl+z", "suspend_process", "suspend", priority=True),
+        Binding("ctrl+d", "leave", "quit if the prompt is empty"),
         Binding("escape", "escape", "interrupt, twice: rewind"),
         Binding("pageup", "scroll(-1)", "up", priority=True),
         Binding("pagedown", "scroll(1)", "down", priority=True),
@@ -183,14 +185,17 @@ class ChatApp(App[int]):
         self._set_title(f"? agentcli · {self.options.workspace.name}")
         self.ring("agentcli asks for your approval")
         self.progress.doing("waiting for your answer")
-        await self.query_one("#panel").mount(panel)
         try:
+            await self.query_one("#panel").mount(panel)
             return await panel.reply()
         finally:
-            await panel.remove()
+            removal = panel.remove()
             self.prompt.focus()
             self.progress.doing(f"running {approval.call.name}")
             self.show_standing()
+            # A turn may be cancelled more than once. Unshielded, the next time would cancel the
+            # panel's own task and, as the app waits for that one too, the app.
+            await asyncio.shield(removal)
 
     # -- View, for the presenter -------------------------------------------------------------
 
@@ -405,6 +410,11 @@ class ChatApp(App[int]):
             self.leave()
         else:
             self._hint("press ctrl+c again to quit")
+
+    def action_leave(self) -> None:
+        """Ctrl+D where no text is edited, as at an approval: quit if the prompt is empty."""
+        if not self.prompt.text:
+            self.leave()
 
     def action_escape(self) -> None:
         """Esc: interrupt the turn; twice while idle: rewind."""

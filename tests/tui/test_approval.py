@@ -138,6 +138,29 @@ async def test_escape_interrupts_the_turn(chat: Start, workspace: Path) -> None:
     assert [used.result.outcome for used in one.entries(Used)] == ["cancelled"]
 
 
+@pytest.mark.parametrize("key", ["escape", "ctrl+c"])
+@pytest.mark.parametrize("answered", [0, 1])
+async def test_interrupting_at_one_of_several_questions_ends_only_the_turn(
+    chat: Start, workspace: Path, key: str, answered: int
+) -> None:
+    names = ["a", "b", "c"]
+    calls = [("shell", {"command": f"touch {name}"}) for name in names]
+    async with chat([Reply(calls=calls), Reply(text="the next turn")]) as one:
+        await one.send("go")
+        for name in names[:answered]:
+            await one.question()
+            await one.press("y")
+            await one.until((workspace / name).exists)
+        await one.question()
+        await one.press(key)
+        await one.idle()
+        await one.until(lambda: not one.app.query(ApprovalPanel))
+        assert one.app.focused is one.app.prompt
+        await one.send("go on")
+        await one.sees("the next turn")
+    assert sorted(path.name for path in workspace.iterdir()) == names[:answered]
+
+
 async def test_words_instead_of_a_key_are_the_reason_of_a_no(chat: Start) -> None:
     async with chat([touch("a"), Reply(text="done")]) as one:
         await one.send("go")

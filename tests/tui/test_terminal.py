@@ -182,6 +182,22 @@ def test_a_command_cut_off_by_a_kill_is_one_card_that_says_so(
     assert again.text.count("echo begun") == again.text.count("⊘") == 1
 
 
+def test_ctrl_d_at_one_of_several_questions_leaves_with_the_summary(
+    cli: Cli, workspace: Path, terminal: Callable[..., Tmux], serve: Callable[..., ScriptedServer]
+) -> None:
+    calls = [("shell", {"command": f"touch {name}"}) for name in "ab"]
+    cli.server = serve([Reply(calls=calls)]).url
+    one = terminal()
+    one.sees("openai:scripted")
+    one.type("go")
+    one.keys("Enter")
+    one.sees("Run this?")
+    one.keys("C-d")
+    one.until(one.ended, "the end")
+    one.sees("agentcli chat --resume 2")
+    assert isinstance(cli.journal()[-1], RunFinished) and not list(workspace.iterdir())
+
+
 def test_a_plain_chat_edits_its_lines_and_has_earlier_ones(
     cli: Cli, workspace: Path, terminal: Callable[..., Tmux], serve: Callable[..., ScriptedServer]
 ) -> None:
