@@ -20,7 +20,10 @@ _MARK = "\N{HEAVY RIGHT-POINTING ANGLE QUOTATION MARK ORNAMENT}"
 
 @contextmanager
 def first_frame(theme: str, mode: str) -> Iterator[None]:
-    """Paint the frame, and restore the terminal's settings on exit."""
+    """Paint the frame, and restore the terminal's settings on exit.
+
+    The application leaves the alternate screen; on an error, before it could, this does.
+    """
     out = sys.__stderr__  # the same stream as the application, to keep the order of writes
     if out is None or os.environ.get("TEXTUAL_DRIVER"):
         yield
@@ -37,11 +40,17 @@ def first_frame(theme: str, mode: str) -> Iterator[None]:
         out.flush()
     try:
         yield
+    except BaseException:
+        if before is not None:
+            # Not after the application has left it: that would move the cursor back to where it
+            # was before the chat, above what has been printed since.
+            with suppress(OSError):
+                out.write("\x1b[?1049l\x1b[?25h")
+                out.flush()
+        raise
     finally:
         if before is not None:
             with suppress(OSError, termios.error):
-                out.write("\x1b[?1049l\x1b[?25h")
-                out.flush()
                 termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, before)
 
 

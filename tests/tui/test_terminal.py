@@ -22,15 +22,19 @@ from tests.server import Reply, ScriptedServer
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="there is no tmux here")
 
 PATIENCE_S = 60.0
+AGENTCLI = [sys.executable, "-m", "agentcli"]
 
 
 class Tmux:
-    """A terminal that runs agentcli: the chat, unless another command is given."""
+    """A terminal that runs agentcli: the chat, unless another command is given.
 
-    def __init__(self, cli: Cli, workspace: Path, *arguments: str) -> None:
+    With ``shell``, it runs a shell instead, in which ``AGENTCLI`` is to be typed.
+    """
+
+    def __init__(self, cli: Cli, workspace: Path, *arguments: str, shell: bool = False) -> None:
         self._socket = f"agentcli-test-{os.getpid()}-{time.monotonic_ns()}"
         env = " ".join(f"{name}={shlex.quote(value)}" for name, value in cli.env.items())
-        words = [sys.executable, "-m", "agentcli", *arguments]
+        words = ["bash", "--norc"] if shell else [*AGENTCLI, *arguments]
         terminal = "TERM=xterm-256color LANG=C.UTF-8 AGENTCLI_MODEL=openai:scripted"
         command = f"exec env -i {terminal} {env} {shlex.join(words)}"
         self._tmux("new-session", "-d", "-x", "100", "-y", "30", "-c", str(workspace), command)
@@ -89,8 +93,8 @@ class Tmux:
 def terminal(cli: Cli, workspace: Path) -> Iterator[Callable[..., Tmux]]:
     opened: list[Tmux] = []
 
-    def start(*arguments: str) -> Tmux:
-        opened.append(Tmux(cli, workspace, *arguments))
+    def start(*arguments: str, shell: bool = False) -> Tmux:
+        opened.append(Tmux(cli, workspace, *arguments, shell=shell))
         return opened[-1]
 
     yield start
@@ -196,6 +200,23 @@ def test_ctrl_d_at_one_of_several_questions_leaves_with_the_summary(
     one.until(one.ended, "the end")
     one.sees("agentcli chat --resume 2")
     assert isinstance(cli.journal()[-1], RunFinished) and not list(workspace.iterdir())
+
+
+def test_the_summary_stays_above_the_next_prompt_of_the_shell(
+    cli: Cli, workspace: Path, terminal: Callable[..., Tmux], serve: Callable[..., ScriptedServer]
+) -> None:
+    cli.server = serve([Reply(text="fine")]).url
+    one = terminal(shell=True)
+    one.type(f"{shlex.join(AGENTCLI)} chat 'is all well?'")
+    one.keys("Enter")
+    one.sees("fine", gone="esc interrupts")
+    one.keys("C-d")
+    one.sees("agentcli chat --resume 2")
+    one.type("echo $((6 * 7))")
+    one.keys("Enter")
+    one.until(lambda: "42" in one.text.splitlines(), "the shell's answer")
+    usage, session, prompt, *_ = one.text.partition("100 tokens in")[2].splitlines()
+    assert "10 out" in usage and session.startswith("session 2") and "echo" in prompt
 
 
 def test_a_plain_chat_edits_its_lines_and_has_earlier_ones(
