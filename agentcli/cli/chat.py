@@ -129,7 +129,7 @@ def chat(
     """Talk with the agent about the code in a folder.
 
     Keys and commands are listed by /help. Exit codes: 0, or 2 wrong usage, 4 no sandbox,
-    5 internal error.
+    5 internal error, 130 interrupted by a signal, 143 terminated.
     """
     if web:
         return _serve(port)
@@ -216,12 +216,13 @@ def _remember(key: str, value: str) -> None:
 
 
 def _end_with_terminal() -> None:
-    """End the process when its terminal goes away, as SIGHUP does by default.
+    """End the process when its terminal goes away.
 
-    The parent process may ignore SIGHUP, and none is sent if the terminal is not the controlling
-    one; Textual would go on reading the closed terminal, at full speed.
+    SIGHUP does not tell: the parent process may ignore it, and none is sent if the terminal is not
+    the controlling one. Textual would go on reading the closed terminal, at full speed.
     """
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    from agentcli.cli.signals import TERMINATED
+
     if not sys.stdin.isatty():
         return
     terminal = select.poll()
@@ -229,7 +230,7 @@ def _end_with_terminal() -> None:
 
     def wait() -> None:
         if any(event & select.POLLHUP for _, event in terminal.poll()):
-            os.kill(os.getpid(), signal.SIGHUP)
+            os._exit(TERMINATED)  # at once: a proper end would wait for the terminal
 
     threading.Thread(target=wait, name="terminal", daemon=True).start()
 
@@ -238,6 +239,7 @@ def _full(options: Options, settings: Settings) -> int:
     """Run the full screen. Slow imports come later, when the user can already type."""
     import asyncio
 
+    from agentcli.cli.signals import interruptible
     from agentcli.tui.app import ChatApp
 
     if os.environ.get("TEXTUAL_DRIVER") and sys.platform == "linux":
@@ -256,7 +258,13 @@ def _full(options: Options, settings: Settings) -> int:
         return Conversation(opening, **screen)
 
     screen = ChatApp(options, start)
-    left = asyncio.run(screen.run_async(mouse=options.mouse))
+
+    async def run() -> int | None:
+        with interruptible(screen.leave) as interruption:
+            left = await screen.run_async(mouse=options.mouse)
+        return interruption.exit_code or left
+
+    left = asyncio.run(run())
     if left is None and screen.return_code:  # it crashed, and Textual has shown the traceback
         return InternalError.exit_code
     if session := screen.left_session:  # the alternate screen takes all else with it

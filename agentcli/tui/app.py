@@ -425,6 +425,10 @@ class ChatApp(App[int]):
         else:
             self._hint("press esc again to go back to an earlier message")
 
+    async def action_quit(self) -> None:
+        """Ctrl+Q, a key of every Textual app: quit."""
+        self.leave()
+
     async def action_next_mode(self) -> None:
         """Shift+Tab: switch to the next mode."""
         await self.set_mode(Mode(self.standing.mode).next)

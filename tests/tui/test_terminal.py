@@ -53,6 +53,11 @@ class Tmux:
     def text(self) -> str:
         return self._tmux("capture-pane", "-p")
 
+    @property
+    def modes(self) -> str:
+        """Whether the alternate screen is shown, and whether the mouse is reported."""
+        return self._tmux("display-message", "-p", "#{alternate_on} #{mouse_any_flag}").strip()
+
     def keys(self, *keys: str) -> None:
         self._tmux("send-keys", *keys)
 
@@ -188,6 +193,15 @@ def test_a_command_cut_off_by_a_kill_is_one_card_that_says_so(
 
 def test_ctrl_d_at_one_of_several_questions_leaves_with_the_summary(
     cli: Cli, workspace: Path, terminal: Callable[..., Tmux], serve: Callable[..., ScriptedServer]
+
+
+@pytest.mark.parametrize("key", ["C-d", "C-q"])
+def test_leaving_at_one_of_several_questions_shows_the_summary(
+    cli: Cli,
+    workspace: Path,
+    terminal: Callable[..., Tmux],
+    serve: Callable[..., ScriptedServer],
+    key: str,
 ) -> None:
     calls = [("shell", {"command": f"touch {name}"}) for name in "ab"]
     cli.server = serve([Reply(calls=calls)]).url
@@ -196,7 +210,7 @@ def test_ctrl_d_at_one_of_several_questions_leaves_with_the_summary(
     one.type("go")
     one.keys("Enter")
     one.sees("Run this?")
-    one.keys("C-d")
+    one.keys(key)
     one.until(one.ended, "the end")
     one.sees("agentcli chat --resume 2")
     assert isinstance(cli.journal()[-1], RunFinished) and not list(workspace.iterdir())
@@ -217,6 +231,27 @@ def test_the_summary_stays_above_the_next_prompt_of_the_shell(
     one.until(lambda: "42" in one.text.splitlines(), "the shell's answer")
     usage, session, prompt, *_ = one.text.partition("100 tokens in")[2].splitlines()
     assert "10 out" in usage and session.startswith("session 2") and "echo" in prompt
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_terminated_it_gives_the_terminal_back_and_names_the_session(
+    cli: Cli,
+    workspace: Path,
+    terminal: Callable[..., Tmux],
+    serve: Callable[..., ScriptedServer],
+    number: signal.Signals,
+) -> None:
+    cli.server = serve([Reply(text="word " * 3000, stall_after=4000)]).url
+    one = terminal(shell=True)
+    one.type(f"{shlex.join(AGENTCLI)} chat 'tell me a lot'; echo it ended: $?; stty -a")
+    one.keys("Enter")
+    one.sees("word word", "esc interrupts")
+    assert one.modes == "1 1"
+    (chat,) = psutil.Process(one.pid).children()
+    chat.send_signal(number)
+    one.sees("agentcli chat --resume 2", "it ended: 143", " icanon", " echo")
+    assert one.modes == "0 0"
+    assert isinstance(cli.journal()[-1], RunFinished)
 
 
 def test_a_plain_chat_edits_its_lines_and_has_earlier_ones(
@@ -275,7 +310,7 @@ def test_it_ends_with_its_terminal_also_where_no_hangup_reaches_it(
         while b"openai:scripted" not in shown:
             shown += os.read(ours, 65536)
         os.close(ours)
-        assert chat.wait(PATIENCE_S) == -signal.SIGHUP
+        assert chat.wait(PATIENCE_S) == 143
     finally:
         chat.kill()
         chat.wait()
