@@ -187,10 +187,13 @@ class ChatApp(App[int]):
         self.progress.doing("waiting for your answer")
         try:
             await self.query_one("#panel").mount(panel)
+            if not self.query(Chooser):  # else it follows when the list is left
+                panel.focus()
             return await panel.reply()
         finally:
             removal = panel.remove()
-            self.prompt.focus()
+            if not self.query(Chooser):
+                self.prompt.focus()
             self.progress.doing(f"running {approval.call.name}")
             self.show_standing()
             # A turn may be cancelled more than once. Unshielded, the next time would cancel the
@@ -295,8 +298,11 @@ class ChatApp(App[int]):
 
     def _back_to_question(self) -> bool:
         """Move the focus from the prompt to the open approval; False if there is none."""
+        return self.prompt.has_focus and self._focus_question()
+
+    def _focus_question(self) -> bool:
         panels = self.query(ApprovalPanel)
-        if not panels or not self.prompt.has_focus:
+        if not panels:
             return False
         panels.first().appeared()
         panels.first().focus()
@@ -322,7 +328,8 @@ class ChatApp(App[int]):
         finally:
             writing.display = True
             await chooser.remove()
-            self.prompt.focus()
+            if self.prompt.text or not self._focus_question():
+                self.prompt.focus()
 
     @property
     def entries(self) -> Sequence[Entry]:
@@ -342,6 +349,8 @@ class ChatApp(App[int]):
     def write(self, text: str) -> None:
         """Replace the text in the prompt."""
         self.prompt.set_text(text)
+        if not self.query(Chooser):
+            self.prompt.focus()  # a question may have the focus
 
     def set_theme(self, name: str) -> None:
         """Switch to another colour theme."""

@@ -72,9 +72,8 @@ class ApprovalPanel(VerticalGroup, can_focus=True):
         yield Keys(approval)
 
     def on_mount(self) -> None:
-        """Take the focus; keys pressed in the first moment go to the prompt."""
+        """Begin the guard time: keys pressed in the first moment go to the prompt."""
         self.appeared()
-        self.focus()
 
     def on_resize(self) -> None:
         """Show a hint if the body is too long to be fully visible."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
 from textual import events
+from textual.widgets import Input
 
 from agentcli.tui import approval
 from agentcli.tui.app import MARK
 from agentcli.tui.approval import ApprovalPanel
+from agentcli.tui.chooser import Chooser
 from agentcli.tui.entries import Used
 from tests.server import Reply
 from tests.tui.conftest import Start
@@ -171,6 +174,48 @@ async def test_words_instead_of_a_key_are_the_reason_of_a_no(chat: Start) -> Non
         (used,) = one.entries(Used)
         assert used.result.outcome == "denied"
         assert "use printf instead" in used.result.content
+
+
+async def test_after_a_list_the_question_is_answered_by_a_key_again(
+    chat: Start, workspace: Path
+) -> None:
+    async with chat([touch("a"), touch("b"), Reply(text="done")]) as one:
+        await one.send("go")
+        await one.question()
+        await one.press("ctrl+r")
+        await one.until(lambda: one.app.query(Chooser))
+        await one.press("escape")
+        await one.question()
+        await one.press("y")
+        await one.until((workspace / "a").exists)
+        await one.until(lambda: "touch b" in one.text)
+        await one.question()
+        await one.press("ctrl+r")
+        await one.until(lambda: one.app.query(Chooser))
+        await one.press("enter")  # the earlier prompt is to be edited, and is no answer
+        await one.until(lambda: one.app.prompt.has_focus and one.app.prompt.text == "go")
+        await one.type(" on")
+        await one.press("enter")
+        await one.idle()
+        assert one.entries(Used)[1].result.content.endswith("said no: go on")
+
+
+async def test_a_question_leaves_the_keys_to_an_open_list(chat: Start, workspace: Path) -> None:
+    ready = threading.Event()
+    asks = Reply(calls=[("shell", {"command": "touch a"})], until=ready)
+    async with chat([asks, Reply(text="done")]) as one:
+        await one.send("go")
+        await one.press("ctrl+r")
+        await one.until(lambda: one.app.query(Chooser))
+        ready.set()
+        await one.sees("Run this?")
+        await one.type("go")
+        assert one.app.query_one(Input).value == "go"
+        await one.press("escape")
+        await one.question()
+        await one.press("y")
+        await one.idle()
+    assert (workspace / "a").exists()
 
 
 async def test_an_edit_shows_what_it_would_change(chat: Start, workspace: Path) -> None:
