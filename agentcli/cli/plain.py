@@ -227,6 +227,10 @@ class PlainChat:
         """Print a text that the user may want to send again."""
         _print(f"(to send again: {text})")
 
+    def put_back(self, text: str) -> None:
+        """Print a message that was undone."""
+        self.write(text)
+
     def added(self, entry: Entry) -> None:
         """Print what the user asked to see."""
         if isinstance(entry, Shown):

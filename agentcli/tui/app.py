@@ -352,6 +352,13 @@ class ChatApp(App[int]):
         if not self.query(Chooser):
             self.prompt.focus()  # a question may have the focus
 
+    def put_back(self, text: str) -> None:
+        """Put a message back into the prompt. All of it is selected, so that typing replaces it."""
+        self.write(text)
+        self.prompt.select_all()
+        hint = "Typing replaces it; to edit it, move the cursor first"
+        self.tell("the message is in the prompt again", hint=hint)
+
     def set_theme(self, name: str) -> None:
         """Switch to another colour theme."""
         self.theme = name

@@ -58,6 +58,10 @@ class Face(Protocol):
         """Replace the text in the prompt."""
         ...
 
+    def put_back(self, text: str) -> None:
+        """Put a message back into the prompt, to be edited, sent again or replaced."""
+        ...
+
     def added(self, entry: Entry) -> None:
         """Append an entry."""
         ...

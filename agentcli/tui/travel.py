@@ -29,7 +29,7 @@ class Travel:
             self._contested(error)
             return
         if not self._face.writing.strip():
-            self._face.write(task)
+            self._face.put_back(task)
 
     async def redo(self, argument: str) -> None:
         """Redo what was undone last."""
@@ -79,7 +79,7 @@ class Travel:
                 self._contested(error)
                 return
             if point.turn and chosen != "files" and not face.writing.strip():
-                face.write(point.text)
+                face.put_back(point.text)
 
     async def fork(self, argument: str) -> None:
         """Continue in a new session that shares this one's history."""

@@ -30,8 +30,10 @@ async def test_undo_and_redo(chat: Start, workspace: Path) -> None:
         await one.until(lambda: (workspace / "a.txt").read_text() == "one\n")
         await one.until(lambda: len(one.entries(Said)) == 1)
         assert [answer.text for answer in one.entries(Answered)] == ["first"]
-        assert one.app.prompt.text == "do two"  # to be edited and sent again
-        await one.send("/redo")
+        await one.until(lambda: one.app.prompt.text == "do two")  # to be edited and sent again
+        await one.sees("Typing replaces it")
+        await one.type("/redo")
+        await one.press("enter")
         await one.until(lambda: (workspace / "a.txt").read_text() == "two\n")
         await one.until(lambda: len(one.entries(Said)) == 2)
 
@@ -90,7 +92,10 @@ async def test_escape_twice_goes_back_with_a_look_before(
         await one.press("enter")
         await one.until(lambda: not (workspace / "a.txt").exists())
         await one.until(lambda: not one.entries(Said))
-        assert one.app.prompt.text == "do one"
+        await one.until(lambda: one.app.prompt.text == "do one")
+        await one.press("right")
+        await one.type(" again")
+        assert one.app.prompt.text == "do one again"
 
 
 async def test_a_fork_is_a_session_of_its_own(chat: Start, workspace: Path) -> None:
