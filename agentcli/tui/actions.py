@@ -28,7 +28,7 @@ from agentcli.tools.shell import shell_argv
 from agentcli.tui.chooser import Choice
 from agentcli.tui.commands import BUILTIN, ELSEWHERE
 from agentcli.tui.entries import Answered, Shown, Used
-from agentcli.tui.face import Face, agent_of, conversation_of
+from agentcli.tui.face import Face, agent_of, check_idle, conversation_of, doing
 from agentcli.tui.numbers import short_number
 from agentcli.tui.repository import Repository
 from agentcli.tui.services import Services
@@ -143,6 +143,7 @@ class Actions:
 
     async def _model(self, argument: str) -> None:
         face = self._face
+        check_idle(face)
         name = argument
         if not name:
             seen = await asyncio.to_thread(store.list_sessions)
@@ -156,11 +157,8 @@ class Actions:
         if agent is None:
             face.open(face.options.session_id, model=name)
             return
-        face.doing(f"connecting {name}")
-        try:
+        with doing(face, f"connecting {name}"):
             await agent.set_model(name)
-        finally:
-            face.doing("")
 
     async def _mode(self, argument: str) -> None:
         if not argument:
@@ -195,12 +193,10 @@ class Actions:
 
     async def _compact(self, argument: str) -> None:
         conversation = conversation_of(self._face)
+        check_idle(self._face)
         preview = argument == "preview"
-        self._face.doing("shortening the conversation")
-        try:
+        with doing(self._face, "shortening the conversation"):
             done = await conversation.compact(preview=preview)
-        finally:
-            self._face.doing("")
         if done is None:
             self._face.tell("interrupted; the conversation is as it was")
         elif preview:

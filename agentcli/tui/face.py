@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from agentcli.errors import AgentCLIError, UsageError
@@ -142,3 +142,24 @@ def conversation_of(face: Face) -> Conversation:
     if face.conversation is None or face.conversation.agent is None:
         raise UsageError("the agent is not ready yet", hint="Wait a moment")
     return face.conversation
+
+
+def check_idle(face: Face) -> None:
+    """Make sure that no turn is running.
+
+    Raises:
+        UsageError: one is.
+    """
+    if face.conversation is not None and face.conversation.busy:
+        raise UsageError("a turn is running", hint="Wait, or press Esc to interrupt it")
+
+
+@contextmanager
+def doing(face: Face, what: str) -> Iterator[None]:
+    """Show an activity within the ``with`` block; a turn that has begun meanwhile shows its own."""
+    face.doing(what)
+    try:
+        yield
+    finally:
+        if face.conversation is None or not face.conversation.busy:
+            face.doing("")

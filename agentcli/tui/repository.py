@@ -12,7 +12,7 @@ from agentcli.own_changes import own_changes
 from agentcli.session import timetravel
 from agentcli.text import counted
 from agentcli.tui.entries import Level, Shown
-from agentcli.tui.face import Face, agent_of
+from agentcli.tui.face import Face, agent_of, check_idle, doing
 
 _NAMED = 5
 
@@ -46,8 +46,7 @@ class Repository:
         """Draft a commit message in the prompt, or commit with the given message."""
         face, agent = self._face, agent_of(self._face)
         assert face.conversation is not None
-        if face.conversation.busy:
-            raise UsageError("a turn is running", hint="Wait, or press Esc to interrupt it")
+        check_idle(face)
         changes = self._changes()
         differing = await asyncio.to_thread(changes.uncommitted)
         async with timetravel.opened_place(agent, only_look=True) as place:
@@ -73,11 +72,8 @@ class Repository:
             name = await asyncio.to_thread(changes.commit, found.paths, argument, found.parts)
             face.tell(f"commit {name}: {argument.splitlines()[0]} ({_named(found.paths)})")
             return
-        face.doing("drafting a message")
-        try:
+        with doing(face, "drafting a message"):
             message, problem = await face.conversation.draft(changes, found.paths, found.parts)
-        finally:
-            face.doing("")
         if problem:
             face.tell(problem, Level.WARNING)
         face.tell(f"to be committed: {_named(found.paths)}", hint="Edit the message; Enter commits")

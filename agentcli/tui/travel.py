@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from agentcli.errors import ConflictError, UsageError
 from agentcli.session import timetravel
 from agentcli.session.forking import fork
@@ -10,7 +12,10 @@ from agentcli.text import clip, counted, one_line
 from agentcli.tui.chooser import Choice
 from agentcli.tui.diff import counts
 from agentcli.tui.entries import Level, Shown
-from agentcli.tui.face import Face, agent_of
+from agentcli.tui.face import Face, agent_of, check_idle
+
+if TYPE_CHECKING:
+    from agentcli.agent.kernel import Agent
 
 
 class Travel:
@@ -21,7 +26,7 @@ class Travel:
 
     async def undo(self, argument: str) -> None:
         """Undo the last task, its files and messages, and put its text back into the prompt."""
-        agent = agent_of(self._face)
+        agent = self._idle_agent()
         task = agent.state.task
         try:
             await timetravel.undo(agent)
@@ -33,13 +38,11 @@ class Travel:
 
     async def redo(self, argument: str) -> None:
         """Redo what was undone last."""
-        await timetravel.redo(agent_of(self._face))
+        await timetravel.redo(self._idle_agent())
 
     async def rewind(self, argument: str) -> None:
         """Choose a point to go back to, preview the effect, and choose messages, files or both."""
-        face, agent = self._face, agent_of(self._face)
-        if face.conversation is not None and face.conversation.busy:
-            raise UsageError("a turn is running", hint="Press Esc to interrupt it")
+        face, agent = self._face, self._idle_agent()
         points = [point for point in timetravel.points(agent) if point.turn or point.text]
         if not points:
             raise UsageError("there is nothing to go back to yet")
@@ -83,11 +86,15 @@ class Travel:
 
     async def fork(self, argument: str) -> None:
         """Continue in a new session that shares this one's history."""
-        agent = agent_of(self._face)
+        agent = self._idle_agent()
         new_id = await fork(agent)
         before = agent.state.session_id
         self._face.open(new_id)
         self._face.tell(f"forked; the session before is {before}")
+
+    def _idle_agent(self) -> Agent:
+        check_idle(self._face)
+        return agent_of(self._face)
 
     def _contested(self, error: ConflictError) -> None:
         self._face.tell(

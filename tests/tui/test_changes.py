@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import threading
 import tomllib
 from pathlib import Path
 
@@ -82,6 +83,34 @@ async def test_what_was_changed_is_seen_and_committed_after_a_look(
     assert git(workspace, "show", "HEAD:a.py") == "x = 2\n\n\n\ny = 1\n"
     assert (workspace / "a.py").read_text() == "x = 2\n\n\n\ny = 'mine'\n"
     assert git(workspace, "status", "--porcelain") == " M a.py\nA  mine.txt\n"
+
+
+async def test_a_turn_that_begins_while_a_message_is_drafted_is_seen_to_go_on(
+    chat: Start, workspace: Path
+) -> None:
+    git(workspace, "init", "-q")
+    git(workspace, "commit", "-q", "--allow-empty", "-m", "first")
+    edit = ("write_file", {"path": "a.txt", "content": "made\n"})
+    drafted, answered = threading.Event(), threading.Event()
+    script = [
+        Reply(calls=[edit]),
+        Reply(text="done"),
+        Reply(text="Make it", until=drafted),
+        Reply(text="fine", until=answered),
+    ]
+    async with chat(script, mode="edits") as one:
+        await one.send("go")
+        await one.idle()
+        await one.send("/commit")
+        await one.sees("Drafting a message")
+        await one.send("is all well?")
+        await one.sees("Waiting for the model")
+        drafted.set()
+        await one.until(lambda: one.app.prompt.text == "/commit Make it", "a draft")
+        await one.pilot.pause()
+        assert "Waiting for the model" in one.text
+        answered.set()
+        await one.idle()
 
 
 async def test_commands_in_the_background_are_listed_read_and_stopped(

@@ -60,6 +60,24 @@ async def test_an_edit_shows_its_diff(chat: Start, workspace: Path) -> None:
         assert (workspace / "a.py").read_text().endswith("return 2\n")
 
 
+@pytest.mark.parametrize(
+    "command", ["/model openai:other", "/compact", "/commit", "/undo", "/redo", "/rewind", "/fork"]
+)
+async def test_a_command_that_has_to_wait_says_so_and_the_turn_is_seen_to_go_on(
+    chat: Start, command: str
+) -> None:
+    answered = threading.Event()
+    async with chat([Reply(text="done", until=answered)]) as one:
+        await one.send("begin")
+        await one.sees("Waiting for the model", "esc interrupts")
+        await one.send(command)
+        await one.sees("a turn is running", "press Esc to interrupt it")
+        await one.pilot.pause()
+        assert "Waiting for the model" in one.text and "esc interrupts" in one.text
+        answered.set()
+        await one.idle()
+
+
 async def test_enter_steers_and_tab_queues_while_busy(chat: Start) -> None:
     said_all = threading.Event()
     slow = Reply(calls=[("list_dir", {})], until=said_all)
