@@ -188,7 +188,7 @@ def diff_lines(diff: str) -> Folded:
 
 _REACH = (
     "this small model fixes single bugs that a test shows, and answers simple questions; "
-    "for more, set ANTHROPIC_API_KEY or OPENAI_API_KEY, or choose another model with --model"
+    "for more, set ANTHROPIC_API_KEY or OPENAI_API_KEY, or choose another model"
 )
 
 

@@ -191,7 +191,7 @@ class Answering:
         if images or any(isinstance(part, Image) for part in said):
             raise UsageError(
                 f"{info.provider}:{info.id} does not accept images",
-                hint="Choose another model with --model, or set images = true in "
+                hint="Choose another model, or set images = true in "
                 f"[providers.{info.provider}] if it does",
             )
 

@@ -186,7 +186,7 @@ class PlainChat:
             self._renderer.event(event)
             if isinstance(event, RunFinished):
                 took = time.monotonic() - self._since
-                self._renderer.finish(Summary(state, event.exit_code, took))
+                self._renderer.finish(Summary(state, event.exit_code, took, goes_on=True))
         except OSError as error:  # the answers cannot be read, so the chat ends
             self._unwritten = error
             self.leave()

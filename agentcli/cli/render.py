@@ -68,11 +68,12 @@ class Output(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A finished run."""
+    """A finished run; with ``goes_on``, this process waits for what is to be done next."""
 
     state: AgentState
     exit_code: int
     duration_s: float
+    goes_on: bool = False
 
 
 class Renderer(Protocol):
@@ -329,7 +330,8 @@ def summary_lines(summary: Summary) -> list[str]:
         lines.append(escape(f"changed {', '.join(state.files_changed)}"))
     if state.session_id:
         lines.append(f"session {state.session_id}: agentcli sessions show {state.session_id}")
-        if state.status in (Status.CANCELLED, Status.STOPPED, Status.FAILED):
+        resumable = state.status in (Status.CANCELLED, Status.STOPPED, Status.FAILED)
+        if resumable and not summary.goes_on:
             lines.append(f"go on with: agentcli run --session {state.session_id}")
     return lines
 

@@ -42,7 +42,7 @@ def find_key(
         missing = f"{variable} is not set" if source == variable else f"{source} holds none"
         raise AuthenticationError(
             f"no key for {provider}: {missing}",
-            hint=f"Set {variable or 'it'}, or choose another model with --model",
+            hint=f"Set {variable or 'it'}, or choose another model",
             provider=provider,
         )
     if not (key.isascii() and key.isprintable()):

@@ -76,7 +76,7 @@ class NanochatDialogue:
         if len(tokens) >= window:
             raise ContextWindowError(
                 f"the conversation of {len(tokens)} tokens does not fit the window of {window}",
-                hint="Begin a new session, or choose another model with --model",
+                hint="Begin a new session, or choose another model",
                 provider="local",
             )
         left_out = conversation.short != before

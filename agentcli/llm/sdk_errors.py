@@ -113,7 +113,7 @@ _STATUS: dict[int, type[ProviderError]] = {
     529: OverloadedError,
 }
 
-_SHORTER = "Give it less to read, or choose a model with a larger window with --model"
+_SHORTER = "Give it less to read, or choose a model with a larger window"
 
 _WHAT: dict[type[ProviderError], str] = {
     AuthenticationError: "refused the key",
@@ -242,7 +242,7 @@ def broken_error(origin: Origin, error: BaseException | str) -> ProviderError:
     detail = error if isinstance(error, str) else _one_line(str(error)) or type(error).__name__
     return StreamBrokenError(
         f"the answer of {origin.provider} broke off: {detail}",
-        hint="Try again later, or choose another model with --model",
+        hint="Try again later, or choose another model",
         provider=origin.provider,
     )
 
@@ -315,7 +315,7 @@ def _hint(origin: Origin, kind: type[ProviderError]) -> str | None:
         key = origin.key_name
         return f"Set {key} to a valid key" if key else "Check the key"
     if kind is QuotaError:
-        return "Add credit, or choose another model with --model"
+        return "Add credit, or choose another model"
     if kind is ModelNotFoundError:
         return f"Check the name after '{origin.provider}:', and the address {origin.base_url}"
     if kind is AccessDeniedError:
@@ -325,7 +325,7 @@ def _hint(origin: Origin, kind: type[ProviderError]) -> str | None:
     if kind is BadRequestError:
         return f"Check the model, its settings and the address {origin.base_url}"
     if kind is ContentFilterError:
-        return "Put it in other words, or choose another model with --model"
+        return "Put it in other words, or choose another model"
     if kind in (RateLimitError, OverloadedError, ServerError, DeadlineError):
         return "Try again later"
     return None

@@ -53,7 +53,7 @@ def http_client(base_url: str, timeout_s: float) -> httpx2.AsyncClient:
     if offline.active() and not offline.is_loopback(httpx2.URL(base_url).host):
         raise ConfigError(
             f"offline: {base_url} is not on this machine",
-            hint="Use --model embedded, local:PATH or a server on this machine",
+            hint="Choose the model embedded, local:PATH, or one of a server on this machine",
         )
     trust_nobody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     loopback = offline.is_loopback(httpx2.URL(base_url).host)

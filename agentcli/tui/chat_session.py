@@ -143,6 +143,7 @@ class ChatSession:
             screen.transcript.load([entry for entry in since if isinstance(entry, Told)])
         self._opened = True
         self.failed = False
+        screen.progress.where(None)
         screen.show_standing()
         if session_id is not None:
             await self._show_past(session_id)

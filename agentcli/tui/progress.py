@@ -60,8 +60,8 @@ class ProgressLine(LineWidget):
             self._timer = None
         self.refresh()
 
-    def where(self, phase: Phase, step: int, retries: int) -> None:
-        """Show the phase, the step and how often it was retried."""
+    def where(self, phase: Phase | None, step: int = 0, retries: int = 0) -> None:
+        """Show the phase, the step and how often it was retried; with None, nothing of it."""
         if (phase, step, retries) != (self._phase, self._step, self._retries):
             self._phase, self._step, self._retries = phase, step, retries
             self.refresh()

@@ -96,6 +96,6 @@ async def test_a_model_that_takes_no_images_refuses_them_before_anything_is_sent
         await client.aclose()
         assert server.requests == []
     assert caught.value.line() == (
-        "vllm:blind does not accept images. Choose another model with --model, or set "
+        "vllm:blind does not accept images. Choose another model, or set "
         "images = true in [providers.vllm] if it does"
     )

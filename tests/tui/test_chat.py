@@ -78,6 +78,24 @@ async def test_a_command_that_has_to_wait_says_so_and_the_turn_is_seen_to_go_on(
         await one.idle()
 
 
+async def test_the_hint_of_an_error_fits_the_chat(chat: Start) -> None:
+    async with chat([Reply(status=429, code="insufficient_quota")]) as one:
+        await one.send("begin")
+        await one.sees("Add credit, or choose another model")
+        assert "--model" not in one.text
+
+
+async def test_a_new_session_has_made_no_step(chat: Start) -> None:
+    async with chat([Reply(text="done")]) as one:
+        await one.send("begin")
+        await one.idle()
+        await one.sees("step 1", "explore")
+        await one.send("/new")
+        await one.until(lambda: not one.entries(Said))
+        await one.idle()
+        assert "step 1" not in one.text and "explore" not in one.text
+
+
 async def test_enter_steers_and_tab_queues_while_busy(chat: Start) -> None:
     said_all = threading.Event()
     slow = Reply(calls=[("list_dir", {})], until=said_all)

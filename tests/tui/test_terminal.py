@@ -191,10 +191,6 @@ def test_a_command_cut_off_by_a_kill_is_one_card_that_says_so(
     assert again.text.count("echo begun") == again.text.count("⊘") == 1
 
 
-def test_ctrl_d_at_one_of_several_questions_leaves_with_the_summary(
-    cli: Cli, workspace: Path, terminal: Callable[..., Tmux], serve: Callable[..., ScriptedServer]
-
-
 @pytest.mark.parametrize("key", ["C-d", "C-q"])
 def test_leaving_at_one_of_several_questions_shows_the_summary(
     cli: Cli,
@@ -274,6 +270,23 @@ def test_a_plain_chat_edits_its_lines_and_has_earlier_ones(
     assert server.requests[1].json["messages"][-1]["content"] == "firsXt"
     one.keys("C-d")
     one.until(one.ended, "the end")
+
+
+def test_an_interrupted_turn_of_a_plain_chat_names_no_command_to_go_on_with(
+    cli: Cli, workspace: Path, terminal: Callable[..., Tmux], serve: Callable[..., ScriptedServer]
+) -> None:
+    cli.server = serve([Reply(text="word " * 300, stall_after=4000), Reply(text="fine")]).url
+    one = terminal("chat", "--plain")
+    one.until(lambda: one.text.rstrip().endswith(">"), "it asks for a line")
+    one.type("tell me a lot")
+    one.keys("Enter")
+    one.sees("word word")
+    one.keys("C-c")
+    one.until(lambda: "interrupted" in one.text and one.text.rstrip().endswith(">"), "the next")
+    assert "go on with" not in one.text
+    one.type("is all well?")
+    one.keys("Enter")
+    one.sees("fine")
 
 
 def test_help_of_a_plain_chat_is_laid_out_and_names_its_own_keys(
