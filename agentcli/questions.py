@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from agentcli.text import clip, escape
+from agentcli.text import clip, escape, one_line
 from agentcli.tools.approval import Answer, Approval
 from agentcli.tools.base import ToolKind
+from agentcli.wording import call_lines
 
 GUARD_S = 0.3
 """Earlier key presses are ignored: the user cannot have read the question yet."""
 _RULE_WIDTH = 60
+_WIDTH = 300
 
 
 class Choice(NamedTuple):
@@ -56,6 +58,19 @@ def asked(approval: Approval) -> str:
             return "Run this check?"
         case _:
             return "Run this?"
+
+
+def proposed(approval: Approval) -> list[str]:
+    """The call. A command line is whole, as it will run; its parts that need approval follow."""
+    command = approval.arguments.get(approval.spec.command_argument)
+    if approval.effect is not None or not isinstance(command, str):
+        return call_lines(approval.call, _WIDTH)
+    first, *more = escape(command).strip("\n").expandtabs(4).split("\n")
+    lines = [f"$ {first}", *(f"  {line}" for line in more)]
+    if approval.segments and approval.segments != (command.strip(),):
+        lines.append("needs approval:")
+        lines += [f"  · {one_line(escape(part), _WIDTH)}" for part in approval.segments]
+    return lines
 
 
 def diff_of(approval: Approval) -> str:

@@ -10,12 +10,10 @@ import tty
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-from agentcli.questions import GUARD_S, answered_by, asked, choices, diff_of
-from agentcli.text import clip, escape, plain_output
+from agentcli.questions import GUARD_S, answered_by, asked, choices, diff_of, proposed
+from agentcli.text import escape, plain_output
 from agentcli.tools.approval import Answer, Approval, Ask, Reply
-from agentcli.wording import call_lines
 
-_WIDTH = 200
 _DIFF_LINES, _OUTPUT_LINES = 200, 20
 
 
@@ -81,9 +79,7 @@ def _keys_at_once(descriptor: int) -> Iterator[None]:
 def _question(approval: Approval) -> list[str]:
     lines = [""]
     if approval.effect is None:
-        lines += [clip(line, _WIDTH) for line in call_lines(approval.call, _WIDTH)]
-        if len(approval.segments) > 1:
-            lines += [f"  · {clip(escape(segment), _WIDTH)}" for segment in approval.segments]
+        lines += proposed(approval)
     if approval.output is not None:
         shown = escape(plain_output(approval.output)).rstrip("\n").split("\n")
         lines += _cut(shown, _OUTPUT_LINES)

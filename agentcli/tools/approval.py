@@ -33,7 +33,7 @@ class Answer(StrEnum):
 class Approval:
     """One call that waits for the user's approval.
 
-    ``segments`` are the commands of a command line, starting with those that no rule allows yet.
+    ``segments`` are the commands of a command line that need approval, in its order.
     ``rule`` is what ``SESSION`` keeps and ``PREFIX`` saves. ``diff`` is what an edit would change;
     empty if that is not known. ``effect`` is None until the call has run on a copy; then it is a
     unified diff of what it changed there (empty for nothing), and ``output`` is the tool's answer.

@@ -53,7 +53,7 @@ class Verdict(StrEnum):
 class Judgement:
     """The verdict about a call, None if no rule applies, and the reason for model and user.
 
-    ``segments`` are the commands of a command line, starting with those that no rule allows.
+    ``segments`` are the commands of a command line that need approval, in its order.
     ``proposal`` is a rule that would allow this call and similar ones.
     """
 
@@ -150,28 +150,31 @@ def _judge_command(rules: Rules, tool: str, command: str, root: str, free_edits:
         if rule.pattern is None:
             return Judgement(Verdict.DENY, _because(Verdict.DENY, rule))
     line = parse(command)
-    shown = tuple(segment.shown for segment in line.segments)
     judged = _forbidden(rules, about, line, root)
     if judged is not None:
-        return Judgement(*judged, shown)
+        return judged
     for rule in about.allow:
         if rule.pattern is None:
-            return Judgement(Verdict.ALLOW, _because(Verdict.ALLOW, rule), shown)
+            return Judgement(Verdict.ALLOW, _because(Verdict.ALLOW, rule))
     open_ = [one for one in line.segments if not _allowed(one, rules, about, root, free_edits)]
     if not open_ and not line.unclear and line.segments:
-        return Judgement(Verdict.ALLOW, "rules allow every part of it", shown)
+        return Judgement(Verdict.ALLOW, "rules allow every part of it")
     proposal = None
     if len(open_) == 1 and not line.unclear:
         proposal = _proposal(tool, open_[0], about, root, free_edits, rules)
-    first = tuple(dict.fromkeys(segment.shown for segment in (*open_, *line.segments)))
-    return Judgement(None, line.unclear, first, proposal)
+    shown = tuple(dict.fromkeys(segment.shown for segment in open_))
+    return Judgement(None, line.unclear, shown, proposal)
 
 
-def _forbidden(
-    rules: Rules, about: Rules, line: CommandLine, root: str
-) -> tuple[Verdict, str] | None:
+def _forbidden(rules: Rules, about: Rules, line: CommandLine, root: str) -> Judgement | None:
     """Deny, or else ask, if a rule matches a segment or a file of its redirections."""
-    asked: tuple[Verdict, str] | None = None
+    asked: Judgement | None = None
+
+    def doubt(rule: Rule, what: str, segment: Segment) -> None:
+        nonlocal asked
+        reason = f"the rule {rule} may match {what}"
+        asked = asked or Judgement(Verdict.ASK, reason, (segment.shown,))
+
     for verdict, listed, every in (
         (Verdict.DENY, about.deny, rules.deny),
         (Verdict.ASK, about.ask, rules.ask),
@@ -180,9 +183,9 @@ def _forbidden(
             for rule in listed:
                 surely, perhaps = may_mean(rule, segment)
                 if surely:
-                    return verdict, _because(verdict, rule, segment.shown)
-                if perhaps and asked is None:
-                    asked = Verdict.ASK, f"the rule {rule} may match it"
+                    return _about(verdict, rule, segment)
+                if perhaps:
+                    doubt(rule, "it", segment)
             for name, files in ((WRITES, segment.writes), (READS, segment.reads)):
                 for rule in every:
                     if not rule.names(name):
@@ -190,12 +193,17 @@ def _forbidden(
                     for file in files:
                         path = _place(file, segment)
                         if path is None:
-                            asked = asked or (Verdict.ASK, f"the rule {rule} may match its file")
+                            doubt(rule, "its file", segment)
                         elif matches_path(rule, path, root, surely=False):
-                            return verdict, _because(verdict, rule, segment.shown)
+                            return _about(verdict, rule, segment)
         if line.hidden and listed and asked is None:
-            asked = Verdict.ASK, f"the rule {listed[0]} cannot be applied: {line.unclear}"
+            reason = f"the rule {listed[0]} cannot be applied: {line.unclear}"
+            asked = Judgement(Verdict.ASK, reason)
     return asked
+
+
+def _about(verdict: Verdict, rule: Rule, segment: Segment) -> Judgement:
+    return Judgement(verdict, _because(verdict, rule, segment.shown), (segment.shown,))
 
 
 def _place(file: str | None, segment: Segment) -> str | None:

@@ -15,12 +15,11 @@ from textual.message import Message
 from textual.timer import Timer
 from textual.widgets import Static
 
-from agentcli.questions import GUARD_S, answered_by, asked, choices, diff_of
+from agentcli.questions import GUARD_S, answered_by, asked, choices, diff_of, proposed
 from agentcli.text import clip, escape, plain_output
 from agentcli.tools.approval import Answer, Approval, Reply
 from agentcli.tui.diff import Diff
 from agentcli.tui.lines import NOTHING
-from agentcli.wording import call_lines
 
 _OUTPUT_LINES = 40
 _GAP = "   "
@@ -62,7 +61,7 @@ class ApprovalPanel(VerticalGroup, can_focus=True):
         approval = self.approval
         yield Static(asked(approval), classes="approval-title")
         with self._body:
-            yield Static(_commands(approval), classes="approval-call")
+            yield Static(_call(approval), classes="approval-call")
             if diff := diff_of(approval):
                 yield Diff(diff, titles=approval.effect is not None)
             elif approval.effect is not None:
@@ -162,12 +161,9 @@ class ApprovalPanel(VerticalGroup, can_focus=True):
         return body.max_scroll_y > 0
 
 
-def _commands(approval: Approval) -> Content:
-    if approval.segments:
-        lines = [Content.assemble(("$ ", "$primary"), escape(s)) for s in approval.segments]
-        return Content("\n").join(lines)
-    first, *code = call_lines(approval.call, _WIDTH)
-    return Content("\n").join([Content.styled(first, "bold"), *map(Content, code)])
+def _call(approval: Approval) -> Content:
+    first, *more = proposed(approval)
+    return Content("\n").join([Content.styled(first, "bold"), *map(Content, more)])
 
 
 def _output(output: str) -> Content:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
@@ -29,10 +30,13 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
 
 
 @asynccontextmanager
-async def asked(**more: Any) -> AsyncIterator[asyncio.Task[Reply]]:
+async def asked(
+    arguments: dict[str, Any] | None = None, **more: Any
+) -> AsyncIterator[asyncio.Task[Reply]]:
     paused: AbstractContextManager[None] = nullcontext()
-    call = ToolCall("1", "shell", '{"command": "touch a"}')
-    approval = Approval(SHELL, call, {"command": "touch a"}, **more)
+    arguments = arguments or {"command": "touch a"}
+    call = ToolCall("1", "shell", json.dumps(arguments))
+    approval = Approval(SHELL, call, arguments, **more)
     task = asyncio.ensure_future(asking.on_terminal(lambda: paused)(approval))
     try:
         yield task
@@ -90,6 +94,17 @@ async def test_one_key_answers(
         await asyncio.wait([reply], timeout=0.05)
         assert not reply.done()
         assert await answered(reply, keys, pressed) is answer
+
+
+async def test_a_command_line_is_printed_as_it_will_run(
+    keys: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    command = "echo hi; cd src || exit 1\nrm -rf * # " + "x" * 500
+    async with asked({"command": command}, segments=("rm -rf *",)):
+        await asyncio.sleep(0)
+        shown = capfd.readouterr().err
+    assert "\n$ echo hi; cd src || exit 1\n  rm -rf * # " + "x" * 500 + "\n" in shown
+    assert "needs approval:\n  · rm -rf *\n" in shown
 
 
 async def test_only_what_is_offered_answers(keys: int, monkeypatch: pytest.MonkeyPatch) -> None:

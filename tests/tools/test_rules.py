@@ -238,6 +238,13 @@ def test_the_rule_that_is_proposed_allows_the_call(command: str, rule: str | Non
         assert found.segments[0] in command and found.segments[0] != "git status"
 
 
+def test_the_parts_that_need_approval_are_in_the_order_of_the_line() -> None:
+    found = judged("echo hi; git status; make a | tee b; make a", allow=["shell(git status)"])
+    assert found.segments == ("make a", "tee b")
+    found = judged("make; git status && git push", allow=["shell"], ask=["shell(git push)"])
+    assert found.segments == ("git push",)
+
+
 def test_proposals_for_files(tmp_path: Path) -> None:
     for path, rule in (
         ("src/a.py", "src/**"),

@@ -27,7 +27,7 @@ async def test_yes_runs_it_once(chat: Start, workspace: Path) -> None:
     async with chat([touch("a"), touch("b"), Reply(text="done")]) as one:
         await one.send("go")
         await one.question()
-        await one.sees("Run this?", "$ touch a", "$ ls", "y once", "n no")
+        await one.sees("Run this?", "$ touch a && ls", "· touch a", "y once", "n no")
         assert not (workspace / "a").exists()
         await one.press("y")
         await one.until(lambda: "touch b" in one.text)
@@ -37,6 +37,25 @@ async def test_yes_runs_it_once(chat: Start, workspace: Path) -> None:
         await one.idle()
     assert not (workspace / "b").exists()
     assert [used.result.outcome for used in one.entries(Used)] == ["ok", "denied"]
+
+
+async def test_a_command_line_is_shown_as_it_will_run(chat: Start) -> None:
+    lines = [
+        "cd src || exit 1; [ -f a.lock ] || rm -rf *",
+        'find . -name "*.py" | xargs rm -f',
+        *(f"echo {number}" for number in range(30)),
+    ]
+    call = ("shell", {"command": "\n".join(lines)})
+    async with chat([Reply(calls=[call]), Reply(text="done")]) as one:
+        await one.send("go")
+        await one.question()
+        await one.sees(f"$ {lines[0]}", f"  {lines[1]}", "  echo 0", "↑↓ scrolls")
+        for _ in range(5):
+            await one.press("pagedown")
+        await one.sees("needs approval:", "· rm -rf *", "· xargs rm -f", "y once")
+        assert "· cd src" not in one.text and "· exit 1" not in one.text
+        await one.press("n")
+        await one.idle()
 
 
 async def test_for_the_session_asks_no_more(chat: Start, workspace: Path) -> None:
