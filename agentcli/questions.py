@@ -5,7 +5,8 @@ Everything returned here is safe to print (``agentcli.text.escape``).
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import json
+from typing import Any, NamedTuple
 
 from agentcli.text import clip, escape, one_line
 from agentcli.tools.approval import Answer, Approval
@@ -61,16 +62,38 @@ def asked(approval: Approval) -> str:
 
 
 def proposed(approval: Approval) -> list[str]:
-    """The call. A command line is whole, as it will run; its parts that need approval follow."""
-    command = approval.arguments.get(approval.spec.command_argument)
-    if approval.effect is not None or not isinstance(command, str):
+    """The call, whole unless a diff shows what is approved.
+
+    The parts of a command line that need approval follow it.
+    """
+    if diff_of(approval) or approval.effect is not None:
         return call_lines(approval.call, _WIDTH)
-    first, *more = escape(command).strip("\n").expandtabs(4).split("\n")
-    lines = [f"$ {first}", *(f"  {line}" for line in more)]
-    if approval.segments and approval.segments != (command.strip(),):
+    arguments = dict(approval.arguments)
+    lines = [escape(approval.call.name)]
+    command = arguments.pop(approval.spec.command_argument, None)
+    if isinstance(command, str):
+        first, *more = _lines(command)
+        lines = [f"$ {first}", *(f"  {line}" for line in more)]
+    for name, value in arguments.items():
+        lines += _argument(name, value)
+    if isinstance(command, str) and approval.segments not in ((), (command.strip(),)):
         lines.append("needs approval:")
         lines += [f"  · {one_line(escape(part), _WIDTH)}" for part in approval.segments]
     return lines
+
+
+def _argument(name: str, value: Any) -> list[str]:
+    """An argument in full; code speaks for itself, without its name."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    first, *more = _lines(text)
+    if name == "code":
+        return [f"    {line}" for line in (first, *more)]
+    label = f"  {' '.join(_lines(name))}:"
+    return [label, *(f"    {line}" for line in (first, *more))] if more else [f"{label} {first}"]
+
+
+def _lines(text: str) -> list[str]:
+    return escape(text).strip("\n").expandtabs(4).split("\n")
 
 
 def diff_of(approval: Approval) -> str:

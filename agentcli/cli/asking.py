@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from agentcli.questions import GUARD_S, answered_by, asked, choices, diff_of, proposed
-from agentcli.text import escape, plain_output
+from agentcli.text import counted, escape, plain_output
 from agentcli.tools.approval import Answer, Approval, Ask, Reply
 
-_DIFF_LINES, _OUTPUT_LINES = 200, 20
+_OUTPUT_LINES = 20
 
 
 def can_ask() -> bool:
@@ -82,17 +82,13 @@ def _question(approval: Approval) -> list[str]:
         lines += proposed(approval)
     if approval.output is not None:
         shown = escape(plain_output(approval.output)).rstrip("\n").split("\n")
-        lines += _cut(shown, _OUTPUT_LINES)
+        lines += shown[:_OUTPUT_LINES]
+        if more := len(shown[_OUTPUT_LINES:]):
+            lines.append(f"… {counted(more, 'more line')}")
     if diff := diff_of(approval):
-        lines += _cut(escape(diff).rstrip("\n").split("\n"), _DIFF_LINES)
+        lines += escape(diff).rstrip("\n").split("\n")
     elif approval.effect is not None:
         lines.append("It changed no file.")
     keys = "  ".join(f"({choice.key}) {choice.words}" for choice in choices(approval))
     lines.append(f"{asked(approval)}  {keys}")
     return lines
-
-
-def _cut(lines: list[str], most: int) -> list[str]:
-    if len(lines) <= most:
-        return lines
-    return [*lines[:most], f"… {len(lines) - most} more lines"]

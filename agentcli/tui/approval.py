@@ -163,7 +163,9 @@ class ApprovalPanel(VerticalGroup, can_focus=True):
 
 def _call(approval: Approval) -> Content:
     first, *more = proposed(approval)
-    return Content("\n").join([Content.styled(first, "bold"), *map(Content, more)])
+    mark = "$ " if first.startswith("$ ") else ""
+    head = Content.assemble((mark, "$primary"), (first[len(mark) :], "" if mark else "bold"))
+    return Content("\n").join([head, *map(Content, more)])
 
 
 def _output(output: str) -> Content:

@@ -77,6 +77,8 @@ def rows_of(diff: str) -> list[Row]:
             close()
             rows.append(Row("n", 0, 0, Content(escape(line.replace("file mode 100644", "file")))))
         if len(rows) + len(hunk) > _MAX_ROWS:
+            close()
+            rows.append(Row("n", 0, 0, Content("… more lines, which are not shown here")))
             break
     close()
     return rows

@@ -14,6 +14,7 @@ import pytest
 from agentcli.cli import asking
 from agentcli.messages import ToolCall
 from agentcli.tools.approval import Answer, Approval, Reply
+from agentcli.tools.base import ToolKind, ToolSpec
 from agentcli.tools.builtin import builtin_tools
 
 SHELL = next(tool.spec for tool in builtin_tools() if tool.spec.name == "shell")
@@ -31,12 +32,12 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
 
 @asynccontextmanager
 async def asked(
-    arguments: dict[str, Any] | None = None, **more: Any
+    arguments: dict[str, Any] | None = None, *, tool: str = "shell", **more: Any
 ) -> AsyncIterator[asyncio.Task[Reply]]:
     paused: AbstractContextManager[None] = nullcontext()
     arguments = arguments or {"command": "touch a"}
-    call = ToolCall("1", "shell", json.dumps(arguments))
-    approval = Approval(SHELL, call, arguments, **more)
+    spec = SHELL if tool == "shell" else ToolSpec(tool, "", {"type": "object"}, ToolKind.RUN)
+    approval = Approval(spec, ToolCall("1", tool, json.dumps(arguments)), arguments, **more)
     task = asyncio.ensure_future(asking.on_terminal(lambda: paused)(approval))
     try:
         yield task
@@ -105,6 +106,36 @@ async def test_a_command_line_is_printed_as_it_will_run(
         shown = capfd.readouterr().err
     assert "\n$ echo hi; cd src || exit 1\n  rm -rf * # " + "x" * 500 + "\n" in shown
     assert "needs approval:\n  · rm -rf *\n" in shown
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "shown"),
+    [
+        ("python", {"code": "if x:\n\ty\n" * 60}, "python\n" + "    if x:\n        y\n" * 60),
+        (
+            "mcp__a__send",
+            {"content": "x" * 1000, "to": ["a", "b"], "old": "1\n2\x1b"},
+            f'mcp__a__send\n  content: {"x" * 1000}\n  to: ["a", "b"]\n  old:\n    1\n    2\\x1b\n',
+        ),
+    ],
+)
+async def test_a_call_is_printed_in_full(
+    keys: int,
+    capfd: pytest.CaptureFixture[str],
+    tool: str,
+    arguments: dict[str, Any],
+    shown: str,
+) -> None:
+    async with asked(arguments, tool=tool):
+        await asyncio.sleep(0)
+        assert f"\n{shown}Run this?" in capfd.readouterr().err
+
+
+async def test_a_diff_is_printed_in_full(keys: int, capfd: pytest.CaptureFixture[str]) -> None:
+    diff = "--- /dev/null\n+++ b/a\n@@ -0,0 +1,900 @@\n" + "+line\n" * 900
+    async with asked(diff=diff):
+        await asyncio.sleep(0)
+        assert capfd.readouterr().err.count("+line") == 900
 
 
 async def test_only_what_is_offered_answers(keys: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,6 +58,22 @@ async def test_a_command_line_is_shown_as_it_will_run(chat: Start) -> None:
         await one.idle()
 
 
+async def test_all_of_the_code_can_be_read(chat: Start) -> None:
+    code = "\n".join(f"print({number})" for number in range(60)) + "\n# " + "x" * 500 + " end"
+    async with chat([Reply(calls=[("python", {"code": code})]), Reply(text="done")]) as one:
+        await one.send("go")
+        await one.question()
+        seen = set()
+        for _ in range(10):
+            await one.pilot.pause()
+            seen |= {row.strip("│ ▄▃▁▂▆▅▇█") for row in one.rows}
+            await one.press("pagedown")
+        assert not {f"print({number})" for number in range(60)} - seen
+        assert any(row.endswith("end") for row in seen)
+        await one.press("n")
+        await one.idle()
+
+
 async def test_for_the_session_asks_no_more(chat: Start, workspace: Path) -> None:
     async with chat([touch("a"), touch("a"), Reply(text="done")]) as one:
         await one.send("go")

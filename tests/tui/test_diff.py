@@ -34,6 +34,11 @@ def test_hunks_are_set_apart_and_files_named() -> None:
     assert sum(row.sign == "@" for row in rows) == 1
 
 
+def test_a_huge_diff_says_that_it_is_not_whole() -> None:
+    rows = rows_of(unified_diff(None, "x\n" * 5000, "x.py"))
+    assert rows[-1].text.plain == "… more lines, which are not shown here"
+
+
 def test_every_line_is_as_wide_as_it_may_be() -> None:
     rows = rows_of(unified_diff(BEFORE, AFTER + "漢字" * 60 + "\n", "x.py"))
     for line in unified([row for row in rows if row.sign not in "f@"], 40):

@@ -8,6 +8,7 @@ AGENTCLI_DRAW=1 pytest tests/tui/test_drawn.py to store new snapshots, and revie
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -217,8 +218,8 @@ async def test_cards_unfolded(open_screen: Callable[..., Any]) -> None:
 
 
 EDITS = ToolSpec("search_replace", "edits", {}, ToolKind.EDIT)
-SHELL = ToolSpec("shell", "runs", {}, ToolKind.RUN)
-COMMAND = ToolCall("c4", "shell", '{"command": "pip install x && rm -r build"}')
+SHELL = ToolSpec("shell", "runs", {}, ToolKind.RUN, command_argument="command")
+COMMAND = "pip install x && rm -r build"
 
 
 @pytest.mark.parametrize(
@@ -230,8 +231,8 @@ COMMAND = ToolCall("c4", "shell", '{"command": "pip install x && rm -r build"}')
             (60, 20),
             Approval(
                 SHELL,
-                COMMAND,
-                {},
+                ToolCall("c4", "shell", json.dumps({"command": COMMAND})),
+                {"command": COMMAND},
                 ("pip install x", "rm -r build"),
                 Rule("shell", "pip install:*"),
                 can_copy=True,
