@@ -62,7 +62,10 @@ class Reply:
 
 
 Preview = Callable[[], Awaitable[str]]
-"""Computes what an edit would change, as a unified diff; empty if that is not known."""
+"""Computes what an edit would change, as a unified diff; empty if that is not known.
+
+It raises ``AgentCLIError`` if the edit would fail, which then needs no question.
+"""
 
 
 async def no_preview() -> str:

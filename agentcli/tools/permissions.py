@@ -153,6 +153,12 @@ class ModePermissions:
             if not asks:
                 return reason
             rule = judgement.proposal if judgement.verdict is None else None
+            try:
+                diff = await preview()
+            except AgentCLIError:
+                if judgement.verdict is not Verdict.ASK:
+                    raise
+                diff = ""  # the error may quote the file, about which the user wants to be asked
             approval = Approval(
                 spec,
                 call,
@@ -160,7 +166,7 @@ class ModePermissions:
                 judgement.segments,
                 rule,
                 can_copy=trial is not None,
-                diff=await preview(),
+                diff=diff,
                 on_copy=on_copy,
             )
             return await self._put(approval, self._ask, trial, on_wait)

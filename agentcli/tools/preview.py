@@ -7,8 +7,17 @@ from dataclasses import replace
 from typing import Any, cast
 
 from agentcli.environments.base import Environment
-from agentcli.errors import AgentCLIError
-from agentcli.tools.base import Tool, ToolContext
+from agentcli.errors import ToolError
+from agentcli.messages import Outcome
+from agentcli.tools.base import Tool, ToolContext, ToolOutput
+
+
+class CallFails(ToolError):
+    """The call would fail, with this ``output``."""
+
+    def __init__(self, output: ToolOutput) -> None:
+        super().__init__(output.content)
+        self.output = output
 
 
 class _ReadOnly:
@@ -28,15 +37,18 @@ class _ReadOnly:
 
 
 async def preview_diff(tool: Tool, context: ToolContext, arguments: Mapping[str, Any]) -> str:
-    """The diff of a call of an ``only_writes`` tool; empty for other tools and failing calls.
+    """The diff of a call of an ``only_writes`` tool; empty for other tools.
 
-    Errors of the call are reported when it runs.
+    Raises:
+        CallFails: the call would fail, so there is nothing to ask the user about.
+        AgentCLIError: likewise, as the tool raises it.
     """
     if not tool.spec.only_writes:
         return ""
     environment = cast(Environment, _ReadOnly(context.environment))
-    try:
-        output = await tool.function(replace(context, environment=environment), **arguments)
-    except AgentCLIError:
+    output = await tool.function(replace(context, environment=environment), **arguments)
+    if isinstance(output, str):
         return ""
-    return "" if isinstance(output, str) else output.diff
+    if output.outcome is not Outcome.OK:
+        raise CallFails(output)
+    return output.diff

@@ -25,7 +25,7 @@ from agentcli.tools.base import ASKED, Tool, ToolContext, ToolKind, ToolOutput, 
 from agentcli.tools.files import load
 from agentcli.tools.middleware import CarryOut, Execution, Middleware
 from agentcli.tools.permissions import AllowAll, Permissions
-from agentcli.tools.preview import preview_diff
+from agentcli.tools.preview import CallFails, preview_diff
 from agentcli.tools.purpose import purpose_of
 from agentcli.tools.schema import Validator, parse_arguments, schema_of
 from agentcli.tools.soundness import check_sound
@@ -260,6 +260,8 @@ class Registry:
         asked: list[float] = []
         try:
             output = await self._carry_out(call, context, asked.append)
+        except CallFails as error:
+            output = error.output
         except AgentCLIError as error:
             output = _failure(error.line(), error)
         except Exception as error:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agentcli.messages import Outcome, ToolCall
 from agentcli.prompts import Prompts
 from agentcli.tools.apply_patch import apply_patch_tool
+from agentcli.tools.approval import Answer, Approval, Reply
 from agentcli.tools.base import ToolContext
 from agentcli.tools.builtin import builtin_tools
+from agentcli.tools.permissions import Mode, ModePermissions
 from agentcli.tools.preview import preview_diff
+from agentcli.tools.registry import Registry
+from agentcli.tools.rules import parse_rules
 
 PATCH = """*** Begin Patch
 *** Update File: a.txt
@@ -29,8 +35,6 @@ PATCH = """*** Begin Patch
         ("write_file", {"path": "new.txt", "content": "new\n"}, ["--- /dev/null", "+new\n"]),
         ("search_replace", {"path": "a.txt", "old": "two", "new": "2"}, ["-two\n+2\n"]),
         ("apply_patch", {"patch": PATCH}, ["-two\n+zwei\n", "-gone\n"]),
-        ("search_replace", {"path": "a.txt", "old": "three", "new": "3"}, []),
-        ("search_replace", {"path": "missing.txt", "old": "three", "new": "3"}, []),
         ("shell", {"command": "echo x > a.txt"}, []),
     ],
 )
@@ -46,3 +50,36 @@ async def test_nothing_is_written(
     assert all(part in diff for part in parts) and bool(diff) == bool(parts)
     assert sorted(path.name for path in workspace.iterdir()) == ["a.txt", "b.txt"]
     assert (workspace / "a.txt").read_text() == "one\ntwo\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("search_replace", {"path": "a.txt", "old": "three", "new": "3"}),
+        ("search_replace", {"path": "a.txt", "old": "o", "new": "0"}),
+        ("search_replace", {"path": "missing.txt", "old": "three", "new": "3"}),
+        ("apply_patch", {"patch": PATCH}),
+    ],
+)
+async def test_an_edit_that_would_fail_is_not_asked_about(
+    context: ToolContext, workspace: Path, name: str, arguments: dict[str, Any]
+) -> None:
+    (workspace / "a.txt").write_text("one\ntwo\n")
+    asked: list[Approval] = []
+
+    async def ask(approval: Approval) -> Reply:
+        asked.append(approval)
+        return Reply(Answer.NO)
+
+    tools = [*builtin_tools(), apply_patch_tool(Prompts.standard())]
+    call = ToolCall("1", name, json.dumps(arguments))
+    result = await Registry(tools, ModePermissions(Mode.ASK, ask)).dispatch(call, context)
+    assert not asked and result.outcome is Outcome.ERROR
+    ran = await Registry(tools).dispatch(call, context)
+    assert (result.content, result.paths) == (ran.content, ran.paths)
+    assert result.data["error"] == ran.data["error"]
+    permissions = ModePermissions(
+        Mode.AUTO, ask, rules=parse_rules(ask=[name]), root=str(workspace)
+    )
+    result = await Registry(tools, permissions).dispatch(call, context)
+    assert len(asked) == 1 and result.content == "denied: the user said no"
