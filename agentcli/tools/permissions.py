@@ -171,6 +171,10 @@ class ModePermissions:
             )
             return await self._put(approval, self._ask, trial, on_wait)
 
+    def allows(self, spec: ToolSpec, arguments: Mapping[str, Any]) -> bool:
+        """Whether a call would run now without a question."""
+        return self._decide(spec, arguments)[:2] == (False, None)
+
     @property
     def rules(self) -> Rules:
         """All rules: those of the settings, and those that the user gave."""

@@ -450,8 +450,10 @@ class ChatApp(App[int]):
         await self.set_mode(Mode(self.standing.mode).next)
 
     async def set_mode(self, mode: Mode) -> None:
-        """Change the permission mode."""
+        """Change the permission mode, which may answer an open question."""
         await self.session.set_mode(mode)
+        for panel in self.query(ApprovalPanel):
+            panel.mode_changed(self.session.allows)
 
     def action_expand(self) -> None:
         """Ctrl+O: unfold or fold all output."""

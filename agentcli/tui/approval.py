@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -26,7 +27,8 @@ _GAP = "   "
 _WIDTH = 300
 HOLD_S, LONG_HOLD_S = 0.2, 0.6
 """How long an answer is held: if another key follows meanwhile, it was the first letter of a
-message. An answer that outlives the call is held longer: slow typing must give no rule away."""
+message. An answer that outlives the call is held longer: slow typing must give no rule away.
+So is a new mode before it answers."""
 
 
 class _Held(NamedTuple):
@@ -54,6 +56,7 @@ class ApprovalPanel(VerticalGroup, can_focus=True):
         self._quiet_since = time.monotonic()
         self._writing = False  # the user types a message; the prompt may not have the focus yet
         self._held: _Held | None = None
+        self._mode_timer: Timer | None = None
         self._body = VerticalScroll(classes="approval-body", can_focus=False)
 
     def compose(self) -> ComposeResult:
@@ -99,6 +102,20 @@ class ApprovalPanel(VerticalGroup, can_focus=True):
         """Give the answer; only the first one counts."""
         if not self._reply.done():
             self._reply.set_result(Reply(answer, reason))
+
+    def mode_changed(self, allows: Callable[[Approval], bool]) -> None:
+        """Answer yes if the call needs no question in the new mode.
+
+        Only if the mode is kept for a moment: on the way to ``plan``, Shift+Tab passes ``auto``.
+        """
+
+        def settle() -> None:
+            if allows(self.approval):
+                self.answer(Answer.ONCE)
+
+        if self._mode_timer is not None:
+            self._mode_timer.stop()
+        self._mode_timer = self.set_timer(LONG_HOLD_S, settle)
 
     def on_key(self, event: events.Key) -> None:
         """Take one key as the answer, unless it came before the question could be read."""

@@ -22,7 +22,7 @@ from agentcli.errors import AgentCLIError
 from agentcli.session import store
 from agentcli.text import one_line
 from agentcli.tools.approval import Approval, Ask, Reply
-from agentcli.tools.permissions import Mode
+from agentcli.tools.permissions import Mode, ModePermissions
 from agentcli.tui import pace, past
 from agentcli.tui.entries import Level, Told
 from agentcli.tui.files import FileIndex
@@ -319,3 +319,10 @@ class ChatSession:
         self._screen.show_standing()
         if self.conversation is not None:
             await self.conversation.set_mode(mode)
+
+    def allows(self, approval: Approval) -> bool:
+        """Whether the call that is asked about would run without a question by now."""
+        permissions = self.agent.tools.permissions if self.agent is not None else None
+        return isinstance(permissions, ModePermissions) and permissions.allows(
+            approval.spec, approval.arguments
+        )

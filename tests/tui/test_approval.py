@@ -253,6 +253,28 @@ async def test_a_question_leaves_the_keys_to_an_open_list(chat: Start, workspace
     assert (workspace / "a").exists()
 
 
+async def test_a_mode_that_allows_the_call_answers_the_question(
+    chat: Start, workspace: Path
+) -> None:
+    edits = [("write_file", {"path": name, "content": "x\n"}) for name in ("a", "b")]
+    script = [Reply(calls=edits), touch("c"), Reply(text="done")]
+    async with chat(script) as one:
+        await one.send("go")
+        await one.question()
+        await one.press("shift+tab")
+        await one.until(lambda: "touch c" in one.text)
+        await one.question()  # the mode "edits" allows no command
+        assert (workspace / "a").exists() and (workspace / "b").exists()
+        await one.press("shift+tab", "shift+tab")
+        await one.sees("plan · openai:scripted")
+        await asyncio.sleep(2 * approval.LONG_HOLD_S)
+        assert one.app.query(ApprovalPanel), "auto was only passed on the way to plan"
+        await one.press("shift+tab", "shift+tab", "shift+tab")
+        await one.sees("auto · openai:scripted")
+        await one.idle()
+    assert (workspace / "c").exists()
+
+
 async def test_an_edit_shows_what_it_would_change(chat: Start, workspace: Path) -> None:
     (workspace / "a.py").write_text("x = 1\ny = 2\nz = 3\n")
     edit = {"path": "a.py", "old": "y = 2", "new": "y = 4"}
