@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,17 @@ from agentcli import config
 from agentcli.agent.events import Delta, PreflightIssue, Reviewed, RunFinished, Status
 from agentcli.agent.run import RunResult
 from agentcli.messages import Role
+from agentcli.prompts import Prompts
+from agentcli.sandbox.limits import CHECK, COMMAND
 from agentcli.session import store
 from agentcli.session.journal import read_events
-from agentcli.settings import ProviderSettings, Settings
+from agentcli.settings import PermissionSettings, ProviderSettings, Settings
 from agentcli.task import Resource, Task
 from agentcli.tools.base import ToolKind
+from agentcli.tools.plan import plan_tool
 from agentcli.tools.registry import tool
-from agentcli.wiring import open_agent
+from agentcli.wiring import open_agent, rule_names
+from agentcli.wiring.toolbox import Toolbox, learnt_tools
 from tests.server import Reply, ScriptedServer
 
 WRITING = Reply(calls=[("write_file", {"path": "f.txt", "content": "x\n"})])
@@ -165,3 +170,23 @@ def test_they_can_be_set_in_the_users_file(
     file = tmp_path / "config.toml"
     file.write_text(text)
     assert read(config.load(user_file=file, environ={})) == value
+
+
+async def test_rules_may_name_tools_that_this_session_does_not_offer(home: Path) -> None:
+    """The embedded model has few tools; MCP servers may be away."""
+    rules = ("apply_patch", "fetch", "mcp__away__send", "mcp_resource", "*_file(x)", "mine")
+    mine = tool(lambda: "", name="mine", description="Does it.")
+    permissions = PermissionSettings(deny=rules)
+    with ScriptedServer([Reply(text="done")]) as server:
+        result = await work(server, home, permissions=permissions, more_tools=[mine])
+    assert result.state.status is Status.SOLVED
+
+
+async def test_every_tool_of_ours_may_be_named_in_a_rule(home: Path) -> None:
+    prompts = Prompts.standard()
+    settings = Settings(extra_tools=("apply_patch",), sandbox="none")
+    async with AsyncExitStack() as stack:
+        offered = await Toolbox(settings, home, prompts, home).gather(COMMAND, CHECK, stack, [])
+    ours = [*offered, *learnt_tools(COMMAND, CHECK), plan_tool(prompts)]
+    sometimes = {"mcp_resource", "skill"}
+    assert {tool.spec.name for tool in ours} | sometimes == rule_names.TOOLS

@@ -38,7 +38,10 @@ def show(
     if output not in ("text", "json"):
         raise UsageError(f'--output cannot be "{output}"', hint="It is text or json")
     folder = workspace.resolve()
+    from agentcli.wiring.rule_names import check_rule_names
+
     settings = config.load(folder, trusted=is_trusted(folder), profile=profile)
+    check_rule_names(settings)
     rows = [row for row in settings.rows() if not key or f"{row[0]}.".startswith(f"{key}.")]
     if not rows and key not in Settings.model_fields:
         known = [name for name, _, _ in settings.rows()]

@@ -24,6 +24,7 @@ from agentcli.session.store import sessions_dir
 from agentcli.settings import ProviderSettings, Settings
 from agentcli.text import escape
 from agentcli.wiring import plugged
+from agentcli.wiring.rule_names import check_rule_names
 
 app = App()
 
@@ -88,6 +89,7 @@ def _settings() -> Finding:
     """What commands can reach by this folder's settings, if these can be read at all."""
     try:
         settings = config.load(Path.cwd())
+        check_rule_names(settings)
     except AgentCLIError as error:
         return Finding("settings", False, error.line(), needed=True)
     network = settings.commands_network

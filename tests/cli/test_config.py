@@ -81,6 +81,28 @@ def test_set_keeps_the_rest_of_the_file_and_refuses_invalid_values(cli: Cli, fil
     assert "is not set" in cli.call("config", "unset", "limits.tasks").error
 
 
+@pytest.mark.parametrize(
+    ("rule", "hint"),
+    [
+        ("Bash(rm:*)", 'Did you mean "shell"?'),
+        ("WebFetch(domain:example.com)", 'Did you mean "fetch"?'),
+        ("write_fil", 'Did you mean "write_file"?'),
+        ("write_fil(**)", 'Did you mean "write_file"?'),
+    ],
+)
+def test_a_rule_for_an_unknown_tool_is_an_error(
+    cli: Cli, file: Path, workspace: Path, rule: str, hint: str
+) -> None:
+    file.write_text(f'[permissions]\ndeny = ["shell(rm:*)", "{rule}"]\n')
+    shown = cli.call("config", "show")
+    ran = cli.run("run", "-p", "x", "--model", "openai:m", "--workspace", str(workspace))
+    for ended in (shown, ran):
+        assert ended.code == 2 and str(file) in ended.error and hint in ended.error
+        assert f'there is no tool "{rule.partition("(")[0]}"' in ended.error
+    doctor = cli.run("doctor")
+    assert doctor.code == 1 and hint in doctor.out.replace("\n", " ")
+
+
 def test_a_linked_file_stays_a_link_and_a_project_gets_its_own(
     cli: Cli, file: Path, workspace: Path
 ) -> None:

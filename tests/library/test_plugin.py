@@ -63,6 +63,9 @@ def test_the_example_is_installed_and_used(cli: Cli, serve: Serve, workspace: Pa
         "HOUSE_AUDIT": str(cli.home / "audit.jsonl"),
     }
     arguments = ["-p", "Who owns it?", "--model", "house:large", "--workspace", str(workspace)]
+    (house / ".agentcli").mkdir()
+    (house / ".agentcli" / "config.toml").write_text('permissions.ask = ["owners"]\n')
+    assert cli.run("config", "show", "permissions", cwd=house).code == 0
     listed = cli.run("tools").out
     assert "owners          tool      house-rules 1: owners\n" in listed
     assert "house           provider  house-rules 1: models named house:NAME\n" in listed
