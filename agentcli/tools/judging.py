@@ -15,10 +15,12 @@ from agentcli.tools.base import ToolKind, ToolSpec
 from agentcli.tools.command_line import SHELLS, CommandLine, Segment, parse
 from agentcli.tools.names import meant_name
 from agentcli.tools.patch import paths_of
+from agentcli.tools.read_only import is_read_only
 from agentcli.tools.rules import PREFIX, Rule, Rules, begins, matches_path, may_mean
 
 READS, WRITES = "read_file", "write_file"
 """Tools whose rules also apply to redirections."""
+_READERS = (READS, "list_dir", "glob", "grep")
 
 # Harmless by themselves. ``cd`` changes what relative names mean; see ``Segment.after_cd``.
 _NEUTRAL = frozenset(("cd", "true", "false", ":", "echo", "pwd", "test", "[", "exit", "sleep"))
@@ -64,12 +66,25 @@ class Judgement:
 
 
 def judge(
-    rules: Rules, spec: ToolSpec, arguments: Mapping[str, Any], root: str, *, free_edits: bool
+    rules: Rules,
+    spec: ToolSpec,
+    arguments: Mapping[str, Any],
+    root: str,
+    *,
+    free_edits: bool,
+    free_reads: bool = False,
 ) -> Judgement:
-    """Apply the rules to a call. ``free_edits``: files may be written without asking."""
+    """Apply the rules to a call.
+
+    ``free_edits``: files may be written without asking. ``free_reads``: commands may read what they
+    can, as a sandbox hides the rest.
+    """
     command = arguments.get(spec.command_argument) if spec.command_argument else None
     if isinstance(command, str):
-        return _judge_command(rules, spec.name, command, root, free_edits)
+        # Which files a command reads is not known well enough to apply rules about reading.
+        guarded = any(map(_guards_reads, (*rules.deny, *rules.ask)))
+        free_reads = free_reads and not guarded
+        return _judge_command(rules, spec.name, command, root, free_edits, free_reads)
     url = arguments.get(spec.address_argument) if spec.address_argument else None
     if isinstance(url, str):
         return _judge_address(rules, spec.name, url)
@@ -84,6 +99,10 @@ def judge(
         if all(matches_path(rule, path, root, surely=True) for path in paths):
             return Judgement(Verdict.ALLOW, _because(Verdict.ALLOW, rule))
     return Judgement(None, proposal=_proposal_for_paths(spec, paths, root))
+
+
+def _guards_reads(rule: Rule) -> bool:
+    return any(rule.names(tool) for tool in _READERS)
 
 
 def _touches(rule: Rule, paths: list[str], root: str) -> bool:
@@ -139,7 +158,9 @@ def _judge_address(rules: Rules, tool: str, url: str) -> Judgement:
     return Judgement(None, f'no rule allows it: [permissions] allow = ["{proposal}"]', (), proposal)
 
 
-def _judge_command(rules: Rules, tool: str, command: str, root: str, free_edits: bool) -> Judgement:
+def _judge_command(
+    rules: Rules, tool: str, command: str, root: str, free_edits: bool, free_reads: bool
+) -> Judgement:
     about = Rules(
         *(
             tuple(rule for rule in listed if rule.names(tool))
@@ -156,9 +177,14 @@ def _judge_command(rules: Rules, tool: str, command: str, root: str, free_edits:
     for rule in about.allow:
         if rule.pattern is None:
             return Judgement(Verdict.ALLOW, _because(Verdict.ALLOW, rule))
-    open_ = [one for one in line.segments if not _allowed(one, rules, about, root, free_edits)]
+    open_ = [
+        one
+        for one in line.segments
+        if not (free_reads and is_read_only(one))
+        and not _allowed(one, rules, about, root, free_edits)
+    ]
     if not open_ and not line.unclear and line.segments:
-        return Judgement(Verdict.ALLOW, "rules allow every part of it")
+        return Judgement(Verdict.ALLOW, "every part of it is allowed")
     proposal = None
     if len(open_) == 1 and not line.unclear:
         proposal = _proposal(tool, open_[0], about, root, free_edits, rules)

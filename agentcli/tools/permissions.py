@@ -105,6 +105,7 @@ class ModePermissions:
 
     ``ask`` is called, one question at a time, for calls that neither a rule nor the mode allows;
     without it they are refused. ``root`` is the workspace, to which paths in rules are relative.
+    ``confined``: commands run in a sandbox, so those that only read need no approval.
     ``given`` are the rules that the user gave by answers, now or earlier. ``saved`` keeps what is
     given permanently.
     """
@@ -116,6 +117,7 @@ class ModePermissions:
         *,
         rules: Rules | None = None,
         root: str = "/",
+        confined: bool = False,
         given: Iterable[Rule] = (),
         saved: SavedRules | None = None,
     ) -> None:
@@ -124,6 +126,7 @@ class ModePermissions:
         self._settled = rules or Rules()
         self._ask = ask
         self._root = root
+        self._confined = confined
         self._saved = saved
         self._remembered: set[AllowedCall] = set()
         self._asking = asyncio.Lock()
@@ -209,7 +212,14 @@ class ModePermissions:
         free = looks and not spec.address_argument
         if self.rules or not free:
             free_edits = ToolKind.EDIT in _FREE[self.mode]
-            judgement = judge(self.rules, spec, arguments, self._root, free_edits=free_edits)
+            judgement = judge(
+                self.rules,
+                spec,
+                arguments,
+                self._root,
+                free_edits=free_edits,
+                free_reads=self._confined,
+            )
         if judgement.verdict is Verdict.DENY:
             return False, judgement.reason, judgement
         if self.mode is Mode.PLAN and not looks:

@@ -105,7 +105,13 @@ async def open_agent(
         place, client = await opening.start(client, copy)
         toolbox, tools = await opening.gather_tools(more_tools)
         tool_registry = register(
-            tools, settings, mode=permissions, ask=ask, root=root, seed=session.id
+            tools,
+            settings,
+            mode=permissions,
+            ask=ask,
+            root=root,
+            confined=not place.environment.level.startswith(("none", "ssh:")),
+            seed=session.id,
         )
         hooks = [*hooks, *plugin_hooks(opening.notices)]
         commands = user_hooks(settings, root, stack)

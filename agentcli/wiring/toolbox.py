@@ -157,16 +157,17 @@ def register(
     mode: Mode,
     ask: Ask | None,
     root: Path,
+    confined: bool,
     seed: str,
 ) -> Registry:
-    """The registry of a session.
+    """The registry of a session. ``confined``: its commands run in a sandbox.
 
     Raises:
         ConfigError: a tool or a rule is invalid.
     """
     return Registry(
         tools,
-        _permissions(settings, mode, ask, root, tools),
+        _permissions(settings, mode, ask, root, tools, confined=confined),
         middleware=_middleware(settings),
         seed=seed,
     )
@@ -202,7 +203,13 @@ def mcp_settings(
 
 
 def _permissions(
-    settings: Settings, mode: Mode, ask: Ask | None, root: Path, tools: Sequence[Tool]
+    settings: Settings,
+    mode: Mode,
+    ask: Ask | None,
+    root: Path,
+    tools: Sequence[Tool],
+    *,
+    confined: bool,
 ) -> ModePermissions:
     """The rules of the settings and those saved for this project; raises ConfigError."""
     listed = settings.permissions
@@ -210,7 +217,15 @@ def _permissions(
     rules = parse_rules(listed.allow, listed.ask, listed.deny)
     given = saved.read()
     check_rules(rules + given, [tool.spec for tool in tools])
-    return ModePermissions(mode, ask, rules=rules, root=str(root), given=given.allow, saved=saved)
+    return ModePermissions(
+        mode,
+        ask,
+        rules=rules,
+        root=str(root),
+        confined=confined,
+        given=given.allow,
+        saved=saved,
+    )
 
 
 def _middleware(settings: Settings) -> list[Middleware]:

@@ -13,8 +13,9 @@ from agentcli.environments import tree
 from agentcli.settings import Settings
 from agentcli.tools.base import ToolKind
 from agentcli.tools.builtin import builtin_tools
-from agentcli.tools.judging import judge
+from agentcli.tools.judging import _NEUTRAL, judge
 from agentcli.tools.permissions import _FREE, Mode
+from agentcli.tools.read_only import _ALWAYS, _REFUSED
 from agentcli.tools.rules import check_rules, parse_rules
 from tests.conftest import Serve
 from tests.running import Cli
@@ -68,6 +69,13 @@ def test_its_rules(
     specs = {one.spec.name: one.spec for one in builtin_tools()}
     check_rules(rules, specs.values())
     assert judge(rules, specs[tool], arguments, str(tmp_path), free_edits=False).verdict == verdict
+
+
+def test_it_names_every_command_that_runs_unasked() -> None:
+    named = set(re.findall(r"`([^`\n]+)`", TEXT.partition("## Rules")[0]))
+    git = {name.removeprefix("git ") for name in _REFUSED if name != name.removeprefix("git ")}
+    others = {name for name in _REFUSED if not name.startswith("git ")}
+    assert named >= {*git, *others, *_ALWAYS, *(_NEUTRAL - {":", "["})}
 
 
 def test_its_table_of_modes() -> None:

@@ -10,6 +10,7 @@ import pytest
 from textual import events
 from textual.widgets import Input
 
+from agentcli.settings import Settings
 from agentcli.tui import approval
 from agentcli.tui.app import MARK
 from agentcli.tui.approval import ApprovalPanel
@@ -70,6 +71,23 @@ async def test_all_of_the_code_can_be_read(chat: Start) -> None:
             await one.press("pagedown")
         assert not {f"print({number})" for number in range(60)} - seen
         assert any(row.endswith("end") for row in seen)
+        await one.press("n")
+        await one.idle()
+
+
+async def test_in_a_sandbox_a_command_that_only_reads_is_not_asked_about(
+    chat: Start, workspace: Path
+) -> None:
+    (workspace / "a.txt").write_text("some text\n")
+    reads = Reply(calls=[("shell", {"command": "ls && cat a.txt | wc -l"})])
+    async with chat([reads, Reply(text="done")]) as one:
+        await one.send("go")
+        await one.idle()
+        assert "a.txt" in one.entries(Used)[0].result.content
+    unconfined = Settings(retries=0, sandbox="none")
+    async with chat([reads, Reply(text="done")], settings=unconfined) as one:
+        await one.send("go")
+        await one.question()
         await one.press("n")
         await one.idle()
 

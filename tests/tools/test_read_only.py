@@ -1,0 +1,139 @@
+"""Commands that only read need no approval in a sandbox; everything else does."""
+
+from __future__ import annotations
+
+import pytest
+
+from agentcli.messages import ToolCall
+from agentcli.tools.builtin import builtin_tools
+from agentcli.tools.judging import judge
+from agentcli.tools.permissions import Mode, ModePermissions
+from agentcli.tools.rules import parse_rules
+
+SHELL = next(tool.spec for tool in builtin_tools() if tool.spec.name == "shell")
+
+
+def runs(command: str, **rules: list[str]) -> bool:
+    arguments = {"command": command}
+    found = judge(parse_rules(**rules), SHELL, arguments, "/ws", free_edits=False, free_reads=True)
+    return found.verdict == "allow"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "ls",
+        "ls -la *.py | wc -l",
+        "cat a.py b.py 2>/dev/null || echo none",
+        "cd src && grep -rn --include='*.py' 'x y' . | head -20 | cut -d: -f1 | sort -u | uniq -c",
+        "find . -name '*.py' -not -path './x/*' | xargs wc -l",
+        "for f in *.py; do echo $f; head -3 $f; done",
+        "rg -n --pretty foo src",
+        "sed -n '10,20p' a.py",
+        "sed -n 5p < a.py",
+        "git status --short",
+        "git --no-pager log --oneline -5 -- src",
+        "git diff --stat --exit-code HEAD~1",
+        "git show HEAD:a.py",
+        "git blame -L 1,5 a.py",
+        "git branch --show-current",
+        "git branch -a",
+        "git ls-files --others --exclude-standard",
+        "git rev-parse HEAD",
+        "timeout 5 cat $(ls | head -1)",
+        "bash -c 'ls && pwd'",
+        "ls | xargs",
+    ],
+)
+def test_it_only_reads(command: str) -> None:
+    assert runs(command)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "ls > files",
+        "cat a.py | tee b.py",
+        "cat $(rm x)",
+        "ls; rm x",
+        "./ls",
+        "/tmp/ls",
+        "PATH=. ls",
+        "X=1 git status",
+        "export PATH=.; ls",
+        "ls() { rm x; }; ls",
+        "find . -delete",
+        "find . -exec rm {} +",
+        "find . -exec cat {} +",
+        "find . -okdir rm {} ;",
+        "find . -fprintf out %p",
+        "find . $X",
+        "find . | xargs rm",
+        "ls | xargs sort",
+        "rg --pre ./x foo",
+        "rg --pre=./x foo",
+        "rg --hostname-bin ./x foo",
+        "rg foo $X",
+        "sort -o a b",
+        "sort b -uo a",
+        "sort --output=a b",
+        "sort --out a b",
+        "sort --compress-program=./x b",
+        "sort $X",
+        "uniq a b",
+        "sed -n 'w out' a",
+        "sed -n '1e rm x' a",
+        "sed -n 1p a -i",
+        "sed -n 1p $X",
+        "sed -i s/a/b/ a",
+        "sed",
+        "git",
+        "git push",
+        "git -c core.fsmonitor=./x status",
+        "git -C sub status",
+        "git --no-pager",
+        "git --no-pager push",
+        "git --exec-path=. status",
+        "cd sub && git status",
+        "git log --output=a",
+        "git log --outp a",
+        "git diff --ext-diff",
+        "git show --ext HEAD",
+        "git log $X",
+        "git branch new",
+        "git branch -D old",
+        "git $X",
+        "sudo ls",
+        "eval ls",
+        "$X",
+        "awk '{print}' a",
+        "python -c 1",
+        "",
+    ],
+)
+def test_it_may_do_more(command: str) -> None:
+    assert not runs(command)
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"deny": ["*(.env)"]},
+        {"deny": ["read_file(secrets/**)"]},
+        {"ask": ["grep"]},
+        {"ask": ["shell(cat:*)"]},
+        {"deny": ["shell"]},
+    ],
+)
+def test_rules_come_first(rules: dict[str, list[str]]) -> None:
+    assert runs("cat a", deny=["shell(rm:*)", "search_replace(src/**)"])
+    assert not runs("cat a", **rules)
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+async def test_only_in_a_sandbox_and_not_while_planning(mode: Mode) -> None:
+    call, arguments = ToolCall("1", "shell"), {"command": "ls; git status"}
+    confined = await ModePermissions(mode, confined=True).permit(SHELL, call, arguments)
+    assert (confined is None) == (mode is not Mode.PLAN)
+    refusal = await ModePermissions(mode).permit(SHELL, call, arguments)
+    assert (refusal is None) == (mode is Mode.AUTO)
