@@ -141,9 +141,9 @@ class ChatSession:
         if self._opened:
             since = screen.transcript.entries[before:]
             screen.transcript.load([entry for entry in since if isinstance(entry, Told)])
+            screen.progress.where(None)
         self._opened = True
         self.failed = False
-        screen.progress.where(None)
         screen.show_standing()
         if session_id is not None:
             await self._show_past(session_id)
