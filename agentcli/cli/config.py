@@ -35,11 +35,11 @@ def show(
     output: Annotated[str, typer.Option(help="The format: text or json.")] = "text",
 ) -> None:
     """Show every value and where it is set."""
+    from agentcli.wiring.rule_names import check_rule_names
+
     if output not in ("text", "json"):
         raise UsageError(f'--output cannot be "{output}"', hint="It is text or json")
     folder = workspace.resolve()
-    from agentcli.wiring.rule_names import check_rule_names
-
     settings = config.load(folder, trusted=is_trusted(folder), profile=profile)
     check_rule_names(settings)
     rows = [row for row in settings.rows() if not key or f"{row[0]}.".startswith(f"{key}.")]
