@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from agentcli.agent.critics import Judgement, Review
+from agentcli.agent.critics import Judgement, Review, Rounds
 from agentcli.agent.events import Event, ToolFinished
 from agentcli.agent.hooks import Allow, Deny, Hook, Verdict
 from agentcli.agent.state import AgentState
@@ -45,8 +45,7 @@ class UserHooks:
         self._supervisor.start()
         env = environment(environ)
         self.each = [UserHook(hook, workspace, env, self._supervisor) for hook in hooks]
-        self._task = ""
-        self._objections = 0
+        self._objected = Rounds()
 
     async def aclose(self) -> None:
         """Kill commands that are still running."""
@@ -75,19 +74,17 @@ class UserHooks:
         return Review(Judgement.RETRY, "\n\n".join(found)) if found else Review()
 
     async def _at_stop(self, state: AgentState, answer: str) -> list[str]:
-        found = []
-        if state.task != self._task:
-            self._task, self._objections = state.task, 0
-        for hook in self._of("stop"):
-            if self._objections >= _MOST_OBJECTIONS:  # a hook that is never content
-                hook.tell(f"objected {_MOST_OBJECTIONS} times; the turn ends nevertheless")
-                break
+        found: list[str] = []
+        hooks = self._of("stop")
+        if hooks and self._objected.so_far(state) >= _MOST_OBJECTIONS:  # one is never content
+            hooks[0].tell(f"the turn ends although it was objected to {_MOST_OBJECTIONS} times")
+            return found
+        for hook in hooks:
             result = await hook.run({**_about(state, None), "answer": answer})
             if result is not None and result.exit_code == OBJECTS:
-                self._objections += 1
                 found.append(f"hook {hook.name} objects to stopping: {_reason(result)}")
-        if not found:  # the turn ends, and the next one may have the same task
-            self._objections = 0
+        if found:
+            self._objected.add()
         return found
 
     def _of(self, event: str) -> list[UserHook]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from agentcli import config
 from agentcli.agent.critics import Judgement
-from agentcli.agent.state import AgentState, History
+from agentcli.agent.state import AgentState, History, Totals
 from agentcli.errors import ConfigError
 from agentcli.messages import assistant, user
 from agentcli.settings import HookSettings
@@ -111,7 +112,7 @@ def test_a_hook_that_always_objects_cannot_block_the_end_forever(
     assert ended.code == 0
     assert len(server.requests) == 4
     (told,) = [event["text"] for event in ended.events if event["type"] == "warned"]
-    assert "objected 3 times; the turn ends nevertheless" in told
+    assert "the turn ends although it was objected to 3 times" in told
 
 
 async def test_each_turn_may_be_objected_to_anew(workspace: Path) -> None:
@@ -120,10 +121,19 @@ async def test_each_turn_may_be_objected_to_anew(workspace: Path) -> None:
         [HookSettings(event="stop", command=("sh", "-c", script))], str(workspace), os.environ
     )
     said = AgentState(task="the same", history=History([user("the same"), assistant("Done.")]))
-    for _ in range(5):
+    for turn in range(5):
+        said = replace(said, before=Totals(steps=turn))
         assert (await hooks.review(said)).judgement is Judgement.RETRY
         assert (await hooks.review(said)).judgement is Judgement.CONTINUE
         (workspace / "done").unlink()
+    said = replace(said, before=Totals(steps=5))
+    for _ in range(3):  # and then it is cut off, for example
+        (workspace / "done").unlink(missing_ok=True)
+        assert (await hooks.review(said)).judgement is Judgement.RETRY
+    (workspace / "done").unlink()
+    assert (await hooks.review(said)).judgement is Judgement.CONTINUE
+    said = replace(said, before=Totals(steps=6))
+    assert (await hooks.review(said)).judgement is Judgement.RETRY
     await hooks.aclose()
 
 

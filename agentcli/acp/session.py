@@ -162,6 +162,8 @@ class Session:
     async def aclose(self) -> None:
         """Close the agent; the journal stays."""
         self.cancel()
+        if self._aside is not None:
+            await asyncio.wait([self._aside])
         if self._run is not None:
             await self._run.result()
         await self._stack.aclose()
@@ -169,14 +171,18 @@ class Session:
     async def _unless_cancelled(self, work: Coroutine[Any, Any, T]) -> T | None:
         """Do the part of a turn that is no run; None if the turn is cancelled meanwhile."""
         self._aside = asyncio.ensure_future(work)
-        await asyncio.wait([self._aside])
+        try:
+            await asyncio.wait([self._aside])
+        except asyncio.CancelledError:
+            self._aside.cancel()
+            raise
         return None if self._cancelled else self._aside.result()
 
     async def _show_output(self) -> None:
         """Send what tools print, a few times a second."""
         while True:
             await asyncio.sleep(_OUTPUT_S)
-            for update in list(self.updates.output()):
+            for update in self.updates.output():
                 await self._tell(update)
 
     async def _follow(self, event: Event) -> None:

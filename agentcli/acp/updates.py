@@ -141,8 +141,9 @@ class Updates:
 
         An update repeats the whole output so far, so they should not follow every line.
         """
-        for call_id, output in self._output.items():
-            if output.news:
+        for call_id in list(self._output):
+            output = self._output.get(call_id)  # the call may have ended since the last update
+            if output is not None and output.news:
                 output.news = False
                 shown = _shown(output.text)
                 yield update_tool_call(call_id, status="in_progress", content=[shown])

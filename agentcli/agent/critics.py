@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from agentcli.agent.checking import Check
-from agentcli.agent.state import AgentState
+from agentcli.agent.state import AgentState, Totals
 from agentcli.llm.client import ChatRequest, LLMClient, ModelInfo, chat
 from agentcli.messages import Message, Outcome, Role, Usage, system, user
 from agentcli.text import truncate
@@ -65,6 +65,24 @@ def is_final(state: AgentState) -> bool:
     return decided is not None and not decided.calls
 
 
+class Rounds:
+    """Counts something within a run; the next run begins at 0."""
+
+    def __init__(self) -> None:
+        self._run: Totals | None = None
+        self._count = 0
+
+    def so_far(self, state: AgentState) -> int:
+        """The count of the run that ``state`` is of."""
+        if state.before != self._run:
+            self._run, self._count = state.before, 0
+        return self._count
+
+    def add(self) -> None:
+        """Count one more."""
+        self._count += 1
+
+
 class ChecksPass:
     """Requires commands to succeed whenever the model says it is done.
 
@@ -78,24 +96,19 @@ class ChecksPass:
         self._context = context
         self._commands = tuple(commands)
         self._rounds = rounds
-        self._task = ""
-        self._failed = 0
+        self._failed = Rounds()
 
     async def review(self, state: AgentState) -> Review:
         """See ``Critic``."""
         if not is_final(state):
             return Review()
-        if state.task != self._task:
-            self._task, self._failed = state.task, 0
         outputs = [await self._check(self._context, command) for command in self._commands]
         reports = [output.content for output in outputs if output.outcome is not Outcome.OK]
         if not reports:
-            self._failed = 0  # the next turn may have the same task
             return Review(reason="the checks pass")
-        self._failed += 1
-        if self._failed > self._rounds:
-            self._failed = 0
+        if self._failed.so_far(state) >= self._rounds:
             return Review(Judgement.STOP, f"{len(reports)} checks still fail:\n{reports[0]}")
+        self._failed.add()
         return Review(Judgement.RETRY, "\n\n".join(["These checks fail:", *reports]))
 
 
@@ -104,31 +117,26 @@ class ModelCritic:
 
     ``prompt`` tells it how to judge, and to answer with a JSON object of judgement and reason. If
     its answer cannot be parsed, the run continues: a faulty critic must not hold up the work.
-    After ``retries`` retries of a task it no longer asks for one.
+    After ``retries`` retries in a run it no longer asks for one.
     """
 
     def __init__(self, client: LLMClient, prompt: str, *, retries: int = 2) -> None:
         self._client = client
         self._prompt = prompt
         self._retries = retries
-        self._task = ""
-        self._retried = 0
+        self._retried = Rounds()
 
     async def review(self, state: AgentState) -> Review:
         """See ``Critic``; raises ``ProviderError`` if the model cannot be asked."""
         if not is_final(state):
             return Review()
-        if state.task != self._task:
-            self._task, self._retried = state.task, 0
         told = user(f"# Task\n\n{state.task}\n\n# Work\n\n{_transcript(tuple(state.history))}")
         response = await chat(self._client, ChatRequest((system(self._prompt), told)))
         judgement, reason = _verdict(response.message.text)
         if judgement is Judgement.RETRY:
-            self._retried += 1
-            if self._retried > self._retries:
+            if self._retried.so_far(state) >= self._retries:
                 judgement = Judgement.CONTINUE
-        if judgement is not Judgement.RETRY:
-            self._retried = 0  # the next turn may have the same task
+            self._retried.add()
         return Review(judgement, reason, response.usage, self._client.info)
 
     async def aclose(self) -> None:

@@ -89,6 +89,7 @@ _DEPTH, _NESTING = 8, 150
 _LONGEST = 20_000
 
 SHELLS = frozenset(("sh", "bash", "dash", "zsh", "ksh", "ash", "fish"))
+_OTHER_SHELLS = frozenset(("zsh", "fish"))
 # The options of each: those that take a value, and those that do not.
 _WRAPPERS: dict[str, tuple[str, str]] = {
     "command": ("", ""),
@@ -325,6 +326,9 @@ class _Reading:
         self.add(replace(segment, words=tuple(words)), depth + 1)
 
     def shell(self, segment: Segment, depth: int) -> None:
+        if segment.program in _OTHER_SHELLS:
+            self.segments.append(segment)
+            return self.doubt(f"{segment.program} has a syntax of its own")
         words = list(segment.words[1:])
         takes_text = False
         while words and words[0] is not None and words[0].startswith(("-", "+")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 import shlex
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from agentcli.tools.rules import PREFIX, Rule, Rules, begins, matches_path, may_
 READS, WRITES = "read_file", "write_file"
 """Tools whose rules also apply to redirections."""
 _READERS = (READS, "list_dir", "glob", "grep")
+_NETWORK = ("/dev/tcp/", "/dev/udp/")
 
 # Harmless by themselves. ``cd`` changes what relative names mean; see ``Segment.after_cd``.
 _NEUTRAL = frozenset(("cd", "true", "false", ":", "echo", "pwd", "test", "[", "exit", "sleep"))
@@ -82,8 +84,7 @@ def judge(
     command = arguments.get(spec.command_argument) if spec.command_argument else None
     if isinstance(command, str):
         # Which files a command reads is not known well enough to apply rules about reading.
-        guarded = any(map(_guards_reads, (*rules.deny, *rules.ask)))
-        free_reads = free_reads and not guarded
+        free_reads = free_reads and not guards_reads(rules)
         return _judge_command(rules, spec.name, command, root, free_edits, free_reads)
     url = arguments.get(spec.address_argument) if spec.address_argument else None
     if isinstance(url, str):
@@ -101,8 +102,9 @@ def judge(
     return Judgement(None, proposal=_proposal_for_paths(spec, paths, root))
 
 
-def _guards_reads(rule: Rule) -> bool:
-    return any(rule.names(tool) for tool in _READERS)
+def guards_reads(rules: Rules) -> bool:
+    """Whether a rule denies or asks about reading any file."""
+    return any(rule.names(tool) for rule in (*rules.deny, *rules.ask) for tool in _READERS)
 
 
 def _touches(rule: Rule, paths: list[str], root: str) -> bool:
@@ -177,10 +179,13 @@ def _judge_command(
     for rule in about.allow:
         if rule.pattern is None:
             return Judgement(Verdict.ALLOW, _because(Verdict.ALLOW, rule))
+    # A file tool may write the configuration of a repository below the workspace, or make the
+    # workspace itself a bare one. Its own ``.git`` is protected.
+    git = not free_edits and os.path.isdir(os.path.join(root, ".git"))
     open_ = [
         one
         for one in line.segments
-        if not (free_reads and is_read_only(one))
+        if not (free_reads and is_read_only(one, git=git) and not _connects(one))
         and not _allowed(one, rules, about, root, free_edits)
     ]
     if not open_ and not line.unclear and line.segments:
@@ -239,7 +244,14 @@ def _place(file: str | None, segment: Segment) -> str | None:
     return file
 
 
+def _connects(segment: Segment) -> bool:
+    """Whether a redirection may open a connection, as the shell does for ``/dev/tcp/HOST/PORT``."""
+    return any(file is None or file.startswith(_NETWORK) for file in segment.reads)
+
+
 def _allowed(segment: Segment, rules: Rules, about: Rules, root: str, free_edits: bool) -> bool:
+    if _connects(segment):
+        return False
     for file in segment.writes:
         path = _place(file, segment)
         if path is None:

@@ -27,7 +27,7 @@ from agentcli.tools.approval import (
     no_preview,
 )
 from agentcli.tools.base import ToolKind, ToolSpec
-from agentcli.tools.judging import Judgement, Verdict, judge
+from agentcli.tools.judging import Judgement, Verdict, guards_reads, judge
 from agentcli.tools.rules import Rule, Rules
 
 _log = logging.getLogger(__name__)
@@ -159,9 +159,9 @@ class ModePermissions:
             try:
                 diff = await preview()
             except AgentCLIError:
-                if judgement.verdict is not Verdict.ASK:
+                if judgement.verdict is not Verdict.ASK and not guards_reads(self.rules):
                     raise
-                diff = ""  # the error may quote the file, about which the user wants to be asked
+                diff = ""  # the error may quote a file that is not to be read without asking
             approval = Approval(
                 spec,
                 call,

@@ -26,7 +26,7 @@ _REFUSED: Mapping[str, str] = {
     "find": r"-(exec|ok|delete|fls|fprint).*",
     "rg": r"--(pre|pre-glob|hostname-bin)(=.*)?",
     "sort": r"-\w*[oT].*|--[oct].*",  # --output, --compress-program, --temporary-directory
-    "uniq": r"[^-].*",  # its second file is written
+    "uniq": r"(?!-[cdDiuz]+$).*",  # its second file is written
     "git status": r"(?!)",
     "git ls-files": r"(?!)",
     "git rev-parse": r"(?!)",
@@ -41,8 +41,11 @@ _REFUSED: Mapping[str, str] = {
 _PRINTED_LINES = re.compile(r"\d+(,(\d+|\$))?p")
 
 
-def is_read_only(segment: Segment) -> bool:
-    """Whether a command only reads, whatever its arguments mean."""
+def is_read_only(segment: Segment, *, git: bool) -> bool:
+    """Whether a command only reads, whatever its arguments mean.
+
+    ``git``: git's configuration is that of a repository that commands cannot change.
+    """
     if segment.writes or not segment.words:
         return False
     program, *rest = segment.words
@@ -56,10 +59,12 @@ def is_read_only(segment: Segment) -> bool:
         return bool(prints) and not any(word.startswith("-") for word in words[2:])
     if program == "git":
         # In another folder, git may obey a configuration that came with the project's files.
-        if segment.after_cd or not words:
+        if not git or segment.after_cd or not words:
             return False
         if words[0] == "--no-pager":
             words.pop(0)
         program = f"git {words.pop(0)}" if words else program
+    elif " " in program:
+        return False  # a program of that name, not git's command
     refused = _REFUSED.get(program)
     return refused is not None and not any(re.fullmatch(refused, w, re.S) for w in words)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from agentcli.messages import ToolCall
@@ -13,9 +16,21 @@ from agentcli.tools.rules import parse_rules
 SHELL = next(tool.spec for tool in builtin_tools() if tool.spec.name == "shell")
 
 
-def runs(command: str, **rules: list[str]) -> bool:
-    arguments = {"command": command}
-    found = judge(parse_rules(**rules), SHELL, arguments, "/ws", free_edits=False, free_reads=True)
+@pytest.fixture
+def root(tmp_path: Path) -> str:
+    (tmp_path / ".git").mkdir()
+    return str(tmp_path)
+
+
+def runs(command: str, root: str, *, free_edits: bool = False, **rules: Any) -> bool:
+    found = judge(
+        parse_rules(**rules),
+        SHELL,
+        {"command": command},
+        root,
+        free_edits=free_edits,
+        free_reads=True,
+    )
     return found.verdict == "allow"
 
 
@@ -45,8 +60,8 @@ def runs(command: str, **rules: list[str]) -> bool:
         "ls | xargs",
     ],
 )
-def test_it_only_reads(command: str) -> None:
-    assert runs(command)
+def test_it_only_reads(command: str, root: str) -> None:
+    assert runs(command, root)
 
 
 @pytest.mark.parametrize(
@@ -107,12 +122,28 @@ def test_it_only_reads(command: str) -> None:
         "eval ls",
         "$X",
         "awk '{print}' a",
+        "uniq a b",
+        "uniq -- -in -out",
+        "'git status'",
+        "cat </dev/tcp/localhost/80",
+        "cat < $X",
+        "echo x < /dev/udp/localhost/53",
+        "zsh -c ls",
+        "fish -c 'ls'",
         "python -c 1",
         "",
     ],
 )
-def test_it_may_do_more(command: str) -> None:
-    assert not runs(command)
+def test_it_may_do_more(command: str, root: str) -> None:
+    assert not runs(command, root)
+
+
+def test_git_is_free_only_where_nothing_can_have_configured_it(root: str, tmp_path: Path) -> None:
+    assert runs("git status", root)
+    assert not runs("git status", root, free_edits=True)  # sub/.git/config may have been written
+    inside = tmp_path / "inside"  # without a repository of its own, it may be made a bare one
+    inside.mkdir()
+    assert not runs("git status", str(inside))
 
 
 @pytest.mark.parametrize(
@@ -125,14 +156,14 @@ def test_it_may_do_more(command: str) -> None:
         {"deny": ["shell"]},
     ],
 )
-def test_rules_come_first(rules: dict[str, list[str]]) -> None:
-    assert runs("cat a", deny=["shell(rm:*)", "search_replace(src/**)"])
-    assert not runs("cat a", **rules)
+def test_rules_come_first(rules: dict[str, Any], root: str) -> None:
+    assert runs("cat a", root, deny=["shell(rm:*)", "search_replace(src/**)"])
+    assert not runs("cat a", root, **rules)
 
 
 @pytest.mark.parametrize("mode", list(Mode))
 async def test_only_in_a_sandbox_and_not_while_planning(mode: Mode) -> None:
-    call, arguments = ToolCall("1", "shell"), {"command": "ls; git status"}
+    call, arguments = ToolCall("1", "shell"), {"command": "ls; cat a"}
     confined = await ModePermissions(mode, confined=True).permit(SHELL, call, arguments)
     assert (confined is None) == (mode is not Mode.PLAN)
     refusal = await ModePermissions(mode).permit(SHELL, call, arguments)
