@@ -297,7 +297,8 @@ async def _generate(job: _Job) -> int:
         told = (
             "its JSON is not complete" if kind == "json_schema" else "it has not the form asked for"
         )
-        show_error(f"the answer was cut off, so {told}. Raise --max-tokens")
+        hint = ". Raise --max-tokens" if "length" in ended.finishes else ""
+        show_error(f"the answer was cut off, so {told}{hint}")
         return 1
     return 0
 

@@ -202,6 +202,8 @@ def commit(root: str, place: str, found: Sequence[Change]) -> None:
                 f"the changes cannot be applied: {where}{error.strerror}; {left}",
                 code=errno.errorcode.get(error.errno or 0, "EIO"),
             ) from error
+        except EnvironmentOpError as error:
+            raise EnvironmentOpError(f"{error.message}; {work.undo()}", code=error.code) from error
         except BaseException:
             work.undo()
             raise
@@ -265,7 +267,7 @@ class _Commit:
             if left:
                 raise EnvironmentOpError(
                     f"{change.path} would be removed, but contains {left[0]}, which the copy did "
-                    "not have; nothing was changed",
+                    "not have",
                     code="CONFLICT",
                 )
         self._moved += 1

@@ -28,7 +28,7 @@ class Past:
 
 
 def tail(path: Path, size: int = _TAIL_BYTES) -> Past:
-    """The last turns of a journal, about ``size`` bytes of it.
+    """The last turns of a journal, about ``size`` bytes of it, or more if the last one is longer.
 
     Raises:
         OSError: the journal cannot be read.
@@ -43,10 +43,11 @@ def tail(path: Path, size: int = _TAIL_BYTES) -> Past:
     if start:
         skipped = data.find(b"\n") + 1
         start, data = start + skipped, data[skipped:]
-        # Start at the beginning of a turn if the tail contains one.
-        if (turn := data.find(_TASK_GIVEN)) >= 0:
-            line = data.rfind(b"\n", 0, turn) + 1
-            start, data = start + line, data[line:]
+        # Start at the beginning of a turn: calls of half a turn would have lost their results.
+        if (turn := data.find(_TASK_GIVEN)) < 0:
+            return tail(path, 8 * size)
+        line = data.rfind(b"\n", 0, turn) + 1
+        start, data = start + line, data[line:]
     return Past(entries_of(_events(data, path)), start)
 
 

@@ -21,9 +21,9 @@ from agentcli.agent.events import (
     ToolStarted,
 )
 from agentcli.agent.folding import fold_all
-from agentcli.messages import FinishReason, ToolCall, ToolResult, Usage, assistant, user
+from agentcli.messages import FinishReason, Outcome, ToolCall, ToolResult, Usage, assistant, user
 from agentcli.session.journal import Journal
-from agentcli.tui.entries import Answered, Said
+from agentcli.tui.entries import Answered, Said, Used
 from agentcli.tui.past import before, tail
 from tests.server import Reply
 from tests.tui.conftest import Start
@@ -73,6 +73,16 @@ async def test_the_end_of_5000_messages_is_read_without_the_rest(
     earlier = before(journal, end.start)
     said = [e.text for e in [*earlier, *end.entries] if isinstance(e, Said)]
     assert said == [f"question {n}" for n in range(TURNS)]  # no duplicates, no gaps
+
+
+async def test_a_last_turn_longer_than_a_tail_is_read_whole(home: Path, workspace: Path) -> None:
+    one_turn = [e for e in events(workspace, TURNS) if not isinstance(e, TaskGiven)]
+    journal = await write(home, [*list(events(workspace, 3)), TaskGiven("go"), *one_turn[1:]])
+    end = tail(journal)
+    entries = [*before(journal, end.start), *end.entries]
+    calls = [entry for entry in entries if isinstance(entry, Used)]
+    assert len(calls) == TURNS + 3
+    assert all(call.result and call.result.outcome is Outcome.OK for call in calls)
 
 
 async def test_turns_that_were_undone_are_not_shown_again(home: Path, workspace: Path) -> None:
