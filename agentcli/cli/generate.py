@@ -237,6 +237,8 @@ def _schema(file: Path) -> dict[str, Any]:
         schema = json.loads(_text_of(file))
     except ValueError as error:
         raise UsageError(f"{file}: not valid JSON ({error})") from error
+    except RecursionError as error:
+        raise UsageError(f"{file}: nested too deep") from error
     if not isinstance(schema, dict):
         raise UsageError(f"{file}: a JSON Schema is an object")
     return schema

@@ -69,7 +69,9 @@ class GrammarConstraint:
         if self._matcher.is_stopped():
             return  # the stop token that ends the row
         if not self._matcher.consume_token(token):
-            raise ModelError(f"token {token} breaks the grammar: {self._matcher.get_error()}")
+            raise ModelError(
+                f"token {token} breaks the grammar: {_brief(self._matcher.get_error())}"
+            )
 
     def rollback(self, count: int) -> None:
         if count and not self._matcher.rollback(count):
@@ -89,7 +91,7 @@ class GrammarConstraint:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise ModelError(f"grammar: {self._matcher.get_error()}")
+            raise ModelError(f"grammar: {_brief(self._matcher.get_error())}")
 
 
 class Ended:
@@ -140,11 +142,11 @@ class Grammar:
         self._tokens = _ll_tokenizer(tokenizer, self.vocab_size)
         reason = llguidance.LLMatcher.validate_grammar(source, self._tokens)
         if reason and not reason.startswith("WARNING"):
-            raise ModelError(f"grammar: {reason}")
+            raise ModelError(f"grammar: {_brief(reason)}")
         # Creating a matcher compiles the grammar; copying one is cheap.
         self._first = llguidance.LLMatcher(self._tokens, source)
         if self._first.is_error():
-            raise ModelError(f"grammar: {self._first.get_error()}")
+            raise ModelError(f"grammar: {_brief(self._first.get_error())}")
 
     @classmethod
     def json_schema(
@@ -180,6 +182,12 @@ class Grammar:
 
     def new_matcher(self) -> Any:
         return self._first.deep_copy()
+
+
+def _brief(reason: str) -> str:
+    """An error of llguidance without the state of its parser."""
+    said = reason.partition("<state>")[0].strip()
+    return "it can never be complete" if said == "NoExtensionBias" else said
 
 
 def end_token(tokenizer: Tokenizer) -> int:

@@ -74,7 +74,14 @@ _FRAMES = frozenset(
 )
 # Where bash evaluates a value as arithmetic, which runs command substitutions in subscripts.
 _EVALUATES = re.compile(r"\(\(|\$\[|\w\[|\[\[.*\s-(eq|ne|lt|le|gt|ge|v)\b|\b(let|test)\b.*\[", re.S)
-_BRINGS_TEXT = re.compile(r"`|\$\([^(]|\b(read|mapfile|readarray)\b|\$'|\\[$`]")
+_BRINGS_TEXT = re.compile(
+    r"`|\$\([^(]|\b(read|mapfile|readarray)\b|\$'|\\[$`]|\b\w+=(?!-?\d+([\s;)]|$))"
+)
+# Expansions that evaluate a value: ${!name}, ${name@P}, ${name:offset}, and test -v NAME.
+_INDIRECT = re.compile(
+    r"\$\{!|@[A-Za-z]\}|\$\{\w+(\[[^]]*\])?:(?![-+=?]|\s*\d+(:\d+)?\})|(\btest|\[)\s[^\n]*-v\b"
+)
+_DELIMITER = re.compile(r"""\\?\w+|'[^']*'|"[^"$`\\]*\"""")
 
 # Variables that cannot make a program run something else.
 _HARMLESS_VARIABLES = re.compile(
@@ -172,6 +179,8 @@ class _Reading:
             self.doubt("it is not valid, or not understood as bash")
         if _EVALUATES.search(text) and _BRINGS_TEXT.search(text):
             self.doubt("arithmetic may execute its input")
+        if _INDIRECT.search(text):
+            self.doubt("an expansion in it may execute a value")
         self.visit(root, depth)
 
     def visit(self, node: Node, depth: int) -> None:
@@ -196,7 +205,7 @@ class _Reading:
             self.loops = True
         elif kind not in _FRAMES:
             self.doubt(f"{kind.replace('_', ' ').lower()} is not understood")
-        if kind == "heredoc_redirect" and not _expands(node):
+        if kind == "heredoc_redirect" and not self.delimited(node):
             return
         if kind not in ("raw_string", "comment") and re.search(r"`|[$<>]\(", _own_text(node)):
             self.doubt("a substitution in it is not understood")
@@ -206,6 +215,13 @@ class _Reading:
             self.moved = moved
             return
         self.visit_all(node, depth)
+
+    def delimited(self, heredoc: Node) -> bool:
+        """Whether bash expands the body: it does not if any part of the delimiter is quoted."""
+        starts = [_text(child) for child in heredoc.children if child.type == "heredoc_start"]
+        if len(starts) != 1 or not _DELIMITER.fullmatch(starts[0]):
+            self.doubt("the end of its here-document is not understood")
+        return not starts or re.search(r"['\"\\]", starts[0]) is None
 
     def assigned(self, name: Node | None) -> None:
         """Doubt assignments to variables that a program may read; lower-case names are local."""
@@ -292,6 +308,9 @@ class _Reading:
             word = words[0]
             if word is None:
                 break
+            if program == "xargs" and re.match(r"-[iI]|--rep", word):
+                self.segments.append(segment)
+                return self.doubt("what xargs puts into the command is not known before it runs")
             if program == "env" and re.match(r"\w+=", word):
                 if not _harmless(word.partition("=")[0]):
                     self.doubt(f"it sets {word.partition('=')[0]} for the command", hidden=False)
@@ -352,6 +371,8 @@ class _Reading:
         if text is None:
             self.segments.append(segment)
             return self.doubt(f"what {segment.program} -c runs is not known before it runs")
+        if segment.program != "bash" and re.search(r"\$['\"]", text):
+            self.doubt(f"{segment.program} reads its quotes in another way")
         if segment.writes or segment.reads:
             self.segments.append(replace(segment, words=()))
         moved = self.moved
@@ -419,12 +440,6 @@ def _literal(node: Node) -> str | None:
             return None
         return re.sub(r"\\(.)", r"\1", text.replace("\\\n", ""))
     return None
-
-
-def _expands(heredoc: Node) -> bool:
-    """Whether bash expands the body: it does not if any part of the delimiter is quoted."""
-    starts = [child for child in heredoc.children if child.type == "heredoc_start"]
-    return not starts or re.search(r"['\"\\]", _text(starts[0])) is None
 
 
 def _files(redirect: Node) -> tuple[tuple[str | None, ...], tuple[str | None, ...]]:

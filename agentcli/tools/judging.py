@@ -185,7 +185,7 @@ def _judge_command(
     open_ = [
         one
         for one in line.segments
-        if not (free_reads and is_read_only(one, git=git) and not _connects(one))
+        if not (free_reads and _only_reads(one, root, git=git))
         and not _allowed(one, rules, about, root, free_edits)
     ]
     if not open_ and not line.unclear and line.segments:
@@ -242,6 +242,15 @@ def _place(file: str | None, segment: Segment) -> str | None:
     if file is None or (segment.after_cd and not file.startswith("/")):
         return None
     return file
+
+
+def _only_reads(segment: Segment, root: str, *, git: bool) -> bool:
+    if not is_read_only(segment, git=git) or _connects(segment):
+        return False
+    # The workspace's environment is searched for programs first, and may hold others by that name.
+    folders = [os.path.join(root, name, "bin") for name in (".venv", "venv")]
+    folders += [folder for folder in os.get_exec_path() if folder.startswith(f"{root}/")]
+    return not any(os.path.lexists(os.path.join(one, segment.program or "")) for one in folders)
 
 
 def _connects(segment: Segment) -> bool:

@@ -264,6 +264,15 @@ def test_arguments_that_cannot_be_met(run: Any, folder: Path, fault: str) -> Non
     _refused(run(*(a.replace("{}", f"local:{folder}") for a in arguments)), expected)
 
 
+def test_forms_that_can_never_be_met(run: Any, folder: Path, tmp_path: Path) -> None:
+    endless, deep = tmp_path / "endless.lark", tmp_path / "deep.json"
+    endless.write_text("start: a\na: a\n")
+    deep.write_text('{"a":' * 3000 + "1" + "}" * 3000)
+    model = ["x", "--model", f"local:{folder}"]
+    _refused(run(*model, "--grammar", str(endless)), "grammar: it can never be complete$")
+    _refused(run(*model, "--json-schema", str(deep)), "nested too deep$")
+
+
 def test_a_prompt_that_is_no_text(run: Any, folder: Path) -> None:
     _refused(run("-", "--model", f"local:{folder}", stdin=b"\xff\xfe"), "not UTF-8")
     _refused(run("-", "--model", f"local:{folder}", stdin=b"\n"), "prompt is empty")

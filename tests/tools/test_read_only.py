@@ -58,6 +58,9 @@ def runs(command: str, root: str, *, free_edits: bool = False, **rules: Any) -> 
         "timeout 5 cat $(ls | head -1)",
         "bash -c 'ls && pwd'",
         "ls | xargs",
+        "ls | xargs grep -i todo",
+        "cat <<EOF\nhi\nEOF",
+        "i=0; while ((i < 3)); do echo ${x:-none} ${x:0:3} $i; done",
     ],
 )
 def test_it_only_reads(command: str, root: str) -> None:
@@ -95,6 +98,17 @@ def test_it_only_reads(command: str, root: str) -> None:
         "sort --out a b",
         "sort --compress-program=./x b",
         "sort $X",
+        "echo touch | xargs -I echo env echo pwned",
+        "echo '; touch pwned' | xargs -I{} bash -c 'cat {}'",
+        "echo touch | xargs --replace=ls timeout 5 ls pwned",
+        'x=$(cat evil); echo "${x@P}"',
+        'x=$(cat evil); echo "${!x}"',
+        'x=$(cat evil); y=abc; echo "${y:x}"',
+        'test -v "$(cat evil)"',
+        '[ -v "$(cat evil)" ]',
+        "a='a'; b='['; c=\"$\"; d='(touch pwned)'; e=']'; w=\"$a$b$c$d$e\"; echo $((w))",
+        "cat <<$'EOF'\nhi\nEOF\ntouch pwned\n$'EOF'\n",
+        "sh -c \"echo \\$'x\\\\'\\\"';touch pwned;#'\\\"'\"",
         "uniq a b",
         "sed -n 'w out' a",
         "sed -n '1e rm x' a",
@@ -136,6 +150,14 @@ def test_it_only_reads(command: str, root: str) -> None:
 )
 def test_it_may_do_more(command: str, root: str) -> None:
     assert not runs(command, root)
+
+
+def test_a_program_of_the_project_is_no_known_one(root: str, tmp_path: Path) -> None:
+    assert runs("ls", root)
+    own = tmp_path / ".venv" / "bin"
+    own.mkdir(parents=True)
+    (own / "ls").touch()
+    assert not runs("ls", root) and runs("cat a", root)
 
 
 def test_git_is_free_only_where_nothing_can_have_configured_it(root: str, tmp_path: Path) -> None:
