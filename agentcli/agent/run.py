@@ -73,9 +73,10 @@ class Run:
 
     async def result(self) -> RunResult:
         """Wait for the end. Without a reader, the events are discarded."""
+        assert self._driver is not None
         if self._readers == 0:
             self._drop()
-        return await self._end_of_it()
+        return await asyncio.shield(self._driver)
 
     def cancel(self) -> None:
         """Stop at once. The history stays well-formed, and no process is left behind."""
@@ -86,7 +87,7 @@ class Run:
         """Cancel it and wait for its end, whether or not anyone reads its events."""
         self.cancel()
         self._drop()
-        return await self._end_of_it()
+        return await self.result()
 
     def steer(self, text: str) -> None:
         """Send a message to the agent, which reads it at the start of its next step."""
@@ -136,10 +137,6 @@ class Run:
         self._discard = True
         self._buffer.clear()
         self._space.set()
-
-    async def _end_of_it(self) -> RunResult:
-        assert self._driver is not None
-        return await asyncio.shield(self._driver)
 
     def _join(self, event: Event) -> bool:
         if not self._buffer:

@@ -301,20 +301,21 @@ def watch(
         if control.fileno() in ready:
             end_all(pid)
             sys.exit(0)
-        for stream in list(open_streams):
-            if stream.reader in ready and not stream.read():
-                open_streams.remove(stream)
+        open_streams = read_ready(open_streams, ready)
         if done:
             for _ in range(64):  # what it has left behind may go on printing, or print nothing
                 ready = select.select([stream.reader for stream in open_streams], [], [], 0)[0]
                 if not ready:
                     break
-                for stream in list(open_streams):
-                    if stream.reader in ready and not stream.read():
-                        open_streams.remove(stream)
+                open_streams = read_ready(open_streams, ready)
             return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
         if left <= 0:
             return None
+
+
+def read_ready(streams: list[Stream], ready: list[int]) -> list[Stream]:
+    """Read from the streams that are ready; returns those that have not ended."""
+    return [stream for stream in streams if stream.reader not in ready or stream.read()]
 
 
 def serve(control: socket.socket, module: str) -> None:
