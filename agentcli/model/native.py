@@ -27,12 +27,14 @@ FEW = 48
 FEW_TOKENS = 16
 # Inputs that share a scale in int4; the inputs of a matrix must be a multiple of two groups.
 GROUP = 32
+# Outputs whose weights the kernel for int4 multiplies together.
+PANEL = 8
 COLUMNS = 2 * GROUP
 LARGEST_HEAD = 512
 
 _SIGNATURES = {
     "linear": [c_void_p, c_void_p, c_void_p, c_long],
-    "widen_int4": [c_void_p, c_void_p, c_void_p, c_void_p, c_long],
+    "widen_int4": [c_void_p, c_void_p],
     "block": [c_void_p, c_void_p, c_void_p, c_void_p],
     "multiplies_bfloat16": [],
 }
@@ -165,13 +167,11 @@ def widened(weight: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     return _buffer(weight.numel(), dtype).view(weight.shape).copy_(weight)
 
 
-def widened_int4(packed: Tensor, scales: Tensor, zeros: Tensor) -> Tensor:
-    """Return a dequantised copy of an int4 matrix, (groups * 32,); see ``widened``."""
-    groups = packed.numel() // (GROUP // 2)
-    wide = _buffer(groups * GROUP, torch.float32)
-    pointers = [tensor.data_ptr() for tensor in (wide, packed, scales, zeros)]
-    _library.widen_int4(*pointers, groups)
-    return wide
+def widened_int4(matrix: Matrix) -> Tensor:
+    """Return a dequantised copy of an int4 matrix, (out, in) float32; see ``widened``."""
+    wide = _buffer(matrix.outputs * matrix.inputs, torch.float32)
+    _library.widen_int4(wide.data_ptr(), ctypes.addressof(matrix))
+    return wide.view(matrix.outputs, matrix.inputs)
 
 
 def _buffer(count: int, dtype: torch.dtype) -> Tensor:

@@ -12,8 +12,8 @@
 // to it, and 8 bits, widened to 16, with inputs rounded to 16 bits with a scale per piece, which loses less.
 // Others multiply floats.
 //
-// 4 bits are multiplied as integers, one matrix row after the other. Inputs are rounded to 16 bits with a
-// scale per group of 32, which loses less than bfloat16.
+// 4 bits are multiplied as integers, with inputs rounded to 8 bits with a scale per group of 32. The weights
+// of eight outputs lie together, so that each lane of a vector adds up one output: no sums across lanes.
 //
 // The result of a row depends neither on the other rows nor on the number of threads.
 
@@ -30,14 +30,16 @@ typedef float f8 __attribute__((vector_size(32)));
 typedef float f4 __attribute__((vector_size(16)));
 typedef uint32_t u8 __attribute__((vector_size(32)));
 typedef int32_t i8 __attribute__((vector_size(32)));
-typedef int16_t s16 __attribute__((vector_size(32)));
+typedef uint8_t bytes __attribute__((vector_size(32)));
+typedef int8_t byte8 __attribute__((vector_size(8)));
 
 #define INLINE static inline __attribute__((always_inline))
 #define EACH _Pragma("GCC unroll 16")  // otherwise compilers keep arrays of vectors in memory
 #define GROUP 32
 #define AHEAD 4096   // prefetch distance in bytes
 #define LINE 64      // bytes of a cache line
-#define MOST 8       // the most rows at once with 4 bits
+#define MOST 8       // the most rows of a panel
+#define PANEL 8      // outputs whose weights of 4 bits are multiplied together
 #define ROWS 16      // the most rows at once otherwise
 #define STREAMS 6    // the most outputs read at once
 #define DEPTH 1024   // inputs of a piece
@@ -63,20 +65,17 @@ typedef float element;
 
 INLINE f8 load(const float *p) { f8 v; memcpy(&v, p, sizeof v); return v; }
 INLINE void store(float *p, f8 v) { memcpy(p, &v, sizeof v); }
-INLINE s16 load16(const int16_t *p) { s16 v; memcpy(&v, p, sizeof v); return v; }
 INLINE float sum(f8 v) {
     f4 half = __builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7);
     half += __builtin_shufflevector(half, half, 2, 3, 0, 1);
     return half[0] + half[1];
 }
 
-// Force a value into a register, or into memory: compilers would reload it for each use, or shuffle.
+// Force a value into a register: compilers would reload it for each use.
 #ifdef __AVX2__
 #define KEEP(v) __asm__("" : "+v"(v))
-#define STORED(v) __asm__("" : "+m"(v))
 #else
 #define KEEP(v)
-#define STORED(v)
 #endif
 
 // Load and widen numbers. Compilers turn the portable version into five instructions instead of one.
@@ -92,8 +91,6 @@ INLINE f8 from_bf16(const uint16_t *p) {
     return (f8)_mm256_slli_epi32(_mm256_cvtepu16_epi32(half(p)), 16);
 }
 INLINE i8 from_int8(const int8_t *p) { return (i8)_mm256_cvtepi8_epi32(quarter(p)); }
-INLINE i8 from_uint8(const uint8_t *p) { return (i8)_mm256_cvtepu8_epi32(quarter(p)); }
-INLINE s16 short_uint8(const uint8_t *p) { return (s16)_mm256_cvtepu8_epi16(half(p)); }
 #else
 #define WIDENED(name, to, from, count, made) \
     INLINE to name(const from *p) { \
@@ -104,117 +101,139 @@ INLINE s16 short_uint8(const uint8_t *p) { return (s16)_mm256_cvtepu8_epi16(half
 WIDENED(bf16_bits, u8, uint16_t, 8, (uint32_t)p[i] << 16)
 INLINE f8 from_bf16(const uint16_t *p) { return (f8)bf16_bits(p); }
 WIDENED(from_int8, i8, int8_t, 8, p[i])
-WIDENED(from_uint8, i8, uint8_t, 8, p[i])
-WIDENED(short_uint8, s16, uint8_t, 16, p[i])
 #endif
 
-// Multiplies 16 pairs of numbers, and adds neighbouring products to 8 sums.
-INLINE i8 dot_pairs(i8 sums, s16 a, s16 b) {
+// Multiplies a group of inputs with the weights of 8 outputs: byte 4 o + j of q[i] is of input 4 i + j.
+#ifdef __AVX2__
+INLINE __m256i add_products(__m256i sums, bytes q, __m256i x) {
 #if defined(__AVX512VNNI__) && defined(__AVX512VL__)
-    return (i8)_mm256_dpwssd_epi32((__m256i)sums, (__m256i)a, (__m256i)b);
-#elif defined(__AVX2__)
-    return sums + (i8)_mm256_madd_epi16((__m256i)a, (__m256i)b);
-#else
-    for (int i = 0; i < 8; i++)
-        sums[i] += (int32_t)a[2 * i] * b[2 * i] + (int32_t)a[2 * i + 1] * b[2 * i + 1];
-    return sums;
+    return _mm256_dpbusd_epi32(sums, (__m256i)q, x);
+#elif defined(__AVXVNNI__)
+    return _mm256_dpbusd_avx_epi32(sums, (__m256i)q, x);
+#else  // pairs, in 16 bits: those of a group add up to 16 * 15 * 127 at most
+    return _mm256_add_epi16(sums, _mm256_maddubs_epi16((__m256i)q, x));
 #endif
 }
+INLINE i8 dot_group(const bytes *q, const int8_t *x) {
+    __m256i sums = _mm256_setzero_si256();
+    EACH for (int i = 0; i < 8; i++) {
+        int32_t four;
+        memcpy(&four, x + 4 * i, sizeof four);
+        sums = add_products(sums, q[i], _mm256_set1_epi32(four));
+    }
+#if !(defined(__AVX512VNNI__) && defined(__AVX512VL__)) && !defined(__AVXVNNI__)
+    sums = _mm256_madd_epi16(sums, _mm256_set1_epi16(1));
+#endif
+    return (i8)sums;
+}
+#else
+INLINE i8 dot_group(const bytes *q, const int8_t *x) {
+    i8 sums = {0};
+    for (int i = 0; i < GROUP; i++)
+        for (int o = 0; o < 8; o++) sums[o] += q[i / 4][4 * o + i % 4] * x[i];
+    return sums;
+}
+#endif
 
 typedef struct {
     const void *weight;      // (outputs, inputs): bfloat16 (16 bits), int8 (8), or packed (4, see below)
-    const void *scales;      // 8 bits: (outputs,) float; 4 bits: (outputs, inputs / 32) bfloat16
-    const uint16_t *zeros;   // 4 bits: like scales; of both, 8 more values must be readable at the end
+    const void *scales;      // 8 bits: (outputs,) float; 4 bits: (outputs / 8, inputs / 32, 8) bfloat16
+    const uint16_t *zeros;   // 4 bits: like scales
     const float *bias;       // may be null
     long bits, outputs, inputs;  // inputs is a multiple of 64
 } Matrix;
-// 4 bits: w = (q - 8) * scale + zero; byte i of a group has input i in its low bits, 16 + i in its high.
+// 4 bits: w = (q - 8) * scale + zero, in panels of 8 outputs, the last filled up: (outputs / 8, inputs / 32,
+// 4, 8, 4) bytes; byte (panel, group, i, output, j) has input 8 i + j in its low bits, 8 i + 4 + j in its high.
 
 // --- weights of 4 bits as integers -------------------------------------------------------------
 
+// A group of inputs of a row: x = q * scale; total is the sum of its rounded x.
 typedef struct {
-    int16_t *q;     // (rows, k)
-    float *scale;   // (rows, groups): x = q * scale
-    float *total;   // (rows, groups): the sum of a group's rounded x
-    long groups;    // k / 32, padded with zeros to a multiple of 8
-} Rounded;
+    float scale, total;
+    int8_t q[GROUP];
+} Group;
 
-static Rounded round_inputs(const float *x, long rows, long k) {
-    long groups = (k / GROUP + 7) & ~7L;
-    Rounded r = {aligned_alloc(64, rows * k * sizeof(int16_t)), calloc(2 * rows * groups, sizeof(float)), 0, groups};
-    r.total = r.scale + rows * groups;
-    for (long m = 0; m < rows; m++)
-        for (long g = 0; g < k / GROUP; g++) {
-            const float *from = x + m * k + g * GROUP;
-            int16_t *to = r.q + m * k + g * GROUP;
-            i8 most_bits = {0};  // the largest magnitude: the bits of positive floats compare as integers
-            for (int i = 0; i < GROUP; i += 8) {
-                i8 bits = (i8)load(from + i) & 0x7fffffff, larger = bits > most_bits;
-                most_bits = (bits & larger) | (most_bits & ~larger);
-            }
-            f8 sizes = (f8)most_bits;
-            float most = 0;
-            for (int i = 0; i < 8; i++) most = sizes[i] > most ? sizes[i] : most;
-            float scale = most / 32767, inverse = most > 0 ? 32767 / most : 0;
-            int32_t total = 0;
-            for (int i = 0; i < GROUP; i++) {
-                to[i] = (int16_t)lrintf(from[i] * inverse);
-                total += to[i];
-            }
-            r.scale[m * groups + g] = scale;
-            r.total[m * groups + g] = scale * total;
-        }
-    return r;
+static void round_group(Group *to, const float *from) {
+    i8 bits = {0}, total = {0};  // the bits of positive floats compare as integers
+    for (int i = 0; i < GROUP; i += 8) {
+        i8 size = (i8)load(from + i) & 0x7fffffff, larger = size > bits;
+        bits = (size & larger) | (bits & ~larger);
+    }
+    int32_t largest = 0;
+    for (int i = 0; i < 8; i++) largest = bits[i] > largest ? bits[i] : largest;
+    float most;
+    memcpy(&most, &largest, sizeof most);
+    float inverse = most > 0 ? 127 / most : 0;
+    for (int i = 0; i < GROUP; i += 8) {
+        i8 whole = (i8)(load(from + i) * inverse + 12582912.0f) - 0x4b400000;  // rounds to integers
+        byte8 narrow = __builtin_convertvector(whole, byte8);
+        memcpy(to->q + i, &narrow, sizeof narrow);
+        total += whole;
+    }
+    to->scale = most / 127;
+    to->total = to->scale * sum(__builtin_convertvector(total, f8));
 }
 
-INLINE void int4_row(float *y, Rounded x, const uint8_t *w, const uint16_t *scales,
-                     const uint16_t *zeros, long n, long k, int rows) {
-    f8 acc[MOST][2] = {0};
-    for (long g = 0; g < k / GROUP; g += 8) {
-        f8 scale = from_bf16(scales + g), zero = from_bf16(zeros + g) - 8 * scale;
-        float both[MOST][8];
-        for (int m = 0; m < rows; m++) {
-            store(both[m], scale * load(x.scale + m * x.groups + g));
-            STORED(both[m]);
-            acc[m][0] += zero * load(x.total + m * x.groups + g);
+// The rows of x (rows, k), for tiles of MOST rows: (k / GROUP, MOST) each; the last has fewer rows.
+static Group *round_inputs(const float *x, long rows, long k) {
+    long groups = k / GROUP;
+    Group *all = malloc(rows * groups * sizeof(Group));
+#pragma omp parallel for schedule(static) if (rows > 4)
+    for (long row = 0; row < rows; row++) {
+        long first = row / MOST * MOST, now = rows - first < MOST ? rows - first : MOST;
+        Group *to = all + first * groups + (row - first);
+        for (long g = 0; g < groups; g++) round_group(to + g * now, x + row * k + g * GROUP);
+    }
+    return all;
+}
+
+// Computes PANEL outputs of a few rows.
+INLINE void panel(float *y, const Group *x, const Matrix *w, long first, int rows) {
+    f8 acc[MOST] = {0};
+    long groups = w->inputs / GROUP, start = first * groups;
+    const uint8_t *from = (const uint8_t *)w->weight + start * GROUP / 2;
+    const uint16_t *scales = (const uint16_t *)w->scales + start, *zeros = w->zeros + start;
+    for (long g = 0; g < groups; g++, x += rows, from += PANEL * GROUP / 2) {
+        f8 scale = from_bf16(scales + g * PANEL), low = from_bf16(zeros + g * PANEL) - 8 * scale;
+        bytes q[8];
+        for (int at = 0; at < PANEL * GROUP / 2; at += LINE) __builtin_prefetch(from + at + AHEAD);
+        EACH for (int i = 0; i < 4; i++) {
+            bytes pairs;
+            memcpy(&pairs, from + sizeof pairs * i, sizeof pairs);
+            q[2 * i] = pairs & 15;
+            q[2 * i + 1] = pairs >> 4;
         }
-        long count = k / GROUP - g < 8 ? k / GROUP - g : 8;
-        for (long i = 0; i < count; i += 2) {
-            __builtin_prefetch(w + (g + i) * 16 + AHEAD);
-            for (int part = 0; part < 2; part++) {
-                s16 pair = short_uint8(w + (g + i + part) * 16), low = pair & 15, high = pair >> 4;
-                for (int m = 0; m < rows; m++) {
-                    const int16_t *q = x.q + m * k + (g + i + part) * GROUP;
-                    i8 dot = dot_pairs(dot_pairs((i8){0}, low, load16(q)), high, load16(q + 16));
-                    acc[m][part] += __builtin_convertvector(dot, f8) * both[m][i + part];
-                }
-            }
+        EACH for (int row = 0; row < rows; row++) {
+            f8 dot = __builtin_convertvector(dot_group(q, x[row].q), f8);
+            acc[row] += low * x[row].total;
+            acc[row] += dot * (scale * x[row].scale);
         }
     }
-    for (int m = 0; m < rows; m++) y[m * n] = sum(acc[m][0] + acc[m][1]);
+    long count = w->outputs - first < PANEL ? w->outputs - first : PANEL;
+    for (int row = 0; row < rows; row++)
+        for (long i = 0; i < count; i++)
+            y[row * w->outputs + first + i] = acc[row][i] + (w->bias ? w->bias[first + i] : 0);
 }
 
 static void int4_product(float *y, const float *x, const Matrix *w, long rows) {
-    Rounded rounded = round_inputs(x, rows, w->inputs);
+    Group *rounded = round_inputs(x, rows, w->inputs);
 #pragma omp parallel for schedule(static)
-    for (long o = 0; o < w->outputs; o++) {
-        long n = w->outputs, k = w->inputs, groups = o * k / GROUP;
-        const uint8_t *of = (const uint8_t *)w->weight + o * k / 2;
-        const uint16_t *scales = (const uint16_t *)w->scales + groups, *zeros = w->zeros + groups;
-        switch (rows) {  // constants, so that the compiler keeps the sums in registers
-            case 1: int4_row(y + o, rounded, of, scales, zeros, n, k, 1); break;
-            case 2: int4_row(y + o, rounded, of, scales, zeros, n, k, 2); break;
-            case 3: int4_row(y + o, rounded, of, scales, zeros, n, k, 3); break;
-            case 4: int4_row(y + o, rounded, of, scales, zeros, n, k, 4); break;
-            case 5: int4_row(y + o, rounded, of, scales, zeros, n, k, 5); break;
-            case 6: int4_row(y + o, rounded, of, scales, zeros, n, k, 6); break;
-            case 7: int4_row(y + o, rounded, of, scales, zeros, n, k, 7); break;
-            default: int4_row(y + o, rounded, of, scales, zeros, n, k, 8);
+    for (long first = 0; first < w->outputs; first += PANEL)
+        for (long row = 0; row < rows; row += MOST) {  // later rows find the weights in the cache
+            float *to = y + row * w->outputs;
+            const Group *of = rounded + row * w->inputs / GROUP;
+            switch (rows - row) {  // constants, so that the compiler keeps the sums in registers
+                case 1: panel(to, of, w, first, 1); break;
+                case 2: panel(to, of, w, first, 2); break;
+                case 3: panel(to, of, w, first, 3); break;
+                case 4: panel(to, of, w, first, 4); break;
+                case 5: panel(to, of, w, first, 5); break;
+                case 6: panel(to, of, w, first, 6); break;
+                case 7: panel(to, of, w, first, 7); break;
+                default: panel(to, of, w, first, MOST);
+            }
         }
-        for (long m = 0; w->bias && m < rows; m++) y[m * w->outputs + o] += w->bias[o];
-    }
-    free(rounded.q);
-    free(rounded.scale);
+    free(rounded);
 }
 
 // --- weights of 16 and 8 bits as floats --------------------------------------------------------
@@ -455,22 +474,30 @@ int multiplies_bfloat16(void) { return STEP == 32; }
 // y (rows, outputs) = x (rows, inputs) @ matrix.T + bias.
 void linear(float *y, const float *x, const Matrix *matrix, long rows) {
     const Matrix w = *matrix;
-    long most = w.bits == 4 ? MOST : ROWS;
-    for (long m = 0; m < rows; m += most) {
-        long now = rows - m < most ? rows - m : most;
-        (w.bits == 4 ? int4_product : float_product)(y + m * w.outputs, x + m * w.inputs, &w, now);
+    if (w.bits == 4) return int4_product(y, x, &w, rows);
+    for (long m = 0; m < rows; m += ROWS) {
+        long now = rows - m < ROWS ? rows - m : ROWS;
+        float_product(y + m * w.outputs, x + m * w.inputs, &w, now);
     }
 }
 
 // Dequantises a matrix of 4 bits to floats (outputs, inputs).
-void widen_int4(float *wide, const uint8_t *w, const uint16_t *scales, const uint16_t *zeros, long groups) {
+void widen_int4(float *wide, const Matrix *matrix) {
+    const Matrix w = *matrix;
+    long groups = w.inputs / GROUP;
+    u8 shifts = {0, 8, 16, 24, 4, 12, 20, 28};  // of the eight inputs in four bytes
 #pragma omp parallel for schedule(static)
-    for (long g = 0; g < groups; g++) {
-        float scale = from_bf16(scales + g)[0], zero = from_bf16(zeros + g)[0] - 8 * scale;
-        for (int i = 0; i < 16; i += 8) {
-            i8 pair = from_uint8(w + g * 16 + i);
-            store(wide + g * GROUP + i, __builtin_convertvector(pair & 15, f8) * scale + zero);
-            store(wide + g * GROUP + 16 + i, __builtin_convertvector(pair >> 4, f8) * scale + zero);
+    for (long o = 0; o < w.outputs; o++)
+        for (long g = 0; g < groups; g++) {
+            long start = (o / PANEL * groups + g) * PANEL, in = o % PANEL;
+            const uint8_t *from = (const uint8_t *)w.weight + start * GROUP / 2 + 4 * in;
+            f8 scale = from_bf16((const uint16_t *)w.scales + start);
+            f8 low = from_bf16(w.zeros + start) - 8 * scale;
+            for (int i = 0; i < GROUP; i += 8) {
+                uint32_t inputs;
+                memcpy(&inputs, from + 4 * i, sizeof inputs);
+                f8 q = __builtin_convertvector(((u8){0} + inputs) >> shifts & 15, f8);
+                store(wide + o * w.inputs + g * GROUP + i, q * scale[in] + low[in]);
+            }
         }
-    }
 }

@@ -79,9 +79,10 @@ class StreamedInt8Linear(nn.Module):
 class StreamedInt4Linear(nn.Module):
     """w = (q - 8) * scale + zero, with q in 0..15 and a scale and zero per group of 32 inputs.
 
-    ``packed`` is uint8 (out, in / 32, 16): byte i of a group has input i in its low bits and input
-    16 + i in its high bits. ``scales`` and ``zeros`` are bfloat16 (out * in / 32 + 8,), padded
-    because the kernel reads 8 at a time.
+    Panels of 8 outputs are stored together, the last one filled up with zeros. ``packed`` is uint8
+    (panels, in / 32, 4, 8, 4): byte (panel, group, i, output, j) has input 8 i + j of the group in
+    its low bits and input 8 i + 4 + j in its high bits. ``scales`` and ``zeros`` are bfloat16
+    (panels, in / 32, 8).
     """
 
     packed: Tensor
@@ -98,10 +99,11 @@ class StreamedInt4Linear(nn.Module):
         scale = ((high - low) / 15).clamp(min=1e-8).bfloat16().float()
         zero = (low + 8 * scale).bfloat16().float()
         q = ((groups - zero) / scale + 8).round().clamp(0, 15).to(torch.uint8)
-        half = native.GROUP // 2
-        self.register_buffer("packed", q[..., :half] | q[..., half:] << 4)
-        self.register_buffer("scales", F.pad(scale.flatten(), (0, 8)).bfloat16())
-        self.register_buffer("zeros", F.pad(zero.flatten(), (0, 8)).bfloat16())
+        fours = _panels(q).unflatten(-1, (4, 2, 4)).permute(0, 2, 3, 1, 4, 5)
+        packed = fours[..., 0, :] | fours[..., 1, :] << 4
+        self.register_buffer("packed", packed.contiguous())
+        for name, tensor in (("scales", scale), ("zeros", zero)):
+            self.register_buffer(name, _panels(tensor)[..., 0].mT.contiguous().bfloat16())
         self.register_buffer("bias", None if bias is None else bias.detach().float())
         tensors = (self.packed, self.scales, self.zeros)
         self.matrix = _matrix(4, weight.shape, *tensors, bias=self.bias)
@@ -120,8 +122,7 @@ class StreamedInt4Linear(nn.Module):
 
     def expanded(self) -> Tensor:
         """Return the dequantised matrix, (out, in) float32, valid until the next is expanded."""
-        rows = self.packed.shape[0]
-        return native.widened_int4(self.packed, self.scales, self.zeros).view(rows, -1)
+        return native.widened_int4(self.matrix)
 
 
 Streamed = StreamedLinear | StreamedInt8Linear | StreamedInt4Linear
@@ -200,6 +201,13 @@ def _wide_dtype(weight: Tensor) -> torch.dtype:
 
 def _added(y: Tensor, bias: Tensor | None) -> Tensor:
     return y if bias is None else y.add_(bias)
+
+
+def _panels(rows: Tensor) -> Tensor:
+    """(out, ...) -> (panels, 8, ...)"""
+    missing = -rows.shape[0] % native.PANEL
+    padding = rows.new_zeros((missing, *rows.shape[1:]))
+    return torch.cat((rows, padding)).unflatten(0, (-1, native.PANEL))
 
 
 def _matrix(
