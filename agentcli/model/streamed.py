@@ -99,7 +99,8 @@ class StreamedInt4Linear(nn.Module):
         scale = ((high - low) / 15).clamp(min=1e-8).bfloat16().float()
         zero = (low + 8 * scale).bfloat16().float()
         q = ((groups - zero) / scale + 8).round().clamp(0, 15).to(torch.uint8)
-        fours = _panels(q).unflatten(-1, (4, 2, 4)).permute(0, 2, 3, 1, 4, 5)
+        split = (-1, native.PANEL, columns // native.GROUP, 4, 2, 4)
+        fours = _panels(q).view(split).permute(0, 2, 3, 1, 4, 5)
         packed = fours[..., 0, :] | fours[..., 1, :] << 4
         self.register_buffer("packed", packed.contiguous())
         for name, tensor in (("scales", scale), ("zeros", zero)):
@@ -205,9 +206,8 @@ def _added(y: Tensor, bias: Tensor | None) -> Tensor:
 
 def _panels(rows: Tensor) -> Tensor:
     """(out, ...) -> (panels, 8, ...)"""
-    missing = -rows.shape[0] % native.PANEL
-    padding = rows.new_zeros((missing, *rows.shape[1:]))
-    return torch.cat((rows, padding)).unflatten(0, (-1, native.PANEL))
+    padding = rows.new_zeros((-rows.shape[0] % native.PANEL, *rows.shape[1:]))
+    return torch.cat((rows, padding)).view(-1, native.PANEL, *rows.shape[1:])
 
 
 def _matrix(
