@@ -35,6 +35,14 @@ from agentcli.inference.engine import Engine
 from agentcli.inference.sampling import GREEDY
 from agentcli.model.config import ModelConfig
 
+
+@llama_cpp.llama_log_callback
+def unlogged(level: int, text: bytes, data: object) -> None:
+    """llama.cpp would tell of every tensor."""
+
+
+llama_cpp.llama_log_set(unlogged, None)
+
 FORMATS = {
     "bfloat16": ("BF16", None),
     "int8": ("Q8_0", llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0),
