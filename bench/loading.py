@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import torch
 from models import SHAPES, hf_model, kernels
 
-_CHILD = """\
-import json, sys, time
-import torch
-from agentcli.inference import host  # what the engine's process has imported by then
+from agentcli.inference.loading import load
 
-def memory(name):
+
+def memory(name: str) -> int:
+    """Bytes, by a name in /proc/self/status."""
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith(name))
 
-before, started = memory("VmRSS:"), time.perf_counter()
-loaded = host.load({"path": sys.argv[1], "device": "cpu", "kernels": sys.argv[2] or None})
-took = time.perf_counter() - started
-print(json.dumps([took, memory("VmHWM:") - before]))
-"""
+
+def child(folder: str, library: str) -> None:
+    """Print the seconds that loading takes in this process, and the bytes it adds at most."""
+    importlib.import_module("agentcli.inference.host")  # the engine's process has it by then
+    before, started = memory("VmRSS:"), time.perf_counter()
+    load(folder, device="cpu", kernels=library or None)
+    took = time.perf_counter() - started
+    print(json.dumps([took, memory("VmHWM:") - before]))
 
 
 def loading(shape: str) -> tuple[float, float, int]:
@@ -39,7 +43,11 @@ def loading(shape: str) -> tuple[float, float, int]:
         size = sum(file.stat().st_size for file in path.glob("*.safetensors"))
         found = []
         for _ in range(2):
-            command = (sys.executable, "-c", _CHILD, folder, kernels() or "")
+            command = (sys.executable, __file__, folder, kernels() or "")
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             found.append(json.loads(done.stdout))
     return min(took for took, _ in found), max(peak for _, peak in found) / size, size
+
+
+if __name__ == "__main__":
+    child(*sys.argv[1:])
