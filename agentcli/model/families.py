@@ -76,9 +76,9 @@ def _qwen3(hf: HfConfig) -> dict[str, Any]:
 
 def _gemma(hf: HfConfig) -> dict[str, Any]:
     head_dim = int(hf.get("head_dim") or 256)
+    # Files may say "gelu", but the models were trained with the tanh form.
     return {
-        **_llama({**hf, "head_dim": head_dim}),
-        "mlp": "gelu_gate",  # files may say "gelu", but the models were trained with the tanh form
+        **_llama({**hf, "head_dim": head_dim, "hidden_act": "gelu_pytorch_tanh"}),
         "tied": bool(hf.get("tie_word_embeddings", True)),
         "norm": "one_plus_weight",
         "embed_scale": math.sqrt(hf["hidden_size"]),

@@ -86,7 +86,8 @@ CASES = [
     }}),
     Case("qwen3", "Qwen3", {"head_dim": 32}),
     Case("qwen3_bias", "Qwen3", {"head_dim": 16, "attention_bias": True}),
-    Case("gemma", "Gemma", {"head_dim": 32, "tie_word_embeddings": True}),
+    Case("gemma", "Gemma", {"head_dim": 32, "tie_word_embeddings": True},
+         rewrite={"hidden_act": "gelu"}),  # as in the first files
     Case("gemma2", "Gemma2", {
         "head_dim": 32, "sliding_window": 8, "query_pre_attn_scalar": 24,
         "attn_logit_softcapping": 3.0, "final_logit_softcapping": 5.0,
