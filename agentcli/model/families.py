@@ -93,7 +93,7 @@ def _gemma2(hf: HfConfig) -> dict[str, Any]:
         "attention_scale": float(hf.get("query_pre_attn_scalar") or 256) ** -0.5,
         "attention_softcap": float(hf.get("attn_logit_softcapping", 50.0) or 0.0),
         "logit_softcap": float(hf.get("final_logit_softcapping", 30.0) or 0.0),
-        "windows": _windows({"sliding_window": 4096, **hf}, types),
+        "windows": _windows(hf, types),
     }
 
 
@@ -114,7 +114,6 @@ def _gemma3(hf: HfConfig) -> dict[str, Any]:
         "qk_norm": "before_rope",
         "rope": wide,
         "rope_sliding": local,
-        "sequence_len": int(hf.get("max_position_embeddings", 131_072)),
     }
 
 
@@ -239,6 +238,29 @@ FAMILIES: dict[str, Callable[[HfConfig], dict[str, Any]]] = {
     "smollm3": _smollm3,
 }
 
+# What transformers takes where a file leaves a setting out. Gemma 3's files have little more than
+# what differs from this.
+DEFAULTS: dict[str, HfConfig] = {
+    "mistral": {
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 131_072,
+        "sliding_window": 4096,
+    },
+    "qwen2": {"max_position_embeddings": 32_768},
+    "qwen3": {"max_position_embeddings": 32_768},
+    "gemma": {"max_position_embeddings": 8192},
+    "gemma2": {"num_key_value_heads": 4, "max_position_embeddings": 8192, "sliding_window": 4096},
+    "gemma3_text": {
+        "vocab_size": 262_208,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": 131_072,
+        "sliding_window": 4096,
+    },
+    "phi3": {"max_position_embeddings": 4096},
+    "smollm3": {"num_key_value_heads": 4, "max_position_embeddings": 32_768, "rope_theta": 2e6},
+}
+
 
 def config_from_hf(data: Mapping[str, Any]) -> ModelConfig:
     """Convert the content of a Hugging Face ``config.json``.
@@ -258,7 +280,8 @@ def config_from_hf(data: Mapping[str, Any]) -> ModelConfig:
     try:
         if (layers := int(text.get("num_hidden_layers", 0))) > MOST_LAYERS:
             raise ModelError(f"config.json: {layers} layers; at most {MOST_LAYERS} are supported")
-        return ModelConfig.from_fields({"family": model_type, **reader(text)})
+        settings = {**DEFAULTS.get(model_type, {}), **text}
+        return ModelConfig.from_fields({"family": model_type, **reader(settings)})
     except KeyError as error:
         raise ModelError(f"config.json of family {model_type}: {error} is missing") from None
     except (TypeError, ValueError, AttributeError, ArithmeticError) as error:

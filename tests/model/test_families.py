@@ -9,13 +9,18 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import Tensor
 
 from agentcli.model.attention import backend
 from agentcli.model.checkpoint import LoadedModel, load_model
+from agentcli.model.families import config_from_hf
 from tests.model.families import CASES, Case, make_oracle, near, random_tokens, save_oracle
 
 LENGTH = 40  # several attention windows
+SHAPE = {  # which files do not leave out, except Gemma 3's
+    "hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size",
+}  # fmt: skip
 
 
 class Pair:
@@ -117,3 +122,27 @@ def test_bfloat16(pair: Pair, tmp_path: Path) -> None:
     scale = exact.square().mean().sqrt()
     error = (ours - exact).square().mean().sqrt() / scale
     assert error < max(0.02, 1.2 * float((theirs - exact).square().mean().sqrt() / scale))
+
+
+@pytest.mark.parametrize("kind", sorted({case.kind for case in CASES}))
+def test_settings_left_out(kind: str) -> None:
+    whole = json.loads(getattr(transformers, f"{kind}Config")().to_json_string(use_diff=False))
+    config = config_from_hf(whole)
+    for name in whole.keys() - SHAPE - {"model_type"}:
+        assert config_from_hf({key: whole[key] for key in whole if key != name}) == config, name
+
+
+def test_gemma_3_with_images() -> None:
+    """The 4B model's file says only this of the text model."""
+    text: dict[str, Any] = {
+        "model_type": "gemma3_text",
+        "hidden_size": 2560,
+        "intermediate_size": 10240,
+        "num_hidden_layers": 34,
+        "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+        "sliding_window": 1024,
+    }
+    theirs = transformers.Gemma3TextConfig(**text).to_json_string(use_diff=False)
+    ours = config_from_hf({"model_type": "gemma3", "text_config": text})
+    assert ours == config_from_hf(json.loads(theirs))
+    assert (ours.n_head, ours.n_kv_head, ours.vocab_size) == (8, 4, 262_208)
