@@ -149,13 +149,15 @@ def _config_of(data: Mapping[str, Any], folder: Path) -> ModelConfig:
 
 
 def _weight_files(folder: Path) -> tuple[Path, ...]:
-    index = folder / "model.safetensors.index.json"
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if index.exists():
         names = sorted(set(read_json(index).get("weight_map", {}).values()))
         # A hostile index must not reach files outside this folder.
         if any(Path(name).name != name for name in names):
             raise CheckpointError(f"{index}: names files outside the folder")
         files = [folder / name for name in names]
+    elif whole.exists():  # others may repeat the weights under other names, as in Mistral's folders
+        files = [whole]
     else:
         files = sorted(folder.glob("*.safetensors"))
     missing = [file.name for file in files if not file.exists()]

@@ -61,6 +61,13 @@ def test_dtype_and_context(folder: Path) -> None:
         load_model(folder, context=0)
 
 
+def test_the_same_weights_in_another_format(folder: Path) -> None:
+    """Mistral's folders have them a second time, under other names."""
+    renamed = {name.removeprefix("model."): tensor for name, tensor in weights(folder).items()}
+    safetensors.torch.save_file(renamed, folder / "consolidated.safetensors")
+    load_model(folder)
+
+
 def test_faulty_tensors_are_named(folder: Path) -> None:
     tensors = weights(folder)
     del tensors["model.layers.1.mlp.up_proj.weight"]
