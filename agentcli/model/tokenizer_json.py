@@ -18,15 +18,20 @@ CONTROL_TOKENS = frozenset(
         *("[TOOL_CALLS]", "[TOOL_CONTENT]", "[ARGS]", "[CALL_ID]"),
     ]
 )
+_CONTROL = re.compile(r"<\|\w+\|>")  # such as <|fim_prefix|>
 
 
 def mark_control_tokens(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the content of tokenizer.json with ``CONTROL_TOKENS`` marked as special."""
+    """Return the content of tokenizer.json with all control tokens marked as special."""
     added = [
-        {**token, "special": True} if token.get("content") in CONTROL_TOKENS else token
+        {**token, "special": True} if _is_control(str(token.get("content"))) else token
         for token in data.get("added_tokens") or ()
     ]
     return {**data, "added_tokens": added}
+
+
+def _is_control(text: str) -> bool:
+    return text in CONTROL_TOKENS or _CONTROL.fullmatch(text) is not None
 
 
 def _components(part: Any) -> list[dict[str, Any]]:

@@ -139,18 +139,19 @@ def test_nanochat_numbers_its_special_tokens_after_the_merges() -> None:
     assert tokenizer.eos_id == tokenizer.special_id("<|assistant_end|>")
 
 
-def test_control_tokens_not_marked_special(tmp_path: Path) -> None:
-    """Qwen's file does not mark <tool_call> as special, but text must not produce it."""
+@pytest.mark.parametrize("mark", ["<tool_call>", "<|fim_prefix|>"])
+def test_control_tokens_not_marked_special(tmp_path: Path, mark: str) -> None:
+    """Qwen's file does not mark these as special, but text must not produce them."""
     save_tokenizer(tmp_path)
     file = tmp_path / "tokenizer.json"
     data = json.loads(file.read_text())
     plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
-    data["added_tokens"].append({"id": 264, "content": "<tool_call>", "special": False, **plain})
+    data["added_tokens"].append({"id": 264, "content": mark, "special": False, **plain})
     file.write_text(json.dumps(data))
     tokenizer = load_tokenizer(tmp_path)
-    assert 264 not in tokenizer.encode("a <tool_call> b")
-    assert 264 in tokenizer.encode_template("a <tool_call> b")
-    assert tokenizer.special_id("<tool_call>") == 264
+    assert 264 not in tokenizer.encode(f"a {mark} b")
+    assert 264 in tokenizer.encode_template(f"a {mark} b")
+    assert tokenizer.special_id(mark) == 264
 
 
 def test_prefix_and_spaces_of_sentencepiece() -> None:
