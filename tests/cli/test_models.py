@@ -97,6 +97,15 @@ def test_a_model_that_works(call: Any, folder: Path) -> None:
     ]
 
 
+def test_a_tokenizer_that_composes_characters(call: Any, folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    file = copy / "tokenizer.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "normalizer": {"type": "NFC"}}))
+    code, out, _ = call("check", str(copy), "--threads", "1")
+    assert code == 0, out
+
+
 def test_a_model_that_does_not(call: Any, tmp_path: Path) -> None:
     import torch
     from safetensors.torch import load_file, save_file
