@@ -165,8 +165,9 @@ class EngineProcess:
             del self._answers[number]
 
     async def aclose(self) -> None:
-        """End the process."""
+        """End the process, and with an error all requests that still wait for it."""
         await self._stop()
+        self._fail({"event": "error", "error": "ModelError", "message": "the model was closed"})
         await self._supervisor.aclose()
 
     async def _start(self) -> None:
@@ -190,10 +191,10 @@ class EngineProcess:
 
     async def _connect(self, link: socket.socket) -> None:
         """Have the process at the other end of ``link`` load the model."""
-        reader, self._writer = await asyncio.open_connection(sock=link, limit=_LINE_BYTES)
-        kernels = await built_kernels(self._supervisor)  # while the host imports torch
-        self._send({"op": "load", "kernels": kernels and str(kernels), **self._settings})
         try:
+            reader, self._writer = await asyncio.open_connection(sock=link, limit=_LINE_BYTES)
+            kernels = await built_kernels(self._supervisor)  # while the host imports torch
+            self._send({"op": "load", "kernels": kernels and str(kernels), **self._settings})
             line = await reader.readline()
             if not line:
                 raise await self._crash()
@@ -227,8 +228,12 @@ class EngineProcess:
         error = await self._crash()
         self._listener = None
         await self._stop()
+        self._fail({"event": "crash", "message": error.message, "hint": error.hint})
+
+    def _fail(self, event: dict[str, Any]) -> None:
+        """Send all requests an event that ends them."""
         for answers in self._answers.values():
-            answers.put_nowait({"event": "crash", "message": error.message, "hint": error.hint})
+            answers.put_nowait(event)
 
     async def _crash(self) -> ServerError:
         """Return the error for a process that has ended, with its last line of output."""
