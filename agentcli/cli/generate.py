@@ -55,7 +55,6 @@ class _Job:
 
     model: str
     prompt: str
-    chat: bool
     output: Format
     settings: Settings
     wishes: dict[str, Any]
@@ -190,6 +189,7 @@ def generate(
         "seed": seed,
     }
     wishes = {
+        "chat": chat,
         "num_samples": num_samples,
         "max_tokens": max_tokens,
         "sampling": {name: value for name, value in chosen.items() if value is not None},
@@ -198,7 +198,7 @@ def generate(
     }
     name = model or _configured(settings)
     registry.local_folder(name)  # reports a wrong name before waiting for stdin
-    job = _Job(name, _prompt(prompt), chat, output, settings, wishes)
+    job = _Job(name, _prompt(prompt), output, settings, wishes)
     return asyncio.run(_run(job))
 
 
@@ -271,8 +271,8 @@ async def _generate(job: _Job) -> int:
 
     completer = Completer(registry.local_folder(job.model), job.settings.local)
     try:
-        tokens = completer.tokens(job.prompt, chat=job.chat)
         wishes = Wishes(**job.wishes)
+        tokens = completer.tokens(job.prompt, chat=wishes.chat)
         texts = [""] * wishes.num_samples
         await completer.engine.start()
         samples = open_samples(len(texts)) if job.output is Format.TEXT else None

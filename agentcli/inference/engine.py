@@ -202,7 +202,7 @@ class Generation(Iterator[Column]):
         self._constraints = _one_per_row(constraint, num_samples)
         self._tools = tools
         self._texts = [
-            RowText(engine.tokenizer.stream(), stop) if stop else None for _ in self.rows
+            RowText(engine.tokenizer.stream(inner=True), stop) if stop else None for _ in self.rows
         ]
         self._cancelled = cancelled
         self._random = torch.Generator().manual_seed(sampling.seed)

@@ -28,10 +28,12 @@ _ENDED = -1
 class Wishes:
     """Options of a completion.
 
-    Options missing from ``sampling`` have the model's defaults. ``grammar`` is what the text must
-    match: its kind (``json_schema``, ``regex`` or ``lark``) and its source.
+    ``chat`` takes the prompt as a user's message instead of text to continue. Options missing from
+    ``sampling`` have the model's defaults. ``grammar`` is what the text must match: its kind
+    (``json_schema``, ``regex`` or ``lark``) and its source.
     """
 
+    chat: bool = False
     num_samples: int = 1
     max_tokens: int | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict)
@@ -120,7 +122,7 @@ class Completer:
             "grammar": wishes.grammar,
             "python": python,
         }
-        rows = [_Row(self.tokenizer, wishes.stop) for _ in range(wishes.num_samples)]
+        rows = [_Row(self.tokenizer, wishes) for _ in range(wishes.num_samples)]
         async with aclosing(self.engine.complete(request, run)) as events:
             async for event in events:
                 if event["event"] == "column":
@@ -166,11 +168,11 @@ class Completer:
 class _Row:
     """The text of one row, cut before a stop string."""
 
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str]) -> None:
+    def __init__(self, tokenizer: Tokenizer, wishes: Wishes) -> None:
         shown = {tokenizer.special[text] for text in _SHOWN if text in tokenizer.special}
         self._silent = set(tokenizer.special.values()) - shown
-        self._text = tokenizer.stream()
-        self._stops = StopStrings(stop)
+        self._text = tokenizer.stream(inner=not wishes.chat)
+        self._stops = StopStrings(wishes.stop)
         self.tokens = 0
 
     def push(self, token: int) -> str:

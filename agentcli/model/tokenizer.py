@@ -113,8 +113,9 @@ class Tokenizer(ABC):
         stream = self.stream(skip_special=skip_special)
         return "".join([*(stream.push(token) for token in tokens), stream.finish()])
 
-    def stream(self, *, skip_special: bool = False) -> StreamDecoder:
-        return StreamDecoder(self, skip_special=skip_special)
+    def stream(self, *, skip_special: bool = False, inner: bool = False) -> StreamDecoder:
+        """Return a decoder; ``inner`` if the tokens continue other text, see ``encode_inner``."""
+        return StreamDecoder(self, skip_special=skip_special, inner=inner)
 
     # SentencePiece adds a space before the first word, which decoding must remove.
     strips_first_space = False
@@ -123,11 +124,13 @@ class Tokenizer(ABC):
 class StreamDecoder:
     """Decodes tokens one by one; ``push`` holds back the bytes of an incomplete character."""
 
-    def __init__(self, tokenizer: Tokenizer, *, skip_special: bool = False) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, *, skip_special: bool = False, inner: bool = False
+    ) -> None:
         self._tokenizer = tokenizer
         self._skip = frozenset(tokenizer.special.values()) if skip_special else frozenset()
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
-        self._strip = tokenizer.strips_first_space
+        self._strip = tokenizer.strips_first_space and not inner
 
     def push(self, token: int) -> str:
         """Return the characters that this token completes, if any."""

@@ -25,7 +25,7 @@ from agentcli.cli.main import main
 from agentcli.settings import Settings
 from tests.llm.folders import make_folder
 from tests.llm.thread_engine import ThreadEngine
-from tests.model.test_tokenizer import nanochat
+from tests.model.test_tokenizer import nanochat, sentencepiece
 from tests.running import BIN, Cli, end, share_kernels
 
 SCHEMA = {
@@ -114,6 +114,14 @@ def test_text_that_matches_an_expression(run: Any, folder: Path) -> None:
     for seed in range(3):
         ended = run("hello", "--model", f"local:{folder}", "--regex", pattern, "--seed", str(seed))
         assert re.fullmatch(pattern + "\n", ended.out), ended
+
+
+def test_a_space_before_the_first_word_is_shown(run: Any, folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    sentencepiece(eos_token="</s>").save(copy)
+    ended = run("hello", "--model", f"local:{copy}", "--regex", " hello")
+    assert (ended.code, ended.out) == (0, " hello\n"), ended.err
 
 
 def test_text_of_a_grammar(run: Any, folder: Path, tmp_path: Path) -> None:

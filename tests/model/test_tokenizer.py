@@ -159,6 +159,8 @@ def test_prefix_and_spaces_of_sentencepiece() -> None:
     assert tokenizer.prompt_prefix == (1,)
     assert sentencepiece(add_bos_token=False).prompt_prefix == ()
     assert tokenizer.decode(tokenizer.encode(" hello")) == " hello"
+    rest = tokenizer.stream(inner=True)
+    assert "".join(map(rest.push, tokenizer.encode("hello"))) == " hello"
 
 
 def test_decode_equals_the_library(tmp_path: Path) -> None:
