@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agentcli.errors import ContextLengthError, ModelError, UsageError
+from agentcli.inference.call_syntax import THINK
 from agentcli.inference.row import StopStrings
 from agentcli.llm.engine import EngineProcess, Run
 from agentcli.llm.local import EMBEDDED, sampling_of
@@ -19,8 +20,8 @@ from agentcli.model.folder import open_folder
 from agentcli.model.tokenizer import NANOCHAT_SPECIAL, Tokenizer
 from agentcli.settings import LocalSettings
 
-# In-stream blocks are shown with their marks; other special tokens are hidden.
-_SHOWN = ("<|python_start|>", "<|python_end|>", "<|output_start|>", "<|output_end|>")
+# In-stream blocks and thinking are shown with their marks; other special tokens are hidden.
+_SHOWN = ("<|python_start|>", "<|python_end|>", "<|output_start|>", "<|output_end|>", *THINK)
 _ENDED = -1
 
 

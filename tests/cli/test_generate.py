@@ -22,6 +22,7 @@ import torch
 
 from agentcli.cli.generate import _python
 from agentcli.cli.main import main
+from agentcli.model.folder import open_folder
 from agentcli.settings import Settings
 from tests.llm.folders import make_folder
 from tests.llm.thread_engine import ThreadEngine
@@ -122,6 +123,17 @@ def test_a_space_before_the_first_word_is_shown(run: Any, folder: Path, tmp_path
     sentencepiece(eos_token="</s>").save(copy)
     ended = run("hello", "--model", f"local:{copy}", "--regex", " hello")
     assert (ended.code, ended.out) == (0, " hello\n"), ended.err
+
+
+def test_thinking_is_shown_with_its_marks(run: Any, tmp_path: Path) -> None:
+    folder = make_folder("qwen3", tmp_path / "qwen3", context=512)
+    special = open_folder(folder).load_tokenizer().special
+    grammar = tmp_path / "thought.lark"
+    grammar.write_text(
+        f'start: <[{special["<think>"]}]> "he" <[{special["</think>"]}]> "hello"', encoding="utf-8"
+    )
+    ended = run("x", "--model", f"local:{folder}", "--chat", "--grammar", str(grammar))
+    assert ended.out == "<think>he</think>hello\n", ended.err
 
 
 def test_text_of_a_grammar(run: Any, folder: Path, tmp_path: Path) -> None:
