@@ -44,7 +44,7 @@ _CUT = {"length": FinishReason.LENGTH, "context": FinishReason.LENGTH}
 _USAGE_EVERY_S = 0.25
 """Interval of the usage updates while decoding."""
 _RECONSIDERED = "reconsidered"
-_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+_SAMPLING = ("temperature", "top_k", "top_p", "min_p")
 
 
 def connect(path: Path | None, settings: Settings) -> LocalClient:
@@ -81,12 +81,14 @@ def connect(path: Path | None, settings: Settings) -> LocalClient:
 def sampling_of(generation: Mapping[str, Any]) -> dict[str, Any]:
     """Return the sampling settings of a generation_config.json.
 
-    Decoding is greedy unless it says ``do_sample``.
+    Decoding is greedy unless it says ``do_sample``; penalties and biases then apply, too.
     """
     settings: dict[str, Any] = {}
     if generation.get("do_sample"):
         given = {name: generation[name] for name in _SAMPLING if generation.get(name) is not None}
         settings = {"temperature": 1.0, **given}
+    if (penalty := generation.get("repetition_penalty")) is not None:
+        settings["repetition_penalty"] = penalty
     if biases := [(tokens, by) for tokens, by in generation.get("sequence_bias") or () if tokens]:
         settings["sequence_bias"] = biases
     return settings

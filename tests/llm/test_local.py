@@ -104,6 +104,8 @@ async def test_sampling_of_a_generation_config() -> None:
     biases = [([5], -0.5), ([5, 6], 9.0)]
     assert sampling_of(given) == {"temperature": 1.0, "top_k": 20, "sequence_bias": biases}
     assert sampling_of({"temperature": 0.7}) == {}  # greedy without do_sample
+    penalty = {"repetition_penalty": 1.1}
+    assert sampling_of({"temperature": 0.7, **penalty}) == penalty
 
 
 async def test_a_call_streams_and_the_next_turn_reuses_it(client: LocalClient) -> None:
