@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from agentcli.errors import ConfigError, ContextWindowError, ModelError
@@ -165,7 +165,7 @@ class TemplateDialogue:
         rendered = _native if self._native else _as_text
         messages: list[dict[str, Any]] = []
         system = ""
-        for message in request.messages:
+        for message in _one_call_each(request.messages) if self._syntax.bare else request.messages:
             if message.role is Role.SYSTEM:
                 system = f"{system}\n\n{message.text}" if system else message.text
                 continue
@@ -196,6 +196,20 @@ def syntax_of(template: str) -> tuple[str, bool]:
     if "<|python_tag|>" in template or ("ipython" in template and "parameters" in template):
         return "llama3", True
     return "hermes", False
+
+
+def _one_call_each(messages: Sequence[Message]) -> Iterator[Message]:
+    """Give each call a message of its own, followed by its result, as Llama 3 requires."""
+    waiting: dict[str, Message] = {}  # calls after the first of a message, by id
+    for message in messages:
+        if message.role is Role.TOOL and (call := waiting.pop(message.result.call_id, None)):
+            yield call
+        elif len(message.calls) > 1:
+            _, *others = message.calls
+            waiting = {call.id: replace(message, parts=(call,)) for call in others}
+            kept = tuple(part for part in message.parts if part not in others)
+            message = replace(message, parts=kept)
+        yield message
 
 
 def _native(message: Message) -> dict[str, Any]:

@@ -21,7 +21,16 @@ pytest.importorskip("torch", reason="models on this machine need the extra 'loca
 from agentcli.errors import ConfigError, ContextWindowError
 from agentcli.llm.client import ChatRequest, Sampling, chat
 from agentcli.llm.local import LocalClient, connect
-from agentcli.messages import Message, Outcome, ToolCall, ToolResult, system, tool, user
+from agentcli.messages import (
+    Message,
+    Outcome,
+    ToolCall,
+    ToolResult,
+    assistant,
+    system,
+    tool,
+    user,
+)
 from agentcli.model.folder import open_folder
 from agentcli.settings import LocalSettings, Settings
 from agentcli.tools.builtin import builtin_tools
@@ -128,6 +137,17 @@ async def test_an_answer_goes_back_as_the_tokens_that_were_said(client: LocalCli
     assert prompt.tokens[at : at + len(said[0])] == said[0]
     text = "".join(text for text, _ in prompt.pieces)
     assert open_folder(client.info.id).load_tokenizer().decode(prompt.tokens) == text
+
+
+async def test_a_history_with_two_calls_at_once(client: LocalClient) -> None:
+    """Another model made them; Llama 3's template takes one call a message."""
+    calls = [ToolCall(name, "read_file", json.dumps({"path": name})) for name in ("a.py", "b.py")]
+    results = [tool(ToolResult(one.id, one.name, f"text of {one.id}")) for one in calls]
+    messages = (*QUESTION, assistant("Both.", *calls), *results)
+    prompt = client._prompt(asked(*messages, conversation="two"))
+    text = "".join(text for text, _ in prompt.pieces)
+    for one in calls:
+        assert text.index(one.id) < text.index(f"text of {one.id}")
 
 
 async def test_thinking_that_the_template_drops(client: LocalClient) -> None:
