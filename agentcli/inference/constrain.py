@@ -39,9 +39,6 @@ class Constraint(Protocol):
             ModelError: the token is not allowed.
         """
 
-    def rollback(self, count: int) -> None:
-        """Undo the last ``count`` accepted tokens."""
-
     def fork(self) -> Constraint:
         """Return an independent copy in the same state, for another row."""
 
@@ -72,10 +69,6 @@ class GrammarConstraint:
             raise ModelError(
                 f"token {token} breaks the grammar: {_brief(self._matcher.get_error())}"
             )
-
-    def rollback(self, count: int) -> None:
-        if count and not self._matcher.rollback(count):
-            raise ModelError(f"the grammar cannot go back {count} tokens")
 
     def fork(self) -> GrammarConstraint:
         return GrammarConstraint(self._grammar, self._matcher.deep_copy())
@@ -113,9 +106,6 @@ class Ended:
     def accept(self, token: int) -> None:
         if token not in self._stops:
             self._base.accept(token)
-
-    def rollback(self, count: int) -> None:
-        self._base.rollback(count)
 
     def fork(self) -> Ended:
         other = copy.copy(self)

@@ -4,8 +4,8 @@
 memory and its threads stay out of the main process.
 
     in    load      path, device, dtype, quantize, context, threads, kernels   once, first
-          generate  id, conversation, tokens, max_tokens, sampling, tools, inline, begun, count,
-                    places, syntax, thinking                                  a turn of an agent
+          generate  id, conversation, tokens, max_tokens, sampling, tools, inline, count, places,
+                    syntax, thinking                                          a turn of an agent
           complete  id, tokens, max_tokens, num_samples, sampling, grammar, stop, python
           check     id                                              runs ``selftest.py``
           cancel    id                                              stops within one token
@@ -290,7 +290,6 @@ class Host:
             tools,
             text_of,
             inline=bool(request.get("inline")),
-            begun=bool(request.get("begun")),
         )
 
     def _asking(self, number: int) -> Callable[[str, Mapping[str, str]], str | None]:

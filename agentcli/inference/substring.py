@@ -133,12 +133,12 @@ class CopyConstraint:
         first = cursor or JsonCursor()
         self._end = first.string_end
         self._marks = self._vocabulary.marks(first.string_start, self._end)
-        self._states = [_State(first)]  # one per accepted token, for rollback
+        self._state = _State(first)
         self._first: dict[UniqueSubstring, set[int]] = {}
 
     def allowed(self) -> Tensor | None:
         allowed = self._base.allowed()
-        state = self._states[-1]
+        state = self._state
         cursor = state.cursor
         if state.source is not None and cursor.string is not None:
             bits = np.zeros(self._vocabulary.size, dtype=np.bool_)
@@ -159,20 +159,14 @@ class CopyConstraint:
     def accept(self, token: int) -> None:
         self._base.accept(token)
         data = self._vocabulary.of(token) or self._vocabulary.special.get(token, b"")
-        state = self._advanced(self._states[-1], data)
+        state = self._advanced(self._state, data)
         if state is None:
             raise ModelError(f"token {token} is not part of the text that is copied")
-        self._states.append(state)
-
-    def rollback(self, count: int) -> None:
-        self._base.rollback(count)
-        if count:
-            del self._states[-count:]
+        self._state = state
 
     def fork(self) -> CopyConstraint:
         other = copy.copy(self)
         other._base = self._base.fork()
-        other._states = [self._states[-1]]
         return other
 
     @property

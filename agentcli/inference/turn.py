@@ -61,7 +61,6 @@ class TurnConstraint:
         tools: The offered tools.
         text_of: Returns the text that an argument must be copied from.
         inline: Whether in-stream Python blocks are allowed.
-        begun: Whether the prompt contains the beginning of the turn, so that it may end at once.
     """
 
     def __init__(
@@ -73,7 +72,6 @@ class TurnConstraint:
         text_of: TextOf | None = None,
         *,
         inline: bool = False,
-        begun: bool = False,
     ) -> None:
         self._tokenizer = tokenizer
         self._calls = calls
@@ -90,9 +88,8 @@ class TurnConstraint:
         self._ordinary[tokenizer.vocab_size :] = False
         self._eos = tokenizer.eos_id
         # text, python, call or after (a call); ``_begun``: the turn or block may end here.
-        self._state, self._begun = "text", begun
+        self._state, self._begun = "text", False
         self._call: Constraint | None = None
-        self._history: list[tuple[str, bool, Constraint | None, bool]] = []
 
     def allowed(self) -> Tensor:
         ids = self._ids
@@ -108,9 +105,7 @@ class TurnConstraint:
         return allowed
 
     def accept(self, token: int) -> None:
-        inside = self._state == "call" and token != self._ids[CALL_END]
-        self._history.append((self._state, self._begun, self._call, inside))
-        if inside:
+        if self._state == "call" and token != self._ids[CALL_END]:
             assert self._call is not None
             self._call.accept(token)
         elif token == self._ids[CALL_START]:
@@ -124,16 +119,9 @@ class TurnConstraint:
         else:
             self._begun = True
 
-    def rollback(self, count: int) -> None:
-        for _ in range(count):
-            self._state, self._begun, self._call, inside = self._history.pop()
-            if inside and self._call is not None:
-                self._call.rollback(1)
-
     def fork(self) -> TurnConstraint:
         other = copy.copy(self)
         other._call = self._call and self._call.fork()
-        other._history = []
         return other
 
     @property

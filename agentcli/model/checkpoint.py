@@ -216,12 +216,11 @@ _HF_POST_NORMS = {
     "pre_feedforward_layernorm": ("mlp_norm",),
     "post_feedforward_layernorm": ("mlp_post_norm",),
 }
-# Buffers in old files, and the other modalities of multimodal models.
 _ROWS = 4096  # compared at a time
+# Buffers in old files, and the other modalities of multimodal models.
 _IGNORED = re.compile(
     r"(.*\.)?rotary_emb\.inv_freq$|(model\.)?(vision_tower|vision_model|multi_modal_projector)\."
 )
-_LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)\.(weight|bias)$")
 
 Names = Mapping[str, tuple[str, ...]]
 

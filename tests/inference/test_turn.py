@@ -93,13 +93,12 @@ def test_another_path_may_be_anything(tokenizer: Tokenizer) -> None:
     say(turn(tokenizer), tokenizer, f"<|call_start|>{call}<|call_end|>")
 
 
-def test_going_back(tokenizer: Tokenizer) -> None:
+def test_fork(tokenizer: Tokenizer) -> None:
     one = turn(tokenizer)
-    before = one.allowed().clone()
-    tokens = tokenizer.encode_template('hm<|call_start|>{"name": "look", "arg')
-    for token in tokens:
+    for token in tokenizer.encode_template('hm<|call_start|>{"name": "look", "arg'):
         one.accept(token)
-    one.rollback(len(tokens))
+    before = one.allowed().clone()
+    one.fork().accept(int(before.nonzero()[0]))
     assert torch.equal(one.allowed(), before)
 
 
