@@ -107,18 +107,6 @@ def open_folder(path: str | Path, *, context: int | None = None) -> ModelFolder:
     return replace(found, config=replace(found.config, sequence_len=context))
 
 
-def read_config(path: str | Path) -> ModelConfig:
-    """Read only the configuration of a model folder.
-
-    Raises:
-        CheckpointError, ModelError: as for ``open_folder``.
-    """
-    folder = Path(path).expanduser()
-    if (folder / "config.json").exists():
-        return _config_of(read_json(folder / "config.json"), folder)
-    return _nanochat_config(read_json(_meta_of(_nanochat_file(folder))))
-
-
 # --- folders with a config.json ----------------------------------------------------------------
 
 

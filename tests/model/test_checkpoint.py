@@ -19,7 +19,7 @@ from torch import Tensor
 from agentcli.errors import CheckpointError, ModelError
 from agentcli.model.checkpoint import load_model, save_model
 from agentcli.model.config import ModelConfig
-from agentcli.model.folder import read_config
+from agentcli.model.folder import open_folder
 from agentcli.model.gpt import GPT
 from agentcli.model.tensor_file import expand_rows, read_safetensors, write_safetensors
 from tests.model.families import CASES, Case, make_oracle, random_tokens, save_oracle
@@ -47,7 +47,7 @@ def test_what_is_loaded(folder: Path) -> None:
     assert loaded.family == "qwen3" and loaded.path == folder
     assert loaded.chat_template == "{{ 1 }}"
     assert loaded.stop_ids == {2, 5} and loaded.generation["top_k"] == 20
-    assert loaded.model.config == read_config(folder)
+    assert loaded.model.config == open_folder(folder).config
     assert not any(p.requires_grad for p in loaded.model.parameters())
     (folder / "chat_template.jinja").write_text("{{ 2 }}")
     assert load_model(folder).chat_template == "{{ 2 }}"
@@ -223,7 +223,7 @@ def test_own_format_keeps_every_bit(case: Case, tmp_path: Path) -> None:
     template = loaded.chat_template or ""
     save_model(loaded.model, again_at, loaded.tokenizer, chat_template=template)
     again = load_model(again_at, fused=False)
-    assert again.model.config == loaded.model.config == read_config(again_at)
+    assert again.model.config == loaded.model.config == open_folder(again_at).config
     assert again.chat_template == loaded.chat_template
     tokens = random_tokens(1, 30)
     torch.testing.assert_close(again.model(tokens), loaded.model(tokens))
