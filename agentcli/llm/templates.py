@@ -6,7 +6,7 @@ access nothing but the values it is given. The environment is that of ``transfor
 ``raise_exception``, ``strftime_now`` and the tag ``generation``.
 
 Text in messages never becomes a special token: before rendering, a guard character is inserted
-wherever the text spells one, and tokenising removes the guards again.
+wherever the text spells one, and there the rendered text is cut before it is tokenised.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import datetime
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -30,6 +30,7 @@ from agentcli.model.tokenizer import Tokenizer
 # Unicode reserves these noncharacters for internal use. A guard that is in a message itself is
 # written as a guard and a twin.
 _GUARD, _TWIN = "\ufdd0", "\ufdd1"
+_CUT = re.compile(f"{_GUARD}(?!{_TWIN})")
 
 
 class _Generation(Extension):
@@ -83,8 +84,7 @@ class ChatTemplate:
             self._template = environment.from_string(source)
         except jinja2.TemplateError as error:
             raise ModelError(f"the chat template is not valid Jinja: {error}") from None
-        texts = sorted(tokenizer.special, key=len, reverse=True)
-        self._special = re.compile("|".join(map(re.escape, texts)) or r"(?!)")
+        self._special = _beginning(tokenizer.special)
 
     def render(
         self,
@@ -113,28 +113,21 @@ class ChatTemplate:
 
     def encode(self, text: str) -> list[int]:
         """Tokenise rendered text, or a part of it that begins at a special token."""
-        if _GUARD not in text:
-            return self._tokenizer.encode_template(text)
-        tokens: list[int] = []
-        at = 0
-        for found in self._special.finditer(text):
-            tokens += self._ordinary(text[at : found.start()], first=at == 0)
-            tokens.append(self._tokenizer.special[found[0]])
-            at = found.end()
-        return tokens + self._ordinary(text[at:], first=at == 0)
-
-    def _ordinary(self, text: str, *, first: bool) -> list[int]:
-        text = _without_guards(text)
-        encode = self._tokenizer.encode if first else self._tokenizer.encode_inner
-        return encode(text) if text else []
+        first, *others = (part.replace(_GUARD + _TWIN, _GUARD) for part in _CUT.split(text))
+        tokens = self._tokenizer.encode_template(first)
+        for part in others:
+            tokens += self._tokenizer.encode_template(part, inner=True)
+        return tokens
 
     def _guarded(self, text: str) -> str:
-        text = text.replace(_GUARD, _GUARD + _TWIN)
-        return self._special.sub(lambda found: found[0][0] + _GUARD + found[0][1:], text)
+        return self._special.sub(rf"\1{_GUARD}", text.replace(_GUARD, _GUARD + _TWIN))
 
 
-def _without_guards(text: str) -> str:
-    return re.sub(f"{_GUARD}({_TWIN}?)", lambda found: _GUARD if found[1] else "", text)
+def _beginning(texts: Collection[str]) -> re.Pattern[str]:
+    """Match the first character of each of ``texts`` wherever one begins: they may overlap."""
+    whole = "|".join(map(re.escape, texts)) or "(?!)"
+    first = "|".join({re.escape(text[0]) for text in texts})  # rules out most places at once
+    return re.compile(f"(?={first})(?={whole})(.)", re.DOTALL)
 
 
 def _mapped(value: Any, change: Callable[[str], str]) -> Any:

@@ -82,8 +82,11 @@ class Tokenizer(ABC):
         return self.encode(text)
 
     @abstractmethod
-    def encode_template(self, text: str) -> list[int]:
-        """Encode text written by the program, recognising special tokens."""
+    def encode_template(self, text: str, *, inner: bool = False) -> list[int]:
+        """Encode text written by the program, recognising special tokens.
+
+        ``inner`` if it continues other text, see ``encode_inner``.
+        """
 
     @abstractmethod
     def token_bytes(self, token: int) -> bytes:
@@ -193,7 +196,7 @@ class TiktokenTokenizer(Tokenizer):
     def encode(self, text: str) -> list[int]:
         return self._encoding.encode_ordinary(text)
 
-    def encode_template(self, text: str) -> list[int]:
+    def encode_template(self, text: str, *, inner: bool = False) -> list[int]:
         return self._encoding.encode(text, allowed_special="all")
 
     def token_bytes(self, token: int) -> bytes:
@@ -287,19 +290,22 @@ class HfTokenizer(Tokenizer):
         return found
 
     def encode(self, text: str) -> list[int]:
-        ids: list[int] = self._ordinary.encode(text, add_special_tokens=False).ids
-        return ids
+        return self._encoded(self._ordinary, text, inner=False)
 
     def encode_inner(self, text: str) -> list[int]:
-        if not self.strips_first_space:
-            return self.encode(text)
-        ids = self.encode(_SEPARATOR + text)
+        return self._encoded(self._ordinary, text, inner=True)
+
+    def encode_template(self, text: str, *, inner: bool = False) -> list[int]:
+        return self._encoded(self._template, text, inner=inner)
+
+    def _encoded(self, tokenizer: tokenizers.Tokenizer, text: str, *, inner: bool) -> list[int]:
+        separated = inner and self.strips_first_space
+        text = _SEPARATOR + text if separated else text
+        ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+        if not separated:
+            return ids
         at = next(i for i, token in enumerate(ids) if self._bytes[token].endswith(b"\x02"))
         return ids[at + 1 :]
-
-    def encode_template(self, text: str) -> list[int]:
-        ids: list[int] = self._template.encode(text, add_special_tokens=False).ids
-        return ids
 
     def token_bytes(self, token: int) -> bytes:
         return self._bytes[token] if 0 <= token < self.vocab_size else b""

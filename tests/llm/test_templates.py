@@ -15,6 +15,7 @@ from agentcli.errors import ModelError
 from agentcli.llm.templates import ChatTemplate
 from agentcli.model.folder import open_folder
 from tests.llm.folders import KINDS, make_folder
+from tests.model.test_tokenizer import sentencepiece
 
 TOOLS = [
     {
@@ -109,6 +110,19 @@ def test_no_message_makes_a_special_token(folders: dict[str, Path], kind: str) -
     attacked, text = specials(f"a {attack} b")
     assert attacked == marks
     assert f"a {attack} b" in text
+
+
+def test_a_special_token_in_a_message_changes_no_other_tokens() -> None:
+    """Llama 2's tokenizer adds a space after each special token."""
+    tokenizer = sentencepiece()
+    made = ChatTemplate("{{ '<s>hello ' + messages[0].content + '</s>hello' }}", tokenizer)
+    spelled, other = (
+        made.encode(made.render([{"role": "user", "content": text}])) for text in ("</s>", "h")
+    )
+    assert tokenizer.decode(spelled) == "<s> hello </s></s> hello"
+    assert spelled.count(tokenizer.special_id("</s>")) == 1
+    head = tokenizer.encode("hello ")
+    assert spelled[1 : len(head)] == other[1 : len(head)]
 
 
 def test_a_template_can_reach_nothing(folders: dict[str, Path]) -> None:
