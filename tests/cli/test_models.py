@@ -87,6 +87,7 @@ def test_what_a_model_needs(call: Any, folder: Path) -> None:
     assert told["memory"]["int4"]["weights"] < told["memory"]["int8"]["weights"]
     _, text, _ = call("show", f"local:{folder}")
     assert "512 tokens" in text and "FORMAT" in text
+    assert f"the cache takes {2 * 2 * 512 * 2 * 16 * 4 / 1e6:.1f} MB in every format" in text
 
 
 def test_a_model_that_works(call: Any, folder: Path) -> None:
