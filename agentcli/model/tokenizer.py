@@ -273,7 +273,8 @@ class HfTokenizer(Tokenizer):
         kind = decoder_kind(data)
         self._bytes = [b""] * self.vocab_size
         for text, token in vocab.items():
-            literal = token in added
+            # Added tokens are plain text, except runs of spaces, which Gemma adds as U+2581.
+            literal = token in added and (added[token].special or kind == "byte_level")
             self._bytes[token] = text.encode() if literal else bytes_of(text, kind)
         self.strips_first_space = strips_first_space(data)
         self.bos_id = self._id_of(self._settings.get("bos_token"))

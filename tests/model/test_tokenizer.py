@@ -68,11 +68,29 @@ def sentencepiece(**options: Any) -> HfTokenizer:
     return HfTokenizer(json.loads(core.to_str()), {"bos_token": "<s>", **options})
 
 
-@pytest.fixture(params=["nanochat", "byte_level", "sentencepiece"])
+def gemma() -> HfTokenizer:
+    """No space is added or stripped; runs of spaces and newlines are added tokens."""
+    runs = ["\u2581\u2581", "\n\n"]
+    vocab = {text: i for i, text in enumerate(["<pad>", "<eos>", "<bos>", *runs, "\u2581", "\n"])}
+    vocab |= {f"<0x{i:02X}>": len(vocab) + i for i in range(256)}
+    merges = [("\u2581", "\u2581"), ("\n", "\n")]
+    core = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges, byte_fallback=True))
+    core.normalizer = normalizers.Replace(" ", "\u2581")
+    core.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    core.add_special_tokens(["<pad>", "<eos>", "<bos>"])
+    core.add_tokens([tokenizers.AddedToken(run, normalized=False) for run in runs])
+    return HfTokenizer(json.loads(core.to_str()), {"bos_token": "<bos>", "eos_token": "<eos>"})
+
+
+@pytest.fixture(params=["nanochat", "byte_level", "sentencepiece", "gemma"])
 def tokenizer(request: pytest.FixtureRequest, tmp_path: Path) -> Tokenizer:
     if request.param == "nanochat":
         return nanochat()
-    return byte_level(tmp_path) if request.param == "byte_level" else sentencepiece()
+    if request.param == "byte_level":
+        return byte_level(tmp_path)
+    return sentencepiece() if request.param == "sentencepiece" else gemma()
 
 
 TEXTS = [
@@ -164,7 +182,7 @@ def test_prefix_and_spaces_of_sentencepiece() -> None:
 
 
 def test_decode_equals_the_library(tmp_path: Path) -> None:
-    for ours in (byte_level(tmp_path), sentencepiece()):
+    for ours in (byte_level(tmp_path), sentencepiece(), gemma()):
         for text in TEXTS:
             ids = ours.encode(text)
             assert ours.decode(ids) == ours._template.decode(ids, skip_special_tokens=False)
