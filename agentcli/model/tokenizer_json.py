@@ -18,7 +18,8 @@ CONTROL_TOKENS = frozenset(
         *("[TOOL_CALLS]", "[TOOL_CONTENT]", "[ARGS]", "[CALL_ID]"),
     ]
 )
-_CONTROL = re.compile(r"<\|\w+\|>")  # such as <|fim_prefix|>
+# Such as <|fim_prefix|>; DeepSeek writes wide bars, and U+2581 between words.
+_CONTROL = re.compile("<[|\uff5c][\\w\u2581]+[|\uff5c]>")
 
 
 def mark_control_tokens(data: Mapping[str, Any]) -> dict[str, Any]:

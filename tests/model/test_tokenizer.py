@@ -157,9 +157,9 @@ def test_nanochat_numbers_its_special_tokens_after_the_merges() -> None:
     assert tokenizer.eos_id == tokenizer.special_id("<|assistant_end|>")
 
 
-@pytest.mark.parametrize("mark", ["<tool_call>", "<|fim_prefix|>"])
+@pytest.mark.parametrize("mark", ["<tool_call>", "<|fim_prefix|>", "<\uff5cUser\uff5c>"])
 def test_control_tokens_not_marked_special(tmp_path: Path, mark: str) -> None:
-    """Qwen's file does not mark these as special, but text must not produce them."""
+    """Qwen's and DeepSeek's files do not mark these, but text must not produce them."""
     save_tokenizer(tmp_path)
     file = tmp_path / "tokenizer.json"
     data = json.loads(file.read_text())
