@@ -150,7 +150,9 @@ class TemplateDialogue:
         if text.rstrip().endswith(begin):
             return "open"
         closed = text.rstrip().endswith(end)
-        return "may" if begin in self._template.source and not closed else ""
+        # DeepSeek's templates only cut off what precedes the end of a thought.
+        thinks = any(mark in self._template.source for mark in THINK)
+        return "may" if thinks and not closed else ""
 
     def _says_system(self) -> bool:
         """Whether the template renders system messages."""

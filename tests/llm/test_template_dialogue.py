@@ -21,6 +21,7 @@ pytest.importorskip("torch", reason="models on this machine need the extra 'loca
 from agentcli.errors import ConfigError, ContextWindowError
 from agentcli.llm.client import ChatRequest, Sampling, chat
 from agentcli.llm.local import LocalClient, connect
+from agentcli.llm.template_dialogue import TemplateDialogue
 from agentcli.messages import (
     Message,
     Outcome,
@@ -164,6 +165,20 @@ async def test_thinking_that_the_template_drops(client: LocalClient) -> None:
     await chat(client, replace(request, messages=messages))
     assert client.reuse.why == "the template rewrites an earlier answer"
     assert 0 < client.reuse.reused < client.reuse.held
+
+
+@pytest.mark.parametrize(
+    ("opens", "expected"), [("", "may"), ("<think>\\n", "open"), ("<think></think>", "")]
+)
+async def test_whether_the_model_may_think(tmp_path: Path, opens: str, expected: str) -> None:
+    """As in DeepSeek's templates, which leave out earlier thoughts."""
+    folder = make_folder("qwen3", tmp_path / "deep")
+    (folder / "chat_template.jinja").write_text(
+        "{%- for message in messages %}{{ message.content.split('</think>')[-1] }}{% endfor %}"
+        f"{{{{ '{opens}' }}}}"
+    )
+    dialogue = TemplateDialogue(open_folder(folder), open_folder(folder).load_tokenizer())
+    assert dialogue.prompt(asked(user("why?"), conversation="one"), 8192).thinking == expected
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
