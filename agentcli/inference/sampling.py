@@ -17,6 +17,8 @@ from agentcli.errors import ModelError
 
 # This many tokens usually have 0.9 or more of the probability between them.
 LIKELIEST = 64
+# Logits divided by a lower temperature may overflow float32.
+COLDEST = 1e-30
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Sampling:
 
     @property
     def greedy(self) -> bool:
-        return self.temperature == 0
+        return self.temperature < COLDEST
 
     @property
     def adjusts(self) -> bool:

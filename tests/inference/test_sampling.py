@@ -38,6 +38,12 @@ def test_out_of_range(settings: dict[str, float]) -> None:
         Sampling(**settings)  # type: ignore[arg-type]
 
 
+def test_the_lowest_temperatures_are_greedy() -> None:
+    logits = torch.tensor([[1.0, 30.0, 2.0, -5.0]])
+    for temperature in (1e-29, 1e-38, 1e-45):
+        assert choose(logits, Sampling(temperature=temperature), [0.9]) == [1]
+
+
 def test_greedy_takes_the_likeliest() -> None:
     values = logits(5)
     assert choose(values, GREEDY, [0.9] * 5) == values.argmax(-1).tolist()
