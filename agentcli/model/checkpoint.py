@@ -174,7 +174,7 @@ def stored_in_int8(path: str | Path) -> bool:
 
 def _dtype_of(data: Mapping[str, Any]) -> torch.dtype:
     """Return the dtype named in config.json, under its new or old key; bfloat16 by default."""
-    text = {**data, **data.get("text_config", {})}
+    text = {**data, **(data.get("text_config") or {})}
     name = str(text.get("dtype") or text.get("torch_dtype") or "bfloat16")
     dtype = getattr(torch, name.removeprefix("torch."), None)
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:

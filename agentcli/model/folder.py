@@ -77,7 +77,8 @@ class ModelFolder:
         stops: set[int] = set()
         ends = (self.generation.get("eos_token_id"), self.data.get("eos_token_id"))
         for value in (*ends, tokenizer.eos_id):
-            stops.update(value if isinstance(value, list) else [value] if value is not None else [])
+            tokens = value if isinstance(value, list) else [value]
+            stops.update(token for token in tokens if isinstance(token, int))
         if self.family == "nanochat" and tokenizer.bos_id is not None:
             stops.add(tokenizer.bos_id)  # it begins a new document
         return frozenset(stops)
@@ -100,6 +101,8 @@ def open_folder(path: str | Path, *, context: int | None = None) -> ModelFolder:
         found = _hf_folder(folder) if is_hf else _nanochat_folder(folder)
     except OSError as error:
         raise CheckpointError(f"{error.filename or folder}: {error.strerror}") from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{folder}: a file with a wrong value ({error})") from None
     if context is None:
         return found
     if context < 1:

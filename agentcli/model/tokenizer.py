@@ -327,7 +327,7 @@ class HfTokenizer(Tokenizer):
     def _id_of(self, token: Any) -> int | None:
         """Return the id of a token in the settings, which is a text or an object with one."""
         text = token.get("content") if isinstance(token, Mapping) else token
-        return None if text is None else self._template.token_to_id(text)
+        return self._template.token_to_id(text) if isinstance(text, str) else None
 
     def _prefix(self) -> tuple[int, ...]:
         """Return the tokens added before a text, without those that some files add after it."""

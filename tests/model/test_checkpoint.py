@@ -168,6 +168,29 @@ def test_reads_and_writes_as_the_library_does(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir() if "partial" in p.name] == []
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("model.safetensors.index.json", {"weight_map": ["model.safetensors"]}),
+        ("model.safetensors.index.json", {"weight_map": {"a": 1}}),
+        ("model.safetensors.index.json", {"weight_map": {"a": ["b"]}}),
+        ("tokenizer_config.json", {"chat_template": [5]}),
+    ],
+)
+def test_files_with_wrong_values(folder: Path, name: str, content: Any) -> None:
+    (folder / name).write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match="a file with a wrong value"):
+        load_model(folder)
+
+
+def test_wrong_values_that_do_not_matter(folder: Path) -> None:
+    (folder / "generation_config.json").write_text('{"eos_token_id": [5, null, [6], "x"]}')
+    (folder / "tokenizer_config.json").write_text('{"bos_token": 5}')
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "text_config": None}))
+    assert load_model(folder).stop_ids == {2, 5}
+
+
 def test_missing_pieces(folder: Path) -> None:
     with pytest.raises(CheckpointError, match="no such file"):
         load_model(folder / "elsewhere")
