@@ -27,6 +27,7 @@ from agentcli.model.tokenizer_json import (
     strips_first_space,
 )
 from agentcli.model.tokenizer_pickle import read_encoding
+from agentcli.text import encodable
 
 # A control character never merges with the text after it, so it can stand in for preceding text.
 _SEPARATOR = "\x02"
@@ -301,7 +302,7 @@ class HfTokenizer(Tokenizer):
 
     def _encoded(self, tokenizer: tokenizers.Tokenizer, text: str, *, inner: bool) -> list[int]:
         separated = inner and self.strips_first_space
-        text = _SEPARATOR + text if separated else text
+        text = encodable(_SEPARATOR + text if separated else text)
         ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
         if not separated:
             return ids

@@ -130,6 +130,12 @@ def test_any_text(text: str) -> None:
     assert tokenizer.decode(ids) == text
 
 
+def test_lone_surrogates_become_the_replacement_character(tokenizer: Tokenizer) -> None:
+    """They stand for the stray bytes of files that are almost UTF-8."""
+    for encode in (tokenizer.encode, tokenizer.encode_inner, tokenizer.encode_template):
+        assert tokenizer.decode(encode("a\udcffb")) == "a\ufffdb"
+
+
 def test_broken_bytes_become_the_replacement_character(tokenizer: Tokenizer) -> None:
     first = tokenizer.encode("🧑")[:-1]
     stream = tokenizer.stream()
