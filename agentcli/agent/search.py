@@ -18,6 +18,7 @@ from typing import NoReturn
 from agentcli.agent.called import Called, since_asked
 from agentcli.agent.edit_calls import SMALLEST, EditCalls
 from agentcli.agent.events import AnswerRejected, CandidateTried, Event, StopReason, Warned
+from agentcli.agent.renames import is_asked_for
 from agentcli.agent.run_edits import RunEdits
 from agentcli.agent.state import AgentState
 from agentcli.agent.stop import Stopped, stop_for
@@ -142,6 +143,8 @@ class Search:
         checked = any(self._called.results(since_asked(state.history), ToolKind.CHECK))
         if claims and not (failed and checked):
             await self._disown(step, response)
+        if not checked and self._is_asked_rename(response, state):
+            return response  # whatever the tests say
         if not (ends or self._edits.of(response)):
             if check is not None and failed and self._reads(response, state):
                 await self._prepare_trial(state, check, failed)
@@ -315,6 +318,13 @@ class Search:
             first = result.content.partition("\n")[0]
             return f"{first}: which tests fail is unknown"
         return None
+
+    def _is_asked_rename(self, response: ChatResponse, state: AgentState) -> bool:
+        edit = self._edits.of(response)
+        spec = self.tools.spec(edit.name) if edit is not None else None
+        if edit is None or spec is None or not spec.variant_of:
+            return False
+        return is_asked_for(edit, spec.variant_of, since_asked(state.history)[0].text)
 
     def _claims(self, info: ModelInfo, response: ChatResponse, state: AgentState) -> bool:
         """Whether a final answer tells of an edit although the session has made none.

@@ -17,12 +17,12 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
-from keyword import iskeyword
 from typing import Any
 
 from agentcli.agent.called import Called, since_asked
 from agentcli.agent.edit_calls import EditCalls, arguments_of
 from agentcli.agent.events import Compacted, Replaced
+from agentcli.agent.renames import rename, renamed, words_of
 from agentcli.agent.state import AgentState
 from agentcli.agent.stop import Stopped
 from agentcli.errors import EnvironmentOpError, ModelError, ProviderError
@@ -40,7 +40,6 @@ _Search = tuple[str, str]
 
 _MISREAD = "it rests on nothing, so the request was probably misread"
 _MISCOPIED = "it brings in a name that is not in the message"
-_WORD = re.compile(r"[^\W\d]\w+")
 _MOST_WORDS = 200
 _MOST_LINES = 1000
 _PLACES = (
@@ -126,13 +125,13 @@ class SecondThoughts:
             return Second(response)
         [(new, old)] = spec.variant_of.items()
         begun = self._begun(since, edit.name, old, new)
-        renamed = begun or _renamed(edit, old, new)
-        if renamed is None or renamed[0] not in given:
+        found = begun or renamed(edit, old, new)
+        if found is None or found[0] not in given:
             return Second(response)
-        name, others = renamed[0], [renamed[1]] if begun else list(given)
+        name, others = found[0], [found[1]] if begun else list(given)
 
         def meant(text: str) -> list[str]:
-            lines = [_rename(text, name, other) for other in others]
+            lines = [rename(text, name, other) for other in others]
             return [line for line in lines if line != text]
 
         def is_meant(call: ToolCall | None) -> bool:
@@ -161,9 +160,9 @@ class SecondThoughts:
         first = None
         for call, result in self._called.results(messages, ToolKind.EDIT):
             if call is not None and call.name == tool and result.outcome is Outcome.OK:
-                renamed = _renamed(call, old, new)
-                if renamed is not None and given.keys() >= {*renamed}:
-                    first = renamed
+                found = renamed(call, old, new)
+                if found is not None and given.keys() >= {*found}:
+                    first = found
         return first
 
     def _has_failed(self, messages: Sequence[Message]) -> bool:
@@ -227,26 +226,6 @@ def _only_task(state: AgentState) -> bool:
     return sum(message.role is Role.USER for message in said) == 1
 
 
-def words_of(text: str) -> dict[str, None]:
-    """The different words of a text that can be names, in order."""
-    return {word: None for word in _WORD.findall(text) if not iskeyword(word)}
-
-
-def _rename(text: str, name: str, other: str) -> str:
-    return re.sub(rf"\b{re.escape(name)}\b", other, text)
-
-
-def _renamed(edit: ToolCall, old: str, new: str) -> tuple[str, str] | None:
-    """The name in a line and the new one, if nothing else is changed by an edit."""
-    arguments = arguments_of(edit)
-    before, after = str(arguments.get(old, "")), str(arguments.get(new, ""))
-    added = [word for word in words_of(after) if word not in words_of(before)]
-    if len(added) != 1 or "\n" in before:
-        return None
-    names = [name for name in words_of(before) if _rename(before, name, added[0]) == after]
-    return (names[0], added[0]) if names else None
-
-
 def _search(call: ToolCall) -> _Search:
     return call.name, str(arguments_of(call).get(PATTERN, ""))
 
@@ -271,7 +250,7 @@ def _instead(tool: str, searched: Set[_Search], names: Sequence[str]) -> Iterato
     for pattern in sorted(pattern for other, pattern in searched if other == tool):
         *_, word = words_of(pattern)
         for name in names:
-            new = _rename(pattern, word, name)
+            new = rename(pattern, word, name)
             if (tool, new) not in searched:
                 yield new
 

@@ -93,6 +93,7 @@ async def work(tmp_path: Path) -> AsyncIterator[Work]:
             script: list,  # type: ignore[type-arg]
             others: list,  # type: ignore[type-arg]
             *,
+            task: str = "fix it",
             declines: bool = True,
             then: Sequence[str] = (),
         ) -> tuple[RunResult, MemoryLog, Model]:
@@ -121,7 +122,7 @@ async def work(tmp_path: Path) -> AsyncIterator[Work]:
                 module=AgentModule(),
                 copies=copies,
             )
-            result = await agent.start("fix it").result()
+            result = await agent.start(task).result()
             for task in then:
                 result = await agent.start(task).result()
             return result, log, model
@@ -146,6 +147,29 @@ async def test_an_answer_that_tells_of_no_edit_but_its_own_is_an_edit_to_be_foun
     result, log, _ = await work([RUN, READ, "Fixed line 2.", RUN, "Fixed line 2."], [RIGHT])
     assert tried(log) == [0] and result.state.stop is StopReason.FINAL
     assert "return min(a, b)" in (tmp_path / "calc.py").read_text()
+
+
+RENAME = [
+    edit("def low(a, b):", "def least(a, b):"),
+    edit("from calc import high, low", "from calc import high, least", "test_calc.py"),
+    edit("    assert low(1, 2) == 1", "    assert least(1, 2) == 1", "test_calc.py"),
+]
+
+
+async def test_a_rename_that_the_message_asks_for_is_made_although_tests_fail(
+    work: Work, tmp_path: Path
+) -> None:
+    result, log, _ = await work([*RENAME, "Renamed."], [RIGHT], task="rename low to least")
+    assert result.state.stop is StopReason.FINAL and tried(log) == []
+    assert "def least" in (tmp_path / "calc.py").read_text()
+    assert "low" not in (tmp_path / "test_calc.py").read_text().replace("test_low", "")
+
+
+@pytest.mark.parametrize("script", [[RENAME[0]], [RUN, RENAME[0]]])
+async def test_another_edit_of_a_name_is_tried_first(work: Work, script: list) -> None:  # type: ignore[type-arg]
+    task = "rename low to least" if len(script) > 1 else "low fails"
+    _, log, _ = await work(script, [RIGHT], task=task)
+    assert tried(log)
 
 
 async def test_an_answer_may_tell_of_an_edit_of_before(work: Work, tmp_path: Path) -> None:
