@@ -77,7 +77,8 @@ class Acting:
     """Runs calls through the registry's dispatch and emits events about them.
 
     ``emit`` records and shows an event. ``before`` may answer a call in place of its tool.
-    ``retry`` applies to idempotent tools that hit a transient fault, such as a dead worker.
+    ``note`` records what a call changed in the workspace. ``retry`` applies to idempotent tools
+    that hit a transient fault, such as a dead worker.
     """
 
     def __init__(
@@ -86,12 +87,14 @@ class Acting:
         context: ToolContext,
         emit: Callable[..., Awaitable[None]],
         before: Callable[[ToolCall], Awaitable[ToolResult | None]],
+        note: Callable[[int], Awaitable[None]],
         retry: RetryConfig = TOOL_RETRIES,
     ) -> None:
         self._registry = registry
         self._context = context
         self._emit = emit
         self._before = before
+        self._note = note
         self._retry = retry
 
     async def run(self, step: int, calls: Sequence[ToolCall]) -> None:
@@ -155,15 +158,19 @@ class Acting:
         spec = self._registry.spec(call.name)
         # The start of a call that may change files must survive a power failure, hence ``sync``.
         kind, purpose = spec.kind if spec else None, self._registry.purpose(call)
+        changes_files = kind is not None and kind.changes_files
         await self._emit(
             ToolStarted(step, call, kind or "", (purpose or "") if purpose is not kind else ""),
-            sync=kind is not None and kind.changes_files,
+            sync=changes_files,
         )
         started = time.monotonic()
         async with _Progress(call.id, self._emit) as progress:
             context = replace(self._context, call_id=call.id, progress=progress)
             result = await self._dispatch(step, call, context, again=bool(spec and spec.retryable))
-        await self._emit(ToolFinished(step, result, time.monotonic() - started))
+        duration_s = time.monotonic() - started
+        if changes_files:  # now, not at the step's end, which a killed process does not reach
+            await self._note(step)
+        await self._emit(ToolFinished(step, result, duration_s))
 
     async def _dispatch(
         self, step: int, call: ToolCall, context: ToolContext, *, again: bool

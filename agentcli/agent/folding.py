@@ -329,7 +329,9 @@ def _add_result(state: AgentState, result: ToolResult) -> AgentState:
     purpose = state.started.get(result.call_id)
     changes = purpose == EDIT and result.outcome is Outcome.OK
     known = state.files_changed
-    new_paths = tuple(p for p in result.paths if changes and p not in known)
+    # What ``WorkspaceChanged`` has told of a path is better than that a call names it.
+    named = result.paths if changes else ()
+    new_paths = tuple(p for p in named if p not in known and p not in state.at_first)
     progress = state.progress
     if purpose:
         progress = after(progress, ToolKind(purpose), result.outcome)

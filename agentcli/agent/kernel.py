@@ -149,8 +149,9 @@ class Agent:
         emit = self.stream.emit
         self._recalling = Recalling(memory, self.stream)
         self._caps = SoftCaps(caps or Caps(), self.limits, tools.spec)
-        self._acting = Acting(tools, context, emit, self._before_tool, tool_retry)
         self._recording = Recording(recorder, self.stream)
+        note = self._recording.note
+        self._acting = Acting(tools, context, emit, self._before_tool, note, tool_retry)
         self._checking = Checking(
             check or unchecked, context, self.stream, self.limits.check_rounds
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -37,25 +38,31 @@ class Recording:
         self._recorder = recorder
         self._stream = stream
         self._told = ""
+        self._noting = asyncio.Lock()
 
     async def note(self, step: int) -> None:
         """Record the changes since the last call as made in this step.
 
+        Parallel calls wait for each other here, so that changes are recorded in their order.
+
         Raises:
             JournalError: they could not be recorded.
         """
-        recorder = self._recorder
-        if recorder is None:
-            return
-        found = await recorder.drain()
-        if (taken := recorder.taken()) is not None:
-            await self._stream.emit(WorkspaceTaken(*taken))
-        for changes in found:
-            await self._stream.emit(
-                WorkspaceChanged(step, changes.before, changes.after, changes.outside)
-            )
-        if recorder.problem and not self._told:
-            self._told = recorder.problem
-            await self._stream.emit(
-                Warned(f"from here on, not every change of files can be undone: {self._told}")
-            )
+        if self._recorder is not None:
+            # Finish even if cancelled, or what the recorder has handed over would be lost.
+            await asyncio.shield(self._note(self._recorder, step))
+
+    async def _note(self, recorder: Recorder, step: int) -> None:
+        async with self._noting:
+            found = await recorder.drain()
+            if (taken := recorder.taken()) is not None:
+                await self._stream.emit(WorkspaceTaken(*taken))
+            for changes in found:
+                await self._stream.emit(
+                    WorkspaceChanged(step, changes.before, changes.after, changes.outside)
+                )
+            if recorder.problem and not self._told:
+                self._told = recorder.problem
+                await self._stream.emit(
+                    Warned(f"from here on, not every change of files can be undone: {self._told}")
+                )

@@ -178,6 +178,15 @@ def test_a_file_that_is_again_as_before_the_task_is_not_changed() -> None:
     assert back.files_changed == ()
 
 
+def test_a_call_does_not_bring_back_what_it_left_as_before_the_task() -> None:
+    there, other = {"a.py": "file 644 0a"}, {"a.py": "file 644 0b"}
+    state = fold(fold(AgentState(), TaskGiven("fix it", ())), WorkspaceChanged(1, there, other))
+    state = fold(state, ToolStarted(2, ToolCall("c", "edit", "{}"), "edit"))
+    state = fold(state, WorkspaceChanged(2, other, there))
+    state = fold(state, ToolFinished(2, ToolResult("c", "edit", "done", paths=("a.py",))))
+    assert state.files_changed == ()
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_what_files_were_before_the_task_is_kept_through_rewinds(seed: int) -> None:
     """The entries carried along are those that all changes of the task, walked again, give."""

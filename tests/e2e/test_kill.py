@@ -116,6 +116,28 @@ def test_kill_9(
     validate_history(list(fold_all(read_events(path)).history))
 
 
+def test_an_edit_that_ended_before_kill_9_is_known(cli: Cli, serve: Serve, workspace: Path) -> None:
+    """Its step never ended, but undo takes it back, and it is listed as changed."""
+    (workspace / "a.txt").write_text("before\n")
+    calls = [
+        ("write_file", {"path": "a.txt", "content": "after\n"}),
+        ("shell", {"command": "echo here; sleep 60"}),
+    ]
+    cli.server = serve([Reply(calls=calls)]).url
+    process = begin(cli, workspace)
+    read_until(process, lambda event: event["type"] == "tool_progress")
+    tree = descendants(process.pid)
+    end(process, signal.SIGKILL)
+
+    assert survivors(tree) == []
+    assert (workspace / "a.txt").read_text() == "after\n"
+    assert fold_all(cli.journal()).files_changed == ("a.txt",)
+    (path,) = cli.journals()
+    undone = cli.run("sessions", "undo", path.parent.name, "--yes")
+    assert undone.code == 0, undone.err
+    assert (workspace / "a.txt").read_text() == "before\n"
+
+
 def test_a_torn_last_line_is_set_aside(cli: Cli, serve: Serve, workspace: Path) -> None:
     cli.server = serve(script(some_seconds())).url
     process = begin(cli, workspace)
