@@ -179,8 +179,10 @@ def _write(file: Path, document: Any) -> None:
 
 
 def _check(candidate: Path, file: Path) -> None:
+    from agentcli.wiring.rule_names import check_rule_names
+
     try:
-        config.load(environ={}, user_file=candidate)
+        check_rule_names(config.load(environ={}, user_file=candidate))
     except ConfigError as error:
         message = error.message.replace(str(candidate), str(file))
         raise ConfigError(message, hint=error.hint) from error

@@ -59,7 +59,7 @@ from agentcli.wiring.limits import context_rules, run_limits, secrets, tool_limi
 from agentcli.wiring.models import connect, fallbacks
 from agentcli.wiring.places import Place, copies_of, place_of, tries_of
 from agentcli.wiring.plugged import plugin_hooks
-from agentcli.wiring.rule_names import check_rule_names
+from agentcli.wiring.rule_names import check_rule_names, idle_rules
 from agentcli.wiring.toolbox import Toolbox, chosen, learnt_tools, register
 
 
@@ -262,7 +262,10 @@ class _Opening:
             gathered = learnt_tools(self._command, self._check)
         else:
             gathered = await toolbox.gather(self._command, self._check, self._stack, self.notices)
-        check_rule_names(settings, {tool.spec.name for tool in (*gathered, *more)})
+        names = {tool.spec.name for tool in (*gathered, *more)}
+        check_rule_names(settings, names)
+        if toolbox.servers is not None:
+            self.notices += idle_rules(settings, names)
         wanted = self._task.tools if self._task else ()
         tools = chosen([*gathered, *more], wanted, () if small else settings.extra_tools)
         if self.plan_gate:

@@ -5,7 +5,8 @@ A rule that names no tool would be ignored, which is dangerous if it is meant to
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from fnmatch import filter as matching
 
 from agentcli.config import nearest
 from agentcli.errors import ConfigError
@@ -35,22 +36,42 @@ _ELSEWHERE = {
 def check_rule_names(settings: Settings, more: Collection[str] = ()) -> None:
     """Check that rules name tools: ours, those of plugins or MCP servers, or ``more``.
 
-    Tools of MCP servers are not known before the servers run, so any name of theirs is accepted;
-    so is a name with ``*``.
+    Tools of MCP servers are not known before the servers run, so any name that may be theirs is
+    accepted.
 
     Raises:
         ConfigError: there is no such tool.
     """
+    for key, text, name in _named(settings):
+        if matching((*TOOLS, *more), name) or _may_be_a_servers(name):
+            continue
+        known = sorted({*TOOLS, *more, *(tool.spec.name for tool in plugin_tools((), []))})
+        if not matching(known, name):
+            where = settings.source(f"permissions.{key}")
+            raise ConfigError(
+                f'permissions.{key}: there is no tool "{name}" for the rule {text} ({where})',
+                hint=nearest(_ELSEWHERE.get(name, name), known),
+            )
+
+
+def idle_rules(settings: Settings, tools: Collection[str]) -> list[str]:
+    """One line for each rule for tools of MCP servers that names none of a session's ``tools``."""
+    return [
+        f"the rule {text} names no tool of this session: permissions.{key}, "
+        f"{settings.source(f'permissions.{key}')}"
+        for key, text, name in _named(settings)
+        if _may_be_a_servers(name) and not matching((*TOOLS, *tools), name)
+    ]
+
+
+def _named(settings: Settings) -> Iterator[tuple[str, str, str]]:
+    """(key, rule, its tool) of all rules in the settings; the tool may be a pattern with ``*``."""
     for key in ("deny", "ask", "allow"):
         for text in getattr(settings.permissions, key):
             found = RULE.fullmatch(text)
-            name = found[1] if found else text
-            if name in TOOLS or name in more or name.startswith("mcp__") or "*" in name:
-                continue
-            known = sorted({*TOOLS, *more, *(tool.spec.name for tool in plugin_tools((), []))})
-            if name not in known:
-                where = settings.source(f"permissions.{key}")
-                raise ConfigError(
-                    f'permissions.{key}: there is no tool "{name}" for the rule {text} ({where})',
-                    hint=nearest(_ELSEWHERE.get(name, name), known),
-                )
+            yield key, text, found[1] if found else text
+
+
+def _may_be_a_servers(name: str) -> bool:
+    stem = name.partition("*")[0]
+    return stem.startswith("mcp__") or ("*" in name and "mcp__".startswith(stem))

@@ -71,6 +71,7 @@ def test_set_keeps_the_rest_of_the_file_and_refuses_invalid_values(cli: Cli, fil
         ("retries", "many", "retries should be"),
         ("retries.deep", "1", "is inside a value, not a section"),
         ("permissions.allow", "shell(", "permissions.allow.0: 'shell(' is not a rule"),
+        ("permissions.deny", "write_fil", 'there is no tool "write_fil"'),
     ):
         error = cli.call("config", "set", key, value).error
         assert complaint in error and str(file) in error
@@ -88,6 +89,7 @@ def test_set_keeps_the_rest_of_the_file_and_refuses_invalid_values(cli: Cli, fil
         ("WebFetch(domain:example.com)", 'Did you mean "fetch"?'),
         ("write_fil", 'Did you mean "write_file"?'),
         ("write_fil(**)", 'Did you mean "write_file"?'),
+        ("write_fiel*", 'Did you mean "write_file"?'),
     ],
 )
 def test_a_rule_for_an_unknown_tool_is_an_error(

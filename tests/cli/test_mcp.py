@@ -69,6 +69,27 @@ def test_a_rule_can_forbid_to_read_what_is_named(cli: Cli, serve: Serve, workspa
     assert "buy milk" not in told and "mcp_resource" in told
 
 
+def test_a_rule_that_names_no_tool_of_a_server_is_told(
+    cli: Cli, serve: Serve, workspace: Path
+) -> None:
+    told, fine = ["mcp__small__ad", "mcp__smal__*", "*delete*"], ["mcp__small__add", "mcp__*", "*"]
+    with_rules = f"[permissions]\nask = {json.dumps(told + fine)}\n"
+    configure(cli, "small", *SMALL)
+    file = cli.home / ".config" / "agentcli" / "config.toml"
+    servers = file.read_text()
+    file.write_text(servers + with_rules)
+    cli.server = serve([Reply(text="Hello."), Reply(text="Hello.")]).url
+    arguments = ["-p", "hi", "--model", "openai:m", "--workspace", str(workspace)]
+    ended = cli.run("run", *arguments)
+    notes = [line for line in ended.err.splitlines() if "the rule" in line]
+    assert notes == [
+        f"agentcli: note: the rule {rule} names no tool of this session: permissions.ask, {file}"
+        for rule in told
+    ]
+    file.write_text(with_rules)  # without servers, there is nothing that they could miss
+    assert "the rule" not in cli.run("run", *arguments).err
+
+
 def test_a_projects_servers_need_trust(cli: Cli, workspace: Path) -> None:
     servers = {"mcpServers": {"mine": {"command": SMALL[0], "args": list(SMALL[1:])}}}
     (workspace / ".mcp.json").write_text(json.dumps(servers))
