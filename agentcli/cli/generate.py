@@ -90,8 +90,8 @@ def generate(
         typer.Option(
             min=0.0,
             max=100.0,
-            help="0 always takes the most likely token; default: the model's own if it samples, "
-            "else 1.",
+            help="0 always takes the most likely token; default: the model's own, which is 0 if it "
+            "says not to sample, else 1.",
             rich_help_panel=SAMPLING,
         ),
     ] = None,

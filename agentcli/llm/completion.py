@@ -114,9 +114,8 @@ class Completer:
             "num_samples": wishes.num_samples,
             "max_tokens": wishes.max_tokens,
             "sampling": {
-                "temperature": 1.0,
                 "seed": 42,
-                **sampling_of(self.folder.generation),
+                **sampling_of(self.folder.generation, untold=1.0),
                 **wishes.sampling,
             },
             "stop": list(wishes.stop),

@@ -78,15 +78,18 @@ def connect(path: Path | None, settings: Settings) -> LocalClient:
     return LocalClient(info, dialogue, engine, defaults, reconsidered)
 
 
-def sampling_of(generation: Mapping[str, Any]) -> dict[str, Any]:
+def sampling_of(generation: Mapping[str, Any], *, untold: float = 0.0) -> dict[str, Any]:
     """Return the sampling settings of a generation_config.json.
 
-    Decoding is greedy unless it says ``do_sample``; penalties and biases then apply, too.
+    Decoding is greedy if ``do_sample`` is false. If it is left out, as by base models, the
+    temperature is ``untold``. Penalties and biases apply to greedy answers, too.
     """
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = {"temperature": untold}
     if generation.get("do_sample"):
         given = {name: generation[name] for name in _SAMPLING if generation.get(name) is not None}
         settings = {"temperature": 1.0, **given}
+    elif generation.get("do_sample") is not None:
+        settings = {"temperature": 0.0}
     if (penalty := generation.get("repetition_penalty")) is not None:
         settings["repetition_penalty"] = penalty
     if biases := [(tokens, by) for tokens, by in generation.get("sequence_bias") or () if tokens]:

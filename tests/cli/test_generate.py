@@ -79,6 +79,16 @@ def test_the_same_seed_gives_the_same_text(run: Any, folder: Path, tmp_path: Pat
     assert one.out == two.out != run(*options, "--seed", "4").out
 
 
+def test_a_model_that_says_not_to_sample_is_greedy(run: Any, folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, told := tmp_path / "told")
+    (told / "generation_config.json").write_text('{"do_sample": false, "temperature": 0.7}')
+    options = ["hello", "--model", f"local:{told}", "--max-tokens", "20"]
+    greedy = run(*options, "--temperature", "0").out
+    assert run(*options, "--seed", "3").out == run(*options, "--seed", "4").out == greedy
+    sampled = [run(*options, "--seed", seed, "--temperature", "2").out for seed in ("3", "4")]
+    assert sampled[0] != sampled[1]
+
+
 def test_samples_stand_below_each_other_in_a_pipe(run: Any, folder: Path) -> None:
     ended = run("hello", "--model", f"local:{folder}", "--max-tokens", "8", "--num-samples", "3")
     heads = [line for line in ended.out.splitlines() if line.startswith("=== sample")]

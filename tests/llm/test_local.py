@@ -103,9 +103,11 @@ async def test_sampling_of_a_generation_config() -> None:
     given = {"do_sample": True, "top_k": 20, "sequence_bias": [[[5], -0.5], [[5, 6], 9.0]]}
     biases = [([5], -0.5), ([5, 6], 9.0)]
     assert sampling_of(given) == {"temperature": 1.0, "top_k": 20, "sequence_bias": biases}
-    assert sampling_of({"temperature": 0.7}) == {}  # greedy without do_sample
+    assert sampling_of({"temperature": 0.7}) == {"temperature": 0.0}  # greedy without do_sample
+    assert sampling_of({}, untold=1.0) == {"temperature": 1.0}
+    assert sampling_of({"do_sample": False, "top_k": 5}, untold=1.0) == {"temperature": 0.0}
     penalty = {"repetition_penalty": 1.1}
-    assert sampling_of({"temperature": 0.7, **penalty}) == penalty
+    assert sampling_of({"temperature": 0.7, **penalty}) == {"temperature": 0.0, **penalty}
 
 
 async def test_a_call_streams_and_the_next_turn_reuses_it(client: LocalClient) -> None:
