@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from agentcli import config
-from agentcli.cli.errors import show_error
+from agentcli.cli.errors import show_error, show_note
 from agentcli.cli.help import App
 from agentcli.cli.local_options import (
     ContextOption,
@@ -270,6 +270,8 @@ async def _generate(job: _Job) -> int:
     from agentcli.llm.completion import Completer, Ended, Wishes, Written
 
     completer = Completer(registry.local_folder(job.model), job.settings.local)
+    if completer.folder.warning:
+        show_note(completer.folder.warning)
     try:
         wishes = Wishes(**job.wishes)
         tokens = completer.tokens(job.prompt, chat=wishes.chat)

@@ -81,7 +81,7 @@ def show(
         "parameters": parameters(shape).total,
         "layers": shape.n_layer,
         "context": window,
-        "trained_context": (_open(model, None) if context else folder).config.sequence_len,
+        "trained_context": folder.trained_context,
         "vocabulary": shape.vocab_size,
         "chat": _chat(folder),
         "memory": {

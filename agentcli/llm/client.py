@@ -33,7 +33,8 @@ class ModelInfo:
     ``context_window`` and ``max_output`` are in tokens, None if unknown. ``fits_itself`` means
     that the client itself keeps long conversations within the window. ``edit_claims`` are how the
     model's answers begin if they tell of an edit, for a model that may say so without one.
-    ``reconsiders`` means that it answers ``ChatRequest.reconsidered`` in another way.
+    ``reconsiders`` means that it answers ``ChatRequest.reconsidered`` in another way. ``warning``
+    is what the user should know of the model as it is set up; empty if nothing.
     """
 
     id: str
@@ -45,6 +46,7 @@ class ModelInfo:
     fits_itself: bool = False
     edit_claims: tuple[str, ...] = ()
     reconsiders: bool = False
+    warning: str = ""
 
 
 @dataclass(frozen=True, slots=True)

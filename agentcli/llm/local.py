@@ -71,6 +71,7 @@ def connect(path: Path | None, settings: Settings) -> LocalClient:
         fits_itself=own,
         edit_claims=tuple(folder.generation.get("edit_claims", ())),
         reconsiders=_RECONSIDERED in folder.generation,
+        warning=folder.warning,
     )
     defaults = sampling_of(folder.generation)
     reconsidered = sampling_of(folder.generation.get(_RECONSIDERED, folder.generation))

@@ -41,6 +41,7 @@ class ModelFolder:
         tokenizer_folder: The folder of the tokenizer.
         chat_template: The Jinja chat template, if the files have one.
         generation: The content of generation_config.json; empty if there is none.
+        own_context: The model's own context if ``config`` has another.
     """
 
     path: Path
@@ -51,6 +52,20 @@ class ModelFolder:
     tokenizer_folder: Path
     chat_template: str | None = None
     generation: Mapping[str, Any] = field(default_factory=dict)
+    own_context: int | None = None
+
+    @property
+    def trained_context(self) -> int:
+        """The context that the model was trained for."""
+        return self.own_context or self.config.sequence_len
+
+    @property
+    def warning(self) -> str:
+        """What a user should know before using the model like this; empty if nothing."""
+        context, trained = self.config.sequence_len, self.trained_context
+        if context <= trained:
+            return ""
+        return f"a context of {context:,} tokens is beyond the {trained:,} of the model's training"
 
     @property
     def family(self) -> str:
@@ -107,7 +122,8 @@ def open_folder(path: str | Path, *, context: int | None = None) -> ModelFolder:
         return found
     if context < 1:
         raise ModelError(f"a context of {context} tokens is not possible")
-    return replace(found, config=replace(found.config, sequence_len=context))
+    own = found.config.sequence_len
+    return replace(found, config=replace(found.config, sequence_len=context), own_context=own)
 
 
 # --- folders with a config.json ----------------------------------------------------------------

@@ -251,6 +251,8 @@ class _Opening:
         await starting
         if place.environment.level == "reduced" and settings.sandbox == "auto":
             self.notices.append(f"sandbox level reduced: {place.why()}")
+        if client.info.warning:
+            self.notices.append(client.info.warning)
         return place, client
 
     async def gather_tools(self, more: Sequence[Tool]) -> tuple[Toolbox, list[Tool]]:

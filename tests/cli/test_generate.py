@@ -309,8 +309,9 @@ def test_a_prompt_that_is_no_text(run: Any, folder: Path) -> None:
 
 
 def _refused(ended: Result, expected: str) -> None:
-    (line,) = ended.err.splitlines()
+    *notes, line = ended.err.splitlines()
     assert line.startswith("agentcli: error: ")
+    assert all(note.startswith("agentcli: note: ") for note in notes)
     assert re.search(expected, line), line
     assert (ended.code, ended.out) == (2, "")
 
@@ -329,7 +330,7 @@ def test_ctrl_c_ends_it_quietly(cli: Cli, folder: Path) -> None:
     assert process.stdout is not None
     assert process.stdout.read(1)
     ended = end(process, signal.SIGINT)
-    assert (ended.code, ended.err) == (130, "")
+    assert (ended.code, ended.err) == (130, BEYOND)
 
 
 def test_a_reader_that_leaves(cli: Cli, folder: Path) -> None:
@@ -341,7 +342,17 @@ def test_a_reader_that_leaves(cli: Cli, folder: Path) -> None:
     ended = subprocess.run(
         ["sh", "-c", command], env=cli.env, capture_output=True, timeout=90, check=True
     )
-    assert (len(ended.stdout), ended.stderr) == (20, b"")
+    assert (len(ended.stdout), ended.stderr.decode()) == (20, BEYOND)
+
+
+BEYOND = "agentcli: note: a context of 100,000 tokens is beyond the 512 of the model's training\n"
+
+
+def test_a_context_beyond_the_training_is_told_beside_the_answer(run: Any, folder: Path) -> None:
+    options = ["hello", "--model", f"local:{folder}", "--max-tokens", "2", "--output", "json"]
+    ended = run(*options, "--context", "100000")
+    assert json.loads(ended.out)["context"] == 100000 and ended.err == BEYOND
+    assert run(*options, "--context", "512").err == ""
 
 
 def _endless(folder: Path) -> Path:

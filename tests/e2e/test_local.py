@@ -55,9 +55,13 @@ def test_options_that_cannot_be_met(tmp_path: Path, workspace: Path) -> None:
     folder = make_folder("qwen2", tmp_path / "model", context=64)
     share_kernels(tmp_path)
     cli = Cli(tmp_path)
-    ended = cli.run("run", "-p", "hi", "--model", f"local:{folder}", "--workspace", str(workspace))
+    run = ("run", "-p", "hi", "--model", f"local:{folder}", "--workspace", str(workspace))
+    ended = cli.run(*run)
     assert ended.code in (1, 3)
     assert "window of 64" in ended.err
+    ended = cli.run(*run, "--context", "128", "--output", "json")
+    told = "agentcli: note: a context of 128 tokens is beyond the 64 of the model's training"
+    assert ended.err.count(told) == 1 and told not in ended.out
     (folder / "chat_template.jinja").unlink()
-    ended = cli.run("run", "-p", "hi", "--model", f"local:{folder}", "--workspace", str(workspace))
+    ended = cli.run(*run)
     assert (ended.code, "no chat template" in ended.error) == (2, True)
