@@ -76,6 +76,8 @@ def proposed(approval: Approval) -> list[str]:
         lines = [f"$ {first}", *(f"  {line}" for line in more)]
     for name, value in arguments.items():
         lines += _argument(name, value)
+    if approval.runs:
+        lines += _argument("runs", approval.runs)
     if isinstance(command, str) and approval.segments not in ((), (command.strip(),)):
         lines.append("needs approval:")
         lines += [f"  · {one_line(escape(part), _WIDTH)}" for part in approval.segments]

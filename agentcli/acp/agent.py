@@ -270,7 +270,7 @@ class AcpAgent:
         telling.add_done_callback(self._telling.discard)
 
     async def _ask(self, session: Session, approval: Approval) -> Reply:
-        """Ask the editor's user for permission, showing the diff of an edit."""
+        """Ask the editor's user for permission, showing what is known of the call."""
         choices = [_option(Answer.ONCE, "Allow once", "allow_once")]
         choices.append(_option(Answer.SESSION, "Allow for this session", "allow_always"))
         if approval.rule is not None:
@@ -282,7 +282,7 @@ class AcpAgent:
             title=describe_call(approval.call),
             kind=kind_of(approval.call.name, approval.spec.kind),
             status="pending",
-            content=list(session.updates.diffs(approval.diff)) or None,
+            content=session.updates.foreseen(approval) or None,
             raw_input=dict(approval.arguments),
         )
         answer = await self._editor.request_permission(session.id, call, choices)

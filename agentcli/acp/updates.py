@@ -58,6 +58,7 @@ from agentcli.llm.client import TextDelta, ThinkingDelta
 from agentcli.messages import Image, Message, Outcome, Role, ToolCall, ToolResult
 from agentcli.text import one_line, plain_output
 from agentcli.tools import base
+from agentcli.tools.approval import Approval
 from agentcli.tools.todo import TODO
 from agentcli.wording import check_line, describe_call
 
@@ -187,6 +188,10 @@ class Updates:
             locations=self._locations([(path, None) for path in result.paths]),
             raw_output=result.content,
         )
+
+    def foreseen(self, approval: Approval) -> list[Any]:
+        """What an edit would change, or what a check would run."""
+        return [*self.diffs(approval.diff), *([_shown(approval.runs)] if approval.runs else [])]
 
     def diffs(self, diff: str) -> list[FileEditToolCallContent]:
         """A unified diff in the protocol's form, one entry for each hunk."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from agentcli.messages import ToolCall
 from agentcli.tools.base import ToolSpec
@@ -34,9 +34,10 @@ class Approval:
     """One call that waits for the user's approval.
 
     ``segments`` are the commands of a command line that need approval, in its order.
-    ``rule`` is what ``SESSION`` keeps and ``PREFIX`` saves. ``diff`` is what an edit would change;
-    empty if that is not known. ``effect`` is None until the call has run on a copy; then it is a
-    unified diff of what it changed there (empty for nothing), and ``output`` is the tool's answer.
+    ``rule`` is what ``SESSION`` keeps and ``PREFIX`` saves. ``diff`` is what an edit would change,
+    and ``runs`` what a check would run; empty if that is not known. ``effect`` is None until the
+    call has run on a copy; then it is a unified diff of what it changed there (empty for nothing),
+    and ``output`` is the tool's answer.
     ``ONCE`` then applies the effect to the workspace without running the call again, and ``NO``
     discards it. ``on_copy``: the call runs on a copy in any case, on which edits are tried.
     """
@@ -50,6 +51,7 @@ class Approval:
     effect: str | None = None
     output: str | None = None
     diff: str = ""
+    runs: str = ""
     on_copy: bool = False
 
 
@@ -61,16 +63,23 @@ class Reply:
     reason: str = ""
 
 
-Preview = Callable[[], Awaitable[str]]
-"""Computes what an edit would change, as a unified diff; empty if that is not known.
+class Foreseen(NamedTuple):
+    """What is known of a call before it runs; see ``Approval``."""
 
-It raises ``AgentCLIError`` if the edit would fail, which then needs no question.
+    diff: str = ""
+    runs: str = ""
+
+
+Preview = Callable[[], Awaitable[Foreseen]]
+"""Computes what is known of a call before it runs.
+
+It raises ``AgentCLIError`` if the call would fail, which then needs no question.
 """
 
 
-async def no_preview() -> str:
-    """A ``Preview`` for calls whose effect is not known."""
-    return ""
+async def no_preview() -> Foreseen:
+    """A ``Preview`` for calls of which nothing is known."""
+    return Foreseen()
 
 
 Ask = Callable[[Approval], Awaitable[Reply]]

@@ -165,7 +165,12 @@ ToolFunction = Callable[..., Awaitable[ToolOutput | str]]
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A specification and its function."""
+    """A specification and its function.
+
+    ``runs`` tells what a call would run, for the question to the user. It is called like
+    ``function``, runs nothing, and raises what the call would raise before it runs anything.
+    """
 
     spec: ToolSpec
     function: ToolFunction
+    runs: Callable[..., Awaitable[str]] | None = None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from agentcli.prompts import Prompts
 from agentcli.sandbox.limits import CHECK, COMMAND, Limits
 from agentcli.tools.base import Tool, ToolFunction, ToolKind
-from agentcli.tools.checks import run_build, run_lint, run_tests
+from agentcli.tools.checks import RUNS, run_build, run_lint, run_tests
 from agentcli.tools.edit import search_replace
 from agentcli.tools.files import list_dir, read_file, write_file
 from agentcli.tools.python import python
@@ -67,8 +68,8 @@ def builtin_tools(
         ToolKind.CHECK: check.time_s + _GRACE_S,
         ToolKind.RUN: max(command.time_s, MAX_TIME_S) + _GRACE_S,
     }
-    return [
-        tool(
+    made = {
+        function: tool(
             function,
             kind,
             description=prompts.get(f"tools/{function.__name__}"),
@@ -76,4 +77,5 @@ def builtin_tools(
             **details,
         )
         for function, kind, details in _TABLE
-    ]
+    }
+    return [replace(tool, runs=RUNS.get(function)) for function, tool in made.items()]

@@ -6,13 +6,15 @@ A command in the configuration takes precedence over detection.
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any, cast
 
 from agentcli.environments.base import Environment, ExecResult
 from agentcli.errors import EnvironmentOpError, ToolError
 from agentcli.messages import Outcome
 from agentcli.text import plain_output
-from agentcli.tools.base import FAILED, NARROWER, ToolContext, ToolOutput
+from agentcli.tools.base import FAILED, NARROWER, ToolContext, ToolFunction, ToolOutput
 from agentcli.tools.commands import Command, command_to_build, command_to_lint, command_to_test
 from agentcli.tools.report import QUIET, command_output, ending, shown_command
 
@@ -36,6 +38,10 @@ async def run_tests(context: ToolContext, path: str | None = None) -> ToolOutput
     Args:
         path: Run only the tests in this file or folder.
     """
+    return await _run(context, "tests", await _tests(context, path))
+
+
+async def _tests(context: ToolContext, path: str | None = None) -> Command:
     path = await _checked(context.environment, path)
     command = _configured(context.checks.test, path) or await _found(context, path)
     if command is None:
@@ -43,7 +49,7 @@ async def run_tests(context: ToolContext, path: str | None = None) -> ToolOutput
             "no tests found: neither pytest, unittest, cargo, go, npm nor make tests. "
             "Run what there is with shell, or name a command in the configuration (checks.test)"
         )
-    return await _run(context, "tests", command)
+    return command
 
 
 async def _found(context: ToolContext, path: str | None) -> Command | None:
@@ -57,13 +63,17 @@ async def _found(context: ToolContext, path: str | None) -> Command | None:
 
 async def run_build(context: ToolContext) -> ToolOutput:
     """Build the project."""
+    return await _run(context, "build", await _build(context))
+
+
+async def _build(context: ToolContext) -> Command:
     command = _configured(context.checks.build) or await command_to_build(context.environment)
     if command is None:
         raise ToolError(
             "nothing to build was found: no Cargo.toml, go.mod, build script in package.json, "
             "Makefile or Python code. Name a command in the configuration (checks.build)"
         )
-    return await _run(context, "build", command)
+    return command
 
 
 async def run_lint(context: ToolContext, path: str | None = None) -> ToolOutput:
@@ -72,6 +82,10 @@ async def run_lint(context: ToolContext, path: str | None = None) -> ToolOutput:
     Args:
         path: Check only this file or folder.
     """
+    return await _run(context, "lint", await _lint(context, path))
+
+
+async def _lint(context: ToolContext, path: str | None = None) -> Command:
     path = await _checked(context.environment, path)
     command = _configured(context.checks.lint, path) or await command_to_lint(
         context.environment, path
@@ -81,7 +95,47 @@ async def run_lint(context: ToolContext, path: str | None = None) -> ToolOutput:
             "no linter found: neither ruff, flake8, eslint, clippy, go vet nor a lint target. "
             "Name a command in the configuration (checks.lint)"
         )
-    return await _run(context, "lint", command)
+    return command
+
+
+def _telling(find: Callable[..., Awaitable[Command]], otherwise: str) -> Callable[..., Any]:
+    """A function for ``Tool.runs``. Which Python is used is only known once it has run."""
+
+    async def runs(context: ToolContext, **arguments: Any) -> str:
+        still = cast(Environment, _Still(context.environment))
+        try:
+            command = await find(replace(context, environment=still), **arguments)
+        except _Unknown:
+            return otherwise
+        return command.shown or shown_command(command.argv, command.env)
+
+    return runs
+
+
+RUNS: Mapping[ToolFunction, Callable[..., Awaitable[str]]] = {
+    run_tests: _telling(_tests, "pytest or unittest, whichever the project's Python has"),
+    run_build: _telling(_build, "Python's compileall"),
+    run_lint: _telling(_lint, "ruff or flake8, whichever the project's Python has"),
+}
+"""What the checks would run, for ``Tool.runs``."""
+
+
+class _Unknown(Exception):
+    """To find the command, something must be run."""
+
+
+class _Still:
+    """An environment that runs nothing."""
+
+    def __init__(self, inner: Environment) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def exec(self, argv: Sequence[str], **how: Any) -> ExecResult:
+        """Raise ``_Unknown``."""
+        raise _Unknown
 
 
 async def _run(context: ToolContext, what: str, command: Command) -> ToolOutput:

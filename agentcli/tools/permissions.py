@@ -19,6 +19,7 @@ from agentcli.tools.approval import (
     Answer,
     Approval,
     Ask,
+    Foreseen,
     OnWait,
     Preview,
     Reply,
@@ -49,7 +50,7 @@ class Permissions(Protocol):
         """Return None to let the call run, or the reason for refusing it, for the model.
 
         ``trial`` is given if the call can be run on a copy first; if it was committed, the call
-        does not run again. ``preview`` computes what an edit would change. ``on_wait`` is called
+        does not run again. ``preview`` computes what is known of the call. ``on_wait`` is called
         with the seconds spent waiting for the user. ``on_copy``: it runs on a copy in any case.
         """
         ...
@@ -157,11 +158,11 @@ class ModePermissions:
                 return reason
             rule = judgement.proposal if judgement.verdict is None else None
             try:
-                diff = await preview()
+                foreseen = await preview()
             except AgentCLIError:
                 if judgement.verdict is not Verdict.ASK and not guards_reads(self.rules):
                     raise
-                diff = ""  # the error may quote a file that is not to be read without asking
+                foreseen = Foreseen()  # the error may quote a file not to be read without asking
             approval = Approval(
                 spec,
                 call,
@@ -169,7 +170,8 @@ class ModePermissions:
                 judgement.segments,
                 rule,
                 can_copy=trial is not None,
-                diff=diff,
+                diff=foreseen.diff,
+                runs=foreseen.runs,
                 on_copy=on_copy,
             )
             return await self._put(approval, self._ask, trial, on_wait)

@@ -1,4 +1,4 @@
-"""Previews an edit: computes its diff by executing it without the writes."""
+"""Previews a call: the diff of an edit, executed without the writes; what a check would run."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, cast
 from agentcli.environments.base import Environment
 from agentcli.errors import ToolError
 from agentcli.messages import Outcome
+from agentcli.tools.approval import Foreseen
 from agentcli.tools.base import Tool, ToolContext, ToolOutput
 
 
@@ -34,6 +35,12 @@ class _ReadOnly:
 
     async def remove(self, path: str, **how: Any) -> None:
         """Do nothing."""
+
+
+async def preview(tool: Tool, context: ToolContext, arguments: Mapping[str, Any]) -> Foreseen:
+    """What is known of a call before it runs; raises like ``preview_diff``."""
+    runs = await tool.runs(context, **arguments) if tool.runs is not None else ""
+    return Foreseen(await preview_diff(tool, context, arguments), runs)
 
 
 async def preview_diff(tool: Tool, context: ToolContext, arguments: Mapping[str, Any]) -> str:

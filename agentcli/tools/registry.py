@@ -25,7 +25,7 @@ from agentcli.tools.base import ASKED, Tool, ToolContext, ToolKind, ToolOutput, 
 from agentcli.tools.files import load
 from agentcli.tools.middleware import CarryOut, Execution, Middleware
 from agentcli.tools.permissions import AllowAll, Permissions
-from agentcli.tools.preview import CallFails, preview_diff
+from agentcli.tools.preview import CallFails, preview
 from agentcli.tools.purpose import purpose_of
 from agentcli.tools.schema import Validator, parse_arguments, schema_of
 from agentcli.tools.soundness import check_sound
@@ -284,13 +284,12 @@ class Registry:
                 f"{call.name} needs {', '.join(sorted(lacking))}, not available here"
             )
         context = replace(context, call_id=call.id)
-        preview = functools.partial(preview_diff, tool, context, arguments)
         permit = functools.partial(
             self.permissions.permit,
             tool.spec,
             call,
             arguments,
-            preview=preview,
+            preview=functools.partial(preview, tool, context, arguments),
             on_wait=on_wait,
             on_copy=context.on_copy,
         )

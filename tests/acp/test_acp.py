@@ -126,6 +126,18 @@ async def test_a_refusal_is_told_to_the_model(
     assert not (workspace / "a.txt").exists()
 
 
+async def test_the_question_about_a_check_shows_what_it_runs(
+    cli: Cli, serve: Serve, workspace: Path, connect: Connect
+) -> None:
+    (workspace / "Makefile").write_text("test:\n\ttrue\n")
+    cli.server = serve([Reply(calls=[("run_tests", {})]), Reply(text="Fine.")]).url
+    async with connect() as (connection, editor):
+        session = await connection.new_session(cwd=str(workspace))
+        await connection.prompt(session_id=session.session_id, prompt=[text_block("test it")])
+    ((call, _),) = editor.questions
+    assert "make test" in call.content[0].content.text
+
+
 async def test_a_mode_can_be_changed_and_a_second_turn_goes_on(
     cli: Cli, serve: Serve, workspace: Path, connect: Connect
 ) -> None:

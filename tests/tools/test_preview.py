@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import pytest
 
 from agentcli.messages import Outcome, ToolCall
 from agentcli.prompts import Prompts
+from agentcli.questions import proposed
 from agentcli.tools.apply_patch import apply_patch_tool
 from agentcli.tools.approval import Answer, Approval, Reply
-from agentcli.tools.base import ToolContext
+from agentcli.tools.base import Checks, ToolContext
 from agentcli.tools.builtin import builtin_tools
 from agentcli.tools.permissions import Mode, ModePermissions
 from agentcli.tools.preview import preview_diff
@@ -50,6 +52,47 @@ async def test_nothing_is_written(
     assert all(part in diff for part in parts) and bool(diff) == bool(parts)
     assert sorted(path.name for path in workspace.iterdir()) == ["a.txt", "b.txt"]
     assert (workspace / "a.txt").read_text() == "one\ntwo\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "checks", "told"),
+    [
+        ({"Makefile": "test:\n\tfalse\n"}, Checks(), "make test"),
+        ({"go.mod": "module x\n"}, Checks(), "go test ./..."),
+        ({"test_a.py": ""}, Checks(test=("tox", "-q")), "tox -q"),
+        ({"test_a.py": ""}, Checks(), "pytest or unittest, whichever the project's Python has"),
+    ],
+)
+async def test_the_question_about_a_check_tells_what_runs(
+    context: ToolContext, workspace: Path, files: dict[str, str], checks: Checks, told: str
+) -> None:
+    for name, text in files.items():
+        (workspace / name).write_text(text)
+    venv = workspace / ".venv" / "bin"
+    venv.mkdir(parents=True)
+    (venv / "python").write_text("#!/bin/sh\ntouch ran\n")
+    (venv / "python").chmod(0o755)
+    asked: list[Approval] = []
+
+    async def ask(approval: Approval) -> Reply:
+        asked.append(approval)
+        return Reply(Answer.NO)
+
+    tools = Registry(builtin_tools(), ModePermissions(Mode.ASK, ask))
+    context = replace(context, checks=checks)
+    await tools.dispatch(ToolCall("1", "run_tests", "{}"), context)
+    assert proposed(asked[0]) == ["run_tests", f"  runs: {told}"]
+    # Nothing of the project runs before the answer.
+    assert not (workspace / "ran").exists()
+
+
+async def test_a_check_that_would_find_nothing_is_not_asked_about(context: ToolContext) -> None:
+    async def ask(approval: Approval) -> Reply:
+        raise AssertionError("asked about a check that finds nothing")
+
+    tools = Registry(builtin_tools(), ModePermissions(Mode.ASK, ask))
+    result = await tools.dispatch(ToolCall("1", "run_tests", "{}"), context)
+    assert "no tests found" in result.content
 
 
 @pytest.mark.parametrize(
