@@ -153,12 +153,14 @@ class Actions:
             if chosen is None:
                 return
             name = chosen
-        agent = face.conversation.agent if face.conversation else None
-        if agent is None:
+        conversation = face.conversation
+        if conversation is None or conversation.agent is None:
             face.open(face.options.session_id, model=name)
             return
         with doing(face, f"connecting {name}"):
-            await agent.set_model(name)
+            changed = await conversation.set_model(name)
+        if not changed:
+            face.tell("interrupted; the model is as it was")
 
     async def _mode(self, argument: str) -> None:
         if not argument:

@@ -268,7 +268,7 @@ class ChatSession:
                 screen.progress.begin("starting the agent")
             self._show_waiting()
             return
-        if not conversation.busy:
+        if not conversation.busy and not conversation.waits:
             screen.progress.begin("waiting for the model")
         conversation.say(text, queue=queue)
         self._show_waiting()
@@ -293,7 +293,8 @@ class ChatSession:
         if conversation is None or conversation.agent is None:
             self._screen.waiting.show([text for text, _ in self._waiting], ())
         else:
-            queued = conversation.queue if conversation.busy else ()
+            held = conversation.busy or conversation.waits
+            queued = conversation.queue if held else ()
             self._screen.waiting.show(conversation.unread, tuple(queued))
 
     def interrupt(self) -> bool:

@@ -85,7 +85,7 @@ class Conversation:
         self._refused = refused
         self._run: Run | None = None
         self._asides: list[asyncio.Future[Any]] = []
-        self._shortening = asyncio.Lock()
+        self._between = asyncio.Lock()  # held by what must happen between turns
         self._ended: Run | None = None  # the next one reads what this one has not read
         self._wake = asyncio.Event()
         self._at_rest = asyncio.Event()
@@ -95,6 +95,11 @@ class Conversation:
     def busy(self) -> bool:
         """Whether a turn is running."""
         return self._run is not None
+
+    @property
+    def waits(self) -> bool:
+        """Whether turns wait for something else to end."""
+        return self._between.locked()
 
     @property
     def unread(self) -> tuple[str, ...]:
@@ -137,7 +142,7 @@ class Conversation:
             try:
                 while not self._closing:
                     if self.queue:
-                        await self._turn(agent, self.queue.popleft())
+                        await self._next_turn(agent)
                         continue
                     self._wake.clear()
                     self._at_rest.set()
@@ -146,15 +151,19 @@ class Conversation:
                 self.agent = None
                 self._at_rest.set()
 
-    async def _turn(self, agent: Agent, text: str) -> None:
-        try:
-            async with self._shortening:
-                before = len(agent.state.history)
+    async def _next_turn(self, agent: Agent) -> None:
+        """Run a turn for the first message of the queue, if it is still there."""
+        async with self._between:
+            if self._closing or not self.queue:
+                return
+            text = self.queue.popleft()
+            before = len(agent.state.history)
+            try:
                 run = self._run = agent.start(text)
-        except UsageError as error:
-            self._unsent(text)
-            self._refused(error)
-            return
+            except UsageError as error:
+                self._unsent(text)
+                self._refused(error)
+                return
         try:
             result = await run.result()
         except asyncio.CancelledError:
@@ -211,8 +220,20 @@ class Conversation:
             UsageError: a turn is running.
         """
         assert self.agent is not None
-        async with self._shortening:
+        async with self._between:
             return await self.aside(self.agent.compact(preview=preview))
+
+    async def set_model(self, name: str) -> bool:
+        """Use another model; False if the user interrupts it. Turns begin after it.
+
+        Raises:
+            AgentCLIError: a turn is running, or the model is not available; the current one stays.
+        """
+        assert self.agent is not None
+        before = self.agent.client
+        async with self._between:
+            await self.aside(self.agent.set_model(name))
+        return self.agent is not None and self.agent.client is not before
 
     def interrupt(self) -> bool:
         """Interrupt what was begun last besides the turn, or else the turn; False if idle."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
+from agentcli.settings import Settings
 from agentcli.tui.entries import Said, TurnEnded
-from tests.server import Reply
+from tests.server import Reply, ScriptedServer
 from tests.tui.chatting import Chat
 from tests.tui.conftest import Start
 
@@ -84,3 +86,39 @@ async def test_each_message_takes_one_row(chat: Start) -> None:
         assert one.app.waiting.size.height == 5
         go_on.set()
         await one.until(lambda: len(one.entries(TurnEnded)) == 5)
+
+
+async def test_what_is_said_while_a_model_is_connected_is_for_that_model(
+    chat: Start, tmp_path: Path
+) -> None:
+    go_on = tmp_path / "go-on"
+    waiting = f"while [ ! -e {go_on} ]; do sleep 0.02; done; echo sk-slow"
+    with ScriptedServer([Reply(text="from the other")]) as other:
+        slow = {"base_url": other.url, "api_key_command": ("sh", "-c", waiting)}
+        settings = Settings.model_validate({"retries": 0, "providers": {"slow": slow}})
+        async with chat([], settings=settings) as one:
+            await one.idle()
+            await one.send("/model slow:other")
+            await one.sees("Connecting slow:other")
+            for text in ("first", "second"):
+                await one.send(text)
+                await one.sees("Connecting slow:other", f"↳ queued  {text}")
+            await one.press("up")
+            assert one.app.prompt.text == "second"
+            go_on.touch()
+            await one.sees("from the other")
+            await one.idle()
+            assert said(one) == ["first"] and not one.app.waiting.display
+
+
+async def test_esc_keeps_the_model(chat: Start) -> None:
+    slow = {"base_url": "http://127.0.0.1:9/v1", "api_key_command": ("sleep", "5")}
+    settings = Settings.model_validate({"retries": 0, "providers": {"slow": slow}})
+    async with chat([Reply(text="still here")], settings=settings) as one:
+        await one.idle()
+        await one.send("/model slow:other")
+        await one.sees("Connecting slow:other")
+        await one.press("escape")
+        await one.sees("interrupted; the model is as it was")
+        await one.send("hello")
+        await one.sees("still here")
