@@ -7,11 +7,15 @@ buffer until the application reads it.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import termios
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any
 
+from agentcli.cli.signals import TERMINATED
 from agentcli.tui.palette import PALETTES
 
 PLACEHOLDER = "Ask, or / for commands, @ for files, ! for the shell"
@@ -22,36 +26,66 @@ _MARK = "\N{HEAVY RIGHT-POINTING ANGLE QUOTATION MARK ORNAMENT}"
 def first_frame(theme: str, mode: str) -> Iterator[None]:
     """Paint the frame, and restore the terminal's settings on exit.
 
-    The application leaves the alternate screen; on an error, before it could, this does.
+    The application leaves the alternate screen; before it could, this does, on an error or a signal
+    that ends the process.
     """
     out = sys.__stderr__  # the same stream as the application, to keep the order of writes
     if out is None or os.environ.get("TEXTUAL_DRIVER"):
         yield
         return
-    before = None
+    before: list[Any] = []
     with suppress(OSError, termios.error):
         columns, rows = os.get_terminal_size(out.fileno())
         before = termios.tcgetattr(sys.stdin.fileno())
         quiet = [*before]
         quiet[0] &= ~termios.ICRNL  # or Enter would arrive as Ctrl+J, the key for a new line
         quiet[3] &= ~(termios.ECHO | termios.ICANON)
-        termios.tcsetattr(sys.stdin.fileno(), termios.TCSANOW, quiet)
-        out.write(_frame(columns, rows, theme, mode))
-        out.flush()
-    try:
+    if not before:
         yield
-    except BaseException:
-        if before is not None:
+        return
+
+    def restore() -> None:
+        with suppress(OSError, termios.error):
+            termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, before)
+
+    def leave() -> None:
+        with suppress(OSError):
+            os.write(out.fileno(), b"\x1b[?1049l\x1b[?25h")
+
+    def end(number: int, frame: FrameType | None) -> None:
+        # At once: nothing is open yet, and an exception could be lost in the imports.
+        leave()
+        restore()
+        os._exit(TERMINATED)
+
+    with _handling(end):
+        try:
+            with suppress(OSError, termios.error):
+                termios.tcsetattr(sys.stdin.fileno(), termios.TCSANOW, quiet)
+                out.write(_frame(columns, rows, theme, mode))
+                out.flush()
+            yield
+        except BaseException:
             # Not after the application has left it: that would move the cursor back to where it
             # was before the chat, above what has been printed since.
-            with suppress(OSError):
-                out.write("\x1b[?1049l\x1b[?25h")
-                out.flush()
-        raise
+            leave()
+            raise
+        finally:
+            restore()
+
+
+@contextmanager
+def _handling(end: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Let ``end`` handle the signals that terminate, until the application handles them itself."""
+    # What the parent ignores stays ignored, such as SIGHUP under nohup.
+    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) == signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, end)
+    try:
+        yield
     finally:
-        if before is not None:
-            with suppress(OSError, termios.error):
-                termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, before)
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _frame(columns: int, rows: int, theme: str, mode: str) -> str:

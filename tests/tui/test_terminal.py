@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -248,6 +249,32 @@ def test_terminated_it_gives_the_terminal_back_and_names_the_session(
     one.sees("agentcli chat --resume 2", "it ended: 143", " icanon", " echo")
     assert one.modes == "0 0"
     assert isinstance(cli.journal()[-1], RunFinished)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_terminated_as_it_starts_it_gives_the_terminal_back(
+    cli: Cli, workspace: Path, number: signal.Signals
+) -> None:
+    ours, theirs = os.openpty()
+    before = termios.tcgetattr(theirs)
+    with subprocess.Popen(
+        [sys.executable, "-m", "agentcli", "chat", "--model", "openai:scripted"],
+        cwd=workspace,
+        env={**cli.env, "TERM": "xterm-256color"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    ) as chat:
+        shown = b""
+        while b"starting" not in shown:
+            shown += os.read(ours, 65536)
+        chat.send_signal(number)
+        assert chat.wait(PATIENCE_S) == 143
+    assert b"\x1b[?1049l\x1b[?25h" in os.read(ours, 65536)
+    assert termios.tcgetattr(theirs) == before
+    os.close(ours)
+    os.close(theirs)
 
 
 def test_a_plain_chat_edits_its_lines_and_has_earlier_ones(
