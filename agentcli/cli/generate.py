@@ -275,6 +275,8 @@ async def _generate(job: _Job) -> int:
     try:
         wishes = Wishes(**job.wishes)
         tokens = completer.tokens(job.prompt, chat=wishes.chat)
+        if wishes.num_samples > 1 and completer.sampling(wishes)["temperature"] == 0:
+            show_note("at temperature 0, all samples are the same; try --temperature 1")
         texts = [""] * wishes.num_samples
         await completer.engine.start()
         samples = open_samples(len(texts)) if job.output is Format.TEXT else None

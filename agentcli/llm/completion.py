@@ -99,6 +99,11 @@ class Completer:
             )
         return tokens
 
+    def sampling(self, wishes: Wishes) -> dict[str, Any]:
+        """The options wished for, and else the model's own."""
+        own = sampling_of(self.folder.generation, untold=1.0)
+        return {"seed": 42, **own, **wishes.sampling}
+
     async def complete(
         self, tokens: Sequence[int], wishes: Wishes, run: Run | None = None
     ) -> AsyncGenerator[Written | Ended, None]:
@@ -113,11 +118,7 @@ class Completer:
             "tokens": list(tokens),
             "num_samples": wishes.num_samples,
             "max_tokens": wishes.max_tokens,
-            "sampling": {
-                "seed": 42,
-                **sampling_of(self.folder.generation, untold=1.0),
-                **wishes.sampling,
-            },
+            "sampling": self.sampling(wishes),
             "stop": list(wishes.stop),
             "grammar": wishes.grammar,
             "python": python,

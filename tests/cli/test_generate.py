@@ -87,6 +87,9 @@ def test_a_model_that_says_not_to_sample_is_greedy(run: Any, folder: Path, tmp_p
     assert run(*options, "--seed", "3").out == run(*options, "--seed", "4").out == greedy
     sampled = [run(*options, "--seed", seed, "--temperature", "2").out for seed in ("3", "4")]
     assert sampled[0] != sampled[1]
+    several = run(*options, "--num-samples", "2")
+    assert "at temperature 0, all samples are the same" in several.err
+    assert "the same" not in run(*options, "--num-samples", "2", "--temperature", "1").err
 
 
 def test_samples_stand_below_each_other_in_a_pipe(run: Any, folder: Path) -> None:
