@@ -381,7 +381,7 @@ def _applies(block: Block, x: Tensor, span: Span, cache: KVCache) -> bool:
 def _multiplies(x: Tensor, matrix: nn.Module) -> bool:
     if not isinstance(matrix, (nn.Linear, nn.Embedding)):  # quantised
         return False
-    return x.is_cuda and x.dtype == matrix.weight.dtype and x.dtype in HALF
+    return x.dtype == matrix.weight.dtype and x.dtype in HALF
 
 
 def _up(mlp: MLP) -> Linear:

@@ -1,8 +1,15 @@
-"""Decode steps with the Triton kernels compute the same as without. Skipped without CUDA."""
+"""Decode steps with the Triton kernels compute the same as without.
+
+Without CUDA, Triton's interpreter can run them on the CPU, which takes minutes: install triton, and
+set TRITON_INTERPRET=1.
+"""
 
 from __future__ import annotations
 
 import copy
+import importlib
+import importlib.util
+import os
 from typing import Any
 
 import pytest
@@ -14,7 +21,18 @@ from agentcli.model.config import ModelConfig, RopeConfig
 from agentcli.model.gpt import GPT
 from agentcli.model.pack import pack_model
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = "cpu" if INTERPRETED else "cuda"
+# The interpreter cannot multiply matrices in bfloat16.
+DTYPE = torch.float16 if INTERPRETED else torch.bfloat16
+
+pytestmark = [
+    pytest.mark.skipif(
+        not (torch.cuda.is_available() or INTERPRETED),
+        reason="needs a CUDA device, or triton and TRITON_INTERPRET=1",
+    ),
+    pytest.mark.skipif(not importlib.util.find_spec("triton"), reason="needs triton"),
+]
 
 SIZES: dict[str, Any] = dict(
     vocab_size=301, sequence_len=4096, n_layer=2, n_head=6, n_kv_head=2, n_embd=160, head_dim=32,
@@ -51,7 +69,7 @@ def make_model(config: ModelConfig) -> GPT:
     for name, parameter in model.named_parameters():
         centre = 1.0 if "norm" in name and config.norm == "weight" else 0.0
         parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1 + centre)
-    return model.to("cuda", torch.bfloat16)
+    return model.to(DEVICE, DTYPE)
 
 
 @torch.inference_mode()
@@ -60,7 +78,7 @@ def steps(model: GPT, tokens: Tensor, held: int) -> Tensor:
     batch, length = tokens.shape
     cache = model.new_cache(batch)
     model(tokens[:, :held], cache)
-    positions = torch.full((batch, 1), held, device="cuda")
+    positions = torch.full((batch, 1), held, device=DEVICE)
     positions[1:2] -= 5
     keys = min(1024, cache.capacity)
     parts = [
@@ -74,12 +92,14 @@ def steps(model: GPT, tokens: Tensor, held: int) -> Tensor:
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("held", [20, 700])
 def test_near_float32_as_the_plain_model(name: str, batch: int, held: int) -> None:
-    pytest.importorskip("triton")
     model = make_model(CONFIGS[name])
-    tokens = torch.randint(0, 301, (batch, held + 3), device="cuda")
+    tokens = torch.randint(0, 301, (batch, held + 3), device=DEVICE)
     exact = steps(copy.deepcopy(model).float(), tokens, held)
     plain = steps(model, tokens, held)
-    assert pack_model(model)
+    if INTERPRETED:
+        assert importlib.import_module("agentcli.model.triton_kernels").prepare(model)
+    else:
+        assert pack_model(model)
     ours = steps(model, tokens, held)
     assert not torch.equal(ours, plain)  # the kernels round less often
     errors = [((logits - exact).norm() / exact.norm()).item() for logits in (ours, plain)]
