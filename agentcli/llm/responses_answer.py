@@ -39,7 +39,7 @@ class AnswerReader:
         self._numbers = itertools.count()
         self._places: dict[int, int] = {}  # index to item number: some servers reuse indexes
         self._open: dict[int, bool] = {}  # call to whether its arguments have begun
-        self._streamed: set[int] = set()  # items whose text came as deltas
+        self._streamed: set[int | str] = set()  # items whose text came as deltas, and their ids
         self._calls = 0
         self._reason = ""
         self._begun = self._nameless = False
@@ -70,10 +70,10 @@ class AnswerReader:
             case "response.output_item.added":
                 yield from self._added(index, data.get("item") or {})
             case "response.output_text.delta" | "response.refusal.delta" if delta:
-                self._streamed.add(index)
+                self._streamed |= {index, data.get("item_id") or index}
                 yield TextDelta(str(delta))
             case "response.reasoning_summary_text.delta" | "response.reasoning_text.delta" if delta:
-                self._streamed.add(index)
+                self._streamed |= {index, data.get("item_id") or index}
                 yield ThinkingDelta(str(delta))
             case "response.reasoning_summary_part.added" if index in self._streamed:
                 yield ThinkingDelta("\n\n")
@@ -108,6 +108,8 @@ class AnswerReader:
             yield ToolCallStart(index, call_id, str(item.get("name") or ""))
 
     def _done(self, index: int, item: Mapping[str, Any]) -> Iterator[StreamEvent]:
+        # Some servers end an item under another index than that of its deltas.
+        streamed = not self._streamed.isdisjoint({index, item.get("id") or index})
         match item.get("type"):
             case "function_call":
                 if index not in self._open:
@@ -116,7 +118,7 @@ class AnswerReader:
                     yield ToolCallDelta(index, str(item.get("arguments") or "{}"))
                 if item.get("status") != "incomplete":
                     yield ToolCallEnd(index)
-            case "message" if index not in self._streamed:
+            case "message" if not streamed:
                 for part in item.get("content") or ():
                     if text := part.get("text") or part.get("refusal"):
                         yield TextDelta(str(text))
@@ -126,8 +128,8 @@ class AnswerReader:
                 # The service only accepts reasoning back with its encrypted content.
                 kept = {name: item[name] for name in _KEPT if item.get(name) is not None}
                 data = dumps(kept).decode() if item.get("encrypted_content") else ""
-                if (text and index not in self._streamed) or data:
-                    yield ThinkingDelta("" if index in self._streamed else text, data=data)
+                if (text and not streamed) or data:
+                    yield ThinkingDelta("" if streamed else text, data=data)
 
     def _final(self, response: Mapping[str, Any]) -> Iterator[StreamEvent]:
         if response.get("status") in ("failed", "cancelled"):

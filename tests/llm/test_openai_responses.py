@@ -131,6 +131,33 @@ async def test_calls_under_one_index() -> None:
     assert calls == [("a", '{"x":"a"}'), ("b", '{"x":"b"}')]
 
 
+async def test_a_message_that_ends_under_the_index_of_a_later_call() -> None:
+    """As from ``transformers serve``, which ends the message after the calls."""
+    text = {"type": "output_text", "text": "I read.", "annotations": []}
+    message = {"type": "message", "id": "msg_1", "role": "assistant", "content": []}
+    call = {"type": "function_call", "id": "t0", "call_id": "t0", "name": "a", "arguments": "{}"}
+    said = {"item_id": "msg_1", "content_index": 0}
+    body = stream(
+        {"type": "response.output_item.added", "output_index": 0, "item": message},
+        {"type": "response.output_text.delta", "output_index": 0, "delta": "I read.", **said},
+        {"type": "response.output_item.added", "output_index": 1, "item": call},
+        {"type": "response.output_item.done", "output_index": 1, "item": call},
+        {"type": "response.output_text.done", "output_index": 1, "text": "I read.", **said},
+        {"type": "response.content_part.done", "output_index": 1, "part": text, **said},
+        {
+            "type": "response.output_item.done",
+            "output_index": 1,
+            "item": {**message, "content": [text]},
+        },
+        {"type": "response.completed", "response": {"status": "completed"}},
+    )
+    async with ScriptedServer([Reply(body=body)]) as server:
+        client = OpenAIResponses(INFO, "k", server.url)
+        response = await chat(client, ChatRequest((user("x"),), (READ,)))
+        await client.aclose()
+    assert response.message == assistant("I read.", ToolCall("t0", "a", "{}"))
+
+
 async def test_summaries_in_parts() -> None:
     place = {"output_index": 0}
     delta = {"type": "response.reasoning_summary_text.delta", **place}
