@@ -333,6 +333,8 @@ def _hint(origin: Origin, kind: type[ProviderError]) -> str | None:
 
 def _read_body(body: object) -> tuple[list[str], str]:
     """The structured codes, most specific first, and the prose as one short line."""
+    if isinstance(body, str):
+        body = _first_event(body)
     if isinstance(body, list) and body:
         body = body[0]  # Gemini's compatible endpoint sends a list
     if isinstance(body, Mapping):
@@ -344,6 +346,15 @@ def _read_body(body: object) -> tuple[list[str], str]:
         return [], _one_line(_words(error))
     text = str(body or "")
     return [], "" if text.lstrip().startswith("<") else _one_line(text)
+
+
+def _first_event(text: str) -> object:
+    """The JSON of a stream's first event, in which LiteLLM sends errors; else the text itself."""
+    data = next((line[5:] for line in text.splitlines() if line.startswith("data:")), "")
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        return text
 
 
 def _words(value: Any) -> str:

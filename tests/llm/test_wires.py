@@ -284,6 +284,17 @@ async def test_faults(wire: str, case: str, streaming: bool) -> None:
         assert "THE_KEY" in line
 
 
+@every_wire
+async def test_an_error_status_whose_body_is_an_event_stream(wire: str) -> None:
+    """As from LiteLLM's proxy, if a stream fails before its first event."""
+    error = {"message": "No credit left", "type": "insufficient_quota", "code": "500"}
+    body = b"data: " + json.dumps({"error": error}).encode() + b"\n\ndata: [DONE]\n\n"
+    for status, kind in ((500, errors.ServerError), (429, errors.QuotaError)):
+        with pytest.raises(kind) as caught:
+            await answer(wire, Reply(status=status, body=body, content_type="text/event-stream"))
+        assert caught.value.message.endswith(f"({status}, insufficient_quota): No credit left")
+
+
 def cuts(wire: str, reply: Reply) -> int:
     """The offset where the content ends and the closing events begin."""
     found = wire_of(PATHS[wire])
