@@ -56,6 +56,7 @@ _CODES: dict[str, type[ProviderError]] = {
     "billing_hard_limit_reached": QuotaError,
     "billing_not_active": QuotaError,
     "billing_error": QuotaError,
+    "budget_exceeded": QuotaError,  # LiteLLM, with the status 422
     "insufficient_credits": QuotaError,
     "insufficient_balance": QuotaError,
     "payment_required": QuotaError,
@@ -71,6 +72,7 @@ _CODES: dict[str, type[ProviderError]] = {
     "NOT_FOUND": ModelNotFoundError,
     "invalid_api_key": AuthenticationError,
     "authentication_error": AuthenticationError,
+    "no_db_connection": AuthenticationError,  # LiteLLM without a database: not its master key
     "UNAUTHENTICATED": AuthenticationError,
     "permission_error": AccessDeniedError,
     "PERMISSION_DENIED": AccessDeniedError,

@@ -284,6 +284,27 @@ async def test_faults(wire: str, case: str, streaming: bool) -> None:
         assert "THE_KEY" in line
 
 
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (422, "budget_exceeded", errors.QuotaError),
+        (429, "budget_exceeded", errors.QuotaError),
+        (400, "no_db_connection", errors.AuthenticationError),
+        (401, "expired_key", errors.AuthenticationError),
+    ],
+)
+@every_wire
+async def test_the_codes_of_litellm(
+    wire: str, status: int, code: str, kind: type[errors.ProviderError]
+) -> None:
+    """They stand in ``type``, beside the status as ``code``."""
+    error = {"message": "Sorry.", "type": code, "param": None, "code": str(status)}
+    body = json.dumps({"error": error}).encode()
+    with pytest.raises(errors.ProviderError) as caught:
+        await answer(wire, Reply(status=status, body=body, stream=False))
+    assert type(caught.value) is kind
+
+
 @every_wire
 async def test_an_error_status_whose_body_is_an_event_stream(wire: str) -> None:
     """As from LiteLLM's proxy, if a stream fails before its first event."""
