@@ -298,6 +298,8 @@ def _build(
     what = _WHAT.get(kind, "failed")
     if kind is ModelNotFoundError:
         what = f"{what} {origin.model!r}"
+    if kind is AuthenticationError and not origin.api_key:
+        what = "wants a key"
     marks = ", ".join(dict.fromkeys(str(mark) for mark in (status, code) if mark))
     if origin.api_key:
         prose = prose.replace(origin.api_key, "***")
@@ -314,6 +316,8 @@ def _build(
 
 def _hint(origin: Origin, kind: type[ProviderError]) -> str | None:
     if kind is AuthenticationError:
+        if not origin.api_key:
+            return f"Name the variable of its key in providers.{origin.provider}.api_key_env"
         key = origin.key_name
         return f"Set {key} to a valid key" if key else "Check the key"
     if kind is QuotaError:

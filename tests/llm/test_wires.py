@@ -316,6 +316,16 @@ async def test_an_error_status_whose_body_is_an_event_stream(wire: str) -> None:
         assert caught.value.message.endswith(f"({status}, insufficient_quota): No credit left")
 
 
+@every_wire
+async def test_a_server_that_wants_a_key_of_a_provider_without_one(wire: str) -> None:
+    async with ScriptedServer([Reply(status=401, message="Invalid API key")]) as server:
+        client = CLIENTS[wire](INFO, "", server.url)
+        with pytest.raises(errors.AuthenticationError, match="test wants a key") as caught:
+            await chat(client, ask())
+        await client.aclose()
+    assert "providers.test.api_key_env" in caught.value.line()
+
+
 def cuts(wire: str, reply: Reply) -> int:
     """The offset where the content ends and the closing events begin."""
     found = wire_of(PATHS[wire])
