@@ -297,7 +297,8 @@ def _build(
 ) -> ProviderError:
     what = _WHAT.get(kind, "failed")
     if kind is ModelNotFoundError:
-        what = f"{what} {origin.model!r}"
+        # A server that knows the address gives a code.
+        what = f"{'' if code else 'has nothing at this address, or '}{what} {origin.model!r}"
     if kind is AuthenticationError and not origin.api_key:
         what = "wants a key"
     marks = ", ".join(dict.fromkeys(str(mark) for mark in (status, code) if mark))
@@ -323,7 +324,9 @@ def _hint(origin: Origin, kind: type[ProviderError]) -> str | None:
     if kind is QuotaError:
         return "Add credit, or choose another model"
     if kind is ModelNotFoundError:
-        return f"Check the name after '{origin.provider}:', and the address {origin.base_url}"
+        usually = "" if "/v1" in origin.base_url else ", which usually ends in /v1"
+        address = f"the address {origin.base_url}{usually}"
+        return f"Check the name after '{origin.provider}:', and {address}"
     if kind is AccessDeniedError:
         return "Check what the key and its project may use"
     if kind is ContextWindowError:

@@ -317,6 +317,19 @@ async def test_an_error_status_whose_body_is_an_event_stream(wire: str) -> None:
 
 
 @every_wire
+async def test_a_404_without_a_code_may_be_the_address(wire: str) -> None:
+    """As from FastAPI, for a path that does not exist."""
+    async with ScriptedServer([Reply(status=404, body=b'{"detail":"Not Found"}')]) as server:
+        client = CLIENTS[wire](INFO, "k", server.root)
+        with pytest.raises(errors.ModelNotFoundError) as caught:
+            await chat(client, ask())
+        await client.aclose()
+    line = caught.value.line()
+    assert line.startswith("test has nothing at this address, or does not know the model 'gpt-6-t")
+    assert line.endswith(f"the address {server.root}, which usually ends in /v1")
+
+
+@every_wire
 async def test_a_server_that_wants_a_key_of_a_provider_without_one(wire: str) -> None:
     async with ScriptedServer([Reply(status=401, message="Invalid API key")]) as server:
         client = CLIENTS[wire](INFO, "", server.url)
