@@ -37,9 +37,9 @@ class AnswerReader:
         self._origin = origin
         self._ids = CallIds(used_ids)
         self._numbers = itertools.count()
-        self._places: dict[int, int] = {}  # index to item number: some servers reuse indexes
+        self._items: dict[object, int] = {}  # ids and indexes of unfinished items to their numbers
         self._open: dict[int, bool] = {}  # call to whether its arguments have begun
-        self._streamed: set[int | str] = set()  # items whose text came as deltas, and their ids
+        self._streamed: set[int] = set()  # items whose text came as deltas
         self._calls = 0
         self._reason = ""
         self._begun = self._nameless = False
@@ -59,21 +59,17 @@ class AnswerReader:
     def event(self, data: Mapping[str, Any]) -> Iterator[StreamEvent]:
         """Turn one server-sent event into stream events."""
         kind = str(data.get("type") or "")
-        index = data.get("output_index")
-        place = index if isinstance(index, int) else 0
-        if kind == "response.output_item.added" or place not in self._places:
-            self._places[place] = next(self._numbers)
-        index = self._places[place]
+        index = self._item(data, new=kind == "response.output_item.added")
         delta = data.get("delta")
         self._begun = self._begun or kind.startswith("response.")
         match kind:
             case "response.output_item.added":
                 yield from self._added(index, data.get("item") or {})
             case "response.output_text.delta" | "response.refusal.delta" if delta:
-                self._streamed |= {index, data.get("item_id") or index}
+                self._streamed.add(index)
                 yield TextDelta(str(delta))
             case "response.reasoning_summary_text.delta" | "response.reasoning_text.delta" if delta:
-                self._streamed |= {index, data.get("item_id") or index}
+                self._streamed.add(index)
                 yield ThinkingDelta(str(delta))
             case "response.reasoning_summary_part.added" if index in self._streamed:
                 yield ThinkingDelta("\n\n")
@@ -81,8 +77,8 @@ class AnswerReader:
                 self._open[index] = True
                 yield ToolCallDelta(index, str(delta))
             case "response.output_item.done":
-                del self._places[place]
                 yield from self._done(index, data.get("item") or {})
+                self._items = {name: item for name, item in self._items.items() if item != index}
             case "response.completed" | "response.incomplete" | "response.failed":
                 yield from self._final(data.get("response") or {})
             case "error":
@@ -99,6 +95,23 @@ class AnswerReader:
         natural = FinishReason.TOOL_CALLS if self._calls else FinishReason.STOP
         yield Finished(_REASONS.get(self._reason, natural))
 
+    def _item(self, data: Mapping[str, Any], *, new: bool) -> int:
+        """The number of an event's item, by its id or else by its index.
+
+        llama.cpp sends no indexes, transformers ends an item under the index of a later one, others
+        use an index for several items, or change an item's id from event to event.
+        """
+        item, index = data.get("item"), data.get("output_index")
+        names = [index if isinstance(index, int) else 0]
+        if name := data.get("item_id") or (item.get("id") if isinstance(item, Mapping) else None):
+            names.insert(0, name)
+        known = [self._items[name] for name in names if name in self._items]
+        if known and not new:
+            return known[0]
+        number = next(self._numbers)
+        self._items |= dict.fromkeys(names, number)
+        return number
+
     def _added(self, index: int, item: Mapping[str, Any]) -> Iterator[StreamEvent]:
         if item.get("type") == "function_call":
             self._open[index] = False
@@ -108,8 +121,6 @@ class AnswerReader:
             yield ToolCallStart(index, call_id, str(item.get("name") or ""))
 
     def _done(self, index: int, item: Mapping[str, Any]) -> Iterator[StreamEvent]:
-        # Some servers end an item under another index than that of its deltas.
-        streamed = not self._streamed.isdisjoint({index, item.get("id") or index})
         match item.get("type"):
             case "function_call":
                 if index not in self._open:
@@ -118,7 +129,7 @@ class AnswerReader:
                     yield ToolCallDelta(index, str(item.get("arguments") or "{}"))
                 if item.get("status") != "incomplete":
                     yield ToolCallEnd(index)
-            case "message" if not streamed:
+            case "message" if index not in self._streamed:
                 for part in item.get("content") or ():
                     if text := part.get("text") or part.get("refusal"):
                         yield TextDelta(str(text))
@@ -128,8 +139,8 @@ class AnswerReader:
                 # The service only accepts reasoning back with its encrypted content.
                 kept = {name: item[name] for name in _KEPT if item.get(name) is not None}
                 data = dumps(kept).decode() if item.get("encrypted_content") else ""
-                if (text and not streamed) or data:
-                    yield ThinkingDelta("" if streamed else text, data=data)
+                if (text and index not in self._streamed) or data:
+                    yield ThinkingDelta("" if index in self._streamed else text, data=data)
 
     def _final(self, response: Mapping[str, Any]) -> Iterator[StreamEvent]:
         if response.get("status") in ("failed", "cancelled"):

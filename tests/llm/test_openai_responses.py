@@ -158,6 +158,39 @@ async def test_a_message_that_ends_under_the_index_of_a_later_call() -> None:
     assert response.message == assistant("I read.", ToolCall("t0", "a", "{}"))
 
 
+async def test_items_without_indexes_that_end_together() -> None:
+    """As from llama.cpp's server."""
+    added, done = "response.output_item.added", "response.output_item.done"
+    written = {"type": "response.function_call_arguments.delta"}
+    part = {"type": "output_text", "text": "I read."}
+    message = {"type": "message", "id": "msg_1", "role": "assistant", "content": []}
+    calls = [
+        {"type": "function_call", "id": f"fc_{n}", "call_id": f"call_{n}", "name": "a"}
+        for n in (1, 2)
+    ]
+    body = stream(
+        {"type": added, "item": message},
+        {"type": "response.output_text.delta", "item_id": "msg_1", "delta": "I read."},
+        {"type": added, "item": {**calls[0], "arguments": "", "status": "in_progress"}},
+        {**written, "item_id": "fc_1", "delta": '{"x":'},
+        {**written, "item_id": "fc_1", "delta": "1}"},
+        {"type": added, "item": {**calls[1], "arguments": "", "status": "in_progress"}},
+        {**written, "item_id": "fc_2", "delta": '{"x":2}'},
+        {"type": "response.output_text.done", "item_id": "msg_1", "text": "I read."},
+        {"type": done, "item": {**message, "content": [part], "status": "completed"}},
+        {"type": done, "item": {**calls[0], "arguments": '{"x":1}', "status": "completed"}},
+        {"type": done, "item": {**calls[1], "arguments": '{"x":2}', "status": "completed"}},
+        {"type": "response.completed", "response": {"status": "completed"}},
+    )
+    async with ScriptedServer([Reply(body=body)]) as server:
+        client = OpenAIResponses(INFO, "k", server.url)
+        response = await chat(client, ChatRequest((user("x"),), (READ,)))
+        await client.aclose()
+    one, two = ToolCall("call_1", "a", '{"x":1}'), ToolCall("call_2", "a", '{"x":2}')
+    assert response.message == assistant("I read.", one, two)
+    assert response.cut_calls == 0
+
+
 async def test_summaries_in_parts() -> None:
     place = {"output_index": 0}
     delta = {"type": "response.reasoning_summary_text.delta", **place}
