@@ -159,12 +159,14 @@ class Answer:
                 yield DONE, {}
                 continue
             try:
-                value = json.loads(event.data)
-            except (ValueError, RecursionError) as error:
+                value = self._checked(json.loads(event.data), failed=event.event == "error")
+            except (ValueError, RecursionError, ProviderError) as error:
                 if self.whole:
-                    return  # the last event was cut off
+                    return  # what follows the answer was cut off, or failed
+                if isinstance(error, ProviderError):
+                    raise
                 raise broken_error(self._origin, "an event is not JSON") from error
-            yield event.event, self._checked(value)
+            yield event.event, value
         if not seen:
             raise not_the_protocol(self._origin, "no event stream")
 
@@ -197,12 +199,12 @@ class Answer:
         """Release the connection."""
         await self._response.aclose()
 
-    def _checked(self, value: object) -> Mapping[str, Any]:
+    def _checked(self, value: object, *, failed: bool = False) -> Mapping[str, Any]:
         if isinstance(value, list) and value and isinstance(value[0], dict):
             value = value[0]
         if not isinstance(value, dict):
             raise not_the_protocol(self._origin, "JSON that is not an object")
-        if value.get("error"):
+        if failed or value.get("error"):
             raise stream_error(self._origin, value)
         return value
 

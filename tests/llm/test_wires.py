@@ -306,6 +306,27 @@ async def test_the_codes_of_litellm(
 
 
 @every_wire
+async def test_an_event_that_only_its_name_tells_to_be_an_error(wire: str) -> None:
+    """As in the Messages API of llama.cpp's server."""
+    error = {"code": 500, "message": "No such format", "type": "server_error"}
+    body = b"event: error\ndata: " + json.dumps(error).encode() + b"\n\n"
+    with pytest.raises(errors.ServerError, match="No such format"):
+        await answer(wire, Reply(body=body, content_type="text/event-stream"))
+
+
+@every_wire
+async def test_an_error_after_the_end_of_the_answer(wire: str) -> None:
+    found = wire_of(PATHS[wire])
+    assert found is not None
+    whole = found.stream(Reply(text="hello"), {"model": "m", "stream": True})
+    last = {"chat": b"data: [DONE]", "messages": b"event: message_stop"}
+    end = whole.index(last[wire]) if wire in last else len(whole)
+    body = whole[:end] + b'event: error\ndata: {"error": {"message": "late"}}\n\n' + whole[end:]
+    response = await answer(wire, Reply(body=body, content_type="text/event-stream"))
+    assert response.message == assistant("hello")
+
+
+@every_wire
 async def test_an_error_status_whose_body_is_an_event_stream(wire: str) -> None:
     """As from LiteLLM's proxy, if a stream fails before its first event."""
     error = {"message": "No credit left", "type": "insufficient_quota", "code": "500"}
