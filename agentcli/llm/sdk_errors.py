@@ -258,6 +258,12 @@ def not_the_protocol(origin: Origin, what: str) -> StreamBrokenError:
     )
 
 
+def quoted(origin: Origin, text: str) -> str:
+    """What a server sent, to end a message with: the start of it in one line, without the key."""
+    line = _one_line(text.replace(origin.api_key, "***") if origin.api_key else text, 150)
+    return f": {line}" if line else ""
+
+
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """The delay that the provider asks for, in seconds, or None.
 

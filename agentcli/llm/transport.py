@@ -19,6 +19,7 @@ from agentcli.llm.sdk_errors import (
     broken_error,
     connection_error,
     not_the_protocol,
+    quoted,
     status_error,
     stream_error,
 )
@@ -139,7 +140,8 @@ class Answer:
         try:
             value = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise not_the_protocol(self._origin, "a body that is not JSON") from error
+            what = f"a body that is not JSON{quoted(self._origin, text)}"
+            raise not_the_protocol(self._origin, what) from error
         return self._checked(value)
 
     async def events(self) -> AsyncIterator[tuple[str, Mapping[str, Any]]]:
@@ -165,10 +167,12 @@ class Answer:
                     return  # what follows the answer was cut off, or failed
                 if isinstance(error, ProviderError):
                     raise
-                raise broken_error(self._origin, "an event is not JSON") from error
+                what = f"an event is not JSON{quoted(self._origin, event.data)}"
+                raise broken_error(self._origin, what) from error
             yield event.event, value
         if not seen:
-            raise not_the_protocol(self._origin, "no event stream")
+            what = f"no event stream{quoted(self._origin, self._start)}"
+            raise not_the_protocol(self._origin, what)
 
     async def _decoded(self) -> AsyncIterator[httpx2.ServerSentEvent]:
         text = cast("httpx2.Response", _Text(self._response.request, self._text()))

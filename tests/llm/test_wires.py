@@ -326,6 +326,24 @@ async def test_an_error_after_the_end_of_the_answer(wire: str) -> None:
     assert response.message == assistant("hello")
 
 
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        # transformers does not escape the quotes of an error
+        (b'data: {"error": "no ("q") sk-secret"}\n\n', 'not JSON: {"error": "no ("q") ***"}'),
+        (b"upstream connect error", "no event stream: upstream connect error"),
+        (b"{oops", "a body that is not JSON: {oops"),
+    ],
+)
+@every_wire
+async def test_what_a_server_says_is_told_though_it_is_not_readable(
+    wire: str, body: bytes, told: str
+) -> None:
+    with pytest.raises(errors.StreamBrokenError) as caught:
+        await answer(wire, Reply(body=body))
+    assert caught.value.message.endswith(told)
+
+
 @every_wire
 async def test_an_error_status_whose_body_is_an_event_stream(wire: str) -> None:
     """As from LiteLLM's proxy, if a stream fails before its first event."""
