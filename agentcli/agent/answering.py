@@ -46,6 +46,10 @@ from agentcli.tools.base import ToolContext
 from agentcli.tools.registry import Registry
 
 _NUDGE = "It was not used; answer again"
+_TEXT_CALLS = (
+    "{0} sent a tool call as text, which is not run: start its server with a parser for them, "
+    "or set providers.{0}.tools to xml"
+)
 
 
 class Answering:
@@ -78,6 +82,7 @@ class Answering:
         self._search = search
         self._second_thoughts = SecondThoughts(tools, context, self._ask_again)
         self._call_ids = {call.id for said in stream.state.history for call in said.calls}
+        self._warned_of_text = False
 
     async def answer(self, step: int) -> Message:
         """Get the next usable answer and add it to the history.
@@ -113,6 +118,9 @@ class Answering:
             if problem := _unusable(response):
                 await self._reject(step, problem, answer)
                 continue
+            if not self._warned_of_text and response.calls_in_text(request.tools):
+                self._warned_of_text = True
+                await self._stream.emit(Warned(_TEXT_CALLS.format(self.client.info.provider)))
             message = self._with_unique_ids(response.message)
             await self._stream.emit(
                 ModelAnswered(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from agentcli.errors import StreamBrokenError
+from agentcli.llm.text_calls import parse
 from agentcli.llm.tokens import TokenCount
 from agentcli.messages import (
     FinishReason,
@@ -149,6 +150,12 @@ class ChatResponse:
     finish_reason: FinishReason
     usage: Usage
     cut_calls: int = 0
+
+    def calls_in_text(self, tools: Sequence[ToolDefinition]) -> bool:
+        """Whether it has no calls but in its text, where a server without a parser leaves them."""
+        names = {tool.name for tool in tools}
+        found = () if self.message.calls else parse("xml", self.message.text).calls
+        return any(call.name in names for call in found)
 
 
 class LLMClient(Protocol):

@@ -160,6 +160,20 @@ async def test_an_internal_failure_names_the_call(bench: Make) -> None:
     assert result.state.place == Place(1, "act", 1, "touchy", "c1")
 
 
+@pytest.mark.parametrize(("name", "warned"), [("touchy", True), ("unheard_of", False)])
+async def test_a_call_that_the_server_leaves_in_the_text_is_told(
+    bench: Make, name: str, warned: bool
+) -> None:
+    """As from llama_cpp.server, which does not parse the syntax of Qwen's models."""
+    text = f'I look.\n<tool_call>\n{{"name": "{name}", "arguments": {{}}}}\n</tool_call>'
+    made = await bench([text], [flaky(0, "", ToolKind.READ, retryable=True)])
+    result = await made.run()
+    assert result.task_result == text
+    warnings = [e.text for e in made.log.events if isinstance(e, Warned)]
+    assert bool(warnings) is warned
+    assert all("sent a tool call as text" in warning for warning in warnings)
+
+
 class TestFallback:
     async def test_an_unusable_fallback_is_skipped(self, bench: Make) -> None:
         def missing() -> LLMClient:
