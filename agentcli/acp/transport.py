@@ -1,17 +1,33 @@
 """JSON-RPC messages, one to a line, over stdin and stdout.
 
 The SDK's own transport ends the connection at a line whose JSON is not an object; this one answers
-with an error, as JSON-RPC 2.0 demands, and reads on.
+with an error, as JSON-RPC 2.0 demands, and reads on. Its streams close ``sys.stdout`` when the
+editor does, which nothing after it expects.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
+import sys
 from typing import Any
 
 INVALID_REQUEST = -32600
 PARSE_ERROR = -32700
+
+
+async def stdio() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Streams over stdin and stdout; when they end, ``sys.stdout`` stays open."""
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    out = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
+    transport, flow = await loop.connect_write_pipe(
+        lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader()), out
+    )
+    return reader, asyncio.StreamWriter(transport, flow, None, loop)
 
 
 class LineTransport:
@@ -23,11 +39,13 @@ class LineTransport:
         self._sending = asyncio.Lock()
 
     async def send(self, message: dict[str, Any]) -> None:
-        """Write a message."""
+        """Write a message, unless the editor is gone: then ``receive`` ends the connection."""
         line = json.dumps(message, separators=(",", ":")).encode() + b"\n"
         async with self._sending:
-            self._writer.write(line)
-            await self._writer.drain()
+            if not self._writer.is_closing():
+                self._writer.write(line)
+                with contextlib.suppress(ConnectionError):
+                    await self._writer.drain()
 
     async def receive(self) -> dict[str, Any] | None:
         """The next message; None at the end of the stream."""

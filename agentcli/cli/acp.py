@@ -32,11 +32,11 @@ def command(
 ) -> int:
     """Serve the Agent Client Protocol on stdin and stdout, for editors such as Zed."""
     try:
-        from acp import Agent, run_agent, stdio_streams
+        from acp import Agent, run_agent
     except ModuleNotFoundError as error:
         raise UsageError("the extra acp is missing", hint=extras.install("acp")) from error
     from agentcli.acp.agent import AcpAgent
-    from agentcli.acp.transport import LineTransport
+    from agentcli.acp.transport import LineTransport, stdio
 
     def load(folder: Path) -> Settings:
         flags: dict[str, Any] = {"model": model, "mode": mode}
@@ -44,7 +44,7 @@ def command(
 
     async def serve() -> None:
         agent = AcpAgent(load)
-        lines = LineTransport(*await stdio_streams())
+        lines = LineTransport(*await stdio())
         try:
             # The unstable part of the protocol closes sessions.
             await run_agent(cast(Agent, agent), lines, use_unstable_protocol=True)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import threading
+import time
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
@@ -275,6 +276,32 @@ def test_lines_that_are_no_messages_are_answered_and_do_not_end_it(cli: Cli) -> 
     assert codes == [-32600, -32600, -32700, -32600, -32700, -32600]
     assert answers[-1]["id"] == 1 and answers[-1]["result"]["protocolVersion"] == 1
     assert process.returncode == 0 and "error" not in err
+
+
+def test_an_editor_that_stops_reading_and_dies_is_no_error(
+    cli: Cli, serve: Serve, workspace: Path
+) -> None:
+    server = serve([Reply(text="many words " * 50_000)])
+    cli.server = server.url
+    process = cli.start("acp", "--model", "openai:m", stdin=subprocess.PIPE)
+    assert process.stdin and process.stdout
+
+    def ask(number: int, method: str, **params: Any) -> None:
+        message = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+        print(json.dumps(message), file=process.stdin, flush=True)
+
+    ask(1, "initialize", protocolVersion=1)
+    process.stdout.readline()
+    ask(2, "session/new", cwd=str(workspace), mcpServers=[])
+    session = json.loads(process.stdout.readline())["result"]["sessionId"]
+    ask(3, "session/prompt", sessionId=session, prompt=[{"type": "text", "text": "talk"}])
+    while not server.requests:
+        time.sleep(0.02)
+    time.sleep(1)  # the pipe fills up meanwhile
+    process.stdout.close()
+    process.stdin.close()
+    assert process.wait(timeout=30) == 0
+    assert process.stderr and process.stderr.read() == ""
 
 
 def test_a_file_is_no_editor(cli: Cli, tmp_path: Path) -> None:
