@@ -66,7 +66,8 @@ def answer(method: str, params: dict[str, Any]) -> dict[str, Any] | None:
                 "serverInfo": {"name": "small", "version": "1"},
             }
         case "tools/list":
-            return {"tools": os.environ.get("TOOLS", TOOLS)}
+            more = json.loads(os.environ.get("MORE_TOOLS", "[]"))
+            return {"tools": os.environ.get("TOOLS", [*TOOLS, *more])}
         case "tools/call":
             return call(params["name"], params.get("arguments") or {})
         case "resources/list":

@@ -36,6 +36,11 @@ SDK = (sys.executable, str(Path(__file__).with_name("mcp_sdk_server.py")))
 Settings = McpServerSettings
 
 
+def offering(*tools: Mapping[str, object]) -> Settings:
+    """The small server with further tools."""
+    return Settings(command=SMALL, env={"MORE_TOOLS": json.dumps(tools)})
+
+
 @asynccontextmanager
 async def opened(
     folder: Path, environ: Mapping[str, str] | None = None, **servers: McpServerSettings
@@ -229,6 +234,27 @@ async def test_an_address_is_named_as_it_is_written(tmp_path: Path) -> None:
             await servers.tools()
             (notice,) = servers.notices
     assert notice.startswith(f"MCP server bad: {url}: ")
+
+
+async def test_a_tool_that_cannot_be_offered_is_left_out(
+    tmp_path: Path, context: ToolContext
+) -> None:
+    nothing = {"type": "object", "properties": {}}
+    lost = {"type": "object", "properties": {"a": {"$ref": "#/$defs/A"}}}
+    server = offering(
+        {"name": "do.it", "inputSchema": nothing},
+        {"name": "do_it", "inputSchema": nothing},
+        {"name": "lost", "inputSchema": lost},
+    )
+    async with opened(tmp_path, small=server) as servers:
+        assert (await call(servers, context, "mcp__small__add", a=2, b=3)).content == "5"
+        names = [tool.spec.name for tool in await servers.tools()]
+        assert names.count("mcp__small__do_it") == 1 and "mcp__small__lost" not in names
+        assert servers.notices[:2] == [
+            "MCP server small: left out: tool mcp__small__do_it: another one has this name",
+            "MCP server small: left out: tool mcp__small__lost: not a JSON Schema: "
+            "Pointer '/$defs/A' does not exist",
+        ]
 
 
 async def test_a_server_that_keeps_failing_is_left_alone(tmp_path: Path) -> None:

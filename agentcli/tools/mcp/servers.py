@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ from pydantic import ValidationError
 from agentcli.errors import ConfigError, ToolError
 from agentcli.messages import ToolCall
 from agentcli.settings import McpServerSettings
-from agentcli.text import one_line
+from agentcli.text import escape, one_line
 from agentcli.tools.base import Tool, ToolContext, ToolKind, ToolOutput, ToolSpec
 from agentcli.tools.mcp.references import (
     Prompt,
@@ -37,6 +37,7 @@ from agentcli.tools.mcp.references import (
 )
 from agentcli.tools.mcp.server import Offer, Server, fault
 from agentcli.tools.mcp.tools import text_of, tools_of
+from agentcli.tools.soundness import check_sound
 
 if TYPE_CHECKING:
     from mcp import Client
@@ -105,14 +106,16 @@ class McpServers:
         """The tools of all servers that can be reached or are cached."""
         offers = await asyncio.gather(*map(self._offer, self.servers.values()))
         self._offers = dict(zip(self.servers, offers, strict=True))
-        found = [
-            tool
-            for server, offer in zip(self.servers.values(), offers, strict=True)
-            for tool in tools_of(server, offer)
-        ]
+        found: dict[str, Tool] = {}
+        for server, offer in zip(self.servers.values(), offers, strict=True):
+            for tool in tools_of(server, offer):
+                if fault := _unusable(tool, found):
+                    self.notices.append(f"MCP server {server.name}: left out: {fault}")
+                else:
+                    found[tool.spec.name] = tool
         if self._with_resources:
-            found.append(self._resource_tool())
-        return found
+            found[RESOURCE_TOOL] = self._resource_tool()
+        return list(found.values())
 
     async def read(self, server: str, uri: str) -> str:
         """Read a resource as text.
@@ -262,6 +265,17 @@ class McpServers:
             kind=ToolKind.READ,
         )
         return Tool(spec, read)
+
+
+def _unusable(tool: Tool, others: Container[str]) -> str:
+    """Why a tool cannot be offered to the model; empty if it can."""
+    if tool.spec.name in others:
+        return f"tool {tool.spec.name}: another one has this name"
+    try:
+        check_sound(tool)
+    except ConfigError as error:
+        return escape(one_line(error.message, 300))
+    return ""
 
 
 def _remembered(file: Path) -> Offer | None:
