@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from tests.conftest import Serve
-from tests.running import Cli
+from tests.running import KEY, Cli
 from tests.server import Reply
 from tests.tools.test_mcp import SMALL
 
@@ -32,6 +32,30 @@ def test_a_run_uses_a_configured_server(cli: Cli, serve: Serve, workspace: Path)
     assert "mcp__small__add" in offered
     (told,) = [m for m in server.requests[1].json["messages"] if m["role"] == "tool"]
     assert told["content"] == "5"
+
+
+def test_schemas_are_such_as_providers_accept(cli: Cli, serve: Serve, workspace: Path) -> None:
+    by = [{"properties": {"how": {"const": how}}, "required": ["how"]} for how in ("id", "name")]
+    schema = {
+        "type": "object",
+        "properties": {"$filter": {"type": "string"}, "extra": True},
+        "required": ["$filter"],
+        "oneOf": [by[0], {"$ref": "#/$defs/ByName"}],
+        "$defs": {"ByName": by[1]},
+    }
+    query = [{"name": "query", "inputSchema": schema}]
+    configure(cli, "small", "env", f"MORE_TOOLS={json.dumps(query)}", *SMALL)
+    given = {"_filter": "a", "how": "name", "extra": [1]}
+    called = Reply(calls=[("mcp__small__query", given)])
+    server = serve([called, Reply(text="Found."), called, Reply(text="Found.")])
+    cli.server = server.url
+    cli.extra = {"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_BASE_URL": server.root}
+    for model in ("anthropic:m", "openai:m"):
+        arguments = ["--model", model, "--workspace", str(workspace)]
+        ended = cli.run("run", "-p", "find it", *arguments)
+        assert (ended.code, ended.out, server.faults) == (0, "Found.\n", []), ended.err
+    (told,) = [m for m in server.requests[-1].json["messages"] if m["role"] == "tool"]
+    assert json.loads(told["content"]) == {"$filter": "a", "how": "name", "extra": [1]}
 
 
 def test_a_task_may_name_resources_and_be_a_prompt(cli: Cli, serve: Serve, workspace: Path) -> None:

@@ -52,8 +52,10 @@ def call(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
         case "die":
             print("out of luck", file=sys.stderr, flush=True)
             os._exit(7)
-        case _:
+        case "fail":
             text, failed = "it had to fail", True
+        case _:
+            text = json.dumps(arguments)
     return {"content": [{"type": "text", "text": text}], "isError": failed}
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from tests.wires.parts import calls_of, pieces
+from tests.wires.parts import alternatives_in, calls_of, pieces
 
 if TYPE_CHECKING:
     from tests.server import Reply
 
 _ids = itertools.count(1)
+_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 _TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -32,6 +34,10 @@ def check(body: Mapping[str, Any]) -> list[str]:
         faults.append("model is missing")
     if not isinstance(body.get("max_tokens"), int):
         faults.append("max_tokens is missing")
+    tools = body.get("tools", ())
+    faults += alternatives_in(tools, "input_schema")
+    names = [name for tool in tools for name in tool["input_schema"].get("properties", ())]
+    faults += [f"argument {name}" for name in names if not _NAME.fullmatch(name)]
     marks = json.dumps(body).count('"cache_control"')
     if marks > 4:
         faults.append(f"{marks} cache_control blocks, at most 4 are allowed")

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from tests.wires.parts import calls_of, pieces
+from tests.wires.parts import alternatives_in, calls_of, pieces
 
 if TYPE_CHECKING:
     from tests.server import Reply
@@ -22,6 +22,8 @@ def check(body: Mapping[str, Any]) -> list[str]:
         faults.append("model is missing")
     if "tools" in body and not body["tools"]:
         faults.append("tools is an empty list")
+    functions = [tool["function"] for tool in body.get("tools", ())]
+    faults += alternatives_in(functions, "parameters")
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         return [*faults, "messages is missing or empty"]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tests.server import Reply
@@ -25,3 +25,13 @@ def calls_of(reply: Reply, prefix: str) -> list[tuple[str, str, str]]:
         call_id = f"{prefix}{index}" if reply.call_ids is None else reply.call_ids[index]
         found.append((call_id, name, text))
     return found
+
+
+def alternatives_in(tools: Iterable[Mapping[str, Any]], key: str) -> list[str]:
+    """Faults of tools with alternatives at the top of their schemas."""
+    refused = {"anyOf", "oneOf", "allOf", "enum", "const", "not"}
+    return [
+        f"{tool['name']}: {', '.join(sorted(found))} at the top of its schema"
+        for tool in tools
+        if (found := refused & tool[key].keys())
+    ]

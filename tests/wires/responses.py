@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from tests.wires.parts import calls_of, pieces
+from tests.wires.parts import alternatives_in, calls_of, pieces
 
 if TYPE_CHECKING:
     from tests.server import Reply
@@ -19,6 +19,7 @@ def check(body: Mapping[str, Any]) -> list[str]:
     faults: list[str] = []
     if not body.get("model"):
         faults.append("model is missing")
+    faults += alternatives_in(body.get("tools", ()), "parameters")
     items = body.get("input")
     if not isinstance(items, list) or not items:
         return [*faults, "input is missing or empty"]

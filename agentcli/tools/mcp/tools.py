@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from agentcli.messages import Outcome
 from agentcli.text import one_line
 from agentcli.tools.base import Tool, ToolContext, ToolKind, ToolOutput, ToolSpec
+from agentcli.tools.mcp.schemas import acceptable
 from agentcli.tools.mcp.server import Offer, Server, digest
 
 if TYPE_CHECKING:
@@ -21,20 +22,19 @@ if TYPE_CHECKING:
 def tools_of(server: Server, offer: Offer) -> list[Tool]:
     """The tools of a server that its settings allow."""
     wanted = server.settings.tools
-    return [
-        Tool(
-            ToolSpec(
+    found = []
+    for name, description, schema, read_only in offer.tools:
+        if not wanted or name in wanted:
+            parameters, renamed = acceptable(schema)
+            spec = ToolSpec(
                 name=tool_name(server.name, name),
                 description=one_line(description, 1000) or name,
-                parameters=schema,
+                parameters=parameters,
                 kind=ToolKind.READ if read_only else ToolKind.RUN,
                 timeout_s=server.settings.timeout_s + server.settings.startup_timeout_s + 5,
-            ),
-            _Call(server, name),
-        )
-        for name, description, schema, read_only in offer.tools
-        if not wanted or name in wanted
-    ]
+            )
+            found.append(Tool(spec, _Call(server, name, renamed)))
+    return found
 
 
 def tool_name(server: str, tool: str) -> str:
@@ -45,10 +45,14 @@ def tool_name(server: str, tool: str) -> str:
 
 @dataclass(frozen=True)
 class _Call:
-    """A tool's function, which sends the call to the server."""
+    """A tool's function, which sends the call to the server.
+
+    ``renamed`` maps arguments to the server's names for them.
+    """
 
     server: Server
     tool: str
+    renamed: Mapping[str, str]
 
     async def __call__(self, context: ToolContext, /, **arguments: Any) -> ToolOutput:
         async def show(progress: float, total: float | None, message: str | None) -> None:
@@ -57,7 +61,8 @@ class _Call:
                 context.progress("stdout", f"{progress:g}{of} {message or ''}".encode() + b"\n")
 
         async def call(client: Client) -> ToolOutput:
-            result = await client.call_tool(self.tool, arguments, progress_callback=show)
+            own = {self.renamed.get(name, name): value for name, value in arguments.items()}
+            result = await client.call_tool(self.tool, own, progress_callback=show)
             text = text_of(result.content)
             if not text and result.structured_content is not None:
                 text = json.dumps(result.structured_content, ensure_ascii=False)
