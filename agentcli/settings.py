@@ -84,7 +84,9 @@ class McpServerSettings(_Section):
     env: dict[str, str] = Field(default_factory=dict)
     """Variables that it gets in addition to HOME, PATH and the like; it sees no others."""
     url: str | None = None
-    """The URL of a streamable HTTP endpoint."""
+    """The URL of a streamable HTTP endpoint, or of an older one with `type = "sse"`."""
+    type: Literal["stdio", "http", "sse"] | None = None
+    """By default stdio with `command`, and http with `url`."""
     headers: dict[str, str] = Field(default_factory=dict)
     tools: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
     """Offer only these of its tools; empty for all."""
@@ -97,6 +99,8 @@ class McpServerSettings(_Section):
     def _one_way_to_reach_it(self) -> Self:
         if bool(self.command) == bool(self.url):
             raise ValueError("needs either command or url")
+        if self.type and (self.type == "stdio") != bool(self.command):
+            raise ValueError(f"type {self.type} needs {'a command' if self.url else 'a url'}")
         return self
 
 

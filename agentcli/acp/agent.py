@@ -42,6 +42,7 @@ from acp.schema import (
     SessionResumeCapabilities,
     SetSessionConfigOptionResponse,
     SetSessionModeResponse,
+    SseMcpServer,
     ToolCallUpdate,
     UsageUpdate,
 )
@@ -92,7 +93,7 @@ class AcpAgent:
             agent_capabilities=AgentCapabilities(
                 load_session=True,
                 prompt_capabilities=PromptCapabilities(image=True, embedded_context=True),
-                mcp_capabilities=McpCapabilities(http=True),
+                mcp_capabilities=McpCapabilities(http=True, sse=True),
                 session_capabilities=SessionCapabilities(
                     list=SessionListCapabilities(),
                     resume=SessionResumeCapabilities(),
@@ -323,8 +324,9 @@ def _with_servers(settings: Settings, servers: Sequence[Any]) -> Settings:
                 found[name] = McpServerSettings(
                     command=(command,), args=tuple(args), env={one.name: one.value for one in env}
                 )
-            case HttpMcpServer(name=name, url=url, headers=headers):
-                found[name] = McpServerSettings(
-                    url=url, headers={one.name: one.value for one in headers}
+            case HttpMcpServer() | SseMcpServer():
+                headers = {one.name: one.value for one in server.headers}
+                found[server.name] = McpServerSettings(
+                    url=server.url, type=server.type, headers=headers
                 )
     return settings.model_copy(update={"mcp": McpSettings(servers=found)})

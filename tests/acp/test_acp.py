@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from acp import RequestError, audio_block, image_block, resource_block, text_block
 from acp.helpers import embedded_blob_resource, embedded_text_resource, resource_link_block
-from acp.schema import McpServerStdio
+from acp.schema import McpServerStdio, SseMcpServer
 
 from agentcli.acp.content import fenced, read
 from agentcli.acp.updates import changed_pieces
@@ -22,7 +22,7 @@ from tests.acp.conftest import Connect
 from tests.conftest import Serve
 from tests.running import Cli
 from tests.server import Reply
-from tests.tools.test_mcp import SMALL
+from tests.tools.test_mcp import SMALL, sdk_server
 
 EDIT = Reply(text="I write.", calls=[("write_file", {"path": "a.txt", "content": "hello\n"})])
 PNG = (
@@ -214,8 +214,9 @@ async def test_files_images_and_servers_of_the_editor_reach_the_model(
     server = serve([Reply(text="Seen.")])
     cli.server = server.url
     small = McpServerStdio(name="small", command=SMALL[0], args=list(SMALL[1:]), env=[])
-    async with connect() as (connection, _):
-        session = await connection.new_session(cwd=str(workspace), mcp_servers=[small])
+    async with connect() as (connection, _), sdk_server("sse") as (url, _):
+        far = SseMcpServer(type="sse", name="far", url=f"{url}/sse", headers=[])
+        session = await connection.new_session(cwd=str(workspace), mcp_servers=[small, far])
         await connection.prompt(
             session_id=session.session_id,
             prompt=[
@@ -226,7 +227,8 @@ async def test_files_images_and_servers_of_the_editor_reach_the_model(
             ],
         )
     body = server.requests[0].json
-    assert "mcp__small__add" in [tool["function"]["name"] for tool in body["tools"]]
+    offered = {tool["function"]["name"] for tool in body["tools"]}
+    assert {"mcp__small__add", "mcp__far__add"} <= offered
     content = json.dumps(body["messages"][-1]["content"])
     assert f"{workspace}/a b.py" in content and "x = 1" in content and PNG in content
 

@@ -1,4 +1,7 @@
-"""An MCP server built with the official SDK; ``python mcp_sdk_server.py PORT`` serves HTTP."""
+"""An MCP server built with the official SDK, over HTTP.
+
+python mcp_sdk_server.py PORT [sse]
+"""
 
 from __future__ import annotations
 
@@ -22,4 +25,7 @@ def note() -> str:
 
 
 if __name__ == "__main__":
-    server.run("streamable-http", port=int(sys.argv[1]))
+    if sys.argv[2:] == ["sse"]:
+        server.run("sse", port=int(sys.argv[1]))
+    else:
+        server.run("streamable-http", port=int(sys.argv[1]))

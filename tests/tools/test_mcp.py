@@ -21,6 +21,7 @@ from agentcli.messages import Outcome, ToolCall, ToolResult
 from agentcli.sandbox import bwrap
 from agentcli.settings import McpServerSettings
 from agentcli.tools.base import ToolContext, ToolKind
+from agentcli.tools.mcp import transport
 from agentcli.tools.mcp.references import Prompt, arguments_of, resources_named
 from agentcli.tools.mcp.servers import McpServers, project_servers
 from agentcli.tools.mcp.tools import tool_name
@@ -277,20 +278,45 @@ async def test_no_process_is_left_behind(tmp_path: Path) -> None:
             await asyncio.sleep(0.1)
 
 
-async def test_over_http(tmp_path: Path, context: ToolContext) -> None:
+@asynccontextmanager
+async def sdk_server(*arguments: str) -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
+    """The SDK's server and its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = await asyncio.create_subprocess_exec(*SDK, str(port))
+    server = await asyncio.create_subprocess_exec(*SDK, str(port), *arguments)
     try:
-        url = f"http://127.0.0.1:{port}/mcp"
-        await _listening(url)
-        async with opened(tmp_path, far=Settings(url=url)) as servers:
+        url = f"http://127.0.0.1:{port}"
+        await _listening(f"{url}/mcp")
+        yield url, server
+    finally:
+        if server.returncode is None:
+            server.kill()
+        await server.wait()
+
+
+async def test_over_http(tmp_path: Path, context: ToolContext) -> None:
+    async with (
+        sdk_server() as (url, _),
+        opened(tmp_path, far=Settings(url=f"{url}/mcp")) as servers,
+    ):
+        assert (await call(servers, context, "mcp__far__add", a=2, b=2)).content == "4"
+        assert await servers.read("far", "note://today") == "buy milk"
+
+
+async def test_over_the_older_sse(tmp_path: Path, context: ToolContext) -> None:
+    async with sdk_server("sse") as (url, server):
+        wrong, right = Settings(url=f"{url}/sse"), Settings(url=f"{url}/sse", type="sse")
+        async with opened(tmp_path, wrong=wrong, far=right) as servers:
             assert (await call(servers, context, "mcp__far__add", a=2, b=2)).content == "4"
             assert await servers.read("far", "note://today") == "buy milk"
-    finally:
-        server.kill()
-        await server.wait()
+            assert servers.notices == [
+                f"MCP server wrong: {url}/sse: answers 405 Method Not Allowed"
+            ]
+            server.kill()
+            await server.wait()
+            gone = await call(servers, context, "mcp__far__add", a=2, b=2)
+            assert f"{url}/sse: All connection attempts failed" in gone.content
 
 
 class Forgetful(BaseHTTPRequestHandler):
@@ -343,6 +369,36 @@ async def test_a_forgotten_session_is_restarted(
         http.shutdown()
 
 
+async def test_the_status_of_a_refused_call_is_told(
+    tmp_path: Path, context: ToolContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Forgetful, "refusal", 401)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Forgetful) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{http.server_port}/mcp"
+        async with opened(tmp_path, far=Settings(url=url)) as servers:
+            assert (await call(servers, context, "mcp__far__add", a=1, b=1)).content == "2"
+            monkeypatch.setattr(Forgetful, "session", "second")
+            refused = await call(servers, context, "mcp__far__add", a=2, b=2)
+            assert refused.content == (
+                "error: MCP server far: answers 401 Unauthorized; its headers can hold a token"
+            )
+        http.shutdown()
+
+
+async def test_only_the_settings_limit_a_call_over_http(
+    tmp_path: Path, context: ToolContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "_CONNECT_S", 1.0)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Forgetful) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{http.server_port}/mcp"
+        async with opened(tmp_path, far=Settings(url=url)) as servers:
+            slept = await call(servers, context, "mcp__far__sleep", seconds=2)
+            assert slept.content == "awake"
+        http.shutdown()
+
+
 async def test_offline_keeps_servers_elsewhere_out(tmp_path: Path) -> None:
     far = {"far": Settings(url="https://mcp.example.com/mcp")}
     servers = McpServers(
@@ -387,6 +443,13 @@ def test_a_projects_file(tmp_path: Path) -> None:
         json.dumps({"mcpServers": {"a": {"type": "stdio", "command": "a b", "args": ["c"]}}})
     )
     assert project_servers(tmp_path) == {"a": Settings(command=("a b",), args=("c",))}
+    sse = {"url": "http://localhost/sse", "type": "sse"}
+    web = {"url": "http://localhost/mcp", "type": "streamable-http"}
+    file.write_text(json.dumps({"mcpServers": {"a": sse, "b": web}}))
+    assert project_servers(tmp_path) == {
+        "a": Settings(url="http://localhost/sse", type="sse"),
+        "b": Settings(url="http://localhost/mcp"),
+    }
     for text in ("{", "{}", '{"mcpServers": {"a": {}}}', '{"mcpServers": {"a": 1}}'):
         file.write_text(text)
         with pytest.raises(ConfigError, match=r"\.mcp\.json"):

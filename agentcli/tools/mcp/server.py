@@ -20,7 +20,7 @@ from agentcli.errors import ConfigError, ToolError
 from agentcli.settings import McpServerSettings
 from agentcli.text import escape, one_line
 from agentcli.tools.mcp.references import Prompt
-from agentcli.tools.mcp.transport import End, filled, http, is_loopback, stdio
+from agentcli.tools.mcp.transport import End, filled, http, is_loopback, sse, stdio
 
 if TYPE_CHECKING:
     from mcp import Client
@@ -104,7 +104,7 @@ class Server:
         except (ToolError, asyncio.CancelledError):
             raise
         except Exception as error:
-            why = connection.last_words if connection.ended else ""
+            why = connection.last_words if connection.ended else connection.refusal
             raise ToolError(self._line(why or _reason(error))) from error
         finally:
             working.cancel()
@@ -145,7 +145,7 @@ class Server:
             except BaseException as error:
                 await connection.aclose()
                 if isinstance(error, Exception):
-                    why = connection.last_words or _reason(error)
+                    why = connection.last_words or connection.refusal or _reason(error)
                     raise ToolError(self._line(f"{self._where}{why}")) from error
                 raise
             self._connection = connection
@@ -177,7 +177,7 @@ class Server:
         if self.offline and not is_loopback(url):
             raise ConfigError(f"{url} is not on this machine, and offline is set")
         headers = {key: filled(text, self.environ) for key, text in settings.headers.items()}
-        return http(url, headers, end)
+        return (sse if settings.type == "sse" else http)(url, headers, end)
 
 
 class _Connection:
@@ -214,6 +214,11 @@ class _Connection:
     def last_words(self) -> str:
         """Why the connection ended, or the server's last words; empty if unknown."""
         return self._end.words
+
+    @property
+    def refusal(self) -> str:
+        """The status of the last response if it was an error; empty otherwise."""
+        return self._end.refusal
 
     async def aclose(self) -> None:
         """End the session and wait until it is closed."""

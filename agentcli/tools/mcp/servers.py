@@ -71,6 +71,8 @@ def _project_server(file: Path, name: str, value: Any) -> McpServerSettings:
     known = McpServerSettings.model_fields
     try:
         fields = {key: item for key, item in value.items() if key in known}
+        if fields.get("type") != "sse":
+            fields.pop("type", None)  # others are known by their fields, and have many names
         if isinstance(command := fields.get("command"), str):
             fields["command"] = (command,) * bool(command)  # a program's name, never split
         return McpServerSettings.model_validate(fields)

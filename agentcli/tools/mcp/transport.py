@@ -1,4 +1,4 @@
-"""The transports to an MCP server: a process's pipes or streamable HTTP."""
+"""The transports to an MCP server: a process's pipes, streamable HTTP or the older SSE."""
 
 from __future__ import annotations
 
@@ -28,12 +28,14 @@ if TYPE_CHECKING:
 _MOST_LINE = 16 * 1024 * 1024
 _MOST_NONSENSE = 100
 _GRACE_S = 1.0
+_CONNECT_S = 30.0
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
 
 class End:
     """The end of a connection: ``came`` is set when it has ended, ``words`` say why.
 
+    ``refusal`` is the status of the last response if it was an error without an answer.
     ``forgotten`` means that the server refused a request because it no longer knows the session,
     for example after a restart.
     """
@@ -41,6 +43,7 @@ class End:
     def __init__(self) -> None:
         self.came = asyncio.Event()
         self.words = ""
+        self.refusal = ""
         self.forgotten = False
 
 
@@ -51,25 +54,67 @@ async def http(url: str, headers: Mapping[str, str], end: End) -> AsyncIterator[
     from mcp.client.streamable_http import MCP_SESSION_ID, streamable_http_client
 
     async def look(response: httpx2.Response) -> None:
+        request = response.request
+        if request.method != "POST":
+            return
+        asked = _id(request.content)
+        refused = response.is_error and (asked is None or _id(await response.aread()) != asked)
+        end.refusal = _refusal(response) if refused else ""
         # The specification says 404, many servers send 400. Both have other causes, too, but then
         # the body is an answer with this request's id.
-        request = response.request
-        if (
-            request.method == "POST"
-            and MCP_SESSION_ID in request.headers
-            and response.status_code in (400, 404)
-            and (asked := _id(request.content)) is not None
-            and _id(await response.aread()) != asked
-        ):
+        in_session = asked is not None and MCP_SESSION_ID in request.headers
+        if refused and in_session and response.status_code in (400, 404):
             end.words, end.forgotten = "does not know the session any more", True
             end.came.set()
 
     hooks = {"response": [look]}
     async with (
-        httpx2.AsyncClient(headers=dict(headers), timeout=30, event_hooks=hooks) as client,
+        httpx2.AsyncClient(headers=dict(headers), timeout=_timeout(), event_hooks=hooks) as client,
         streamable_http_client(url, http_client=client, max_sse_event_size=_MOST_LINE) as streams,
     ):
         yield streams
+
+
+@asynccontextmanager
+async def sse(url: str, headers: Mapping[str, str], end: End) -> AsyncIterator[TransportStreams]:
+    """The older transport, whose answers are events of one long response."""
+    import anyio
+    import httpx2
+    from mcp.client.sse import sse_client
+    from mcp.shared.message import SessionMessage
+
+    def connect(headers: Any = None, timeout: Any = None, auth: Any = None) -> httpx2.AsyncClient:
+        return httpx2.AsyncClient(headers=headers, timeout=_timeout(), auth=auth)
+
+    async with sse_client(url, dict(headers), httpx_client_factory=connect) as (messages, write):
+        inbox, read = anyio.create_memory_object_stream[SessionMessage | Exception](0)
+
+        async def receive() -> None:
+            async with inbox:
+                async for message in messages:
+                    await inbox.send(message)
+            end.words = end.words or "closed the connection"
+            end.came.set()
+
+        receiving = asyncio.ensure_future(receive())
+        try:
+            yield read, write
+        finally:
+            receiving.cancel()
+            await asyncio.gather(receiving, return_exceptions=True)
+            read.close()
+
+
+def _timeout() -> Any:
+    """Calls have deadlines of their own, which may be longer than any wait for a connection."""
+    import httpx2
+
+    return httpx2.Timeout(_CONNECT_S, read=None)
+
+
+def _refusal(response: Any) -> str:
+    status = f"answers {response.status_code} {response.reason_phrase}".rstrip()
+    return f"{status}; its headers can hold a token" if response.status_code == 401 else status
 
 
 def _id(body: bytes) -> Any:
