@@ -72,8 +72,12 @@ def answer(method: str, params: dict[str, Any]) -> dict[str, Any] | None:
             return {"tools": os.environ.get("TOOLS", [*TOOLS, *more])}
         case "tools/call":
             return call(params["name"], params.get("arguments") or {})
+        case "resources/list" | "prompts/list" if "cursor" not in params:
+            return {method.split("/")[0]: [], "nextCursor": "all"}
         case "resources/list":
             return {"resources": [{"uri": "note://today", "name": "note"}]}
+        case "resources/templates/list":
+            return {"resourceTemplates": [{"uriTemplate": "note://{day}", "name": "of a day"}]}
         case "resources/read":
             return {"contents": [{"uri": params["uri"], "text": "buy milk"}]}
         case "prompts/list":

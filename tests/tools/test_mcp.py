@@ -78,7 +78,7 @@ async def test_a_servers_tools_take_the_dispatch_path(tmp_path: Path, context: T
 async def test_resources_and_prompts(tmp_path: Path, context: ToolContext) -> None:
     async with opened(tmp_path, small=Settings(command=SMALL)) as servers:
         listed = await call(servers, context, "mcp_resource", server="small")
-        assert "note://today" in listed.content
+        assert listed.content == "note://today: note\nnote://{day}: of a day"
         read = await call(servers, context, "mcp_resource", server="small", uri="note://today")
         assert read.content == "buy milk"
         assert await servers.prompt("small", "review", {"what": "a.py"}) == "Please review a.py."

@@ -8,7 +8,7 @@ import hashlib
 import importlib
 import json
 import re
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -249,21 +249,28 @@ async def _ask_offer(client: Client) -> Offer:
     capabilities = client.server_capabilities
     tools: list[tuple[str, str, Mapping[str, Any], bool]] = []
     prompts: list[Prompt] = []
-    cursor = None
-    for _ in range(_MOST_PAGES if capabilities.tools else 0):
-        page = await client.list_tools(cursor=cursor)
-        for one in page.tools:
+    if capabilities.tools:
+        async for one in items_of(client.list_tools, "tools"):
             hints = one.annotations
             read_only = bool(hints and hints.read_only_hint)
             tools.append((one.name, one.description or "", dict(one.input_schema), read_only))
+    if capabilities.prompts:
+        async for one in items_of(client.list_prompts, "prompts"):
+            arguments = tuple((each.name, bool(each.required)) for each in one.arguments or ())
+            prompts.append(Prompt(one.name, one.description or "", arguments))
+    return Offer(tuple(tools), bool(capabilities.resources), tuple(prompts))
+
+
+async def items_of(ask: Callable[..., Coroutine[Any, Any, Any]], items: str) -> AsyncIterator[Any]:
+    """The items of all pages of a list."""
+    cursor = None
+    for _ in range(_MOST_PAGES):
+        page = await ask(cursor=cursor)
+        for item in getattr(page, items):
+            yield item
         cursor = page.next_cursor
         if not cursor:
             break
-    if capabilities.prompts:
-        for found in (await client.list_prompts()).prompts:
-            arguments = tuple((each.name, bool(each.required)) for each in found.arguments or ())
-            prompts.append(Prompt(found.name, found.description or "", arguments))
-    return Offer(tuple(tools), bool(capabilities.resources), tuple(prompts))
 
 
 def _reason(error: BaseException) -> str:

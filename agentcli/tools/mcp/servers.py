@@ -35,7 +35,7 @@ from agentcli.tools.mcp.references import (
     prompt_named,
     resources_named,
 )
-from agentcli.tools.mcp.server import Offer, Server, fault
+from agentcli.tools.mcp.server import Offer, Server, fault, items_of
 from agentcli.tools.mcp.tools import text_of, tools_of
 from agentcli.tools.soundness import check_sound
 
@@ -204,8 +204,29 @@ class McpServers:
         """
 
         async def fetch(client: Client) -> list[tuple[str, str]]:
-            listed = (await client.list_resources()).resources
-            return [(str(one.uri), one.description or one.name) for one in listed]
+            return [
+                (str(one.uri), one.description or one.name)
+                async for one in items_of(client.list_resources, "resources")
+            ]
+
+        return await self._server(server).use(fetch)
+
+    async def list_templates(self, server: str) -> list[tuple[str, str]]:
+        """(URI template, description or name) of the resources that a server makes on request.
+
+        Raises:
+            ToolError: there is no such server, or it failed.
+        """
+
+        async def fetch(client: Client) -> list[tuple[str, str]]:
+            from mcp import MCPError
+
+            with contextlib.suppress(MCPError):  # many servers do not know this method
+                return [
+                    (one.uri_template, one.description or one.name)
+                    async for one in items_of(client.list_resource_templates, "resource_templates")
+                ]
+            return []
 
         return await self._server(server).use(fetch)
 
@@ -249,14 +270,15 @@ class McpServers:
         async def read(context: ToolContext, server: str, uri: str = "") -> ToolOutput:
             if uri:
                 return ToolOutput(await self.read(server, uri))
-            listed = await self.list_resources(server)
+            listed = await self.list_resources(server) + await self.list_templates(server)
             lines = [f"{one}: {one_line(what, 200)}" for one, what in listed]
             return ToolOutput("\n".join(lines) or "no resources")
 
         text = {"type": "string"}
         spec = ToolSpec(
             name=RESOURCE_TOOL,
-            description="Read a resource of an MCP server; without uri, list its resources. "
+            description="Read a resource of an MCP server; without uri, list its resources, and "
+            "templates of their URIs. "
             f"Servers: {', '.join(self._with_resources)}.",
             parameters={
                 "type": "object",
