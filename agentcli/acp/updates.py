@@ -186,7 +186,7 @@ class Updates:
             status="completed" if result.outcome is Outcome.OK else "failed",
             content=self.diffs(result.diff) or [text],
             locations=self._locations([(path, None) for path in result.paths]),
-            raw_output=result.content,
+            raw_output={"output": result.content},
         )
 
     def foreseen(self, approval: Approval) -> list[Any]:
@@ -231,16 +231,18 @@ def changed_pieces(diff: str) -> Iterator[tuple[str, str | None, str]]:
             yield file.path, old, "".join(line[1:] for line in hunk.target)
 
 
-def _arguments(call: ToolCall) -> Any:
+def _arguments(call: ToolCall) -> dict[str, Any]:
+    """A call's arguments; an object in any case, as some editors accept nothing else."""
     try:
-        return json.loads(call.arguments)
+        found = json.loads(call.arguments)
     except ValueError:
-        return call.arguments
+        found = None
+    return found if isinstance(found, dict) else {"arguments": call.arguments}
 
 
-def _named_file(arguments: Any) -> list[tuple[str, int | None]]:
+def _named_file(arguments: Mapping[str, Any]) -> list[tuple[str, int | None]]:
     """The file in a call's arguments, and the line to start from."""
-    if not isinstance(arguments, dict) or not isinstance(arguments.get("path"), str):
+    if not isinstance(arguments.get("path"), str):
         return []
     start = arguments.get("start")
     return [(arguments["path"], start if type(start) is int and start >= 0 else None)]

@@ -61,6 +61,8 @@ async def test_a_turn_streams_asks_edits_and_ends(
         assert finished.content[0].path == str(workspace / "a.txt")
         assert (finished.content[0].old_text, finished.content[0].new_text) == (None, "hello\n")
         assert finished.locations[0].path == str(workspace / "a.txt")
+        # The TypeScript SDK up to 0.4 drops updates with anything but an object here.
+        assert finished.raw_output == {"output": "created a.txt (1 line)"}
     assert (workspace / "a.txt").read_text() == "hello\n"
 
 
