@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -21,6 +22,8 @@ from acp.schema import (
 from agentcli.images import MAX_BYTES, media_type
 from agentcli.messages import Image
 
+_LINES = re.compile(r"L(\d+)(?:[-:]L?(\d+))?")
+
 
 def read(prompt: Sequence[Any]) -> tuple[str, list[Image]]:
     """The text and images of a prompt; linked files appear as paths, embedded ones are quoted.
@@ -28,15 +31,15 @@ def read(prompt: Sequence[Any]) -> tuple[str, list[Image]]:
     Raises:
         RequestError: the prompt is empty, or a block is invalid or of an unsupported kind.
     """
-    parts, images = [], []
+    parts, images = [""], []
     for block in prompt:
         match block:
             case TextContentBlock(text=text):
-                parts.append(text)
+                parts.append(_apart(parts[-1], text))
             case ImageContentBlock(data=data):
                 images.append(_image(data, "image"))
             case ResourceContentBlock(uri=uri):
-                parts.append(place(uri))
+                parts.append(_apart(parts[-1], place(uri)))
             case EmbeddedResourceContentBlock(resource=TextResourceContents(uri=uri, text=text)):
                 parts.append(f"\n{place(uri)}:\n{fenced(text)}\n")
             case EmbeddedResourceContentBlock(resource=BlobResourceContents(uri=uri, blob=data)):
@@ -50,9 +53,22 @@ def read(prompt: Sequence[Any]) -> tuple[str, list[Image]]:
 
 
 def place(uri: str) -> str:
-    """The path of a ``file:`` URI; any other URI unchanged."""
+    """The path of a ``file:`` URI and the lines it names, if any; any other URI unchanged."""
     parts = urlsplit(uri)
-    return unquote(parts.path) if parts.scheme == "file" else uri
+    if parts.scheme != "file":
+        return uri
+    path = unquote(parts.path)
+    lines = _LINES.fullmatch(parts.fragment)
+    if lines is None:
+        return path
+    first, last = lines.groups()
+    return f"{path} (lines {first}-{last})" if last else f"{path} (line {first})"
+
+
+def _apart(before: str, text: str) -> str:
+    """The next block, with a space if its first word would otherwise run into the last one."""
+    runs_on = before and not before[-1].isspace() and (text[:1].isalnum() or text[:1] == "/")
+    return f" {text}" if runs_on else text
 
 
 def fenced(text: str) -> str:

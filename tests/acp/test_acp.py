@@ -319,6 +319,16 @@ def test_what_a_prompt_may_hold() -> None:
     gone = embedded_blob_resource("file:///x.png", PNG)
     text, images = read([text_block("See"), resource_block(gone)])
     assert (text, images[0].media_type) == ("See", "image/png")
+    link, lines = "file:///a%20b.py", "#L5:15"
+    mention = resource_link_block("a b.py", link)
+    selection = resource_block(embedded_text_resource(link + lines, "x = 1"))
+    text, _ = read([text_block("Look at"), mention, text_block("and say")])
+    assert text == "Look at /a b.py and say"
+    text, _ = read([text_block("Look at "), mention, text_block(", please")])
+    assert text == "Look at /a b.py, please"
+    text, _ = read([text_block("Why?"), selection])
+    assert text == "Why?\n/a b.py (lines 5-15):\n```\nx = 1\n```"
+    assert read([resource_link_block("c", "file:///c.py#L7")])[0] == "/c.py (line 7)"
     wrong: list[Any] = [
         audio_block("AAAA", "audio/wav"),
         image_block("not base64!", "image/png"),
