@@ -259,9 +259,9 @@ class AcpAgent:
         session = Session(agent, stack, folder, models, tell)
         opened.append(session)
         self._sessions[session.id] = session
-        for notice in (*settings.notices, *agent.notices):
+        agent.notices[:0] = settings.notices
+        for notice in agent.notices:
             _log.warning("%s", notice)
-        agent.notices.clear()
         return session
 
     def _tell_commands(self, session: Session) -> None:

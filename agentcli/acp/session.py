@@ -133,6 +133,7 @@ class Session:
         """
         text, images = content.read(prompt)
         self._cancelled = False
+        await self._tell_notices()
         if is_command(text):
             if split(text)[0] == commands.COMPACT.name:
                 return await self._compact()
@@ -177,6 +178,11 @@ class Session:
             self._aside.cancel()
             raise
         return None if self._cancelled else self._aside.result()
+
+    async def _tell_notices(self) -> None:
+        """Send what is to be known of this session, such as an MCP server that did not start."""
+        while notices := self.agent.notices:
+            await self._tell(update_agent_message_text(f"[{notices.pop(0)}]\n\n"))
 
     async def _show_output(self) -> None:
         """Send what tools print, a few times a second."""

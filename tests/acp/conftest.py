@@ -49,7 +49,8 @@ class Editor:
 
     @property
     def text(self) -> str:
-        return "".join(update.content.text for update in self.of("agent_message_chunk"))
+        told = [update.content.text for update in self.of("agent_message_chunk")]
+        return "".join(one for one in told if not one.startswith("[sandbox level "))
 
     async def until(self, kind: str) -> None:
         await asyncio.wait_for(self.told.setdefault(kind, asyncio.Event()).wait(), 30)

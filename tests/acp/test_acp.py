@@ -235,6 +235,18 @@ async def test_files_images_and_servers_of_the_editor_reach_the_model(
     assert f"{workspace}/a b.py" in content and "x = 1" in content and PNG in content
 
 
+async def test_a_server_of_the_editor_that_does_not_start_is_named(
+    cli: Cli, serve: Serve, workspace: Path, connect: Connect
+) -> None:
+    cli.server = serve([Reply(text="Hello."), Reply(text="Again.")]).url
+    gone = McpServerStdio(name="gone", command="/not/there", args=[], env=[])
+    async with connect() as (connection, editor):
+        session = await connection.new_session(cwd=str(workspace), mcp_servers=[gone])
+        for _ in range(2):
+            await connection.prompt(session_id=session.session_id, prompt=[text_block("hi")])
+    assert editor.text == "[MCP server gone: /not/there was not found]\n\nHello.Again."
+
+
 async def test_an_image_alone_reaches_the_model(
     cli: Cli, serve: Serve, workspace: Path, connect: Connect
 ) -> None:
