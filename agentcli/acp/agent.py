@@ -46,6 +46,7 @@ from acp.schema import (
     ToolCallUpdate,
     UsageUpdate,
 )
+from pydantic import ValidationError
 
 from agentcli import __version__
 from agentcli.acp import options
@@ -286,9 +287,14 @@ class AcpAgent:
             content=session.updates.foreseen(approval) or None,
             raw_input=dict(approval.arguments),
         )
-        answer = await self._editor.request_permission(session.id, call, choices)
+        try:
+            answer = await self._editor.request_permission(session.id, call, choices)
+        except (RequestError, ValidationError) as error:
+            _log.warning("the editor did not answer whether a call may run: %s", error)
+            return Reply(Answer.NO, "the editor could not ask for permission")
+        offered = {one.option_id for one in choices}
         match answer.outcome:
-            case AllowedOutcome(option_id=chosen) if chosen != Answer.NO:
+            case AllowedOutcome(option_id=chosen) if chosen in offered - {Answer.NO}:
                 under_way = update_tool_call(approval.call.id, status="in_progress")
                 await self._editor.session_update(session.id, under_way)
                 return Reply(Answer(chosen))

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from acp import spawn_agent_process
+from acp import RequestError, spawn_agent_process
 from acp.core import ClientSideConnection
 from acp.schema import (
     AllowedOutcome,
@@ -39,6 +39,8 @@ class Editor:
         self, session_id: str, tool_call: Any, options: list[PermissionOption], **kwargs: Any
     ) -> RequestPermissionResponse:
         self.questions.append((tool_call, options))
+        if self.chosen == "fail":
+            raise RequestError.method_not_found("session/request_permission")
         if self.chosen == "dismiss":
             return RequestPermissionResponse(outcome=DeniedOutcome(outcome="cancelled"))
         chosen = AllowedOutcome(outcome="selected", option_id=self.chosen)

@@ -113,7 +113,7 @@ async def test_a_cancelled_compaction_ends_its_turn(
     assert ended.stop_reason == "cancelled"
 
 
-@pytest.mark.parametrize("chosen", ["no", "dismiss"])
+@pytest.mark.parametrize("chosen", ["no", "dismiss", "fail", "what was not offered"])
 async def test_a_refusal_is_told_to_the_model(
     chosen: str, cli: Cli, serve: Serve, workspace: Path, connect: Connect
 ) -> None:
