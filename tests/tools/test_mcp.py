@@ -258,6 +258,16 @@ async def test_a_tool_that_cannot_be_offered_is_left_out(
         ]
 
 
+async def test_a_description_keeps_its_lines(tmp_path: Path) -> None:
+    lines = "Thinks.\n\n- " + "\n- ".join(["of this and that"] * 100)
+    described = {"name": "think", "description": lines, "inputSchema": {"type": "object"}}
+    endless = {**described, "name": "more", "description": "x" * 5000}
+    async with opened(tmp_path, small=offering(described, endless)) as servers:
+        told = {tool.spec.name: tool.spec.description for tool in await servers.tools()}
+    assert told["mcp__small__think"] == lines
+    assert len(told["mcp__small__more"]) == 4000
+
+
 async def test_a_server_that_keeps_failing_is_left_alone(tmp_path: Path) -> None:
     async with opened(tmp_path, bad=Settings(command=("false",))) as servers:
         for _ in range(3):

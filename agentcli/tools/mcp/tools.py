@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from agentcli.messages import Outcome
-from agentcli.text import one_line
+from agentcli.text import clip
 from agentcli.tools.base import Tool, ToolContext, ToolKind, ToolOutput, ToolSpec
 from agentcli.tools.mcp.schemas import acceptable
 from agentcli.tools.mcp.server import Offer, Server, digest
 
 if TYPE_CHECKING:
     from mcp import Client
+
+_MOST_DESCRIPTION = 4000
 
 
 def tools_of(server: Server, offer: Offer) -> list[Tool]:
@@ -28,7 +30,7 @@ def tools_of(server: Server, offer: Offer) -> list[Tool]:
             parameters, renamed = acceptable(schema)
             spec = ToolSpec(
                 name=tool_name(server.name, name),
-                description=one_line(description, 1000) or name,
+                description=clip(description.strip(), _MOST_DESCRIPTION) or name,
                 parameters=parameters,
                 kind=ToolKind.READ if read_only else ToolKind.RUN,
                 timeout_s=server.settings.timeout_s + server.settings.startup_timeout_s + 5,
