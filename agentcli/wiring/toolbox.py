@@ -84,6 +84,7 @@ class Toolbox:
         """All tools. ``stack`` closes MCP servers; their failures go to ``notices``."""
         settings, prompts = self._settings, self._prompts
         tools = builtin_tools(prompts, command=command, check=check)
+        parts: list[str] = []
         if configured := mcp_settings(settings, self._root, notices):
             self.servers = McpServers(
                 configured,
@@ -95,11 +96,14 @@ class Toolbox:
             )
             stack.push_async_callback(self.servers.aclose)
             tools += await self.servers.tools()
+            if said := self.servers.instructions:
+                parts.append(prompts.render("mcp", {"instructions": said}))
         if not settings.offline and importlib.util.find_spec("markdownify"):
             tools.append(fetch_tool(prompts, self._rules))
         if skills := self._found_skills(notices):
             tools.append(skill_tool(prompts, skills))
-            self.instructions = prompts.render("skills", {"skills": listed(skills)})
+            parts.append(prompts.render("skills", {"skills": listed(skills)}))
+        self.instructions = "\n\n".join(parts)
         self._delegation = Delegation(
             prompts,
             tools,

@@ -34,6 +34,18 @@ def test_a_run_uses_a_configured_server(cli: Cli, serve: Serve, workspace: Path)
     assert told["content"] == "5"
 
 
+def test_a_servers_instructions_are_read(cli: Cli, serve: Serve, workspace: Path) -> None:
+    configure(cli, "quiet", *SMALL)
+    configure(cli, "small", "env", "INSTRUCTIONS=Add before you fail.", *SMALL)
+    server = serve([Reply(text="Yes."), Reply(text="Yes.")])
+    cli.server = server.url
+    for _ in range(2):  # the second time from the cache
+        cli.run("run", "-p", "go", "--model", "openai:m", "--workspace", str(workspace))
+    for request in server.requests:
+        system = request.json["messages"][0]["content"]
+        assert "## small\n\nAdd before you fail." in system and "## quiet" not in system
+
+
 def test_schemas_are_such_as_providers_accept(cli: Cli, serve: Serve, workspace: Path) -> None:
     by = [{"properties": {"how": {"const": how}}, "required": ["how"]} for how in ("id", "name")]
     schema = {

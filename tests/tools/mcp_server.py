@@ -66,6 +66,7 @@ def answer(method: str, params: dict[str, Any]) -> dict[str, Any] | None:
                 "protocolVersion": "2025-11-25",
                 "capabilities": {"tools": {}, "resources": {}, "prompts": {}},
                 "serverInfo": {"name": "small", "version": "1"},
+                "instructions": os.environ.get("INSTRUCTIONS", ""),
             }
         case "tools/list":
             more = json.loads(os.environ.get("MORE_TOOLS", "[]"))

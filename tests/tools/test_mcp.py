@@ -166,7 +166,8 @@ async def test_what_a_server_has_is_remembered_and_it_starts_when_first_called(
         assert (await call(servers, context, "mcp__small__add", a=1, b=1)).content == "2"
         assert servers.servers["small"].connected
     (kept,) = (tmp_path / "cache").glob("*.json")
-    kept.write_text(json.dumps({"tools": [], "prompts": [], "resources": True}))
+    empty = {"tools": [], "prompts": [], "resources": True, "instructions": ""}
+    kept.write_text(json.dumps(empty))
     async with opened(tmp_path, small=small) as servers:
         assert [tool.spec.name for tool in await servers.tools()] == ["mcp_resource"]
         assert await servers.read("small", "note://today") == "buy milk"

@@ -34,11 +34,15 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Offer:
-    """What a server offers. Tools are (name, description, schema, read only)."""
+    """What a server offers, and its ``instructions`` for all of it.
+
+    Tools are (name, description, schema, read only).
+    """
 
     tools: tuple[tuple[str, str, Mapping[str, Any], bool], ...] = ()
     resources: bool = False
     prompts: tuple[Prompt, ...] = ()
+    instructions: str = ""
 
 
 @dataclass
@@ -258,7 +262,8 @@ async def _ask_offer(client: Client) -> Offer:
         async for one in items_of(client.list_prompts, "prompts"):
             arguments = tuple((each.name, bool(each.required)) for each in one.arguments or ())
             prompts.append(Prompt(one.name, one.description or "", arguments))
-    return Offer(tuple(tools), bool(capabilities.resources), tuple(prompts))
+    instructions = client.instructions or ""
+    return Offer(tuple(tools), bool(capabilities.resources), tuple(prompts), instructions)
 
 
 async def items_of(ask: Callable[..., Coroutine[Any, Any, Any]], items: str) -> AsyncIterator[Any]:

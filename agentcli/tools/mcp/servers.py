@@ -27,7 +27,7 @@ from pydantic import ValidationError
 from agentcli.errors import ConfigError, ToolError
 from agentcli.messages import ToolCall
 from agentcli.settings import McpServerSettings
-from agentcli.text import escape, one_line
+from agentcli.text import clip, escape, one_line
 from agentcli.tools.base import Tool, ToolContext, ToolKind, ToolOutput, ToolSpec
 from agentcli.tools.mcp.references import (
     Prompt,
@@ -46,6 +46,7 @@ PROJECT_SERVERS = ".mcp.json"
 """The file in which a project configures servers; other assistants read it, too."""
 RESOURCE_TOOL = "mcp_resource"
 _MOST_MENTIONS = 10
+_MOST_INSTRUCTIONS = 4000
 
 
 def project_servers(folder: Path) -> dict[str, McpServerSettings]:
@@ -118,6 +119,14 @@ class McpServers:
         if self._with_resources:
             found[RESOURCE_TOOL] = self._resource_tool()
         return list(found.values())
+
+    @property
+    def instructions(self) -> str:
+        """What the servers say about the use of their tools; empty if none says anything."""
+        said = {name: offer.instructions.strip() for name, offer in self._offers.items()}
+        return "\n\n".join(
+            f"## {name}\n\n{clip(text, _MOST_INSTRUCTIONS)}" for name, text in said.items() if text
+        )
 
     async def read(self, server: str, uri: str) -> str:
         """Read a resource as text.
@@ -310,7 +319,7 @@ def _remembered(file: Path) -> Offer | None:
             Prompt(name, description, tuple((n, bool(must)) for n, must in arguments))
             for name, description, arguments in kept["prompts"]
         )
-        return Offer(tools, bool(kept["resources"]), prompts)
+        return Offer(tools, bool(kept["resources"]), prompts, str(kept["instructions"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None  # missing or invalid: ask the server
 
@@ -320,6 +329,7 @@ def _remember(file: Path, offer: Offer) -> None:
         "tools": offer.tools,
         "resources": offer.resources,
         "prompts": [astuple(prompt) for prompt in offer.prompts],
+        "instructions": offer.instructions,
     }
     temporary = file.with_suffix(f".{os.getpid()}")
     with contextlib.suppress(OSError):  # the cache only saves time
