@@ -1,4 +1,8 @@
-"""A small hand-written MCP server (protocol 2025-11-25), because the SDK starts slowly."""
+"""A small hand-written MCP server, because the SDK starts slowly.
+
+Its protocol is that of 2025-11-25. With ERA=strict, it ends at a first message that is not the
+handshake; with ERA=new, it only speaks that of 2026-07-28.
+"""
 
 from __future__ import annotations
 
@@ -95,8 +99,18 @@ def answer(method: str, params: dict[str, Any]) -> dict[str, Any] | None:
     return None
 
 
+def answer_of_2026(method: str, params: dict[str, Any]) -> dict[str, Any] | None:
+    whole = {"resultType": "complete", "ttlMs": 0, "cacheScope": "private"}
+    if method == "server/discover":
+        capabilities: dict[str, Any] = {"tools": {}, "resources": {}, "prompts": {}}
+        return {"supportedVersions": ["2026-07-28"], "capabilities": capabilities, **whole}
+    found = None if method == "initialize" else answer(method, params)
+    return found and found | whole
+
+
 def told(request: dict[str, Any]) -> str:
-    result = answer(request["method"], request.get("params") or {})
+    reply = answer_of_2026 if os.environ.get("ERA") == "new" else answer
+    result = reply(request["method"], request.get("params") or {})
     outcome = {"error": {"code": -32601, "message": "no such method"}}
     whole = {"jsonrpc": "2.0", "id": request["id"], **({"result": result} if result else outcome)}
     return json.dumps(whole)
@@ -107,7 +121,9 @@ def reply(request: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    for line in sys.stdin:
+    for number, line in enumerate(sys.stdin):
         request = json.loads(line)
+        if number == 0 and os.environ.get("ERA") == "strict" and request["method"] != "initialize":
+            sys.exit("the handshake was expected")
         if "id" in request:
             threading.Thread(target=reply, args=(request,), daemon=True).start()

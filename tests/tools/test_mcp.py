@@ -75,6 +75,13 @@ async def test_a_servers_tools_take_the_dispatch_path(tmp_path: Path, context: T
         assert servers.notices == []
 
 
+@pytest.mark.parametrize("era", ["strict", "new"])
+async def test_programs_of_each_protocol(era: str, tmp_path: Path, context: ToolContext) -> None:
+    async with opened(tmp_path, small=Settings(command=SMALL, env={"ERA": era})) as servers:
+        assert (await call(servers, context, "mcp__small__add", a=2, b=3)).content == "5"
+        assert servers.notices == []
+
+
 async def test_resources_and_prompts(tmp_path: Path, context: ToolContext) -> None:
     async with opened(tmp_path, small=Settings(command=SMALL)) as servers:
         listed = await call(servers, context, "mcp_resource", server="small")

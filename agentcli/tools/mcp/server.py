@@ -234,19 +234,27 @@ class _Connection:
             self._ready.exception()  # mark it as retrieved, or asyncio logs a warning
 
     async def _hold(self) -> None:
+        # Many programs end or are silent if they are asked for anything before the handshake, so
+        # it comes first, and only one that refuses it is asked whether its protocol is newer.
+        for mode in ("legacy", "auto") if self._server.settings.command else ("auto",):
+            try:
+                return await self._session(mode)
+            except (Exception, asyncio.CancelledError) as error:
+                if mode == "legacy" and _is_refusal(error):
+                    self._end = End()  # the last one was of the program that refused
+                elif not self._ready.done():
+                    failure = error if isinstance(error, Exception) else ConnectionError("ended")
+                    return self._ready.set_exception(failure)
+
+    async def _session(self, mode: str) -> None:
         from mcp import Client
         from mcp_types import Implementation
 
-        try:
-            transport = self._server.transport(self._end)
-            name = Implementation(name="agentcli", version=__version__)
-            async with Client(transport, cache=None, client_info=name) as client:
-                self._ready.set_result(client)
-                await self._end.came.wait()
-        except (Exception, asyncio.CancelledError) as error:
-            if not self._ready.done():
-                failure = error if isinstance(error, Exception) else ConnectionError("ended")
-                self._ready.set_exception(failure)
+        transport = self._server.transport(self._end)
+        name = Implementation(name="agentcli", version=__version__)
+        async with Client(transport, cache=None, client_info=name, mode=mode) as client:
+            self._ready.set_result(client)
+            await self._end.came.wait()
 
 
 async def _ask_offer(client: Client) -> Offer:
@@ -278,9 +286,25 @@ async def items_of(ask: Callable[..., Coroutine[Any, Any, Any]], items: str) -> 
             break
 
 
-def _reason(error: BaseException) -> str:
+def _is_refusal(error: BaseException) -> bool:
+    """Whether the server answered with an error."""
+    if isinstance(error, ModuleNotFoundError):
+        return False
+    from mcp import MCPError
+    from mcp_types import CONNECTION_CLOSED
+
+    cause = _cause(error)
+    return isinstance(cause, MCPError) and cause.code != CONNECTION_CLOSED
+
+
+def _cause(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
+    return error
+
+
+def _reason(error: BaseException) -> str:
+    error = _cause(error)
     if isinstance(error, ModuleNotFoundError):
         return f"the extra is missing: {extras.install('mcp')}"
     if isinstance(error, FileNotFoundError) and error.filename:
