@@ -266,6 +266,26 @@ async def test_a_tool_that_cannot_be_offered_is_left_out(
         ]
 
 
+async def test_what_the_model_reads_of_a_result(tmp_path: Path, context: ToolContext) -> None:
+    text = {"uri": "x://1", "mimeType": "text/plain", "blob": "Y2Fmw6k="}
+    link = {"uri": "x://2", "name": "b.txt", "description": "The second one"}
+    content = [
+        {"type": "text", "text": "Found:"},
+        {"type": "resource", "resource": text},
+        {"type": "resource_link", **link},
+        {"type": "image", "mimeType": "image/png", "data": "AAAA"},
+    ]
+    server = offering({"name": "parts", "inputSchema": {"type": "object"}})
+    async with opened(tmp_path, small=server) as servers:
+        result = await call(servers, context, "mcp__small__parts", content=content)
+        assert result.content.splitlines() == [
+            "Found:",
+            "café",
+            "[resource x://2: The second one]",
+            "[image/png, 3 bytes]",
+        ]
+
+
 async def test_a_description_keeps_its_lines(tmp_path: Path) -> None:
     lines = "Thinks.\n\n- " + "\n- ".join(["of this and that"] * 100)
     described = {"name": "think", "description": lines, "inputSchema": {"type": "object"}}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from agentcli.messages import Outcome
-from agentcli.text import clip
+from agentcli.text import clip, one_line
 from agentcli.tools.base import Tool, ToolContext, ToolKind, ToolOutput, ToolSpec
 from agentcli.tools.mcp.schemas import acceptable
 from agentcli.tools.mcp.server import Offer, Server, digest
@@ -77,14 +77,20 @@ class _Call:
 
 def text_of(content: Sequence[Any]) -> str:
     """The text of a result, with placeholders for its other parts."""
-    parts = []
-    for part in content:
-        part = getattr(part, "resource", None) or part  # unwrap an embedded resource
-        if (text := getattr(part, "text", None)) is not None:
-            parts.append(str(text))
-        elif (data := getattr(part, "data", None) or getattr(part, "blob", None)) is not None:
-            size = len(base64.b64decode(data, validate=False))
-            parts.append(f"[{getattr(part, 'mime_type', None) or 'data'}, {size} bytes]")
-        elif (uri := getattr(part, "uri", None)) is not None:
-            parts.append(f"[resource {uri}]")
-    return "\n".join(parts)
+    return "\n".join(filter(None, map(_part_text, content)))
+
+
+def _part_text(part: Any) -> str:
+    part = getattr(part, "resource", None) or part  # unwrap an embedded resource
+    if (text := getattr(part, "text", None)) is not None:
+        return str(text)
+    kind = getattr(part, "mime_type", None)
+    if (encoded := getattr(part, "data", None) or getattr(part, "blob", None)) is not None:
+        data = base64.b64decode(encoded, validate=False)
+        if kind and kind.startswith("text/"):
+            return data.decode(errors="replace")
+        return f"[{kind or 'data'}, {len(data)} bytes]"
+    if (uri := getattr(part, "uri", None)) is not None:
+        about = getattr(part, "description", None) or getattr(part, "name", None)
+        return f"[resource {uri}: {one_line(about, 200)}]" if about else f"[resource {uri}]"
+    return ""
