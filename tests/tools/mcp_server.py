@@ -1,7 +1,7 @@
 """A small hand-written MCP server, because the SDK starts slowly.
 
 Its protocol is that of 2025-11-25. With ERA=strict, it ends at a first message that is not the
-handshake; with ERA=new, it only speaks that of 2026-07-28.
+handshake; with ERA=new, it only speaks that of 2026-07-28; with ERA=refusing, it refuses both.
 """
 
 from __future__ import annotations
@@ -111,8 +111,9 @@ def answer_of_2026(method: str, params: dict[str, Any]) -> dict[str, Any] | None
 
 
 def told(request: dict[str, Any]) -> str:
-    reply = answer_of_2026 if os.environ.get("ERA") == "new" else answer
-    result = reply(request["method"], request.get("params") or {})
+    era = os.environ.get("ERA")
+    reply = answer_of_2026 if era == "new" else answer
+    result = reply(request["method"], request.get("params") or {}) if era != "refusing" else None
     outcome = {"error": {"code": -32601, "message": "no such method"}}
     whole = {"jsonrpc": "2.0", "id": request["id"], **({"result": result} if result else outcome)}
     return json.dumps(whole)

@@ -30,6 +30,7 @@ from tests.tools.mcp_server import told
 
 SMALL = (sys.executable, "-I", str(Path(__file__).with_name("mcp_server.py")))
 WRONG = ("env", "TOOLS=many", *SMALL)
+REFUSING = ("env", "ERA=refusing", *SMALL)
 NODE = Path(__file__).resolve().parents[2] / ".venv" / "npm" / "node_modules" / ".bin"
 
 SDK = (sys.executable, str(Path(__file__).with_name("mcp_sdk_server.py")))
@@ -218,6 +219,7 @@ async def test_a_slow_call_times_out_and_the_server_continues(
         (("cat", "/dev/zero"), "sent a line of over 16 MiB"),
         (("sh", "-c", "echo $MISSING ${MISSING}"), "the variable MISSING is not set"),
         (("sh", "-c", "exec >&-; sleep 60"), "closed its output"),
+        (REFUSING, "MCP server bad: no such method"),
         (WRONG, "answers what is not MCP: tools: Input should be a valid list"),
     ],
 )

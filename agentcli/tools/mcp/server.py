@@ -149,7 +149,8 @@ class Server:
             except BaseException as error:
                 await connection.aclose()
                 if isinstance(error, Exception):
-                    why = connection.last_words or connection.refusal or _reason(error)
+                    said = "" if _is_refusal(error) else connection.last_words
+                    why = connection.refusal or said or _reason(error)
                     raise ToolError(self._line(f"{self._where}{why}")) from error
                 raise
             self._connection = connection
