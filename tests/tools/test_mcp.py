@@ -256,11 +256,13 @@ async def test_a_tool_that_cannot_be_offered_is_left_out(
         {"name": "do.it", "inputSchema": nothing},
         {"name": "do_it", "inputSchema": nothing},
         {"name": "lost", "inputSchema": lost},
+        {"name": "task", "inputSchema": nothing, "execution": {"taskSupport": "required"}},
     )
     async with opened(tmp_path, small=server) as servers:
         assert (await call(servers, context, "mcp__small__add", a=2, b=3)).content == "5"
         names = [tool.spec.name for tool in await servers.tools()]
-        assert names.count("mcp__small__do_it") == 1 and "mcp__small__lost" not in names
+        assert names.count("mcp__small__do_it") == 1
+        assert not {"mcp__small__lost", "mcp__small__task"} & set(names)
         assert servers.notices[:2] == [
             "MCP server small: left out: tool mcp__small__do_it: another one has this name",
             "MCP server small: left out: tool mcp__small__lost: not a JSON Schema: "

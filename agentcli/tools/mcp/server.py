@@ -264,6 +264,8 @@ async def _ask_offer(client: Client) -> Offer:
     prompts: list[Prompt] = []
     if capabilities.tools:
         async for one in items_of(client.list_tools, "tools"):
+            if one.execution and one.execution.task_support == "required":
+                continue  # only works as a task of the protocol, which this client does not begin
             hints = one.annotations
             read_only = bool(hints and hints.read_only_hint)
             tools.append((one.name, one.description or "", dict(one.input_schema), read_only))
