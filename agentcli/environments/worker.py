@@ -474,10 +474,12 @@ def glob_matcher(pattern: str) -> Callable[[str], Any]:
 
 
 def filter_matcher(pattern: str) -> Callable[[str], Any]:
-    """Like ripgrep and git: a pattern without a slash matches names in every folder."""
-    patterns = braces(pattern)
-    patterns = [one[1:] if one.startswith("/") else one for one in patterns]
-    return compiled([one if "/" in one else "**/" + one for one in patterns]).match
+    """Like ripgrep and git: a pattern without a slash matches names in every folder.
+
+    A leading slash (or ``./``) limits it to the root.
+    """
+    patterns = [one[1:] if one.startswith("./") else one for one in braces(pattern)]
+    return compiled([one.lstrip("/") if "/" in one else "**/" + one for one in patterns]).match
 
 
 # Ignore rules: see gitignore(5).

@@ -257,4 +257,6 @@ def test_proposals_for_files(tmp_path: Path) -> None:
         )
         assert found.proposal == (Rule("write_file", rule) if rule else None)
         if rule:
-            assert file_verdict("write_file", path, tmp_path, allow=[f"write_file({rule})"]) == "+"
+            allow = [f"write_file({rule})"]
+            assert file_verdict("write_file", path, tmp_path, allow=allow) == "+"
+            assert file_verdict("write_file", f"sub/{path}", tmp_path, allow=allow) == "-"
