@@ -164,8 +164,9 @@ class Worker:
         info = os.stat(start)
         if not stat.S_ISDIR(info.st_mode):
             regular(info, request.get("path") or ".")
+        wanted = selector(request["glob"]) if request.get("glob") else None
         if self.ripgrep:
-            matches = self.ripgrep_search(self.ripgrep, start, request)
+            matches = self.ripgrep_search(self.ripgrep, start, request, wanted)
             if matches is not None:
                 return matches, b""
         import re
@@ -177,7 +178,6 @@ class Worker:
             expression = re.compile(request["pattern"], flags)
         except re.error as error:
             raise Refused("EINVAL", f"pattern: {error}") from error
-        wanted = filter_matcher(request["glob"]) if request.get("glob") else None
         found: list[list[Any]] = []
         for full in [start] if os.path.isfile(start) else self.files(start):
             name = self.relative(full)
@@ -187,15 +187,22 @@ class Worker:
                 break
         return found, b""
 
-    def ripgrep_search(self, program: str, start: str, request: Request) -> list[list[Any]] | None:
-        """Matches found by ripgrep; None if it does not support the expression."""
+    def ripgrep_search(
+        self, program: str, start: str, request: Request, wanted: Callable[[str], Any] | None
+    ) -> list[list[Any]] | None:
+        """Matches found by ripgrep in ``wanted`` files; None if it does not support the expression.
+
+        ripgrep's own ``--glob`` would take precedence over ignore files; its types do not, and keep
+        it from reading all other files.
+        """
         command = [program, "--no-config", "--color=never", "--line-number", "--no-heading"]
         command += ["--with-filename", "--null", "--hidden", "--no-require-git", "--sort=path"]
         command += ["--no-messages", "--glob=!.git", "--threads=2"]
         if request.get("ignore_case"):
             command.append("--ignore-case")
-        if request.get("glob"):
-            command.append("--glob=" + request["glob"])
+        glob = request.get("glob") or ""
+        if glob and not set("/:!").intersection(glob):
+            command += ["--type-add=wanted:" + glob, "--type=wanted"]
         command += ["--regexp=" + request["pattern"], "--", start]
         import subprocess  # takes a sixth of the start, and not all sessions search
 
@@ -215,9 +222,10 @@ class Worker:
                 begun, whole = b"", begun + name
                 if whole != name and os.path.lexists(whole):
                     name = whole
-                if not number.isdigit():
+                path = self.relative(os.fsdecode(name))
+                if not number.isdigit() or not (wanted is None or wanted(path)):
                     continue
-                found.append([self.relative(os.fsdecode(name)), int(number), shown(text)])
+                found.append([path, int(number), shown(text)])
                 if len(found) >= request["limit"]:
                     return found
         finally:
@@ -480,6 +488,21 @@ def filter_matcher(pattern: str) -> Callable[[str], Any]:
     """
     patterns = [one[1:] if one.startswith("./") else one for one in braces(pattern)]
     return compiled([one.lstrip("/") if "/" in one else "**/" + one for one in patterns]).match
+
+
+def selector(pattern: str) -> Callable[[str], Any]:
+    """A filter by relative paths; ``!`` in front selects what the rest of the pattern leaves."""
+    if not pattern.startswith("!"):
+        return filter_matcher(pattern)
+    left_out = filter_matcher(pattern[1:].rstrip("/"))
+    return lambda path: not any(left_out(one) for one in with_folders(path))
+
+
+def with_folders(path: str) -> Iterator[str]:
+    """The path and the folders above it, the outermost first."""
+    parts = path.split("/")
+    for count in range(1, len(parts) + 1):
+        yield "/".join(parts[:count])
 
 
 # Ignore rules: see gitignore(5).

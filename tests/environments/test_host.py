@@ -222,6 +222,30 @@ async def test_grep(pattern: str, host: HostEnvironment, workspace: Path) -> Non
     assert await host.grep("nothing-like-this") == []
 
 
+@pytest.mark.parametrize("pattern", ["fo+", "(?<!x)fo+"])  # ripgrep rejects the second
+@pytest.mark.parametrize(
+    ("glob", "paths"),
+    [
+        ("*", ["a.py", "src/a.py", "src/c.js"]),
+        ("**/*.py", ["a.py", "src/a.py"]),
+        ("{src,other}/*.py", ["src/a.py"]),
+        ("src/**", ["src/a.py", "src/c.js"]),
+        ("/a.py", ["a.py"]),
+        ("./a.py", ["a.py"]),
+        ("!*.py", ["src/c.js"]),
+        ("!src", ["a.py"]),
+    ],
+)
+async def test_grep_by_glob(
+    pattern: str, glob: str, paths: list[str], host: HostEnvironment, workspace: Path
+) -> None:
+    (workspace / ".gitignore").write_text("left_out.py\nbuild/\n")
+    for name in ("a.py", "left_out.py", "src/a.py", "src/c.js", "build/d.py", ".git/config"):
+        (workspace / name).parent.mkdir(exist_ok=True)
+        (workspace / name).write_text("foo\n")
+    assert [match.path for match in await host.grep(pattern, glob=glob)] == paths
+
+
 async def test_many_calls_at_once(host: HostEnvironment) -> None:
     await asyncio.gather(*(host.write(f"f{n}", str(n).encode() * 1000) for n in range(50)))
     contents = await asyncio.gather(*(host.read(f"f{n}") for n in range(50)))
