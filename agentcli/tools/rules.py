@@ -113,9 +113,9 @@ def matches_path(rule: Rule, path: str, root: str, *, surely: bool) -> bool:
     if rule.pattern is None:
         return True
     matches = _matcher(rule.pattern)
-    full = os.path.normpath(os.path.join(root, path))
+    full = os.path.join(root, path)
     try:
-        real = os.path.realpath(full)
+        real = os.path.realpath(full)  # the system follows a link before it goes up by ".."
         named = [os.path.relpath(full, root), os.path.relpath(real, os.path.realpath(root))]
     except ValueError:  # a null byte: no such file can exist
         return not surely

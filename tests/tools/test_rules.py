@@ -196,6 +196,13 @@ def test_paths(path: str, expected: str, tmp_path: Path) -> None:
     assert found == expected
 
 
+def test_a_link_is_followed_before_going_up(tmp_path: Path) -> None:
+    (tmp_path / "secrets/deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("secrets/deep")
+    deny = ["read_file(secrets/*)"]
+    assert file_verdict("read_file", "link/../key", tmp_path, deny=deny) == "deny"
+
+
 def test_a_pattern_for_many_tools_is_about_those_with_paths() -> None:
     rules = parse_rules(deny=["*(.env)"])
     check_rules(rules, SPECS.values())
