@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from agentcli.environments.worker import Refused, filter_matcher
+from agentcli.environments.worker import Refused, filter_matcher, with_folders
 from agentcli.errors import ConfigError
 from agentcli.sandbox.destinations import Destinations
 from agentcli.settings import RULE
@@ -108,7 +108,7 @@ def matches_path(rule: Rule, path: str, root: str, *, surely: bool) -> bool:
     """Whether a rule's pattern matches a path of the workspace.
 
     With ``surely``, both the path and the target it links to must be inside the workspace and
-    match; without, a match of either is enough.
+    match; without, a match of either is enough, or of a folder above it.
     """
     if rule.pattern is None:
         return True
@@ -121,7 +121,7 @@ def matches_path(rule: Rule, path: str, root: str, *, surely: bool) -> bool:
         return not surely
     if surely:
         return all(not one.startswith("..") and matches(one) for one in named)
-    return any(matches(one) for one in named)
+    return any(matches(one) for path in named for one in with_folders(path))
 
 
 def begins(rule: Rule, segment: Segment) -> bool:
@@ -167,4 +167,4 @@ def _words(pattern: str) -> tuple[Words, bool]:
 
 @functools.lru_cache(maxsize=512)
 def _matcher(pattern: str) -> Callable[[str], object]:
-    return filter_matcher(pattern)
+    return filter_matcher(pattern.rstrip("/") or pattern)

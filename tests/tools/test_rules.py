@@ -203,6 +203,16 @@ def test_a_link_is_followed_before_going_up(tmp_path: Path) -> None:
     assert file_verdict("read_file", "link/../key", tmp_path, deny=deny) == "deny"
 
 
+@pytest.mark.parametrize("pattern", ["secrets", "secrets/", "/secrets", "secrets/*", "*/secrets"])
+def test_what_refuses_a_folder_refuses_all_in_it(pattern: str, tmp_path: Path) -> None:
+    path = "a/secrets/b/key" if pattern.startswith("*") else "secrets/b/key"
+    rules = [f"read_file({pattern})"]
+    assert file_verdict("read_file", path, tmp_path, deny=rules) == "deny"
+    assert file_verdict("read_file", path, tmp_path, ask=rules) == "ask"
+    assert file_verdict("read_file", path, tmp_path, allow=rules) == "-"
+    assert file_verdict("read_file", "secrets.py", tmp_path, deny=rules) == "-"
+
+
 def test_a_pattern_for_many_tools_is_about_those_with_paths() -> None:
     rules = parse_rules(deny=["*(.env)"])
     check_rules(rules, SPECS.values())
