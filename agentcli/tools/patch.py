@@ -53,7 +53,7 @@ def parse_patch(patch: str) -> list[FileChange]:
     Raises:
         ToolInputError: it is not in the format above; the message names the line.
     """
-    lines = patch.replace("\r\n", "\n").strip().split("\n")
+    lines = _lines(patch.strip())
     if lines[0].strip() != BEGIN or lines[-1].strip() != END:
         raise ToolInputError(f'the patch must begin with "{BEGIN}" and end with "{END}"')
     changes: list[FileChange] = []
@@ -81,10 +81,14 @@ def paths_of(patch: str) -> list[str]:
     starts = (_ADD, _DELETE, _UPDATE, _MOVE)
     return [
         line.removeprefix(start).strip()
-        for line in patch.splitlines()
+        for line in _lines(patch)
         for start in starts
         if line.startswith(start)
     ]
+
+
+def _lines(patch: str) -> list[str]:
+    return patch.replace("\r\n", "\n").split("\n")
 
 
 def _header(line: str) -> FileChange | None:

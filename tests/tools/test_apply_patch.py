@@ -159,3 +159,4 @@ async def test_rules_are_about_the_files_that_it_names() -> None:
     assert await permit("src/a", "src/b") == ""
     assert "nobody can be asked" in await permit("src/a", "b")
     assert "the rule *(.env) refuses" in await permit("src/a", "src/.env")
+    assert "the rule *(.env) refuses" in await permit("src/a", "src/\f/../.env")
