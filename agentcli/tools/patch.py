@@ -170,7 +170,7 @@ def place_hunks(change: FileChange, lines: Sequence[str]) -> list[Edit]:
             raise ToolError(told.removeprefix("error: "))
         edits += _narrowed(hunk, found)
         at = found + len(hunk.old)
-    return edits
+    return sorted(edits, key=lambda edit: edit.start)  # what goes to the end may be named first
 
 
 def _find(lines: Sequence[str], wanted: Sequence[str], at: int, *, at_end: bool) -> int | None:

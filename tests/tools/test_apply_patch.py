@@ -128,6 +128,12 @@ async def test_the_last_place_where_the_end_is_meant(call: Call, workspace: Path
     assert "has no line 'q'" in (await call("*** Update File: f", "@@ q", "-x", "+z")).content
 
 
+async def test_lines_for_the_end_may_come_first(call: Call, workspace: Path) -> None:
+    (workspace / "f").write_text("a\nb\n")
+    await call("*** Update File: f", "@@", "+end", "@@", "-a", "+a1", "+a2", "@@", "+last")
+    assert (workspace / "f").read_text() == "a1\na2\nb\nend\nlast\n"
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
