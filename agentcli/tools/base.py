@@ -155,6 +155,8 @@ class ToolContext:
     """MCP servers, if any are configured."""
     changing: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
     """Entered while a copy's effect is applied to the workspace."""
+    hides: Callable[[str], bool] = lambda path: False
+    """Whether permissions forbid the call to show a file that it does not name."""
     output_chars: int = 30_000
     """The most characters of one result that the model is shown."""
 

@@ -107,6 +107,12 @@ def guards_reads(rules: Rules) -> bool:
     return any(rule.names(tool) for rule in (*rules.deny, *rules.ask) for tool in _READERS)
 
 
+def guards_file(rules: Rules, tool: str, path: str, root: str) -> bool:
+    """Whether a rule denies or asks about a tool's use of this file in particular."""
+    listed = (rule for rule in (*rules.deny, *rules.ask) if rule.names(tool) and rule.pattern)
+    return any(matches_path(rule, path, root, surely=False) for rule in listed)
+
+
 def _touches(rule: Rule, paths: list[str], root: str) -> bool:
     if not paths:
         # A pattern cannot be checked if the tool names no path. To be safe, it applies if the

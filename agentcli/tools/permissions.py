@@ -28,7 +28,7 @@ from agentcli.tools.approval import (
     no_preview,
 )
 from agentcli.tools.base import ToolKind, ToolSpec
-from agentcli.tools.judging import Judgement, Verdict, guards_reads, judge
+from agentcli.tools.judging import Judgement, Verdict, guards_file, guards_reads, judge
 from agentcli.tools.rules import Rule, Rules
 
 _log = logging.getLogger(__name__)
@@ -53,6 +53,10 @@ class Permissions(Protocol):
         does not run again. ``preview`` computes what is known of the call. ``on_wait`` is called
         with the seconds spent waiting for the user. ``on_copy``: it runs on a copy in any case.
         """
+        ...
+
+    def hides(self, spec: ToolSpec, path: str) -> bool:
+        """Whether a call must not show a file because one that names it may not simply run."""
         ...
 
 
@@ -180,6 +184,10 @@ class ModePermissions:
         """Whether a call would run now without a question."""
         return self._decide(spec, arguments)[:2] == (False, None)
 
+    def hides(self, spec: ToolSpec, path: str) -> bool:
+        """See ``Permissions.hides``."""
+        return guards_file(self.rules, spec.name, path, self._root)
+
     @property
     def rules(self) -> Rules:
         """All rules: those of the settings, and those that the user gave."""
@@ -287,6 +295,10 @@ class AllowAll:
     ) -> str | None:
         """Always None."""
         return None
+
+    def hides(self, spec: ToolSpec, path: str) -> bool:
+        """Always false."""
+        return False
 
 
 async def _on_a_copy(approval: Approval, trial: Trial) -> Approval:

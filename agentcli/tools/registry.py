@@ -283,7 +283,8 @@ class Registry:
             raise ToolInputError(
                 f"{call.name} needs {', '.join(sorted(lacking))}, not available here"
             )
-        context = replace(context, call_id=call.id)
+        hides = functools.partial(self.permissions.hides, tool.spec)
+        context = replace(context, call_id=call.id, hides=hides)
         permit = functools.partial(
             self.permissions.permit,
             tool.spec,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agentcli.environments.base import GrepMatch
 from agentcli.errors import EnvironmentOpError, ToolInputError
-from agentcli.text import clip_line
+from agentcli.text import clip_line, counted
 from agentcli.tools.base import MATCHES, ToolContext, ToolOutput
 from agentcli.tools.names import meant_name, shown_name
 
@@ -63,12 +63,15 @@ async def grep(
         if error.code == "EINVAL" and error.message.startswith("pattern: "):
             raise ToolInputError(error.message, path="pattern") from error
         raise
-    shown = found[:MAX_MATCHES]
-    data = {MATCHES: len(shown), "more": len(found) > MAX_MATCHES}
-    if not shown:
-        return ToolOutput(f"no match for {pattern}", data=data)
-    rows = [_row(match) for match in shown]
-    if data["more"]:
+    found, more = found[:MAX_MATCHES], len(found) > MAX_MATCHES
+    shown = found
+    if not context.hides(meant_name(path)):  # else the user has just allowed it
+        shown = [match for match in found if not context.hides(match.path)]
+    data = {MATCHES: len(shown), "more": more}
+    rows = [_row(match) for match in shown] or [f"no match for {pattern}"]
+    if hidden := len(found) - len(shown):
+        rows.append(f"[{counted(hidden, 'match', 'matches')} left out, as rules guard the files]")
+    if more:
         rows.append(f"[only the first {MAX_MATCHES} matches are shown]")
     paths = tuple(dict.fromkeys(match.path for match in shown))
     return ToolOutput("\n".join(rows), paths=paths, data=data)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from agentcli.messages import Outcome
-from tests.tools.conftest import Call
+from agentcli.messages import Outcome, ToolCall
+from agentcli.tools.approval import Answer, Approval, Reply
+from agentcli.tools.base import ToolContext
+from agentcli.tools.permissions import ModePermissions
+from agentcli.tools.registry import Registry
+from agentcli.tools.rules import parse_rules
+from tests.tools.conftest import TOOLS, Call
 
 
 @pytest.fixture
@@ -63,6 +69,24 @@ async def test_grep_can_be_narrowed(tree: Path, call: Call) -> None:
 async def test_grep_finds_nothing(tree: Path, call: Call) -> None:
     result = await call("grep", pattern="absent")
     assert (result.outcome, result.content) == (Outcome.OK, "no match for absent")
+
+
+async def test_grep_leaves_out_files_that_rules_guard(tree: Path, context: ToolContext) -> None:
+    async def once(approval: Approval) -> Reply:
+        return Reply(Answer.ONCE)
+
+    rules = parse_rules(deny=["*(*.txt)"], ask=["grep(docs/**)"])
+    permissions = ModePermissions(ask=once, rules=rules, root=str(tree))
+
+    async def grep(path: str) -> str:
+        arguments = json.dumps({"pattern": "main", "path": path, "ignore_case": True})
+        registry = Registry(TOOLS, permissions)
+        return (await registry.dispatch(ToolCall("1", "grep", arguments), context)).content
+
+    left_out = "[1 match left out, as rules guard the files]"
+    assert (await grep("src")).split("\n") == ["src/app/core.py:2:     return 'main'", left_out]
+    assert (await grep("docs")).split("\n") == ["no match for main", left_out]
+    assert await grep("docs/a file.md") == "docs/a file.md:1: # Main"
 
 
 async def test_grep_says_when_matches_are_left_out(workspace: Path, call: Call) -> None:
