@@ -11,6 +11,7 @@ import contextlib
 import os
 import secrets
 import stat
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from agentcli.environments.blobs import Blobs
@@ -187,14 +188,30 @@ def put_back(root: str, path: str, text: str, blobs: Blobs) -> None:
     except OSError as error:
         raise _cannot(path, error) from error
     try:
-        if entry is not None:
-            _write(fd, name, entry, data)
-        else:
-            _remove(fd, name)
+        with _writable(fd):
+            if entry is not None:
+                _write(fd, name, entry, data)
+            else:
+                _remove(fd, name)
     except OSError as error:
         raise _cannot(path, error) from error
     finally:
         os.close(fd)
+
+
+@contextlib.contextmanager
+def _writable(fd: int) -> Iterator[None]:
+    """Permit changes in the open folder, which its own mode may forbid, for the ``with`` block."""
+    info = os.fstat(fd)
+    mode = stat.S_IMODE(info.st_mode)
+    closed = info.st_uid == os.geteuid() and mode & 0o300 != 0o300
+    if closed:
+        os.fchmod(fd, mode | 0o300)
+    try:
+        yield
+    finally:
+        if closed:
+            os.fchmod(fd, mode)
 
 
 def _cannot(path: str, error: OSError) -> SnapshotError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from agentcli.environments.snapshots import Snapshots, files_of
 from agentcli.environments.worker import ignored, rules_in
 from agentcli.errors import SnapshotError
 from agentcli.sandbox.inotify import Watch
+from agentcli.sandbox.linux import drop_capabilities
 from agentcli.sandbox.removal import remove
 
 
@@ -195,6 +197,26 @@ def test_any_content_and_mode_comes_back(
     path.mkdir()
     put_back(str(folder), name, entry, blobs)
     assert (path.read_bytes(), path.stat().st_mode & 0o777) == (data, mode)
+
+
+def test_what_is_in_a_read_only_folder_comes_back(root: Path, tmp_path: Path) -> None:
+    blobs = Blobs(tmp_path / "store")
+    (root / "fixed/sub").mkdir(parents=True)
+    (root / "fixed/sub/a").write_text("a")
+    (root / "fixed").chmod(0o555)
+    paths = ("fixed", "fixed/sub", "fixed/sub/a")
+    entries = {path: capture(str(root), path, blobs) for path in paths}
+
+    def back_and_forth() -> None:
+        for path in reversed(paths):
+            put_back(str(root), path, "", blobs)
+        assert not os.listdir(root)
+        for path in paths:
+            put_back(str(root), path, entries[path], blobs)
+
+    with ThreadPoolExecutor(1, initializer=drop_capabilities) as unprivileged:
+        unprivileged.submit(back_and_forth).result()
+    assert {path: capture(str(root), path, blobs) for path in paths} == entries
 
 
 def test_damaged_contents_are_refused(tmp_path: Path) -> None:
