@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import re
 import stat
 import sys
 import tempfile
@@ -337,7 +338,9 @@ def _git_folders(workspace: str) -> tuple[str, ...]:
 def _hooks_folder(workspace: str, home: str) -> tuple[str, ...]:
     """git's hooks folder, relative to the workspace; empty if it is elsewhere or in ``.git``."""
     found = ""
-    for file in (f"{home}/.gitconfig", f"{workspace}/.git/config"):
+    repositories = (f"{workspace}/.git", *_git_folders(workspace))
+    files = [f"{home}/.config/git/config", f"{home}/.gitconfig"]
+    for file in (*files, *(f"{repository}/config" for repository in repositories)):
         found = dict(_git_settings(file)).get("core.hookspath", found)
     if found.endswith("/_"):  # husky: each hook in there runs the one of that name in its parent
         found = os.path.dirname(found)
@@ -357,8 +360,10 @@ def _git_settings(file: str) -> Iterator[tuple[str, str]]:
                 if line.startswith("["):
                     section = line.lower()[1:].partition("]")[0]
                 key, _, value = (part.strip() for part in line.partition("="))
+                quoted = value.startswith('"')
+                value = value.split('"')[1] if quoted else re.split("[;#]", value)[0].rstrip()
                 if value:
-                    yield f"{section}.{key.lower()}", value.strip('"')
+                    yield f"{section}.{key.lower()}", value
     except (OSError, ValueError):
         return
 

@@ -197,6 +197,8 @@ def test_hooks_in_the_working_tree_are_read_only(workspace: Path, tmp_path: Path
         (".githooks", (".githooks",)),
         (f'"{workspace}/tools/hooks"', ("tools/hooks",)),
         (".husky/_", (".husky",)),
+        ("hooks ; of the team", ("hooks",)),
+        ('"a#b" # a name', ("a#b",)),
         *((elsewhere, ()) for elsewhere in (".", ".git/hooks", "/etc", "../hooks")),
     ):
         (workspace / ".git/config").write_text(f"[core]\n\tbare = false\n\thooksPath = {named}\n")
@@ -204,6 +206,22 @@ def test_hooks_in_the_working_tree_are_read_only(workspace: Path, tmp_path: Path
     (workspace / ".git/config").write_text("[core]\n\tbare = false\n")
     (home / ".gitconfig").write_text("[user]\nname = a\n[core]\nhookspath = hooks\n")
     assert build(workspace, home).obeyed == ("hooks",)
+    (home / ".gitconfig").rename(home / "config")
+    (home / ".config/git").mkdir(parents=True)
+    (home / "config").rename(home / ".config/git/config")
+    assert build(workspace, home).obeyed == ("hooks",)
+
+
+def test_hooks_in_a_linked_working_tree_are_read_only(workspace: Path, tmp_path: Path) -> None:
+    common = tmp_path / "main/.git"
+    linked = common / "worktrees/x"
+    linked.mkdir(parents=True)
+    (common / "HEAD").write_text("ref: refs/heads/main\n")
+    (common / "config").write_text("[core]\n\thooksPath = .githooks\n")
+    (linked / "commondir").write_text("../..\n")
+    (linked / "gitdir").write_text(f"{workspace}/.git\n")
+    (workspace / ".git").write_text(f"gitdir: {linked}\n")
+    assert build(workspace, tmp_path / "home").obeyed == (".githooks",)
 
 
 def test_private_folders_of_killed_processes_are_removed(
