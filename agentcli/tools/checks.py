@@ -22,10 +22,18 @@ _NOTHING_RAN = re.compile(
     # unittest's report. If all tests were skipped, it reads differently and counts as passed.
     r"^Ran 0 tests in [\d.]+s\s+(?:OK|NO TESTS RAN)$"
     # pytest's
-    r"|^(?:=+ )?(?:no tests ran|no tests collected)\b",
+    r"|^(?:=+ )?(?:no tests ran|no tests collected)\b"
+    # those of cargo, go, node and ctest
+    r"|^running 0 tests$|\[no (?:test files|tests to run)\]$|^[#\u2139] tests 0$"
+    r"|^No tests were found!!!$",
     re.MULTILINE,
 )
-_SOME_RAN = re.compile(r"^Ran [1-9]\d* tests? in |\b[1-9]\d* (?:passed|failed)\b", re.MULTILINE)
+_SOME_RAN = re.compile(
+    r"^Ran [1-9]\d* tests? in |\b[1-9]\d* (?:passed|failed)\b"
+    r"|^running [1-9]|^ok\s+\S+\s+(?:[\d.]+s|\(cached\))(?!.*\[no tests to run\])"
+    r"|^[#\u2139] tests [1-9]|\bfailed out of [1-9]",
+    re.MULTILINE,
+)
 _PYTEST_FOUND_NONE = 5
 _NAMED = re.compile(r"^(?:FAILED|ERROR) ([^\s:]+\.py)((?:::\S+)?)", re.MULTILINE)
 # pytest's "2 failed, 1 error" and unittest's "failures=2, errors=1".

@@ -201,6 +201,31 @@ async def test_no_test_was_run(
     assert lines(result)[0] == "tests failed (no tests were run)"
 
 
+CARGO = "running {} test{}\n\ntest result: ok. {} passed; 0 failed; 0 ignored; 0 measured\n"
+
+
+@pytest.mark.parametrize(
+    ("printed", "some"),
+    [
+        (CARGO.format(0, "s", 0) * 2, False),
+        (CARGO.format(0, "s", 0) + CARGO.format(1, "", 1), True),
+        ("?   \tx.org/a\t[no test files]\nok  \tx.org/b\t0.002s [no tests to run]\n", False),
+        ("?   \tx.org/a\t[no test files]\nok  \tx.org/b\t0.002s\n", True),
+        ("?   \tx.org/a\t[no test files]\nok  \tx.org/b\t(cached)\n", True),
+        ("TAP version 13\n1..0\n# tests 0\n# suites 0\n# pass 0\n", False),
+        ("\u2139 tests 2\n\u2139 suites 0\n\u2139 pass 2\n", True),
+        ("Test project /x\nNo tests were found!!!\n", False),
+        ("No tests were found!!!\n100% tests passed, 0 tests failed out of 2\n", True),
+    ],
+)
+async def test_no_test_was_run_in_another_language(
+    fill: Fill, call: Call, printed: str, some: bool
+) -> None:
+    fill({"Makefile": "test:\n\t@cat printed\n", "printed": printed})
+    verdict = "tests passed" if some else "tests failed (no tests were run)"
+    assert lines(await call("run_tests"))[0] == verdict
+
+
 async def test_skipped_tests_are_no_failure(fill: Fill, call: Call) -> None:
     skipped = "import unittest\n\n\n@unittest.skip('later')\nclass T(unittest.TestCase):\n"
     fill({"test_a.py": skipped + "    def test_a(self):\n        pass\n"})
