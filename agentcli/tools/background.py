@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import codecs
 import itertools
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -27,6 +28,9 @@ MOST_TAIL = 64 * 1024
 MOST_UNREAD = 256 * 1024
 """Characters of unread output that are kept; the oldest are dropped."""
 
+_BEGUN = re.compile(r"\x1b(?:\[[0-?]*[ -/]*)?\Z")
+"""A sequence of which the rest has not been received yet."""
+
 
 class Job:
     """One background command; ids count from 1 within a session."""
@@ -40,8 +44,7 @@ class Job:
         self._decoders = {
             name: codecs.getincrementaldecoder("utf-8")("replace") for name in ("stdout", "stderr")
         }
-        self.tail = ""
-        """The end of its output, read or not."""
+        self._tail = ""
         self._unread = ""
         self._dropped = 0
         self._news = asyncio.Event()
@@ -50,6 +53,11 @@ class Job:
     def running(self) -> bool:
         """Whether it was started and has not ended."""
         return self._task is not None and not self._task.done()
+
+    @property
+    def tail(self) -> str:
+        """The end of its output, read or not."""
+        return plain_output(self._tail)
 
     def start(
         self,
@@ -78,7 +86,7 @@ class Job:
 
     def _add(self, stream: str, data: bytes) -> None:
         text = self._decoders[stream].decode(data)
-        self.tail = (self.tail + plain_output(text))[-MOST_TAIL:]
+        self._tail = (self._tail + text)[-MOST_TAIL:]
         self._unread += text
         if (excess := len(self._unread) - MOST_UNREAD) > 0:
             self._unread = self._unread[excess:]
@@ -103,8 +111,10 @@ class Job:
     def read(self, most: int) -> str:
         """Return the output since the last read, limited to its last ``most`` characters."""
         text, dropped = self._unread, self._dropped
-        self._unread, self._dropped = "", 0
-        text = plain_output(text)
+        begun = _BEGUN.search(text) if self.running else None
+        end = begun.start() if begun else len(text)
+        self._unread, self._dropped = text[end:], 0
+        text = plain_output(text[:end])
         dropped += max(0, len(text) - most)
         note = f"[{dropped:,} characters left out]\n" if dropped else ""
         return note + text[-most:]

@@ -112,6 +112,19 @@ async def test_characters_that_come_in_pieces() -> None:
     assert job.read(100) == ""
 
 
+async def test_sequences_and_lines_in_pieces(context: ToolContext) -> None:
+    job = Job("1", "x")
+    job.start(context.environment, ("sleep", "60"), context.command)
+    for piece in (b"10%\r", b"20%\r", b"\x1b[3"):
+        job._add("stdout", piece)
+    assert job.read(100) == "20%"
+    job._add("stdout", b"1mred\r")
+    assert job.read(100) == "red"
+    job._add("stdout", b"\n30%\r")
+    assert job.tail == "red\n30%"
+    await job.kill()
+
+
 async def test_the_number_of_jobs_is_limited(call: Call, jobs: Jobs, context: ToolContext) -> None:
     for number in range(MOST_RUNNING):
         jobs.start(context.environment, f"sleep {number}", ("sleep", "60"), context.command)
