@@ -157,7 +157,9 @@ def carry_out(root: str, moves: Sequence[Move], blobs: Blobs) -> list[Move]:
             done.append(move)
             put_back(root, move.path, move.target, blobs)
     except SnapshotError:
-        for move in sorted(done, key=lambda move: (bool(move.now), move.path)):
+        new = [move for move in reversed(done) if not move.now]
+        old = sorted((move for move in done if move.now), key=lambda move: move.path)
+        for move in (*new, *old):
             put_back(root, move.path, move.now, blobs)
         raise
     return possible

@@ -10,10 +10,13 @@ import pytest
 from agentcli.agent.events import Rewound, WorkspaceChanged
 from agentcli.agent.folding import fold_all
 from agentcli.agent.state import AgentState
+from agentcli.environments.blobs import Blobs
+from agentcli.environments.entries import capture
 from agentcli.errors import ConflictError, JournalError, SnapshotError, UsageError
 from agentcli.messages import Role, validate_history
 from agentcli.session import store, timetravel
 from agentcli.session.journal import Journal, read_events
+from agentcli.session.moves import Move, carry_out
 from agentcli.session.store import journal_path, load_state
 from tests.server import Reply
 from tests.session.conftest import Sessions, files, shell, write
@@ -249,6 +252,19 @@ async def test_a_link_planted_on_the_way_leads_nowhere(sessions: Sessions, tmp_p
     with pytest.raises(SnapshotError, match=r"cannot put in/a\.txt back"):
         await timetravel.undo(result.state.session_id, force=True)
     assert files(outside) == {"a.txt": "644 b'precious\\n'"}
+
+
+def test_moves_that_fail_leave_nothing_behind(tmp_path: Path) -> None:
+    root, blobs = tmp_path / "root", Blobs(tmp_path / "store")
+    (root / "folder").mkdir(parents=True)
+    (root / "folder/of somebody else").touch()
+    (root / "file").touch()
+    before = sorted(root.rglob("*"))
+    file = capture(str(root), "file", blobs)
+    moves = [Move("a", "", "dir 755"), Move("a/b", "", file), Move("folder", "dir 755", file)]
+    with pytest.raises(SnapshotError, match="not empty"):
+        carry_out(str(root), moves, blobs)
+    assert sorted(root.rglob("*")) == before
 
 
 async def test_a_session_that_is_open_elsewhere_is_left_alone(sessions: Sessions) -> None:
