@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 from re import Pattern
 
-from agentcli.environments.worker import ignored, read_rules, rules_in
+from agentcli.environments.worker import excluded, ignored, rules_in
 
 CACHES = frozenset(
     (
@@ -38,7 +37,7 @@ class Ignoring:
     @classmethod
     def at_root(cls, root: str) -> Ignoring:
         """The rules of ``.git/info/exclude``, which apply before those of any folder."""
-        return cls(read_rules(os.path.join(root, ".git", "info", "exclude"), root))
+        return cls(excluded(root))
 
     def within(self, folder: str) -> Ignoring:
         """These rules and those in a folder's own files; ``folder`` is absolute."""

@@ -262,9 +262,7 @@ class Worker:
 
     def rules_above(self, start: str) -> list[Rule]:
         """The ignore rules of the root and of the folders between it and ``start``."""
-        rules: list[Rule] = []
-        exclude = os.path.join(self.root, ".git", "info", "exclude")
-        rules += read_rules(exclude, self.root)
+        rules = excluded(self.root)
         between = os.path.relpath(os.path.abspath(start), self.root)
         if between == "." or between.startswith(".."):
             return rules
@@ -506,6 +504,23 @@ def with_folders(path: str) -> Iterator[str]:
 
 
 # Ignore rules: see gitignore(5).
+
+
+def excluded(root: str) -> list[Rule]:
+    """The rules in ``info/exclude`` of a repository, which a linked working tree shares."""
+    git = os.path.join(root, ".git")
+    try:
+        if os.path.isfile(git):
+            git = os.path.join(root, pointer(git)[len("gitdir: ") :])
+        git = os.path.join(git, pointer(os.path.join(git, "commondir")))
+    except OSError:
+        pass  # neither linked nor a link
+    return read_rules(os.path.join(git, "info", "exclude"), root)
+
+
+def pointer(path: str) -> str:
+    with open_regular(path) as file:
+        return os.fsdecode(file.read(4096)).strip().replace("\0", "")
 
 
 def rules_in(folder: str) -> list[Rule]:

@@ -18,7 +18,7 @@ from agentcli.environments.entries import LARGEST, Entry, capture, put_back
 from agentcli.environments.ignoring import Ignoring
 from agentcli.environments.scan import DEEPEST
 from agentcli.environments.snapshots import Snapshots, files_of
-from agentcli.environments.worker import ignored, rules_in
+from agentcli.environments.worker import Worker, ignored, rules_in
 from agentcli.errors import SnapshotError
 from agentcli.sandbox.inotify import Watch
 from agentcli.sandbox.linux import drop_capabilities
@@ -308,6 +308,27 @@ def test_the_quick_answer_is_the_worker_s(root: Path, rules: str) -> None:
                 full = f"{root}{folder}"
                 expected = ignored(slow, f"{full}/{name}", is_folder)
                 assert quick.leaves_out(full, name, is_folder) is expected, (folder, name)
+
+
+def test_a_linked_working_tree_has_the_rules_of_its_repository(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root)  # the worker changes it
+
+    def git(*arguments: str) -> None:
+        identity = ("-c", "user.name=a", "-c", "user.email=a@b")
+        subprocess.run(("git", *identity, *arguments), cwd=root, check=True)
+
+    git("init", "-q")
+    git("commit", "-q", "--allow-empty", "-m", "first")
+    git("worktree", "add", "-q", "../linked")
+    (root / ".git/info/exclude").write_text("local.txt\n")
+    for folder in (root, tmp_path / "linked"):
+        (folder / "local.txt").touch()
+        (folder / "other.txt").touch()
+        found = [os.path.basename(path) for path in Worker(str(folder)).files(str(folder))]
+        assert found == ["other.txt"]
+        assert Ignoring.at_root(str(folder)).leaves_out(str(folder), "local.txt", False)
 
 
 def test_a_watch_that_lost_track_says_so(root: Path) -> None:
