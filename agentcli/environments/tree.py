@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from agentcli.environments.worker import ignored, rules_in
+from agentcli.environments.worker import excluded, ignored, rules_in
 from agentcli.errors import SandboxError
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def _walk(
     root: str, tree: Tree, apart: tuple[str, ...] | None
 ) -> Iterator[tuple[str, os.stat_result]]:
     """Every entry that is not left out, with folders before their contents."""
-    pending: list[tuple[str, list[Rule]]] = [("", [])]
+    pending: list[tuple[str, list[Rule]]] = [("", excluded(root) if apart is None else [])]
     while pending:
         folder, rules = pending.pop()
         full = os.path.join(root, folder)

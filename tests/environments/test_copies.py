@@ -262,6 +262,11 @@ def test_names_are_quoted_as_git_does(both: Both) -> None:
         assert f"+++ {name}\n" in diff
 
 
+def test_folders_that_git_excludes_are_left_out(project: Path) -> None:
+    (project / ".git/info/exclude").write_text("src/\n")
+    assert sorted(tree.survey(str(project)).apart) == [".git", "node_modules", "src"]
+
+
 def test_too_large(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tree, "MOST_FILES", 3)
     with pytest.raises(SandboxError, match="more than 3 files"):
