@@ -265,7 +265,7 @@ def _full(options: Options, settings: Settings) -> int:
         return interruption.exit_code or left
 
     left = asyncio.run(run())
-    if left is None and screen.return_code:  # it crashed, and Textual has shown the traceback
+    if left is None:  # it crashed, and Textual has shown the traceback
         return InternalError.exit_code
     if session := screen.left_session:  # the alternate screen takes all else with it
         from agentcli.wording import usage_line

@@ -17,6 +17,7 @@ from textual import events, on, work
 from textual.app import App, ComposeResult, SuspendNotSupported
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
+from textual.driver import Driver
 from textual.widgets import Static, TextArea
 from textual.worker import Worker, WorkerState
 
@@ -24,7 +25,7 @@ from agentcli.errors import AgentCLIError, UsageError
 from agentcli.folders import log_file
 from agentcli.tools.approval import Answer, Approval, Reply
 from agentcli.tools.permissions import Mode
-from agentcli.tui import pace
+from agentcli.tui import decoding, pace
 from agentcli.tui.actions import Actions
 from agentcli.tui.approval import ApprovalPanel
 from agentcli.tui.candidates import candidates, wants_files
@@ -108,6 +109,11 @@ class ChatApp(App[int]):
         self.left_session: str | None = None  # set on leaving if anything was said in it
         self._pressed: dict[str, float] = {}
         self._title = ""
+
+    def get_driver_class(self) -> type[Driver]:
+        """Textual's driver for this terminal."""
+        decoding.forgive()
+        return super().get_driver_class()
 
     def get_default_screen(self) -> ChatScreen:
         """The app's only screen."""

@@ -65,6 +65,11 @@ class Tmux:
     def type(self, text: str) -> None:
         self._tmux("send-keys", "-l", text)
 
+    def paste(self, file: Path) -> None:
+        """Paste the bytes of a file."""
+        self._tmux("load-buffer", str(file))
+        self._tmux("paste-buffer", "-p")
+
     def resize(self, columns: int, rows: int) -> None:
         self._tmux("resize-window", "-x", str(columns), "-y", str(rows))
 
@@ -354,3 +359,33 @@ def test_it_ends_with_its_terminal_also_where_no_hangup_reaches_it(
     finally:
         chat.kill()
         chat.wait()
+
+
+def test_a_paste_that_is_not_utf_8(
+    cli: Cli,
+    workspace: Path,
+    tmp_path: Path,
+    terminal: Callable[..., Tmux],
+    serve: Callable[..., ScriptedServer],
+) -> None:
+    cli.server = serve([Reply(text="It is read.")]).url
+    (tmp_path / "latin").write_bytes("the café, über alles".encode("latin-1"))
+    window = terminal()
+    window.sees("Ask, or /", "openai:scripted")
+    window.paste(tmp_path / "latin")
+    window.sees("the caf�, �ber alles")
+    window.keys("Enter")
+    window.sees("It is read.")
+
+
+def test_a_crash_ends_with_the_code_of_an_internal_error(
+    cli: Cli, workspace: Path, terminal: Callable[..., Tmux]
+) -> None:
+    crash = (
+        "from agentcli.cli.main import main; from textual.drivers.linux_driver import LinuxDriver;"
+        "LinuxDriver.run_input_thread = lambda driver: 1 / 0; main()"
+    )
+    window = terminal(shell=True)
+    window.type(f"{shlex.join([sys.executable, '-c', crash])} chat; echo ended with $?")
+    window.keys("Enter")
+    window.sees("ZeroDivisionError", "ended with 5")
