@@ -44,10 +44,10 @@ class Command:
         return f"{self.text}\n\n{argument}" if argument else self.text
 
 
-def split(line: str) -> tuple[str, str]:
-    """Split a line that starts with a slash into name and argument."""
-    name, _, argument = line[1:].strip().partition(" ")
-    return name, argument.strip()
+def split(text: str) -> tuple[str, str]:
+    """Split a text that starts with a slash into name and argument, at the first white space."""
+    name, *argument = text[1:].split(maxsplit=1) or [""]
+    return name, "".join(argument).strip()
 
 
 def is_command(text: str) -> bool:

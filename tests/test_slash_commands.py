@@ -8,7 +8,7 @@ import pytest
 
 from agentcli.errors import UsageError
 from agentcli.skills import PROJECT_FOLDERS
-from agentcli.slash_commands import command_folders, expanded, is_command, own_commands
+from agentcli.slash_commands import command_folders, expanded, is_command, own_commands, split
 from agentcli.trust import trust
 from tests.test_skills import write
 
@@ -75,3 +75,11 @@ def test_what_looks_like_a_command() -> None:
         assert is_command(text)
     for text in ("/etc/hosts", "/", "/Review", "// a", "review", "/a/b:c"):
         assert not is_command(text)
+
+
+def test_a_command_ends_at_white_space_of_any_kind() -> None:
+    assert split("/review  the tests ") == ("review", "the tests")
+    assert split("/review\nthe tests\nand docs") == ("review", "the tests\nand docs")
+    assert split("/review\tthe tests") == ("review", "the tests")
+    assert split("/review") == ("review", "")
+    assert split("/") == ("", "")
