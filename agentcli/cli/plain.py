@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
+from io import TextIOWrapper
 from typing import TypeVar
 
 from agentcli.agent.events import Event, RunFinished, SessionStarted
@@ -91,6 +92,8 @@ class PlainChat:
         """
         if sys.stdin is None:
             raise UsageError("standard input is closed", hint="Use agentcli run for one task")
+        if isinstance(sys.stdin, TextIOWrapper):  # else a line that is not UTF-8 would end the chat
+            sys.stdin.reconfigure(errors="replace")
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self._interrupted, number)

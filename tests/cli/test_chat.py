@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,17 @@ def test_lines_of_a_pipe_are_messages(
     assert server.requests[2].json["messages"][-1]["content"] == "anything\nelse?"
     assert len(server.requests) == 3
     assert (workspace / "a.txt").read_text() == "new\n"
+
+
+def test_a_line_that_is_not_utf_8_is_a_message_too(
+    workspace: Path, cli: Cli, serve: Callable[..., ScriptedServer]
+) -> None:
+    server = serve([Reply(text="Coffee."), Reply(text="Bye.")])
+    cli = replace(cli, server=server.url, extra={"PYTHONIOENCODING": "utf-8:strict"})
+    lines = "what is café?\nthanks\n".encode("latin-1")
+    ended = cli.run("chat", "--plain", "--model", "openai:x", stdin=lines, cwd=workspace)
+    assert (ended.code, ended.out) == (0, "Coffee.\nBye.\n"), ended.err
+    assert server.requests[0].json["messages"][-1]["content"] == "what is caf\ufffd?"
 
 
 def test_without_anybody_to_ask_the_answer_is_no(
