@@ -19,7 +19,15 @@ from pydantic import BaseModel, ValidationError
 
 from agentcli.errors import ConfigError
 from agentcli.folders import user_folder
-from agentcli.settings import FORMS, McpServerSettings, ProviderSettings, Settings, leaves
+from agentcli.settings import (
+    FORMS,
+    McpServerSettings,
+    ProviderSettings,
+    Settings,
+    leaves,
+    parts,
+    quoted,
+)
 from agentcli.text import one_line
 
 PROJECT_FILE = Path(".agentcli") / "config.toml"
@@ -183,7 +191,7 @@ def _check_keys(
         elif key in _NAMED_SECTIONS:
             for entry, inner in value.items():
                 if isinstance(inner, Mapping):
-                    _check_keys(inner, _NAMED_SECTIONS[key], name, f"{at}{key}.{entry}.")
+                    _check_keys(inner, _NAMED_SECTIONS[key], name, f"{at}{key}.{quoted(entry)}.")
 
 
 def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, str, Any]]:
@@ -225,7 +233,7 @@ def _is_command(key: str) -> bool:
 
 def _annotation(key: str) -> Any:
     """The type of a key, also of one inside a profile; None if there is no such key."""
-    path = key.split(".")
+    path = parts(key)
     at: Any = Settings
     for step in path[2:] if path[0] == "profiles" else path:
         if isinstance(at, type) and issubclass(at, BaseModel):
@@ -253,7 +261,7 @@ def _validate(values: dict[str, Any], sources: Mapping[str, str]) -> Settings:
         return Settings.model_validate(values)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
-        place = ".".join(str(step) for step in first["loc"])
+        place = ".".join(quoted(str(step)) for step in first["loc"])
         source = next(
             (name for key, name in sources.items() if place == key or place.startswith(f"{key}.")),
             next((name for key, name in sources.items() if key.startswith(f"{place}.")), "?"),
@@ -268,7 +276,7 @@ def _validate(values: dict[str, Any], sources: Mapping[str, str]) -> Settings:
 
 
 def _set(values: dict[str, Any], key: str, value: Any) -> None:
-    *path, last = key.split(".")
+    *path, last = parts(key)
     for step in path:
         if not isinstance(values.get(step), dict):
             values[step] = {}
@@ -278,7 +286,7 @@ def _set(values: dict[str, Any], key: str, value: Any) -> None:
 
 def _get(values: Mapping[str, Any], key: str) -> Any:
     at: Any = values
-    for step in key.split("."):
+    for step in parts(key):
         at = at.get(step) if isinstance(at, Mapping) else None
     return at
 
@@ -286,11 +294,11 @@ def _get(values: Mapping[str, Any], key: str) -> Any:
 def _replaced(values: Mapping[str, Any], key: str) -> Iterator[str]:
     """Yield keys that setting this one replaces: a section by a value, or a value by a section."""
     at: Any = values
-    path = key.split(".")
+    path = parts(key)
     for depth, step in enumerate(path, start=1):
         at = at.get(step) if isinstance(at, Mapping) else None
         if depth < len(path) and at is not None and not isinstance(at, Mapping):
-            yield ".".join(path[:depth])
+            yield ".".join(map(quoted, path[:depth]))
     if isinstance(at, Mapping):
         yield from (inner for inner, _ in leaves(at, f"{key}."))
 

@@ -315,8 +315,21 @@ FORMS = {
 
 def leaves(layer: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:
     """Yield (dotted key, value) of everything that is not a section."""
-    for key, value in layer.items():
+    for name, value in layer.items():
+        key = at + quoted(name)
         if isinstance(value, Mapping) and value:
-            yield from leaves(value, f"{at}{key}.")
+            yield from leaves(value, f"{key}.")
         elif not isinstance(value, Mapping):
-            yield f"{at}{key}", value
+            yield key, value
+
+
+def quoted(name: str) -> str:
+    """A name as a part of a dotted key: in quotes, as in TOML, if it contains a dot itself."""
+    return f'"{name}"' if "." in name else name
+
+
+def parts(key: str) -> list[str]:
+    """The names in a dotted key; undoes ``quoted``."""
+    pieces = key.split('"')
+    pieces[::2] = [outside.replace(".", "\0") for outside in pieces[::2]]
+    return "".join(pieces).split("\0")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -286,3 +287,19 @@ def test_an_untrusted_project_may_only_tighten_the_rules(files: Files) -> None:
 def test_invalid_environments(env: str, files: Files) -> None:
     with pytest.raises(ConfigError, match="--env: env"):
         files.load(flags={"env": env})
+
+
+def test_names_with_a_dot(files: Files) -> None:
+    files.user.write_text(
+        '[providers."llama.cpp"]\nbase_url = "http://127.0.0.1:8080/v1"\n'
+        'headers = { "X.Y" = "1" }\n'
+        "[profiles.p]\ntool_rates = { 'mcp__a__b.c' = 2 }\n"
+    )
+    settings = files.load(profile="p")
+    assert settings.providers["llama.cpp"].headers == {"X.Y": "1"}
+    assert settings.tool_rates == {"mcp__a__b.c": 2}
+    assert settings.source('providers."llama.cpp".headers."X.Y"') == str(files.user)
+    files.user.write_text('[providers."llama.cpp"]\nbase_url = 3\n')
+    complaint = f'{files.user}: providers."llama.cpp".base_url should be a valid string'
+    with pytest.raises(ConfigError, match=f"^{re.escape(complaint)}$"):
+        files.load()

@@ -15,7 +15,7 @@ from agentcli import config
 from agentcli.cli.help import App
 from agentcli.errors import ConfigError, UsageError
 from agentcli.folders import user_folder
-from agentcli.settings import Settings
+from agentcli.settings import Settings, parts, quoted
 from agentcli.text import escape
 from agentcli.trust import is_trusted
 
@@ -77,7 +77,7 @@ def set_value(file: Path, key: str, value: str) -> None:
         ConfigError: the file cannot be read or written, or the value is not valid for this key.
     """
     document = _read(file)
-    *path, last = key.split(".")
+    *path, last = parts(key)
     at: Any = document
     for step in path:
         at = at.setdefault(step, _toml().table()) if hasattr(at, "setdefault") else None
@@ -96,7 +96,7 @@ def unset(
     """Remove one value from the file."""
     file = _file(project, workspace)
     document = _read(file)
-    *path, last = key.split(".")
+    *path, last = parts(key)
     at: Any = document
     for step in path:
         at = at.get(step) if hasattr(at, "get") else None
@@ -130,7 +130,7 @@ def key(provider: Annotated[str, typer.Argument(help="The provider, such as open
     if not given:
         raise UsageError("no key was given")
     keep_key(provider, given)
-    set_(f"providers.{provider}.api_key_keyring", "true")
+    set_(f"providers.{quoted(provider)}.api_key_keyring", "true")
 
 
 def _file(project: bool, workspace: Path) -> Path:

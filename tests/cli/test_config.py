@@ -105,6 +105,22 @@ def test_a_rule_for_an_unknown_tool_is_an_error(
     assert doctor.code == 1 and hint in doctor.out.replace("\n", " ")
 
 
+def test_a_name_with_a_dot_is_quoted(cli: Cli, file: Path) -> None:
+    key = 'providers."llama.cpp".base_url'
+    assert cli.call("config", "set", key, "http://127.0.0.1:8080/v1").code == 0
+    assert file.read_text() == '[providers."llama.cpp"]\nbase_url = "http://127.0.0.1:8080/v1"\n'
+    shown = cli.call("config", "show", key)
+    assert shown.out == f'{key}  "http://127.0.0.1:8080/v1"  # {file}\n'
+    assert cli.call("config", "unset", key).code == 0
+    assert "base_url" not in file.read_text()
+
+
+@pytest.mark.parametrize("key", ["", ".", "model.", ".model"])
+def test_an_empty_part_of_a_key_is_an_unknown_key(cli: Cli, file: Path, key: str) -> None:
+    ended = cli.call("config", "set", key, "x")
+    assert (ended.code, file.exists()) == (2, False), ended.err
+
+
 def test_a_linked_file_stays_a_link_and_a_project_gets_its_own(
     cli: Cli, file: Path, workspace: Path
 ) -> None:
