@@ -50,7 +50,7 @@ class Batch:
     def record(self, entry: Mapping[str, Any]) -> None:
         """Append an entry and sync it to the disk."""
         with self.journal.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+            file.write(json.dumps(entry) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
@@ -158,7 +158,7 @@ def opened(tasks_folder: Path, workspace: Path) -> Iterator[Batch]:
 def _load(folder: Path, workspace: Path, found: dict[str, Path]) -> Batch:
     batch = Batch(folder, workspace, found)
     with contextlib.suppress(FileNotFoundError):
-        for line in batch.journal.read_text(encoding="utf-8").splitlines():
+        for line in batch.journal.read_text(encoding="utf-8").split("\n"):
             try:
                 entry = json.loads(line)
             except ValueError:

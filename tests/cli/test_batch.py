@@ -14,7 +14,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from agentcli.cli.batch import opened
+from agentcli.cli.batch import finish, opened
 from agentcli.cli.batch_ray import Done, settled
 from agentcli.workspace_archive import pack
 from tests.conftest import Serve
@@ -245,6 +245,18 @@ def test_what_came_back_from_a_cluster_survives_a_crash(
         done.save(batch.arrival_of("two"))
         (tasks / "two.md").write_text("Another task.")  # the result belongs to the old text
         assert list(settled(batch)) == []
+
+
+@pytest.mark.parametrize("answer", ["one\u2028two\x85three", "half a pair: \ud83d"])
+def test_any_answer_is_kept_in_the_journal(
+    answer: str, tmp_path: Path, workspace: Path, tasks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AGENTCLI_DATA_DIR", str(tmp_path / "data"))
+    with opened(tasks, workspace) as batch:
+        finish(batch, "one", {"status": "solved", "final_answer": answer})
+    with opened(tasks, workspace) as batch:
+        assert batch.open == ["three", "two"]
+        assert batch.ended["one"]["final_answer"] == answer
 
 
 @pytest.mark.parametrize("folder", ["workspace", "repository"])
