@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
@@ -44,7 +45,6 @@ def rows_of(diff: str) -> list[Row]:
     """The rows of a unified diff of one or more files, as written by git or ``diff -u``."""
     rows: list[Row] = []
     path, old, hunk, left, right = "", "", list[str](), 0, 0
-    open_lines = 0  # left in the hunk: a removed line "-- ..." must not count as a file's header
 
     def close() -> None:
         rows.extend(_rows(hunk, left, right, path))
@@ -56,10 +56,9 @@ def rows_of(diff: str) -> list[Row]:
             rows.append(Row("f", 0, 0, Content(escape(name))))
         return name
 
-    for line in diff.split("\n"):
-        if line[:1] in ("+", "-", " ") and open_lines > 0:
+    for line, in_hunk in _lines(diff):
+        if in_hunk:
             hunk.append(line)
-            open_lines -= 2 if line[0] == " " else 1
         elif line.startswith("diff --git "):
             path = title(_bare(line.rpartition(" ")[2] if '"' in line else _second(line)))
         elif line.startswith("--- "):
@@ -72,7 +71,6 @@ def rows_of(diff: str) -> list[Row]:
             if rows and rows[-1].sign not in _HEADINGS:
                 rows.append(Row("@", 0, 0, Content("⋯")))
             left, right = int(match[1]), int(match[3])
-            open_lines = int(match[2] or 1) + int(match[4] or 1)
         elif line.startswith(_NOTES):
             close()
             rows.append(Row("n", 0, 0, Content(escape(line.replace("file mode 100644", "file")))))
@@ -82,6 +80,21 @@ def rows_of(diff: str) -> list[Row]:
             break
     close()
     return rows
+
+
+def _lines(diff: str) -> Iterator[tuple[str, bool]]:
+    """The lines of a diff, and whether each is one of a hunk.
+
+    A removed line ``-- x`` looks like a file's header, so the lines of each hunk are counted.
+    """
+    missing = 0
+    for line in diff.split("\n"):
+        in_hunk = missing > 0 and line[:1] in ("+", "-", " ")
+        if in_hunk:
+            missing -= 2 if line[0] == " " else 1
+        elif match := _HUNK.match(line):
+            missing = int(match[2] or 1) + int(match[4] or 1)
+        yield line, in_hunk
 
 
 def _bare(name: str) -> str:
@@ -201,10 +214,8 @@ def _cell(number: str, row: Row, width: int) -> Content:
 
 def counts(diff: str) -> tuple[int, int]:
     """The number of lines added and removed."""
-    lines = diff.split("\n")
-    added = sum(line.startswith("+") and not line.startswith("+++ ") for line in lines)
-    removed = sum(line.startswith("-") and not line.startswith("--- ") for line in lines)
-    return added, removed
+    signs = Counter(line[0] for line, in_hunk in _lines(diff) if in_hunk)
+    return signs["+"], signs["-"]
 
 
 def changed_lines(diff: str) -> str:

@@ -69,6 +69,8 @@ def test_control_characters_are_shown_not_sent() -> None:
 
 def test_counts() -> None:
     assert counts(unified_diff(BEFORE, AFTER, "x.py")) == (2, 1)
+    assert counts(unified_diff("-- old\nend\n", "++ new\nend\n", "q.sql")) == (1, 1)
+    assert counts(unified_diff("x\n", "y\n", "a") + unified_diff(None, "z", "b")) == (2, 1)
 
 
 def test_what_has_no_lines_is_told_and_each_file_named_once() -> None:
