@@ -33,6 +33,11 @@ class Move:
         """Whether both contents are kept, so that the move loses nothing."""
         return all(not text or Entry.parse(text).kept for text in (self.now, self.target))
 
+    @property
+    def of_file(self) -> bool:
+        """Whether a file is moved, on either side, and not only a folder."""
+        return any(text and Entry.parse(text).kind != "dir" for text in (self.now, self.target))
+
 
 def summed(
     changes: Sequence[WorkspaceChanged],

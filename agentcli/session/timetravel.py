@@ -111,17 +111,18 @@ async def preview(session: Session, step: int | None = None, *, redo: bool = Fal
         return await asyncio.to_thread(_preview, place, step, redo)
 
 
-async def changed(session: Session) -> str:
-    """What tools have changed since the session started, as a unified diff.
+async def changed(session: Session) -> tuple[str, int]:
+    """What tools have changed since the session started: a unified diff, and how many files.
 
     Raises:
         UsageError: there is no such session.
     """
 
-    def look(place: Place) -> str:
+    def look(place: Place) -> tuple[str, int]:
         state, blobs = place.state, place.blobs
         back = undo_moves(state.workspace, state.changes.since(0), blobs)
-        return diff_of([Move(move.path, move.target, move.now) for move in back], blobs)
+        moves = [Move(move.path, move.target, move.now) for move in back if move.possible]
+        return diff_of(moves, blobs), sum(move.of_file for move in moves)
 
     async with opened_place(session, only_look=True) as place:
         return await asyncio.to_thread(look, place)

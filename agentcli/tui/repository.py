@@ -32,10 +32,9 @@ class Repository:
             changes = self._changes()
             paths = await asyncio.to_thread(changes.uncommitted)
             diff = await asyncio.to_thread(changes.diff, paths) if paths else ""
-            files, since = len(paths), "the last commit"  # an empty file has no +++ there
+            files, since = len(paths), "the last commit"
         else:
-            diff = await timetravel.changed(agent_of(face))
-            files = sum(line.startswith("+++ ") for line in diff.splitlines())
+            diff, files = await timetravel.changed(agent_of(face))
             since = "the session began"
         if not diff:
             face.tell(f"no file differs since {since}")

@@ -35,6 +35,16 @@ async def shown(one: Chat, command: str) -> Shown:
     return found
 
 
+async def test_files_without_changed_lines_count_as_well(chat: Start, workspace: Path) -> None:
+    made = "mkdir new; touch new/empty; printf '\\0' > new/binary; printf '++ x\\n++ y\\n' > lines"
+    script = [Reply(calls=[("shell", {"command": made})]), Reply(text="done")]
+    async with chat(script, mode="auto") as one:
+        await one.send("go")
+        await one.idle()
+        own = await shown(one, "/diff")
+        assert own.text == "**3 files** changed since the session began", own.diff
+
+
 async def test_what_was_changed_is_seen_and_committed_after_a_look(
     chat: Start, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
