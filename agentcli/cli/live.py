@@ -347,4 +347,7 @@ def rendered_markdown(text: str) -> Markdown:
     # Rich would drop what looks like HTML, such as List<int>.
     parser = MarkdownIt("commonmark", {"html": False}).enable("strikethrough").enable("table")
     markdown.parsed = parser.parse(escaped)
+    for token in markdown.parsed:
+        for inner in token.children or ():
+            inner.content = escape(inner.content)  # an entity such as &#x202e; is decoded by now
     return markdown

@@ -11,6 +11,7 @@ from markdown_it.tree import SyntaxTreeNode
 from textual.content import Content, Span
 from textual.style import Style
 
+from agentcli.text import escape
 from agentcli.tui.code import coloured
 from agentcli.tui.lines import BLANK, NOTHING, Line, Piece, behind, shortened
 from agentcli.tui.table import Table
@@ -161,7 +162,7 @@ class _Inline:
             elif token.type in ("softbreak", "hardbreak"):
                 self.plain += "\n" if token.type == "hardbreak" else " "
             else:
-                self.plain += token.content
+                self.plain += escape(token.content)  # an entity such as &#x202e; is decoded by now
 
     def _close(self, start: int, opened: Token) -> None:
         style = _style(opened)

@@ -6,6 +6,7 @@ import io
 
 import pyte
 import pytest
+from rich.console import Console
 
 from agentcli.agent.events import (
     CheckFinished,
@@ -15,7 +16,7 @@ from agentcli.agent.events import (
     StepStarted,
     ToolFinished,
 )
-from agentcli.cli.live import LiveRenderer
+from agentcli.cli.live import LiveRenderer, rendered_markdown
 from agentcli.llm.client import TextDelta
 from agentcli.messages import Outcome, ToolResult
 from tests.cli.events import HOSTILE, run_events, summary
@@ -96,6 +97,11 @@ def test_nothing_that_a_model_or_tool_says_reaches_the_terminal_as_a_command(
     assert HOSTILE not in written
     for command in ("\x1b]0;", "\x1b[2Jred", "\u202e", "\x07", "\x00"):
         assert command not in written
+
+
+def test_entities_cannot_deceive(terminal: Terminal) -> None:
+    Console(file=terminal).print(rendered_markdown("a&#x202e;b &lt; **c&#x200b;**"))
+    assert r"a\u202eb < c\u200b" in terminal.screen()
 
 
 def test_text_streams_before_it_is_complete(terminal: Terminal) -> None:

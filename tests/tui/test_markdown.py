@@ -137,3 +137,9 @@ def test_narrow_tables_break_their_cells() -> None:
 def test_a_link_says_where_it_leads() -> None:
     told = shown(pieces("[here](https://a.example/x) <https://b.example> [f](src/f.py)"), 90)
     assert told == ["  here (https://a.example/x) https://b.example f"]
+
+
+def test_entities_cannot_deceive() -> None:
+    source = "**a&#x202e;b** [c&shy;](https://example.org) `&#x200b;` &#x200b; 1 &lt; 2 &amp;c."
+    (row,) = shown(pieces(source), 90)
+    assert row == r"  a\u202eb c\xad (https://example.org) &#x200b; \u200b 1 < 2 &c."
