@@ -39,6 +39,7 @@ from agentcli.agent.state import AgentState
 from agentcli.errors import JournalError
 from agentcli.messages import Message, Role, Usage, result_to_json
 from agentcli.session.store import BETWEEN_RUNS
+from agentcli.text import encodable
 
 SCHEMA = 1
 
@@ -103,7 +104,7 @@ class Steps:
                 self._versions = dict(each.rsplit("@", 1) for each in event.tools if "@" in each)
             case MessageAdded(message=message):
                 if message.role is Role.SYSTEM:
-                    self.prompt = hashlib.sha256(message.text.encode()).hexdigest()
+                    self.prompt = hashlib.sha256(encodable(message.text).encode()).hexdigest()
                 self._seen.append({"role": message.role.value, "text": message.text})
             case StepStarted():
                 self._open(event.step, when)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import struct
 import subprocess
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from agentcli.agent.events import RunFinished, StepFinished
+from agentcli.agent.events import RunFinished, StepFinished, Warned
 from agentcli.cli.page import page
 from agentcli.messages import Usage
 from agentcli.session.journal import read_events, read_timed
@@ -151,6 +152,15 @@ async def test_a_trace_that_cannot_be_written_stops_nothing(
         result = await agent.start("do it").result()
     assert (result.exit_code, result.task_result) == (0, "Done.")
     assert "the trace in" in caplog.text and "cannot be written" in caplog.text
+
+
+async def test_a_workspace_whose_name_is_not_utf_8(sessions: Sessions) -> None:
+    folder = sessions.workspace / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    result = await sessions.run([Reply(text="Done.")], workspace=folder)
+    assert not [event for event in result.events if isinstance(event, Warned)]
+    manifest, steps = traced(result.state.session_id)
+    assert (manifest["status"], len(steps)) == ("solved", 1)
 
 
 async def test_keys_are_redacted(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
