@@ -23,6 +23,7 @@ from textual.worker import Worker, WorkerState
 
 from agentcli.errors import AgentCLIError, UsageError
 from agentcli.folders import log_file
+from agentcli.text import escape
 from agentcli.tools.approval import Answer, Approval, Reply
 from agentcli.tools.permissions import Mode
 from agentcli.tui import decoding, pace
@@ -512,7 +513,7 @@ class ChatApp(App[int]):
         if title != self._title:
             keep = "" if self._title else "\x1b[22;0t"  # push the old title; _leave pops it
             self._title = title
-            self._write(f"{keep}\x1b]2;{title}\x07")
+            self._write(f"{keep}\x1b]2;{escape(title)}\x07")
 
     def _write(self, sequence: str) -> None:
         if self._driver is not None and not self.is_headless:

@@ -59,6 +59,10 @@ class Tmux:
         """Whether the alternate screen is shown, and whether the mouse is reported."""
         return self._tmux("display-message", "-p", "#{alternate_on} #{mouse_any_flag}").strip()
 
+    @property
+    def title(self) -> str:
+        return self._tmux("display-message", "-p", "#{pane_title}").rstrip("\n")
+
     def keys(self, *keys: str) -> None:
         self._tmux("send-keys", *keys)
 
@@ -359,6 +363,20 @@ def test_it_ends_with_its_terminal_also_where_no_hangup_reaches_it(
     finally:
         chat.kill()
         chat.wait()
+
+
+def test_a_folder_cannot_write_to_the_terminal_by_its_name(
+    cli: Cli, tmp_path: Path, serve: Callable[..., ScriptedServer]
+) -> None:
+    cli.server = serve([]).url
+    folder = tmp_path / "bell\a\x1b[2J"
+    folder.mkdir()
+    window = Tmux(cli, folder)
+    try:
+        window.sees("Ask, or /", "openai:scripted", r"bell\x07\x1b[2J")
+        window.until(lambda: window.title == r"agentcli · bell\x07\x1b[2J", "the title")
+    finally:
+        window.close()
 
 
 def test_a_paste_that_is_not_utf_8(
