@@ -23,6 +23,7 @@ from agentcli.sandbox.doctor import probe
 from agentcli.session.store import sessions_dir
 from agentcli.settings import ProviderSettings, Settings
 from agentcli.text import escape
+from agentcli.trust import is_trusted
 from agentcli.wiring import plugged
 from agentcli.wiring.rule_names import check_rule_names
 
@@ -85,10 +86,16 @@ async def _sandbox() -> list[Finding]:
     ]
 
 
+def _load() -> Settings:
+    """The settings of a session in this folder."""
+    folder = Path.cwd()
+    return config.load(folder, trusted=is_trusted(folder))
+
+
 def _settings() -> Finding:
     """What commands can reach by this folder's settings, if these can be read at all."""
     try:
-        settings = config.load(Path.cwd())
+        settings = _load()
         check_rule_names(settings)
     except AgentCLIError as error:
         return Finding("settings", False, error.line(), needed=True)
@@ -128,7 +135,7 @@ def _sessions() -> Finding:
 
 def _models() -> list[Finding]:
     try:
-        settings = config.load(Path.cwd())
+        settings = _load()
     except AgentCLIError:  # reported by _settings
         settings = Settings()
     providers = settings.providers

@@ -131,6 +131,17 @@ def test_doctor_says_which_model_is_used(cli: Cli) -> None:
         assert re.search(told, cli.run("doctor").out), name
 
 
+def test_doctor_heeds_a_trusted_project(cli: Cli, workspace: Path) -> None:
+    (workspace / ".agentcli").mkdir()
+    settings = 'model = "openai:theirs"\nnetwork = "loopback"\n'
+    (workspace / ".agentcli" / "config.toml").write_text(settings)
+    assert "openai:theirs" not in cli.run("doctor", cwd=workspace).out
+    cli.run("trust", str(workspace))
+    told = cli.run("doctor", cwd=workspace).out
+    assert re.search(r"ok +network of commands +loopback\n", told), told
+    assert re.search(r"ok +model +openai:theirs\n", told), told
+
+
 @pytest.mark.parametrize(
     ("option", "value", "told"),
     [

@@ -15,6 +15,7 @@ import pytest
 
 from agentcli.cli.main import main
 from agentcli.sandbox import bwrap
+from agentcli.trust import trust
 from tests.running import Cli, running_with, some_seconds, survivors
 
 LEVELS = ("full", "reduced")
@@ -112,6 +113,15 @@ def test_limits_come_from_the_configuration(execute: Execute, tmp_path: Path) ->
     memory = "x = bytearray(b'x') * 400_000_000"
     code, _, err = execute("--", PYTHON, "-I", "-S", "-c", memory)
     assert code == 137 and "used more than 100 MiB of memory" in err
+
+
+def test_a_trusted_project_sets_limits(execute: Execute, workspace: Path) -> None:
+    (workspace / ".agentcli").mkdir()
+    (workspace / ".agentcli" / "config.toml").write_text("[limits]\nopen_files = 40\n")
+    count = ("--", "sh", "-c", "ulimit -n")
+    assert execute(*count)[1] != "40\n"
+    trust(workspace)
+    assert execute(*count)[1] == "40\n"
 
 
 def test_wrong_usage(execute: Execute, workspace: Path) -> None:
