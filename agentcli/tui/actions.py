@@ -194,6 +194,8 @@ class Actions:
             self._face.tell(f"taken back: {_named(chosen)}")
 
     async def _compact(self, argument: str) -> None:
+        if argument not in ("", "preview"):
+            raise UsageError(f"/compact {argument} is not known", hint="/compact, /compact preview")
         conversation = conversation_of(self._face)
         check_idle(self._face)
         preview = argument == "preview"

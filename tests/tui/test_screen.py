@@ -126,6 +126,14 @@ async def test_esc_ends_a_shell_command_and_the_model_is_told_what_it_printed(ch
         assert "$ echo begun; sleep 600\ninterrupted\nbegun" in told
 
 
+async def test_a_misspelt_preview_shortens_nothing(chat: Start) -> None:
+    async with chat([Reply(text="hello")]) as one:
+        await one.send("hello")
+        await one.idle()
+        await one.send("/compact previw")
+        await one.sees("/compact previw is not known", "/compact preview")
+
+
 async def test_esc_ends_the_shortening_of_a_conversation(chat: Start) -> None:
     go_on = threading.Event()
     long = [Reply(text=f"Answer {n}. " + "many words " * 3000) for n in range(6)]
