@@ -60,7 +60,14 @@ def rows_of(diff: str) -> list[Row]:
         if in_hunk:
             hunk.append(line)
         elif line.startswith("diff --git "):
-            path = title(_bare(line.rpartition(" ")[2] if '"' in line else _second(line)))
+            close()
+            if name := _common(line.removeprefix("diff --git ")):
+                path = title(name)
+        elif line.startswith("rename from "):
+            old = _unquoted(line.removeprefix("rename from "))
+        elif line.startswith("rename to "):
+            path = title(_unquoted(line.removeprefix("rename to ")))
+            rows.append(Row("n", 0, 0, Content(escape(f"renamed from {old}"))))
         elif line.startswith("--- "):
             old = _bare(line[4:])
         elif line.startswith("+++ "):
@@ -98,15 +105,20 @@ def _lines(diff: str) -> Iterator[tuple[str, bool]]:
 
 
 def _bare(name: str) -> str:
-    """A file name without the timestamp and git's ``a/`` or ``b/``."""
-    name = name.split("\t")[0]
+    """A file name without quotes, the timestamp and git's ``a/`` or ``b/``."""
+    name = _unquoted(name.split("\t")[0])
     return name[2:] if name.startswith(("a/", "b/")) else name
 
 
-def _second(line: str) -> str:
-    """The second name of ``diff --git a/NAME b/NAME``; both have the same length."""
-    names = line.removeprefix("diff --git ")
-    return names[len(names) // 2 + 1 :]
+def _unquoted(name: str) -> str:
+    return name[1:-1] if name.startswith('"') else name
+
+
+def _common(names: str) -> str:
+    """The name in ``a/NAME b/NAME``; empty if the two differ, as those of a renamed file do."""
+    middle = len(names) // 2
+    one, other = _bare(names[:middle]), _bare(names[middle + 1 :])
+    return one if one == other else ""
 
 
 def _rows(hunk: list[str], left: int, right: int, path: str) -> Iterator[Row]:

@@ -26,6 +26,24 @@ def test_a_removed_line_that_looks_like_a_header_is_a_line() -> None:
     assert [row.text.plain for row in rows if row.sign == "-"] == ["-- old", "++ x"]
 
 
+def test_a_renamed_file_has_one_title() -> None:
+    renamed = (
+        "diff --git a/short.py b/a/longer.py\nsimilarity index 90%\n"
+        "rename from short.py\nrename to a/longer.py\nindex 0fdf397..72ce94f 100644\n"
+    )
+    hunk = "--- a/short.py\n+++ b/a/longer.py\n@@ -1 +1 @@\n-x\n+y\n"
+    titles = [("f", "a/longer.py"), ("n", "renamed from short.py")]
+    assert [(row.sign, row.text.plain) for row in rows_of(renamed)] == titles
+    rows = [(row.sign, row.text.plain) for row in rows_of(renamed + hunk)]
+    assert rows == [*titles, ("-", "x"), ("+", "y")]
+
+
+def test_a_quoted_name_is_shown_without_its_quotes() -> None:
+    quoted = 'diff --git "a/a \\"b" "b/a \\"b"\nnew file mode 100755\n'
+    rows = [(row.sign, row.text.plain) for row in rows_of(quoted)]
+    assert rows == [("f", 'a \\"b'), ("n", "new file mode 100755")]
+
+
 def test_hunks_are_set_apart_and_files_named() -> None:
     before = "".join(f"line {n}\n" for n in range(60))
     after = before.replace("line 5\n", "five\n").replace("line 50\n", "fifty\n")
