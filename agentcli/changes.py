@@ -17,7 +17,7 @@ from types import MappingProxyType
 from agentcli.errors import UsageError
 from agentcli.llm.client import ChatRequest, ChatResponse, LLMClient, chat
 from agentcli.messages import system, user
-from agentcli.sandbox.git import git
+from agentcli.sandbox.git import DIFF, git
 from agentcli.text import truncate
 
 _DRAFTED_CHARS = 40_000
@@ -84,7 +84,7 @@ class Changes:
     def diff(self, paths: Collection[str], parts: Mapping[str, bytes] = NOTHING) -> str:
         """What a commit of these files would contain, as a unified diff; binary files by name."""
         with self._own_index(paths, parts) as index:
-            return self._git("diff", "--cached", "--no-ext-diff", "--no-textconv", own=index)
+            return self._git(*DIFF, "--cached", own=index)
 
     def commit(
         self, paths: Collection[str], message: str, parts: Mapping[str, bytes] = NOTHING

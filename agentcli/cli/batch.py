@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from agentcli import task as tasks
 from agentcli.errors import TaskError, UsageError, WorkspaceError
 from agentcli.folders import data_folder
-from agentcli.sandbox.git import git
+from agentcli.sandbox.git import DIFF, git
 from agentcli.sandbox.outside import output_of
 
 
@@ -100,7 +100,7 @@ class Batch:
         try:
             for command in (("read-tree", "HEAD"), ("add", "--all")):
                 git(place, *command, environ=os.environ, own=own)
-            diff = ("diff", "--cached", "--binary", "HEAD")
+            diff = (*DIFF, "--cached", "--binary", "HEAD")
             text = git(place, *diff, environ=os.environ, own=own)
         except OSError as error:
             raise WorkspaceError(f"no patch of {name}: {error}") from error

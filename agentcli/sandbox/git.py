@@ -17,10 +17,17 @@ _SETTINGS = (
     f"core.hooksPath={os.devnull}",
     "core.fsmonitor=false",
     "core.pager=cat",
+    "core.quotePath=false",
     "protocol.allow=never",
     "safe.bareRepository=explicit",
 )
 _TIME_S = 120.0
+
+DIFF = (
+    *("diff", "--no-color", "--no-ext-diff", "--no-textconv", "--find-renames"),
+    *("--src-prefix=a/", "--dst-prefix=b/"),
+)
+"""``git diff`` in its own format, whatever the user's configuration says."""
 
 
 def git(

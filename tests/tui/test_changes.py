@@ -45,6 +45,25 @@ async def test_files_without_changed_lines_count_as_well(chat: Start, workspace:
         assert own.text == "**3 files** changed since the session began", own.diff
 
 
+async def test_the_users_git_settings_change_no_diff(
+    chat: Start, workspace: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    configured = "[color]\nui = always\n[diff]\nmnemonicPrefix = true\nrenames = copies\n"
+    (tmp_path / ".gitconfig").write_text(configured)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (workspace / "café.txt").write_text("one\n")
+    git(workspace, "init", "-q")
+    git(workspace, "add", "-A")
+    git(workspace, "commit", "-qm", "first")
+    (workspace / "café.txt").write_text("two\n")
+    async with chat([]) as one:
+        await one.idle()
+        every = await shown(one, "/diff all")
+        head = "diff --git a/café.txt b/café.txt\n"
+        assert every.diff.startswith(head) and "\n-one\n+two\n" in every.diff
+        await one.sees("café.txt", "1 - one", "1 + two")
+
+
 async def test_what_was_changed_is_seen_and_committed_after_a_look(
     chat: Start, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
