@@ -11,6 +11,7 @@ import pytest
 
 from agentcli.cli.app import call
 from agentcli.cli.doctor import _wrapped
+from agentcli.cli.table import table
 from agentcli.errors import UsageError
 from tests.conftest import Serve
 from tests.running import BIN, Cli
@@ -89,6 +90,16 @@ def test_the_last_session_of_a_folder_goes_on(
     (tmp_path / "elsewhere").mkdir()
     none = cli.run("run", "-p", "More.", "-c", "--workspace", str(tmp_path / "elsewhere"))
     assert none.code == 2 and "there is no session of" in none.err
+
+
+def test_wide_characters_keep_the_columns_aligned() -> None:
+    rows = [["/home/日本", "solved"], ["/home/abcd", "failed"], ["/h", "failed"]]
+    assert table(("WORKSPACE", "ENDED"), rows, True) == [
+        "WORKSPACE   ENDED",
+        "/home/日本  solved",
+        "/home/abcd  failed",
+        "/h          failed",
+    ]
 
 
 def test_no_session_yet(cli: Cli) -> None:
