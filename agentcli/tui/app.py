@@ -18,6 +18,7 @@ from textual.app import App, ComposeResult, SuspendNotSupported
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.driver import Driver
+from textual.timer import Timer
 from textual.widgets import Static, TextArea
 from textual.worker import Worker, WorkerState
 
@@ -109,6 +110,7 @@ class ChatApp(App[int]):
         self.actions = Actions(self)
         self.left_session: str | None = None  # set on leaving if anything was said in it
         self._pressed: dict[str, float] = {}
+        self._hint_timer: Timer | None = None
         self._title = ""
 
     def get_driver_class(self) -> type[Driver]:
@@ -490,8 +492,10 @@ class ChatApp(App[int]):
     # -- the terminal ------------------------------------------------------------------------
 
     def _hint(self, text: str) -> None:
+        if self._hint_timer is not None:
+            self._hint_timer.stop()  # it would take the new hint away too soon
         self.status.hint(text)
-        self.set_timer(_TWICE_S, lambda: self.status.hint(""))
+        self._hint_timer = self.set_timer(_TWICE_S, lambda: self.status.hint(""))
 
     def ring(self, text: str) -> None:
         """Alert a user who looks elsewhere, by the bell and a desktop notification (OSC 9)."""

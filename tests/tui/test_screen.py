@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import sys
 import threading
@@ -124,6 +125,18 @@ async def test_esc_ends_a_shell_command_and_the_model_is_told_what_it_printed(ch
         await one.idle()
         told = one.agent.state.history[1].text
         assert "$ echo begun; sleep 600\ninterrupted\nbegun" in told
+
+
+async def test_a_hint_stays_for_its_own_time(chat: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentcli.tui.app._TWICE_S", 2.0)
+    async with chat() as one:
+        await one.idle()
+        await one.press("escape")
+        await asyncio.sleep(1.4)
+        await one.press("ctrl+c")
+        await asyncio.sleep(1.0)  # the first hint's time is over, the second one's is not
+        assert "press ctrl+c again to quit" in one.text
+        await one.until(lambda: "again" not in one.text, "no hint")
 
 
 async def test_a_misspelt_preview_shortens_nothing(chat: Start) -> None:
