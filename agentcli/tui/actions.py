@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
@@ -212,7 +213,7 @@ class Actions:
     async def _help(self, argument: str) -> None:
         keys = "\n".join(f"| `{key}` | {what} |" for key, what in self._face.keys)
         commands = "\n".join(
-            f"| `/{c.name}{f' {c.argument}' if c.argument else ''}` | {c.summary} |"
+            f"| `/{c.name}{f' {c.argument}' if c.argument else ''}` | {_literal(c.summary)} |"
             for c in self._face.commands
         )
         text = f"| Key | |\n|---|---|\n{keys}\n\n| Command | |\n|---|---|\n{commands}"
@@ -237,8 +238,9 @@ class Actions:
 
     async def _tools(self, argument: str) -> None:
         rows = [
-            f"| `{spec.name}` | {spec.kind} | {clip(spec.description.split(chr(10))[0], 90)} |"
+            f"| `{spec.name}` | {spec.kind} | {_literal(clip(first, 90))} |"
             for spec in self._agent().tools.specs
+            for first in spec.description.split("\n")[:1]
         ]
         self._face.added(Shown("\n".join(["| Tool | Kind | |", "|---|---|---|", *rows])))
 
@@ -349,6 +351,11 @@ class Actions:
 
     def _agent(self) -> Agent:
         return agent_of(self._face)
+
+
+def _literal(text: str) -> str:
+    """Text of others that is no Markdown, for a cell of a table."""
+    return re.sub(r"([\\`*_\[\]~|&])", r"\\\1", text)
 
 
 def _named(allowed: Rule | AllowedCall) -> str:

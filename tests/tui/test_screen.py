@@ -93,6 +93,16 @@ async def test_a_command_of_ones_own_is_sent(chat: Start, home: Path) -> None:
         assert one.entries(Said)[0].text == "Review a.py with care"
 
 
+async def test_help_shows_a_description_as_it_is(chat: Start, home: Path) -> None:
+    folder = home / "config" / "commands"
+    folder.mkdir(parents=True)
+    (folder / "tidy.md").write_text("---\ndescription: sort *.py | *.ts, then `rg`\n---\nTidy.")
+    async with chat(command_folders=(folder,)) as one:
+        await one.idle()
+        await one.send("/help")
+        await one.sees("/tidy [TEXT]", "sort *.py | *.ts, then `rg`")
+
+
 async def test_a_shell_command_runs_in_the_sandbox_and_the_model_is_told(
     chat: Start, workspace: Path
 ) -> None:
