@@ -118,14 +118,9 @@ async def _attempt(
 
 def failed(error: AgentCLIError) -> dict[str, Any]:
     """The result of a task that could not be run."""
-    return {
-        "status": "failed",
-        "stop_reason": "",
-        "final_answer": "",
-        "detail": error.line(),
-        "error": {"type": type(error).__name__},
-        "steps": 0,
-    }
+    kind = type(error).__name__
+    state = AgentState(status=Status.FAILED, detail=error.line(), error=kind)
+    return result_object(Summary(state, error.exit_code, 0.0))
 
 
 @dataclass(frozen=True)

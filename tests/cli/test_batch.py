@@ -109,6 +109,20 @@ def test_one_that_fails_does_not_stop_the_others(
     assert ended.code == 1
 
 
+def test_the_result_of_a_task_that_could_not_begin_has_all_keys(
+    cli: Cli, serve: Serve, tasks: Path, workspace: Path
+) -> None:
+    (tasks / "one.md").write_text("---\nmodel: nobody:m\n---\nWrite one.txt.\n")
+    (tasks / "three.md").unlink()
+    cli.server = serve([answer] * 2).url
+    cli.extra = {"AGENTCLI_MODEL": "openai:m"}
+    ended = cli.run("run", str(tasks), "--workspace", str(workspace))
+    one, two = (results(ended.out)[name] for name in ("one", "two"))
+    assert (one["status"], two["status"], ended.code) == ("failed", "solved", 1)
+    assert one.keys() == two.keys() and one["usage"].keys() == two["usage"].keys()
+    assert one["error"]["type"] == "ConfigError" and "nobody" in one["detail"]
+
+
 def test_after_a_kill_nothing_is_lost_and_nothing_runs_twice(
     cli: Cli, serve: Serve, tasks: Path, repository: Path
 ) -> None:
