@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,6 +21,8 @@ from agentcli.tui.vim_motions import line_start
 
 _UNDO = ("ctrl+underscore", "ctrl+slash", "alt+z")
 _NEWLINE = ("ctrl+j", "shift+enter", "alt+enter")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Control characters except tab and newline."""
 
 
 class Prompt(TextArea):
@@ -158,7 +161,8 @@ class Prompt(TextArea):
 
     async def _on_paste(self, event: events.Paste) -> None:
         """Clean the pasted text; the TextArea's own handler then inserts it."""
-        event.text = plain_output(event.text.replace("\r\n", "\n").replace("\r", "\n"))
+        text = plain_output(event.text.replace("\r\n", "\n").replace("\r", "\n"))
+        event.text = _CONTROL.sub("", text)
 
     def _take(self, key: str) -> bool:
         """Handle one of the prompt's own keys; False if it is none."""

@@ -297,6 +297,13 @@ async def test_several_lines_are_one_message(chat: Start) -> None:
         assert one.entries(Said)[0].text == "one\ntwo\nthree and\nfour\nfive"
 
 
+async def test_a_paste_leaves_control_characters_behind(chat: Start) -> None:
+    async with chat() as one:
+        await one.idle()
+        one.app.post_message(events.Paste("a\x00b\x0ec\x7fd\x85e\n\tf \u65e5"))
+        await one.until(lambda: one.app.prompt.text == "abcde\n\tf \u65e5", "the paste")
+
+
 @pytest.mark.parametrize("theme", ["light", "contrast"])
 async def test_themes_change_at_once(chat: Start, theme: str) -> None:
     async with chat() as one:
