@@ -21,6 +21,7 @@ from agentcli.errors import ConfigError
 from agentcli.folders import user_folder
 from agentcli.settings import (
     FORMS,
+    HookSettings,
     McpServerSettings,
     ProviderSettings,
     Settings,
@@ -184,6 +185,10 @@ def _check_keys(
             raise ConfigError(
                 f'{name}: unknown key "{at}{key}"', hint=nearest(key, list(section.model_fields))
             )
+        if field is Settings.model_fields["hooks"] and isinstance(value, list):
+            for number, hook in enumerate(value):
+                if isinstance(hook, Mapping):
+                    _check_keys(hook, HookSettings, name, f"{key}.{number}.")
         if not isinstance(value, Mapping):
             continue
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
@@ -269,9 +274,16 @@ def _validate(values: dict[str, Any], sources: Mapping[str, str]) -> Settings:
         if first["type"] == "value_error":
             what = first["msg"].removeprefix("Value error, ")
             raise ConfigError(f"{source}: {place}: {what[:1].lower()}{what[1:]}") from error
+        if first["type"] == "missing":
+            raise ConfigError(f"{source}: {place} is missing") from error
         what = first["msg"].removeprefix("Input should be ")
-        if first["type"] == "string_pattern_mismatch":
-            what = FORMS.get(place.rpartition(".")[2], what)
+        match first["type"]:
+            case "string_pattern_mismatch":
+                what = FORMS.get(place.rpartition(".")[2], what)
+            case "tuple_type":
+                what = "a list"
+            case "model_type" | "dict_type":
+                what = f"a section, [{place}]"
         raise ConfigError(f"{source}: {place} should be {what}") from error
 
 
