@@ -20,11 +20,11 @@ from pydantic import BaseModel, ValidationError
 from agentcli.errors import ConfigError
 from agentcli.folders import user_folder
 from agentcli.settings import (
-    FORMS,
     HookSettings,
     McpServerSettings,
     ProviderSettings,
     Settings,
+    complaint,
     leaves,
     parts,
     quoted,
@@ -274,17 +274,7 @@ def _validate(values: dict[str, Any], sources: Mapping[str, str]) -> Settings:
         if first["type"] == "value_error":
             what = first["msg"].removeprefix("Value error, ")
             raise ConfigError(f"{source}: {place}: {what[:1].lower()}{what[1:]}") from error
-        if first["type"] == "missing":
-            raise ConfigError(f"{source}: {place} is missing") from error
-        what = first["msg"].removeprefix("Input should be ")
-        match first["type"]:
-            case "string_pattern_mismatch":
-                what = FORMS.get(place.rpartition(".")[2], what)
-            case "tuple_type":
-                what = "a list"
-            case "model_type" | "dict_type":
-                what = f"a section, [{place}]"
-        raise ConfigError(f"{source}: {place} should be {what}") from error
+        raise ConfigError(f"{source}: {place} {complaint(first)}") from error
 
 
 def _set(values: dict[str, Any], key: str, value: Any) -> None:

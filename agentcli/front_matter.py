@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from agentcli.config import nearest
 from agentcli.errors import TaskError
-from agentcli.settings import FORMS
+from agentcli.settings import complaint
 
 
 def _list(value: object) -> object:
@@ -145,7 +145,4 @@ def _fault(error: ValidationError, lines: Mapping[str, int], source: str) -> Tas
             f'{source}:{line}: unknown key "{place}"',
             hint=nearest(steps[-1], list(known.model_fields)),
         )
-    what = first["msg"].removeprefix("Input should be ")
-    if first["type"] == "string_pattern_mismatch":
-        what = FORMS.get(place, what)
-    return TaskError(f"{source}:{line}: {place} should be {what}", hint="Correct this line")
+    return TaskError(f"{source}:{line}: {place} {complaint(first)}", hint="Correct this line")

@@ -19,6 +19,7 @@ from pydantic import (
     PrivateAttr,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 
 
 def _command(value: object) -> object:
@@ -311,6 +312,21 @@ FORMS = {
     "device": "cpu, cuda or cuda:N",
 }
 """What values that must match a pattern look like, by the last part of their key."""
+
+
+def complaint(error: ErrorDetails) -> str:
+    """What is wrong with a value, in words that follow its key."""
+    wanted = error["msg"].removeprefix("Input should be ")
+    match error["type"]:
+        case "missing":
+            return "is missing"
+        case "string_pattern_mismatch":
+            wanted = FORMS.get(str(error["loc"][-1]), wanted)
+        case "tuple_type":
+            wanted = "a list"
+        case "model_type" | "dict_type":
+            wanted = "a section of keys and values"
+    return f"should be {wanted}"
 
 
 def leaves(layer: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:
