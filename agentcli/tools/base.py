@@ -76,6 +76,8 @@ class ToolSpec:
         patch_argument: holds a patch (``patch.py``), whose paths count like ``path_arguments``.
         address_argument: holds a URL. Permission rules match its host, and no mode alone allows
             such a call.
+        outward: a reading tool that sends its arguments to other machines, so that only a mode that
+            allows commands allows it.
         only_writes: the tool's only effect is to write and remove files through the environment,
             so that a call can be previewed by leaving these out.
         timeout_s: the time limit of one call in seconds.
@@ -96,6 +98,7 @@ class ToolSpec:
     command_argument: str = ""
     patch_argument: str = ""
     address_argument: str = ""
+    outward: bool = False
     only_writes: bool = False
     timeout_s: float = 120.0
 

@@ -218,8 +218,10 @@ class ModePermissions:
         """Return whether to ask, the reason (None: the call may run), and the rules' judgement."""
         judgement = Judgement(None)
         looks = spec.kind in _FREE[self.mode]
-        # A request to the network can leak anything, so no mode alone allows it.
-        free = looks and not spec.address_argument
+        # A request to the network can leak anything, so no mode alone allows it; with a tool of a
+        # server, which is not confined, only one that allows commands does.
+        sends = spec.address_argument or (spec.outward and ToolKind.RUN not in _FREE[self.mode])
+        free = looks and not sends
         if self.rules or not free:
             free_edits = ToolKind.EDIT in _FREE[self.mode]
             judgement = judge(

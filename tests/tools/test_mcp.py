@@ -76,6 +76,17 @@ async def test_a_servers_tools_take_the_dispatch_path(tmp_path: Path, context: T
         assert servers.notices == []
 
 
+async def test_what_a_server_says_of_its_tools_decides_what_they_need(tmp_path: Path) -> None:
+    hints = {"readOnlyHint": True, "openWorldHint": True}
+    look = {"name": "look", "inputSchema": {"type": "object"}, "annotations": hints}
+    for _ in ("asked", "remembered"):
+        async with opened(tmp_path, small=offering(look)) as servers:
+            specs = {tool.spec.name: tool.spec for tool in await servers.tools()}
+        found = {name: (spec.kind, spec.outward) for name, spec in specs.items()}
+        assert found["mcp__small__look"] == (ToolKind.READ, True)
+        assert found["mcp__small__add"] == (ToolKind.READ, False)
+
+
 @pytest.mark.parametrize("era", ["strict", "new"])
 async def test_programs_of_each_protocol(era: str, tmp_path: Path, context: ToolContext) -> None:
     async with opened(tmp_path, small=Settings(command=SMALL, env={"ERA": era})) as servers:

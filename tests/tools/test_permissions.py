@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,14 @@ async def test_what_each_mode_allows(mode: str, free: str, asked: str) -> None:
     assert [kind for kind, answer in answers.items() if answer is None] == free.split()
     assert questions == asked.split()
     assert all(answers[kind] == "the user said no" for kind in questions)
+
+
+async def test_a_tool_that_reads_from_other_machines_needs_what_commands_need() -> None:
+    outward = replace(spec(ToolKind.READ), outward=True)
+    for mode in Mode:
+        answers = Answers(Answer.ONCE)
+        assert await ModePermissions(mode, answers).permit(outward, CALL, {}) is None
+        assert len(answers.asked) == (mode is not Mode.AUTO)
 
 
 async def test_a_user_may_allow_it() -> None:

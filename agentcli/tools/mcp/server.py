@@ -11,7 +11,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
@@ -32,14 +32,21 @@ _CLOSING_S = 4.0
 _T = TypeVar("_T")
 
 
+class OfferedTool(NamedTuple):
+    """A tool, and what the server says of it: whether it only reads, and asks other machines."""
+
+    name: str
+    description: str
+    schema: Mapping[str, Any]
+    read_only: bool
+    outward: bool
+
+
 @dataclass(frozen=True)
 class Offer:
-    """What a server offers, and its ``instructions`` for all of it.
+    """What a server offers, and its ``instructions`` for all of it."""
 
-    Tools are (name, description, schema, read only).
-    """
-
-    tools: tuple[tuple[str, str, Mapping[str, Any], bool], ...] = ()
+    tools: tuple[OfferedTool, ...] = ()
     resources: bool = False
     prompts: tuple[Prompt, ...] = ()
     instructions: str = ""
@@ -239,13 +246,17 @@ class _Connection:
         # it comes first, and only one that refuses it is asked whether its protocol is newer.
         for mode in ("legacy", "auto") if self._server.settings.command else ("auto",):
             try:
-                return await self._session(mode)
+                await self._session(mode)
+                return
             except (Exception, asyncio.CancelledError) as error:
+                if self._ready.done():
+                    return
                 if mode == "legacy" and _is_refusal(error):
                     self._end = End()  # the last one was of the program that refused
-                elif not self._ready.done():
-                    failure = error if isinstance(error, Exception) else ConnectionError("ended")
-                    return self._ready.set_exception(failure)
+                    continue
+                failure = error if isinstance(error, Exception) else ConnectionError("ended")
+                self._ready.set_exception(failure)
+                return
 
     async def _session(self, mode: str) -> None:
         from mcp import Client
@@ -260,7 +271,7 @@ class _Connection:
 
 async def _ask_offer(client: Client) -> Offer:
     capabilities = client.server_capabilities
-    tools: list[tuple[str, str, Mapping[str, Any], bool]] = []
+    tools: list[OfferedTool] = []
     prompts: list[Prompt] = []
     if capabilities.tools:
         async for one in items_of(client.list_tools, "tools"):
@@ -268,7 +279,9 @@ async def _ask_offer(client: Client) -> Offer:
                 continue  # only works as a task of the protocol, which this client does not begin
             hints = one.annotations
             read_only = bool(hints and hints.read_only_hint)
-            tools.append((one.name, one.description or "", dict(one.input_schema), read_only))
+            outward = bool(hints and hints.open_world_hint)
+            told = one.description or ""
+            tools.append(OfferedTool(one.name, told, dict(one.input_schema), read_only, outward))
     if capabilities.prompts:
         async for one in items_of(client.list_prompts, "prompts"):
             arguments = tuple((each.name, bool(each.required)) for each in one.arguments or ())

@@ -35,7 +35,7 @@ from agentcli.tools.mcp.references import (
     prompt_named,
     resources_named,
 )
-from agentcli.tools.mcp.server import Offer, Server, fault, items_of
+from agentcli.tools.mcp.server import Offer, OfferedTool, Server, fault, items_of
 from agentcli.tools.mcp.tools import text_of, tools_of
 from agentcli.tools.soundness import check_sound
 
@@ -314,7 +314,10 @@ def _unusable(tool: Tool, others: Container[str]) -> str:
 def _remembered(file: Path) -> Offer | None:
     try:
         kept = json.loads(file.read_text(encoding="utf-8"))
-        tools = tuple((n, d, dict(schema), bool(ro)) for n, d, schema, ro in kept["tools"])
+        tools = tuple(
+            OfferedTool(name, description, dict(schema), bool(read_only), bool(outward))
+            for name, description, schema, read_only, outward in kept["tools"]
+        )
         prompts = tuple(
             Prompt(name, description, tuple((n, bool(must)) for n, must in arguments))
             for name, description, arguments in kept["prompts"]

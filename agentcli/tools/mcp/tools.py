@@ -25,17 +25,18 @@ def tools_of(server: Server, offer: Offer) -> list[Tool]:
     """The tools of a server that its settings allow."""
     wanted = server.settings.tools
     found = []
-    for name, description, schema, read_only in offer.tools:
-        if not wanted or name in wanted:
-            parameters, renamed = acceptable(schema)
+    for one in offer.tools:
+        if not wanted or one.name in wanted:
+            parameters, renamed = acceptable(one.schema)
             spec = ToolSpec(
-                name=tool_name(server.name, name),
-                description=clip(description.strip(), _MOST_DESCRIPTION) or name,
+                name=tool_name(server.name, one.name),
+                description=clip(one.description.strip(), _MOST_DESCRIPTION) or one.name,
                 parameters=parameters,
-                kind=ToolKind.READ if read_only else ToolKind.RUN,
+                kind=ToolKind.READ if one.read_only else ToolKind.RUN,
+                outward=one.outward,
                 timeout_s=server.settings.timeout_s + server.settings.startup_timeout_s + 5,
             )
-            found.append(Tool(spec, _Call(server, name, renamed)))
+            found.append(Tool(spec, _Call(server, one.name, renamed)))
     return found
 
 
