@@ -11,6 +11,7 @@ import sys
 import termios
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -274,6 +275,7 @@ def test_terminated_as_it_starts_it_gives_the_terminal_back(
         stdout=theirs,
         stderr=theirs,
         start_new_session=True,
+        preexec_fn=partial(signal.signal, number, signal.SIG_DFL),  # nohup would have it ignored
     ) as chat:
         shown = b""
         while b"starting" not in shown:
