@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from keyword import iskeyword
 
 from agentcli.agent.edit_calls import arguments_of
@@ -36,10 +35,7 @@ def renamed(edit: ToolCall, old: str, new: str) -> tuple[str, str] | None:
     return (names[0], added[0]) if names else None
 
 
-def is_asked_for(edit: ToolCall, lines: Mapping[str, str], message: str) -> bool:
-    """Whether an edit exchanges a name for another, both of them words of the message.
-
-    ``lines`` are the arguments with a line after the edit, each with that of the line before.
-    """
-    found = {renamed(edit, old, new) for new, old in lines.items()}
-    return all(names is not None and words_of(message).keys() >= {*names} for names in found)
+def asked_for(edit: ToolCall, old: str, new: str, message: str) -> tuple[str, str] | None:
+    """``renamed``, if both names are words of the message."""
+    found = renamed(edit, old, new)
+    return found if found and words_of(message).keys() >= {*found} else None

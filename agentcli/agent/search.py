@@ -18,7 +18,7 @@ from typing import NoReturn
 from agentcli.agent.called import Called, since_asked
 from agentcli.agent.edit_calls import SMALLEST, EditCalls
 from agentcli.agent.events import AnswerRejected, CandidateTried, Event, StopReason, Warned
-from agentcli.agent.renames import is_asked_for
+from agentcli.agent.renames import asked_for
 from agentcli.agent.run_edits import RunEdits
 from agentcli.agent.state import AgentState
 from agentcli.agent.stop import Stopped, stop_for
@@ -320,11 +320,14 @@ class Search:
         return None
 
     def _is_asked_rename(self, response: ChatResponse, state: AgentState) -> bool:
+        """Whether it is an edit that exchanges one name of the user's message for another."""
         edit = self._edits.of(response)
         spec = self.tools.spec(edit.name) if edit is not None else None
-        if edit is None or spec is None or not spec.variant_of:
+        message = since_asked(state.history)[0].text
+        lines = spec.variant_of.items() if spec is not None else ()
+        if edit is None or not lines:
             return False
-        return is_asked_for(edit, spec.variant_of, since_asked(state.history)[0].text)
+        return all(asked_for(edit, old, new, message) for new, old in lines)
 
     def _claims(self, info: ModelInfo, response: ChatResponse, state: AgentState) -> bool:
         """Whether a final answer tells of an edit although the session has made none.

@@ -22,7 +22,7 @@ from typing import Any
 from agentcli.agent.called import Called, since_asked
 from agentcli.agent.edit_calls import EditCalls, arguments_of
 from agentcli.agent.events import Compacted, Replaced
-from agentcli.agent.renames import rename, renamed, words_of
+from agentcli.agent.renames import asked_for, rename, renamed, words_of
 from agentcli.agent.state import AgentState
 from agentcli.agent.stop import Stopped
 from agentcli.errors import EnvironmentOpError, ModelError, ProviderError
@@ -156,13 +156,10 @@ class SecondThoughts:
         self, messages: Sequence[Message], tool: str, old: str, new: str
     ) -> tuple[str, str] | None:
         """The name that an earlier edit has exchanged for another word of the message, and that."""
-        given = words_of(messages[0].text)
         first = None
         for call, result in self._called.results(messages, ToolKind.EDIT):
             if call is not None and call.name == tool and result.outcome is Outcome.OK:
-                found = renamed(call, old, new)
-                if found is not None and given.keys() >= {*found}:
-                    first = found
+                first = asked_for(call, old, new, messages[0].text) or first
         return first
 
     def _has_failed(self, messages: Sequence[Message]) -> bool:

@@ -27,9 +27,9 @@ FEW = 48
 FEW_TOKENS = 16
 # Inputs that share a scale in int4; the inputs of a matrix must be a multiple of two groups.
 GROUP = 32
+COLUMNS = 2 * GROUP
 # Outputs whose weights the kernel for int4 multiplies together.
 PANEL = 8
-COLUMNS = 2 * GROUP
 LARGEST_HEAD = 512
 
 _SIGNATURES = {
