@@ -9,6 +9,7 @@
 
 #define LARGEST_HEAD 512
 #define GATE 12  // channels that gate nanochat's value embeddings
+#define KEYS 64  // keys at once, whose share of a head stays in the L1 cache with many queries
 
 // --- norm, activation, attention ---------------------------------------------------------------
 
@@ -45,24 +46,21 @@ INLINE f8 exp8(f8 x) {
 
 enum { SILU, GELU, RELU2 };  // activations of the MLP; the first two are gated
 
-// y (rows, n): the MLP's hidden activations. x is (rows, 2 n), gate and up, or (rows, n) if ungated.
+// y (rows, n): the MLP's hidden activations. x is (rows, 2 n), gate and up, or (rows, n) if ungated; n is a
+// multiple of 8.
 static void activate(float *y, const float *x, int kind, long rows, long n) {
-#pragma omp parallel for schedule(static) if (rows > TILE)
+#pragma omp parallel for schedule(static) if (rows > 1)
     for (long m = 0; m < rows; m++) {
         const float *gate = x + (kind == RELU2 ? m * n : 2 * m * n), *up = gate + n;
         for (long i = 0; i < n; i += 8) {
-            size_t size = n - i < 8 ? (n - i) * sizeof(float) : sizeof(f8);
-            f8 g = {0}, u = {0}, out;
-            memcpy(&g, gate + i, size);
+            f8 g = load(gate + i);
             if (kind == RELU2) {
                 g = (f8)((i8)g & (g > 0));
-                out = g * g;
+                store(y + m * n + i, g * g);
             } else {
-                memcpy(&u, up + i, size);
                 f8 slope = kind == GELU ? 1.5957691216057308f * (g + 0.044715f * g * g * g) : g;
-                out = g / (1 + exp8(-slope)) * u;
+                store(y + m * n + i, g / (1 + exp8(-slope)) * load(up + i));
             }
-            memcpy(y + m * n + i, &out, size);
         }
     }
 }
@@ -110,46 +108,65 @@ INLINE void place(float *y, const float *x, const Block *b, const Step *s, const
     if (b->qk == 2) norm_row(y, y, weight, b->offset, b->eps, b->dim);
 }
 
-INLINE float dot(const float *a, const float *b, long n) {
-    f8 total = {0};
-    for (long i = 0; i < n; i += 8) total += load(a + i) * load(b + i);
-    return sum(total);
+// The products of a query with eight keys, `stride` apart; those beyond `count` are of the last.
+INLINE f8 scores_of(const float *q, const float *k, long stride, long count, const Block *b) {
+    const float *keys[8];
+    f8 sums[8] = {0};
+    EACH for (int j = 0; j < 8; j++) keys[j] = k + (j < count ? j : count - 1) * stride;
+    for (long i = 0; i < b->dim; i += 8) {
+        f8 query = load(q + i);
+        EACH for (int j = 0; j < 8; j++) sums[j] += query * load(keys[j] + i);
+    }
+    f8 scores = totals8(sums) * b->scale;
+    for (int j = 0; b->softcap > 0 && j < 8; j++) scores[j] = b->softcap * tanhf(scores[j] / b->softcap);
+    return scores;
 }
 
-// Attends with one query to the keys first .. last of one head; scores is scratch memory.
-static void attend(float *y, const float *q, const float *k, const float *v, float *scores,
-                   const Block *b, long first, long last) {
-    long stride = b->kv_heads * b->dim, count = last - first + 1;
-    float most = -INFINITY, total = 0;
-    for (long j = 0; j < count; j++) {
-        float score = dot(q, k + (first + j) * stride, b->dim) * b->scale;
-        if (b->softcap > 0) score = b->softcap * tanhf(score / b->softcap);
-        scores[j] = score;
-        most = score > most ? score : most;
+// y += the values, `stride` apart, times their weights.
+INLINE void add_values(float *y, const float *v, long stride, const float *weights, long count, int parts) {
+    f8 sums[8];
+    EACH for (int part = 0; part < parts; part++) sums[part] = load(y + 8 * part);
+    for (long j = 0; j < count; j++)
+        EACH for (int part = 0; part < parts; part++) sums[part] += weights[j] * load(v + j * stride + 8 * part);
+    EACH for (int part = 0; part < parts; part++) store(y + 8 * part, sums[part]);
+}
+
+// A query of one head, and what is known of its softmax after some of its keys.
+typedef struct {
+    const float *q;
+    float *y;           // (dim,): the sum of exp(score - most) * value
+    long first, last;   // its keys
+    float most, total;  // the largest score, and the sum of exp(score - most)
+} Query;
+
+// Attends with a query to those of its keys that are among start .. start + KEYS: the softmax is computed
+// as it goes (Milakov and Gimelshein, arXiv:1805.02867), so that keys and values are read once for all queries.
+static void attend(Query *query, const float *k, const float *v, const Block *b, long start) {
+    long first = query->first > start ? query->first : start;
+    long end = query->last < start + KEYS ? query->last + 1 : start + KEYS;
+    long stride = b->kv_heads * b->dim, count = end - first;
+    if (count <= 0) return;
+    float scores[KEYS + 8], most = query->most;
+    for (long j = 0; j < count; j += 8) {
+        f8 eight = scores_of(query->q, k + (first + j) * stride, stride, count - j, b);
+        store(scores + j, eight);
+        for (int i = 0; i < 8; i++) most = eight[i] > most ? eight[i] : most;
     }
-    for (long j = count; j < count + 8; j++) scores[j] = -INFINITY;
+    float factor = exp8((f8){0} + (query->most - most))[0];
+    f8 total = {0};
     for (long j = 0; j < count; j += 8) {
         f8 weight = exp8(load(scores + j) - most);
         for (long i = count - j; i < 8; i++) weight[i] = 0;
-        memcpy(scores + j, &weight, sizeof weight);
-        total += sum(weight);
+        store(scores + j, weight);
+        total += weight;
     }
-    for (long i = 0; i < b->dim; i += 32) {  // as many sums as fit the registers
-        f8 sums[4] = {0};
-        int parts = b->dim - i < 32 ? (b->dim - i) / 8 : 4;
-        for (long j = 0; j < count; j++) {
-            const float *value = v + (first + j) * stride + i;
-            float weight = scores[j];
-            if (parts == 4)
-                for (int part = 0; part < 4; part++) sums[part] += weight * load(value + 8 * part);
-            else
-                for (int part = 0; part < parts; part++) sums[part] += weight * load(value + 8 * part);
-        }
-        for (int part = 0; part < parts; part++) {
-            f8 out = sums[part] / total;
-            memcpy(y + i + 8 * part, &out, sizeof out);
-        }
-    }
+    query->total = query->total * factor + sum(total);
+    query->most = most;
+    for (long i = 0; i < b->dim; i += 8) store(query->y + i, load(query->y + i) * factor);
+    long i = 0;
+    for (; i + 64 <= b->dim; i += 64) add_values(query->y + i, v + first * stride + i, stride, scores, count, 8);
+    for (; i + 32 <= b->dim; i += 32) add_values(query->y + i, v + first * stride + i, stride, scores, count, 4);
+    for (; i < b->dim; i += 8) add_values(query->y + i, v + first * stride + i, stride, scores, count, 1);
 }
 
 // Computes the attention of a few new tokens, y (batch, tokens, heads, dim). First norms and rotates
@@ -181,24 +198,33 @@ static void attention(float *y, float *qkv, const float *x, const Block *b, cons
         memcpy(s->k + slot, heads + b->heads * b->dim, size * sizeof(float));
         memcpy(s->v + slot, values, size * sizeof(float));
     }
-    long group = b->heads / b->kv_heads, pieces = s->batch * b->kv_heads;
+    long group = b->heads / b->kv_heads, pieces = s->batch * b->kv_heads, queries = s->tokens * group;
     long work = s->batch * s->tokens * b->heads * longest * b->dim;
 #pragma omp parallel if (work > 65536)
     {
-        float *scores = malloc((longest + 8) * sizeof(float));
+        Query *all_queries = malloc(queries * sizeof(Query));
 #pragma omp for schedule(static)
         for (long piece = 0; piece < pieces; piece++) {
             long row = piece / b->kv_heads, head = piece % b->kv_heads;
-            long first_slot = row * s->capacity * size + head * b->dim;
-            for (long t = 0; t < s->tokens; t++) {
-                long m = row * s->tokens + t, last = s->positions ? s->positions[m] : s->start + t;
+            long first_slot = row * s->capacity * size + head * b->dim, from = longest, to = 0;
+            for (long i = 0; i < queries; i++) {
+                long m = row * s->tokens + i / group, h = head * group + i % group;
+                long last = s->positions ? s->positions[m] : s->start + i / group;
                 long first = b->window < 0 || b->window > last ? 0 : last - b->window;
-                for (long h = head * group; h < (head + 1) * group; h++)
-                    attend(y + (m * b->heads + h) * b->dim, qkv + (m * all + h) * b->dim,
-                           s->k + first_slot, s->v + first_slot, scores, b, first, last);
+                float *out = y + (m * b->heads + h) * b->dim;
+                all_queries[i] = (Query){qkv + (m * all + h) * b->dim, out, first, last, -INFINITY, 0};
+                memset(out, 0, b->dim * sizeof(float));
+                from = first < from ? first : from;
+                to = last > to ? last : to;
             }
+            for (long start = from / KEYS * KEYS; start <= to; start += KEYS)
+                for (long i = 0; i < queries; i++)
+                    attend(all_queries + i, s->k + first_slot, s->v + first_slot, b, start);
+            for (long i = 0; i < queries; i++)
+                for (long at = 0; at < b->dim; at += 8)
+                    store(all_queries[i].y + at, load(all_queries[i].y + at) / all_queries[i].total);
         }
-        free(scores);
+        free(all_queries);
     }
 }
 

@@ -34,6 +34,7 @@ typedef uint8_t bytes __attribute__((vector_size(32)));
 typedef int8_t byte8 __attribute__((vector_size(8)));
 
 #define INLINE static inline __attribute__((always_inline))
+#define SEPARATE static __attribute__((noinline))
 #define EACH _Pragma("GCC unroll 16")  // otherwise compilers keep arrays of vectors in memory
 #define GROUP 32
 #define AHEAD 4096   // prefetch distance in bytes
@@ -41,25 +42,25 @@ typedef int8_t byte8 __attribute__((vector_size(8)));
 #define MOST 8       // the most rows of a panel
 #define PANEL 8      // outputs whose weights of 4 bits are multiplied together
 #define ROWS 16      // the most rows at once otherwise
-#define STREAMS 6    // the most outputs read at once
 #define DEPTH 1024   // inputs of a piece
 
 // What products of 16 and 8 bits are made of: vectors of sums, and of STEP inputs or weights.
 #ifdef __AVX512BF16__
 typedef float f16 __attribute__((vector_size(64)));
-typedef int32_t i16 __attribute__((vector_size(64)));
 typedef f16 lanes;
 typedef uint16_t element;
+#define LANES 16
 #define STEP 32
 #define TILE 8       // the most rows of a tile
-#define SUMS 18      // the most sums of a tile: with the operands, they fit the registers
+#define STREAMED 4   // the most rows that are limited by memory bandwidth
 #define BLOCK 8      // pairs of outputs in a block
 #else
 typedef f8 lanes;
 typedef float element;
+#define LANES 8
 #define STEP 8
 #define TILE 4
-#define SUMS 9
+#define STREAMED 3
 #define BLOCK 16
 #endif
 
@@ -69,6 +70,19 @@ INLINE float sum(f8 v) {
     f4 half = __builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7);
     half += __builtin_shufflevector(half, half, 2, 3, 0, 1);
     return half[0] + half[1];
+}
+
+// Sums of neighbours: of quarters (128 bits) of a, then of b, or of numbers, within the quarters, of a and b.
+#define QUARTERS8(a, b) __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11) + \
+                        __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15)
+#define NUMBERS8(a, b) __builtin_shufflevector(a, b, 0, 2, 8, 10, 4, 6, 12, 14) + \
+                       __builtin_shufflevector(a, b, 1, 3, 9, 11, 5, 7, 13, 15)
+// The sums of the lanes of 8 vectors; each by itself would take three times as many instructions.
+INLINE f8 totals8(const f8 *v) {
+    f8 half[4];
+    EACH for (int i = 0; i < 4; i++) half[i] = QUARTERS8(v[i], v[i + 4]);
+    f8 low = NUMBERS8(half[0], half[1]), high = NUMBERS8(half[2], half[3]);
+    return NUMBERS8(low, high);
 }
 
 // Force a value into a register: compilers would reload it for each use.
@@ -245,9 +259,20 @@ typedef struct {
 } Inputs;
 
 #ifdef __AVX512BF16__
-INLINE float total(lanes v) {
-    return sum(__builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
-               __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15));
+#define QUARTERS16(a, b) \
+    __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) + \
+    __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31)
+#define NUMBERS16(a, b) \
+    __builtin_shufflevector(a, b, 0, 2, 16, 18, 4, 6, 20, 22, 8, 10, 24, 26, 12, 14, 28, 30) + \
+    __builtin_shufflevector(a, b, 1, 3, 17, 19, 5, 7, 21, 23, 9, 11, 25, 27, 13, 15, 29, 31)
+INLINE lanes totals(const lanes *v) {  // of 16, like totals8
+    lanes part[4];
+    EACH for (int i = 0; i < 4; i++) {
+        lanes first = QUARTERS16(v[i], v[i + 4]), second = QUARTERS16(v[i + 8], v[i + 12]);
+        part[i] = QUARTERS16(first, second);
+    }
+    lanes low = NUMBERS16(part[0], part[1]), high = NUMBERS16(part[2], part[3]);
+    return NUMBERS16(low, high);
 }
 INLINE int integers(long bits) { return bits == 8; }
 INLINE lanes inputs(const element *p) { return (lanes)_mm512_loadu_si512(p); }
@@ -260,7 +285,7 @@ INLINE lanes multiplied(lanes sums, lanes w, lanes x, long bits) {
     return (lanes)_mm512_dpbf16_ps((__m512)sums, (__m512bh)w, (__m512bh)x);
 }
 INLINE lanes added(lanes acc, lanes sums, float scale) {
-    return acc + __builtin_convertvector((i16)sums, f16) * scale;
+    return (lanes)_mm512_fmadd_ps(_mm512_cvtepi32_ps((__m512i)sums), _mm512_set1_ps(scale), (__m512)acc);
 }
 
 // Rounds `count` inputs of a row, a piece; returns their scale.
@@ -287,7 +312,7 @@ INLINE float round_piece(element *to, const float *x, long bits, long count, lon
     return largest / 32767 + _mm512_reduce_add_ps(invalid);
 }
 #else
-INLINE float total(lanes v) { return sum(v); }
+INLINE lanes totals(const lanes *v) { return totals8(v); }
 INLINE int integers(long bits) { return bits < 0; }
 INLINE lanes inputs(const element *p) { return load(p); }
 // Of 8 bits, without the scale. For bfloat16, even and odd weights, which share a lane, take turns as
@@ -327,15 +352,31 @@ static Inputs pack_inputs(const float *x, long rows, long k, long bits, long siz
     return all;
 }
 
-// acc (outputs, rows) += the products of `count` packed inputs and the weights at each w. Prefetches the
-// weights `ahead` bytes later, unless it is 0. Holds inputs or weights in registers, whichever are fewer.
-INLINE void tile(lanes *acc, const element *x, const float *scales, const char *const *w, long ahead,
-                 long bits, long count, int outputs, int rows) {
-    lanes sums[SUMS], held[TILE];
-    EACH for (int i = 0; i < outputs * rows; i++) sums[i] = integers(bits) ? (lanes){0} : acc[i];
-    for (long i = 0; i < count; i += 8 * LINE / bits) {
-        if (ahead)
-            EACH for (int o = 0; o < outputs; o++) __builtin_prefetch(w[o] + ahead + i * bits / 8, 0, 2);
+// A part of a product: outputs `first`, first + apart ... (those beyond `last` are `last`) of a few rows.
+typedef struct {
+    float *y;             // of the first of the rows
+    const element *x;     // packed, from input `at` on
+    const float *scales;  // of x
+    lanes *sums;          // (outputs, rows): of the inputs before `at`
+    long first, apart, last, at;
+    long count;           // inputs to multiply; the last of them give y
+    long ahead;           // how many bytes later weights are prefetched; negative: not
+} Tile;
+
+// Holds inputs or weights in registers, whichever are fewer.
+INLINE void multiply_tile(const Matrix *matrix, const Tile *tile, long bits, int outputs, int rows) {
+    const Tile t = *tile;
+    const element *x = t.x;
+    const char *w[6];
+    lanes sums[16] = {0}, held[TILE];
+    for (int o = 0; o < outputs; o++) {
+        long one = t.first + o * t.apart;
+        w[o] = (const char *)matrix->weight + ((one < t.last ? one : t.last) * matrix->inputs + t.at) * bits / 8;
+    }
+    if (t.at && !integers(bits)) EACH for (int i = 0; i < outputs * rows; i++) sums[i] = t.sums[i];
+    for (long i = 0; i < t.count; i += 8 * LINE / bits) {
+        if (t.ahead >= 0)
+            EACH for (int o = 0; o < outputs; o++) __builtin_prefetch(w[o] + t.ahead + i * bits / 8, 0, 2);
         EACH for (long at = i; at < i + 8 * LINE / bits; at += STEP, x += STEP * rows) {
             if (rows < outputs) {
                 EACH for (int m = 0; m < rows; m++) {
@@ -366,92 +407,79 @@ INLINE void tile(lanes *acc, const element *x, const float *scales, const char *
             }
         }
     }
-    EACH for (int i = 0; i < outputs * rows; i++)
-        acc[i] = integers(bits) ? added(acc[i], sums[i], scales[i % rows]) : sums[i];
-}
-
-INLINE const char *row_of(const Matrix *w, long bits, long o, long at) {
-    return (const char *)w->weight + (o * w->inputs + at) * bits / 8;
-}
-
-INLINE void finish(float *y, lanes sums, const Matrix *w, long o) {
-    float scale = w->bits == 8 ? ((const float *)w->scales)[o] : 1;
-    *y = total(sums) * scale + (w->bias ? w->bias[o] : 0);
-}
-
-// Computes the outputs first .. last of a few rows, `streams` at once.
-INLINE void stream(float *y, Inputs x, const Matrix *w, long bits, long first, long last, int streams,
-                   int rows) {
-    long n = w->outputs, k = w->inputs, apart = (last - first + streams - 1) / streams;
-    long piece = integers(bits) ? DEPTH : k;
-    for (long o = first; o < first + apart; o++) {
-        lanes acc[SUMS] = {0};
-        for (long at = 0; at < k; at += piece) {
-            const char *of[STREAMS];
-            for (int s = 0; s < streams; s++) {
-                long one = o + s * apart;
-                of[s] = row_of(w, bits, one < last ? one : last - 1, at);
-            }
-            long depth = k - at < piece ? k - at : piece;
-            tile(acc, x.values + at * rows, x.scales + at / DEPTH * rows, of, 0, bits, depth, streams, rows);
-        }
-        for (int s = 0; s < streams; s++)
-            for (int m = 0; m < rows && o + s * apart < last; m++)
-                finish(y + m * n + o + s * apart, acc[s * rows + m], w, o + s * apart);
+    if (integers(bits))
+        EACH for (int i = 0; i < outputs * rows; i++)
+            sums[i] = added(t.at ? t.sums[i] : (lanes){0}, sums[i], t.scales[i % rows]);
+    if (t.at + t.count < matrix->inputs) {
+        EACH for (int i = 0; i < outputs * rows; i++) t.sums[i] = sums[i];
+        return;
+    }
+    lanes all[16 / LANES];  // (outputs, rows)
+    for (int i = 0; i * LANES < outputs * rows; i++) all[i] = totals(sums + i * LANES);
+    for (int o = 0; o < outputs; o++) {
+        long one = t.first + o * t.apart;
+        if (one > t.last) one = t.last;
+        float scale = bits == 8 ? ((const float *)matrix->scales)[one] : 1;
+        float bias = matrix->bias ? matrix->bias[one] : 0;
+        for (int m = 0; m < rows; m++) t.y[m * matrix->outputs + one] = ((float *)all)[o * rows + m] * scale + bias;
     }
 }
 
-// Computes the outputs first .. last of more rows, in tiles of `size` rows: two streams, in blocks.
-INLINE void blocks(float *y, Inputs x, const Matrix *w, long bits, long first, long last, long rows,
-                   long size) {
+// Functions of their own, with constant sizes, so that the compiler keeps the sums in registers.
+typedef void MultiplyTile(const Matrix *, const Tile *);
+#define SIZED(outputs, rows) \
+    SEPARATE void tile8_##outputs##_##rows(const Matrix *w, const Tile *t) { multiply_tile(w, t, 8, outputs, rows); } \
+    SEPARATE void tile16_##outputs##_##rows(const Matrix *w, const Tile *t) { multiply_tile(w, t, 16, outputs, rows); }
+#define NAMED(outputs, rows) {tile8_##outputs##_##rows, tile16_##outputs##_##rows}
+SIZED(6, 1) SIZED(4, 2) SIZED(3, 3)
+SIZED(2, 1) SIZED(2, 2) SIZED(2, 3) SIZED(2, 4)
+#if TILE == 8
+SIZED(4, 4)
+SIZED(2, 5) SIZED(2, 6) SIZED(2, 7) SIZED(2, 8)
+#endif
+static const struct { long outputs; MultiplyTile *of[2]; } streaming[] = {
+    {6, NAMED(6, 1)}, {4, NAMED(4, 2)}, {3, NAMED(3, 3)},
+#if STREAMED == 4
+    {4, NAMED(4, 4)},
+#endif
+};
+static MultiplyTile *const pairs[][2] = {
+    NAMED(2, 1), NAMED(2, 2), NAMED(2, 3), NAMED(2, 4),
+#if TILE == 8
+    NAMED(2, 5), NAMED(2, 6), NAMED(2, 7), NAMED(2, 8),
+#endif
+};
+
+// Computes the outputs first .. last of up to STREAMED rows, several at once.
+static void stream(float *y, Inputs x, const Matrix *w, long first, long last, long rows) {
+    MultiplyTile *multiply = streaming[rows - 1].of[w->bits == 16];
+    long k = w->inputs, piece = integers(w->bits) ? DEPTH : k;
+    long outputs = streaming[rows - 1].outputs, apart = (last - first + outputs - 1) / outputs;
+    lanes sums[16];
+    for (long o = first; o < first + apart; o++)
+        for (long at = 0; at < k; at += piece) {
+            Tile tile = {y, x.values + at * rows, x.scales + at / DEPTH * rows, sums, o, apart, last - 1, at,
+                         k - at < piece ? k - at : piece, -1};
+            multiply(w, &tile);
+        }
+}
+
+// Computes the outputs first .. last of more rows, in tiles of `size` rows: two at once, in blocks.
+static void multiply_blocks(float *y, Inputs x, const Matrix *w, long first, long last, long rows, long size) {
     long n = w->outputs, k = w->inputs, apart = (last - first + 1) / 2;
+    lanes sums[2 * BLOCK * ROWS];  // by tile, then pair, then output, then row
     for (long begin = first; begin < first + apart; begin += BLOCK) {
         long count = first + apart - begin < BLOCK ? first + apart - begin : BLOCK;
-        lanes acc[2 * BLOCK * ROWS];  // by tile, then pair, then output, then row
-        memset(acc, 0, 2 * count * rows * sizeof(lanes));
-        for (long at = 0; at < k; at += DEPTH) {
-            long depth = k - at < DEPTH ? k - at : DEPTH;
+        for (long at = 0; at < k; at += DEPTH)
             for (long m = 0; m < rows; m += size) {
                 long now = rows - m < size ? rows - m : size;
-                long ahead = m == 0 ? BLOCK * k * bits / 8 : 0;  // the first tile prefetches the next block
-                const element *from = x.values + m * k + at * now;
-                const float *scales = x.scales + at / DEPTH * rows + m;
-                for (long o = begin; o < begin + count; o++) {
-                    long two = o + apart < last ? o + apart : last - 1;
-                    const char *of[2] = {row_of(w, bits, o, at), row_of(w, bits, two, at)};
-                    lanes *sums = acc + 2 * (m * count + (o - begin) * now);
-                    switch (now) {  // constants, so that the compiler keeps the sums in registers
-#define TILED(many) case many: tile(sums, from, scales, of, ahead, bits, depth, 2, many); break;
-                        TILED(1) TILED(2) TILED(3) TILED(4)
-#if TILE > 4
-                        TILED(5) TILED(6) TILED(7) TILED(8)
-#endif
-                    }
-                }
+                long ahead = m == 0 ? BLOCK * k * w->bits / 8 : 0;  // the first tile prefetches the next block
+                Tile tile = {y + m * n, x.values + m * k + at * now, x.scales + at / DEPTH * rows + m,
+                             sums + 2 * m * count, begin, apart, last - 1, at,
+                             k - at < DEPTH ? k - at : DEPTH, ahead};
+                for (; tile.first < begin + count; tile.first++, tile.sums += 2 * now)
+                    pairs[now - 1][w->bits == 16](w, &tile);
             }
-        }
-        const lanes *sums = acc;
-        for (long m = 0; m < rows; m += size) {
-            long end = rows - m < size ? rows : m + size;
-            for (long o = begin; o < begin + count; o++)
-                for (long one = o; one <= o + apart; one += apart)
-                    for (long row = m; row < end; row++, sums++)
-                        if (one < last) finish(y + row * n + one, *sums, w, one);
-        }
-    }
-}
-
-// Computes the outputs first .. last, with constant row counts so that the sums stay in registers.
-INLINE void multiply_share(float *y, Inputs x, const Matrix *w, long bits, long first, long last,
-                           long rows, long size) {
-    switch (rows) {
-        case 1: stream(y, x, w, bits, first, last, STREAMS, 1); break;
-        case 2: stream(y, x, w, bits, first, last, 4, 2); break;
-        case 3: stream(y, x, w, bits, first, last, 3, 3); break;
-#if TILE > 4
-        case 4: stream(y, x, w, bits, first, last, 4, 4); break;
-#endif
-        default: blocks(y, x, w, bits, first, last, rows, size);
     }
 }
 
@@ -462,8 +490,8 @@ static void float_product(float *y, const float *x, const Matrix *w, long rows) 
     {
         long threads = omp_get_num_threads(), thread = omp_get_thread_num();
         long first = w->outputs * thread / threads, last = w->outputs * (thread + 1) / threads;
-        if (w->bits == 8) multiply_share(y, own, w, 8, first, last, rows, size);
-        else multiply_share(y, own, w, 16, first, last, rows, size);
+        if (rows <= STREAMED) stream(y, own, w, first, last, rows);
+        else multiply_blocks(y, own, w, first, last, rows, size);
     }
     free(own.values);
 }
