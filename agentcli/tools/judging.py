@@ -22,6 +22,9 @@ from agentcli.tools.rules import PREFIX, Rule, Rules, begins, matches_path, may_
 READS, WRITES = "read_file", "write_file"
 """Tools whose rules also apply to redirections."""
 _READERS = (READS, "list_dir", "glob", "grep")
+_RUN_BY_AGENTCLI = (".agentcli", ".mcp.json")
+"""In a trusted folder, these name programs that agentcli runs outside of the sandbox."""
+_ANY_FILE = Rule(WRITES, "**")
 _NETWORK = ("/dev/tcp/", "/dev/udp/")
 
 # Harmless by themselves. ``cd`` changes what relative names mean; see ``Segment.after_cd``.
@@ -111,6 +114,22 @@ def guards_file(rules: Rules, tool: str, path: str, root: str) -> bool:
     """Whether a rule denies or asks about a tool's use of this file in particular."""
     listed = (rule for rule in (*rules.deny, *rules.ask) if rule.names(tool) and rule.pattern)
     return any(matches_path(rule, path, root, surely=False) for rule in listed)
+
+
+def reason_to_ask(spec: ToolSpec, arguments: Mapping[str, Any], root: str) -> str:
+    """Why no mode alone may allow an edit; empty if one may."""
+    if spec.kind is ToolKind.EDIT:
+        for path in _paths(spec, arguments):
+            if name := _obeyed(path, root):
+                return f"agentcli itself obeys {name}"
+    return ""
+
+
+def _obeyed(path: str, root: str) -> str:
+    if "\0" in path:  # there is no such file, which the tool says better
+        return ""
+    names = (n for n in _RUN_BY_AGENTCLI if matches_path(Rule(WRITES, n), path, root, surely=False))
+    return next(names, "")
 
 
 def _touches(rule: Rule, paths: list[str], root: str) -> bool:
@@ -271,16 +290,19 @@ def _allowed(segment: Segment, rules: Rules, about: Rules, root: str, free_edits
         path = _place(file, segment)
         if path is None:
             return False
-        if not free_edits and not _written(path, rules, root):
+        if not _written(path, rules, root, free_edits):
             return False
     if not segment.words or segment.words[0] in _NEUTRAL:
         return True
     return any(begins(rule, segment) for rule in about.allow)
 
 
-def _written(path: str, rules: Rules, root: str) -> bool:
+def _written(path: str, rules: Rules, root: str, free_edits: bool = False) -> bool:
+    # As for the file tools, a mode means the workspace; commands may not be confined to it.
+    free = (_ANY_FILE,) if free_edits and not _obeyed(path, root) else ()
     return any(
-        rule.names(WRITES) and matches_path(rule, path, root, surely=True) for rule in rules.allow
+        rule.names(WRITES) and matches_path(rule, path, root, surely=True)
+        for rule in (*rules.allow, *free)
     )
 
 

@@ -28,7 +28,14 @@ from agentcli.tools.approval import (
     no_preview,
 )
 from agentcli.tools.base import ToolKind, ToolSpec
-from agentcli.tools.judging import Judgement, Verdict, guards_file, guards_reads, judge
+from agentcli.tools.judging import (
+    Judgement,
+    Verdict,
+    guards_file,
+    guards_reads,
+    judge,
+    reason_to_ask,
+)
 from agentcli.tools.rules import Rule, Rules
 
 _log = logging.getLogger(__name__)
@@ -221,7 +228,8 @@ class ModePermissions:
         # A request to the network can leak anything, so no mode alone allows it; with a tool of a
         # server, which is not confined, only one that allows commands does.
         sends = spec.address_argument or (spec.outward and ToolKind.RUN not in _FREE[self.mode])
-        free = looks and not sends
+        ours = reason_to_ask(spec, arguments, self._root)
+        free = looks and not sends and not ours
         if self.rules or not free:
             free_edits = ToolKind.EDIT in _FREE[self.mode]
             judgement = judge(
@@ -243,7 +251,7 @@ class ModePermissions:
             return True, judgement.reason, judgement
         if free or judgement.verdict is Verdict.ALLOW:
             return False, None, judgement
-        return True, judgement.reason, judgement
+        return True, judgement.reason or ours, judgement
 
     async def _put(
         self, approval: Approval, asking: Ask, trial: Trial | None, on_wait: OnWait

@@ -165,6 +165,11 @@ def test_redirections_are_judged_as_the_file_tools_are() -> None:
     assert judged("ls > a", allow=allow).proposal == Rule("write_file", "/a")
 
 
+@pytest.mark.parametrize("file", ["/etc/a", "../a", "sub/../../a", ".mcp.json", ".agentcli/a"])
+def test_a_mode_allows_no_redirection_that_it_would_not_allow_a_file_tool(file: str) -> None:
+    assert judged(f"echo a > {file}", free_edits=True).verdict is None
+
+
 def file_verdict(tool: str, path: str, root: Path, **rules: Sequence[str]) -> str:
     found = judge(parse_rules(**rules), SPECS[tool], {"path": path}, str(root), free_edits=False)
     return (found.verdict or "-").replace("allow", "+")
