@@ -195,7 +195,9 @@ class EngineProcess:
             reader, self._writer = await asyncio.open_connection(sock=link, limit=_LINE_BYTES)
             kernels = await built_kernels(self._supervisor)  # while the host imports torch
             self._send({"op": "load", "kernels": kernels and str(kernels), **self._settings})
-            line = await reader.readline()
+            line = b""
+            with contextlib.suppress(OSError):  # reset, if it died before it read the request
+                line = await reader.readline()
             if not line:
                 raise await self._crash()
             first = json.loads(line)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import threading
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest_asyncio
 
 pytest.importorskip("torch", reason="models on this machine need the extra 'local'")
 
-from agentcli.errors import ModelError
+from agentcli.errors import ModelError, ServerError
 from agentcli.llm import engine
 from agentcli.llm.local import EMBEDDED
 from agentcli.sandbox.process import Supervisor
@@ -54,6 +56,22 @@ async def test_a_start_that_was_cancelled_begins_anew(
             await start
     assert await asyncio.wait_for(count(process, 3), 60) == 3
     assert process.ready["family"] == "nanochat"
+
+
+async def test_a_process_that_dies_before_it_has_read_the_request() -> None:
+    class Dying(ThreadEngine):
+        async def _start(self) -> None:
+            ours, theirs = socket.socketpair()
+
+            def die() -> None:
+                theirs.recv(1, socket.MSG_PEEK)
+                theirs.close()  # with bytes that were not read, so it is a reset
+
+            threading.Thread(target=die, daemon=True).start()
+            await self._connect(ours)
+
+    with pytest.raises(ServerError, match="ended unexpectedly"):
+        await Dying(EMBEDDED, LocalSettings(device="cpu", threads=1)).start()
 
 
 async def test_closing_ends_the_requests_that_wait(process: ThreadEngine) -> None:
