@@ -7,8 +7,10 @@ one in [0, 1) per row and step, so that a row's tokens depend on the seed but no
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,18 +55,20 @@ class Sampling:
     seed: int = 42
 
     def __post_init__(self) -> None:
-        checks = {
-            "temperature": math.isfinite(self.temperature) and self.temperature >= 0,
-            "top_k": self.top_k is None or self.top_k >= 0,
-            "top_p": 0 < self.top_p <= 1,
-            "min_p": 0 <= self.min_p <= 1,
-            "repetition_penalty": math.isfinite(self.repetition_penalty)
-            and self.repetition_penalty > 0,
-            "logprobs": self.logprobs is None or self.logprobs >= 0,
+        checks: dict[str, Callable[[Any], bool]] = {
+            "temperature": lambda value: math.isfinite(value) and value >= 0,
+            "top_k": lambda value: value is None or (isinstance(value, int) and value >= 0),
+            "top_p": lambda value: 0 < value <= 1,
+            "min_p": lambda value: 0 <= value <= 1,
+            "repetition_penalty": lambda value: math.isfinite(value) and value > 0,
+            "logprobs": lambda value: value is None or value >= 0,
         }
-        for name, good in checks.items():
+        for name, is_good in checks.items():
+            value, good = getattr(self, name), False
+            with suppress(TypeError, OverflowError):  # a model's own settings may be anything
+                good = is_good(value)
             if not good:
-                raise ModelError(f"{name} {getattr(self, name)} is out of range")
+                raise ModelError(f"{name} {value!r} is out of range")
 
     @property
     def greedy(self) -> bool:

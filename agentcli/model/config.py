@@ -25,6 +25,7 @@ SMEAR_CHANNELS = 24
 VALUE_GATE_CHANNELS = 12
 # nanochat pads the rows of its embeddings to a multiple of this, for tensor cores.
 VOCAB_MULTIPLE = 64
+_LARGEST = 1 << 31  # of each size
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,8 @@ class ModelConfig:
         for name in (*sizes, "head_dim", "n_hidden"):
             if getattr(self, name) < 1:
                 raise ModelError(f"model config: {name} must be positive")
+            if getattr(self, name) > _LARGEST:
+                raise ModelError(f"model config: {name} is too large")
         if self.n_head % self.n_kv_head:
             raise ModelError(
                 f"model config: n_head {self.n_head} is not a multiple of "

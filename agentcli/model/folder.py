@@ -132,6 +132,9 @@ def open_folder(path: str | Path, *, context: int | None = None) -> ModelFolder:
 def _hf_folder(folder: Path) -> ModelFolder:
     data = read_json(folder / "config.json")
     generation_file = folder / "generation_config.json"
+    template = _chat_template(folder)
+    if not isinstance(template, str | None):
+        raise CheckpointError(f"{folder}: the chat template is not a text")
     return ModelFolder(
         folder,
         "own" if data.get("model_type") == OWN_TYPE else "hf",
@@ -139,7 +142,7 @@ def _hf_folder(folder: Path) -> ModelFolder:
         data,
         _weight_files(folder),
         folder,
-        _chat_template(folder),
+        template,
         read_json(generation_file) if generation_file.exists() else {},
     )
 

@@ -112,7 +112,7 @@ def _read_header(path: Path, length: bytes, file: Any) -> tuple[dict[str, Any], 
                 str(entry["dtype"]),
                 *(int(n) for n in entry["data_offsets"]),
             )
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path}: damaged header ({error!r})") from None
     return header, 8 + size
 

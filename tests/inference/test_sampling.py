@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -30,12 +31,13 @@ def logits(rows: int = 1, vocab: int = 12, seed: int = 0) -> Tensor:
     "settings",
     [{"temperature": -0.1}, {"temperature": math.nan}, {"temperature": math.inf}, {"top_k": -1},
      {"top_p": 0.0}, {"top_p": 1.1}, {"min_p": -0.1}, {"min_p": 2.0},
-     {"repetition_penalty": 0.0}, {"logprobs": -1}],
+     {"repetition_penalty": 0.0}, {"logprobs": -1}, {"temperature": []}, {"top_k": "x"},
+     {"top_k": 2.5}, {"repetition_penalty": 10**400}],
 )  # fmt: skip
-def test_out_of_range(settings: dict[str, float]) -> None:
+def test_out_of_range(settings: dict[str, Any]) -> None:
     name = next(iter(settings))
     with pytest.raises(ModelError, match=f"{name} .* is out of range"):
-        Sampling(**settings)  # type: ignore[arg-type]
+        Sampling(**settings)
 
 
 def test_the_lowest_temperatures_are_greedy() -> None:

@@ -220,6 +220,7 @@ def test_missing_pieces(folder: Path) -> None:
         ({"rope_parameters": {"rope_type": "odd"}}, "unknown RoPE scaling 'odd'"),
         ({"dtype": "int7"}, "unknown dtype 'int7'"),
         ({"vocab_size": 0}, "vocab_size must be positive"),
+        ({"hidden_size": 1e308}, "n_embd is too large"),
         ({"num_attention_heads": "four"}, r"config\.json of family qwen3: a wrong value .*'four'"),
         ({"num_hidden_layers": 2_000_000_000}, "2000000000 layers; at most"),
         ({"model_type": None}, "model_type is missing"),
@@ -230,6 +231,17 @@ def test_configs_that_cannot_run(folder: Path, change: dict[str, Any], message: 
     file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
     with pytest.raises(ModelError, match=message):
         load_model(folder)
+
+
+def test_files_that_hold_something_else(folder: Path) -> None:
+    file = folder / "tokenizer_config.json"
+    settings = json.loads(file.read_text())
+    file.write_text(json.dumps({**settings, "chat_template": {"a": None}}))
+    with pytest.raises(CheckpointError, match="the chat template is not a text"):
+        open_folder(folder)
+    (folder / "config.json").write_text("[" * 100_000)
+    with pytest.raises(CheckpointError, match="not valid JSON"):
+        open_folder(folder)
 
 
 def test_missing_setting_is_named(folder: Path) -> None:
