@@ -67,7 +67,7 @@ def set_(
     """Set one value; the rest of the file, comments included, stays as it is."""
     file = _file(project, workspace)
     set_value(file, key, value)
-    print(f"{key} = {value}  # {file}")
+    print(escape(f"{key} = {value}  # {file}"))
 
 
 def set_value(file: Path, key: str, value: str) -> None:

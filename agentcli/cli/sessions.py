@@ -96,7 +96,7 @@ def export(
     """Write a session as Markdown or JSON, or its raw journal."""
     text = exported(find_session(session_id), form)
     if to is None:
-        sys.stdout.write(encodable(text))
+        sys.stdout.write(escape(text) if sys.stdout.isatty() else encodable(text))
         return
     try:
         with open(to, "x", encoding="utf-8") as file:

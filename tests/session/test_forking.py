@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,11 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 
 
 SCRIPT = [write("a.txt", "1\n"), shell("echo 2 >> a.txt; echo b > b.txt"), Reply(text="Done.")]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
 
 async def test_a_fork_in_the_same_workspace(sessions: Sessions) -> None:
@@ -170,6 +177,16 @@ def test_undo_redo_rewind_and_fork_on_the_command_line(sessions: Sessions, run: 
     assert code == 0 and sessions.state(out.strip()).task == ""
     code, out, err = run("sessions", "rewind", session, "7", "--yes")
     assert code == 2 and "no step 7" in err
+
+
+def test_an_export_cannot_control_a_terminal(sessions: Sessions) -> None:
+    evil = "\x1b]0;mine\x07 \x9b31m"
+    first = asyncio.run(sessions.run([Reply(text=evil)])).state.session_id
+    for form in ("markdown", "json", "journal"):
+        for out, escaped in ((Terminal(), True), (io.StringIO(), form == "json")):
+            with redirect_stdout(out):
+                assert main(["sessions", "export", first, "--format", form]) == 0
+            assert ("\x9b" not in out.getvalue()) == escaped
 
 
 def test_list_search_export_and_delete(sessions: Sessions, run: Run, tmp_path: Path) -> None:
