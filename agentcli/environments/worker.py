@@ -323,15 +323,17 @@ def replace(
         if before is None:
             raise
         # The folder is not writable but the file is: overwrite it in place.
-        with open(target, "r+b") as file:
-            file.write(data)
-            file.truncate()
+        with open(target, "r+b", 0) as file:
+            old = file.read()
+            try:
+                overwrite(file, data)
+            except BaseException:  # such as a full disk, which has room for what was there
+                overwrite(file, old)
+                raise
         return
     try:
         with os.fdopen(descriptor, "wb", 0) as file:
-            view = memoryview(data)
-            while view:
-                view = view[file.write(view) :]
+            overwrite(file, data)
             if before is not None:
                 now = os.fstat(descriptor)
                 if (now.st_uid, now.st_gid) != (before.st_uid, before.st_gid):
@@ -344,6 +346,14 @@ def replace(
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def overwrite(file: Any, data: bytes) -> None:
+    file.seek(0)
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+    file.truncate()
 
 
 def missing_folders(folder: str) -> list[str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import resource
 import signal
 import stat
 from collections.abc import AsyncIterator
@@ -78,6 +80,34 @@ async def test_mode_and_links_are_kept(host: HostEnvironment, workspace: Path) -
     await host.write("link", b"new")
     assert (workspace / "link").is_symlink() and script.read_text() == "new"
     assert stat.S_IMODE(script.stat().st_mode) == 0o755
+
+
+def test_a_write_in_place_that_fails_keeps_what_was_there(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = workspace / "f"
+    file.write_bytes(b"old" * 1000)
+    plain = os.open
+
+    def closed(path: str, flags: int, *rest: int) -> int:
+        if flags & os.O_CREAT:
+            raise PermissionError(errno.EACCES, "a folder that cannot be written")
+        return plain(path, flags, *rest)
+
+    monkeypatch.chdir(workspace)  # which a worker does too
+    monkeypatch.setattr(os, "open", closed)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))  # as a full disk would
+    try:
+        _, data = respond(Worker(str(workspace)), {"id": 1, "op": "read", "path": "f"}, b"")
+        answer, _ = respond(
+            Worker(str(workspace)), {"id": 2, "op": "write", "path": "f"}, b"new" * 9000
+        )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert answer["error"][0] == "EFBIG" and file.read_bytes() == data == b"old" * 1000
+    answer, _ = respond(Worker(str(workspace)), {"id": 3, "op": "write", "path": "f"}, b"new")
+    assert "ok" in answer and file.read_bytes() == b"new"
 
 
 async def test_conflicts(host: HostEnvironment, workspace: Path) -> None:
