@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -154,6 +155,9 @@ def carry_out(root: str, moves: Sequence[Move], blobs: Blobs) -> list[Move]:
         SnapshotError: one of them failed; the previous ones were rolled back.
     """
     possible = [move for move in moves if move.possible]
+    for text in (text for move in possible for text in (move.now, move.target) if text):
+        if digest := Entry.parse(text).digest:
+            blobs.get(digest)  # what is damaged in the store must not be removed from the workspace
     gone = [move for move in reversed(possible) if not move.target]  # contents before their folder
     made = [move for move in possible if move.target]
     done: list[Move] = []
@@ -165,7 +169,8 @@ def carry_out(root: str, moves: Sequence[Move], blobs: Blobs) -> list[Move]:
         new = [move for move in reversed(done) if not move.now]
         old = sorted((move for move in done if move.now), key=lambda move: move.path)
         for move in (*new, *old):
-            put_back(root, move.path, move.now, blobs)
+            with contextlib.suppress(SnapshotError):  # the disk may be full; the others come back
+                put_back(root, move.path, move.now, blobs)
         raise
     return possible
 

@@ -303,3 +303,15 @@ async def test_a_data_folder_within_the_workspace_is_no_part_of_it(
     await timetravel.undo(result.state.session_id)
     assert not (sessions.workspace / "a.txt").exists()
     assert journal_path(result.state.session_id).exists()
+
+
+async def test_nothing_is_removed_that_the_store_has_lost(sessions: Sessions) -> None:
+    (sessions.workspace / "a.txt").write_text("old\n")
+    script = [write("a.txt", "new\n"), write("b.txt", "b\n"), Reply(text="Done.")]
+    result = await sessions.run(script)
+    before = files(sessions.workspace)
+    (pack,) = sessions.data.glob("snapshots/*/*.pack")
+    pack.write_bytes(bytes(pack.stat().st_size))
+    with pytest.raises(SnapshotError, match="damaged"):
+        await timetravel.undo(result.state.session_id)
+    assert files(sessions.workspace) == before
