@@ -30,6 +30,7 @@ from agentcli.settings import (
     quoted,
 )
 from agentcli.text import one_line
+from agentcli.trust import is_trusted
 
 PROJECT_FILE = Path(".agentcli") / "config.toml"
 PROJECT_KEYS = ("checks", "max_steps", "timeout_s", "permissions.ask", "permissions.deny")
@@ -57,11 +58,11 @@ def load(
     flags: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
     user_file: Path | None = None,
-    trusted: bool = False,
     profile: str | None = None,
 ) -> Settings:
     """Read all layers. ``flags`` maps keys to values; None stands for a flag that was not given.
 
+    A project's file counts in full if the user trusts the folder.
     ``profile`` names a ``[profiles.NAME]`` of the user's file; the default is AGENTCLI_PROFILE.
 
     Raises:
@@ -103,13 +104,15 @@ def load(
         file = workspace / PROJECT_FILE
         layer = _read(file)
         _check_keys(layer, Settings, str(file))
-        kept = layer if trusted else _harmless(layer)
-        if refused := [key for key in _tops(layer) if key not in _tops(kept)]:
+        harmless = _harmless(layer)
+        refused = [key for key in _tops(layer) if key not in _tops(harmless)]
+        if refused and not is_trusted(workspace, environ):
             notices.append(
                 f"{file}: {', '.join(refused)} left out: a project may only set "
                 f"{', '.join(PROJECT_KEYS)} until it is trusted (agentcli trust)"
             )
-        add(kept, str(file))
+            layer = harmless
+        add(layer, str(file))
     for variable, key, value in _from_environment(environ):
         add(_nested(key, value), variable)
     for key, value in (flags or {}).items():

@@ -13,11 +13,13 @@ from agentcli.config import from_text, load
 from agentcli.errors import ConfigError
 from agentcli.folders import user_folder
 from agentcli.settings import Settings
+from agentcli.trust import trust
 
 
 class Files:
     def __init__(self, folder: Path) -> None:
         self.user = folder / "user" / "config.toml"
+        self.environ = {"AGENTCLI_CONFIG_DIR": str(self.user.parent)}
         self.workspace = folder / "work"
         self.project = self.workspace / ".agentcli" / "config.toml"
         self.user.parent.mkdir()
@@ -25,7 +27,7 @@ class Files:
 
     def load(self, environ: dict[str, str] | None = None, **options: object) -> Settings:
         options = {"flags": {}, **options}
-        return load(self.workspace, environ=environ or {}, user_file=self.user, **options)  # type: ignore[arg-type]
+        return load(self.workspace, environ=self.environ | (environ or {}), **options)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -226,7 +228,8 @@ def test_a_project_sets_harmless_keys_only(files: Files) -> None:
 
 def test_a_trusted_project_is_obeyed(files: Files) -> None:
     files.project.write_text(UNSAFE)
-    settings = files.load(trusted=True)
+    trust(files.workspace, files.environ)
+    settings = files.load()
     assert settings.notices == () and settings.sandbox == "none"
 
 
@@ -274,7 +277,8 @@ def test_rules_of_all_layers_hold_together(files: Files) -> None:
     files.user.write_text('[permissions]\nallow = ["a"]\ndeny = ["b"]\n')
     files.project.write_text('[permissions]\nallow = ["c"]\ndeny = ["d"]\nask = ["e"]\n')
     environ = {"AGENTCLI_PERMISSIONS__DENY": '["f"]'}
-    rules = files.load(environ, trusted=True).permissions
+    trust(files.workspace, files.environ)
+    rules = files.load(environ).permissions
     assert (rules.allow, rules.ask, rules.deny) == (("a", "c"), ("e",), ("b", "d", "f"))
 
 

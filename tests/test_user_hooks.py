@@ -17,6 +17,7 @@ from agentcli.agent.state import AgentState, History, Totals
 from agentcli.errors import ConfigError
 from agentcli.messages import assistant, user
 from agentcli.settings import HookSettings
+from agentcli.trust import trust
 from agentcli.user_hooks import UserHooks
 from tests.conftest import Serve
 from tests.running import Cli, Ended
@@ -176,12 +177,14 @@ def test_a_trusted_projects_hooks_join_the_users(tmp_path: Path) -> None:
     project.parent.mkdir()
     user.write_text('hooks = [{event = "stop", command = "true"}]')
     project.write_text('[[hooks]]\nevent = "stop"\ncommand = "make check"\n')
-    both = config.load(tmp_path, environ={}, user_file=user, trusted=True)
+    environ = {"AGENTCLI_CONFIG_DIR": str(tmp_path)}
+    own = config.load(tmp_path, environ=environ)
     shell = ("/bin/sh", "-c")
-    assert [hook.command for hook in both.hooks] == [(*shell, "true"), (*shell, "make check")]
-    own = config.load(tmp_path, environ={}, user_file=user)
     assert [hook.command for hook in own.hooks] == [(*shell, "true")]
     assert "hooks left out" in own.notices[0]
+    trust(tmp_path, environ)
+    both = config.load(tmp_path, environ=environ)
+    assert [hook.command for hook in both.hooks] == [(*shell, "true"), (*shell, "make check")]
     user.write_text('hooks = [{event = "sometimes", command = "true"}]')
     with pytest.raises(ConfigError, match=r"config\.toml: hooks\.0\.event"):
-        config.load(tmp_path, environ={}, user_file=user)
+        config.load(tmp_path, environ=environ)

@@ -15,7 +15,6 @@ from agentcli.cli.errors import log_to_file
 from agentcli.cli.help import App
 from agentcli.errors import UsageError
 from agentcli.settings import Settings
-from agentcli.trust import is_trusted
 
 app = App()
 
@@ -40,7 +39,7 @@ def command(
 
     def load(folder: Path) -> Settings:
         flags: dict[str, Any] = {"model": model, "mode": mode}
-        return config.load(folder, flags=flags, trusted=is_trusted(folder))
+        return config.load(folder, flags=flags)
 
     async def serve() -> None:
         agent = AcpAgent(load)

@@ -176,9 +176,8 @@ class Arguments:
 
 def _settings(folder: Path, flags: dict[str, Any], profile: str | None) -> Settings:
     from agentcli import config
-    from agentcli.trust import is_trusted
 
-    return config.load(folder, flags=flags, trusted=is_trusted(folder), profile=profile)
+    return config.load(folder, flags=flags, profile=profile)
 
 
 def _options(arguments: Arguments, settings: Settings) -> Options:

@@ -16,7 +16,6 @@ from agentcli.cli.session_options import SessionId
 from agentcli.messages import Message, Role
 from agentcli.session.store import find_session, load_state
 from agentcli.text import counted, escape, one_line
-from agentcli.trust import is_trusted
 
 
 def compact(
@@ -46,7 +45,7 @@ async def _compact(
     from agentcli.wiring import open_agent  # slow, and no other command of the group needs it
 
     folder = Path(state.workspace)
-    settings = config.load(folder, trusted=is_trusted(folder))
+    settings = config.load(folder)
     async with open_agent(
         settings, workspace=folder, model=state.model, mode=state.mode, session_id=session_id
     ) as agent:

@@ -17,7 +17,6 @@ from agentcli.errors import ConfigError, UsageError
 from agentcli.folders import user_folder
 from agentcli.settings import Settings, parts, quoted
 from agentcli.text import escape
-from agentcli.trust import is_trusted
 
 app = App("Show and change settings.")
 _WORKSPACE = typer.Option("--workspace", help="The project's folder.", metavar="DIR")
@@ -40,7 +39,7 @@ def show(
     if output not in ("text", "json"):
         raise UsageError(f'--output cannot be "{output}"', hint="It is text or json")
     folder = workspace.resolve()
-    settings = config.load(folder, trusted=is_trusted(folder), profile=profile)
+    settings = config.load(folder, profile=profile)
     check_rule_names(settings)
     rows = [row for row in settings.rows() if not key or f"{row[0]}.".startswith(f"{key}.")]
     if not rows and key not in Settings.model_fields:

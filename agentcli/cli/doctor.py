@@ -23,7 +23,6 @@ from agentcli.sandbox.doctor import probe
 from agentcli.session.store import sessions_dir
 from agentcli.settings import ProviderSettings, Settings
 from agentcli.text import escape
-from agentcli.trust import is_trusted
 from agentcli.wiring import plugged
 from agentcli.wiring.rule_names import check_rule_names
 
@@ -88,8 +87,7 @@ async def _sandbox() -> list[Finding]:
 
 def _load() -> Settings:
     """The settings of a session in this folder."""
-    folder = Path.cwd()
-    return config.load(folder, trusted=is_trusted(folder))
+    return config.load(Path.cwd())
 
 
 def _settings() -> Finding:

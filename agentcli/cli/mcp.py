@@ -14,7 +14,6 @@ from agentcli import config
 from agentcli.cli.help import App
 from agentcli.text import escape, one_line
 from agentcli.tools.mcp.servers import McpServers
-from agentcli.trust import is_trusted
 from agentcli.wiring import mcp_settings
 
 app = App()
@@ -28,7 +27,7 @@ def command(
 ) -> int:
     """Connect to each MCP server and list its tools and prompts; exit 1 if one is out of reach."""
     folder = workspace.resolve()
-    settings = config.load(folder, trusted=is_trusted(folder))
+    settings = config.load(folder)
     notices: list[str] = []
     servers = mcp_settings(settings, folder, notices)
     for notice in notices:

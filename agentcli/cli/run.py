@@ -53,7 +53,6 @@ from agentcli.messages import Message, Role
 from agentcli.session.store import find_session, last_session, load_state
 from agentcli.slash_commands import command_folders, expanded, is_command
 from agentcli.task import Task
-from agentcli.trust import is_trusted
 
 app = App()
 
@@ -194,7 +193,7 @@ def run(
         "timeout_s": timeout,
         **local_flags(device, dtype, quantize, context, threads),
     }
-    settings = config.load(folder, flags=flags, trusted=is_trusted(folder), profile=profile)
+    settings = config.load(folder, flags=flags, profile=profile)
     if task is not None and os.path.isdir(task):  # False for a text that is too long for a path
         if prompt is not None or session or output_schema or commit or image:
             others = "-p, --session, --continue, --output-schema, --commit, --image"

@@ -30,7 +30,6 @@ from agentcli.sandbox.confine import Level
 from agentcli.sandbox.limits import of_settings
 from agentcli.settings import Settings
 from agentcli.text import escape
-from agentcli.trust import is_trusted
 
 app = App("Run a command in the sandbox that the model's commands get.")
 
@@ -82,7 +81,7 @@ def execute(
         "limits.command_time_s": timeout,
         **network_flags(network, domain),
     }
-    settings = config.load(workspace, flags=flags, trusted=is_trusted(workspace))
+    settings = config.load(workspace, flags=flags)
     return asyncio.run(_run(command, workspace, settings))
 
 

@@ -19,7 +19,6 @@ from agentcli.prompts import Prompts
 from agentcli.sandbox.limits import CHECK, COMMAND
 from agentcli.text import escape, one_line
 from agentcli.tools.base import Tool
-from agentcli.trust import is_trusted
 from agentcli.wiring import plugged
 from agentcli.wiring.toolbox import Toolbox, chosen
 
@@ -58,7 +57,7 @@ def _print_packages() -> None:
 async def _offered() -> list[Tool]:
     """The tools of a session in this folder."""
     root = Path.cwd()
-    settings = load(root, trusted=is_trusted(root))
+    settings = load(root)
     prompts = Prompts.standard(user=user_folder() / "prompts")
     notices: list[str] = []
     async with AsyncExitStack() as stack:

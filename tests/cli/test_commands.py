@@ -142,6 +142,15 @@ def test_doctor_says_which_model_is_used(cli: Cli) -> None:
         assert re.search(told, cli.run("doctor").out), name
 
 
+def test_models_list_heeds_a_trusted_project(cli: Cli, workspace: Path) -> None:
+    (workspace / ".agentcli").mkdir()
+    server = "[providers.mine]\nbase_url = 'http://127.0.0.1:9/v1'\n"
+    (workspace / ".agentcli/config.toml").write_text(server)
+    assert "mine:NAME" not in cli.run("models", "list", cwd=workspace).out
+    cli.run("trust", str(workspace))
+    assert "mine:NAME" in cli.run("models", "list", cwd=workspace).out
+
+
 def test_doctor_heeds_a_trusted_project(cli: Cli, workspace: Path) -> None:
     (workspace / ".agentcli").mkdir()
     settings = 'model = "openai:theirs"\nnetwork = "loopback"\n'
