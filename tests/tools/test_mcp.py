@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 import urllib.request
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -406,50 +406,51 @@ class Forgetful(BaseHTTPRequestHandler):
     def log_message(self, format: str, *arguments: object) -> None: ...
 
 
-@pytest.mark.parametrize("refusal", [404, 400])
-async def test_a_forgotten_session_is_restarted(
-    refusal: int, tmp_path: Path, context: ToolContext, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Forgetful, "refusal", refusal)
+@pytest.fixture
+def forgetful() -> Iterator[str]:
+    """The address of such a server."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Forgetful) as http:
         threading.Thread(target=http.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{http.server_port}/mcp"
-        async with opened(tmp_path, far=Settings(url=url)) as servers:
-            assert (await call(servers, context, "mcp__far__add", a=1, b=1)).content == "2"
-            monkeypatch.setattr(Forgetful, "session", "second")
-            assert (await call(servers, context, "mcp__far__add", a=2, b=2)).content == "4"
-            assert await servers.read("far", "note://today") == "buy milk"
+        yield f"http://127.0.0.1:{http.server_port}/mcp"
         http.shutdown()
+
+
+@pytest.mark.parametrize("refusal", [404, 400])
+async def test_a_forgotten_session_is_restarted(
+    refusal: int,
+    tmp_path: Path,
+    context: ToolContext,
+    forgetful: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Forgetful, "refusal", refusal)
+    async with opened(tmp_path, far=Settings(url=forgetful)) as servers:
+        assert (await call(servers, context, "mcp__far__add", a=1, b=1)).content == "2"
+        monkeypatch.setattr(Forgetful, "session", "second")
+        assert (await call(servers, context, "mcp__far__add", a=2, b=2)).content == "4"
+        assert await servers.read("far", "note://today") == "buy milk"
 
 
 async def test_the_status_of_a_refused_call_is_told(
-    tmp_path: Path, context: ToolContext, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, context: ToolContext, forgetful: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Forgetful, "refusal", 401)
-    with ThreadingHTTPServer(("127.0.0.1", 0), Forgetful) as http:
-        threading.Thread(target=http.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{http.server_port}/mcp"
-        async with opened(tmp_path, far=Settings(url=url)) as servers:
-            assert (await call(servers, context, "mcp__far__add", a=1, b=1)).content == "2"
-            monkeypatch.setattr(Forgetful, "session", "second")
-            refused = await call(servers, context, "mcp__far__add", a=2, b=2)
-            assert refused.content == (
-                "error: MCP server far: answers 401 Unauthorized; its headers can hold a token"
-            )
-        http.shutdown()
+    async with opened(tmp_path, far=Settings(url=forgetful)) as servers:
+        assert (await call(servers, context, "mcp__far__add", a=1, b=1)).content == "2"
+        monkeypatch.setattr(Forgetful, "session", "second")
+        refused = await call(servers, context, "mcp__far__add", a=2, b=2)
+        assert refused.content == (
+            "error: MCP server far: answers 401 Unauthorized; its headers can hold a token"
+        )
 
 
 async def test_only_the_settings_limit_a_call_over_http(
-    tmp_path: Path, context: ToolContext, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, context: ToolContext, forgetful: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transport, "_CONNECT_S", 1.0)
-    with ThreadingHTTPServer(("127.0.0.1", 0), Forgetful) as http:
-        threading.Thread(target=http.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{http.server_port}/mcp"
-        async with opened(tmp_path, far=Settings(url=url)) as servers:
-            slept = await call(servers, context, "mcp__far__sleep", seconds=2)
-            assert slept.content == "awake"
-        http.shutdown()
+    async with opened(tmp_path, far=Settings(url=forgetful)) as servers:
+        slept = await call(servers, context, "mcp__far__sleep", seconds=2)
+        assert slept.content == "awake"
 
 
 async def test_offline_keeps_servers_elsewhere_out(tmp_path: Path) -> None:
