@@ -1,7 +1,7 @@
 """Maps a provider's errors to our exceptions by status, exception type and structured code.
 
 Both official SDKs use httpx2 and report errors alike, so one mapping serves every API. The prose
-of a message is only shown, never interpreted.
+of a message is only shown, with one exception: many servers have no code for a full context.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import email.utils
 import json
 import math
+import re
 import time
 import urllib.request
 from collections.abc import Mapping
@@ -114,6 +115,15 @@ _STATUS: dict[int, type[ProviderError]] = {
     504: DeadlineError,
     529: OverloadedError,
 }
+
+# OpenAI, vLLM, SGLang and LiteLLM; Anthropic behind a gateway; llama.cpp; LM Studio; Gemini.
+_TOO_LONG = re.compile(
+    r"maximum (context|model) length|prompt is too long|ContextWindowExceeded"
+    r"|(exceed|larger|longer)\w*.{0,60}context (window|length|size)"
+    r"|context (window|length|size).{0,40}exceed|context length of only"
+    r"|input token count.{0,30}exceeds",
+    re.IGNORECASE,
+)
 
 _SHORTER = "Give it less to read, or choose a model with a larger window"
 
@@ -301,6 +311,8 @@ def _build(
     code: str | None,
     retry_after: float | None,
 ) -> ProviderError:
+    if kind is BadRequestError and _TOO_LONG.search(prose):
+        kind = ContextWindowError
     what = _WHAT.get(kind, "failed")
     if kind is ModelNotFoundError:
         # A server that knows the address gives a code.

@@ -544,6 +544,37 @@ async def test_faults(case: str) -> None:
     assert "openai" in line and "\n" not in line and "<" not in line
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        "This model's maximum context length is 8192 tokens. However, you requested 9000 tokens",
+        "The decoder prompt (length 9000) is longer than the maximum model length of 8192.",
+        "The input (9000 tokens) is longer than the model's context length (8192 tokens).",
+        "litellm.BadRequestError: litellm.ContextWindowExceededError: too many tokens",
+        "Your input exceeds the context window of this model.",
+        "prompt is too long: 208310 tokens > 200000 maximum",
+        "request (9000 tokens) exceeds the available context size (8192 tokens), try increasing it",
+        "The input token count (1200000) exceeds the maximum number of tokens allowed (1048576).",
+    ],
+)
+async def test_a_full_context_is_known_without_a_code(message: str) -> None:
+    with pytest.raises(errors.ContextWindowError) as caught:
+        await answer(Reply(status=400, message=message))
+    assert message.rstrip(".") in caught.value.message
+    event = {"message": message, "type": "BadRequestError", "code": 400}
+    with pytest.raises(errors.ContextWindowError):
+        await answer(Reply(text="", error_event=event))
+
+
+@pytest.mark.parametrize(
+    "message", ["max_context is no option", "the context has an unknown role", "tool name too long"]
+)
+async def test_other_refusals_are_not_about_the_context(message: str) -> None:
+    with pytest.raises(errors.BadRequestError) as caught:
+        await answer(Reply(status=400, message=message))
+    assert type(caught.value) is errors.BadRequestError
+
+
 async def test_unreachable() -> None:
     client = client_for("http://127.0.0.1:9/v1")
     with pytest.raises(errors.ConnectError, match=r"127\.0\.0\.1:9"):
