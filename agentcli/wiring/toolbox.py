@@ -199,7 +199,7 @@ def mcp_settings(
     servers = dict(settings.mcp.servers)
     if (root / PROJECT_SERVERS).exists():
         if is_trusted(root):
-            return project_servers(root) | servers
+            return project_servers(root, notices) | servers
         notices.append(
             f"{PROJECT_SERVERS} is left out: this folder is not trusted (agentcli trust)"
         )

@@ -491,23 +491,37 @@ async def test_offline_without_bubblewrap_no_server_starts(
 
 
 def test_a_projects_file(tmp_path: Path) -> None:
-    assert project_servers(tmp_path) == {}
+    assert project_servers(tmp_path, []) == {}
     file = tmp_path / ".mcp.json"
     file.write_text(
         json.dumps({"mcpServers": {"a": {"type": "stdio", "command": "a b", "args": ["c"]}}})
     )
-    assert project_servers(tmp_path) == {"a": Settings(command=("a b",), args=("c",))}
+    assert project_servers(tmp_path, []) == {"a": Settings(command=("a b",), args=("c",))}
     sse = {"url": "http://localhost/sse", "type": "sse"}
     web = {"url": "http://localhost/mcp", "type": "streamable-http"}
     file.write_text(json.dumps({"mcpServers": {"a": sse, "b": web}}))
-    assert project_servers(tmp_path) == {
+    assert project_servers(tmp_path, []) == {
         "a": Settings(url="http://localhost/sse", type="sse"),
         "b": Settings(url="http://localhost/mcp"),
     }
-    for text in ("{", "{}", '{"mcpServers": {"a": {}}}', '{"mcpServers": {"a": 1}}'):
+    for text in ("{", "{}", '{"mcpServers": 1}'):
         file.write_text(text)
         with pytest.raises(ConfigError, match=r"\.mcp\.json"):
-            project_servers(tmp_path)
+            project_servers(tmp_path, [])
+
+
+def test_an_invalid_server_of_a_project_leaves_the_others(tmp_path: Path) -> None:
+    good = {"command": "a"}
+    servers = {"a": {}, "b": 1, "c": good, "d": {"url": "http://h", "timeout_s": "long"}}
+    (tmp_path / ".mcp.json").write_text(json.dumps({"mcpServers": servers}))
+    notices: list[str] = []
+    assert project_servers(tmp_path, notices) == {"c": Settings(command=("a",))}
+    file = tmp_path / ".mcp.json"
+    assert notices[:2] == [
+        f"MCP server a is left out: {file}: needs either command or url",
+        f"MCP server b is left out: {file}: should be a table",
+    ]
+    assert notices[2].startswith(f"MCP server d is left out: {file}: timeout_s")
 
 
 def test_names_fit_every_provider() -> None:

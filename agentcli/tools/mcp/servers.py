@@ -49,11 +49,11 @@ _MOST_MENTIONS = 10
 _MOST_INSTRUCTIONS = 4000
 
 
-def project_servers(folder: Path) -> dict[str, McpServerSettings]:
-    """The servers in a project's ``.mcp.json``, if there is one.
+def project_servers(folder: Path, notices: list[str]) -> dict[str, McpServerSettings]:
+    """The servers in a project's ``.mcp.json``, if there is one; ``notices`` names invalid ones.
 
     Raises:
-        ConfigError: the file cannot be read or is invalid.
+        ConfigError: the file cannot be read or has another form.
     """
     file = folder / PROJECT_SERVERS
     try:
@@ -65,10 +65,16 @@ def project_servers(folder: Path) -> dict[str, McpServerSettings]:
         raise ConfigError(
             f"{file}: {error}", hint='It should be like {"mcpServers": {"NAME": {"command": ...}}}'
         ) from error
-    return {name: _project_server(file, name, value) for name, value in servers.items()}
+    valid: dict[str, McpServerSettings] = {}
+    for name, value in servers.items():
+        try:
+            valid[name] = _project_server(value)
+        except ConfigError as error:  # the others still serve
+            notices.append(escape(f"MCP server {name} is left out: {file}: {error.message}"))
+    return valid
 
 
-def _project_server(file: Path, name: str, value: Any) -> McpServerSettings:
+def _project_server(value: Any) -> McpServerSettings:
     known = McpServerSettings.model_fields
     try:
         fields = {key: item for key, item in value.items() if key in known}
@@ -78,9 +84,9 @@ def _project_server(file: Path, name: str, value: Any) -> McpServerSettings:
             fields["command"] = (command,) * bool(command)  # a program's name, never split
         return McpServerSettings.model_validate(fields)
     except AttributeError as error:
-        raise ConfigError(f"{file}: {name}: should be a table") from error
+        raise ConfigError("should be a table") from error
     except ValidationError as error:
-        raise ConfigError(f"{file}: {name}: {fault(error)}") from error
+        raise ConfigError(fault(error)) from error
 
 
 class McpServers:
