@@ -12,17 +12,19 @@ import tempfile
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from agentcli import __version__, config, extras
 from agentcli.cli.help import App
-from agentcli.errors import AgentCLIError
+from agentcli.errors import AgentCLIError, AuthenticationError
 from agentcli.llm import registry
-from agentcli.llm.catalog import DEFAULT_MODELS, PROVIDERS
+from agentcli.llm.catalog import DEFAULT_MODELS, MESSAGES, PROVIDERS
 from agentcli.llm.keys import has_source
 from agentcli.sandbox.doctor import probe
+from agentcli.sandbox.offline import is_loopback
 from agentcli.session.store import sessions_dir
 from agentcli.settings import ProviderSettings, Settings
-from agentcli.text import escape
+from agentcli.text import counted, escape
 from agentcli.wiring import plugged
 from agentcli.wiring.rule_names import check_rule_names
 
@@ -44,7 +46,7 @@ def doctor() -> int:
     """Check what works on this machine; exit code 1 if something required is missing."""
     findings = [
         *(_python(), *asyncio.run(_sandbox()), _settings()),
-        *(*_programs(), _sessions(), *_models(), *_packages()),
+        *(*_programs(), _sessions(), *_models(), *asyncio.run(_servers()), *_packages()),
     ]
     for finding in findings:
         mark = "ok" if finding.works else ("MISSING" if finding.needed else "missing")
@@ -166,6 +168,41 @@ def _key(provider: str, chosen: ProviderSettings) -> Finding:
     if has_source(variable, chosen, {}):
         return Finding(variable, True, "not set; the settings name a command or the keyring")
     return Finding(variable, False, "not set")
+
+
+async def _servers() -> list[Finding]:
+    """Whether the servers of the settings answer; all are asked at once."""
+    try:
+        settings = _load()
+    except AgentCLIError:  # reported by _settings
+        return []
+    named = [name for name, chosen in settings.providers.items() if chosen.base_url]
+    return await asyncio.gather(*(_server(name, settings) for name in named))
+
+
+async def _server(name: str, settings: Settings) -> Finding:
+    """Whether a server lists its models; runs no command and opens no keyring for a key."""
+    from agentcli.llm.served import served  # slow, and only this command asks
+
+    what, chosen = f"server of {name}", settings.providers[name]
+    no_source = chosen.model_copy(update={"api_key_command": (), "api_key_keyring": False})
+    if elsewhere := bool(chosen.api_key_command or chosen.api_key_keyring):
+        no_source = no_source.model_copy(update={"api_key_env": ""})
+    asked = settings.model_copy(update={"providers": {name: no_source}})
+    try:
+        endpoint = registry.resolve(f"{name}:NAME", asked)
+        if endpoint.api == MESSAGES:
+            return Finding(what, True, f"{endpoint.base_url}, not asked: it has another protocol")
+        if settings.offline and not is_loopback(urlsplit(endpoint.base_url).hostname or ""):
+            return Finding(what, True, f"{endpoint.base_url}, not asked: offline is set")
+        models = await served(endpoint)
+    except AuthenticationError as error:
+        if elsewhere and error.status:
+            return Finding(what, True, f"{chosen.base_url} answers; its key was not tried")
+        return Finding(what, False, error.line())
+    except AgentCLIError as error:
+        return Finding(what, False, error.line())
+    return Finding(what, True, f"{endpoint.base_url} answers: {counted(len(models), 'model')}")
 
 
 def _packages() -> list[Finding]:

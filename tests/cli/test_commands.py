@@ -14,8 +14,8 @@ from agentcli.cli.doctor import _wrapped
 from agentcli.cli.table import table
 from agentcli.errors import UsageError
 from tests.conftest import Serve
-from tests.running import BIN, Cli
-from tests.server import Reply
+from tests.running import BIN, KEY, Cli
+from tests.server import Reply, ScriptedServer
 
 
 @pytest.fixture
@@ -140,6 +140,23 @@ def test_doctor_says_which_model_is_used(cli: Cli) -> None:
     ):
         cli.extra = {"AGENTCLI_MODEL": name}
         assert re.search(told, cli.run("doctor").out), name
+
+
+def test_doctor_asks_the_servers_of_the_settings(cli: Cli) -> None:
+    def mine(url: str) -> str:
+        cli.extra = {
+            "AGENTCLI_PROVIDERS__MINE__BASE_URL": url,
+            "AGENTCLI_PROVIDERS__MINE__API_KEY_ENV": "OPENAI_API_KEY",
+        }
+        (line,) = [line for line in cli.run("doctor").out.splitlines() if "server of mine" in line]
+        return re.sub(" +", " ", line)
+
+    with ScriptedServer([], models=["a", "b"]) as server:
+        assert mine(server.url) == f"ok server of mine {server.url} answers: 2 models"
+    assert server.requests[-1].headers["authorization"] == f"Bearer {KEY}"
+    assert mine("http://127.0.0.1:9/v1").startswith("missing server of mine cannot reach mine at")
+    cli.extra = {**cli.extra, "OPENAI_API_KEY": ""}
+    assert "OPENAI_API_KEY is not set" in cli.run("doctor").out
 
 
 def test_models_list_heeds_a_trusted_project(cli: Cli, workspace: Path) -> None:
