@@ -2,7 +2,7 @@
 
 Servers deviate from the format in many small ways. Handled here: calls without an id or index, one
 index or id for several calls, arguments as an object or null, everything in one chunk, the finish
-reason "stop" despite calls, and no finish reason at all before ``[DONE]``.
+reason "stop" despite calls, no finish reason at all before ``[DONE]``, and thoughts in the text.
 
 Some servers expect opaque data back, which is kept as ``Thinking.data``: a call's
 ``extra_content`` (Gemini's signatures) before the call, ``reasoning_details`` (OpenRouter) at the
@@ -30,6 +30,7 @@ from agentcli.llm.counts import reported_usage
 from agentcli.llm.openai_request import sealed
 from agentcli.llm.remote import CallIds
 from agentcli.llm.sdk_errors import Origin, broken_error, not_the_protocol, stream_error
+from agentcli.llm.thought_tags import ThoughtTags
 from agentcli.messages import FinishReason
 
 _REASONS = {
@@ -60,6 +61,7 @@ class AnswerReader:
         self._calls: list[_Call] = []
         self._by_index: dict[int, _Call] = {}
         self._call_is_last = False
+        self._tags = ThoughtTags()
         self._is_chat = False
         self._details: list[dict[str, Any]] = []
         self.finish: str = ""
@@ -96,6 +98,7 @@ class AnswerReader:
             raise not_the_protocol(self._origin, "something other than a chat completion")
         if not self.finish and not (marked and all(map(_is_whole, self._calls))):
             raise broken_error(self._origin, "it ended without a finish reason")
+        yield from self._tags.end()
         reason = _REASONS.get(self.finish, FinishReason.STOP)
         calls = [call for call in self._calls if call.started]
         if len(calls) < len(self._calls) and reason is not FinishReason.LENGTH:
@@ -122,13 +125,15 @@ class AnswerReader:
         for content in (delta.get("content"), delta.get("refusal")):
             if isinstance(content, str) and content:
                 self._call_is_last = False
-                yield TextDelta(content)
+                yield from self._tags.feed(content)
             elif isinstance(content, list):
                 yield from self._parts(content)
         calls = delta.get("tool_calls")
         if not calls and isinstance(older := delta.get("function_call"), Mapping):
             calls = [{"index": 0, "function": older}]
         if isinstance(calls, list):
+            if calls:
+                yield from self._tags.end()
             for position, piece in enumerate(calls):
                 if isinstance(piece, Mapping):
                     yield from self._call_piece(piece, position if len(calls) > 1 else None)

@@ -477,6 +477,33 @@ ERROR = {"message": "The server had an error", "type": "server_error", "code": N
 QUOTA = {"message": "no more", "type": "insufficient_quota", "code": "insufficient_quota"}
 HTML = b"<!doctype html><html><body>Sign in</body></html>"
 
+
+@pytest.mark.parametrize("piece", [1, 2, 5, 1000])
+@pytest.mark.parametrize(
+    ("text", "thought", "said"),
+    [
+        ("<think>\nHm, a </b>?\n\nYes.\n</think>\n\nIt is.\n", "Hm, a </b>?\n\nYes.", "It is.\n"),
+        ("\n<think></think>It is.", "", "It is."),
+        ("<think>cut off </thi", "cut off </thi", ""),
+        ("Write <think>a</think>.", "", "Write <think>a</think>."),
+        ("<thing> is a tag", "", "<thing> is a tag"),
+        ("  <thi", "", "  <thi"),
+    ],
+)
+async def test_thoughts_in_the_text(text: str, thought: str, said: str, piece: int) -> None:
+    response = await answer(Reply(text=text, piece=piece))
+    thoughts = [part.text for part in response.message.parts if isinstance(part, Thinking)]
+    assert ("".join(thoughts), response.message.text) == (thought, said)
+    whole = await answer(Reply(text=text, stream=False))
+    assert whole.message == response.message
+
+
+async def test_a_call_after_a_thought_in_the_text() -> None:
+    reply = Reply(text="<think>I look.</think>\n", calls=[("look", {"x": 1})])
+    response = await answer(reply)
+    assert [type(part) for part in response.message.parts] == [Thinking, ToolCall]
+
+
 FAULTS: dict[str, tuple[Reply, type[errors.ProviderError]]] = {
     "400": (Reply(status=400), errors.BadRequestError),
     "401": (Reply(status=401, code="invalid_api_key"), errors.AuthenticationError),
