@@ -204,7 +204,9 @@ def session_lines(session: SessionStarted) -> list[str]:
 
 
 def usage_line(usage: Usage) -> str:
-    """Tokens in and out, and how much of the input came from a cache."""
+    """Tokens in and out, and how much of the input came from a cache, if the server tells."""
+    if not usage.total_tokens:
+        return "no tokens reported"
     cached = f" ({usage.cached_tokens:,} cached)" if usage.cached_tokens else ""
     return f"{usage.input_tokens:,} tokens in{cached}, {usage.output_tokens:,} out"
 
@@ -213,6 +215,7 @@ def step_line(step: int, usage: Usage, seconds: float) -> str:
     """The tokens of a step, cached and fresh, and its duration."""
     parts = f"{usage.cached_tokens:,} cached, {usage.fresh_tokens:,} fresh"
     tokens = f"{usage.input_tokens:,} tokens in ({parts}), {usage.output_tokens:,} out"
+    tokens = tokens if usage.total_tokens else usage_line(usage)
     return f"step {step} · {tokens} · {duration(seconds)}"
 
 

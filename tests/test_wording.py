@@ -148,6 +148,7 @@ def test_durations(seconds: float, words: str) -> None:
 
 def test_tokens_and_checks() -> None:
     assert usage_line(Usage(12345, 0, 0, 6)) == "12,345 tokens in, 6 out"
+    assert usage_line(Usage()) == "no tokens reported"
     assert usage_line(Usage(5, 3, 0, 6)) == "5 tokens in (3 cached), 6 out"
     assert check_line(CheckFinished("a\x1b", False, 2, "")) == r"check failed (exit code 2): a\x1b"
     assert check_line(CheckFinished("a", True, 0, "")) == "check passed: a"

@@ -333,7 +333,8 @@ class LiveRenderer:
             took = duration(time.monotonic() - since)
             activity = f"checking: {one_line(escape(command), 60)} ({took})"
         facts = [activity, str(now.phase), f"step {now.step}"]
-        facts.append(f"{now.usage.input_tokens:,} in, {now.usage.output_tokens:,} out")
+        if now.usage.total_tokens:
+            facts.append(f"{now.usage.input_tokens:,} in, {now.usage.output_tokens:,} out")
         facts.append(duration(time.monotonic() - self._started))
         bar = Table.grid(padding=(0, 1))
         bar.add_row(self._spinner, Text(" · ".join(facts), style="dim", overflow="ellipsis"))

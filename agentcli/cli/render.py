@@ -281,6 +281,8 @@ def result_object(summary: Summary) -> dict[str, Any]:
     """The object that ``--output json`` prints; steps, usage and cost are of this run only."""
     state = summary.state
     used = state.used
+    unknown = not used.usage.total_tokens and steps_of(state) > 0  # the server reports none
+    tokens = {each.name: getattr(used.usage, each.name) for each in fields(used.usage)}
     return {
         "status": str(state.status or Status.FAILED),
         "stop_reason": str(state.stop or ""),
@@ -289,7 +291,7 @@ def result_object(summary: Summary) -> dict[str, Any]:
         "error": _error(state),
         "session_id": state.session_id,
         "steps": steps_of(state),
-        "usage": {field.name: getattr(used.usage, field.name) for field in fields(used.usage)},
+        "usage": dict.fromkeys(tokens) if unknown else tokens,
         "cost_usd": used.cost_usd,
         "files_changed": list(state.files_changed),
         "checks": [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from dataclasses import replace
 
 from agentcli.agent.events import (
     AnswerRejected,
@@ -169,6 +170,19 @@ def test_a_later_run_of_a_session_is_counted_alone() -> None:
     assert summary_lines(whole)[0].startswith("cancelled · 1 step · 1,000 tokens in")
     value = result_object(whole)
     assert (value["steps"], value["usage"]["input_tokens"]) == (1, 1000)
+
+
+def test_usage_that_no_server_reported_is_not_zero() -> None:
+    events = [
+        SESSION,
+        StepStarted(1),
+        replace(answered(1, "x"), usage=Usage()),
+        RunFinished(StopReason.CANCELLED, Status.CANCELLED, "", "", 130),
+    ]
+    whole = summary(events)
+    assert "step" in summary_lines(whole)[0] and "no tokens reported" in summary_lines(whole)[0]
+    usage = result_object(whole)["usage"]
+    assert "input_tokens" in usage and set(usage.values()) == {None}
 
 
 def test_checks_and_a_change_of_the_model_are_told() -> None:
