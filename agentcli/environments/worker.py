@@ -543,10 +543,12 @@ def read_rules(path: str, folder: str) -> list[Rule]:
     """The rules of one file: (expression, negated, folders only, folder of the file)."""
     try:
         with open_regular(path) as file:
-            lines = file.read(1 << 20).decode("utf-8", "replace").splitlines()
+            text = file.read(1 << 20).decode("utf-8", "replace")
     except OSError:
         return []
     import re
+
+    lines = text.lstrip("\ufeff").splitlines()  # Git, too, skips the mark that some editors write
 
     rules = []
     for line in lines:

@@ -222,6 +222,16 @@ async def test_ignore_rules(host: HostEnvironment, workspace: Path) -> None:
     assert sorted({match.path for match in await host.grep("needle(?=)")}) == expected  # Python
 
 
+async def test_a_byte_order_mark_is_no_part_of_an_ignore_rule(
+    host: HostEnvironment, workspace: Path
+) -> None:
+    for name in ("a.py", "b.py"):
+        (workspace / name).write_text("needle\n")
+    (workspace / ".gitignore").write_text("\ufeffb.py\n")
+    assert await host.glob("*.py") == ["a.py"]
+    assert [match.path for match in await host.grep("needle(?=)")] == ["a.py"]
+
+
 async def test_glob(host: HostEnvironment, workspace: Path) -> None:
     for name in ("a.py", "b.txt", "src/c.py", "src/deep/d.py", "src/deep/e.js"):
         (workspace / name).parent.mkdir(parents=True, exist_ok=True)
