@@ -1,6 +1,6 @@
-"""Checks the names of tools in the rules of the settings.
+"""Checks the names of tools in the rules and rates of the settings.
 
-A rule that names no tool would be ignored, which is dangerous if it is meant to refuse something.
+One that names no tool would be ignored, which is dangerous if it is meant to refuse or limit.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from fnmatch import filter as matching
 
 from agentcli.config import nearest
 from agentcli.errors import ConfigError
-from agentcli.settings import RULE, Settings
+from agentcli.settings import RULE, Settings, quoted
 from agentcli.wiring.plugged import plugin_tools
 
 TOOLS = frozenset(
@@ -34,7 +34,7 @@ _ELSEWHERE = {
 
 
 def check_rule_names(settings: Settings, more: Collection[str] = ()) -> None:
-    """Check that rules name tools: ours, those of plugins or MCP servers, or ``more``.
+    """Check that rules and rates name tools: ours, those of plugins or MCP servers, or ``more``.
 
     Tools of MCP servers are not known before the servers run, so any name that may be theirs is
     accepted.
@@ -42,14 +42,16 @@ def check_rule_names(settings: Settings, more: Collection[str] = ()) -> None:
     Raises:
         ConfigError: there is no such tool.
     """
-    for key, text, name in _named(settings):
+    rules = [(f"permissions.{key}", text, name) for key, text, name in _named(settings)]
+    rates = [(f"tool_rates.{quoted(name)}", "", name) for name in settings.tool_rates]
+    for key, text, name in rules + rates:
         if matching((*TOOLS, *more), name) or _may_be_a_servers(name):
             continue
         known = sorted({*TOOLS, *more, *(tool.spec.name for tool in plugin_tools((), []))})
         if not matching(known, name):
-            where = settings.source(f"permissions.{key}")
+            rule = f" for the rule {text}" if text else ""
             raise ConfigError(
-                f'permissions.{key}: there is no tool "{name}" for the rule {text} ({where})',
+                f'{key}: there is no tool "{name}"{rule} ({settings.source(key)})',
                 hint=nearest(_ELSEWHERE.get(name, name), known),
             )
 

@@ -72,6 +72,7 @@ def test_set_keeps_the_rest_of_the_file_and_refuses_invalid_values(cli: Cli, fil
         ("retries.deep", "1", "is inside a value, not a section"),
         ("permissions.allow", "shell(", "permissions.allow.0: 'shell(' is not a rule"),
         ("permissions.deny", "write_fil", 'there is no tool "write_fil"'),
+        ("tool_rates.fetsch", "2", 'tool_rates.fetsch: there is no tool "fetsch"'),
     ):
         error = cli.call("config", "set", key, value).error
         assert complaint in error and str(file) in error
