@@ -137,7 +137,7 @@ def delete(
     yes: Yes = False,
 ) -> int:
     """Delete sessions and their checkpoints; the workspace is not touched."""
-    found = [find_session(each) for each in session_ids]
+    found = list(dict.fromkeys(map(find_session, session_ids)))
     for each in found:
         print(each)
     if not agreed(f"Delete {counted(len(found), 'session')} for good?", yes=yes):

@@ -215,7 +215,8 @@ def test_list_search_export_and_delete(sessions: Sessions, run: Run, tmp_path: P
     assert run("sessions", "export", first, "--to", str(target))[0] == 2  # never overwritten
 
     kept = sessions.data / "snapshots"
-    assert run("sessions", "delete", first)[0] == 2 and journal_path(first).exists()
+    code, out, _ = run("sessions", "delete", first, first)
+    assert (code, out) == (2, f"{first}\n") and journal_path(first).exists()
     assert run("sessions", "delete", first, "--yes")[0] == 0
     assert not journal_path(first).parent.exists() and len(list(kept.iterdir())) == 1
     assert run("sessions", "delete", second, "--yes")[0] == 0
