@@ -200,4 +200,7 @@ def _usage(error: ClickUsageError) -> str:
     command = error.ctx.command_path if error.ctx else "agentcli"
     if not message:
         return f"see: {command} --help"
+    words = ("No such option: --task", "Got unexpected extra argument")
+    if command == "agentcli run" and message.startswith(words):
+        return f'{message}. A task in words: {command} -p "TEXT". See: {command} --help'
     return f"{message}{'' if message.endswith('?') else '.'} See: {command} --help"

@@ -142,6 +142,12 @@ def test_doctor_says_which_model_is_used(cli: Cli) -> None:
         assert re.search(told, cli.run("doctor").out), name
 
 
+@pytest.mark.parametrize("words", [("--task", "fix it"), ("fix", "it")])
+def test_run_with_plain_words_names_the_option_for_them(words: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError, match='A task in words: agentcli run -p "TEXT"'):
+        call(["run", *words])
+
+
 def test_doctor_asks_the_servers_of_the_settings(cli: Cli) -> None:
     def mine(url: str) -> str:
         cli.extra = {
