@@ -15,6 +15,7 @@ from agentcli.agent.state import AgentState
 from agentcli.agent.stop import Stop, Stopped, stop_for
 from agentcli.llm.client import ModelInfo
 from agentcli.messages import Usage
+from agentcli.text import counted
 
 Price: TypeAlias = Callable[[Usage], float | None]
 """Maps the usage of one call to US dollars; None if the price is not known."""
@@ -59,7 +60,7 @@ def used_up(limits: RunLimits, state: AgentState) -> Stop | None:
     """The stop for a run that has reached a limit, or None."""
     used = state.used
     if used.steps >= limits.max_steps:
-        return stop_for(StopReason.BUDGET_STEPS, detail=f"{limits.max_steps} steps are used up")
+        return stop_for(StopReason.BUDGET_STEPS, detail=all_used(limits.max_steps, "step"))
     if limits.tokens is not None and used.usage.total_tokens >= limits.tokens:
         return stop_for(
             StopReason.BUDGET_TOKENS,
@@ -73,10 +74,14 @@ def used_up(limits: RunLimits, state: AgentState) -> Stop | None:
             detail = f"${state.cost_usd:.4f} of ${limits.cost_usd:g} are used up"
             return stop_for(StopReason.BUDGET_COST, detail=detail)
     if limits.tool_calls is not None and used.tool_calls >= limits.tool_calls:
-        return stop_for(
-            StopReason.BUDGET_TOOLS, detail=f"{limits.tool_calls} tool calls are used up"
-        )
+        detail = all_used(limits.tool_calls, "tool call")
+        return stop_for(StopReason.BUDGET_TOOLS, detail=detail)
     return None
+
+
+def all_used(number: int, what: str) -> str:
+    """``1 step is used up``, ``3 steps are used up``."""
+    return f"{counted(number, what)} {'is' if number == 1 else 'are'} used up"
 
 
 def answer_room(

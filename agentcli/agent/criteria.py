@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from agentcli.agent.behaviour import Behaviour
-from agentcli.agent.budget import RunLimits
+from agentcli.agent.budget import RunLimits, all_used
 from agentcli.agent.checking import Checking
 from agentcli.agent.decision import Decision, Final
 from agentcli.agent.events import StopReason
@@ -104,7 +104,7 @@ class MaxSteps:
         """See ``Criterion``."""
         if moment.state.used.steps + 1 < self.steps:  # this step is not counted yet
             return None
-        return stop_for(StopReason.BUDGET_STEPS, detail=f"{self.steps} steps are used up")
+        return stop_for(StopReason.BUDGET_STEPS, detail=all_used(self.steps, "step"))
 
 
 @dataclass(frozen=True)

@@ -100,3 +100,8 @@ async def test_the_answer_is_bounded_by_what_is_left(bench: Make) -> None:
 
 def test_a_fresh_state_has_cost_nothing() -> None:
     assert AgentState().cost_usd == 0.0
+
+
+async def test_one_step_is_used_up(bench: Make) -> None:
+    made = await spend(bench, STEPS, max_steps=1)
+    assert made.agent.state.detail == "1 step is used up"
