@@ -23,7 +23,7 @@ from agentcli.cli.local_options import (
     local_flags,
 )
 from agentcli.cli.table import table
-from agentcli.errors import ConfigError, ModelError
+from agentcli.errors import ConfigError, ContextWindowError, ModelError
 from agentcli.folders import data_folder
 from agentcli.llm import registry
 from agentcli.settings import LocalSettings
@@ -160,6 +160,8 @@ async def _check(model: str, settings: LocalSettings) -> int:
         where = f"{ready['device']} in {ready['dtype']}{stored}, {threads}"
         _tell("loads", True, f"in {ready['load_s']:.1f} s on {where}")
         findings = await engine.check()
+    except ContextWindowError as error:
+        findings = [{"what": "context", "works": False, "detail": error.message}]
     finally:
         await engine.aclose()
     for finding in findings:

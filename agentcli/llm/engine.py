@@ -116,7 +116,7 @@ class EngineProcess:
         """Run the model's self-test and return its findings (see ``agentcli.inference.selftest``).
 
         Raises:
-            ModelError, ServerError: as for ``generate``.
+            ContextWindowError, ModelError, ServerError: as for ``generate``.
         """
 
         async def answer(event: Mapping[str, Any]) -> str | None:

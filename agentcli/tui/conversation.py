@@ -226,14 +226,23 @@ class Conversation:
     async def set_model(self, name: str) -> bool:
         """Use another model; False if the user interrupts it. Turns begin after it.
 
+        What was said for the new model is given back if the current one stays.
+
         Raises:
             AgentCLIError: a turn is running, or the model is not available; the current one stays.
         """
         assert self.agent is not None
         before = self.agent.client
         async with self._between:
-            await self.aside(self.agent.set_model(name))
-        return self.agent is not None and self.agent.client is not before
+            try:
+                await self.aside(self.agent.set_model(name))
+            finally:
+                changed = self.agent is not None and self.agent.client is not before
+                if self.queue and not changed:
+                    text = "\n".join(self.queue)
+                    self.queue.clear()
+                    self._unsent(text)
+        return changed
 
     def interrupt(self) -> bool:
         """Interrupt what was begun last besides the turn, or else the turn; False if idle."""

@@ -120,6 +120,12 @@ def test_a_model_that_does_not(call: Any, tmp_path: Path) -> None:
     assert "FAILED  logits" in out
 
 
+def test_a_context_that_is_too_short_for_the_test(call: Any, folder: Path) -> None:
+    code, out, _ = call("check", str(folder), "--threads", "1", "--context", "1")
+    assert code == 1
+    assert "FAILED  context     2 tokens do not fit the context of 1" in out
+
+
 @pytest.mark.parametrize("command", ["show", "check"])
 def test_no_such_model(call: Any, tmp_path: Path, command: str) -> None:
     code, out, err = call(command, str(tmp_path / "none"))

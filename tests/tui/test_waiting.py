@@ -111,6 +111,25 @@ async def test_what_is_said_while_a_model_is_connected_is_for_that_model(
             assert said(one) == ["first"] and not one.app.waiting.display
 
 
+async def test_what_is_said_for_a_model_that_cannot_be_used_is_given_back(
+    chat: Start, tmp_path: Path
+) -> None:
+    go_on = tmp_path / "go-on"
+    waiting = f"while [ ! -e {go_on} ]; do sleep 0.02; done; exit 1"
+    slow = {"base_url": "http://127.0.0.1:9/v1", "api_key_command": ("sh", "-c", waiting)}
+    settings = Settings.model_validate({"retries": 0, "providers": {"slow": slow}})
+    async with chat([Reply(text="from the first")], settings=settings) as one:
+        await one.idle()
+        await one.send("/model slow:other")
+        await one.sees("Connecting slow:other")
+        await one.send("only for you")
+        await one.sees("↳ queued  only for you")
+        go_on.touch()
+        await one.until(lambda: one.app.prompt.text == "only for you")
+        await one.idle()
+        assert said(one) == [] and not one.app.waiting.display
+
+
 async def test_esc_keeps_the_model(chat: Start) -> None:
     slow = {"base_url": "http://127.0.0.1:9/v1", "api_key_command": ("sleep", "5")}
     settings = Settings.model_validate({"retries": 0, "providers": {"slow": slow}})
