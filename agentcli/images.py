@@ -6,30 +6,14 @@ import re
 from pathlib import Path
 
 from agentcli.errors import TaskError
+from agentcli.image_formats import MAX_BYTES, MAX_IMAGES, media_type
 from agentcli.messages import Image
 from agentcli.task import Task
 from agentcli.text import clip
 
-MAX_BYTES = 3_900_000
-"""Per image. In base64 this is the limit of the strictest provider (5 MiB)."""
-MAX_IMAGES = 20
-
 _LINK = re.compile(r"!\[[^\]\n]*\]\(\s*(?:<([^>\n]+)>|([^)\s]+))(?:\s+[\"'(][^)\n]*)?\s*\)")
 _CODE = re.compile(r"^(`{3,}|~{3,}).*?^\1[^\n]*$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:|//|#")
-
-
-def media_type(data: bytes) -> str | None:
-    """The media type of an image by its first bytes; None if no provider accepts it."""
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "image/png"
-    if data.startswith(b"\xff\xd8\xff"):
-        return "image/jpeg"
-    if data.startswith((b"GIF87a", b"GIF89a")):
-        return "image/gif"
-    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        return "image/webp"
-    return None
 
 
 def read_image(path: Path, where: str = "") -> Image:

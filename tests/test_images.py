@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from agentcli.errors import TaskError
-from agentcli.images import MAX_BYTES, media_type, read_image, task_images
+from agentcli.image_formats import MAX_BYTES, described, media_type, pixels, unfit
+from agentcli.images import read_image, task_images
 from agentcli.task import Task, parse, read
 
 
@@ -32,6 +33,58 @@ def png(width: int = 2, height: int = 2) -> bytes:
 
 
 GIF = base64.b64decode("R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw==")
+
+
+LOSSY = base64.b64decode("UklGRiIAAABXRUJQVlA4IBYAAAAwAQCdASoBAAEADsD+JaQAA3AAAAAA")
+LOSSLESS = base64.b64decode("UklGRhoAAABXRUJQVlA4TA0AAAAvAAAAEAcQERGIiP4HAA==")
+EXTENDED = base64.b64decode(
+    "UklGRkoAAABXRUJQVlA4WAoAAAAQAAAAAAAAAAAAQUxQSAwAAAARBxAR/Q9ERP8DAABWUDggGAAAABQBAJ0BKgEAAQAA"
+    "AP4AAA3AAP7mtQAAAA=="
+)
+
+
+def jpeg(width: int, height: int) -> bytes:
+    """The start of a JPEG image: an application's segment, padding, then a frame header."""
+    segment = b"\xff\xe1" + struct.pack(">H", 9) + b"\xff\xc0more"
+    frame = struct.pack(">HBHHB", 11, 8, height, width, 1)
+    return b"\xff\xd8" + segment + b"\xff\xff\xc2" + frame
+
+
+@pytest.mark.parametrize(
+    ("data", "size"),
+    [
+        (png(640, 3), (640, 3)),
+        (jpeg(720, 477), (720, 477)),
+        (GIF, (1, 1)),
+        (b"GIF87a" + struct.pack("<HH", 640, 421), (640, 421)),
+        (LOSSY, (1, 1)),
+        (LOSSLESS, (1, 1)),
+        (EXTENDED, (1, 1)),
+        (LOSSY[:26] + struct.pack("<HH", 800 | 1 << 14, 600), (800, 600)),
+        (LOSSLESS[:21] + struct.pack("<I", 799 | 599 << 14 | 1 << 28), (800, 600)),
+        (EXTENDED[:24] + b"\x0f\x27\0\x01\0\x01", (10_000, 65_538)),
+    ],
+)
+def test_width_and_height(data: bytes, size: tuple[int, int]) -> None:
+    assert pixels(data) == size
+
+
+@pytest.mark.parametrize("whole", [png(), jpeg(2, 2), GIF, LOSSY, LOSSLESS, EXTENDED])
+def test_a_damaged_image_is_noticed(whole: bytes) -> None:
+    assert unfit(whole) == ""
+    for length in range(12, 20 if whole != GIF else 8):
+        assert pixels(whole[:length]) is None
+    assert pixels(png(0, 0)) is None
+
+
+def test_what_is_said_of_an_image() -> None:
+    assert described(png(640, 3)) == "PNG, 640x3, 95 bytes"
+    assert described(png()[:12]) == "PNG, 12 bytes"
+    assert unfit(png()[:12]) == "it is damaged"
+    assert (
+        unfit(png() + bytes(2 * MAX_BYTES)) == "7.8 MB is more than the 3.9 MB that models accept"
+    )
+    assert unfit(jpeg(80, 8001)) == "models accept at most 8,000 pixels a side"
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ LAYERS = (
     "errors",
     "messages",
     "text",
+    "image_formats",
     "extras",
     "folders",
     "diff",

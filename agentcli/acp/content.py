@@ -19,7 +19,7 @@ from acp.schema import (
     TextResourceContents,
 )
 
-from agentcli.images import MAX_BYTES, media_type
+from agentcli.image_formats import MAX_BYTES, media_type
 from agentcli.messages import Image
 
 _LINES = re.compile(r"L(\d+)(?:[-:]L?(\d+))?")
