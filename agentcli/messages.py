@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, TypeAlias
 
@@ -60,6 +60,10 @@ class Thinking:
     data: str = ""
 
 
+IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
+"""The media types that all providers accept."""
+
+
 @dataclass(frozen=True, slots=True)
 class Image:
     """An image as bytes; ``media_type`` is, for example, ``image/png``."""
@@ -82,8 +86,9 @@ class ToolCall:
 class ToolResult:
     """The result of one call.
 
-    The model reads ``content``. ``diff`` (unified) and ``paths`` (relative to the workspace) are
-    for people and bookkeeping; ``data`` holds structured details such as an exit code.
+    The model reads ``content``, which names the ``images``, and sees these if it accepts images.
+    ``diff`` (unified) and ``paths`` (relative to the workspace) are for people and bookkeeping;
+    ``data`` holds structured details such as an exit code.
     """
 
     call_id: str
@@ -93,6 +98,7 @@ class ToolResult:
     diff: str = ""
     paths: tuple[str, ...] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
+    images: tuple[Image, ...] = ()
 
 
 Part: TypeAlias = Text | Thinking | Image | ToolCall | ToolResult
@@ -140,11 +146,16 @@ class Message:
 
         Raises:
             InternalError: a part is not allowed for this role, a tool message does not have exactly
-                one result, or two calls have the same id.
+                one result, a result has an image of a type that no provider accepts, or two calls
+                have the same id.
         """
         for part in self.parts:
             if not isinstance(part, _ALLOWED[self.role]):
                 raise InternalError(f"a {self.role} message cannot hold {type(part).__name__}")
+            if isinstance(part, ToolResult):
+                for image in part.images:
+                    if image.media_type not in IMAGE_TYPES:
+                        raise InternalError(f"a result cannot hold {image.media_type}")
         if self.role is Role.TOOL and len(self.parts) != 1:
             raise InternalError(f"a tool message holds {len(self.parts)} results instead of one")
         ids = [call.id for call in self.calls]
@@ -216,6 +227,20 @@ def without_thinking(messages: Iterable[Message]) -> tuple[Message, ...]:
         else m
         for m in messages
     )
+
+
+def without_result_images(messages: Iterable[Message]) -> tuple[Message, ...]:
+    """The messages for a model that accepts no images: results say that theirs are not shown."""
+    return tuple(
+        tool(_without_images(m.result)) if m.role is Role.TOOL and m.result.images else m
+        for m in messages
+    )
+
+
+def _without_images(result: ToolResult) -> ToolResult:
+    what = "image is" if len(result.images) == 1 else "images are"
+    note = f"[the {what} not shown: this model accepts none]"
+    return replace(result, content=f"{result.content}\n{note}".lstrip("\n"), images=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,11 +326,13 @@ def result_to_json(result: ToolResult) -> dict[str, Any]:
         value["paths"] = list(result.paths)
     if result.data:
         value["data"] = dict(result.data)
+    if result.images:
+        value["images"] = [_part_to_json(image) for image in result.images]
     return value
 
 
 def result_from_json(value: Mapping[str, Any]) -> ToolResult:
-    """Inverse of ``result_to_json``."""
+    """Inverse of ``result_to_json``; raises ``KeyError`` or ``ValueError`` for anything else."""
     return ToolResult(
         call_id=value["call_id"],
         name=value["name"],
@@ -314,6 +341,7 @@ def result_from_json(value: Mapping[str, Any]) -> ToolResult:
         diff=value.get("diff", ""),
         paths=tuple(value.get("paths", ())),
         data=value.get("data", {}),
+        images=tuple(map(_image_from_json, value.get("images", ()))),
     )
 
 
@@ -339,10 +367,14 @@ def _part_from_json(value: Mapping[str, Any]) -> Part:
         case "thinking":
             return Thinking(value["text"], value["signature"], value["data"])
         case "image":
-            return Image(base64.b64decode(value["base64"]), value["media_type"], value["name"])
+            return _image_from_json(value)
         case "call":
             return ToolCall(value["id"], value["name"], value["arguments"])
         case "result":
             return result_from_json(value)
         case kind:
             raise ValueError(f"unknown message part {kind!r}")
+
+
+def _image_from_json(value: Mapping[str, Any]) -> Image:
+    return Image(base64.b64decode(value["base64"]), value["media_type"], value["name"])

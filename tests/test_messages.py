@@ -31,10 +31,12 @@ from agentcli.messages import (
     tool,
     user,
     validate_history,
+    without_result_images,
 )
 
 TEXT = st.text(max_size=20)
 SCALAR = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | TEXT
+IMAGE = st.builds(Image, st.binary(max_size=20), TEXT, TEXT)
 RESULT = st.builds(
     ToolResult,
     call_id=TEXT,
@@ -44,11 +46,12 @@ RESULT = st.builds(
     diff=TEXT,
     paths=st.lists(TEXT, max_size=3).map(tuple),
     data=st.dictionaries(TEXT, SCALAR, max_size=3),
+    images=st.lists(IMAGE, max_size=2).map(tuple),
 )
 PART = (
     st.builds(Text, TEXT)
     | st.builds(Thinking, TEXT, TEXT, TEXT)
-    | st.builds(Image, st.binary(max_size=20), TEXT, TEXT)
+    | IMAGE
     | st.builds(ToolCall, TEXT, TEXT, TEXT)
     | RESULT
 )
@@ -163,6 +166,30 @@ def test_a_tool_message_has_exactly_one_result() -> None:
     for parts in ((), (result, result)):
         with pytest.raises(InternalError, match=f"holds {len(parts)} results instead of one"):
             Message(Role.TOOL, parts).validate()
+
+
+def test_the_images_of_a_result_are_of_types_that_providers_accept() -> None:
+    drawing = Image(b"<svg/>", "image/svg+xml")
+    with pytest.raises(InternalError, match=r"a result cannot hold image/svg\+xml"):
+        tool(ToolResult("1", "x", "", images=(drawing,))).validate()
+    tool(ToolResult("1", "x", "", images=(Image(b"RIFF", "image/webp"),))).validate()
+
+
+def test_a_model_without_images_is_told_of_those_in_results() -> None:
+    shot = Image(b"\x89PNG", "image/png", "a.png")
+    messages = (
+        user("look", shot),
+        tool(ToolResult("1", "x", "[image a.png]", diff="d", images=(shot,))),
+        tool(ToolResult("2", "x", "", images=(shot, shot))),
+        tool(ToolResult("3", "x", "text")),
+    )
+    first, one, two, last = without_result_images(messages)
+    assert (first, last) == (messages[0], messages[3])
+    assert one.result == ToolResult(
+        "1", "x", "[image a.png]\n[the image is not shown: this model accepts none]", diff="d"
+    )
+    assert two.result.content == "[the images are not shown: this model accepts none]"
+    assert two.result.images == ()
 
 
 def test_calls_of_one_answer_differ_in_their_ids() -> None:

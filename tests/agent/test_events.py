@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from typing import Any
 
 import pytest
@@ -98,6 +98,7 @@ DURABLE: list[Event] = [
     ModelChanged(1, "ollama:q", "unreachable"),
     ToolStarted(1, CALL, "read"),
     ToolFinished(1, RESULT, 0.125),
+    ToolFinished(1, replace(RESULT, images=(Image(b"\x89PNG", "image/png", "a.png"),)), 0.125),
     PhaseChanged(1, Phase.EXPLORE, Phase.EDIT),
     CandidateTried(1, CALL, 2, 0.5),
     CandidateTried(1, ToolCall("c1", "edit", '{"path": "a"}'), 2, 0.5),
@@ -123,6 +124,20 @@ DURABLE: list[Event] = [
 def test_the_list_above_is_complete() -> None:
     durable = {cls for cls in records._KINDS.values() if cls.durable}
     assert {type(event) for event in DURABLE} == durable
+
+
+def test_results_recorded_before_they_could_have_images() -> None:
+    old = to_record(ToolFinished(1, RESULT, 0.125))
+    assert "images" not in old["result"]
+    assert from_record(old) == ToolFinished(1, RESULT, 0.125)
+
+
+@pytest.mark.parametrize("images", [5, ["x"], [{"kind": "image"}]])
+def test_damaged_images_of_a_result(images: object) -> None:
+    record = to_record(ToolFinished(1, RESULT, 0.125))
+    record["result"]["images"] = images
+    with pytest.raises(ValueError, match="not an event"):
+        from_record(record)
 
 
 @pytest.mark.parametrize("event", DURABLE, ids=kind)

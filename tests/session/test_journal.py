@@ -35,7 +35,15 @@ from agentcli.agent.records import to_record
 from agentcli.environments.snapshots import Snapshots, folder_of
 from agentcli.errors import JournalError, UsageError
 from agentcli.folders import data_folder
-from agentcli.messages import FinishReason, ToolCall, ToolResult, Usage, assistant, user
+from agentcli.messages import (
+    FinishReason,
+    Image,
+    ToolCall,
+    ToolResult,
+    Usage,
+    assistant,
+    user,
+)
 from agentcli.session import store
 from agentcli.session.deletion import delete_session
 from agentcli.session.journal import Journal, read_events, read_timed
@@ -58,6 +66,18 @@ async def test_what_is_appended_is_read_back(path: Path) -> None:
     assert list(read_events(path)) == events
     first = json.loads(path.read_bytes().splitlines()[0])
     assert first["v"] == 1 and first["n"] == 0 and first["kind"] == "session_started"
+
+
+async def test_images_of_results_are_read_back_also_beside_a_secret(path: Path) -> None:
+    shot = Image(bytes(range(256)), "image/png", "a.png")
+    result = ToolResult("1", "look", "[image a.png]", images=(shot, shot))
+    journal = Journal(path, secrets=["sk-very-secret"])
+    await journal.append(ToolFinished(1, result))
+    await journal.append(ToolFinished(1, replace(result, content="sk-very-secret")))
+    journal.close()
+    plain, redacted = read_events(path)
+    assert plain == ToolFinished(1, result)
+    assert redacted == ToolFinished(1, replace(result, content="[redacted]"))
 
 
 async def test_only_the_user_may_read_it(path: Path) -> None:
