@@ -47,10 +47,8 @@ def _blocks(message: Message, part: object) -> list[dict[str, Any]]:
             return [{"type": "thinking", "thinking": text, "signature": signature}]
         case Thinking("", "", data) if data and not data.startswith("{"):
             return [{"type": "redacted_thinking", "data": data}]
-        case Image(data=raw, media_type=media_type):
-            encoded = base64.b64encode(raw).decode("ascii")
-            source = {"type": "base64", "media_type": media_type, "data": encoded}
-            return [{"type": "image", "source": source}]
+        case Image():
+            return [_image(part)]
         case ToolCall(id, name, arguments):
             call = {"id": safe_id(id), "name": safe_name(name)}
             return [{"type": "tool_use", **call, "input": argument_object(arguments)}]
@@ -61,11 +59,22 @@ def _blocks(message: Message, part: object) -> list[dict[str, Any]]:
 
 def _result(result: ToolResult) -> dict[str, Any]:
     block: dict[str, Any] = {"type": "tool_result", "tool_use_id": safe_id(result.call_id)}
-    if result.content.strip():
-        block["content"] = result.content
+    content = result.content if result.content.strip() else ""
+    if result.images:
+        text = [{"type": "text", "text": content}] if content else []
+        # Without ``is_error``, which the API allows only beside text. The text says it, too.
+        return {**block, "content": [*text, *map(_image, result.images)]}
+    if content:
+        block["content"] = content
     if result.outcome not in (Outcome.OK, Outcome.FAILED):
         block["is_error"] = True
     return block
+
+
+def _image(image: Image) -> dict[str, Any]:
+    encoded = base64.b64encode(image.data).decode("ascii")
+    source = {"type": "base64", "media_type": image.media_type, "data": encoded}
+    return {"type": "image", "source": source}
 
 
 def safe_id(call_id: str) -> str:

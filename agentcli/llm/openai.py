@@ -16,7 +16,7 @@ from openai import APIConnectionError, APIStatusError, AsyncOpenAI, AsyncStream
 from agentcli.llm.catalog import CHAT, OPENAI_URL, Endpoint, Options
 from agentcli.llm.client import ChatRequest, ModelInfo
 from agentcli.llm.openai_answer import AnswerReader
-from agentcli.llm.openai_request import message_wire, sampling_wire, tools_wire
+from agentcli.llm.openai_request import images_wire, message_wire, sampling_wire, tools_wire
 from agentcli.llm.remote import RemoteModel
 from agentcli.llm.sdk_errors import Origin, connection_error, status_error
 from agentcli.llm.transport import bodiless_error, http_client
@@ -35,7 +35,11 @@ class OpenAIChat(RemoteModel):
     ) -> None:
         endpoint = Endpoint(info, base_url, CHAT, api_key, **options)
         provider, field = info.provider, endpoint.reasoning_field
-        cache = WireCache(lambda m: dumps(message_wire(m, provider, field)), tools_wire)
+        cache = WireCache(
+            lambda m: dumps(message_wire(m, provider, field)),
+            tools_wire,
+            lambda results: list(map(dumps, images_wire(results, info.id))),
+        )
         super().__init__(endpoint, cache)
         own = endpoint.base_url.startswith(OPENAI_URL)
         self._max_tokens_field = "max_completion_tokens" if own else "max_tokens"

@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from agentcli.llm.client import Sampling
 from agentcli.llm.wire_cache import dumps
 from agentcli.llm.wire_calls import argument_text, safe_name
-from agentcli.messages import Image, Message, Role, Text, Thinking, ToolCall, ToolDefinition
+from agentcli.messages import (
+    ASIDE,
+    Image,
+    Message,
+    Part,
+    Role,
+    Text,
+    Thinking,
+    ToolCall,
+    ToolDefinition,
+    ToolResult,
+)
+
+_STRICT = re.compile("(mis|minis|magis|devs|codes|pix)tral")
+"""Models whose servers refuse a user's message right after a tool's."""
 
 
 def message_wire(message: Message, provider: str, reasoning_field: str = "") -> dict[str, Any]:
@@ -25,9 +40,27 @@ def message_wire(message: Message, provider: str, reasoning_field: str = "") -> 
         case Role.ASSISTANT:
             return _said(message, provider, reasoning_field)
         case Role.USER if any(isinstance(part, Image) for part in message.parts):
-            return {"role": "user", "content": _parts(message)}
+            return {"role": "user", "content": _parts(message.parts)}
         case role:
             return {"role": role.value, "content": message.text}
+
+
+def images_wire(results: Iterable[ToolResult], model: str) -> list[dict[str, Any]]:
+    """The messages with the images of an answer's results; none if they have no images.
+
+    The API allows only text in a tool's message, so that they follow in one of the user's role.
+    """
+    parts: list[Part] = []
+    for result in results:
+        if result.images:
+            what = "this image" if len(result.images) == 1 else "these images"
+            name = f"{safe_name(result.name)} (call {result.call_id})"
+            parts += [Text(f"{ASIDE} {name} returned {what}:"), *result.images]
+    if not parts:
+        return []
+    between = [{"role": "assistant", "content": "(waiting for the images)"}]
+    shown = {"role": "user", "content": _parts(parts)}
+    return [*between, shown] if _STRICT.search(model) else [shown]
 
 
 def sealed(provider: str, **fields: Any) -> str:
@@ -71,9 +104,9 @@ def data_url(image: Image) -> str:
     return f"data:{image.media_type};base64,{base64.b64encode(image.data).decode('ascii')}"
 
 
-def _parts(message: Message) -> list[dict[str, Any]]:
+def _parts(of: Iterable[Part]) -> list[dict[str, Any]]:
     parts: list[dict[str, Any]] = []
-    for part in message.parts:
+    for part in of:
         if isinstance(part, Image):
             parts.append({"type": "image_url", "image_url": {"url": data_url(part)}})
         elif isinstance(part, Text) and part.text:

@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 import httpx2
@@ -18,7 +19,7 @@ from agentcli.llm.sdk_errors import Origin, broken_error, overflow
 from agentcli.llm.tokens import TokenCount
 from agentcli.llm.transport import DONE, Answer
 from agentcli.llm.wire_cache import Encoded, WireCache
-from agentcli.messages import Message
+from agentcli.messages import Message, without_result_images
 
 LONG = 20_000
 """Conversations above this many tokens are counted with the model's own vocabulary."""
@@ -99,6 +100,7 @@ class RemoteModel(ABC):
 
     async def stream(self, request: ChatRequest) -> AsyncIterator[StreamEvent]:
         """See ``LLMClient.stream``."""
+        request = self._seen(request)
         history = self._cache.messages(request.conversation, request.messages)
         body = self._body(request, history)
         try:
@@ -134,6 +136,7 @@ class RemoteModel(ABC):
 
     async def count_tokens(self, request: ChatRequest, *, exact: bool = False) -> TokenCount:
         """See ``LLMClient.count_tokens``."""
+        request = self._seen(request)
         history = self._cache.messages(request.conversation, request.messages)
         if exact:
             if (counted := await self._counted(request, history)) is not None:
@@ -146,7 +149,14 @@ class RemoteModel(ABC):
 
     def size_of(self, message: Message) -> int:
         """See ``LLMClient.size_of``."""
-        return self._meter.corrected(self._meter.message(message))
+        (seen,) = self._seen(ChatRequest((message,))).messages
+        return self._meter.corrected(self._meter.message(seen))
+
+    def _seen(self, request: ChatRequest) -> ChatRequest:
+        """The request without what the model does not accept."""
+        if self.info.images:
+            return request
+        return replace(request, messages=without_result_images(request.messages))
 
     def _sharpen(self) -> asyncio.Task[None]:
         """Load the model's vocabulary, if there is one, in the background."""

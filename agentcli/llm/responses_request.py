@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from agentcli.llm.openai_request import data_url
 from agentcli.llm.wire_cache import dumps
 from agentcli.llm.wire_calls import argument_text, safe_name
-from agentcli.messages import Image, Message, Role, Text, Thinking, ToolCall, ToolDefinition
+from agentcli.messages import Image, Message, Part, Role, Text, Thinking, ToolCall, ToolDefinition
 
 
 def message_wire(message: Message) -> bytes:
@@ -22,7 +22,8 @@ def _items(message: Message) -> list[dict[str, Any]]:
         case Role.TOOL:
             result = message.result
             item = {"type": "function_call_output", "call_id": result.call_id}
-            return [{**item, "output": result.content}]
+            parts: tuple[Part, ...] = (Text(result.content), *result.images)
+            return [{**item, "output": _parts(parts) if result.images else result.content}]
         case Role.ASSISTANT:
             items = [item for part in message.parts for item in _said(part)]
             # The API rejects reasoning without an item after it.
@@ -30,7 +31,7 @@ def _items(message: Message) -> list[dict[str, Any]]:
                 items.pop()
             return items or [_message("assistant", "")]
         case Role.USER if any(isinstance(part, Image) for part in message.parts):
-            return [_message("user", _parts(message))]
+            return [_message("user", _parts(message.parts))]
         case role:
             return [_message(role.value, message.text)]
 
@@ -52,9 +53,9 @@ def _message(role: str, content: str | list[dict[str, Any]]) -> dict[str, Any]:
     return {"type": "message", "role": role, "content": content}
 
 
-def _parts(message: Message) -> list[dict[str, Any]]:
+def _parts(of: Iterable[Part]) -> list[dict[str, Any]]:
     parts: list[dict[str, Any]] = []
-    for part in message.parts:
+    for part in of:
         if isinstance(part, Image):
             parts.append({"type": "input_image", "image_url": data_url(part), "detail": "auto"})
         elif isinstance(part, Text) and part.text:

@@ -33,6 +33,8 @@ from agentcli.messages import (
     ToolDefinition,
     ToolResult,
     system,
+    user,
+    without_result_images,
 )
 from agentcli.prompts import Prompts
 
@@ -147,18 +149,22 @@ class TextTools:
     def _plain(self, messages: Sequence[Message]) -> list[Message]:
         """Messages with calls and results turned into text."""
         plain: list[Message] = []
-        results: list[str] = []
-        for message in messages:
+        results: list[ToolResult] = []
+        for message in messages if self.info.images else without_result_images(messages):
             if message.role is Role.TOOL:
-                results.append(self._result(message.result))
+                results.append(message.result)
                 continue
             if results:
-                plain.append(_said(results))
+                plain.append(self._said(results))
                 results = []
             plain.append(self._written(message) if message.calls else message)
         if results:
-            plain.append(_said(results))
+            plain.append(self._said(results))
         return plain
+
+    def _said(self, results: Sequence[ToolResult]) -> Message:
+        images = (image for result in results for image in result.images)
+        return user("\n\n".join(map(self._result, results)), *images)
 
     def _written(self, message: Message) -> Message:
         parts = [part for part in message.parts if not isinstance(part, ToolCall)]
@@ -186,7 +192,3 @@ def _sure(form: Form, text: str, shown: int) -> int:
 def _described(tool: ToolDefinition) -> str:
     schema = json.dumps(dict(tool.parameters), ensure_ascii=False)
     return f"## {tool.name}\n{tool.description}\nArguments (JSON Schema): {schema}\n"
-
-
-def _said(results: Sequence[str]) -> Message:
-    return Message(Role.USER, (Text("\n\n".join(results)),))

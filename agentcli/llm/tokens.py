@@ -49,8 +49,8 @@ def _part_tokens(part: object, count: Count) -> float:
             return count(text)
         case ToolCall(_, name, arguments):
             return MESSAGE_TOKENS + count(name) + count(arguments)
-        case ToolResult(content=content):
-            return count(content)
+        case ToolResult(content=content, images=images):
+            return count(content) + IMAGE_TOKENS * len(images)
         case Image():
             return IMAGE_TOKENS
     return 0.0

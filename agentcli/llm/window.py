@@ -52,4 +52,4 @@ def fitted(
 
 
 def _shortened(message: Message) -> Message:
-    return tool(replace(message.result, content=LEFT_OUT))
+    return tool(replace(message.result, content=LEFT_OUT, images=()))

@@ -8,11 +8,12 @@ import operator
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 from agentcli.errors import InternalError
 from agentcli.llm.tokens import estimate, message_tokens
-from agentcli.messages import Message, Role, ToolDefinition
+from agentcli.messages import Message, Role, ToolDefinition, ToolResult
 
 _CONVERSATIONS = 16
 
@@ -48,15 +49,20 @@ class Encoded:
 
 
 class WireCache:
-    """Encodes and measures each message of a conversation once, and tools when they change."""
+    """Encodes and measures each message of a conversation once, and tools when they change.
+
+    ``after_results`` encodes what follows all results of an answer.
+    """
 
     def __init__(
         self,
         encode: Callable[[Message], bytes],
         encode_tools: Callable[[Sequence[ToolDefinition]], bytes],
+        after_results: Callable[[Sequence[ToolResult]], list[bytes]] = lambda results: [],
     ) -> None:
         self._encode = encode
         self._encode_tools = encode_tools
+        self._after_results = after_results
         self._measure: Callable[[Message], float] = lambda m: message_tokens(m, estimate)
         self._conversations: OrderedDict[str, Encoded] = OrderedDict()
         self._tools: tuple[Sequence[ToolDefinition], bytes] | None = None
@@ -112,12 +118,20 @@ class WireCache:
             encoded.call_ids |= pending
         wire = self._encode(message)
         encoded.messages.append(message)
+        if message.role is Role.TOOL and not pending:
+            wire = b",".join([wire, *self._after_results(_last_results(encoded.messages))])
         if encoded.wires:
             encoded.joined += b","
         encoded.wires.append(wire)
         encoded.joined += wire
         encoded.sizes.append(self._measure(message))
         encoded.open_after.append(pending)
+
+
+def _last_results(messages: Sequence[Message]) -> list[ToolResult]:
+    """The results at the end, all of one answer."""
+    last = takewhile(lambda message: message.role is Role.TOOL, reversed(messages))
+    return [message.result for message in last][::-1]
 
 
 def _measured(measure: Callable[[Message], float], messages: Sequence[Message]) -> list[float]:

@@ -69,6 +69,10 @@ def check(body: Mapping[str, Any]) -> list[str]:
         for block in blocks:
             if block["type"] == "text" and not block["text"].strip():
                 faults.append(f"{where}: text block without text")
+            inner = block.get("content")
+            kinds = {part["type"] for part in inner} if isinstance(inner, list) else set()
+            if block.get("is_error") and kinds - {"text"}:
+                faults.append(f"{where}: all content must be text if is_error is true")
             if block["type"] == "tool_use" and not isinstance(block.get("input"), dict):
                 faults.append(f"{where}: input {block.get('input')!r}")
             if block["type"] == "thinking" and not block.get("signature"):

@@ -38,6 +38,9 @@ def check(body: Mapping[str, Any]) -> list[str]:
             if message.get("tool_call_id") not in pending:
                 faults.append(f"{where}: no call {message.get('tool_call_id')!r} before it")
             pending.discard(message.get("tool_call_id"))
+            content = message.get("content")
+            if isinstance(content, list) and any(part["type"] != "text" for part in content):
+                faults.append(f"{where}: a tool's message holds only text")
             continue
         if pending:
             faults.append(f"{where}: calls without results: {sorted(pending)}")
