@@ -129,6 +129,7 @@ class Agent:
         """
         tools = tools if isinstance(tools, Registry) else Registry(tools)
         context = context or ToolContext(Nowhere())
+        context = replace(context, sees_images=lambda: self.client.info.images)
         log = log or MemoryLog()
         self.tools = tools
         self.context = context

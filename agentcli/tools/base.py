@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from agentcli.environments.base import Environment, WorkspaceCopy
-from agentcli.messages import Outcome, ToolDefinition
+from agentcli.messages import Image, Outcome, ToolDefinition
 from agentcli.sandbox.limits import CHECK, COMMAND, Limits
 
 if TYPE_CHECKING:
@@ -111,13 +111,17 @@ class ToolSpec:
 
 @dataclass(frozen=True, slots=True)
 class ToolOutput:
-    """What a tool's function returns. A plain string is short for ``ToolOutput(text)``."""
+    """What a tool's function returns. A plain string is short for ``ToolOutput(text)``.
+
+    ``content`` should name the ``images``, as not every model and screen can show them.
+    """
 
     content: str
     outcome: Outcome = Outcome.OK
     diff: str = ""
     paths: tuple[str, ...] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
+    images: tuple[Image, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +164,8 @@ class ToolContext:
     """Entered while a copy's effect is applied to the workspace."""
     hides: Callable[[str], bool] = lambda path: False
     """Whether permissions forbid the call to show a file that it does not name."""
+    sees_images: Callable[[], bool] = lambda: False
+    """Whether the model, which can change during a session, accepts images."""
     output_chars: int = 30_000
     """The most characters of one result that the model is shown."""
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import posixpath
 from typing import Annotated
 
 from agentcli.diff import unified_diff
 from agentcli.errors import EnvironmentOpError, ToolError, ToolInputError
-from agentcli.messages import Outcome
+from agentcli.image_formats import described, media_type, unfit
+from agentcli.messages import Image, Outcome
 from agentcli.text import clip_line, counted
 from agentcli.tools.base import ToolContext, ToolOutput
 from agentcli.tools.names import meant_name, obeyed_note, shown_name
@@ -26,7 +28,7 @@ async def read_file(
     start: Annotated[int, {"minimum": 1}] = 1,
     limit: Annotated[int, {"minimum": 1}] = 400,
 ) -> ToolOutput:
-    """Read a text file with line numbers.
+    """Read a text file with line numbers, or show an image to a model that accepts images.
 
     Args:
         path: The file, relative to the workspace.
@@ -34,7 +36,10 @@ async def read_file(
         limit: The most lines to show.
     """
     path = meant_name(path)
-    file = decode(await load(context, path), path)
+    data = await load(context, path)
+    if context.sees_images() and media_type(data):
+        return _shown_image(path, data)
+    file = decode(data, path)
     lines = split_lines(file.shown)
     total = len(lines)
     if not total:
@@ -56,6 +61,14 @@ async def read_file(
     if end < total:
         notes.append(f"[lines {start}-{end} of {total}; read on with start={end + 1}]")
     return ToolOutput("\n".join(shown + notes), paths=(path,), data=_lines(len(shown), total))
+
+
+def _shown_image(path: str, data: bytes) -> ToolOutput:
+    name, about = posixpath.basename(path), described(data)
+    if reason := unfit(data):
+        raise ToolError(f"{path} cannot be shown ({about}): {reason}")
+    image = Image(data, media_type(data) or "", name)
+    return ToolOutput(f"[image {shown_name(name)}: {about}]", paths=(path,), images=(image,))
 
 
 def _lines(shown: int, total: int) -> dict[str, int]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any, overload
 
 from agentcli.errors import AgentCLIError, ConfigError, ToolInputError
-from agentcli.messages import Outcome, ToolCall, ToolDefinition, ToolResult
+from agentcli.messages import IMAGE_TYPES, Outcome, ToolCall, ToolDefinition, ToolResult
 from agentcli.text import BETWEEN_OPTIONS, encodable, one_line, truncate
 from agentcli.tools.adapt import adapted
 from agentcli.tools.approval import OnWait
@@ -273,7 +273,8 @@ class Registry:
         root = context.environment.root
         paths = tuple(dict.fromkeys(_in_workspace(path, root) for path in output.paths))
         data = {**output.data, ASKED: round(sum(asked), 3)} if asked else output.data
-        return ToolResult(call.id, call.name, content, output.outcome, diff, paths, data)
+        images = output.images
+        return ToolResult(call.id, call.name, content, output.outcome, diff, paths, data, images)
 
     async def _carry_out(self, call: ToolCall, context: ToolContext, on_wait: OnWait) -> ToolOutput:
         arguments = self.arguments(call)
@@ -332,6 +333,8 @@ async def _execute(tool: Tool, context: ToolContext, arguments: Mapping[str, Any
     if isinstance(output, str):
         return ToolOutput(output)
     if isinstance(output, ToolOutput):
+        if foreign := {image.media_type for image in output.images} - IMAGE_TYPES:
+            raise TypeError(f"models do not accept {', '.join(sorted(foreign))}")
         return output
     raise TypeError(f"a tool must return text or a ToolOutput, not {type(output).__name__}")
 

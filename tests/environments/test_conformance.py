@@ -20,9 +20,13 @@ from agentcli.environments.docker import DockerEnvironment
 from agentcli.environments.host import HostEnvironment
 from agentcli.environments.ssh import SshEnvironment
 from agentcli.errors import CapabilityError, EnvironmentOpError, SandboxError
+from agentcli.messages import Image
 from agentcli.sandbox.limits import MIB, Limits
 from agentcli.sandbox.process import Supervisor
+from agentcli.tools.base import ToolContext
+from agentcli.tools.files import read_file
 from tests.environments.far import IMAGE, FarEnd, survivors, with_argument
+from tests.test_images import png
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 KINDS = ("full", "reduced", "docker", "ssh")
@@ -241,6 +245,14 @@ async def test_big_files_and_many_calls(place: Environment, workspace: Path) -> 
 
 
 NAMES = ("-dash", "new\nline", "quote'\" $x", "ünïcode", "\udcff\udcfe.bin")
+
+
+async def test_an_image_is_shown(place: Environment, workspace: Path) -> None:
+    (workspace / "a.png").write_bytes(png(640, 3))
+    context = ToolContext(place, sees_images=lambda: True)
+    shown = await read_file(context, "a.png")
+    assert shown.content == "[image a.png: PNG, 640x3, 95 bytes]"
+    assert shown.images == (Image(png(640, 3), "image/png", "a.png"),)
 
 
 async def test_unusual_names(place: Environment, workspace: Path) -> None:

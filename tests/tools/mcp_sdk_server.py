@@ -5,9 +5,10 @@ python mcp_sdk_server.py PORT [sse]
 
 from __future__ import annotations
 
+import base64
 import sys
 
-from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver import Image, MCPServer
 
 server = MCPServer("far")
 
@@ -16,6 +17,13 @@ server = MCPServer("far")
 def add(a: int, b: int) -> str:
     """Add two numbers."""
     return str(a + b)
+
+
+@server.tool()
+def shot() -> list[str | Image]:
+    """Show the page."""
+    gif = base64.b64decode("R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw==")
+    return ["The page:", Image(data=gif, format="gif")]
 
 
 @server.resource("note://today")

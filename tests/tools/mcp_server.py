@@ -85,6 +85,8 @@ def answer(method: str, params: dict[str, Any]) -> dict[str, Any] | None:
             return {"resources": [{"uri": "note://today", "name": "note"}]}
         case "resources/templates/list":
             return {"resourceTemplates": [{"uriTemplate": "note://{day}", "name": "of a day"}]}
+        case "resources/read" if "IMAGE" in os.environ:
+            return {"contents": [{"uri": params["uri"], "blob": os.environ["IMAGE"]}]}
         case "resources/read":
             return {"contents": [{"uri": params["uri"], "text": "buy milk"}]}
         case "prompts/list":

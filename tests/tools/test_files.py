@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import codecs
+import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from agentcli.messages import Outcome
+from agentcli.image_formats import MAX_BYTES
+from agentcli.messages import Image, Outcome, ToolCall, ToolResult
 from agentcli.tools.base import ToolContext
 from agentcli.tools.files import read_file
-from tests.tools.conftest import Call
+from agentcli.tools.registry import Registry
+from tests.test_images import GIF, jpeg, png
+from tests.tools.conftest import TOOLS, Call
 
 
 async def test_lines_are_numbered(workspace: Path, call: Call) -> None:
@@ -95,6 +100,44 @@ async def test_a_binary_file_is_described(workspace: Path, call: Call) -> None:
     assert (await call("read_file", path="blob")).content == (
         "error: blob is a binary file (256 bytes)"
     )
+
+
+async def test_a_model_that_accepts_images_sees_an_image(
+    workspace: Path, context: ToolContext
+) -> None:
+    (workspace / "shots").mkdir()
+    (workspace / "shots" / "a.txt").write_bytes(png(640, 3))
+    (workspace / "wide.jpg").write_bytes(jpeg(9000, 2))
+    (workspace / "large.gif").write_bytes(GIF + bytes(2 * MAX_BYTES))
+    (workspace / "old.bmp").write_bytes(b"BM".ljust(70, b"\0"))
+    (workspace / "text.md").write_text("GIF is a format")
+    (workspace.parent / "secret.png").write_bytes(png())
+    (workspace / "link.png").symlink_to(workspace.parent / "secret.png")
+    registry = Registry(TOOLS)
+    seeing = replace(context, sees_images=lambda: True)
+
+    async def read(path: str) -> ToolResult:
+        call = ToolCall("1", "read_file", json.dumps({"path": path, "start": 3}))
+        return await registry.dispatch(call, seeing)
+
+    assert await read("shots/a.txt") == ToolResult(
+        "1",
+        "read_file",
+        "[image a.txt: PNG, 640x3, 95 bytes]",
+        paths=("shots/a.txt",),
+        images=(Image(png(640, 3), "image/png", "a.txt"),),
+    )
+    refused = [await read(path) for path in ("wide.jpg", "large.gif", "old.bmp")]
+    assert [result.content for result in refused] == [
+        "error: wide.jpg cannot be shown (JPEG, 9000x2, 23 bytes): "
+        "models accept at most 8,000 pixels a side",
+        "error: large.gif cannot be shown (GIF, 1x1, 7,800,037 bytes): "
+        "7.8 MB is more than the 3.9 MB that models accept",
+        "error: old.bmp is a binary file (BMP image, 70 bytes)",
+    ]
+    outside = [await read(path) for path in ("link.png", "../secret.png")]
+    for result in (*refused, *outside, await read("text.md")):
+        assert result.outcome is Outcome.ERROR and result.images == ()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import socket
@@ -17,7 +18,8 @@ from pathlib import Path
 import pytest
 
 from agentcli.errors import ConfigError, ToolError
-from agentcli.messages import Outcome, ToolCall, ToolResult
+from agentcli.image_formats import MAX_BYTES
+from agentcli.messages import Image, Outcome, ToolCall, ToolResult
 from agentcli.sandbox import bwrap
 from agentcli.settings import McpServerSettings
 from agentcli.tools.base import ToolContext, ToolKind
@@ -26,6 +28,7 @@ from agentcli.tools.mcp.references import Prompt, arguments_of, resources_named
 from agentcli.tools.mcp.servers import McpServers, project_servers
 from agentcli.tools.mcp.tools import tool_name
 from agentcli.tools.registry import Registry
+from tests.test_images import GIF, jpeg, png
 from tests.tools.mcp_server import told
 
 SMALL = (sys.executable, "-I", str(Path(__file__).with_name("mcp_server.py")))
@@ -189,7 +192,7 @@ async def test_what_a_server_has_is_remembered_and_it_starts_when_first_called(
     kept.write_text(json.dumps(empty))
     async with opened(tmp_path, small=small) as servers:
         assert [tool.spec.name for tool in await servers.tools()] == ["mcp_resource"]
-        assert await servers.read("small", "note://today") == "buy milk"
+        assert (await servers.read("small", "note://today")).content == "buy milk"
         assert "other tools than when last seen" in servers.notices[0]
     async with opened(tmp_path, small=small) as servers:
         assert [tool.spec for tool in await servers.tools()] == first
@@ -301,6 +304,64 @@ async def test_what_the_model_reads_of_a_result(tmp_path: Path, context: ToolCon
         ]
 
 
+def picture(data: bytes, kind: str = "image/png") -> dict[str, str]:
+    return {"type": "image", "mimeType": kind, "data": base64.b64encode(data).decode()}
+
+
+async def test_images_of_a_result_are_kept(tmp_path: Path, context: ToolContext) -> None:
+    """Their content decides what they are; what no model accepts is described in a line."""
+    embedded = {"uri": "x://1", "blob": base64.b64encode(png()).decode()}
+    content = [
+        {"type": "text", "text": "Found:"},
+        picture(png(640, 3), "image/jpeg"),
+        {"type": "resource", "resource": embedded},
+        picture(b"<svg/>", "image/svg+xml"),
+        picture(jpeg(9000, 2)),
+        picture(png()[:20]),
+        picture(GIF + bytes(MAX_BYTES)),
+        picture(GIF),
+    ]
+    server = offering({"name": "parts", "inputSchema": {"type": "object"}})
+    async with opened(tmp_path, small=server) as servers:
+        result = await call(servers, context, "mcp__small__parts", content=content)
+        failed = await call(
+            servers, context, "mcp__small__parts", content=[picture(GIF)], isError=True
+        )
+        many = await call(servers, context, "mcp__small__parts", content=[picture(GIF)] * 21)
+    assert result.content.splitlines() == [
+        "Found:",
+        "[image parts.png: PNG, 640x3, 95 bytes]",
+        f"[image parts-2.png: PNG, 2x2, {len(png())} bytes]",
+        "[image/svg+xml, 6 bytes]",
+        "[image parts-3.jpeg: JPEG, 9000x2, 23 bytes; "
+        "not shown: models accept at most 8,000 pixels a side]",
+        "[image parts-4.png: PNG, 20 bytes; not shown: it is damaged]",
+        "[image parts-5.gif: GIF, 1x1, 3,900,037 bytes; "
+        "not shown: 3.9 MB is more than the 3.9 MB that models accept]",
+        "[image parts-6.gif: GIF, 1x1, 37 bytes]",
+    ]
+    assert result.images == (
+        Image(png(640, 3), "image/png", "parts.png"),
+        Image(png(), "image/png", "parts-2.png"),
+        Image(GIF, "image/gif", "parts-6.gif"),
+    )
+    assert (failed.outcome, failed.content) == (
+        Outcome.ERROR,
+        "error: [image parts.gif: GIF, 1x1, 37 bytes]",
+    )
+    assert failed.images == (Image(GIF, "image/gif", "parts.gif"),)
+    assert len(many.images) == 20 and many.content.endswith("not shown: only the first 20 are]")
+
+
+async def test_a_resource_that_is_an_image(tmp_path: Path, context: ToolContext) -> None:
+    small = Settings(command=SMALL, env={"IMAGE": base64.b64encode(png()).decode()})
+    async with opened(tmp_path, small=small) as servers:
+        uri = "x://shots/page.png?big"
+        read = await call(servers, context, "mcp_resource", server="small", uri=uri)
+    assert read.content == f"[image page.png: PNG, 2x2, {len(png())} bytes]"
+    assert read.images == (Image(png(), "image/png", "page.png"),)
+
+
 async def test_a_description_keeps_its_lines(tmp_path: Path) -> None:
     lines = "Thinks.\n\n- " + "\n- ".join(["of this and that"] * 100)
     described = {"name": "think", "description": lines, "inputSchema": {"type": "object"}}
@@ -354,7 +415,10 @@ async def test_over_http(tmp_path: Path, context: ToolContext) -> None:
         opened(tmp_path, far=Settings(url=f"{url}/mcp")) as servers,
     ):
         assert (await call(servers, context, "mcp__far__add", a=2, b=2)).content == "4"
-        assert await servers.read("far", "note://today") == "buy milk"
+        assert (await servers.read("far", "note://today")).content == "buy milk"
+        shot = await call(servers, context, "mcp__far__shot")
+        assert shot.content == "The page:\n[image shot.gif: GIF, 1x1, 37 bytes]"
+        assert shot.images == (Image(GIF, "image/gif", "shot.gif"),)
 
 
 async def test_over_the_older_sse(tmp_path: Path, context: ToolContext) -> None:
@@ -362,7 +426,7 @@ async def test_over_the_older_sse(tmp_path: Path, context: ToolContext) -> None:
         wrong, right = Settings(url=f"{url}/sse"), Settings(url=f"{url}/sse", type="sse")
         async with opened(tmp_path, wrong=wrong, far=right) as servers:
             assert (await call(servers, context, "mcp__far__add", a=2, b=2)).content == "4"
-            assert await servers.read("far", "note://today") == "buy milk"
+            assert (await servers.read("far", "note://today")).content == "buy milk"
             assert servers.notices == [
                 f"MCP server wrong: {url}/sse: answers 405 Method Not Allowed"
             ]
@@ -428,7 +492,7 @@ async def test_a_forgotten_session_is_restarted(
         assert (await call(servers, context, "mcp__far__add", a=1, b=1)).content == "2"
         monkeypatch.setattr(Forgetful, "session", "second")
         assert (await call(servers, context, "mcp__far__add", a=2, b=2)).content == "4"
-        assert await servers.read("far", "note://today") == "buy milk"
+        assert (await servers.read("far", "note://today")).content == "buy milk"
 
 
 async def test_the_status_of_a_refused_call_is_told(

@@ -12,7 +12,7 @@ import pytest
 
 from agentcli.environments.host import HostEnvironment
 from agentcli.errors import ConfigError, EnvironmentOpError, ToolError
-from agentcli.messages import Outcome, ToolCall, ToolResult
+from agentcli.messages import Image, Outcome, ToolCall, ToolResult
 from agentcli.prompts import Prompts
 from agentcli.tools.approval import Approval, Reply
 from agentcli.tools.base import Tool, ToolContext, ToolKind, ToolOutput, ToolSpec
@@ -127,6 +127,21 @@ async def test_a_tool_that_fails_is_told(
 
     result = await send(Registry([tool(fail, ToolKind.RUN)]), "fail", "{}", context)
     assert (result.outcome, result.content, result.data) == (Outcome.ERROR, content, data)
+
+
+async def test_a_tool_can_give_back_images(context: ToolContext) -> None:
+    async def draw(context: ToolContext, kind: str) -> ToolOutput:
+        """Draw."""
+        return ToolOutput("[image a]", images=(Image(b"1", kind, "a"),))
+
+    registry = Registry([tool(draw, ToolKind.READ)])
+    drawn = await send(registry, "draw", '{"kind": "image/png"}', context)
+    assert drawn.images == (Image(b"1", "image/png", "a"),)
+    refused = await send(registry, "draw", '{"kind": "image/tiff"}', context)
+    assert (refused.content, refused.images) == (
+        "error: draw broke: TypeError: models do not accept image/tiff",
+        (),
+    )
 
 
 async def test_what_a_tool_may_not_give_back(context: ToolContext) -> None:

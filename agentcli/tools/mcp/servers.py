@@ -19,8 +19,9 @@ import json
 import os
 from collections.abc import Container, Mapping
 from dataclasses import astuple
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
@@ -36,7 +37,7 @@ from agentcli.tools.mcp.references import (
     resources_named,
 )
 from agentcli.tools.mcp.server import Offer, OfferedTool, Server, fault, items_of
-from agentcli.tools.mcp.tools import text_of, tools_of
+from agentcli.tools.mcp.tools import output_of, text_of, tools_of
 from agentcli.tools.soundness import check_sound
 
 if TYPE_CHECKING:
@@ -134,15 +135,16 @@ class McpServers:
             f"## {name}\n\n{clip(text, _MOST_INSTRUCTIONS)}" for name, text in said.items() if text
         )
 
-    async def read(self, server: str, uri: str) -> str:
-        """Read a resource as text.
+    async def read(self, server: str, uri: str) -> ToolOutput:
+        """Read a resource.
 
         Raises:
             ToolError: there is no such server, or it failed.
         """
 
-        async def fetch(client: Client) -> str:
-            return text_of((await client.read_resource(uri)).contents)
+        async def fetch(client: Client) -> ToolOutput:
+            name = PurePosixPath(urlsplit(uri).path).stem or "resource"
+            return output_of((await client.read_resource(uri)).contents, name)
 
         return await self._server(server).use(fetch)
 
@@ -282,9 +284,9 @@ class McpServers:
             )
 
     def _resource_tool(self) -> Tool:
-        async def read(context: ToolContext, server: str, uri: str = "") -> ToolOutput:
+        async def resource(context: ToolContext, server: str, uri: str = "") -> ToolOutput:
             if uri:
-                return ToolOutput(await self.read(server, uri))
+                return await self.read(server, uri)
             listed = await self.list_resources(server) + await self.list_templates(server)
             lines = [f"{one}: {one_line(what, 200)}" for one, what in listed]
             return ToolOutput("\n".join(lines) or "no resources")
@@ -303,7 +305,7 @@ class McpServers:
             },
             kind=ToolKind.READ,
         )
-        return Tool(spec, read)
+        return Tool(spec, resource)
 
 
 def _unusable(tool: Tool, others: Container[str]) -> str:

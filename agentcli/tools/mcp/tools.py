@@ -1,15 +1,16 @@
-"""Converts an MCP server's tools to ours and its results to text."""
+"""Converts an MCP server's tools to ours and its results to text and images."""
 
 from __future__ import annotations
 
 import base64
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from agentcli.messages import Outcome
+from agentcli.image_formats import MAX_IMAGES, described, media_type, unfit
+from agentcli.messages import Image, Outcome
 from agentcli.text import clip, one_line
 from agentcli.tools.base import Tool, ToolContext, ToolKind, ToolOutput, ToolSpec
 from agentcli.tools.mcp.schemas import acceptable
@@ -66,28 +67,62 @@ class _Call:
         async def call(client: Client) -> ToolOutput:
             own = {self.renamed.get(name, name): value for name, value in arguments.items()}
             result = await client.call_tool(self.tool, own, progress_callback=show)
-            text = text_of(result.content)
+            output = output_of(result.content, self.tool)
+            text = output.content
             if not text and result.structured_content is not None:
                 text = json.dumps(result.structured_content, ensure_ascii=False)
             if result.is_error:
-                return ToolOutput(f"error: {text}", Outcome.ERROR)
-            return ToolOutput(text or "done")
+                return replace(output, content=f"error: {text}", outcome=Outcome.ERROR)
+            return replace(output, content=text or "done")
 
         return await self.server.use(call)
 
 
-def text_of(content: Sequence[Any]) -> str:
-    """The text of a result, with placeholders for its other parts."""
-    return "\n".join(filter(None, map(_part_text, content)))
+def output_of(content: Iterable[Any], name: str) -> ToolOutput:
+    """The text and the images of a result; ``name`` is what to call these.
+
+    In the text, a line stands for each part that is not text, and says why an image is not shown.
+    """
+    lines, images, count = [], list[Image](), 0
+    for part in map(_unwrapped, content):
+        data = _bytes(part)
+        kind = media_type(data)
+        if kind is None:
+            lines.append(_part_text(part))
+            continue
+        count += 1
+        number = f"-{count}" if count > 1 else ""
+        image = Image(data, kind, f"{name}{number}.{kind.removeprefix('image/')}")
+        reason = unfit(data)
+        if not reason and len(images) == MAX_IMAGES:
+            reason = f"only the first {MAX_IMAGES} are"
+        if not reason:
+            images.append(image)
+        note = f"; not shown: {reason}" if reason else ""
+        lines.append(f"[image {image.name}: {described(data)}{note}]")
+    return ToolOutput("\n".join(filter(None, lines)), images=tuple(images))
+
+
+def text_of(content: Iterable[Any]) -> str:
+    """The text of parts, with placeholders for those that are not text."""
+    return "\n".join(filter(None, map(_part_text, map(_unwrapped, content))))
+
+
+def _unwrapped(part: Any) -> Any:
+    """The resource, if it is embedded in a part."""
+    return getattr(part, "resource", None) or part
+
+
+def _bytes(part: Any) -> bytes:
+    encoded = getattr(part, "data", None) or getattr(part, "blob", None) or ""
+    return base64.b64decode(encoded, validate=False)
 
 
 def _part_text(part: Any) -> str:
-    part = getattr(part, "resource", None) or part  # unwrap an embedded resource
     if (text := getattr(part, "text", None)) is not None:
         return str(text)
     kind = getattr(part, "mime_type", None)
-    if (encoded := getattr(part, "data", None) or getattr(part, "blob", None)) is not None:
-        data = base64.b64decode(encoded, validate=False)
+    if data := _bytes(part):
         if kind and kind.startswith("text/"):
             return data.decode(errors="replace")
         return f"[{kind or 'data'}, {len(data)} bytes]"
