@@ -11,13 +11,17 @@ from agentcli.messages import Message, Part, Role, Thinking, ToolCall, tool
 from agentcli.text import clip, truncate
 
 LEFT_OUT = "[left out; call it again if you need this]"
+IMAGES_LEFT_OUT = "[images left out; call it again if you need them]"
 _ARGUMENT_CHARS = 200
 """The limit for each text in the arguments of a call whose result is left out."""
 
 
 @dataclass(frozen=True)
 class TruncateLongTools:
-    """Truncates all results but the last ``kept`` to ``chars`` characters of head and tail."""
+    """Truncates all results but the last ``kept`` to ``chars`` characters of head and tail.
+
+    Their images are left out.
+    """
 
     chars: int = 2000
     kept: int = 4
@@ -34,7 +38,10 @@ class TruncateLongTools:
 
 @dataclass(frozen=True)
 class CondenseResults:
-    """Reduces all results but the last ``kept`` to their gist, by kind; see ``gist``."""
+    """Reduces all results but the last ``kept`` to their gist, by kind; see ``gist``.
+
+    Their images are left out.
+    """
 
     kept: int = 4
     name: str = "condense_results"
@@ -74,9 +81,11 @@ class KeepRecentToolCalls:
 
 def _with_content(conversation: Conversation, item: Item, content: str) -> Item:
     result = item.message.result
-    if len(content) >= len(result.content):
+    if not result.images and len(content) >= len(result.content):
         return item
-    return conversation.changed(item, tool(replace(result, content=content, diff="")))
+    if result.images and content != LEFT_OUT:
+        content = f"{content}\n{IMAGES_LEFT_OUT}"
+    return conversation.changed(item, tool(replace(result, content=content, diff="", images=())))
 
 
 def _shortened(message: Message) -> Message:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from agentcli.agent.processors.base import NOTE, SUMMARY, Processor
 from agentcli.agent.processors.results import (
+    IMAGES_LEFT_OUT,
     LEFT_OUT,
     CondenseResults,
     KeepRecentToolCalls,
@@ -17,7 +19,8 @@ from agentcli.agent.processors.selection import KeepLastN, KeepRelevant
 from agentcli.agent.processors.standard import STANDARD, processors_named
 from agentcli.agent.processors.summary import SummarizeOlderThanN
 from agentcli.errors import ConfigError
-from agentcli.messages import Message, Role, assistant, system, user
+from agentcli.llm.tokens import IMAGE_TOKENS
+from agentcli.messages import Image, Message, Role, assistant, system, tool, user
 from tests.agent.processors.conftest import conversation, shown, step, steps
 
 ALL: list[Processor] = [
@@ -143,6 +146,31 @@ async def test_recent_calls_stay_and_old_ones_keep_valid_arguments() -> None:
     assert [len(call.arguments) > 1000 for call in calls] == [False] * 4 + [True]
     results = [m.result.content for m in kept if m.role is Role.TOOL]
     assert results == [LEFT_OUT] * 4 + ["y" * 200]
+
+
+@pytest.mark.parametrize(
+    ("processor", "left"),
+    [
+        (CondenseResults(1), f"[image a.png]\n{IMAGES_LEFT_OUT}"),
+        (TruncateLongTools(2000, 1), f"[image a.png]\n{IMAGES_LEFT_OUT}"),
+        (KeepRecentToolCalls(1), LEFT_OUT),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+async def test_old_results_lose_their_images(processor: Processor, left: str) -> None:
+    shot = Image(b"\x89PNG", "image/png", "a.png")
+    messages = [system("be good"), user("first task", shot)]
+    for number in range(3):
+        call, result = step(number, "[image a.png]")
+        messages += [call, tool(replace(result.result, images=(shot, shot)))]
+    told = conversation(messages)
+    items = await processor.process(told)
+    kept = shown(items)
+    assert kept[1] == messages[1] and kept[-1] == messages[-1]
+    results = [message.result for message in kept if message.role is Role.TOOL]
+    assert [(result.content, result.images) for result in results[:2]] == [(left, ())] * 2
+    assert told.tokens - sum(item.tokens for item in items) > 4 * IMAGE_TOKENS - 200
+    assert shown(await processor.process(replace(told, items=items))) == kept
 
 
 PYTEST = "\n".join(
