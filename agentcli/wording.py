@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from agentcli.agent.events import (
@@ -120,7 +120,19 @@ def _value(name: str, value: Any, width: int) -> str:
 
 
 def fold_result(result: ToolResult, kind: str) -> Folded:
-    """Shorten a result to what is of interest, such as the end of a command's output."""
+    """Shorten a result to what is of interest: the end of a command's output, names of images."""
+    folded = _folded(result, kind)
+    shown = (folded.headline, *folded.lines)
+    marks = [f"[image {escape(one_line(image.name or 'image'))}" for image in result.images]
+    unnamed = [
+        f"{mark}]"
+        for mark in marks
+        if not any(line.startswith((f"{mark}:", f"{mark}]")) for line in shown)
+    ]
+    return replace(folded, lines=(*folded.lines, *unnamed)) if unnamed else folded
+
+
+def _folded(result: ToolResult, kind: str) -> Folded:
     lines = escape(plain_output(result.content)).rstrip("\n").split("\n")
     if result.outcome is Outcome.OK and result.name in _SHOWN_BY_RESULT:
         first, *others = (clip(line, _MAX_WIDTH) for line in lines)

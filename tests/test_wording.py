@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentcli.agent.events import CandidateTried, CheckFinished, ModelChanged, SessionStarted
-from agentcli.messages import Outcome, ToolCall, ToolResult, Usage
+from agentcli.messages import Image, Outcome, ToolCall, ToolResult, Usage
 from agentcli.wording import (
     MAX_DIFF_LINES,
     Folded,
@@ -62,6 +62,22 @@ def result(content: str, outcome: Outcome = Outcome.OK) -> ToolResult:
 def test_what_was_read_is_only_counted() -> None:
     assert fold_result(result("1\ta\n2\tb"), "read") == Folded("2 lines")
     assert fold_result(result("no match for x"), "search") == Folded("no match for x")
+
+
+def test_images_of_a_result_are_named() -> None:
+    images = (Image(b"1", "image/png", "a.png"), Image(b"2", "image/png", "b\x1b.png"))
+
+    def told(content: str, kind: str, outcome: Outcome = Outcome.OK) -> Folded:
+        return fold_result(ToolResult("1", "t", content, outcome, images=images), kind)
+
+    one = "[image a.png: PNG, 2x2, 75 bytes]"
+    other = r"[image b\x1b.png]"
+    assert told(one, "read") == Folded(one, (other,))
+    assert told(f"Two:\n{one}", "read") == Folded("2 lines", ("[image a.png]", other))
+    assert told(f"Two:\n{one}", "run") == Folded("Two:", (one, other), tail=True)
+    long = f"{one}\n" + "\n".join(map(str, range(9)))
+    assert told(long, "run").lines == (*"345678", other)
+    assert told("error: x", "run", Outcome.ERROR).lines == ("[image a.png]", other)
 
 
 def test_a_list_of_tasks_is_shown_as_one() -> None:

@@ -31,6 +31,7 @@ from acp.helpers import (
 )
 from acp.schema import (
     FileEditToolCallContent,
+    ImageContentBlock,
     PlanEntryStatus,
     SessionInfoUpdate,
     ToolCallLocation,
@@ -157,8 +158,7 @@ class Updates:
                     yield update_user_message_text(message.text)
                 for part in message.parts:
                     if isinstance(part, Image):
-                        data = base64.b64encode(part.data).decode()
-                        yield update_user_message(image_block(data, part.media_type))
+                        yield update_user_message(_image(part))
             case ModelAnswered(message=message):
                 if message.text:
                     yield update_agent_message_text(message.text)
@@ -178,13 +178,18 @@ class Updates:
         )
 
     def finished(self, result: ToolResult) -> SessionUpdate:
-        """The update for a finished call: its diffs if it changed files, else its output."""
+        """The update for a finished call: its diffs if it changed files, else its output.
+
+        Images of the result follow.
+        """
         is_markdown = result.name == _FETCH
         text = tool_content(text_block(result.content)) if is_markdown else _shown(result.content)
+        output: list[Any] = self.diffs(result.diff) or [text]
+        images = [tool_content(_image(image)) for image in result.images]
         return update_tool_call(
             result.call_id,
             status="completed" if result.outcome is Outcome.OK else "failed",
-            content=self.diffs(result.diff) or [text],
+            content=[*output, *images],
             locations=self._locations([(path, None) for path in result.paths]),
             raw_output={"output": result.content},
         )
@@ -251,3 +256,7 @@ def _named_file(arguments: Mapping[str, Any]) -> list[tuple[str, int | None]]:
 def _shown(text: str) -> Any:
     """A tool's output, fenced so that it is not rendered as Markdown."""
     return tool_content(text_block(fenced(plain_output(text))))
+
+
+def _image(image: Image) -> ImageContentBlock:
+    return image_block(base64.b64encode(image.data).decode(), image.media_type)

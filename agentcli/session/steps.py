@@ -173,7 +173,8 @@ class Steps:
                 self._seen.append({"role": "tool", "name": result.name, "text": result.content})
                 began = self._began.get(result.call_id)
                 version = self._versions.get(result.name, "")
-                step["results"].append(result_to_json(result))
+                without_images = replace(result, images=())  # which the journal has
+                step["results"].append(result_to_json(without_images))
                 step["tool_invocations"].append(
                     {
                         "call_id": result.call_id,
@@ -285,7 +286,7 @@ def _slim(event: Event) -> Event:
         case MessageAdded() | ModelAnswered() | Decided():
             return replace(event, message=Message(event.message.role, event.message.calls))
         case ToolFinished(result=result):
-            return replace(event, result=replace(result, content="", diff="", data={}))
+            return replace(event, result=replace(result, content="", diff="", data={}, images=()))
     return event
 
 

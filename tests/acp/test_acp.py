@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import subprocess
 import threading
@@ -258,6 +259,26 @@ async def test_an_image_alone_reaches_the_model(
             await connection.prompt(session_id=session.session_id, prompt=prompt)
     content = server.requests[1].json["messages"][-1]["content"]
     assert [part["type"] for part in content] == ["image_url"] and PNG in json.dumps(content)
+
+
+async def test_the_images_of_results_are_shown_also_when_loaded(
+    cli: Cli, serve: Serve, workspace: Path, connect: Connect
+) -> None:
+    (workspace / "a.png").write_bytes(base64.b64decode(PNG))
+    server = serve([Reply(calls=[("read_file", {"path": "a.png"})]), Reply(text="Seen.")])
+    cli.server = server.url
+    async with connect() as (connection, editor):
+        session = await connection.new_session(cwd=str(workspace))
+        name = session.session_id
+        await connection.prompt(session_id=name, prompt=[text_block("look")])
+        await connection.load_session(cwd=str(workspace), session_id=name)
+        shown = [one for one in editor.of("tool_call_update") if one.status == "completed"]
+    assert len(shown) == 2
+    for update in shown:
+        text, image = (part.content for part in update.content)
+        assert "[image a.png: PNG, 1x1, 70 bytes]" in text.text
+        assert (image.type, image.data, image.mime_type) == ("image", PNG, "image/png")
+    assert PNG in json.dumps(server.requests[1].json["messages"][-1])
 
 
 async def test_what_goes_wrong_is_an_error_of_the_protocol(

@@ -78,6 +78,13 @@ def test_images_of_tools_reach_the_model(cli: Cli, serve: Serve, workspace: Path
     assert ended.code == 0, ended.err
     assert "[image shot.png: PNG, 640x3, 95 bytes]" in ended.err
     assert f"[image parts.png: PNG, 2x2, {len(png())} bytes]" in ended.err
+    (journal,) = cli.journals()
+    session = journal.parent
+    for command in ("show", "export"):
+        ended = cli.run("sessions", command, session.name)
+        assert "[image shot.png: PNG, 640x3, 95 bytes]" in ended.out
+    assert '"base64"' in journal.read_text()
+    assert '"base64"' not in (session / "steps.jsonl").read_text()
     assert cli.run("run", "--continue", *arguments, "--model", "openai:m").code == 0
     cannot = cli.run("run", "--continue", *arguments, "--model", "x:m")
     assert (cannot.code, cannot.out) == (0, "All red.\n"), cannot.err

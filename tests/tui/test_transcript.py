@@ -14,7 +14,7 @@ from textual.app import App, ComposeResult
 from textual.pilot import Pilot
 
 import agentcli.tui
-from agentcli.messages import ToolCall, ToolResult
+from agentcli.messages import Image, ToolCall, ToolResult
 from agentcli.tui.entries import Answered, Said, Told, Used
 from agentcli.tui.themes import THEMES
 from agentcli.tui.transcript import Transcript
@@ -62,6 +62,15 @@ def card(number: int) -> Used:
     output = "".join(f"line {n} of {number}\n" for n in range(30))
     call = ToolCall(f"c{number}", "shell", f'{{"command": "run {number}"}}')
     return Used(call, "run", b"", ToolResult(call.id, "shell", f"exit code 0\n{output}"))
+
+
+async def test_a_card_names_the_images_of_its_result() -> None:
+    async with transcript() as (app, view, _):
+        shot = Image(b"1", "image/png", "shot.png")
+        result = ToolResult("1", "look", "Looked.\nAt this.", images=(shot,))
+        view.load([Used(ToolCall("1", "look"), "read", b"", result)])
+        await until(lambda: any("[image shot.png]" in row for row in app.rows))
+        assert any("2 lines" in row for row in app.rows)
 
 
 async def test_of_many_entries_only_those_near_are_laid_out() -> None:
