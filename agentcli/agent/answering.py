@@ -34,9 +34,11 @@ from agentcli.agent.stop import Stopped, stop_for
 from agentcli.agent.stream import Stream
 from agentcli.errors import (
     AgentCLIError,
+    BadRequestError,
     ContentFilterError,
     ContextWindowError,
     ModelError,
+    ModelNotFoundError,
     ProviderError,
     UsageError,
 )
@@ -102,6 +104,9 @@ class Answering:
             except (ProviderError, ModelError) as error:
                 too_long = isinstance(error, ContextWindowError)
                 if too_long and await self._compacting.force(self.client, request):
+                    continue
+                refused = isinstance(error, BadRequestError | ModelNotFoundError)
+                if refused and await self._compacting.leave_out_images(self.client, request):
                     continue
                 await self._fall_back(step, error)
                 continue

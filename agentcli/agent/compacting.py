@@ -15,6 +15,7 @@ from agentcli.agent.asking import Asking
 from agentcli.agent.budget import ContextLimits, ContextRules
 from agentcli.agent.events import Compacted, CompactionUndone, ModelUsed, Replaced, WindowLearnt
 from agentcli.agent.processors.base import Conversation, Item, Processor
+from agentcli.agent.processors.results import LeaveOutImages
 from agentcli.agent.stop import Stopped
 from agentcli.agent.stream import Stream
 from agentcli.agent.view import stretches
@@ -163,6 +164,18 @@ class Compacting:
             await self._plan(client, request, sizes, target, "beyond the context window")
         )
 
+    async def leave_out_images(self, client: LLMClient, request: ChatRequest) -> bool:
+        """Leave out the images of results after the provider refused a request.
+
+        Providers' limits of their number, size and format differ, and not every model of a provider
+        that accepts images does. Return whether there were any.
+        """
+        sizes = sum(client.size_of(message) for message in request.messages)
+        cause, processors = "it was refused with images", (LeaveOutImages(),)
+        return await self._carry_out(
+            await self._plan(client, request, sizes, 0, cause, processors=processors)
+        )
+
     async def compact(
         self,
         client: LLMClient,
@@ -235,13 +248,15 @@ class Compacting:
         target: int,
         cause: str,
         keep: Collection[int] = (),
+        *,
+        processors: Sequence[Processor] = (),
     ) -> Compaction:
-        """Try the processors in turn until the request is short enough."""
+        """Try ``processors``, or else the standard ones, until the request is short enough."""
         conversation = self._conversation(client, keep)
         beside = max(0, tokens - conversation.tokens)  # tools, and what the server adds
         passes: list[str] = []
         attempts = 0
-        for processor in self._processors:
+        for processor in processors or self._processors:
             if conversation.tokens + beside <= target:
                 break
             attempts += 1

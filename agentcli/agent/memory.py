@@ -12,6 +12,7 @@ from typing import Protocol
 
 from agentcli.agent.bm25 import Index
 from agentcli.agent.events import MessageAdded
+from agentcli.agent.processors.results import LeaveOutImages
 from agentcli.agent.second_thoughts import PASS
 from agentcli.agent.state import AgentState, StepRecord
 from agentcli.agent.stream import Stream
@@ -21,6 +22,7 @@ from agentcli.text import clip, one_line, truncate
 
 MARK = "[from memory"
 _RESULT_CHARS = 600
+_OTHER_REASONS = frozenset({PASS, LeaveOutImages().name})
 
 
 class Memory(Protocol):
@@ -77,8 +79,8 @@ class _Reminding:
 
 
 def _compactions(state: AgentState) -> int:
-    """How often something was left out for want of room, rather than because it led to nothing."""
-    return sum(PASS not in one.passes for one in state.compactions)
+    """How often something was left out for want of room, and for no other reason."""
+    return sum(_OTHER_REASONS.isdisjoint(one.passes) for one in state.compactions)
 
 
 class WindowMemory(_Reminding):

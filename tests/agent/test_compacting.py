@@ -28,8 +28,8 @@ from agentcli.llm.anthropic import AnthropicMessages
 from agentcli.llm.client import ChatRequest, ModelInfo
 from agentcli.llm.openai import OpenAIChat
 from agentcli.llm.wire_cache import Encoded
-from agentcli.messages import Role, Usage, validate_history
-from agentcli.tools.base import ToolContext, ToolKind
+from agentcli.messages import Image, Role, Usage, validate_history
+from agentcli.tools.base import ToolContext, ToolKind, ToolOutput
 from agentcli.tools.registry import tool
 from tests.agent.conftest import Bench, Make
 from tests.server import Reply, Request, ScriptedServer
@@ -190,6 +190,43 @@ async def test_a_repeated_refusal_ends_the_run(bench: Make) -> None:
     result = await made.run("look around")
     assert result.state.stop is StopReason.PROVIDER_FAILED
     assert result.state.error == "ContextWindowError" and len(made.server.requests) == 1
+
+
+async def shoot(context: ToolContext) -> ToolOutput:
+    """Take a picture."""
+    return ToolOutput("[image a.png]", images=(Image(b"\x89PNG", "image/png", "a.png"),))
+
+
+@pytest.mark.parametrize("status", [400, 404, 413, 422])
+async def test_images_that_are_refused_are_left_out(status: int, bench: Make) -> None:
+    """A provider accepts fewer of them than agentcli, or its model accepts none."""
+
+    def reply(request: Request) -> Reply:
+        refused = request.raw.count(b'"image_url":{') > 1
+        return Reply(status=status) if refused else Reply(text="seen")
+
+    shots = Reply(calls=[("shoot", {}), ("shoot", {})])
+    made = await bench([shots, reply, reply], [tool(shoot, ToolKind.READ)], processors=CHEAP)
+    assert isinstance(made.agent.client, OpenAIChat)
+    made.agent.client.info = dataclasses.replace(made.agent.client.info, images=True)
+    result = await made.run("look", images=[Image(b"GIF89a", "image/gif", "mine.gif")])
+    assert (result.state.stop, result.task_result) == (StopReason.FINAL, "seen")
+    (compacted,) = of(made, Compacted)
+    assert compacted.cause == "it was refused with images"
+    last = made.server.requests[-1].raw
+    assert b"image/gif" in last and b"image/png" not in last and b"[image" in last
+    resumed = fold_all(made.log.events)
+    assert [m.result.images for m in resumed.view if m.role is Role.TOOL] == [(), ()]
+
+
+async def test_a_request_that_is_refused_also_without_images_ends_the_run(bench: Make) -> None:
+    script = [Reply(calls=[("shoot", {})]), *[Reply(status=400)] * 2]
+    made = await bench(script, [tool(shoot, ToolKind.READ)])
+    assert isinstance(made.agent.client, OpenAIChat)
+    made.agent.client.info = dataclasses.replace(made.agent.client.info, images=True)
+    result = await made.run("look")
+    assert result.state.stop is StopReason.PROVIDER_FAILED
+    assert result.state.error == "BadRequestError" and len(made.server.requests) == 3
 
 
 async def test_a_conversation_that_cannot_shrink_ends_with_what_was_tried(bench: Make) -> None:

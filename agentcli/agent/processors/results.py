@@ -12,6 +12,7 @@ from agentcli.text import clip, truncate
 
 LEFT_OUT = "[left out; call it again if you need this]"
 IMAGES_LEFT_OUT = "[images left out; call it again if you need them]"
+IMAGES_REFUSED = "[images left out: the model's provider refused a request with them]"
 _ARGUMENT_CHARS = 200
 """The limit for each text in the arguments of a call whose result is left out."""
 
@@ -76,6 +77,24 @@ class KeepRecentToolCalls:
             ids = {call.id for call in item.message.calls}
             if ids and ids <= gone and not item.pinned:
                 items[number] = conversation.changed(item, _shortened(item.message))
+        return tuple(items)
+
+
+@dataclass(frozen=True)
+class LeaveOutImages:
+    """Leaves out the images of all results, for a provider that refuses them."""
+
+    name: str = "leave_out_images"
+
+    async def process(self, conversation: Conversation) -> tuple[Item, ...]:
+        """See ``Processor``."""
+        items = list(conversation.items)
+        for number, item in conversation.results(0):
+            result = item.message.result
+            if result.images:
+                content = f"{result.content}\n{IMAGES_REFUSED}"
+                shorter = replace(result, content=content, images=())
+                items[number] = conversation.changed(item, tool(shorter))
         return tuple(items)
 
 
