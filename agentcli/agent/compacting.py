@@ -251,7 +251,7 @@ class Compacting:
         *,
         processors: Sequence[Processor] = (),
     ) -> Compaction:
-        """Try ``processors``, or else the standard ones, until the request is short enough."""
+        """Try ``processors``, or else those of the settings, until the request is short enough."""
         conversation = self._conversation(client, keep)
         beside = max(0, tokens - conversation.tokens)  # tools, and what the server adds
         passes: list[str] = []
