@@ -53,6 +53,7 @@ typedef uint16_t element;
 #define STEP 32
 #define TILE 8       // the most rows of a tile
 #define STREAMED 4   // the most rows that are limited by memory bandwidth
+#define NEAR 768     // prefetch distance of their streams in bytes: Zen 4 reads up to a tenth faster
 #define BLOCK 8      // pairs of outputs in a block
 #else
 typedef f8 lanes;
@@ -61,6 +62,7 @@ typedef float element;
 #define STEP 8
 #define TILE 4
 #define STREAMED 3
+#define NEAR -1      // none: the hardware's prefetcher does as well
 #define BLOCK 16
 #endif
 
@@ -459,7 +461,7 @@ static void stream(float *y, Inputs x, const Matrix *w, long first, long last, l
     for (long o = first; o < first + apart; o++)
         for (long at = 0; at < k; at += piece) {
             Tile tile = {y, x.values + at * rows, x.scales + at / DEPTH * rows, sums, o, apart, last - 1, at,
-                         k - at < piece ? k - at : piece, -1};
+                         k - at < piece ? k - at : piece, NEAR};
             multiply(w, &tile);
         }
 }
