@@ -31,6 +31,8 @@ from agentcli.model.tokenizer import Tokenizer
 ENDED = -1
 # Tokens per forward pass of a prefill: limits memory and the delay of a cancellation.
 PREFILL_CHUNK = {"cpu": 512, "cuda": 8192}
+ROOM = 1024
+"""New tokens for which a cache has room from the beginning; most answers are shorter."""
 
 Column = tuple[list[int], list[bool]]
 
@@ -132,11 +134,15 @@ class Engine:
                     masks[i].append(sampled[i])
         return rows, masks
 
-    def capacity(self, positions: int, limit: int) -> int:
-        """Return the initial capacity of a cache for ``positions``.
+    def capacity(self, prompt: int, new: int, limit: int) -> int:
+        """Return the initial capacity of a cache for a prompt and at most ``new`` tokens after it.
 
-        It is a power of two if steps are compiled, because each capacity costs a compilation.
+        It is for all of them if steps are captured in graphs or compiled, because each capacity
+        costs that again; if compiled, a power of two.
         """
+        if self.graphs is None:
+            new = min(new, ROOM)
+        positions = prompt + new
         if self.compiled:
             positions = 1 << (positions - 1).bit_length()
         return min(positions, limit)
@@ -189,7 +195,7 @@ class Generation(Iterator[Column]):
             raise ContextLengthError(
                 f"the prompt of {len(tokens)} tokens does not fit the context of {limit}"
             )
-        hint = engine.capacity(len(tokens) + (max_tokens or 0), limit)
+        hint = engine.capacity(len(tokens), max_tokens or 0, limit)
         self.cache = engine.model.new_cache(capacity=hint) if cache is None else cache
         self.reused = 0
         self.prefilled = 0
@@ -270,7 +276,7 @@ class Generation(Iterator[Column]):
         logits = model.logits(hidden)  # (1, V)
         self.prefilled = len(prompt) - self.reused
         if len(self.rows) > 1:
-            room = self.engine.capacity(len(prompt) + (self._max_tokens or 0), cache.limit)
+            room = self.engine.capacity(len(prompt), self._max_tokens or 0, cache.limit)
             self._working = cache.fork(len(self.rows), capacity=room)
         self._logits = [logits.expand(len(self.rows), -1)]
         self.prefill_s = time.perf_counter() - started

@@ -55,6 +55,17 @@ def test_other_families(family_engine: Engine) -> None:
         assert rows == naive_rows(family_engine, prompt, 2, 16, sampling)[0]
 
 
+def test_memory_is_taken_as_answers_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "ROOM", 8)
+    engine = make_engine()
+    generation = engine.generate(PROMPT, num_samples=2, max_tokens=900, sampling=GREEDY)
+    first = next(generation)
+    assert generation.cache.capacity < 900
+    rows, _ = rows_of(engine, PROMPT, num_samples=2, max_tokens=150, sampling=GREEDY)
+    assert rows[0][0] == first[0][0]
+    assert rows == naive_rows(engine, PROMPT, 2, 150, GREEDY)[0]
+
+
 def test_prompt_longer_than_the_window() -> None:
     engine = make_engine()
     assert 128 in engine.model.config.windows
