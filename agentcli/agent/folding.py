@@ -202,7 +202,7 @@ def fold(state: AgentState, event: Event) -> AgentState:
             return _with(state, trees=trees, left_out=event.left_out)
         case WorkspaceChanged():
             state = _with(state, changes=state.changes.append(event))
-            return state if event.outside else _changed(state, event)
+            return state if event.outside else with_changes(state, event)
         case Rewound():
             return _rewound(state, event)
         case RunFinished():
@@ -253,7 +253,7 @@ def _marked(state: AgentState, *, turn: bool = False) -> AgentState:
     return _with(state, marks=state.marks.append(mark))
 
 
-def _changed(state: AgentState, event: WorkspaceChanged) -> AgentState:
+def with_changes(state: AgentState, event: WorkspaceChanged) -> AgentState:
     """Keep the list of changed files; one that is again as before the task is not among them."""
     at_first = _with_first(state.at_first, event)
     files = dict.fromkeys(state.files_changed)

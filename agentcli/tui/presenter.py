@@ -38,7 +38,9 @@ from agentcli.agent.events import (
     ToolProgress,
     ToolStarted,
     Warned,
+    WorkspaceChanged,
 )
+from agentcli.agent.folding import with_changes
 from agentcli.agent.hooks import Hook
 from agentcli.agent.state import AgentState
 from agentcli.agent.stream import interrupted
@@ -190,9 +192,11 @@ class Presenter:
                 used = self._use(ToolCall(result.call_id, result.name))
                 used.result, used.duration_s = result, event.command_s
                 if used.kind == "edit" and result.outcome is Outcome.OK:
-                    self._turn.files.update(dict.fromkeys(result.paths))
+                    self._turn.edited.update(dict.fromkeys(result.paths))
                 self._view.changed(used)
                 self._view.doing("working")
+            case WorkspaceChanged(outside=False):
+                self._turn.changed = with_changes(self._turn.changed, event)
             case CheckStarted(command=command):
                 self._check = Checked(command)
                 self._add(self._check)
@@ -275,7 +279,7 @@ class Presenter:
             TurnEnded(
                 self._turn.facts(event.status),
                 event.status is Status.SOLVED,
-                tuple(self._turn.files),
+                self._turn.files,
             )
         )
 
@@ -399,7 +403,14 @@ class _Turn:
     tries: int = 0
     usage: Usage = field(default_factory=Usage)
     cost_usd: float | None = 0.0
-    files: dict[str, None] = field(default_factory=dict)
+    edited: dict[str, None] = field(default_factory=dict)
+    changed: AgentState = field(default_factory=AgentState)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What the turn changed. Without snapshots, only what edits name is known."""
+        named = [path for path in self.edited if path not in self.changed.at_first]
+        return (*named, *self.changed.files_changed)
 
     def add(self, usage: Usage, cost_usd: float | None) -> None:
         self.usage += usage

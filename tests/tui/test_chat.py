@@ -60,6 +60,18 @@ async def test_an_edit_shows_its_diff(chat: Start, workspace: Path) -> None:
         assert (workspace / "a.py").read_text().endswith("return 2\n")
 
 
+async def test_a_turn_names_what_its_commands_changed(chat: Start, workspace: Path) -> None:
+    (workspace / "old.txt").write_text("old\n")
+    steps = ["echo made > new.txt; touch gone.txt", "rm gone.txt old.txt"]
+    script = [Reply(calls=[("shell", {"command": step})]) for step in steps]
+    async with chat([*script, Reply(text="done")], mode="auto") as one:
+        await one.send("tidy up")
+        await one.idle()
+        (ended,) = one.entries(TurnEnded)
+        assert ended.files == ("new.txt", "old.txt")
+        await one.sees("changed new.txt, old.txt")
+
+
 @pytest.mark.parametrize(
     "command", ["/model openai:other", "/compact", "/commit", "/undo", "/redo", "/rewind", "/fork"]
 )
