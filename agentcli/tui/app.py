@@ -93,6 +93,7 @@ class ChatApp(App[int]):
         self.options = options
         self.session = ChatSession(self, start, options.mode)
         self.files = FileIndex()
+        self._asking = False
         self.keys: Sequence[tuple[str, str]] = KEYS
         self.commands: Sequence[Command] = (*BUILTIN, *own_commands(options.command_folders))
         self.transcript = Transcript()
@@ -194,12 +195,14 @@ class ChatApp(App[int]):
         self._set_title(f"? agentcli · {self.options.workspace.name}")
         self.ring("agentcli asks for your approval")
         self.progress.doing("waiting for your answer")
+        self._asking = True
         try:
             await self.query_one("#panel").mount(panel)
             if not self.query(Chooser):  # else it follows when the list is left
                 panel.focus()
             return await panel.reply()
         finally:
+            self._asking = False
             removal = panel.remove()
             if not self.query(Chooser):
                 self.prompt.focus()
@@ -231,7 +234,9 @@ class ChatApp(App[int]):
         """The current activity has changed; the end of a long turn rings the bell."""
         if not what and self.progress.elapsed_s > _LONG_TURN_S:
             self.ring("agentcli has finished")
-        self.progress.doing(what)
+        # A model that tries edits asks in the middle of its answer, of which pieces still arrive.
+        if not (what and self._asking):
+            self.progress.doing(what)
 
     # -- requests of the user ----------------------------------------------------------------
 

@@ -40,6 +40,16 @@ async def test_yes_runs_it_once(chat: Start, workspace: Path) -> None:
     assert [used.result.outcome for used in one.entries(Used)] == ["ok", "denied"]
 
 
+async def test_what_still_arrives_does_not_hide_that_an_answer_is_awaited(chat: Start) -> None:
+    async with chat([touch("a"), Reply(text="done")]) as one:
+        await one.send("go")
+        await one.question()
+        one.app.doing("preparing search_replace")
+        await one.sees("Waiting for your answer")
+        await one.press("n")
+        await one.idle()
+
+
 async def test_a_command_line_is_shown_as_it_will_run(chat: Start) -> None:
     lines = [
         "cd src || exit 1; [ -f a.lock ] || rm -rf *",
