@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,7 @@ import typer
 
 from agentcli.cli.errors import show_note
 from agentcli.cli.help import App
+from agentcli.cli.table import table
 from agentcli.config import load
 from agentcli.errors import UsageError
 from agentcli.folders import user_folder
@@ -34,8 +36,9 @@ def tools(
     """List the tools that a model is given, and what installed packages add."""
     specs = {tool.spec.name: tool.spec for tool in asyncio.run(_offered())}
     if not name:
-        for spec in specs.values():
-            print(escape(f"{spec.name:<16}{spec.kind:<8}{one_line(spec.description, 90)}"))
+        rows = [(one.name, one.kind, one_line(one.description, 90)) for one in specs.values()]
+        for line in table(("TOOL", "KIND", "DOES"), rows, sys.stdout.isatty()):
+            print(escape(line))
         _print_packages()
         return
     if name not in specs:

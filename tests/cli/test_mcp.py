@@ -141,6 +141,14 @@ def test_a_projects_servers_need_trust(cli: Cli, workspace: Path) -> None:
     assert "/mine:review what" in listed.out
 
 
+def test_tools_with_long_names_are_listed_in_columns(cli: Cli, workspace: Path) -> None:
+    configure(cli, "a_server_of_mine", *SMALL)
+    ended = cli.run("tools")
+    assert ended.code == 0, ended.err
+    kinds = {line.split()[0]: line.split()[1] for line in ended.out.splitlines()}
+    assert kinds["mcp__a_server_of_mine__add"] in ("read", "run") and kinds["shell"] == "run"
+
+
 def test_listing_says_which_cannot_be_reached(cli: Cli, workspace: Path) -> None:
     assert "no MCP server is configured" in cli.run("mcp", "--workspace", str(workspace)).out
     configure(cli, "gone", "not-there-at-all")
