@@ -325,7 +325,7 @@ def _build(
     line = f"{origin.provider} {what}" + (f" ({marks})" if marks else "")
     return kind(
         f"{line}: {prose}" if prose else line,
-        hint=_hint(origin, kind),
+        hint=_hint(origin, kind, retry_after),
         provider=origin.provider,
         status=status,
         code=code,
@@ -333,7 +333,7 @@ def _build(
     )
 
 
-def _hint(origin: Origin, kind: type[ProviderError]) -> str | None:
+def _hint(origin: Origin, kind: type[ProviderError], retry_after: float | None) -> str | None:
     if kind is AuthenticationError:
         if not origin.api_key:
             return f"Name the variable of its key in providers.{origin.provider}.api_key_env"
@@ -354,7 +354,8 @@ def _hint(origin: Origin, kind: type[ProviderError]) -> str | None:
     if kind is ContentFilterError:
         return "Put it in other words, or choose another model"
     if kind in (RateLimitError, OverloadedError, ServerError, DeadlineError):
-        return "Try again later"
+        minutes = math.ceil((retry_after or 0) / 60)
+        return f"Try again in {minutes} min" if minutes > 1 else "Try again later"
     return None
 
 

@@ -448,6 +448,13 @@ async def test_retry_after(wire: str, headers: dict[str, str], low: float, high:
     assert low <= caught.value.retry_after_s <= high
 
 
+@pytest.mark.parametrize(("value", "told"), [("601", "in 11 min"), ("60", "later"), ("", "later")])
+async def test_a_long_pause_is_told(value: str, told: str) -> None:
+    with pytest.raises(errors.RateLimitError) as caught:
+        await answer("chat", Reply(status=429, headers={"retry-after": value}))
+    assert caught.value.hint == f"Try again {told}"
+
+
 @pytest.mark.parametrize("value", ["soon", "", "nan"])
 async def test_retry_after_that_says_nothing(value: str) -> None:
     with pytest.raises(errors.RateLimitError) as caught:
