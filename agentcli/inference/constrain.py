@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
@@ -161,7 +162,14 @@ class Grammar:
 
     @classmethod
     def regex(cls, pattern: str, tokenizer: Tokenizer, vocab_size: int | None = None) -> Grammar:
-        return cls(llguidance.LLMatcher.grammar_from_regex(pattern), tokenizer, vocab_size)
+        source = llguidance.LLMatcher.grammar_from_regex(pattern)
+        try:
+            return cls(source, tokenizer, vocab_size)
+        except ModelError as error:
+            # The rest is about places in a grammar that the user has not written.
+            if fault := re.search(r"^error: (.+)", str(error), re.MULTILINE):
+                raise ModelError(f'regular expression "{pattern}": {fault[1]}') from None
+            raise
 
     @classmethod
     def lark(cls, grammar: str, tokenizer: Tokenizer, vocab_size: int | None = None) -> Grammar:

@@ -274,7 +274,10 @@ BAD_ARGUMENTS = {
     "no such folder": (["x", "--model", "local:/nowhere"], "no such model"),
     "a provider's model": (["x", "--model", "openai:gpt"], "not a model on this machine"),
     "no such schema": (["x", "--model", "{}", "--json-schema", "/nowhere"], "No such file"),
-    "no regular expression": (["x", "--model", "{}", "--regex", "a("], "grammar: "),
+    "no regular expression": (
+        ["x", "--model", "{}", "--regex", "a("],
+        "regular expression .*: unclosed",
+    ),
     "no such grammar": (["x", "--model", "{}", "--grammar", "/nowhere"], "No such file"),
     "a file that is no grammar": (["x", "--model", "{}", "--grammar", __file__], "grammar: "),
     "two forms": (["x", "--regex", "a", "--grammar", "/nowhere"], "exclude each other"),
