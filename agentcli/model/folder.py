@@ -231,7 +231,9 @@ def _nanochat_file(path: Path) -> Path:
     tags = {int(m[1]): f for f in path.iterdir() if (m := re.fullmatch(r"d(\d+)", f.name))}
     if tags:
         return _nanochat_file(tags[max(tags)])
-    raise CheckpointError(f"{path}: no model", hint="expected config.json or model_<step>.pt")
+    raise CheckpointError(
+        f"{path}: no model", hint="Name a folder with config.json or model_<step>.pt"
+    )
 
 
 def _meta_of(file: Path) -> Path:

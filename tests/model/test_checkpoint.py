@@ -372,8 +372,9 @@ def test_hostile_checkpoint_runs_nothing(base: Path) -> None:
 
 
 def test_nanochat_errors(base: Path) -> None:
-    with pytest.raises(CheckpointError, match="no model"):
+    with pytest.raises(CheckpointError, match="no model") as raised:
         load_model(base)
+    assert raised.value.hint == "Name a folder with config.json or model_<step>.pt"
     file = save_nanochat(base / "base_checkpoints" / "d5", make_model(config_for_tokenizer()), 1)
     meta = file.with_name("meta_000001.json")
     meta.write_text('{"model_config": {"n_layers": 3}}')
