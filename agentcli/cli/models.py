@@ -24,6 +24,7 @@ from agentcli.cli.local_options import (
 )
 from agentcli.cli.table import table
 from agentcli.errors import ConfigError, ContextWindowError, ModelError
+from agentcli.extras import install
 from agentcli.folders import data_folder
 from agentcli.llm import registry
 from agentcli.settings import LocalSettings
@@ -46,7 +47,8 @@ def list_(as_json: Annotated[bool, _JSON] = False) -> None:
 
     found: list[provider_models.Listed] = []
     unusable: dict[str, str] = {}
-    if not registry.lacking():
+    missing = registry.lacking()
+    if not missing:
         from agentcli.llm import local_models
 
         local, unusable = local_models.listed(os.environ, data_folder() / "models")
@@ -58,6 +60,8 @@ def list_(as_json: Annotated[bool, _JSON] = False) -> None:
     rows = [(m.name, f"{m.context:,}" if m.context else "", m.what) for m in found]
     for line in table(("MODEL", "CONTEXT", "WHAT"), rows, sys.stdout.isatty()):
         print(escape(line))
+    if missing:
+        show_note(f"local models are left out (missing: {', '.join(missing)}). {install('local')}")
     for name, why in unusable.items():
         show_note(f"local:{name} cannot be used: {why}")
 

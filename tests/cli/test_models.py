@@ -32,6 +32,16 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
     return run
 
 
+def test_without_the_extra_a_note_says_what_is_left_out(
+    call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AGENTCLI_CONFIG_DIR", str(tmp_path))
+    monkeypatch.setattr("agentcli.llm.registry.lacking", lambda: ["torch"])
+    code, out, err = call("list")
+    assert code == 0 and "embedded" not in out
+    assert "local models are left out (missing: torch)" in err and "agentcli[local]" in err
+
+
 def test_what_there_is(
     call: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
