@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -255,7 +256,9 @@ def context_note(event: Event) -> str | None:
             why = _CAUSES.get(event.cause, event.cause)
             return f"about {counted(event.tokens_lost, 'token')} must be read again: {why}"
         case SoftCapReached():
-            return f"soft cap reached: {_used(event)} (cap {event.limit:g})"
+            # A share of a whole number, such as 2.4 of 3 steps, is reached at the next one.
+            cap = event.limit if event.cap in ("cost_usd", "time_s") else math.ceil(event.limit)
+            return f"soft cap reached: {_used(event)} (cap {cap:g})"
     return None
 
 

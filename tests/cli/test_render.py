@@ -134,6 +134,7 @@ def test_compactions_are_shown() -> None:
     renderer.event(SoftCapReached(4, "tool_calls", 40, 40))
     renderer.event(SoftCapReached(4, "failed_edits a b.py", 3, 3))
     renderer.event(SoftCapReached(4, "cost_usd", 0.81, 0.8))
+    renderer.event(SoftCapReached(4, "steps", 3, 3 * 0.8))
     assert log.getvalue().split("\n") == [
         "conversation compacted (near the limit): about 134,000 tokens are 61,000 now",
         "about 61,000 tokens must be read again: the conversation was compacted",
@@ -141,6 +142,7 @@ def test_compactions_are_shown() -> None:
         "soft cap reached: 40 tool calls (cap 40)",
         "soft cap reached: 3 failed edits of a b.py (cap 3)",
         "soft cap reached: 0.81 US dollars (cap 0.8)",
+        "soft cap reached: 3 steps (cap 3)",
         "",
     ]
 
