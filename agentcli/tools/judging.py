@@ -223,7 +223,7 @@ def _judge_command(
 
 
 def _forbidden(rules: Rules, about: Rules, line: CommandLine, root: str) -> Judgement | None:
-    """Deny, or else ask, if a rule matches a segment or a file of its redirections."""
+    """Deny, or else ask, if a rule matches a segment or a file that it names."""
     asked: Judgement | None = None
 
     def doubt(rule: Rule, what: str, segment: Segment) -> None:
@@ -252,10 +252,31 @@ def _forbidden(rules: Rules, about: Rules, line: CommandLine, root: str) -> Judg
                             doubt(rule, "its file", segment)
                         elif matches_path(rule, path, root, surely=False):
                             return _about(verdict, rule, segment)
+            for path in _named_files(segment, root):
+                for rule in every:
+                    reads = rule.names(READS) and rule.pattern is not None
+                    if reads and matches_path(rule, path, root, surely=False):
+                        return _about(verdict, rule, segment)
         if line.hidden and listed and asked is None:
             reason = f"the rule {listed[0]} cannot be applied: {line.unclear}"
             asked = Judgement(Verdict.ASK, reason)
     return asked
+
+
+def _named_files(segment: Segment, root: str) -> list[str]:
+    """The arguments that name files; elsewhere than on this machine, those that may."""
+    if segment.words[:1] and segment.words[0] in _NEUTRAL:
+        return []
+    words = [word for word in segment.words[1:] if word]
+    words += [word.partition("=")[2] for word in words if word.startswith("--")]
+    here = os.path.isdir(root) and not segment.after_cd
+    return [
+        word
+        for word in words
+        if word
+        and "\0" not in word
+        and not (here and not os.path.lexists(os.path.join(root, word)))
+    ]
 
 
 def _about(verdict: Verdict, rule: Rule, segment: Segment) -> Judgement:

@@ -170,6 +170,37 @@ def test_a_mode_allows_no_redirection_that_it_would_not_allow_a_file_tool(file: 
     assert judged(f"echo a > {file}", free_edits=True).verdict is None
 
 
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("cat .env", "deny"),
+        ("ls; grep -n x ./sub/../secrets/key | head", "deny"),
+        ("cp --target-directory=secrets a.py", "deny"),
+        ("cat link", "deny"),
+        ("cd sub && cat .env", "deny"),
+        ("env A=1 cat .env", "deny"),
+        ("echo .env", "-"),
+        ("git commit -m secret", "-"),
+        ("cat a.py sub/.env.example", "-"),
+    ],
+)
+def test_a_command_that_names_a_file_that_may_not_be_read(
+    command: str, expected: str, tmp_path: Path
+) -> None:
+    for folder in ("secrets", "sub"):
+        (tmp_path / folder).mkdir()
+    for file in (".env", "secrets/key", "a.py", "sub/.env.example"):
+        (tmp_path / file).touch()
+    (tmp_path / "link").symlink_to("secrets/key")
+    files = ["*(.env)", "read_file(secrets/**)", "read_file(secret)"]
+    for kind in ("deny", "ask"):
+        rules = parse_rules(**{kind: files})
+        found = judge(
+            rules, SPECS["shell"], {"command": command}, str(tmp_path), free_edits=False
+        ).verdict
+        assert (found or "-") == (kind if expected == "deny" else "-")
+
+
 def file_verdict(tool: str, path: str, root: Path, **rules: Sequence[str]) -> str:
     found = judge(parse_rules(**rules), SPECS[tool], {"path": path}, str(root), free_edits=False)
     return (found.verdict or "-").replace("allow", "+")
