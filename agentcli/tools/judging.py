@@ -264,19 +264,20 @@ def _forbidden(rules: Rules, about: Rules, line: CommandLine, root: str) -> Judg
 
 
 def _named_files(segment: Segment, root: str) -> list[str]:
-    """The arguments that name files; elsewhere than on this machine, those that may."""
+    """The arguments that name files; elsewhere than on this machine, those that may.
+
+    Of a folder, a path in it is named too, which rules about all that is in it match.
+    """
     if segment.words[:1] and segment.words[0] in _NEUTRAL:
         return []
-    words = [word for word in segment.words[1:] if word]
-    words += [word.partition("=")[2] for word in words if word.startswith("--")]
-    here = os.path.isdir(root) and not segment.after_cd
-    return [
-        word
-        for word in words
-        if word
-        and "\0" not in word
-        and not (here and not os.path.lexists(os.path.join(root, word)))
+    words = [word for word in segment.words[1:] if word and "\0" not in word]
+    words += [
+        value for word in words if word.startswith("--") and (value := word.partition("=")[2])
     ]
+    here = os.path.isdir(root) and not segment.after_cd
+    named = [word for word in words if not here or os.path.lexists(os.path.join(root, word))]
+    folders = [word for word in named if os.path.isdir(os.path.join(root, word))]
+    return named + [os.path.join(folder, "-") for folder in folders]
 
 
 def _about(verdict: Verdict, rule: Rule, segment: Segment) -> Judgement:
