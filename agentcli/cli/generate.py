@@ -188,12 +188,14 @@ def generate(
         "repetition_penalty": repetition_penalty,
         "seed": seed,
     }
+    if stop and not all(stop):
+        raise UsageError("--stop needs a text", hint="Is a variable of the shell empty?")
     wishes = {
         "chat": chat,
         "num_samples": num_samples,
         "max_tokens": max_tokens,
         "sampling": {name: value for name, value in chosen.items() if value is not None},
-        "stop": tuple(text for text in stop or () if text),
+        "stop": tuple(stop or ()),
         "grammar": _grammar(json_schema, regex, grammar),
     }
     name = model or _configured(settings)

@@ -40,7 +40,7 @@ BUILTIN = (
     Command("quit", "quit"),
 )
 
-ELSEWHERE = {"clear": "new", "exit": "quit"}
+ELSEWHERE = {"clear": "new", "exit": "quit", "status": "cost", "usage": "cost"}
 """Aliases from other assistants; a user's command of the same name takes precedence."""
 
 _PROMPT = re.compile(r"/[\w.-]+:\S")

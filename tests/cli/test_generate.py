@@ -178,6 +178,8 @@ def test_a_stop_string_is_not_shown(run: Any, folder: Path) -> None:
     whole = run(*options).out.rstrip("\n")
     middle = whole[len(whole) // 2 :][:2]
     assert run(*options, "--stop", middle).out.rstrip("\n") == whole[: whole.index(middle)]
+    empty = run(*options, "--stop", "")
+    assert empty.code == 2 and "--stop needs a text" in empty.err
 
 
 def test_a_chat_opens_the_models_turn(run: Any, folder: Path) -> None:
