@@ -25,6 +25,7 @@ from agentcli.tools.base import Tool, ToolContext, ToolKind, ToolOutput
 from agentcli.tools.permissions import Mode, ModePermissions
 from agentcli.tools.registry import Registry
 from agentcli.tools.rules import Rules
+from agentcli.tools.seen import Seen
 from agentcli.wording import describe_call
 
 _STEPS = 30
@@ -88,7 +89,7 @@ class Delegation:
         agent = Agent(
             parent.client,
             Registry(self._tools, permissions),
-            replace(context, call_id="", progress=None),
+            replace(context, call_id="", progress=None, seen=Seen()),
             journal,
             session,
             module=SubAgent(self._prompts),

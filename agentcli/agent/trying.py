@@ -67,7 +67,9 @@ class Trial:
         paths = EditCalls(self.tools).paths(call)
         before = {path: await read(copy, path) for path in paths}
         absent = {path for path in paths if await copy.stat(path) is None}
-        edit = await self.tools.dispatch(call, self.context)
+        # The copy forgets each edit, and so must what is known of its files.
+        context = replace(self.context, seen=self.context.seen.copy())
+        edit = await self.tools.dispatch(call, context)
         if edit.outcome is not Outcome.OK:
             raise RefusedError(edit.content)
         try:

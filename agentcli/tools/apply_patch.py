@@ -39,8 +39,15 @@ async def apply_patch(context: ToolContext, patch: str) -> ToolOutput:
     Args:
         patch: From *** Begin Patch to *** End Patch.
     """
-    writes = [one for change in parse_patch(patch) for one in await _writes(context, change)]
+    changes = parse_patch(patch)
+    writes = [one for change in changes for one in await _writes(context, change)]
     await _carry_out(context.environment, writes)
+    added = {meant_name(change.path) for change in changes if change.kind == "add"}
+    for one in writes:
+        if one.after is not None and one.path in added:
+            context.seen.note(context.place(one.path), one.after)
+        elif one.after is not None and one.before is not None:
+            context.seen.edited(context.place(one.path), one.before, one.after)
     diffs = [
         await asyncio.to_thread(unified_diff, one.text_before, one.text_after or "", one.path)
         for one in writes

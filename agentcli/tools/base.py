@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from agentcli.environments.base import Environment, WorkspaceCopy
 from agentcli.messages import Image, Outcome, ToolDefinition
 from agentcli.sandbox.limits import CHECK, COMMAND, Limits
+from agentcli.tools.seen import Seen
 
 if TYPE_CHECKING:
     from agentcli.tools.background import Jobs
@@ -166,8 +168,17 @@ class ToolContext:
     """Whether permissions forbid the call to show a file that it does not name."""
     sees_images: Callable[[], bool] = lambda: False
     """Whether the model, which can change during a session, accepts images."""
+    seen: Seen = field(default_factory=Seen)
+    """What the agent's model knows of the files."""
     output_chars: int = 30_000
     """The most characters of one result that the model is shown."""
+
+    def place(self, path: str) -> str:
+        """Normalize a path: relative if it is in the workspace, otherwise absolute."""
+        root = self.environment.root
+        full = os.path.normpath(os.path.join(root, path))
+        inside = full == root or full.startswith(root.rstrip("/") + "/")
+        return os.path.relpath(full, root) if inside else full
 
 
 ToolFunction = Callable[..., Awaitable[ToolOutput | str]]

@@ -51,7 +51,9 @@ async def search_replace(
     after = text.replaced(places, wanted, replacement)
     if after == file.text:
         raise ToolError("nothing would change: old and new differ only in their line endings")
-    await context.environment.write(path, file.encode(after, path), expect=before)
+    data = file.encode(after, path)
+    await context.environment.write(path, data, expect=before)
+    context.seen.edited(context.place(path), before, data)
     noun = "occurrence" if len(places) == 1 else "occurrences"
     return ToolOutput(
         f"replaced {len(places)} {noun} in {path} {_listed(lines)}",

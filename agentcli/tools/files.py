@@ -40,6 +40,7 @@ async def read_file(
     if context.sees_images() and media_type(data):
         return _shown_image(path, data)
     file = decode(data, path)
+    context.seen.note(context.place(path), data)
     lines = split_lines(file.shown)
     total = len(lines)
     if not total:
@@ -114,12 +115,15 @@ async def write_file(context: ToolContext, path: str, content: str) -> ToolOutpu
         raise ToolInputError(f"{path} is a folder's path, not a file's", path="path")
     lines = counted(len(split_lines(content)), "line")
     if await context.environment.stat(path) is None:
-        await context.environment.write(path, content.encode("utf-8"))
+        data = content.encode("utf-8")
+        await context.environment.write(path, data)
+        context.seen.note(context.place(path), data)
         diff = unified_diff(None, content, path)
         text = f"created {shown_name(path)} ({lines}){obeyed_note(path)}"
         return ToolOutput(text, diff=diff, paths=(path,))
     before = await load(context, path)
     file = decode(before, path)
+    context.seen.check(context.place(path), before)
     after = like(file, content.removeprefix("\ufeff") if file.bom else content)
     try:
         data = file.encode(after, path)
@@ -127,6 +131,7 @@ async def write_file(context: ToolContext, path: str, content: str) -> ToolOutpu
         # The new text has characters that the old encoding lacks. Nothing of the old text is left.
         data = after.encode("utf-8")
     await context.environment.write(path, data, expect=before)
+    context.seen.note(context.place(path), data)
     diff = await asyncio.to_thread(unified_diff, file.shown, after, path)
     text = f"wrote {shown_name(path)} ({lines}){obeyed_note(path)}"
     return ToolOutput(text, diff=diff, paths=(path,))

@@ -53,7 +53,8 @@ async def preview_diff(tool: Tool, context: ToolContext, arguments: Mapping[str,
     if not tool.spec.only_writes:
         return ""
     environment = cast(Environment, _ReadOnly(context.environment))
-    output = await tool.function(replace(context, environment=environment), **arguments)
+    context = replace(context, environment=environment, seen=context.seen.copy())
+    output = await tool.function(context, **arguments)
     if isinstance(output, str):
         return ""
     if output.outcome is not Outcome.OK:

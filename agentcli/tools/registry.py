@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, overload
@@ -270,8 +269,7 @@ class Registry:
             output = _failure(f"{call.name} broke: {type(error).__name__}: {error}", error)
         content = str(truncate(encodable(output.content), context.output_chars))
         diff = encodable(output.diff)
-        root = context.environment.root
-        paths = tuple(dict.fromkeys(_in_workspace(path, root) for path in output.paths))
+        paths = tuple(dict.fromkeys(map(context.place, output.paths)))
         data = {**output.data, ASKED: round(sum(asked), 3)} if asked else output.data
         images = output.images
         return ToolResult(call.id, call.name, content, output.outcome, diff, paths, data, images)
@@ -337,13 +335,6 @@ async def _execute(tool: Tool, context: ToolContext, arguments: Mapping[str, Any
             raise TypeError(f"models do not accept {', '.join(sorted(foreign))}")
         return output
     raise TypeError(f"a tool must return text or a ToolOutput, not {type(output).__name__}")
-
-
-def _in_workspace(path: str, root: str) -> str:
-    """Normalize a path: relative if it is in the workspace, otherwise absolute."""
-    full = os.path.normpath(os.path.join(root, path))
-    inside = full == root or full.startswith(root.rstrip("/") + "/")
-    return os.path.relpath(full, root) if inside else full
 
 
 def _failure(message: str, error: Exception) -> ToolOutput:

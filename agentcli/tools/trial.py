@@ -25,6 +25,7 @@ class CopyTrial:
         self.answer: ToolOutput | None = None
         self._work = work
         self._context = context
+        self._seen = context.seen.copy()
         self._stack = AsyncExitStack()
         self._copy: WorkspaceCopy | None = None
         self._output = ToolOutput("")
@@ -44,7 +45,9 @@ class CopyTrial:
         except OSError as error:
             raise SandboxError(f"the workspace cannot be copied: {error}") from error
         try:
-            context = replace(self._context, environment=copy, copies=None, jobs=None)
+            context = replace(
+                self._context, environment=copy, copies=None, jobs=None, seen=self._seen
+            )
             self._output = await self._work(context)
         except AgentCLIError as error:
             self._output = ToolOutput(f"error: {error.line()}", Outcome.ERROR)
@@ -59,4 +62,5 @@ class CopyTrial:
         assert self._copy is not None
         async with self._context.changing():
             await self._copy.commit()
+        self._context.seen.take(self._seen)
         self.answer = self._output

@@ -12,9 +12,10 @@ from tests.server import Reply
 
 
 def writing(text: str) -> list[Reply]:
-    """The replies of one attempt: write the file, then report the answer."""
+    """The replies of one attempt: read and write the file, then report the answer."""
+    read = ("read_file", {"path": "answer.txt"})
     edit = ("write_file", {"path": "answer.txt", "content": f"{text}\n"})
-    return [Reply(calls=[edit]), Reply(text=f"It is {text}.")]
+    return [Reply(calls=[read, edit]), Reply(text=f"It is {text}.")]
 
 
 def run(cli: Cli, workspace: Path, *options: str) -> Ended:

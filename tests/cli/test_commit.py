@@ -11,7 +11,8 @@ from tests.conftest import Serve
 from tests.running import BIN, Cli, Ended, git, repository
 from tests.server import Reply
 
-EDIT = Reply(calls=[("write_file", {"path": "sub/a.txt", "content": "new\n"})])
+READ = ("read_file", {"path": "sub/a.txt"})
+EDIT = Reply(calls=[READ, ("write_file", {"path": "sub/a.txt", "content": "new\n"})])
 SHELL = Reply(calls=[("shell", {"command": "echo b > made.txt; rm gone.txt; echo x > out.log"})])
 FILES = {"sub/a.txt": "old\n", "gone.txt": "x\n", "mine.txt": "1\n", ".gitignore": "*.log\n"}
 

@@ -67,6 +67,11 @@ def write(path: str, content: str) -> Reply:
     return Reply(calls=[("write_file", {"path": path, "content": content})])
 
 
+def read(path: str) -> Reply:
+    """A reply that reads a file."""
+    return Reply(calls=[("read_file", {"path": path})])
+
+
 def files(folder: Path) -> dict[str, str]:
     """The content of a folder, for comparison: each file's mode and content or a link's target."""
     found = {}

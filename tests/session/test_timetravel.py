@@ -19,7 +19,7 @@ from agentcli.session.journal import Journal, read_events
 from agentcli.session.moves import Move, carry_out
 from agentcli.session.store import journal_path, load_state
 from tests.server import Reply
-from tests.session.conftest import Sessions, files, shell, write
+from tests.session.conftest import Sessions, files, read, shell, write
 
 START = {
     "plain.txt": b"one\n",
@@ -244,7 +244,8 @@ async def test_a_link_planted_on_the_way_leads_nowhere(sessions: Sessions, tmp_p
     (outside / "a.txt").write_text("precious\n")
     (sessions.workspace / "in").mkdir()
     (sessions.workspace / "in" / "a.txt").write_text("mine\n")
-    result = await sessions.run([write("in/a.txt", "tool\n"), Reply(text="Done.")])
+    replies = [read("in/a.txt"), write("in/a.txt", "tool\n"), Reply(text="Done.")]
+    result = await sessions.run(replies)
     os.rename(sessions.workspace / "in", sessions.workspace / "moved")
     os.symlink(outside, sessions.workspace / "in")
     with pytest.raises(ConflictError):

@@ -215,6 +215,7 @@ async def test_a_replaced_file_keeps_mode_encoding_and_line_ends(
     path = workspace / "run.cmd"
     path.write_bytes("caf\xe9\r\ntwo\r\n".encode("latin-1"))
     path.chmod(0o750)
+    await call("read_file", path="run.cmd")
     result = await call("write_file", path="run.cmd", content="th\xe9\nthree\n")
     assert result.content == "wrote run.cmd (2 lines)"
     assert path.read_bytes() == "th\xe9\r\nthree\r\n".encode("latin-1")
@@ -224,12 +225,14 @@ async def test_a_replaced_file_keeps_mode_encoding_and_line_ends(
 
 async def test_text_that_the_old_encoding_lacks_makes_it_utf8(workspace: Path, call: Call) -> None:
     (workspace / "a").write_bytes(b"caf\xe9\n")
+    await call("read_file", path="a")
     await call("write_file", path="a", content="→\n")
     assert (workspace / "a").read_text(encoding="utf-8") == "→\n"
 
 
 async def test_a_byte_order_mark_stays_and_is_not_doubled(workspace: Path, call: Call) -> None:
     (workspace / "a").write_bytes(codecs.BOM_UTF8 + b"old\n")
+    await call("read_file", path="a")
     await call("write_file", path="a", content="\ufeffnew\n")
     assert (workspace / "a").read_bytes() == codecs.BOM_UTF8 + b"new\n"
 
@@ -293,3 +296,29 @@ async def test_what_the_host_obeys_is_pointed_out(path: str, call: Call) -> None
     result = await call("write_file", path=path, content="x")
     assert "[note: the user's shell, editor or git may run or obey this file]" in result.content
     assert "note" not in (await call("write_file", path="a/b.py", content="x")).content
+
+
+async def test_a_change_that_the_model_has_not_seen_is_not_overwritten(
+    workspace: Path, call: Call
+) -> None:
+    file = workspace / "a.txt"
+    file.write_text("one\n")
+    unread = await call("write_file", path="a.txt", content="two\n")
+    assert unread.content == "error: a.txt exists, and you have not read it yet: read it first"
+    await call("read_file", path=str(file), limit=1)
+    assert (await call("write_file", path="./a.txt", content="two\n")).outcome is Outcome.OK
+    assert (await call("write_file", path="a.txt", content="three\n")).outcome is Outcome.OK
+    file.write_text("by hand\nthree\n")
+    for _ in range(2):  # an edit of another part does not show the model what has changed
+        refused = await call("write_file", path="a.txt", content="four\n")
+        assert refused.content == "error: a.txt has changed since you read it: read it again"
+        await call("search_replace", path="a.txt", old="three", new="3")
+    assert file.read_text() == "by hand\n3\n"
+    await call("read_file", path="a.txt")
+    await call("search_replace", path="a.txt", old="3", new="three")
+    assert (await call("write_file", path="a.txt", content="four\n")).outcome is Outcome.OK
+
+
+async def test_an_empty_file_need_not_be_read(workspace: Path, call: Call) -> None:
+    (workspace / "a.txt").touch()
+    assert (await call("write_file", path="a.txt", content="one\n")).outcome is Outcome.OK

@@ -16,6 +16,7 @@ from agentcli.tools.apply_patch import apply_patch_tool
 from agentcli.tools.approval import Answer, Approval, Reply
 from agentcli.tools.base import Checks, ToolContext
 from agentcli.tools.builtin import builtin_tools
+from agentcli.tools.files import read_file
 from agentcli.tools.permissions import Mode, ModePermissions
 from agentcli.tools.preview import preview_diff
 from agentcli.tools.registry import Registry
@@ -48,6 +49,7 @@ async def test_nothing_is_written(
     tools = {
         tool.spec.name: tool for tool in [*builtin_tools(), apply_patch_tool(Prompts.standard())]
     }
+    await read_file(context, "a.txt")
     diff = await preview_diff(tools[name], context, arguments)
     assert all(part in diff for part in parts) and bool(diff) == bool(parts)
     assert sorted(path.name for path in workspace.iterdir()) == ["a.txt", "b.txt"]

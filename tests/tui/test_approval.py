@@ -322,7 +322,8 @@ async def test_a_file_written_over_shows_both_sides_at_their_lines(
     (workspace / "a.txt").write_text("\n".join(lines) + "\n")
     lines[29] = "another"
     write = {"path": "a.txt", "content": "\n".join(lines) + "\n"}
-    async with chat([Reply(calls=[("write_file", write)]), Reply(text="done")]) as one:
+    calls = [("read_file", {"path": "a.txt"}), ("write_file", write)]
+    async with chat([Reply(calls=calls), Reply(text="done")]) as one:
         await one.send("go")
         await one.question()
         await one.sees("30 - line 30", "30 + another", "27   line 27")
