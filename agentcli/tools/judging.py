@@ -22,8 +22,8 @@ from agentcli.tools.rules import PREFIX, Rule, Rules, begins, matches_path, may_
 READS, WRITES = "read_file", "write_file"
 """Tools whose rules also apply to redirections."""
 _READERS = (READS, "list_dir", "glob", "grep")
-_RUN_BY_AGENTCLI = (".agentcli", ".mcp.json")
-"""In a trusted folder, these name programs that agentcli runs outside of the sandbox."""
+_OBEYED = {".agentcli": "agentcli itself", ".mcp.json": "agentcli itself", ".git": "git"}
+"""What names programs that run outside of the sandbox, and who runs them."""
 _ANY_FILE = Rule(WRITES, "**")
 _NETWORK = ("/dev/tcp/", "/dev/udp/")
 
@@ -121,15 +121,18 @@ def reason_to_ask(spec: ToolSpec, arguments: Mapping[str, Any], root: str) -> st
     if spec.kind is ToolKind.EDIT:
         for path in _paths(spec, arguments):
             if name := _obeyed(path, root):
-                return f"agentcli itself obeys {name}"
+                return f"{_OBEYED[name]} obeys {name}"
     return ""
 
 
 def _obeyed(path: str, root: str) -> str:
     if "\0" in path:  # there is no such file, which the tool says better
         return ""
-    names = (n for n in _RUN_BY_AGENTCLI if matches_path(Rule(WRITES, n), path, root, surely=False))
-    return next(names, "")
+    full = os.path.join(root, path)
+    real = os.path.relpath(os.path.realpath(full), os.path.realpath(root))
+    # Some file systems ignore case, and the files may yet get to one of them.
+    parts = f"{os.path.relpath(full, root)}/{real}".casefold().split("/")
+    return next((name for name in _OBEYED if name in parts), "")
 
 
 def _touches(rule: Rule, paths: list[str], root: str) -> bool:

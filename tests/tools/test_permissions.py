@@ -54,16 +54,23 @@ async def test_a_tool_that_reads_from_other_machines_needs_what_commands_need() 
         assert len(answers.asked) == (mode is not Mode.AUTO)
 
 
-@pytest.mark.parametrize("path", [".agentcli/config.toml", "sub/.agentcli/a", ".mcp.json", "link"])
-async def test_no_mode_allows_an_edit_of_what_agentcli_obeys(path: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("path", "who"),
+    [
+        *((p, "agentcli itself") for p in (".agentcli/config.toml", "sub/.agentcli/a", "link")),
+        *((p, "agentcli itself") for p in (".mcp.json", ".MCP.json")),
+        *((p, "git") for p in (".git/config", "sub/.git/hooks/pre-commit", ".GIT/a", "x/../.git")),
+    ],
+)
+async def test_no_mode_allows_an_edit_of_what_names_programs(
+    path: str, who: str, tmp_path: Path
+) -> None:
     (tmp_path / "link").symlink_to(".mcp.json")
     edit = replace(spec(ToolKind.EDIT), path_arguments=("path",))
     for mode in (Mode.EDITS, Mode.AUTO):
         permissions = ModePermissions(mode, root=str(tmp_path))
-        assert "agentcli itself obeys ." in str(
-            await permissions.permit(edit, CALL, {"path": path})
-        )
-        for other in ("a.py", "a\0.py"):
+        assert f"{who} obeys ." in str(await permissions.permit(edit, CALL, {"path": path}))
+        for other in ("a.py", "a\0.py", ".gitignore"):
             assert await permissions.permit(edit, CALL, {"path": other}) is None
         permissions = ModePermissions(mode, Answers(Answer.ONCE), root=str(tmp_path))
         assert await permissions.permit(edit, CALL, {"path": path}) is None
