@@ -24,7 +24,8 @@ _ALWAYS = frozenset(
 _OUTPUT = r"--(?!oneline$)o.*|--e(?!xit-code$).*"  # --output, --ext-diff
 _REFUSED: Mapping[str, str] = {
     "find": r"-(exec|ok|delete|fls|fprint).*",
-    "rg": r"--(pre|pre-glob|hostname-bin)(=.*)?",
+    # Decompression starts programs such as xz. A letter after others may be an option's value.
+    "rg": r"--(pre|pre-glob|hostname-bin|search-zip)(=.*)?|-(?!-).*z.*",
     "sort": r"-\w*[oT].*|--[oct].*",  # --output, --compress-program, --temporary-directory
     "uniq": r"(?!-[cdDiuz]+$).*",  # its second file is written
     "git status": r"(?!)",
