@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
+from agentcli.environments.worker import open_regular
 from agentcli.errors import SnapshotError
 
 _RECORD = struct.Struct(">20sQQ")  # digest, offset, length
@@ -54,7 +55,7 @@ class Blobs:
         """
         digest, size = digest_of(data), len(data)
         with self._lock:
-            if digest in self.places():
+            if self._is_kept(digest, data):
                 return digest
             try:
                 pack = self._pack or self._open()
@@ -80,7 +81,7 @@ class Blobs:
             raise SnapshotError(f"content {digest[:12]} was not kept")
         path, offset, length = place
         try:
-            with open(path, "rb") as pack:
+            with open_regular(path) as pack:
                 pack.seek(offset)
                 data = pack.read(length)
         except OSError as error:
@@ -88,6 +89,21 @@ class Blobs:
         if digest_of(data) != digest:
             raise SnapshotError(f"{path}: content {digest[:12]} is damaged")
         return data
+
+    def _is_kept(self, digest: str, data: bytes) -> bool:
+        """Whether the content is stored, and was not damaged since."""
+        place = self.places().get(digest)
+        if place is None:
+            return False
+        path, offset, length = place
+        if path == self._path:  # may be in the buffer yet
+            return True
+        try:
+            with open_regular(path) as pack:
+                pack.seek(offset)
+                return pack.read(length) == data
+        except OSError:
+            return False
 
     def __contains__(self, digest: str) -> bool:
         return digest in self.places()
@@ -154,8 +170,10 @@ class Blobs:
     def _read_index(self, path: Path) -> None:
         pack = path.with_suffix(".pack")
         try:
-            size = pack.stat().st_size
-            data = path.read_bytes()
+            with open_regular(str(pack)) as file:
+                size = os.fstat(file.fileno()).st_size
+            with open_regular(str(path)) as file:
+                data = file.read()
         except OSError:
             return
         self.kept_bytes += size

@@ -29,6 +29,7 @@ from agentcli.environments.base import Changes
 from agentcli.environments.blobs import Blobs, digest_of
 from agentcli.environments.entries import capture
 from agentcli.environments.scan import Node, Scan, TooMany, join
+from agentcli.environments.worker import open_regular
 from agentcli.errors import SnapshotError
 from agentcli.sandbox.inotify import Watch
 
@@ -215,7 +216,9 @@ class Snapshots:
     def _load(self) -> None:
         """Load the saved scan: one line of JSON for each folder, with its name and contents."""
         with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
-            for line in (self._folder / INDEX).read_bytes().splitlines():
+            with open_regular(str(self._folder / INDEX)) as file:
+                lines = file.read().splitlines()
+            for line in lines:
                 folder, nodes = json.loads(line)
                 self._scan.index[folder] = {
                     name: Node(entry, tuple(signature) if signature else None)

@@ -219,6 +219,34 @@ def test_what_is_in_a_read_only_folder_comes_back(root: Path, tmp_path: Path) ->
     assert {path: capture(str(root), path, blobs) for path in paths} == entries
 
 
+def test_damaged_contents_are_stored_again(tmp_path: Path) -> None:
+    first = Blobs(tmp_path)
+    digest = first.put(b"precious")
+    first.close()
+    (pack,) = tmp_path.glob("*.pack")
+    pack.write_bytes(b"damaged!")
+    again = Blobs(tmp_path)
+    assert again.put(b"precious") == digest and again.get(digest) == b"precious"
+    again.close()
+
+
+@pytest.mark.parametrize("suffix", [".pack", ".idx", "index"])
+def test_a_pipe_in_the_store_keeps_nobody_waiting(tmp_path: Path, root: Path, suffix: str) -> None:
+    (root / "a.txt").write_text("a\n")
+    store = tmp_path / "store"
+    first = Snapshots(str(root), store)
+    first.take()
+    first.blobs.flush()
+    first._save()
+    for path in store.iterdir():
+        if path.name == module.INDEX if suffix == "index" else path.suffix == suffix:
+            path.unlink()
+            os.mkfifo(path)
+    again = Snapshots(str(root), store)
+    again.take()
+    assert again.blobs.get(again.blobs.put(b"a\n")) == b"a\n"
+
+
 def test_damaged_contents_are_refused(tmp_path: Path) -> None:
     blobs = Blobs(tmp_path / "store")
     digest = blobs.put(b"something")
