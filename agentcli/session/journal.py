@@ -29,7 +29,7 @@ SCHEMA = 1
 FILE_NAME = "events.jsonl"
 
 _REDACTED = "[redacted]"
-_TIME = re.compile(rb'\{"v":\d+,"n":\d+,"t":([\d.]+),')
+_HEAD = re.compile(rb'\{"v":\d+,"n":(\d+),"t":([\d.]+),')
 # Fields needed to find and fold a session. A value that occurs in them is not redacted there.
 _STRUCTURE = {
     *("kind", "role", "name", "id", "call_id", "session_id", "workspace", "model", "mode"),
@@ -228,7 +228,8 @@ def read_events(path: Path) -> Iterator[Event]:
     """The events of a journal, up to its last complete line.
 
     Raises:
-        JournalError: there is no such file, its schema is newer, or a line is not an event.
+        JournalError: there is no such file, its schema is newer, a line is not an event, or one is
+            missing.
     """
     return (event for _, event in read_timed(path))
 
@@ -243,10 +244,17 @@ def read_timed(path: Path, start: int = 0, end: int | None = None) -> Iterator[t
     except OSError as error:
         raise JournalError(f"cannot read {path}: {error.strerror}") from error
     whole = data.rfind(b"\n") + 1
+    following = None if start else 0
     for number, line in enumerate(data[:whole].splitlines(), start=1):
         event = parse_line(line, f"{path}, line {number}")
-        written = _TIME.match(line)
-        yield float(written[1]) if written else 0.0, event
+        head = _HEAD.match(line)
+        if head is not None:
+            # What is folded from the rest would be wrong, and an undo by it could destroy work.
+            if following not in (None, int(head[1])):
+                where = f"{path}, line {number}"
+                raise JournalError(f"{where}: lines are missing or repeated before this one")
+            following = int(head[1]) + 1
+        yield float(head[2]) if head else 0.0, event
 
 
 def _refuse(constant: str) -> None:

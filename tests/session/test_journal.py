@@ -248,6 +248,18 @@ def test_a_damaged_line_is_named(path: Path, line: bytes, complaint: str) -> Non
     assert "line 1" in caught.value.message
 
 
+async def test_a_lost_line_is_noticed(path: Path) -> None:
+    journal = Journal(path)
+    for event in (STARTED, TaskGiven("one"), TaskGiven("two")):
+        await journal.append(event)
+    journal.close()
+    lines = path.read_bytes().splitlines(keepends=True)
+    for kept, line in ((lines[1:], 1), (lines[:1] + lines[2:], 2), (lines[:2] + lines[1:], 3)):
+        path.write_bytes(b"".join(kept))
+        with pytest.raises(JournalError, match=f"line {line}: lines are missing or repeated"):
+            list(read_events(path))
+
+
 async def test_it_can_be_read_in_parts_while_it_grows(path: Path) -> None:
     journal = Journal(path)
     places = []

@@ -308,7 +308,7 @@ async def test_a_data_folder_within_the_workspace_is_no_part_of_it(
 
 async def test_nothing_is_removed_that_the_store_has_lost(sessions: Sessions) -> None:
     (sessions.workspace / "a.txt").write_text("old\n")
-    script = [write("a.txt", "new\n"), write("b.txt", "b\n"), Reply(text="Done.")]
+    script = [read("a.txt"), write("a.txt", "new\n"), write("b.txt", "b\n"), Reply(text="Done.")]
     result = await sessions.run(script)
     before = files(sessions.workspace)
     (pack,) = sessions.data.glob("snapshots/*/*.pack")
