@@ -42,6 +42,9 @@ Command = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), BeforeValidator
 Positive = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
+MOST_THREADS = 1024
+"""More would help on no machine, and tens of thousands cannot even be started."""
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
@@ -170,8 +173,8 @@ class LocalSettings(_Section):
     """Quantize weights to 8 or 4 bits."""
     context: Positive | None = None
     """The context window in tokens; by default the model's own."""
-    threads: Positive | None = None
-    """Threads for computation; by default the best number is measured."""
+    threads: Annotated[int, Field(gt=0, le=MOST_THREADS)] | None = None
+    """Threads for computation, at most 1024; by default the best number is measured."""
 
 
 class ChatSettings(_Section):

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from agentcli.settings import MOST_THREADS
+
 
 class Dtype(StrEnum):
     """Values of ``--dtype``."""
@@ -73,6 +75,7 @@ ThreadsOption = Annotated[
     typer.Option(
         "--threads",
         min=1,
+        max=MOST_THREADS,
         help="The number of CPU threads; default: measured.",
         rich_help_panel=LOCAL,
     ),

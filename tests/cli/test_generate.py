@@ -113,6 +113,11 @@ def test_json_tells_the_times_and_each_sample(run: Any, folder: Path) -> None:
     assert (told["threads"], told["context"], told["device"]) == (1, 512, "cpu")
 
 
+def test_no_machine_has_so_many_threads(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "a", "--threads", "100000"]) == 2
+    assert "at most 1024" in capsys.readouterr().err
+
+
 def test_json_that_fits_a_schema(run: Any, folder: Path, tmp_path: Path) -> None:
     file = tmp_path / "schema.json"
     file.write_text(json.dumps(SCHEMA))
