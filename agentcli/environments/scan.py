@@ -11,7 +11,7 @@ import contextlib
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from agentcli.environments.base import Changes
@@ -39,12 +39,12 @@ class Node(NamedTuple):
 
 
 class Scan:
-    """The files of ``root`` as last seen, without the path ``own`` and this process's own output.
+    """The files of ``root`` as last seen, without the paths ``own`` and this process's own output.
 
     Not thread-safe.
     """
 
-    def __init__(self, root: str, own: str, blobs: Blobs, watch: Watch) -> None:
+    def __init__(self, root: str, own: Iterable[str], blobs: Blobs, watch: Watch) -> None:
         self.index: dict[str, dict[str, Node]] = {}
         """The contents of each folder; folders are relative to the root."""
         self.left_out: set[str] = set()
@@ -56,7 +56,7 @@ class Scan:
         self.stopped = False
         """Set from another thread to stop a scan at the next folder."""
         self._root = root
-        self._own = os.path.split(own)
+        self._own = {os.path.split(path) for path in own}
         self._output = _redirected()
         self._blobs = blobs
         self._watch = watch
@@ -148,14 +148,14 @@ class Scan:
         if self._most is not None and self._count > self._most:
             raise TooMany
         full = self._full(folder)
-        own = self._own[1] if full == self._own[0] else None
+        own = {name for above, name in self._own if above == full}
         rules, before, changed_rules = self._rules_of(folder, items, above, deep=deep)
         deep = deep or changed_rules
         nodes = self.index.setdefault(folder, {})
         seen = set()
         for item in items:
             name = item.name
-            if name == own:
+            if name in own:
                 continue
             is_folder = item.is_dir(follow_symlinks=False)
             if self._is_output(item) or rules.leaves_out(full, name, is_folder):

@@ -36,6 +36,8 @@ from agentcli.sandbox.inotify import Watch
 INDEX = "index.jsonl"
 _ROOM = 2 << 30  # bytes stored for one workspace, or a quarter of the free space if that is less
 _MOST = 400_000  # files of one workspace
+_OWN = ("sessions", "snapshots", "batches", "replays")
+"""What agentcli writes to the data folder."""
 
 
 def folder_of(data: Path, workspace: str) -> Path:
@@ -51,8 +53,10 @@ class Snapshots:
         self.blobs = Blobs(folder)
         self._folder = folder
         self._watch = Watch()
-        # The data folder does not count as part of the workspace, even if it lies in it.
-        own = os.path.realpath(folder.parent.parent)
+        # The data folder does not count as part of the workspace, even if it lies in it; if it is
+        # the workspace, that goes for what agentcli keeps there.
+        data = os.path.realpath(folder.parent.parent)
+        own = [os.path.join(data, name) for name in _OWN] if data == self.root else [data]
         self._scan = Scan(self.root, own, self.blobs, self._watch)
         self._lock = threading.Lock()
         self._looking = asyncio.Lock()

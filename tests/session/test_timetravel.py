@@ -295,10 +295,11 @@ async def test_a_session_is_locked_before_it_is_read(
     assert seen == [session] * 2
 
 
+@pytest.mark.parametrize("where", ["data", "."])
 async def test_a_data_folder_within_the_workspace_is_no_part_of_it(
-    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    monkeypatch.setenv("AGENTCLI_DATA_DIR", str(sessions.workspace / "data"))
+    monkeypatch.setenv("AGENTCLI_DATA_DIR", str(sessions.workspace / where))
     result = await sessions.run([shell("echo 1 > a.txt"), Reply(text="Done.")])
     assert result.state.files_changed == ("a.txt",)
     await timetravel.undo(result.state.session_id)
