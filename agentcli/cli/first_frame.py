@@ -78,7 +78,8 @@ def first_frame(theme: str, mode: str) -> Iterator[None]:
 def _handling(end: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """Let ``end`` handle the signals that terminate, until the application handles them itself."""
     # What the parent ignores stays ignored, such as SIGHUP under nohup.
-    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) == signal.SIG_DFL]
+    ending = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+    numbers = [number for number in ending if signal.getsignal(number) == signal.SIG_DFL]
     for number in numbers:
         signal.signal(number, end)
     try:

@@ -10,7 +10,10 @@ from contextlib import contextmanager
 INTERRUPTED = 130
 TERMINATED = 143
 
-_CODES = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED, signal.SIGHUP: TERMINATED}
+_CODES = {
+    signal.SIGINT: INTERRUPTED,
+    **dict.fromkeys((signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT), TERMINATED),
+}
 
 
 class Interruption:

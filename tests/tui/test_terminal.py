@@ -26,6 +26,8 @@ pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="there is n
 PATIENCE_S = 60.0
 AGENTCLI = [sys.executable, "-m", "agentcli"]
 
+ENDING = [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT]
+
 
 class Tmux:
     """A terminal that runs agentcli: the chat, unless another command is given.
@@ -240,7 +242,7 @@ def test_the_summary_stays_above_the_next_prompt_of_the_shell(
     assert "10 out" in usage and session.startswith("session 2") and "echo" in prompt
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", ENDING)
 def test_terminated_it_gives_the_terminal_back_and_names_the_session(
     cli: Cli,
     workspace: Path,
@@ -261,7 +263,7 @@ def test_terminated_it_gives_the_terminal_back_and_names_the_session(
     assert isinstance(cli.journal()[-1], RunFinished)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", ENDING)
 def test_terminated_as_it_starts_it_gives_the_terminal_back(
     cli: Cli, workspace: Path, number: signal.Signals
 ) -> None:
