@@ -106,6 +106,7 @@ class Presenter:
         self._undone: list[tuple[list[Entry], list[int]]] = []
         self._streamed: list[Entry] = []
         self._check: Checked | None = None
+        self._mode: Told | None = None
         self._model = ""
         self._task: str | None = None
         self._turn = _Turn()
@@ -164,7 +165,7 @@ class Presenter:
             case ModelUsed(usage=tokens, cost_usd=cost):
                 self._turn.add(tokens, cost)
             case ModeChanged(mode=mode):
-                self._tell(f"mode {mode}", Level.NOTE)
+                self._tell_mode(f"mode {mode}")
             case Compacted(tokens_before=before, tokens_after=after):
                 saved = f"{short_number(before)} → {short_number(after)} tokens"
                 self._tell(f"the conversation was shortened: {saved}", Level.NOTE)
@@ -313,6 +314,15 @@ class Presenter:
 
     def _tell(self, text: str, level: Level) -> None:
         self._add(Told(text, level))
+
+    def _tell_mode(self, text: str) -> None:
+        """Show the mode, in place of one that was left before anything else happened."""
+        if self._mode is not None and self._entries[-1:] == [self._mode]:
+            self._mode.text = text
+            self._view.changed(self._mode)
+            return
+        self._mode = Told(text, Level.NOTE)
+        self._add(self._mode)
 
     def _use(self, call: ToolCall) -> Used:
         used = self._calls.get(call.id)

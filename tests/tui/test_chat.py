@@ -257,6 +257,16 @@ async def test_shift_tab_cycles_the_modes(chat: Start) -> None:
 
             await one.until(is_on, mode)
 
+        def modes() -> list[str]:
+            return [told.text for told in one.entries(Told) if told.text.startswith("mode")]
+
+        assert modes() == ["mode ask"]
+        await one.send("go")
+        await one.until(lambda: one.entries(TurnEnded))
+        await one.press("shift+tab")
+        await one.until(lambda: one.app.standing.mode == "edits")
+        assert modes() == ["mode ask", "mode edits"]
+
 
 async def test_nothing_a_tool_prints_can_break_the_screen(chat: Start, workspace: Path) -> None:
     bad = b"[bold red]x[/] \x1b[31mred\x1b[0m \x1b]0;title\x07 a\x00b \xff \xe2\x80\xae rtl \x1b[2J"
