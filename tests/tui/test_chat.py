@@ -257,15 +257,21 @@ async def test_shift_tab_cycles_the_modes(chat: Start) -> None:
 
             await one.until(is_on, mode)
 
-        def modes() -> list[str]:
-            return [told.text for told in one.entries(Told) if told.text.startswith("mode")]
 
-        assert modes() == ["mode ask"]
+async def test_modes_that_are_passed_leave_no_line(chat: Start) -> None:
+    async with chat([Reply(text="ok")] * 2) as one:
+
+        def told() -> list[str]:
+            return [entry.text for entry in one.entries(Told) if entry.text.startswith("mode")]
+
         await one.send("go")
         await one.until(lambda: one.entries(TurnEnded))
+        await one.press("shift+tab", "shift+tab", "shift+tab")
+        await one.until(lambda: told() == ["mode plan"])
+        await one.send("go on")
+        await one.until(lambda: len(one.entries(TurnEnded)) == 2)
         await one.press("shift+tab")
-        await one.until(lambda: one.app.standing.mode == "edits")
-        assert modes() == ["mode ask", "mode edits"]
+        await one.until(lambda: told() == ["mode plan", "mode ask"])
 
 
 async def test_nothing_a_tool_prints_can_break_the_screen(chat: Start, workspace: Path) -> None:
