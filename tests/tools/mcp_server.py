@@ -76,7 +76,10 @@ def answer(method: str, params: dict[str, Any]) -> dict[str, Any] | None:
             }
         case "tools/list":
             more = json.loads(os.environ.get("MORE_TOOLS", "[]"))
-            return {"tools": os.environ.get("TOOLS", [*TOOLS, *more])}
+            endless = (
+                {"nextCursor": f"after {params.get('cursor')}"} if "ENDLESS" in os.environ else {}
+            )
+            return {"tools": os.environ.get("TOOLS", [*TOOLS, *more]), **endless}
         case "tools/call":
             return call(params["name"], params.get("arguments") or {})
         case "resources/list" | "prompts/list" if "cursor" not in params:

@@ -284,6 +284,32 @@ async def test_a_tool_that_cannot_be_offered_is_left_out(
         ]
 
 
+async def test_a_malformed_tool_leaves_the_others(tmp_path: Path, context: ToolContext) -> None:
+    nothing = {"type": "object", "properties": {}}
+    server = offering({"name": "bad", "inputSchema": 5}, {"inputSchema": nothing})
+    async with opened(tmp_path, small=server) as servers:
+        assert (await call(servers, context, "mcp__small__add", a=2, b=3)).content == "5"
+        assert [one.split(":")[:3] for one in servers.notices] == [
+            ["MCP server small", " left out", " tool bad"],
+            ["MCP server small", " left out", " a tool"],
+        ]
+
+
+async def test_a_list_without_end(tmp_path: Path, context: ToolContext) -> None:
+    server = Settings(command=SMALL, env={"ENDLESS": "1"})
+    async with opened(tmp_path, small=server) as servers:
+        assert (await call(servers, context, "mcp__small__add", a=2, b=3)).content == "5"
+        assert servers.notices == []
+
+
+async def test_of_many_faults_only_some_are_told(tmp_path: Path, context: ToolContext) -> None:
+    server = offering(*({"name": f"bad{number}"} for number in range(100)))
+    async with opened(tmp_path, small=server) as servers:
+        assert (await call(servers, context, "mcp__small__add", a=2, b=3)).content == "5"
+        assert len(servers.notices) == 6
+        assert servers.notices[-1] == "MCP server small: 95 more tools or prompts are left out"
+
+
 async def test_what_the_model_reads_of_a_result(tmp_path: Path, context: ToolContext) -> None:
     text = {"uri": "x://1", "mimeType": "text/plain", "blob": "Y2Fmw6k="}
     link = {"uri": "x://2", "name": "b.txt", "description": "The second one"}

@@ -20,6 +20,7 @@ from agentcli.errors import ConfigError, ToolError
 from agentcli.settings import McpServerSettings
 from agentcli.text import escape, one_line
 from agentcli.tools.mcp.references import Prompt
+from agentcli.tools.mcp.sifting import sifted
 from agentcli.tools.mcp.transport import End, filled, http, is_loopback, sse, stdio
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ class Server:
     offline: bool = False
     on_offer: Callable[[Offer], None] | None = None
     """Called once after connecting with the server's current offer, if it came from the cache."""
+    malformed: dict[str, None] = field(default_factory=dict, init=False)
+    """What was removed from the server's lists, and why; a set in order."""
     _connection: _Connection | None = field(default=None, init=False)
     _connecting: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
     _failures: int = field(default=0, init=False)
@@ -168,6 +171,10 @@ class Server:
         self._failures = 0
         return connection
 
+    def removed(self, what: str, error: ValidationError) -> None:
+        """Note what was removed from a list."""
+        self.malformed[escape(one_line(f"{what}: {fault(error)}", 300))] = None
+
     @property
     def _where(self) -> str:
         """The address as written in the settings, without the values of variables."""
@@ -262,7 +269,7 @@ class _Connection:
         from mcp import Client
         from mcp_types import Implementation
 
-        transport = self._server.transport(self._end)
+        transport = sifted(self._server.transport(self._end), self._server.removed)
         name = Implementation(name="agentcli", version=__version__)
         async with Client(transport, cache=None, client_info=name, mode=mode) as client:
             self._ready.set_result(client)
@@ -291,13 +298,16 @@ async def _ask_offer(client: Client) -> Offer:
 
 
 async def items_of(ask: Callable[..., Coroutine[Any, Any, Any]], items: str) -> AsyncIterator[Any]:
-    """The items of all pages of a list."""
-    cursor = None
+    """The items of all pages of a list; one that repeats itself ends it."""
+    cursor = before = None
     for _ in range(_MOST_PAGES):
         page = await ask(cursor=cursor)
-        for item in getattr(page, items):
+        found = getattr(page, items)
+        if found and found == before:
+            break
+        for item in found:
             yield item
-        cursor = page.next_cursor
+        cursor, before = page.next_cursor, found
         if not cursor:
             break
 

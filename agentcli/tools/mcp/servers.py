@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import json
 import os
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 PROJECT_SERVERS = ".mcp.json"
 """The file in which a project configures servers; other assistants read it, too."""
 RESOURCE_TOOL = "mcp_resource"
+_MOST_FAULTS = 5
 _MOST_MENTIONS = 10
 _MOST_INSTRUCTIONS = 4000
 
@@ -118,14 +119,22 @@ class McpServers:
         self._offers = dict(zip(self.servers, offers, strict=True))
         found: dict[str, Tool] = {}
         for server, offer in zip(self.servers.values(), offers, strict=True):
+            faults = list(server.malformed)
             for tool in tools_of(server, offer):
                 if fault := _unusable(tool, found):
-                    self.notices.append(f"MCP server {server.name}: left out: {fault}")
+                    faults.append(fault)
                 else:
                     found[tool.spec.name] = tool
+            self._tell_left_out(server.name, faults)
         if self._with_resources:
             found[RESOURCE_TOOL] = self._resource_tool()
         return list(found.values())
+
+    def _tell_left_out(self, server: str, faults: Sequence[str]) -> None:
+        said = [f"left out: {fault}" for fault in faults[:_MOST_FAULTS]]
+        if len(faults) > _MOST_FAULTS:
+            said.append(f"{len(faults) - _MOST_FAULTS} more tools or prompts are left out")
+        self.notices += [f"MCP server {server}: {line}" for line in said]
 
     @property
     def instructions(self) -> str:
