@@ -105,7 +105,7 @@ class HostEnvironment(WorkerFiles):
             if worker:
                 await self._worker()
         sandbox = self._ready()
-        self._guard = Guard(policy.place_here, policy.quarantine, policy.obeyed)
+        self._guard = Guard(policy.place_here, policy.quarantine, policy.obeyed, policy.write)
         self.level, self.reason = sandbox.level, sandbox.reason
         if self._network == "allow" and sandbox.level != "none":
             self._proxy = Proxy(self._destinations)

@@ -21,16 +21,13 @@ import stat
 from collections.abc import Sequence
 
 from agentcli.sandbox.policy import Policy
-from agentcli.sandbox.restore import OBEYED, present
+from agentcli.sandbox.restore import GIT_OBEYED, OBEYED, present
 
 PROGRAMS = ("/usr/bin/bwrap", "/usr/local/bin/bwrap", "/run/current-system/sw/bin/bwrap")
 SECCOMP_FD, GITCONFIG_FD = 11, 12
 
 PROTECTED = (".git/config", ".git/hooks", ".git/config.worktree", ".git/commondir", ".agentcli")
 """Read-only for file tools as well; for commands, everything in OBEYED is read-only."""
-
-GIT_OBEYED = ("config", "hooks", "config.worktree", "commondir", "gitdir")
-"""Read-only in a repository's folder outside the workspace, if they exist."""
 
 # Statistics that the kernel shows to root only (a command may be root), and names of keys.
 _OF_KERNEL = (

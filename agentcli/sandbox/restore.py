@@ -45,6 +45,9 @@ OBEYED = (
 )
 """Relative to the workspace; files or folders."""
 
+GIT_OBEYED = ("config", "hooks", "config.worktree", "commondir", "gitdir")
+"""In a repository's folder outside the workspace; read-only if they exist, else removed if made."""
+
 _LARGEST = 4 << 20  # bytes of one file; the content of larger ones is not kept for restoring
 _MOST = 2000  # files of one folder
 _MOST_LINES = 50  # of one report
@@ -65,9 +68,17 @@ class _Entry(NamedTuple):
 class Guard:
     """Watches one workspace. ``begin`` before a command, ``end`` after it; calls may overlap."""
 
-    def __init__(self, root: str, quarantine: str, more: tuple[str, ...] = ()) -> None:
-        """``more`` adds paths to OBEYED."""
+    def __init__(
+        self,
+        root: str,
+        quarantine: str,
+        more: tuple[str, ...] = (),
+        outside: tuple[str, ...] = (),
+    ) -> None:
+        """``more`` adds paths to OBEYED; ``outside`` are writable folders, maybe repositories."""
         self.root = root
+        self._outside = outside
+        self._absent: list[str] = []  # what git would obey in them, and does not exist
         self.quarantine = quarantine
         self._obeyed = (*OBEYED, *more)
         self._running = 0
@@ -95,6 +106,7 @@ class Guard:
         """A command is about to start."""
         if self._running == 0:
             self._git_before = _identity(self._full(".git"))
+            self._absent = list(_absent_in(self._outside))
             self._before = dict(self._look())
             self._nested_before = self._look_below()
             self._venvs_before = self._look_into_venvs()
@@ -121,6 +133,7 @@ class Guard:
         """
         self._running -= 1
         said = self._check_git()  # first, since everything below .git depends on it
+        said += [self._remove(path) for path in self._absent if os.path.lexists(path)]
         after = dict(self._look())
         for path in sorted(after.keys() - self._before.keys(), key=lambda p: (p.count("/"), p)):
             if os.path.lexists(self._full(path)) and not self._harmless(path, after[path]):
@@ -377,6 +390,19 @@ class Guard:
         except OSError:
             return None
         return beside
+
+
+def _absent_in(folders: Iterable[str]) -> Iterator[str]:
+    """What git would obey in these repositories and their working trees, but does not exist."""
+    for folder in folders:
+        if not os.path.isfile(f"{folder}/HEAD"):
+            continue
+        trees = f"{folder}/worktrees"
+        names = os.listdir(trees) if os.path.isdir(trees) else []
+        for place in (folder, *(f"{trees}/{name}" for name in names)):
+            for name in GIT_OBEYED:
+                if not os.path.lexists(f"{place}/{name}"):
+                    yield f"{place}/{name}"
 
 
 def present(root: str, paths: Iterable[str]) -> list[str]:

@@ -270,3 +270,21 @@ async def test_a_link_in_place_of_the_hooks_is_removed(place: Place) -> None:
 async def test_a_new_folder_is_not_taken_for_a_removed_repository(place: Place) -> None:
     await place.run("rm -rf .git; mkdir build; echo work > build/result")
     assert (place.root / "build/result").read_text() == "work\n"
+
+
+async def test_a_working_tree_plants_nothing_in_its_repository(place: Place) -> None:
+    identity = ["-c", "user.name=a", "-c", "user.email=a@localhost"]
+    git = ["git", *identity, "-C", str(place.root)]
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
+    tree = place.root.parent / "tree"
+    subprocess.run([*git, "worktree", "add", "-q", str(tree)], check=True)
+    policy = policies.build(str(tree), host_env={"HOME": str(place.home), "PATH": "/usr/bin:/bin"})
+    environment = HostEnvironment(tree, wanted="none", policy=policy)
+    await environment.start()
+    other = Place(tree, environment, place.home)
+    folder = place.root / ".git"
+    restored = await other.run(f"echo {tree}/evil > {folder}/commondir")
+    assert len(restored) == 1 and restored[0].startswith(f"{folder}/commondir: removed")
+    assert not (folder / "commondir").exists()
+    assert await other.run("git commit -q --allow-empty -m y") == ()
+    await environment.aclose()
