@@ -120,6 +120,7 @@ def test_an_edit_that_ended_before_kill_9_is_known(cli: Cli, serve: Serve, works
     """Its step never ended, but undo takes it back, and it is listed as changed."""
     (workspace / "a.txt").write_text("before\n")
     calls = [
+        ("read_file", {"path": "a.txt"}),
         ("write_file", {"path": "a.txt", "content": "after\n"}),
         ("shell", {"command": "echo here; sleep 60"}),
     ]

@@ -140,6 +140,7 @@ HANGING = Case(
     },
     [
         [("shell", {"command": PYTEST, "timeout_s": 4})],
+        [("read_file", {"path": "wait.py"})],
         [
             (
                 "write_file",
@@ -148,7 +149,7 @@ HANGING = Case(
         ],
     ],
     ["wait.py"],
-    results=["timed out after 4 s", "wrote wait.py (2 lines)"],
+    results=["timed out after 4 s", "1\tdef wait(flag):", "wrote wait.py (2 lines)"],
 )
 
 UNITTEST = Case(
