@@ -294,9 +294,9 @@ BAD_ARGUMENTS = {
     ),
     "no such dtype": (["x", "--dtype", "int3"], "'int3' is not one of"),
     "no samples": (["x", "--num-samples", "0"], "must be at least 1"),
-    "out of memory": (
-        ["x", "--model", "{}", "--context", "9000000000000", "--max-tokens", "8000000000000"],
-        "no room for",
+    "a context beyond all reason": (
+        ["x", "--model", "{}", "--context", "9000000000000"],
+        "sequence_len is too large",
     ),
 }
 
