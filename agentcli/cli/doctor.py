@@ -87,15 +87,10 @@ async def _sandbox() -> list[Finding]:
     ]
 
 
-def _load() -> Settings:
-    """The settings of a session in this folder."""
-    return config.load(Path.cwd())
-
-
 def _settings() -> Finding:
     """What commands can reach by this folder's settings, if these can be read at all."""
     try:
-        settings = _load()
+        settings = config.load(Path.cwd())
         check_rule_names(settings)
     except AgentCLIError as error:
         return Finding("settings", False, error.line(), needed=True)
@@ -135,7 +130,7 @@ def _sessions() -> Finding:
 
 def _models() -> list[Finding]:
     try:
-        settings = _load()
+        settings = config.load(Path.cwd())
     except AgentCLIError:  # reported by _settings
         settings = Settings()
     providers = settings.providers
@@ -173,7 +168,7 @@ def _key(provider: str, chosen: ProviderSettings) -> Finding:
 async def _servers() -> list[Finding]:
     """Whether the servers of the settings answer; all are asked at once."""
     try:
-        settings = _load()
+        settings = config.load(Path.cwd())
     except AgentCLIError:  # reported by _settings
         return []
     named = [name for name, chosen in settings.providers.items() if chosen.base_url]

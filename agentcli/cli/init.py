@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib.util
 import json
 import os
-import urllib.request
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated
 
@@ -15,16 +14,16 @@ import typer
 
 from agentcli import config, extras
 from agentcli.cli.help import App
-from agentcli.errors import AuthenticationError, ConfigError
+from agentcli.errors import AgentCLIError, AuthenticationError, ConfigError
 from agentcli.folders import user_folder
 from agentcli.llm import registry
 from agentcli.llm.catalog import DEFAULT_MODELS, PROVIDERS
+from agentcli.settings import Settings
 from agentcli.settings_reference import as_toml
 
 app = App()
 
 LOCAL_SERVERS = ("ollama", "lmstudio", "vllm")
-_MOST_BYTES = 1_000_000
 
 
 @app.command()
@@ -67,9 +66,7 @@ def _look() -> str:
         if os.environ.get(variable):
             print(f"found {variable}")
             return f"{provider}:{name}"
-    with ThreadPoolExecutor() as pool:
-        found = list(pool.map(_served, LOCAL_SERVERS))
-    for provider, names in zip(LOCAL_SERVERS, found, strict=True):
+    for provider, names in zip(LOCAL_SERVERS, asyncio.run(_ask_servers()), strict=True):
         if names:
             print(f"found {provider} at {PROVIDERS[provider].base_url} with {', '.join(names[:5])}")
             return f"{provider}:{names[0]}"
@@ -84,14 +81,15 @@ def _look() -> str:
     return registry.EMBEDDED
 
 
-def _served(provider: str) -> list[str]:
+async def _ask_servers() -> list[list[str]]:
+    return await asyncio.gather(*map(_served, LOCAL_SERVERS))
+
+
+async def _served(provider: str) -> list[str]:
     """The models of a server on this machine; none if it does not answer within a second."""
-    known = PROVIDERS[provider]
-    base_url = os.environ.get(known.base_url_env or "") or known.base_url
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    from agentcli.llm.served import served  # slow
+
     try:
-        with opener.open(f"{base_url.rstrip('/')}/models", timeout=1) as answer:
-            listed = json.loads(answer.read(_MOST_BYTES))["data"]
-            return [str(one["id"]) for one in listed]
-    except (OSError, ValueError, KeyError, TypeError):
+        return await served(registry.resolve(f"{provider}:NAME", Settings()), time_s=1.0)
+    except AgentCLIError:
         return []

@@ -37,8 +37,8 @@ async def read_file(
     """
     path = meant_name(path)
     data = await load(context, path)
-    if context.sees_images() and media_type(data):
-        return _shown_image(path, data)
+    if context.sees_images() and (kind := media_type(data)):
+        return _shown_image(path, data, kind)
     file = decode(data, path)
     context.seen.note(context.place(path), data)
     lines = split_lines(file.shown)
@@ -64,11 +64,11 @@ async def read_file(
     return ToolOutput("\n".join(shown + notes), paths=(path,), data=_lines(len(shown), total))
 
 
-def _shown_image(path: str, data: bytes) -> ToolOutput:
+def _shown_image(path: str, data: bytes, kind: str) -> ToolOutput:
     name, about = posixpath.basename(path), described(data)
     if reason := unfit(data):
         raise ToolError(f"{path} cannot be shown ({about}): {reason}")
-    image = Image(data, media_type(data) or "", name)
+    image = Image(data, kind, name)
     return ToolOutput(f"[image {shown_name(name)}: {about}]", paths=(path,), images=(image,))
 
 

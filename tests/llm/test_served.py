@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -36,14 +37,15 @@ class Kinds(BaseHTTPRequestHandler):
             return None
         if kind == "locked" and self.headers["authorization"] != "Bearer right":
             return self._answer(401, b'{"error": {"message": "no"}}')
-        body = {"page": b"<html>", "list": b"[1]"}.get(kind)
+        body = {"page": b"<html>", "list": b"[1]", "flood": b" " * 2_000_000}.get(kind)
         return self._answer(200, body or json.dumps({"data": [{"id": "a:1"}]}).encode())
 
     def _answer(self, status: int, body: bytes) -> None:
         self.send_response(status)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        with contextlib.suppress(OSError):  # the client may have had enough
+            self.wfile.write(body)
 
     def log_message(self, format: str, *arguments: object) -> None: ...
 
@@ -73,6 +75,7 @@ async def test_the_names(root: str) -> None:
         ("/open/v1/v1x", errors.ModelNotFoundError, "/v1x/models does not exist"),
         ("/page/v1", errors.StreamBrokenError, "something other than a list of models"),
         ("/list/v1", errors.StreamBrokenError, "something other than a list of models"),
+        ("/flood/v1", errors.StreamBrokenError, "more than a list of models"),
         ("/slow/v1", errors.DeadlineError, "no answer within 0.5 s"),
     ],
 )
